@@ -1,0 +1,46 @@
+# make demo   measure a small network on sklearn's digits; leaves a report, a PNG and a JSON
+# make test   the whole test suite
+# make check  lint, types and docs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check coverage clean
+
+demo: $(VENV)/.demo
+	@mkdir -p $(OUT)
+	$(BIN)/gradnoise profile digits --json $(OUT)/digits.json --plot $(OUT)/digits.png
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: $(VENV)/.test
+	$(BIN)/python benchmarks/coverage.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VENV)/bin/python
+	$(PIP) --editable '.[plot,digits]'
+	$(BIN)/python scripts/mend_torchvision.py
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VENV)/bin/python
+	$(PIP) --editable '.[test]'
+	$(BIN)/python scripts/mend_torchvision.py
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
+	$(PIP) --editable '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT)

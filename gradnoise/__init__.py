@@ -1,0 +1,77 @@
+"""gradnoise: how noisy a PyTorch model's gradients are, and how sharp its loss is.
+
+One call measures a model: `print(gradnoise.profile(model, loss_fn, data))`. The names below are
+grouped by the room they come from; docs/architecture.md is the map.
+"""
+
+from . import toy
+from .errors import (
+    ArgumentError,
+    CoupledSamplesError,
+    DataError,
+    EngineError,
+    GradNoiseError,
+    LossError,
+    ModelError,
+    NotMeasuredError,
+    OperatorError,
+    ProfileFileError,
+    RandomLossError,
+)
+from .estimate import Estimate, Status
+from .estimators import NoiseScale, noise_scale, sharpness
+from .lanczos import Eigenpairs, lanczos
+from .losses import causal_lm, supervised
+from .moments import GradientMoments, gradient_moments
+from .operators import Hessian, PerSampleGradients
+from .pergrad import per_sample_gradients, per_sample_sq_norms
+from .profile import Profile, profile
+from .recommendation import Recommendation
+from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
+
+__all__ = [
+    # vocabulary
+    "Estimate",
+    "Status",
+    "GradNoiseError",
+    "ArgumentError",
+    "CoupledSamplesError",
+    "DataError",
+    "EngineError",
+    "LossError",
+    "ModelError",
+    "NotMeasuredError",
+    "OperatorError",
+    "ProfileFileError",
+    "RandomLossError",
+    # problem
+    "supervised",
+    "causal_lm",
+    # engines
+    "per_sample_gradients",
+    "per_sample_sq_norms",
+    # streaming
+    "GradientMoments",
+    "gradient_moments",
+    # linear maps
+    "Hessian",
+    "PerSampleGradients",
+    "Eigenpairs",
+    "lanczos",
+    # estimators
+    "NoiseScale",
+    "noise_scale",
+    "sharpness",
+    # verdict
+    "effective_lr",
+    "temperature",
+    "stable_lr",
+    "max_lr",
+    "scale_lr",
+    "regime",
+    "Recommendation",
+    "Profile",
+    "profile",
+    # truths
+    "toy",
+]

@@ -1,0 +1,195 @@
+"""The command line: `gradnoise profile digits`, `gradnoise profile train.py:factory`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .digits import digits
+from .errors import ArgumentError, GradNoiseError
+from .optimizer import OptimizerSettings
+from .profile import Profile, profile
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 with one line on stderr when the user can mend it."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except KeyboardInterrupt:
+        print("gradnoise: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # the user's file runs in here: anything can come out
+        if options.debug:
+            traceback.print_exc()
+        print(f"gradnoise: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    for path in (options.json, options.plot):
+        _check_target(path)
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
+    model, loss_fn, data, optimizer = _problem(options)
+    result = profile(
+        model,
+        loss_fn,
+        data,
+        optimizer=optimizer,
+        batch_size=options.batch_size,
+        max_samples=options.samples,
+        population=_population(options.population),
+        engine=options.engine,
+        seed=options.seed,
+        probes=options.probes,
+        progress=sys.stderr.isatty() and not options.quiet,
+    )
+    result = _with_setting(result, options)
+    print(result)
+    if options.json:
+        result.save(options.json)
+    if options.plot:
+        result.plot(options.plot)
+    written = [str(path) for path in (options.json, options.plot) if path]
+    if written:
+        print(f"\nwritten: {', '.join(written)}")
+
+
+def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    if options.target == "digits":
+        chosen = {
+            name: getattr(options, name)
+            for name in ("lr", "batch_size", "momentum", "epochs")
+            if getattr(options, name) is not None
+        }
+        return digits(seed=options.seed, **chosen)
+    if options.epochs is not None:
+        raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
+    made = _factory(options.target)()
+    if not isinstance(made, tuple) or len(made) not in (3, 4):
+        got = f"{len(made)} things" if isinstance(made, tuple) else type(made).__name__
+        raise ArgumentError(
+            f"{options.target} must return (model, loss_fn, data) or "
+            f"(model, loss_fn, data, optimizer); got {got}"
+        )
+    return made if len(made) == 4 else (*made, None)
+
+
+def _factory(target: str) -> Any:
+    file, _, name = target.rpartition(":")
+    path = Path(file)
+    if not file or not name.isidentifier():
+        raise ArgumentError(f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}")
+    if not path.is_file():
+        raise ArgumentError(f"there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ArgumentError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # as an import would: dataclasses and pickling look it up
+    sys.path.insert(0, str(path.parent.resolve()))  # the file's own neighbours can be imported
+    spec.loader.exec_module(module)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ArgumentError(f"{file} has no function {name!r}")
+    return factory
+
+
+def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
+    """The report about the learning rate and momentum given on the command line."""
+    if options.target == "digits" or (options.lr is None and options.momentum is None):
+        return result
+    if result.optimizer is None and options.lr is None:
+        raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
+    settings = result.optimizer or OptimizerSettings("SGD", options.lr)
+    given = {"lr": options.lr, "momentum": options.momentum}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(result, optimizer=replace(settings, **changes))
+
+
+def _population(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
+def _check_target(path: Path | None) -> None:
+    """Before minutes of measuring, not after."""
+    if path is not None and not path.parent.is_dir():
+        raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, GradNoiseError):
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"gradnoise: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradnoise",
+        description="How noisy a PyTorch model's gradients are, and how sharp its loss is.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "profile",
+        help="measure one model and print what follows for batch size and learning rate",
+        description="Measure one model and print what follows for batch size and learning rate.",
+    )
+    add = command.add_argument
+    add("target", help="'digits' (built in), or path/to/file.py:factory, a function that returns "
+        "(model, loss_fn, data) or (model, loss_fn, data, optimizer)")  # fmt: skip
+    add("--samples", type=_whole(2), default=4096, help="samples to measure (default 4096)")
+    add("--population", default="dataset", help="dataset, distribution, or a number of samples")
+    add("--batch-size", type=_whole(1), help="batch size in training")
+    add("--lr", type=_number(lambda x: x > 0, "a positive number"), help="learning rate in use")
+    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"), help="in use")
+    add("--epochs", type=_whole(0), help="digits: epochs to train first (default 5)")
+    add("--engine", default="auto", help="auto, functional or loop")
+    add("--probes", type=_whole(2), default=32, help="random directions for tr(HΣ) (default 32)")
+    add("--seed", type=_whole(0), default=0, help="of samples and probes (default 0)")
+    add("--json", type=Path, metavar="FILE", help="save the profile")
+    add("--plot", type=Path, metavar="FILE", help="save the regime map (png, pdf, svg)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _whole(least: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text}")
+        return int(text)
+
+    return parse
+
+
+def _number(accept: Any, expected: str) -> Any:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not accept(number):
+            raise argparse.ArgumentTypeError(f"must be {expected}; got {text}")
+        return number
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

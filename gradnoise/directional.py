@@ -1,0 +1,78 @@
+"""Derivatives of every sample's loss along directions: n numbers each, never n x P.
+
+The losses are weighted by ones that are themselves differentiated: ∂/∂w_i of (Σ_j w_j g_j)ᵀv is
+g_iᵀv, and ∂/∂w_i of uᵀ(Σ_j w_j H_j)v is uᵀH_iv, exactly, by one further backward pass each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .objective import Objective
+from .problem import Problem
+from .trees import Batch, flatten, unflatten, widen
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Products with the Hessian along one direction u.
+
+    Args:
+        product: Hu with H the mean over samples, shape (P,).
+        values: v_kᵀH_iu for every sample i and every v_k asked for, shape (n, k).
+    """
+
+    product: Tensor
+    values: Tensor
+
+
+def slopes(problem: Problem, direction: Tensor) -> Tensor:
+    """g_iᵀv of every sample, shape (n,), for a direction v of shape (P,)."""
+    with problem.guard(), problem.objective.second_order():
+        parts = [_slopes(problem.objective, batch, direction) for batch in problem.batches()]
+        return torch.cat(parts)
+
+
+def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
+    """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
+    with problem.guard(), problem.objective.second_order():
+        parts = [_forms(problem.objective, batch, direction, others) for batch in problem.batches()]
+    total = torch.stack([part.product for part in parts]).sum(0)
+    return Forms(total / problem.samples.count, torch.cat([part.values for part in parts]))
+
+
+def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
+    slope, weights = _weighted_slope(objective, batch, direction)
+    return _per_sample(slope, weights)
+
+
+def _forms(
+    objective: Objective, batch: Batch, direction: Tensor, others: Sequence[Tensor]
+) -> Forms:
+    slope, weights = _weighted_slope(objective, batch, direction)
+    product = objective.differentiate(slope, create_graph=True)
+    columns = [_per_sample(_dot(product, other), weights) for other in others]
+    return Forms(flatten(product), torch.stack(columns, dim=1))
+
+
+def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tuple[Tensor, Tensor]:
+    losses = objective.losses(batch)
+    weights = torch.ones_like(losses, requires_grad=True)
+    gradient = objective.differentiate(losses, weights, create_graph=True)
+    return _dot(gradient, direction), weights
+
+
+def _dot(tensors: list[Tensor], direction: Tensor) -> Tensor:
+    along = unflatten(direction, tensors)
+    return torch.stack([(t * a).sum() for t, a in zip(tensors, along, strict=True)]).sum()
+
+
+def _per_sample(output: Tensor, weights: Tensor) -> Tensor:
+    if not output.requires_grad:
+        return widen(torch.zeros_like(weights))
+    (values,) = torch.autograd.grad(output, weights, retain_graph=True, allow_unused=True)
+    return widen(torch.zeros_like(weights) if values is None else values)

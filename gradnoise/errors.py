@@ -1,0 +1,59 @@
+"""Every error the library raises on purpose: what was got, what was expected, what to do."""
+
+__all__ = [
+    "ArgumentError",
+    "CoupledSamplesError",
+    "DataError",
+    "EngineError",
+    "GradNoiseError",
+    "LossError",
+    "ModelError",
+    "NotMeasuredError",
+    "OperatorError",
+    "ProfileFileError",
+    "RandomLossError",
+]
+
+
+class GradNoiseError(Exception):
+    """Base of all errors raised by gradnoise."""
+
+
+class ArgumentError(GradNoiseError, ValueError):
+    """An argument is outside the range in which the formula means anything."""
+
+
+class ModelError(GradNoiseError):
+    """The model has nothing to differentiate, or parameters that cannot be handled."""
+
+
+class DataError(GradNoiseError):
+    """The data cannot be read as batches of samples."""
+
+
+class LossError(GradNoiseError):
+    """`loss_fn` does not return one finite loss per sample."""
+
+
+class RandomLossError(LossError):
+    """Two evaluations at the same parameters and samples differ."""
+
+
+class CoupledSamplesError(LossError):
+    """One sample changes the loss of another, so per-sample gradients do not exist."""
+
+
+class EngineError(GradNoiseError):
+    """A per-sample gradient engine is unknown or cannot handle the model."""
+
+
+class OperatorError(GradNoiseError):
+    """A linear map is empty, not finite, or smaller than what was asked of it."""
+
+
+class NotMeasuredError(GradNoiseError, AttributeError):
+    """The profile does not hold the number that was asked for."""
+
+
+class ProfileFileError(GradNoiseError):
+    """A file is not a profile saved by this library, or it is damaged."""

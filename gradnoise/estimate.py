@@ -1,0 +1,239 @@
+"""A measured number with its interval, and the intervals themselves.
+
+No number leaves the library naked: an `Estimate` says how far it can be trusted, and when the
+data cannot determine it, that is the answer, together with what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from scipy import special
+
+from .errors import ArgumentError
+
+
+class Status(Enum):
+    """What can be said of an estimate; `remedy` says what to do about it."""
+
+    RESOLVED = "resolved"
+    NO_INTERVAL = "interval not measured"
+    SIGNAL_BELOW_NOISE = "signal below noise"
+    NOISE_BELOW_ERROR = "noise below its own error"
+    NEGATIVE_CURVATURE = "negative curvature"
+    NOT_CONVERGED = "not converged"
+
+    @property
+    def remedy(self) -> str:
+        """What the reader can do; empty when nothing is needed."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Status.RESOLVED: "",
+    Status.NO_INTERVAL: "measure the intervals: gn.profile, or `intervals=True`",
+    Status.SIGNAL_BELOW_NOISE: (
+        "the mean gradient, or the curvature along it, is not distinguishable from zero on these "
+        "samples: measure more of them (`max_samples`)"
+    ),
+    Status.NOISE_BELOW_ERROR: (
+        "the noise is not distinguishable from zero: use more `probes` or samples (`max_samples`)"
+    ),
+    Status.NEGATIVE_CURVATURE: (
+        "undefined here: the loss curves downwards along the gradient or its noise, and no "
+        "quadratic bowl limits the step; read the parts, or measure later in training"
+    ),
+    Status.NOT_CONVERGED: "raise `max_iterations` or `tol` of the eigenvalue iteration",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its interval, and what the interval is worth.
+
+    Args:
+        value: the point estimate; nan when `status` says that there is none.
+        low, high: ends of the interval; `high = inf` when the data give only a lower bound.
+        level: nominal coverage of the interval.
+        stderr: standard error of the value; 0 when it is exact for its population, nan when
+            the interval does not come from one (ratios) or was not measured.
+        samples: number of samples it was measured on.
+        status: whether the value is resolved, and if not, why.
+
+    Example:
+        >>> float(Estimate(3.0, 2.5, 3.5, 0.95, 0.25, 100))
+        3.0
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    stderr: float
+    samples: int
+    status: Status = Status.RESOLVED
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        if self.status is Status.NO_INTERVAL:
+            return f"{short(self.value)} (no interval)"
+        if self.is_exact:
+            return f"{short(self.value)} (exact)"
+        if math.isnan(self.value):
+            return f"{self.bounds_in_words()} ({self.status.value})"
+        flag = "" if self.is_resolved else f" ({self.status.value})"
+        return f"{short(self.value)} [{short(self.low)}, {short(self.high)}]{flag}"
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the value can be used as it stands."""
+        return self.status is Status.RESOLVED
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the whole population was measured, with nothing random left."""
+        return self.low == self.high == self.value
+
+    def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:
+        """What the interval alone says: "at least 1 200", "at most 3", "unknown", "undefined"."""
+        bounded_below, bounded_above = self.low > 0, math.isfinite(self.high)
+        if bounded_below and bounded_above:
+            return f"{short(self.low)} to {short(self.high)}"
+        if bounded_below:
+            return f"{below}{short(self.low)}"
+        if bounded_above:
+            return f"{above}{short(self.high)}"
+        return "undefined" if self.status is Status.NEGATIVE_CURVATURE else "unknown"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON but for infinities."""
+        return {**asdict(self), "status": self.status.value}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Estimate:
+        """The estimate that `to_dict` wrote."""
+        return cls(**{**fields, "status": Status(fields["status"])})
+
+
+def short(number: float) -> str:
+    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.5e-06, ∞."""
+    if math.isnan(number):
+        return "–"
+    if math.isinf(number):
+        return "∞" if number > 0 else "-∞"
+    if number == 0:
+        return "0"
+    rounded = float(f"{number:.2e}")
+    if not 1e-3 <= abs(rounded) < 1e6:
+        return f"{number:.2e}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}".replace(",", " ")
+
+
+def check_level(level: float) -> None:
+    """Raise ArgumentError unless `level` is a coverage, such as 0.95."""
+    if not 0 < level < 1:
+        raise ArgumentError(f"`level` is a coverage between 0 and 1, such as 0.95; got {level}")
+
+
+def quantile(level: float, freedom: float) -> float:
+    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom."""
+    check_level(level)
+    tail = 0.5 + level / 2
+    return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
+
+
+def pooled_freedom(*parts: tuple[float, float]) -> float:
+    """Degrees of freedom of a sum of (variance, degrees of freedom): Welch and Satterthwaite."""
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / freedom for variance, freedom in parts)
+    return total**2 / spread if spread > 0 else math.inf
+
+
+def symmetric(
+    value: float, variance: float, *, level: float, samples: int, freedom: float = math.inf
+) -> Estimate:
+    """value ± t·s.e.; a variance of nan says that the interval was not measured."""
+    if math.isnan(variance):
+        bounds = (-math.inf, math.inf)
+        return Estimate(value, *bounds, level, math.nan, samples, Status.NO_INTERVAL)
+    stderr = math.sqrt(max(variance, 0.0))
+    reach = quantile(level, freedom) * stderr
+    return Estimate(value, value - reach, value + reach, level, stderr, samples)
+
+
+def ratio(
+    numerator: float,
+    denominator: float,
+    *,
+    variances: tuple[float, float],
+    covariance: float,
+    level: float,
+    samples: int,
+    freedom: float = math.inf,
+    positive_denominator: bool = False,
+) -> Estimate:
+    """numerator/denominator with Fieller's interval, the honest one when the denominator is weak.
+
+    Fieller (1954): all R for which numerator - R·denominator is within t standard errors of zero.
+    It opens to infinity exactly when the denominator is not distinguishable from zero; then there
+    is no value, only a lower bound. The ratio is a noise scale, so the interval is cut to [0, ∞).
+
+    Args:
+        numerator, denominator: estimates of the two parts.
+        variances: of the numerator and of the denominator; nan when not measured.
+        covariance: between the two.
+        level: nominal coverage.
+        samples: number of samples, passed through.
+        freedom: degrees of freedom of the variances.
+        positive_denominator: whether the true denominator cannot be negative (a squared norm);
+            a negative estimate is then an unresolved one and no sign of negative curvature.
+    """
+    if math.isnan(variances[0] + variances[1]):
+        return _bare_ratio(numerator, denominator, level, samples)
+    if variances == (0.0, 0.0) and numerator >= 0 and denominator > 0:
+        value = numerator / denominator
+        return Estimate(value, value, value, level, 0.0, samples)
+    t = quantile(level, freedom)
+    weak = denominator <= t * math.sqrt(variances[1])
+    negative = denominator < -t * math.sqrt(variances[1]) and not positive_denominator
+    if negative or numerator < -t * math.sqrt(variances[0]):
+        bounds, status = (-math.inf, math.inf), Status.NEGATIVE_CURVATURE
+    elif weak:
+        low, _ = _fieller(numerator, denominator, variances, covariance, t)
+        bounds, status = (low, math.inf), Status.SIGNAL_BELOW_NOISE
+    else:
+        bounds = _fieller(numerator, denominator, variances, covariance, t)
+        status = Status.RESOLVED if bounds[0] > 0 else Status.NOISE_BELOW_ERROR
+    value = numerator / denominator if status is Status.RESOLVED else math.nan
+    return Estimate(value, *bounds, level, math.nan, samples, status)
+
+
+def _bare_ratio(numerator: float, denominator: float, level: float, samples: int) -> Estimate:
+    usable = numerator >= 0 and denominator > 0
+    status = Status.NO_INTERVAL if usable else Status.SIGNAL_BELOW_NOISE
+    value = numerator / denominator if usable else math.nan
+    return Estimate(value, 0.0, math.inf, level, math.nan, samples, status)
+
+
+def _fieller(
+    numerator: float,
+    denominator: float,
+    variances: tuple[float, float],
+    covariance: float,
+    t: float,
+) -> tuple[float, float]:
+    # {R : a R² - 2 b R + c <= 0}
+    a = denominator**2 - t**2 * variances[1]
+    b = numerator * denominator - t**2 * covariance
+    c = numerator**2 - t**2 * variances[0]
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    if a > 0:
+        return max((b - root) / a, 0.0), max((b + root) / a, 0.0)
+    # outside the roots: with a clear numerator, c > 0, one of them is positive; else all R remain
+    return (c / (b + root) if c > 0 and b + root > 0 else 0.0), math.inf

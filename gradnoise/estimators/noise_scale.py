@@ -1,0 +1,252 @@
+"""B_noise = tr(HΣ)/GᵀHG and its parts, unbiased for a finite or infinite population.
+
+H, Σ and G come from the same samples, so a product of them is biased even where each is not. With
+c_i = g_i - ḡ, h_i = H_i - H and φ = 1/n - 1/N, sampling n of N without replacement gives
+
+    E[tr(HΣ)]  = tr(HΣ) + φ K3
+    E[ḡᵀHḡ]    = GᵀHG + φ tr(HΣ) + 2φ C + φ(1/n - 2/N) K3
+    C = Σ ḡᵀh_ic_i/(n - 1) with E[C] = C + φ K3,   K3 = n Σ c_iᵀh_ic_i/((n - 1)(n - 2)) unbiased,
+
+the moment identities of Tukey's k-statistics, linear in each factor (docs/theory/noise_scale.md).
+The sums over samples are read off random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
+backward pass, and E[uᵀHu] = tr(HΣ).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..directional import forms, slopes
+from ..errors import ArgumentError
+from ..estimate import Estimate, pooled_freedom, ratio, symmetric
+from ..losses import LossFn
+from ..moments import GradientMoments, stream, with_intervals
+from ..operators import Hessian, PerSampleGradients
+from ..pergrad import choose
+from ..probes import random_signs
+from ..problem import Problem
+from ..samples import MICRO_BATCH
+
+PROBES = 32
+SAMPLING_PROBES = 8  # of them also measure what sampling adds: bias and standard error
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """The two noise scales and what they are made of.
+
+    Args:
+        simple: B_simple = trΣ/|G|².
+        hessian: B_noise = tr(HΣ)/GᵀHG.
+        grad_sq_norm, trace_cov, grad_curvature, trace_hessian_cov: |G|², trΣ, GᵀHG, tr(HΣ).
+    """
+
+    simple: Estimate
+    hessian: Estimate
+    grad_sq_norm: Estimate
+    trace_cov: Estimate
+    grad_curvature: Estimate
+    trace_hessian_cov: Estimate
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """What random signs tell.
+
+    Args:
+        traces: uᵀHu per probe, shape (K,).
+        third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
+        mixed: C per sampling probe.
+        influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
+    """
+
+    traces: Tensor
+    third: Tensor
+    mixed: Tensor
+    influences: Tensor
+
+
+def noise_scale(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    population: str | int = "dataset",
+    engine: str = "auto",
+    probes: int = PROBES,
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> NoiseScale:
+    """B_simple and B_noise with their intervals.
+
+    B_noise = tr(HΣ)/GᵀHG (McCandlish et al. 2018, arXiv:1812.06162, eq. 2.8); both unbiased parts
+    are kept. A ratio whose denominator is not resolved has a lower bound and no value.
+
+    Args:
+        model, loss_fn, data, population, engine, max_samples, level, seed, micro_batch: as for
+            `gradient_moments`.
+        probes: random sign vectors for tr(HΣ); its relative error falls with their square root.
+
+    Returns:
+        NoiseScale.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+        ArgumentError: fewer than 2 probes.
+
+    Example:
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([2.0, 1.0])), torch.ones(2))
+        >>> scale = noise_scale(toy.model(), toy.loss_fn, toy.sample(512, seed=0))
+        >>> scale.hessian.is_resolved
+        True
+    """
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    with problem.guard():
+        choice = choose(problem.objective, problem.largest_batch(), engine)
+        moments = with_intervals(problem, stream(problem, choice.engine, level=level))
+        return measure_noise_scale(problem, moments, sign_probes(moments.count, probes, seed))
+
+
+def sign_probes(count: int, probes: int, seed: int) -> Tensor:
+    """Random signs, shape (probes, count)."""
+    if probes < 2:
+        raise ArgumentError(f"`probes` must be at least 2 to see their own error; got {probes}")
+    return random_signs(probes, count, seed)
+
+
+def measure_noise_scale(
+    problem: Problem,
+    moments: GradientMoments,
+    signs: Tensor,
+    *,
+    sampling_probes: int = SAMPLING_PROBES,
+    tick: Any = None,
+) -> NoiseScale:
+    """The noise scales from moments (with intervals) and sign vectors of shape (K, n)."""
+    n, factor = moments.count, moments.sampling_factor
+    mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
+    sampled = min(sampling_probes, len(signs)) if factor else 0
+    with problem.guard():
+        along, influence = _curvature_of_mean(problem, mean, factor)
+        probed = _probe(problem, mean, signs, sampled, tick)
+
+    third = float(probed.third.mean()) if len(probed.third) else 0.0
+    trace = float(probed.traces.mean()) - factor * third
+    mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
+    curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
+
+    probe_variance = _mean_variance(probed.traces) + factor**2 * _mean_variance(probed.third)
+    sampling = _sampling_covariance(probed.influences, influence, factor)
+    freedom = pooled_freedom((probe_variance, len(signs) - 1), (sampling[0], n - 1))
+    variances = (sampling[0] + probe_variance, sampling[1] + factor**2 * probe_variance)
+    level = moments.level
+    return NoiseScale(
+        simple=moments.simple_noise_scale,
+        hessian=ratio(
+            trace,
+            curvature,
+            variances=variances,
+            covariance=sampling[2] - factor * probe_variance,
+            level=level,
+            samples=n,
+            freedom=freedom,
+        ),
+        grad_sq_norm=moments.grad_sq_norm,
+        trace_cov=moments.trace_cov,
+        grad_curvature=symmetric(curvature, variances[1], level=level, samples=n, freedom=n - 1),
+        trace_hessian_cov=symmetric(trace, variances[0], level=level, samples=n, freedom=freedom),
+    )
+
+
+def _curvature_of_mean(problem: Problem, mean: Tensor, factor: float) -> tuple[float, Tensor]:
+    """ḡᵀHḡ, and the influence of each sample on it."""
+    if factor == 0:
+        return float(mean @ (Hessian.of(problem) @ mean)), torch.zeros(0)
+    along = forms(problem, mean, [mean])
+    value = float(mean @ along.product)
+    own = along.values[:, 0] - value
+    return value, own + 2 * (slopes(problem, along.product) - value)
+
+
+def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: Any) -> _Probed:
+    hessian, gradients = Hessian.of(problem), PerSampleGradients.of(problem)
+    root = math.sqrt(signs.shape[1] - 1)
+    signs = signs.to(mean)
+    traces: list[Tensor] = []
+    third: list[Tensor] = []
+    mixed: list[Tensor] = []
+    influences: list[Tensor] = []
+    for k, direction in enumerate(_directions(gradients, signs)):
+        if k < sampled:
+            first, previous = (direction, None) if k == 0 else (first, last)
+            partners = [(k - 1, previous)] if previous is not None else []
+            partners += [(0, first)] if k == sampled - 1 else []  # closes the ring of pairs
+            others = [direction, mean, *(partner for _, partner in partners)]
+            seen = forms(problem, direction, others)
+            values = seen.values - torch.stack([seen.product @ other for other in others])
+            image, last = seen.product, direction
+            own = root * signs[k] * (slopes(problem, image) - mean @ image)
+            influences.append(own - own.mean() + values[:, 0])
+            mixed.append(signs[k] @ values[:, 1] / root)
+            third += [
+                (signs[k] * signs[j]) @ values[:, 2 + at] for at, (j, _) in enumerate(partners)
+            ]
+        else:
+            image = hessian @ direction
+        traces.append(direction @ image)
+        if tick is not None:
+            tick(1)
+    n = signs.shape[1]
+    unbias = n / (n - 2) if n > 2 else 0.0
+    return _Probed(torch.stack(traces), unbias * _stack(third), _stack(mixed), _stack(influences))
+
+
+def _directions(gradients: PerSampleGradients, signs: Tensor) -> Iterator[Tensor]:
+    """u = Σ s_i(g_i - ḡ)/√(n - 1) for each sign vector."""
+    for row in signs:
+        yield gradients.T @ (row - row.mean()) / math.sqrt(len(row) - 1)
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts) if parts else torch.zeros(0)
+
+
+def _mean_variance(values: Tensor) -> float:
+    """Variance of the mean of independent values."""
+    return float(values.var()) / len(values) if len(values) > 1 else 0.0
+
+
+def _sampling_covariance(
+    trace: Tensor, curvature: Tensor, factor: float
+) -> tuple[float, float, float]:
+    """Sampling variances of tr(HΣ) and GᵀHG and their covariance, from influences.
+
+    The influences on the trace carry the noise of their few probes; its part is taken out.
+    """
+    if factor == 0:
+        return 0.0, 0.0, 0.0
+    mean = trace.mean(0)
+    noise = float(trace.var(0).mean()) / len(trace) if len(trace) > 1 else 0.0
+    matrix = torch.cov(torch.stack([mean, curvature]))
+    return (
+        factor * max(float(matrix[0, 0]) - noise, 0.0),
+        factor * float(matrix[1, 1]),
+        factor * float(matrix[0, 1]),
+    )

@@ -1,0 +1,161 @@
+"""Per-sample losses from what people already have: a torch criterion, a language model."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import LossError
+from .trees import Batch
+
+LossFn = Callable[[nn.Module, Batch], Tensor]
+IGNORED = -100
+
+
+def supervised(criterion: Callable[..., Tensor]) -> LossFn:
+    """Per-sample losses of a torch criterion on batches `(inputs, targets)`.
+
+    ℓ_i = reduction over sample i's own remaining dimensions of criterion(model(inputs), targets),
+    where `reduction="mean"` averages, `"sum"` adds, and `KLDivLoss`'s `"batchmean"` adds.
+    Positions with `CrossEntropyLoss`'s or `NLLLoss`'s `ignore_index` do not count in the mean.
+
+    Args:
+        criterion: a torch loss module such as `nn.CrossEntropyLoss()`, or a function of
+            `(outputs, targets, reduction=...)` such as `F.mse_loss` (averaged).
+
+    Returns:
+        `loss_fn(model, batch)` with one loss per sample, shape (n,).
+
+    Raises:
+        LossError: class weights with `reduction="mean"`, where torch divides by the weights of
+            the whole batch, so that a sample's share of the loss depends on the other samples;
+            `reduction="none"` with several losses per sample; a batch that is no pair.
+
+    Example:
+        >>> loss_fn = supervised(nn.MSELoss())
+        >>> loss_fn(nn.Identity(), (torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2)))
+        tensor([5.])
+    """
+    reduction = getattr(criterion, "reduction", "mean")
+    class_weights = getattr(criterion, "weight", None) is not None
+    if class_weights and reduction == "mean" and isinstance(criterion, _CLASS_LOSSES):
+        raise LossError(
+            f"{type(criterion).__name__}(weight=..., reduction='mean') divides by the class "
+            f"weights of the whole batch, so one sample changes the loss of another. Use "
+            f"reduction='sum' to measure the mean of weight[y_i]·loss_i over the samples, or "
+            f"write a loss_fn(model, batch) that returns one loss per sample."
+        )
+    unreduced = _unreduced(criterion)
+    ignored = getattr(criterion, "ignore_index", None)
+
+    def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = _pair(batch)
+        losses = unreduced(model(inputs), targets)
+        counted = None if ignored is None else _counted(losses, targets, ignored)
+        return _over_own_dimensions(losses, reduction, counted)
+
+    return loss_fn
+
+
+_CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def _unreduced(criterion: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    if not isinstance(criterion, nn.Module):
+        return functools.partial(criterion, reduction="none")
+    if not hasattr(criterion, "reduction"):
+        raise LossError(
+            f"{type(criterion).__name__} has no `reduction`, so its per-sample losses cannot be "
+            f"read. Write a loss_fn(model, batch) that returns one loss per sample, shape (n,)."
+        )
+    twin = copy.copy(criterion)
+    twin.reduction = "none"
+    return twin
+
+
+def _pair(batch: Batch) -> tuple[Any, Any]:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else ""
+    raise LossError(
+        f"a criterion needs batches (inputs, targets); got {type(batch).__name__}{size}. "
+        f"Write a loss_fn(model, batch) that returns one loss per sample, shape (n,)."
+    )
+
+
+def _counted(losses: Tensor, targets: Tensor, ignored: int) -> Tensor | None:
+    if targets.shape != losses.shape or targets.is_floating_point():
+        return None  # targets are class probabilities: nothing is ignored
+    return targets != ignored
+
+
+def _over_own_dimensions(losses: Tensor, reduction: str, counted: Tensor | None) -> Tensor:
+    if losses.ndim == 0:
+        raise LossError(
+            "the criterion returned a single number for the whole batch; one loss per sample is "
+            "needed, shape (n,): write a loss_fn(model, batch) without the average."
+        )
+    if losses.ndim == 1:
+        return losses
+    if reduction == "none":
+        raise LossError(
+            f"reduction='none' gave losses of shape {tuple(losses.shape)}, several per sample; "
+            f"say reduction='mean' or 'sum' for how they combine within a sample."
+        )
+    own = losses.flatten(1)
+    if reduction != "mean":
+        return own.sum(1)
+    if counted is None:
+        return own.mean(1)
+    return own.sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+
+
+def causal_lm() -> LossFn:
+    """Per-sequence losses of a Hugging Face causal language model.
+
+    ℓ_i = mean over the tokens t of sequence i that are not ignored of -log p(y_t | y_<t), labels
+    shifted by one. Batches are mappings with `input_ids`, and optionally `attention_mask` and
+    `labels` (-100 is ignored); without labels the inputs serve, padding masked out. The mean over
+    sequences is not Hugging Face's loss, which averages over all tokens of the batch.
+
+    Returns:
+        `loss_fn(model, batch)` with one loss per sequence, shape (n,); a sequence without any
+        counted token has loss 0.
+
+    Raises:
+        LossError: the batch is no mapping with `input_ids`.
+    """
+    return _causal_lm_losses
+
+
+def _causal_lm_losses(model: nn.Module, batch: Batch) -> Tensor:
+    if not isinstance(batch, Mapping) or "input_ids" not in batch:
+        raise LossError(
+            f"causal_lm needs batches that map 'input_ids' to token ids; got {type(batch).__name__}"
+        )
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    outputs = model(**inputs)
+    logits = outputs.logits if hasattr(outputs, "logits") else outputs
+    labels = _labels(batch)[:, 1:]
+    losses = nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2).float()
+        if logits.dtype in (torch.float16, torch.bfloat16)
+        else logits[:, :-1].transpose(1, 2),
+        labels,
+        ignore_index=IGNORED,
+        reduction="none",
+    )
+    return losses.sum(1) / (labels != IGNORED).sum(1).clamp(min=1)
+
+
+def _labels(batch: Mapping[str, Any]) -> Tensor:
+    labels: Tensor = batch.get("labels", batch["input_ids"])
+    mask = batch.get("attention_mask")
+    if "labels" in batch or mask is None:
+        return labels
+    return labels.masked_fill(mask == 0, IGNORED)

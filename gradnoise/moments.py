@@ -1,0 +1,349 @@
+"""Moments of the per-sample gradients, streamed in constant memory and mergeable.
+
+Sums are centred chunk by chunk and kept wide (float64): the difference of two large numbers,
+E[g²] - E[g]², is never taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .directional import slopes
+from .errors import ArgumentError
+from .estimate import Estimate, Status, check_level, ratio, symmetric
+from .losses import LossFn
+from .pergrad import Chunk, Engine, choose
+from .problem import Problem
+from .samples import MICRO_BATCH
+from .trees import TensorDict, widen
+
+ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The gradient of one module's own parameters.
+
+    Args:
+        name: of the module; "" is the root.
+        size: number of trainable parameters.
+        grad_sq_norm, trace_cov: |G|² and trΣ restricted to the layer.
+        simple_noise_scale: their ratio trΣ/|G|².
+        noise_share: the layer's part of the whole model's trΣ.
+    """
+
+    name: str
+    size: int
+    grad_sq_norm: Estimate
+    trace_cov: Estimate
+    simple_noise_scale: Estimate
+    noise_share: float
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Mean and spread of n per-sample gradients out of a population of N.
+
+    Args:
+        mean: ḡ per parameter, wide.
+        centred_sq: Σ_i ‖g_i - ḡ‖² per parameter.
+        losses: ℓ_i, shape (n,).
+        sq_norms: ‖g_i‖², shape (n,).
+        population: N, inf for a distribution.
+        resolution: relative rounding error of the gradients (the dtype's eps).
+        level: coverage of the intervals.
+        slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
+        coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
+    """
+
+    mean: TensorDict
+    centred_sq: dict[str, float]
+    losses: Tensor
+    sq_norms: Tensor
+    population: float
+    resolution: float
+    level: float = 0.95
+    slopes: Tensor | None = None
+    coordinate_sq: TensorDict | None = None
+
+    @classmethod
+    def of(
+        cls,
+        chunk: Chunk,
+        *,
+        population: float = math.inf,
+        level: float = 0.95,
+        variance: bool = False,
+    ) -> GradientMoments:
+        """Moments of the samples of one chunk."""
+        norms = chunk.sq_norms()
+        mean, centred, squares = {}, {}, {}
+        for name, gradient in chunk.gradients.items():
+            wide = widen(gradient)
+            mean[name] = wide.mean(0)
+            deviations = wide.sub_(mean[name]) if wide is not gradient else wide - mean[name]
+            spread = deviations.square_().sum(0)
+            centred[name] = float(spread.sum())
+            if variance:
+                squares[name] = spread
+        return cls(
+            mean=mean,
+            centred_sq=centred,
+            losses=widen(chunk.losses),
+            sq_norms=torch.stack(list(norms.values())).sum(0),
+            population=population,
+            resolution=max(torch.finfo(g.dtype).eps for g in chunk.gradients.values()),
+            level=level,
+            coordinate_sq=squares if variance else None,
+        )
+
+    def merge(self, other: GradientMoments) -> GradientMoments:
+        """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
+
+        The intervals of the merged moments need `slopes` along the new mean, so they are dropped.
+
+        Raises:
+            ArgumentError: the two are about different parameters or populations.
+        """
+        if self.mean.keys() != other.mean.keys() or self.population != other.population:
+            raise ArgumentError(
+                "only moments of the same parameters and the same population can be merged; got "
+                f"{len(self.mean)} and {len(other.mean)} parameters, populations of "
+                f"{self.population:g} and {other.population:g}"
+            )
+        count = self.count + other.count
+        share, weight = other.count / count, self.count * other.count / count
+        gaps = {name: other.mean[name] - mean for name, mean in self.mean.items()}
+        squares = None
+        if self.coordinate_sq is not None and other.coordinate_sq is not None:
+            squares = {
+                name: spread + other.coordinate_sq[name] + weight * gaps[name] ** 2
+                for name, spread in self.coordinate_sq.items()
+            }
+        return GradientMoments(
+            mean={name: mean + share * gaps[name] for name, mean in self.mean.items()},
+            centred_sq={
+                name: spread + other.centred_sq[name] + weight * float(gaps[name].square().sum())
+                for name, spread in self.centred_sq.items()
+            },
+            losses=torch.cat([self.losses, other.losses]),
+            sq_norms=torch.cat([self.sq_norms, other.sq_norms]),
+            population=self.population,
+            resolution=max(self.resolution, other.resolution),
+            level=self.level,
+            coordinate_sq=squares,
+        )
+
+    @property
+    def count(self) -> int:
+        """n, the number of samples."""
+        return len(self.losses)
+
+    @property
+    def sampling_factor(self) -> float:
+        """1/n - 1/N: the covariance of the mean gradient is this times Σ; 0 when n = N."""
+        return 1 / self.count - 1 / self.population
+
+    @property
+    def loss(self) -> Estimate:
+        """Mean loss L."""
+        variance = self.sampling_factor * float(self.losses.var())
+        return self._estimate(float(self.losses.mean()), variance)
+
+    @property
+    def trace_cov(self) -> Estimate:
+        """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
+        return self._estimate(self._trace(self.mean), self._covariances()[0])
+
+    @property
+    def grad_sq_norm(self) -> Estimate:
+        """|G|² = ‖ḡ‖² - (1/n - 1/N) trΣ, unbiased; its value can be negative.
+
+        McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
+        """
+        estimate = self._estimate(self._signal(self.mean), self._covariances()[1])
+        if estimate.low <= 0 and estimate.status is Status.RESOLVED and estimate.stderr > 0:
+            return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
+        return estimate
+
+    @property
+    def simple_noise_scale(self) -> Estimate:
+        """B_simple = trΣ/|G|², in samples, with Fieller's interval."""
+        return self._simple(self.mean, self._covariances())
+
+    @property
+    def variance(self) -> TensorDict | None:
+        """Variance of each coordinate of the gradient (the diagonal of Σ), if asked for."""
+        if self.coordinate_sq is None:
+            return None
+        return {name: spread / (self.count - 1) for name, spread in self.coordinate_sq.items()}
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The same, module by module; intervals only where the whole population was measured."""
+        whole = self._trace(self.mean)
+        unknown = 0.0 if self.sampling_factor == 0 else math.nan
+        return {
+            module: Layer(
+                name=module,
+                size=sum(self.mean[name].numel() for name in names),
+                grad_sq_norm=self._estimate(self._signal(names), unknown),
+                trace_cov=self._estimate(self._trace(names), unknown),
+                simple_noise_scale=self._simple(names, (unknown, unknown, unknown)),
+                noise_share=self._trace(names) / whole if whole else 0.0,
+            )
+            for module, names in _by_module(self.mean).items()
+        }
+
+    def deviations(self) -> Tensor:
+        """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
+        if self.slopes is None:
+            raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
+        squares = self.sq_norms - 2 * self.slopes
+        spread = squares - squares.mean()
+        signal = 2 * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
+        return torch.stack([self.losses - self.losses.mean(), spread, signal])
+
+    def _covariances(self) -> tuple[float, float, float]:
+        """Sampling variances of trΣ and |G|², and their covariance."""
+        if self.sampling_factor == 0:
+            return 0.0, 0.0, 0.0
+        if self.slopes is None:
+            return math.nan, math.nan, math.nan
+        matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
+        return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 1])
+
+    def _simple(self, names: Iterable[str], covariances: tuple[float, float, float]) -> Estimate:
+        names = list(names)
+        signal, trace = self._signal(names), self._trace(names)
+        # a mean gradient that is nothing but rounding is no signal, however exact the rest
+        rounding = (ROUNDING * self.resolution) ** 2 * (trace + self._mean_sq(names))
+        floor = rounding**2 if signal <= 4 * rounding else 0.0
+        return ratio(
+            trace,
+            signal,
+            variances=(covariances[0], covariances[1] + floor),
+            covariance=covariances[2],
+            level=self.level,
+            samples=self.count,
+            freedom=self.count - 1,
+            positive_denominator=True,
+        )
+
+    def _trace(self, names: Iterable[str]) -> float:
+        return sum(self.centred_sq[name] for name in names) / (self.count - 1)
+
+    def _mean_sq(self, names: Iterable[str]) -> float:
+        return sum(float(self.mean[name].square().sum()) for name in names)
+
+    def _signal(self, names: Iterable[str]) -> float:
+        names = list(names)
+        return self._mean_sq(names) - self.sampling_factor * self._trace(names)
+
+    def _estimate(self, value: float, variance: float) -> Estimate:
+        return symmetric(
+            value, variance, level=self.level, samples=self.count, freedom=self.count - 1
+        )
+
+
+def _by_module(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0], []).append(name)
+    return groups
+
+
+def stream(
+    problem: Problem,
+    engine: Engine,
+    *,
+    level: float = 0.95,
+    variance: bool = False,
+    tick: Any = None,
+) -> GradientMoments:
+    """One pass over the samples; memory for one chunk and a few copies of the gradient."""
+    check_level(level)
+    total: GradientMoments | None = None
+    with problem.guard():
+        for batch in problem.batches():
+            for chunk in engine.chunks(batch):
+                part = GradientMoments.of(
+                    chunk, population=problem.samples.population, level=level, variance=variance
+                )
+                total = part if total is None else total.merge(part)
+                if tick is not None:
+                    tick(len(chunk.losses))
+    assert total is not None  # Samples hold at least two samples
+    return total
+
+
+def with_intervals(problem: Problem, moments: GradientMoments) -> GradientMoments:
+    """The moments with what their intervals need; nothing when the population was measured."""
+    if moments.sampling_factor == 0:
+        return moments
+    direction = torch.cat([mean.reshape(-1) for mean in moments.mean.values()])
+    return replace(moments, slopes=slopes(problem, direction))
+
+
+def gradient_moments(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    engine: str = "auto",
+    population: str | int = "dataset",
+    variance: bool = False,
+    intervals: bool = True,
+    max_samples: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> GradientMoments:
+    """Mean gradient, |G|², trΣ and B_simple of a model, in one streaming pass.
+
+    Σ = Cov(g_i) per sample, estimated with 1/(n - 1); |G|² is unbiased for the population.
+
+    Args:
+        model: any `nn.Module`; it is left as found.
+        loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
+        data: a DataLoader, a Dataset, a list of batches, or one batch.
+        engine: "auto", "functional" or "loop".
+        population: "dataset", "distribution" or a number N.
+        variance: also keep the variance per coordinate.
+        intervals: a second pass for the intervals; not needed when all of N is measured.
+        max_samples: n at most; None measures all.
+        level: coverage of the intervals.
+        seed: of the choice of samples.
+        micro_batch: samples evaluated at once.
+
+    Returns:
+        GradientMoments.
+
+    Raises:
+        GradNoiseError: see `Objective`, `Samples.draw` and `choose`.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> data = (torch.ones(4, 1), torch.tensor([[0.0], [2.0], [0.0], [2.0]]))
+        >>> float(gradient_moments(model, nn.MSELoss(), data).trace_cov)  # g_i = 2(w - y_i)
+        5.33...
+    """
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    with problem.guard():
+        choice = choose(problem.objective, problem.largest_batch(), engine)
+        moments = stream(problem, choice.engine, level=level, variance=variance)
+        return with_intervals(problem, moments) if intervals else moments

@@ -1,0 +1,67 @@
+"""`torch.func`: the gradient of one sample, vectorised over as many samples as memory allows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from ..losses import LossFn
+from ..objective import Objective, check_finite
+from ..trees import Batch, TensorDict, rebuild, sample_count, sample_leaves, select
+from .contract import Chunk, Engine
+
+MEMORY_BUDGET = 256 * 2**20
+COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
+
+
+class Functional(Engine):
+    """`vmap(grad)` over chunks of samples.
+
+    Args:
+        objective: what to differentiate.
+        memory_budget: bytes that the per-sample gradients of one chunk may take.
+    """
+
+    name: ClassVar[str] = "functional"
+
+    def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
+        super().__init__(objective)
+        self._bound = _Bound(objective.model, objective.loss_fn)
+        sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
+        self.chunk_size = max(1, memory_budget // (COPIES * sample_bytes))
+
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        for start in range(0, sample_count(batch), self.chunk_size):
+            yield self._chunk(select(batch, slice(start, start + self.chunk_size)))
+
+    def _chunk(self, batch: Batch) -> Chunk:
+        leaves = sample_leaves(batch)
+        parameters = {name: p.detach() for name, p in self.objective.parameters.items()}
+
+        def loss(values: TensorDict, sample: list[Tensor]) -> Tensor:
+            alone = rebuild(batch, [leaf.unsqueeze(0) for leaf in sample])
+            named = {f"model.{name}": value for name, value in values.items()}
+            return functional_call(self._bound, named, (alone,)).sum()  # type: ignore[no-any-return]
+
+        with warnings.catch_warnings():  # vmap warns where it falls back to a loop over samples
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            gradients, losses = vmap(grad_and_value(loss), in_dims=(None, 0))(parameters, leaves)
+        check_finite(losses)
+        return Chunk(losses.detach(), gradients)
+
+
+class _Bound(nn.Module):
+    """`loss_fn(model, batch)` as a module, so that `functional_call` can swap the parameters."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_fn = loss_fn
+        self.training = model.training
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss_fn(self.model, batch)

@@ -1,0 +1,25 @@
+"""Random directions drawn from an explicit seed, the same on every device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .trees import wide_dtype
+
+
+def generator(seed: int) -> torch.Generator:
+    """A fresh generator, apart from every global random state."""
+    return torch.Generator().manual_seed(seed)
+
+
+def random_signs(count: int, size: int, seed: int) -> Tensor:
+    """Independent signs ±1, shape (count, size)."""
+    bits = torch.randint(0, 2, (count, size), generator=generator(seed))
+    return (2 * bits - 1).to(torch.float64)
+
+
+def random_vector(size: int, source: torch.Generator, device: torch.device) -> Tensor:
+    """A vector uniform on the unit sphere, shape (size,)."""
+    vector = torch.randn(size, generator=source, dtype=torch.float64)
+    return (vector / vector.norm()).to(device=device, dtype=wide_dtype(device))

@@ -1,0 +1,74 @@
+"""An objective and the samples it is measured on: all that the user's objects are read for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .losses import LossFn
+from .objective import Objective
+from .samples import MICRO_BATCH, Samples
+from .trees import Batch, to_device
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every measurement starts from.
+
+    Args:
+        objective: the per-sample losses as a function of the parameters.
+        samples: the fixed samples.
+    """
+
+    objective: Objective
+    samples: Samples
+
+    @classmethod
+    def open(
+        cls,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        max_samples: int | None = 4096,
+        population: str | int = "dataset",
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> Problem:
+        """Read the user's objects and check once that there is something to measure.
+
+        Arguments and errors are those of `Objective`, `Objective.check` and `Samples.draw`.
+        """
+        objective = Objective(model, loss_fn)
+        with objective.guard(data):
+            samples = Samples.draw(
+                data,
+                max_samples=max_samples,
+                population=population,
+                seed=seed,
+                micro_batch=micro_batch,
+            )
+            problem = cls(objective, samples)
+            objective.check(problem.largest_batch())
+        return problem
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """The user's objects are as found when this is left."""
+        with self.objective.guard():
+            yield
+
+    def largest_batch(self) -> Batch:
+        """The micro-batch with the most samples, for checks and trials."""
+        counts = self.samples.counts
+        largest = self.samples.batches[counts.index(max(counts))]
+        return to_device(largest, self.objective.device)
+
+    def batches(self) -> Iterator[Batch]:
+        """The micro-batches, each on the device of the model."""
+        for batch in self.samples.batches:
+            yield to_device(batch, self.objective.device)

@@ -1,0 +1,258 @@
+"""From numbers to a verdict: temperature, limits of the learning rate, regime.
+
+Pure functions of numbers. Smith, Elsen and De 2020 (arXiv:2006.15081): below the noise scale SGD
+is governed by its temperature ε/B, above it by the curvature λ.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .errors import ArgumentError
+from .estimate import Estimate, Status
+
+NOISE_DOMINATED = "noise-dominated"
+CURVATURE_DOMINATED = "curvature-dominated"
+UNRESOLVED = "unresolved"
+
+
+def effective_lr(lr: float, momentum: float = 0.0) -> float:
+    """ε/(1 - m): the learning rate of plain SGD that drifts as fast.
+
+    Raises:
+        ArgumentError: lr not positive, or momentum outside [0, 1).
+
+    Example:
+        >>> effective_lr(0.1, momentum=0.5)
+        0.2
+    """
+    return _positive("lr", lr) / (1 - _momentum(momentum))
+
+
+def temperature(
+    lr: float, batch_size: float, momentum: float = 0.0, population: float | None = None
+) -> float:
+    """T = ε/(B(1 - m)), or ε/(1 - m)·(1/B - 1/N) for batches without replacement from N.
+
+    The scale of SGD's noise (arXiv:2006.15081): runs of equal T behave alike while noise
+    dominates.
+
+    Args:
+        lr: ε.
+        batch_size: B, in samples.
+        momentum: m in [0, 1).
+        population: N in samples; None for ∞.
+
+    Raises:
+        ArgumentError: an argument out of range, or a batch larger than the population.
+
+    Example:
+        >>> temperature(0.5, batch_size=32, momentum=0.5)
+        0.03125
+    """
+    size = _positive("batch_size", batch_size)
+    total = math.inf if population is None else _positive("population", population, finite=False)
+    if size > total:
+        raise ArgumentError(
+            f"`batch_size` = {batch_size} is larger than `population` = {population}"
+        )
+    return effective_lr(lr, momentum) * (1 / size - 1 / total)
+
+
+def stable_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
+    """The largest learning rate at which full-batch descent is stable on a bowl of curvature λ.
+
+    "sgd" (heavy ball, dampening 0): 2(1 + m)/λ; "nesterov": 2(1 + m)/(λ(1 + 2m)); "adam":
+    2(1 + β₁)/((1 - β₁)λ) with λ of the preconditioned Hessian (arXiv:2103.00065, 2207.14484).
+
+    Args:
+        sharpness: λ; zero or less sets no limit.
+        optimizer: "sgd", "nesterov" or "adam".
+        momentum: m, or β₁ for "adam".
+
+    Returns:
+        The learning rate, ∞ when λ <= 0.
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> stable_lr(4.0)
+        0.5
+        >>> stable_lr(4.0, momentum=0.5)
+        0.75
+    """
+    curvature = _finite("sharpness", sharpness)
+    m = _momentum(momentum)
+    factors = {
+        "sgd": 2 * (1 + m),
+        "nesterov": 2 * (1 + m) / (1 + 2 * m),
+        "adam": 2 * (1 + m) / (1 - m),
+    }
+    if optimizer not in factors:
+        raise ArgumentError(f"`optimizer` must be one of {', '.join(factors)}; got {optimizer!r}")
+    return factors[optimizer] / curvature if curvature > 0 else math.inf
+
+
+def max_lr(sharpness: float, noise_scale: float, batch_size: float) -> float:
+    """The noise-scale rule (2/λ)/(1 + B_noise/B).
+
+    The full-batch limit at B ≫ B_noise, proportional to B at B ≪ B_noise (arXiv:2006.15081). It
+    says what speed is to be had, and is no guarantee of stability.
+
+    Args:
+        sharpness: λ; zero or less sets no limit.
+        noise_scale: B_noise in samples, ∞ allowed.
+        batch_size: B in samples.
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> max_lr(4.0, noise_scale=96, batch_size=32)
+        0.125
+    """
+    scale = _not_negative("noise_scale", noise_scale)
+    return _damped(stable_lr(sharpness), scale / _positive("batch_size", batch_size))
+
+
+def greedy_lr(
+    grad_sq_norm: float, grad_curvature: float, noise_scale: float, batch_size: float
+) -> float:
+    """ε_opt(B) = (|G|²/GᵀHG)/(1 + B_noise/B): the one step that lowers the loss most.
+
+    The expected loss rises in one step beyond twice this (arXiv:1812.06162, eq. 2.7).
+
+    Args:
+        grad_sq_norm, grad_curvature: |G|² and GᵀHG, both positive.
+        noise_scale: B_noise in samples, ∞ allowed.
+        batch_size: B in samples.
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> greedy_lr(1.0, 4.0, noise_scale=32, batch_size=32)
+        0.125
+    """
+    signal = _positive("grad_sq_norm", grad_sq_norm)
+    curvature = _positive("grad_curvature", grad_curvature)
+    scale = _not_negative("noise_scale", noise_scale)
+    return _damped(signal / curvature, scale / _positive("batch_size", batch_size))
+
+
+def mean_square_lr(
+    sharpness: float, curvature_noise_scale: float, batch_size: float, population: float = math.inf
+) -> float:
+    """Upper bound (2/λ)/(1 + p·B_curv) on the mean-square stable rate, p = 1/B - 1/N.
+
+    Beyond it the second moment of SGD grows along the sharpest direction, because the batches
+    disagree about its curvature: B_curv = Var_i(vᵀH_iv)/λ² with 1/(n - 1) (after Mulayoff and
+    Michaeli 2024, arXiv:2306.07850).
+
+    Args:
+        sharpness: λ; zero or less sets no limit.
+        curvature_noise_scale: B_curv in samples.
+        batch_size: B, at most N.
+        population: N.
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> mean_square_lr(4.0, curvature_noise_scale=3.0, batch_size=1)
+        0.125
+    """
+    scale = _not_negative("curvature_noise_scale", curvature_noise_scale)
+    share = temperature(1.0, batch_size, population=population)
+    return _damped(stable_lr(sharpness), share * scale)
+
+
+def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "linear") -> float:
+    """The learning rate for another batch size.
+
+    "linear": ε B'/B, SGD while noise dominates; "sqrt": ε√(B'/B), Adam and RMSprop
+    (arXiv:2205.10287); "none": ε, past the knee.
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> scale_lr(0.1, batch_size=32, new_batch_size=128)
+        0.4
+    """
+    growth = _positive("new_batch_size", new_batch_size) / _positive("batch_size", batch_size)
+    powers = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
+    if rule not in powers:
+        raise ArgumentError(f"`rule` must be one of {', '.join(powers)}; got {rule!r}")
+    return float(_positive("lr", lr) * growth ** powers[rule])
+
+
+def regime(batch_size: float, noise_scale: float | Estimate) -> str:
+    """On which side of the noise scale a batch size lies.
+
+    Args:
+        batch_size: B in samples.
+        noise_scale: B_noise as a number, or as an Estimate whose whole interval has to lie on
+            one side.
+
+    Returns:
+        "noise-dominated" (B below), "curvature-dominated" (B above), or "unresolved".
+
+    Raises:
+        ArgumentError: an argument out of range.
+
+    Example:
+        >>> regime(32, noise_scale=300)
+        'noise-dominated'
+    """
+    batch_size = _positive("batch_size", batch_size)
+    if isinstance(noise_scale, Estimate):
+        if noise_scale.status is Status.NEGATIVE_CURVATURE:
+            return UNRESOLVED
+        low, high = noise_scale.low, noise_scale.high
+    else:
+        low = high = _not_negative("noise_scale", noise_scale)
+    if batch_size < low:
+        return NOISE_DOMINATED
+    return CURVATURE_DOMINATED if batch_size > high else UNRESOLVED
+
+
+def _damped(limit: float, ratio: float) -> float:
+    return limit / (1 + ratio) if math.isfinite(ratio) else 0.0
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"`{name}` must be a number; got {value!r}") from error
+
+
+def _finite(name: str, value: Any) -> float:
+    number = _number(name, value)
+    if not math.isfinite(number):
+        raise ArgumentError(f"`{name}` must be a finite number; got {value!r}")
+    return number
+
+
+def _positive(name: str, value: Any, finite: bool = True) -> float:
+    number = _number(name, value)
+    if not number > 0 or (finite and math.isinf(number)):
+        raise ArgumentError(f"`{name}` must be a positive number; got {value!r}")
+    return number
+
+
+def _not_negative(name: str, value: Any) -> float:
+    number = _number(name, value)
+    if not number >= 0:
+        raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
+    return number
+
+
+def _momentum(momentum: Any) -> float:
+    number = _number("momentum", momentum)
+    if not 0 <= number < 1:
+        raise ArgumentError(f"`momentum` must be at least 0 and below 1; got {momentum!r}")
+    return number

@@ -1,0 +1,172 @@
+"""A profile as a table that says what each number means for the person who trains."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ..estimate import Estimate, Status, short
+
+if TYPE_CHECKING:
+    from ..profile import Profile
+
+WIDTH = 100
+LAYERS = 6
+
+MEASURED = (
+    ("loss", "loss L", "", "mean over the samples"),
+    ("grad_sq_norm", "gradient |G|²", "", "the slope all samples share"),
+    ("trace_cov", "gradient noise trΣ", "", "how far single samples stray from it"),
+    ("simple_noise_scale", "trΣ/|G|²", "samples", "batch whose noise is as long as its slope"),
+    ("grad_curvature", "curvature GᵀHG", "", "how the slope bends: it ends the step"),
+    ("trace_hessian_cov", "tr(HΣ)", "", "loss that the noise of a step adds"),
+    ("noise_scale", "noise scale B_noise", "samples", "beyond it larger batches hardly help"),
+    ("sharpness", "sharpness λ", "", "curvature of the steepest direction"),
+    ("curvature_noise_scale", "B_curv", "samples", "batch that sees that curvature as it is"),
+)
+
+LEARNING_RATES = (
+    ("max_lr", "noise-scale rule", "beyond it noise eats the gain"),
+    ("greedy_lr", "best single step", "loss rises beyond twice it"),
+    ("mean_square_lr", "mean-square limit", "SGD diverges beyond it"),
+)
+
+
+def write(profile: Profile) -> str:
+    """The report as plain text."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console.print(Group(*_parts(profile)))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def _parts(profile: Profile) -> list[Text | Table]:
+    parts: list[Text | Table] = [_header(profile), Text(), _measured(profile)]
+    if "noise_scale" in profile.estimates:
+        parts += [Text(), _learning_rates(profile)]
+    parts += [Text(), _layers(profile)]
+    if "noise_scale" in profile.estimates:
+        parts += [Text(), *_listed("What to do", profile.recommend().reasons)]
+    if profile.warnings:
+        parts += [Text(), *_listed("Please note", profile.warnings)]
+    return parts
+
+
+def _header(profile: Profile) -> Text:
+    size = "∞" if math.isinf(profile.population) else _integer(profile.population)
+    lines = [
+        f"{profile.model}: {_integer(profile.parameters)} trainable parameters, {profile.dtype} "
+        f"on {profile.device}, {profile.mode} mode",
+        f"measured on {_integer(profile.samples)} samples out of {size}, per-sample gradients by "
+        f"{profile.engine!r}, seed {profile.seed}",
+    ]
+    setting = profile.setting
+    used = []
+    if profile.optimizer is not None:
+        momentum = f", momentum {setting.momentum:g}" if setting.momentum else ""
+        used.append(f"{profile.optimizer.name}, learning rate {profile.optimizer.lr:g}{momentum}")
+    if setting.batch_size:
+        used.append(f"batch size {setting.batch_size:g}")
+    if used:
+        lines.append(f"trained with {', '.join(used)}")
+    return Text("\n".join(lines))
+
+
+def _integer(number: float) -> str:
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def _measured(profile: Profile) -> Table:
+    table = _table("measured", "value", f"{profile.level:.0%} interval", "what it means")
+    for name, label, unit, meaning in MEASURED:
+        if name in profile.estimates:
+            table.add_row(label, *_cells(profile.estimates[name], unit), meaning)
+    if "sharpness" in profile.estimates:
+        meaning = "learning rate at which full batches diverge"
+        table.add_row("stable rate 2/λ", *_cells(profile.stable_lr(), ""), meaning)
+    return table
+
+
+def _cells(estimate: Estimate, unit: str) -> tuple[str, str]:
+    """Value and interval; bounds in place of a value that is not resolved."""
+    if math.isnan(float(estimate)):
+        return estimate.bounds_in_words("≥ ", "≤ "), estimate.status.value
+    value = short(float(estimate)) + (f" {unit}" if unit else "")
+    if estimate.status is Status.NO_INTERVAL:
+        return value, estimate.status.value
+    if estimate.is_exact:
+        return value, "exact"
+    low, high = short(estimate.low), short(estimate.high)
+    interval = f"{low} to {high}" if low != high else "all digits shown"
+    return (
+        value,
+        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
+    )
+
+
+_FLAGS = {Status.NOT_CONVERGED: "not converged"}
+
+
+def _learning_rates(profile: Profile) -> Table:
+    batches = _batches(profile)
+    table = _table("learning rate at B =", *map(_integer, batches), "what it says")
+    for method, label, meaning in LEARNING_RATES:
+        limits = [getattr(profile, method)(batch) for batch in batches]
+        table.add_row(label, *(_cells(limit, "")[0] for limit in limits), meaning)
+    sides = [profile.regime(batch).removesuffix("-dominated") for batch in batches]
+    table.add_row("regime", *sides, "what limits a step")
+    setting = profile.setting
+    if setting.lr:
+        rates = [profile.temperature(setting.lr, batch, setting.momentum) for batch in batches]
+        table.add_row(
+            "temperature ε/B", *map(short, rates), "while noise dominates, runs of equal ε/B agree"
+        )
+    return table
+
+
+def _batches(profile: Profile) -> list[int]:
+    """The batch in use, and others around the noise scale, within the population."""
+    scale = profile.noise_scale
+    known = float(scale) if scale.is_resolved else scale.low
+    centre = max(1.0, min(known if math.isfinite(known) and known > 0 else 64.0, 2.0**20))
+    middle = 2 ** round(math.log2(centre))
+    wanted = {max(1, middle // 8), middle, middle * 8, profile.setting.batch_size or middle}
+    return sorted({int(min(batch, profile.population)) for batch in wanted})
+
+
+def _layers(profile: Profile) -> Table:
+    ranked = sorted(profile.layers.values(), key=lambda layer: -layer.noise_share)
+    exact = all(layer.trace_cov.is_exact for layer in ranked)
+    heading = "its own trΣ/|G|²" + ("" if exact else " (no interval)")
+    table = _table("layer", "parameters", "share of noise", heading, "")
+    for layer in ranked[:LAYERS]:
+        scale, size = _cells(layer.simple_noise_scale, "samples")[0], _integer(layer.size)
+        table.add_row(layer.name or "(root)", size, f"{layer.noise_share:.0%}", scale, "")
+    if len(ranked) > LAYERS:
+        rest = ranked[LAYERS:]
+        share = f"{sum(layer.noise_share for layer in rest):.0%}"
+        size = _integer(sum(layer.size for layer in rest))
+        table.add_row(f"({len(rest)} more)", size, share, "", "")
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for heading in others[:-1]:
+        table.add_column(heading, justify="right")
+    table.add_column(others[-1])
+    return table
+
+
+def _listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
+    grid = Table.grid(padding=(0, 1))
+    for sentence in sentences:
+        grid.add_row("-", sentence)
+    return [Text(title), grid]
