@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .digits import digits
+from .digits import BATCH_SIZE, digits
 from .errors import ArgumentError, GradNoiseError
 from .optimizer import OptimizerSettings
 from .profile import Profile, profile
@@ -67,6 +67,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if options.target == "digits":
+        options.batch_size = options.batch_size or BATCH_SIZE
         chosen = {
             name: getattr(options, name)
             for name in ("lr", "batch_size", "momentum", "epochs")

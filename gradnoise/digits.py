@@ -10,19 +10,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from .errors import GradNoiseError
 
+BATCH_SIZE = 32
+
 
 def digits(
     *,
     lr: float = 0.1,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     momentum: float = 0.0,
     epochs: int = 5,
     seed: int = 0,
-) -> tuple[nn.Module, nn.Module, DataLoader[Any], torch.optim.Optimizer]:
+) -> tuple[nn.Module, nn.Module, TensorDataset, torch.optim.Optimizer]:
     """A 64-64-10 network after `epochs` of SGD on the 1797 digits, ready to be measured.
 
     Returns:
-        (model, criterion, loader, optimizer).
+        (model, criterion, data, optimizer).
 
     Raises:
         GradNoiseError: scikit-learn is not installed.
@@ -43,11 +45,13 @@ def digits(
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     data = TensorDataset(images, labels)
-    loader = DataLoader(data, batch_size=batch_size, shuffle=True, generator=source)
+    loader: DataLoader[Any] = DataLoader(
+        data, batch_size=batch_size, shuffle=True, generator=source
+    )
     for _ in range(epochs):
         for inputs, targets in loader:
             optimizer.zero_grad()
             criterion(model(inputs), targets).backward()
             optimizer.step()
     optimizer.zero_grad()
-    return model, criterion, loader, optimizer
+    return model, criterion, data, optimizer

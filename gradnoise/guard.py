@@ -100,7 +100,7 @@ def _parameters(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _random_states(data: Any) -> Iterator[None]:
     generators = [(source, source.get_state()) for source in _generators(data)]
-    accelerator = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    accelerator = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

@@ -74,7 +74,7 @@ def _unreduced(criterion: Callable[..., Tensor]) -> Callable[..., Tensor]:
             f"read. Write a loss_fn(model, batch) that returns one loss per sample, shape (n,)."
         )
     twin = copy.copy(criterion)
-    twin.reduction = "none"
+    twin.reduction = "none"  # type: ignore[assignment]
     return twin
 
 

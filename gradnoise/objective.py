@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -143,7 +144,8 @@ class Objective:
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
         if torch.is_autocast_enabled(losses.device.type):
             dtypes.add(torch.get_autocast_dtype(losses.device.type))
-        return max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype}) ** 0.5
+        coarsest = max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype})
+        return math.sqrt(coarsest)
 
     def _random_message(self) -> str:
         names = self._named(_RANDOM, _is_random)
@@ -155,7 +157,7 @@ class Objective:
         )
 
     def _coupled_message(self) -> str:
-        names = self._named(_COUPLING, lambda module: True)
+        names = self._named(_COUPLING, lambda _: True)
         where = f" Batch normalisation in training mode: {names}." if names else ""
         return (
             f"the losses of part of a batch differ from the same samples' losses within the whole "
@@ -164,7 +166,7 @@ class Objective:
             f"LayerNorm), and do not divide by the batch size inside loss_fn."
         )
 
-    def _named(self, kinds: tuple[type, ...], active: Callable[[nn.Module], Any]) -> str:
+    def _named(self, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]) -> str:
         found = [
             f"{name or 'model'} ({type(module).__name__})"
             for name, module in self.model.named_modules()
@@ -202,7 +204,9 @@ def _trainable(model: nn.Module) -> TensorDict:
                 f"parameter {name!r} is complex; keep its real and imaginary parts as two real "
                 f"parameters (torch.view_as_real) to measure this model"
             )
-    trainable = {name: parameter for name, parameter in named if parameter.requires_grad}
+    trainable: TensorDict = {
+        name: parameter for name, parameter in named if parameter.requires_grad
+    }
     if not trainable:
         raise ModelError(
             f"the model has no trainable parameter: {len(named)} parameters, none with "

@@ -80,7 +80,7 @@ class _ModelOperator(Operator):
 
     @staticmethod
     @abc.abstractmethod
-    def _shape(samples: int, size: int) -> tuple[int, int]: ...
+    def _shape(_samples: int, size: int) -> tuple[int, int]: ...
 
 
 class Hessian(_ModelOperator):
@@ -121,7 +121,7 @@ class Hessian(_ModelOperator):
         return total / self.problem.samples.count
 
     @staticmethod
-    def _shape(samples: int, size: int) -> tuple[int, int]:
+    def _shape(_samples: int, size: int) -> tuple[int, int]:
         return size, size
 
 
@@ -165,8 +165,8 @@ class PerSampleGradients(_ModelOperator):
         return total
 
     @staticmethod
-    def _shape(samples: int, size: int) -> tuple[int, int]:
-        return samples, size
+    def _shape(_samples: int, size: int) -> tuple[int, int]:
+        return _samples, size
 
 
 class _Transposed(Operator):

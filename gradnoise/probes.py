@@ -22,4 +22,5 @@ def random_signs(count: int, size: int, seed: int) -> Tensor:
 def random_vector(size: int, source: torch.Generator, device: torch.device) -> Tensor:
     """A vector uniform on the unit sphere, shape (size,)."""
     vector = torch.randn(size, generator=source, dtype=torch.float64)
-    return (vector / vector.norm()).to(device=device, dtype=wide_dtype(device))
+    unit: Tensor = vector / vector.norm()
+    return unit.to(device=device, dtype=wide_dtype(device))

@@ -206,7 +206,7 @@ class Profile:
         Raises:
             ProfileFileError: no such file, damaged, or not a profile of this version.
         """
-        return store.load(cls, path)
+        return store.load(cls, path)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return write(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -185,7 +185,7 @@ def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator)
         return _from_stream(loader, limit)
     if not _plain_order(loader):
         drawn = _from_stream(loader, limit)
-        known = float(len(loader.sampler)) if hasattr(loader.sampler, "__len__") else math.inf
+        known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
         return _Drawn(drawn.batches, min(drawn.available, known), drawn.note)
     return _from_dataset(
         loader.dataset,

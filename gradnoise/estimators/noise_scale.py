@@ -186,36 +186,63 @@ def _curvature_of_mean(problem: Problem, mean: Tensor, factor: float) -> tuple[f
 
 
 def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: Any) -> _Probed:
-    hessian, gradients = Hessian.of(problem), PerSampleGradients.of(problem)
-    root = math.sqrt(signs.shape[1] - 1)
+    """All probes; the first `sampled` of them also look at the samples one by one."""
+    hessian = Hessian.of(problem)
     signs = signs.to(mean)
+    ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
+    seen: list[_Sampling] = []
     traces: list[Tensor] = []
-    third: list[Tensor] = []
-    mixed: list[Tensor] = []
-    influences: list[Tensor] = []
-    for k, direction in enumerate(_directions(gradients, signs)):
+    for k, direction in enumerate(_directions(PerSampleGradients.of(problem), signs)):
         if k < sampled:
-            first, previous = (direction, None) if k == 0 else (first, last)
-            partners = [(k - 1, previous)] if previous is not None else []
-            partners += [(0, first)] if k == sampled - 1 else []  # closes the ring of pairs
-            others = [direction, mean, *(partner for _, partner in partners)]
-            seen = forms(problem, direction, others)
-            values = seen.values - torch.stack([seen.product @ other for other in others])
-            image, last = seen.product, direction
-            own = root * signs[k] * (slopes(problem, image) - mean @ image)
-            influences.append(own - own.mean() + values[:, 0])
-            mixed.append(signs[k] @ values[:, 1] / root)
-            third += [
-                (signs[k] * signs[j]) @ values[:, 2 + at] for at, (j, _) in enumerate(partners)
-            ]
+            partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
+            image, sampling = _look_closer(problem, mean, signs[k], direction, partners)
+            seen.append(sampling)
+            ring = [*ring[:1], (signs[k], direction)]
         else:
             image = hessian @ direction
         traces.append(direction @ image)
         if tick is not None:
             tick(1)
     n = signs.shape[1]
-    unbias = n / (n - 2) if n > 2 else 0.0
-    return _Probed(torch.stack(traces), unbias * _stack(third), _stack(mixed), _stack(influences))
+    third = [value for sampling in seen for value in sampling.third]
+    return _Probed(
+        traces=torch.stack(traces),
+        third=_stack(third) * (n / (n - 2) if n > 2 else 0.0),
+        mixed=_stack([sampling.mixed for sampling in seen]),
+        influences=_stack([sampling.influence for sampling in seen]),
+    )
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """One probe's share of `_Probed`, before the factor n/(n - 2) of the third moment."""
+
+    third: list[Tensor]
+    mixed: Tensor
+    influence: Tensor
+
+
+def _look_closer(
+    problem: Problem,
+    mean: Tensor,
+    signs: Tensor,
+    direction: Tensor,
+    partners: list[tuple[Tensor, Tensor]],
+) -> tuple[Tensor, _Sampling]:
+    """Hu, and from the same pass what single samples do to it.
+
+    With u_s and u_t of two sign vectors: E Σ s_i t_i u_sᵀh_iu_t = Σ c_iᵀh_ic_i/(n - 1), and
+    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu.
+    """
+    others = [direction, mean, *(partner for _, partner in partners)]
+    found = forms(problem, direction, others)
+    image = found.product
+    centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
+    root = math.sqrt(len(signs) - 1)
+    own = root * signs * (slopes(problem, image) - mean @ image)
+    third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
+    mixed = signs @ centred[:, 1] / root
+    return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
 
 
 def _directions(gradients: PerSampleGradients, signs: Tensor) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -76,8 +77,8 @@ def per_sample_sq_norms(
 def _chunks(
     model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, engine: str
 ) -> Iterator[Chunk]:
-    whole = {"max_samples": None, "micro_batch": 2**31}
-    problem = Problem.open(model, loss_fn, (batch,) if isinstance(batch, list) else batch, **whole)
+    one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
+    problem = Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize)
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         for part in problem.batches():

@@ -25,12 +25,12 @@ def draw(profile: Profile, path: str | Path | None = None) -> Any:
         raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
     figure, axes = _canvas()
     batches = _batch_grid(profile)
-    limits = _lr_limits(profile, batches)
+    limits = _lr_limits(profile)
     axes.set(xscale="log", yscale="log", xlim=(batches[0], batches[-1]), ylim=limits)
     axes.set_xscale("log", base=2)
     _isotherms(axes, batches, limits)
     _limits(axes, profile, batches, limits)
-    _noise_scale(axes, profile, batches, limits)
+    _noise_scale(axes, profile, batches)
     _points(axes, profile)
     _words(axes, profile)
     figure.tight_layout()
@@ -57,7 +57,7 @@ def _batch_grid(profile: Profile) -> np.ndarray:
     return np.geomspace(1, 2 ** math.ceil(math.log2(top)), 200)
 
 
-def _lr_limits(profile: Profile, batches: np.ndarray) -> tuple[float, float]:
+def _lr_limits(profile: Profile) -> tuple[float, float]:
     top = 4 * float(profile.stable_lr())
     rule = profile.max_lr(1)
     bottom = float(rule) if rule.is_resolved else top / 1e4
@@ -101,17 +101,15 @@ def _limits(axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[floa
     axes.plot(batches[inside], mean_square, color=INK, lw=1.2, ls="--", label=label)
 
 
-def _noise_scale(
-    axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[float, float]
-) -> None:
+def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
     scale = profile.noise_scale
     if scale.is_resolved:
         label = f"$B_{{noise}}$ = {short(float(scale))}"
         axes.axvline(float(scale), color=INK, lw=1.4, label=label)
     if scale.low > 0 or math.isfinite(scale.high):
         high = min(scale.high, batches[-1])
-        label = None if scale.is_resolved else f"$B_{{noise}}$ {scale.bounds_in_words()}"
-        axes.axvspan(max(scale.low, 1), high, color=INK, alpha=0.08, lw=0, label=label)
+        bounds = None if scale.is_resolved else f"$B_{{noise}}$ {scale.bounds_in_words()}"
+        axes.axvspan(max(scale.low, 1), high, color=INK, alpha=0.08, lw=0, label=bounds)
 
 
 def _points(axes: Any, profile: Profile) -> None:

@@ -15,7 +15,7 @@ Stage = Callable[[str, "int | None"], Callable[[int], None]]
 def progress_bar(show: bool) -> Iterator[Stage]:
     """Gives `stage(name, total)`, which starts a stage and returns what to call with steps done."""
     if not show:
-        yield lambda name, total: lambda steps: None
+        yield lambda _name, _total: lambda _steps: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(

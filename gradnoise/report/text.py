@@ -124,9 +124,7 @@ def _learning_rates(profile: Profile) -> Table:
     setting = profile.setting
     if setting.lr:
         rates = [profile.temperature(setting.lr, batch, setting.momentum) for batch in batches]
-        table.add_row(
-            "temperature ε/B", *map(short, rates), "while noise dominates, runs of equal ε/B agree"
-        )
+        table.add_row("temperature ε/B", *map(short, rates), "equal ε/B, equal noise")
     return table
 
 
@@ -136,8 +134,8 @@ def _batches(profile: Profile) -> list[int]:
     known = float(scale) if scale.is_resolved else scale.low
     centre = max(1.0, min(known if math.isfinite(known) and known > 0 else 64.0, 2.0**20))
     middle = 2 ** round(math.log2(centre))
-    wanted = {max(1, middle // 8), middle, middle * 8, profile.setting.batch_size or middle}
-    return sorted({int(min(batch, profile.population)) for batch in wanted})
+    wanted = {max(1, middle // 8), middle, middle * 8, profile.setting.batch_size or middle // 2}
+    return sorted({int(max(1, min(batch, profile.population))) for batch in wanted})
 
 
 def _layers(profile: Profile) -> Table:

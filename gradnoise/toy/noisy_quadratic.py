@@ -54,7 +54,7 @@ class NoisyQuadratic:
         """n centres, shape (n, d)."""
         noise = torch.randn(n, len(self.w), generator=generator(seed), dtype=torch.float64)
         values, vectors = torch.linalg.eigh(self.centre_cov)
-        return noise @ (vectors * values.clamp(min=0).sqrt()).T
+        return torch.matmul(noise, (vectors * values.clamp(min=0).sqrt()).T)
 
     def truth(self) -> Truth:
         """Exact answers for the distribution."""
