@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -57,7 +57,7 @@ def _modules(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     contents = [
-        (tensor, tensor.detach().clone(), _version(tensor))
+        (tensor, tensor.detach().clone())
         for _, named in buffers
         for tensor in named.values()
         if tensor is not None
@@ -68,26 +68,23 @@ def _modules(model: nn.Module) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         for module, named in buffers:
-            if module._buffers != named:
+            if [*map(id, module._buffers.values())] != [*map(id, named.values())]:
                 module._buffers.clear()
                 module._buffers.update(named)
-        for tensor, content, version in contents:
-            if _version(tensor) != version:  # an untouched buffer may belong to a pending backward
+        for tensor, content in contents:
+            if not torch.equal(tensor, content):  # else it may belong to a pending backward
                 with torch.no_grad():
                     tensor.copy_(content)
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
 
 
 @contextmanager
 def _parameters(model: nn.Module) -> Iterator[None]:
     found = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in model.parameters()]
-    for parameter, _, _, hooks in found:
-        if hooks:
-            parameter._backward_hooks = None
     try:
+        for parameter, _, _, hooks in found:
+            parameter.grad = None  # so that nothing can be added to the user's
+            if hooks:
+                parameter._backward_hooks = None
         yield
     finally:
         for parameter, requires_grad, grad, hooks in found:

@@ -222,19 +222,27 @@ class GradientMoments:
     def _simple(self, names: Iterable[str], covariances: tuple[float, float, float]) -> Estimate:
         names = list(names)
         signal, trace = self._signal(names), self._trace(names)
-        # a mean gradient that is nothing but rounding is no signal, however exact the rest
-        rounding = (ROUNDING * self.resolution) ** 2 * (trace + self._mean_sq(names))
-        floor = rounding**2 if signal <= 4 * rounding else 0.0
         return ratio(
             trace,
             signal,
-            variances=(covariances[0], covariances[1] + floor),
+            variances=(covariances[0], covariances[1] + self._rounding(names) ** 2),
             covariance=covariances[2],
             level=self.level,
             samples=self.count,
             freedom=self.count - 1,
             positive_denominator=True,
         )
+
+    @property
+    def rounding(self) -> float:
+        """What |G|² would be from rounding alone, where it is no more than that; else 0."""
+        return self._rounding(list(self.mean))
+
+    def _rounding(self, names: list[str]) -> float:
+        # a mean gradient that is nothing but rounding is no signal, however exact the rest
+        size = self._trace(names) + self._mean_sq(names)
+        rounding = (ROUNDING * self.resolution) ** 2 * size
+        return rounding if self._signal(names) <= 4 * rounding else 0.0
 
     def _trace(self, names: Iterable[str]) -> float:
         return sum(self.centred_sq[name] for name in names) / (self.count - 1)

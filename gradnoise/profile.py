@@ -16,6 +16,7 @@ from .errors import NotMeasuredError
 from .estimate import Estimate, Status
 from .estimators import (
     curvature_noise_scale,
+    half_sample_sharpness,
     measure_noise_scale,
     sample_curvatures,
     sharpness_estimate,
@@ -354,7 +355,10 @@ def _curvature(
     try:
         hessian = Hessian.of(problem)
         pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
-        curvatures = sample_curvatures(problem, pairs.vectors[:, 0])
+        top = pairs.vectors[:, 0]
+        curvatures = sample_curvatures(problem, top)
+        sampled = moments.sampling_factor > 0
+        half = half_sample_sharpness(problem, top, tol, seed) if sampled else math.nan
         signs = sign_probes(moments.count, probes, seed)
         scale = measure_noise_scale(
             problem, moments, signs, tick=stage("noise scale (probes)", probes)
@@ -364,16 +368,15 @@ def _curvature(
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         return gradient, 0, (f"curvature was not measured: no second derivatives ({reason})",)
-    factor, level = moments.sampling_factor, moments.level
     notes = () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)
     return (
         {
             **gradient,
             "noise_scale": scale.hessian,
-            "sharpness": sharpness_estimate(pairs, curvatures, factor, level),
+            "sharpness": sharpness_estimate(pairs, curvatures, half, moments),
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
-            "curvature_noise_scale": curvature_noise_scale(curvatures, factor, level),
+            "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
         },
         pairs.matvecs,
         notes,

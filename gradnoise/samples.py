@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -52,6 +52,16 @@ class Samples:
     def count(self) -> int:
         """n, the number of measured samples."""
         return sum(self.counts)
+
+    def halves(self, seed: int) -> tuple[Samples, Samples]:
+        """The samples parted at random into two sets of equal size (one more in the second)."""
+        chosen = torch.zeros(self.count, dtype=torch.bool)
+        chosen[torch.randperm(self.count, generator=generator(seed))[: self.count // 2]] = True
+        masks = torch.split(chosen, list(self.counts))
+        pairs = list(zip(self.batches, masks, strict=True))
+        first = tuple(select(batch, mask) for batch, mask in pairs if mask.any())
+        second = tuple(select(batch, ~mask) for batch, mask in pairs if not mask.all())
+        return replace(self, batches=first), replace(self, batches=second)
 
     @classmethod
     def draw(

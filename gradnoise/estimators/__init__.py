@@ -1,11 +1,18 @@
 """One quantity, one file; each returns Estimates."""
 
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
-from .sharpness import curvature_noise_scale, sample_curvatures, sharpness, sharpness_estimate
+from .sharpness import (
+    curvature_noise_scale,
+    half_sample_sharpness,
+    sample_curvatures,
+    sharpness,
+    sharpness_estimate,
+)
 
 __all__ = [
     "NoiseScale",
     "curvature_noise_scale",
+    "half_sample_sharpness",
     "measure_noise_scale",
     "noise_scale",
     "sample_curvatures",

@@ -156,13 +156,14 @@ def measure_noise_scale(
     sampling = _sampling_covariance(probed.influences, influence, factor)
     freedom = pooled_freedom((probe_variance, len(signs) - 1), (sampling[0], n - 1))
     variances = (sampling[0] + probe_variance, sampling[1] + factor**2 * probe_variance)
-    level = moments.level
+    level, size = moments.level, float(moments.trace_cov)
+    rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(
         simple=moments.simple_noise_scale,
         hessian=ratio(
             trace,
             curvature,
-            variances=variances,
+            variances=(variances[0], variances[1] + rounding**2),
             covariance=sampling[2] - factor * probe_variance,
             level=level,
             samples=n,

@@ -1,0 +1,132 @@
+"""The user's model, gradients, buffers and random states stay as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gradnoise.guard import differentiable_kernels, seed_everything, untouched
+
+
+def fresh() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    model[0].weight.grad = torch.ones(2, 2)
+    model[1].bias.requires_grad_(False)
+    model[2].eval()
+    return model
+
+
+def replace_buffer(model: nn.Module) -> None:
+    model[1].running_mean = torch.full((2,), 9.0)
+
+
+VANDALS: dict[str, Callable[[nn.Module], Any]] = {
+    "mode": lambda model: model.eval(),
+    "mode of one part": lambda model: model[2].train(),
+    "buffers in place": lambda model: model(torch.randn(4, 2)),
+    "buffers replaced": replace_buffer,
+    "buffers added": lambda model: model.register_buffer("new", torch.ones(1)),
+    "gradients filled": lambda model: model(torch.randn(4, 2)).sum().backward(),
+    "gradients dropped": lambda model: model.zero_grad(set_to_none=True),
+    "requires_grad": lambda model: model.requires_grad_(False),
+    "torch seed": lambda model: torch.manual_seed(1),
+    "numpy seed": lambda model: np.random.seed(1),
+    "python seed": lambda model: random.seed(1),
+    "all seeds": lambda model: seed_everything(3),
+}
+
+
+def state(model: nn.Module) -> Any:
+    """Everything that must not change, comparable."""
+    return (
+        [module.training for module in model.modules()],
+        {name: (id(b), b.tolist()) for name, b in model.named_buffers()},
+        {
+            name: (id(p), p.tolist(), p.requires_grad, None if p.grad is None else id(p.grad))
+            for name, p in model.named_parameters()
+        },
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+    )
+
+
+@pytest.mark.parametrize("vandal", VANDALS)
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_what_a_measurement_changes_is_put_back(vandal: str, error: type | None) -> None:
+    model = fresh()
+    model.requires_grad_()
+    before = state(model)
+    try:
+        with untouched(model):
+            VANDALS[vandal](model)
+            if error is not None:
+                raise error
+    except (ValueError, KeyboardInterrupt):
+        pass
+    assert state(model) == before
+
+
+def test_the_gradient_of_the_user_keeps_its_content() -> None:
+    model = fresh()
+    model.train()
+    with untouched(model):
+        model[0](torch.ones(1, 2)).sum().backward()
+    assert model[0].weight.grad.tolist() == [[1, 1], [1, 1]]
+
+
+def test_generators_of_a_loader_are_put_back() -> None:
+    source = torch.Generator().manual_seed(5)
+    loader = DataLoader(torch.arange(8), shuffle=True, generator=source)
+    before = source.get_state()
+    with untouched(nn.Linear(1, 1), loader):
+        list(loader)
+        assert not torch.equal(source.get_state(), before)
+    assert torch.equal(source.get_state(), before)
+
+
+def test_parameter_hooks_do_not_fire_inside_and_do_afterwards() -> None:
+    model, calls = nn.Linear(1, 1), []
+    model.weight.register_hook(lambda gradient: calls.append(1))
+    with untouched(model):
+        torch.autograd.grad(model(torch.ones(1, 1)).sum(), [model.weight])
+    assert calls == []
+    model(torch.ones(1, 1)).sum().backward()
+    assert calls == [1]
+
+
+def test_a_pending_backward_of_the_user_still_works() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
+    loss = model(torch.ones(3, 2)).sum()
+    with untouched(model):
+        model(torch.zeros(3, 2))
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
+def test_gradients_are_on_inside_whatever_the_caller_set() -> None:
+    with torch.no_grad(), untouched(nn.Linear(1, 1)):
+        assert torch.is_grad_enabled()
+    with torch.inference_mode(), untouched(nn.Linear(1, 1)):
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_attention_can_be_differentiated_twice_inside() -> None:
+    q = torch.randn(2, 1, 3, 4, requires_grad=True)
+
+    def twice() -> torch.Tensor:
+        out = nn.functional.scaled_dot_product_attention(q, q, q).sum()
+        (first,) = torch.autograd.grad(out, q, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), q)[0]
+
+    with pytest.raises(RuntimeError, match="derivative for"):
+        twice()
+    with differentiable_kernels(nn.LSTM(1, 1)):
+        assert torch.isfinite(twice()).all()

@@ -1,0 +1,137 @@
+"""Per-sample losses of criteria and language models."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradnoise import LossError, causal_lm, supervised
+
+N, C, T = 4, 3, 5
+OUTPUT = torch.randn(N, C, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SEQUENCE = torch.randn(N, C, T, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+CLASSES, TAGS = torch.tensor([0, 2, 1, 1]), torch.arange(N * T).reshape(N, T) % C
+UNIT = torch.sigmoid(OUTPUT)
+WEIGHT = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+CRITERIA = [
+    (nn.CrossEntropyLoss(), OUTPUT, CLASSES),
+    (nn.CrossEntropyLoss(label_smoothing=0.1), OUTPUT, CLASSES),
+    (nn.CrossEntropyLoss(), OUTPUT, OUTPUT.softmax(1)),
+    (nn.CrossEntropyLoss(), SEQUENCE, TAGS),
+    (nn.CrossEntropyLoss(weight=WEIGHT, reduction="sum"), SEQUENCE, TAGS),
+    (nn.NLLLoss(), OUTPUT.log_softmax(1), CLASSES),
+    (nn.MSELoss(), OUTPUT, UNIT),
+    (nn.MSELoss(reduction="sum"), OUTPUT, UNIT),
+    (nn.L1Loss(), OUTPUT, UNIT),
+    (nn.HuberLoss(), SEQUENCE, SEQUENCE.flip(0)),
+    (nn.BCEWithLogitsLoss(pos_weight=WEIGHT), OUTPUT, UNIT),
+    (nn.KLDivLoss(reduction="batchmean"), OUTPUT.log_softmax(1), OUTPUT.softmax(1)),
+    (nn.PoissonNLLLoss(), OUTPUT, UNIT),
+    (F.mse_loss, OUTPUT, UNIT),
+    (F.cross_entropy, OUTPUT, CLASSES),
+]
+
+
+@pytest.mark.parametrize(("criterion", "outputs", "targets"), CRITERIA)
+def test_each_loss_is_the_criterion_of_that_sample_alone(
+    criterion: Any, outputs: Tensor, targets: Tensor
+) -> None:
+    losses = supervised(criterion)(nn.Identity(), (outputs, targets))
+    alone = [criterion(outputs[i : i + 1], targets[i : i + 1]) for i in range(N)]
+    assert losses.shape == (N,)
+    torch.testing.assert_close(losses, torch.stack(alone), rtol=1e-13, atol=1e-13)
+
+
+def test_ignored_positions_do_not_count_in_a_samples_mean() -> None:
+    targets = TAGS.clone()
+    targets[0, 2:] = -100
+    targets[1] = -100
+    losses = supervised(nn.CrossEntropyLoss())(nn.Identity(), (SEQUENCE, targets))
+    kept = F.cross_entropy(SEQUENCE[:1, :, :2], TAGS[:1, :2])
+    torch.testing.assert_close(losses[0], kept)
+    assert losses[1] == 0
+
+
+def test_the_criterion_itself_stays_as_it_was() -> None:
+    criterion = nn.MSELoss()
+    supervised(criterion)
+    assert criterion.reduction == "mean"
+
+
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
+    with pytest.raises(LossError, match=r"class weights of the whole batch.*reduction='sum'"):
+        supervised(kind(weight=WEIGHT))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "batch", "message"),
+    [
+        (nn.MSELoss(reduction="none"), (OUTPUT, UNIT), r"several per sample; say reduction="),
+        (nn.MSELoss(), OUTPUT, r"needs batches \(inputs, targets\); got Tensor"),
+        (nn.MSELoss(), (OUTPUT, UNIT, UNIT), r"got tuple of 3"),
+        (lambda x, y, reduction: (x - y).mean(), (OUTPUT, UNIT), r"single number for the whole"),
+    ],
+)
+def test_what_has_no_per_sample_losses_is_an_error(
+    criterion: Any, batch: Any, message: str
+) -> None:
+    with pytest.raises(LossError, match=message):
+        supervised(criterion)(nn.Identity(), batch)
+
+
+def test_a_criterion_without_reduction_is_refused() -> None:
+    with pytest.raises(LossError, match=r"Identity has no `reduction`"):
+        supervised(nn.Identity())
+
+
+class Bigram(nn.Module):
+    """Logits that depend on the current token alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 7, dtype=torch.float64)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return SimpleNamespace(logits=self.table(input_ids))
+
+
+IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 1, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+def reference(model: nn.Module, labels: Tensor) -> Tensor:
+    logits = model(IDS).logits
+    rows = []
+    for row, own in zip(logits, labels, strict=True):
+        terms = [-row[t].log_softmax(-1)[own[t + 1]] for t in range(3) if own[t + 1] != -100]
+        rows.append(torch.stack(terms).mean())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("form", ["inputs serve", "padding masked", "labels given"])
+def test_causal_losses_are_means_over_each_sequences_own_shifted_tokens(form: str) -> None:
+    model, batch, labels = Bigram(), {"input_ids": IDS}, IDS.clone()
+    if form == "padding masked":
+        batch["attention_mask"] = MASK
+        labels[1, 3] = -100
+    if form == "labels given":
+        labels[0, 1] = -100
+        batch["labels"] = labels
+    torch.testing.assert_close(causal_lm()(model, batch), reference(model, labels))
+
+
+def test_a_sequence_without_counted_tokens_has_no_loss() -> None:
+    batch = {"input_ids": IDS, "labels": torch.full_like(IDS, -100)}
+    assert causal_lm()(Bigram(), batch).tolist() == [0, 0]
+
+
+def test_causal_losses_need_a_mapping() -> None:
+    with pytest.raises(LossError, match=r"map 'input_ids' to token ids; got Tensor"):
+        causal_lm()(Bigram(), IDS)

@@ -1,0 +1,215 @@
+"""B_simple, B_noise and their parts: dense oracles, enumeration, then analytic truths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradnoise as gn
+from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
+from gradnoise.moments import stream, with_intervals
+from gradnoise.pergrad import choose
+from gradnoise.problem import Problem
+
+from . import oracles
+from .cases import CORE, Case, named
+
+POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
+
+
+def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
+    """With exact enumeration in place of random signs unless probes are given."""
+    with problem.guard():
+        engine = choose(problem.objective, problem.largest_batch()).engine
+        moments = with_intervals(problem, stream(problem, engine))
+        if probes is None:
+            probes = oracles.complete_probes(moments.count)
+        return measure_noise_scale(problem, moments, probes, sampling_probes=len(probes))
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+@pytest.mark.parametrize("case", CORE, ids=named)
+def test_every_part_agrees_with_dense_autograd(case: Case, population: str | int) -> None:
+    model, loss_fn, batch = case.build()
+    found = measure(Problem.open(model, loss_fn, batch, population=population))
+    truth, size = oracles.dense(model, loss_fn, batch), POPULATIONS[population]
+    signal = oracles.grad_sq_norm(truth.gradients, size)
+    trace = oracles.trace_cov(truth.gradients)
+    curvature = oracles.grad_curvature(truth, size)
+    bend = oracles.trace_hessian_cov(truth, size)
+
+    assert float(found.grad_sq_norm) == pytest.approx(signal, rel=1e-8)
+    assert float(found.trace_cov) == pytest.approx(trace, rel=1e-8)
+    assert float(found.grad_curvature) == pytest.approx(curvature, rel=1e-8)
+    assert float(found.trace_hessian_cov) == pytest.approx(bend, rel=1e-8)
+    if found.simple.is_resolved:
+        assert float(found.simple) == pytest.approx(trace / signal, rel=1e-8)
+    if found.hessian.is_resolved:
+        assert float(found.hessian) == pytest.approx(bend / curvature, rel=1e-8)
+
+
+@pytest.mark.parametrize("case", CORE, ids=named)
+def test_on_the_whole_population_the_parts_are_the_plain_formulas(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    found = measure(Problem.open(model, loss_fn, batch))
+    truth = oracles.dense(model, loss_fn, batch)
+    g, h, cov = truth.gradients.mean(0), truth.hessian, truth.covariance
+    signal, curvature = float(g @ g), float(g @ h @ g)
+    trace, bend = float(cov.trace()), float((h @ cov).trace())
+
+    assert float(found.grad_curvature) == pytest.approx(curvature, rel=1e-8)
+    assert float(found.trace_hessian_cov) == pytest.approx(bend, rel=1e-8)
+    assert float(found.simple) == pytest.approx(trace / signal, rel=1e-8)
+    if curvature > 0 and bend > 0:
+        assert float(found.hessian) == pytest.approx(bend / curvature, rel=1e-8)
+    else:
+        assert found.hessian.status is gn.Status.NEGATIVE_CURVATURE
+
+
+def test_the_core_cases_cover_a_resolved_noise_scale() -> None:
+    resolved = [measure(Problem.open(*case.build())).hessian.is_resolved for case in CORE]
+    assert sum(resolved) >= 3
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_all_samples_of_a_small_population_average_to_its_truth(count: int) -> None:
+    toy = gn.toy.LinearRegression(torch.tensor([3.0, 2, 1]), torch.tensor([1.0, -0.5, 0.3]), 0.7)
+    inputs, targets = toy.sample(6, seed=1)
+    population = measure(Problem.open(toy.model(), toy.loss_fn, (inputs, targets)))
+    parts = ("grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
+    found = {part: [] for part in parts}
+    for chosen in itertools.combinations(range(6), count):
+        batch = (inputs[list(chosen)], targets[list(chosen)])
+        sample = measure(Problem.open(toy.model(), toy.loss_fn, batch, population=6))
+        for part in parts:
+            found[part].append(float(getattr(sample, part)))
+    for part in parts:
+        truth = float(getattr(population, part))
+        assert math.fsum(found[part]) / len(found[part]) == pytest.approx(truth, rel=1e-11), part
+
+
+def test_all_sign_vectors_average_to_the_trace() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=6)), dtype=torch.float64)
+    truth = oracles.dense(model, loss_fn, batch)
+    found = measure(Problem.open(model, loss_fn, batch), signs)
+    expected = float((truth.hessian @ truth.covariance).trace())
+    assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
+
+
+TOYS = {
+    "T1": gn.toy.NoisyQuadratic(
+        torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.tensor([1.0, 1, 2])
+    ),
+    "T4": gn.toy.LinearRegression(
+        torch.tensor([3.0, 2.0, 1.0, 0.5]), torch.tensor([0.5, -0.5, 1.0, 1.0]), noise=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_parts_are_unbiased_over_repeated_samples(name: str) -> None:
+    toy, replicates, n = TOYS[name], 100, 24
+    parts = ("grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
+    found = {part: [] for part in parts}
+    for seed in range(replicates):
+        data = toy.sample(n, seed=seed)
+        problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
+        scale = measure(problem, sign_probes(n, 4, seed))
+        for part in parts:
+            found[part].append(float(getattr(scale, part)))
+    for part in parts:
+        values, truth = torch.tensor(found[part]).double(), getattr(toy.truth(), part)
+        error = (values.mean() - truth) / (values.std() / math.sqrt(replicates))
+        assert abs(error) < 3, f"{part}: {error:.2f} standard errors from {truth}"
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    toy, replicates, n = TOYS["T4"], 60, 256
+    names = {"simple": "simple_noise_scale", "hessian": "noise_scale"}
+    parts = ("grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov", *names)
+    hits = dict.fromkeys(parts, 0)
+    for seed in range(replicates):
+        data = toy.sample(n, seed=1000 + seed)
+        problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
+        with problem.guard():
+            engine = choose(problem.objective, problem.largest_batch()).engine
+            moments = with_intervals(problem, stream(problem, engine))
+            scale = measure_noise_scale(problem, moments, sign_probes(n, 8, seed))
+        for part in parts:
+            estimate, truth = getattr(scale, part), getattr(toy.truth(), names.get(part, part))
+            hits[part] += estimate.low <= truth <= estimate.high
+    with capsys.disabled():
+        shown = ", ".join(f"{part} {hit / replicates:.3f}" for part, hit in hits.items())
+        print(f"\ncoverage of 95 % intervals on T4, n = {n}, {replicates} replicates: {shown}")
+    for part, hit in hits.items():  # 0.95 - 4 binomial standard errors, less the skewness of trΣ
+        assert hit / replicates > 0.8, part
+
+
+def test_a_population_as_large_as_the_sample_leaves_only_probe_error() -> None:
+    toy = TOYS["T4"]
+    found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(64, seed=0), probes=8)
+    assert found.grad_curvature.stderr == 0
+    assert found.grad_sq_norm.is_exact
+    assert found.simple.is_exact
+    assert found.trace_hessian_cov.stderr > 0
+    assert found.hessian.low < float(found.hessian) < found.hessian.high
+
+
+def test_probe_error_falls_with_the_number_of_probes() -> None:
+    toy = TOYS["T4"]
+    few, many = (
+        gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(64, seed=0), probes=probes)
+        for probes in (16, 256)
+    )
+    assert many.trace_hessian_cov.stderr < 0.5 * few.trace_hessian_cov.stderr
+
+
+def test_at_the_minimum_the_noise_scales_have_only_a_lower_bound() -> None:
+    centres = gn.toy.NoisyQuadratic(torch.eye(3), torch.zeros(3)).sample(64, seed=0)
+    toy = gn.toy.NoisyQuadratic(torch.eye(3), centres.mean(0))
+    found = gn.noise_scale(toy.model(), toy.loss_fn, centres)
+    for scale in (found.simple, found.hessian):
+        assert math.isnan(float(scale))
+        assert scale.low > 1e6
+        assert scale.high == math.inf
+        assert scale.status is gn.Status.SIGNAL_BELOW_NOISE
+
+
+def test_weak_signal_is_never_negative_capped_or_silent() -> None:
+    toy = gn.toy.NoisyQuadratic(torch.eye(4), torch.full((4,), 1e-3))
+    for seed in range(20):
+        found = gn.noise_scale(
+            toy.model(), toy.loss_fn, toy.sample(16, seed), population="distribution", probes=4
+        )
+        for scale in (found.simple, found.hessian):
+            assert scale.low >= 0
+            assert scale.is_resolved or (scale.high == math.inf and math.isnan(float(scale)))
+
+
+def test_negative_curvature_along_the_gradient_is_said() -> None:
+    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([-2.0, 1.0])), torch.tensor([1.0, 0.0]))
+    found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(256, seed=0))
+    assert float(found.grad_curvature) < 0
+    assert found.hessian.status is gn.Status.NEGATIVE_CURVATURE
+    assert "downwards" in found.hessian.status.remedy
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    toy = TOYS["T4"]
+    first, second = (
+        gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(64, seed=0), seed=7, max_samples=32)
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_fewer_than_two_probes_are_refused() -> None:
+    with pytest.raises(gn.ArgumentError, match=r"`probes` must be at least 2.*got 1"):
+        gn.noise_scale(nn.Linear(1, 1), nn.MSELoss(), (torch.ones(4, 1),) * 2, probes=1)

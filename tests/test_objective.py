@@ -1,0 +1,184 @@
+"""What can be measured, and one clear error for each thing that cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradnoise as gn
+from gradnoise.objective import Objective
+
+X, Y = torch.randn(8, 3), torch.randint(2, (8,))
+CE = nn.CrossEntropyLoss()
+
+
+def linear() -> nn.Module:
+    return nn.Linear(3, 2)
+
+
+def frozen() -> nn.Module:
+    return linear().requires_grad_(False)
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(linear(), nn.BatchNorm1d(2))
+
+
+def scalar(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def nan(model: nn.Module, batch: Any) -> Tensor:
+    return model(batch[0]).sum(1).mul(-1e9).sqrt()
+
+
+def shared_mean(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none") / len(batch[1])
+
+
+def detached(model: nn.Module, batch: Any) -> Tensor:
+    return model(batch[0]).detach().sum(1)
+
+
+def half_of_them(model: nn.Module, batch: Any) -> Tensor:
+    return model(batch[0])[::2].sum(1)
+
+
+def number(model: nn.Module, batch: Any) -> Any:
+    return 3.0
+
+
+REFUSED = {
+    "no trainable parameter": (frozen, CE, gn.ModelError, r"no trainable parameter: 2 param"),
+    "not a module": (lambda: "model", CE, gn.ModelError, r"must be a torch.nn.Module; got str"),
+    "lazy": (lambda: nn.LazyLinear(2), CE, gn.ModelError, r"'weight' is not initialised"),
+    "complex": (
+        lambda: nn.Linear(3, 2, dtype=torch.complex64),
+        CE,
+        gn.ModelError,
+        r"'weight' is complex",
+    ),
+    "loss is no function": (linear, "mse", gn.LossError, r"`loss_fn` must be.*got str"),
+    "scalar loss": (linear, scalar, gn.LossError, r"shape \(8,\); got a single number"),
+    "wrong shape": (linear, half_of_them, gn.LossError, r"shape \(8,\); got shape \(4,\)"),
+    "no tensor": (linear, number, gn.LossError, r"must return a tensor.*got float"),
+    "NaN loss": (linear, nan, gn.LossError, r"not finite for \d of 8 samples"),
+    "detached loss": (linear, detached, gn.LossError, r"does not depend on any trainable"),
+    "dropout": (
+        lambda: nn.Sequential(linear(), nn.Dropout()),
+        CE,
+        gn.RandomLossError,
+        r"1 \(Dropout\).*model\.eval\(\)",
+    ),
+    "dropout inside an LSTM": (
+        lambda: Recurrent(dropout=0.5),
+        CE,
+        gn.RandomLossError,
+        r"rnn \(LSTM\)",
+    ),
+    "batch norm": (normed, CE, gn.CoupledSamplesError, r"1 \(BatchNorm1d\).*model\.eval\(\)"),
+    "batch norm without statistics": (
+        lambda: nn.Sequential(linear(), nn.BatchNorm1d(2, track_running_stats=False)).eval(),
+        CE,
+        gn.CoupledSamplesError,
+        r"one sample changes the loss of another",
+    ),
+    "loss divided by the batch": (
+        linear,
+        shared_mean,
+        gn.CoupledSamplesError,
+        r"do not divide by the batch size",
+    ),
+}
+
+
+class Recurrent(nn.Module):
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(1, 2, num_layers=2, dropout=dropout, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x.unsqueeze(-1))[0][:, -1]
+
+
+def snapshot(model: Any) -> Any:
+    if not isinstance(model, nn.Module):
+        return None
+    return (
+        [module.training for module in model.modules()],
+        [(id(b), b.tolist()) for b in model.buffers()],
+        [(id(p), p.requires_grad, p.grad) for p in model.parameters()],
+        torch.get_rng_state().tolist(),
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_measured_is_refused_and_left_as_it_was(name: str) -> None:
+    build, loss_fn, error, message = REFUSED[name]
+    model = build()
+    before = snapshot(model)
+    with pytest.raises(error, match=message):
+        gn.profile(model, loss_fn, (X, Y))
+    assert snapshot(model) == before
+
+
+def test_batch_norm_with_single_samples_says_the_same() -> None:
+    with pytest.raises(gn.CoupledSamplesError, match=r"1 \(BatchNorm1d\)"):
+        gn.profile(normed(), CE, [(X[:1], Y[:1]), (X[1:2], Y[1:2])])
+
+
+def test_an_error_inside_the_users_loss_comes_through_unchanged() -> None:
+    def broken(model: nn.Module, batch: Any) -> Tensor:
+        raise KeyError("their own")
+
+    with pytest.raises(KeyError, match="their own"):
+        gn.profile(linear(), broken, (X, Y))
+
+
+ACCEPTED = {
+    "dropout in eval mode": lambda: nn.Sequential(linear(), nn.Dropout()).eval(),
+    "dropout that drops nothing": lambda: nn.Sequential(linear(), nn.Dropout(0.0)),
+    "batch norm in eval mode": lambda: normed().eval(),
+    "group norm in train mode": lambda: nn.Sequential(linear(), nn.GroupNorm(1, 2)),
+    "bfloat16": lambda: nn.Sequential(Cast(torch.bfloat16), linear().bfloat16()),
+    "mixed dtypes": lambda: nn.Sequential(linear(), Cast(torch.float64), nn.Linear(2, 2).double()),
+}
+
+
+class Cast(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_can_be_measured_passes_the_checks(name: str) -> None:
+    objective = Objective(ACCEPTED[name](), CE)
+    with objective.guard():
+        objective.check((X, Y))
+        assert objective.losses((X, Y)).shape == (8,)
+
+
+def test_the_gradient_is_weighted_and_zero_for_unused_parameters() -> None:
+    model = nn.ModuleDict({"used": linear().double(), "unused": nn.Linear(1, 1)})
+    objective = Objective(model, lambda m, batch: m["used"](batch).sum(1))
+    gradient = objective.gradient(X.double(), torch.arange(8.0))
+    torch.testing.assert_close(gradient[0][0], torch.arange(8.0).double() @ X.double())
+    assert not gradient[2].any()
+
+
+def test_the_guard_opens_once_however_often_it_is_entered() -> None:
+    objective = Objective(linear(), CE)
+    before = torch.get_rng_state()
+    with objective.guard():
+        with objective.guard():
+            torch.rand(1)
+        assert not torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)

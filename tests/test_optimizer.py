@@ -1,0 +1,95 @@
+"""What is read off torch's optimizers, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import optim
+
+import gradnoise as gn
+from gradnoise.optimizer import OptimizerSettings, read_optimizer
+
+RESCALES = "rescales the gradient"
+DECAY = "without the optimizer's weight decay of 0.01"
+SEVERAL = "several learning rates; the first group's is reported"
+
+
+def weights():
+    return [torch.zeros(2, requires_grad=True)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optim.SGD(weights(), lr=0.1), OptimizerSettings("SGD", 0.1)),
+        (optim.SGD(weights(), lr=0.1, momentum=0.9), OptimizerSettings("SGD", 0.1, 0.9)),
+        (
+            optim.SGD(weights(), lr=0.1, momentum=0.9, nesterov=True),
+            OptimizerSettings("SGD", 0.1, 0.9, nesterov=True),
+        ),
+        (
+            optim.SGD(weights(), lr=0.1, weight_decay=0.01),
+            OptimizerSettings("SGD", 0.1, weight_decay=0.01),
+        ),
+        (optim.Adam(weights(), lr=0.1, betas=(0.8, 0.9)), OptimizerSettings("Adam", 0.1, 0.8)),
+        (
+            optim.AdamW(weights(), lr=0.1, weight_decay=0.01),
+            OptimizerSettings("AdamW", 0.1, 0.9, weight_decay=0.01),
+        ),
+        (optim.RMSprop(weights(), lr=0.1, momentum=0.5), OptimizerSettings("RMSprop", 0.1, 0.5)),
+        (optim.Adagrad(weights(), lr=0.1), OptimizerSettings("Adagrad", 0.1)),
+        (
+            optim.Adam(weights(), lr=torch.tensor(0.5), betas=(0.8, 0.9)),
+            OptimizerSettings("Adam", 0.5, 0.8),
+        ),
+    ],
+)
+def test_its_settings_are_read(optimizer, expected):
+    found = read_optimizer(optimizer)
+
+    assert {**vars(found), "notes": ()} == vars(expected)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "notes"),
+    [
+        (optim.SGD(weights(), lr=0.1, momentum=0.9), []),
+        (optim.SGD(weights(), lr=0.1, weight_decay=0.01), [DECAY]),
+        (optim.Adam(weights(), lr=0.1), [RESCALES]),
+        (optim.AdamW(weights(), lr=0.1, weight_decay=0.01), [RESCALES, DECAY]),
+        (optim.SGD([{"params": weights()}, {"params": weights(), "lr": 0.2}], lr=0.1), [SEVERAL]),
+        (optim.SGD([{"params": weights()}, {"params": weights()}], lr=0.1), []),
+    ],
+)
+def test_what_it_changes_about_the_numbers_is_noted(optimizer, notes):
+    found = read_optimizer(optimizer).notes
+
+    assert len(found) == len(notes)
+    assert all(note in text for note, text in zip(notes, found, strict=True))
+
+
+def test_several_learning_rates_give_the_first():
+    groups = [{"params": weights()}, {"params": weights(), "lr": 0.2}]
+
+    assert read_optimizer(optim.SGD(groups, lr=0.1)).lr == 0.1
+
+
+def test_it_is_only_read():
+    optimizer = optim.Adam(weights(), lr=0.1)
+    before = copy.deepcopy(optimizer.state_dict())
+
+    read_optimizer(optimizer)
+
+    assert optimizer.state_dict() == before
+
+
+def test_no_optimizer_has_no_settings():
+    assert read_optimizer(None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(0.1, "float"), ("SGD", "str"), (optim.SGD, "type"), ({}, "dict")]
+)
+def test_what_is_no_optimizer_is_refused(given, name):
+    with pytest.raises(gn.ArgumentError, match=rf"torch.optim.Optimizer; got {name}"):
+        read_optimizer(given)

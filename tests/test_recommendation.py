@@ -1,0 +1,163 @@
+"""Advice from numbers alone: the batch, the learning rate, the reasons and their confidence."""
+
+import math
+
+import pytest
+
+from gradnoise.estimate import Estimate, Status
+from gradnoise.recommendation import Setting, recommend
+
+INF, NAN = math.inf, math.nan
+
+
+def estimate(value, low=None, high=None, status=Status.RESOLVED):
+    low, high = value if low is None else low, value if high is None else high
+    return Estimate(value, low, high, 0.95, NAN, 100, status)
+
+
+SHARPNESS, B_CURV = estimate(4.0), estimate(2.0)
+UNKNOWN = estimate(NAN, 0.0, INF, Status.SIGNAL_BELOW_NOISE)
+AT_LEAST = estimate(NAN, 300.0, INF, Status.SIGNAL_BELOW_NOISE)
+AT_MOST = estimate(NAN, 0.0, 9.0, Status.NOISE_BELOW_ERROR)
+NEGATIVE = estimate(NAN, -INF, INF, Status.NEGATIVE_CURVATURE)
+
+
+def advise(noise_scale, sharpness=SHARPNESS, curvature=B_CURV, population=INF, **setting):
+    return recommend(sharpness, noise_scale, curvature, population, Setting(**setting))
+
+
+class TestResolved:
+    @pytest.mark.parametrize(
+        ("noise_scale", "batch_size"),
+        [(0.1, 1), (1.0, 1), (90.0, 64), (91.0, 128), (128.0, 128), (1000.0, 1024)],
+    )
+    def test_the_batch_is_the_power_of_two_nearest_to_the_noise_scale(
+        self, noise_scale, batch_size
+    ):
+        assert advise(estimate(noise_scale)).batch_size == batch_size
+
+    def test_a_batch_is_never_larger_than_the_population(self):
+        advice = advise(estimate(1000.0), population=100)
+
+        assert advice.batch_size == 100
+        assert "the whole data: B_noise is 1 000" in str(advice)
+
+    def test_a_population_large_enough_is_not_mentioned(self):
+        assert "the whole data" not in str(advise(estimate(100.0), population=1797))
+
+    def test_the_learning_rate_is_the_noise_scale_rule_there(self):
+        advice = advise(estimate(128.0))
+
+        assert advice.lr == 0.25  # (2/4)/(1 + 128/128)
+        assert "up to about 0.250 at that batch size (the noise-scale rule)" in str(advice)
+
+    def test_the_mean_square_limit_holds_where_it_is_lower(self):
+        advice = advise(estimate(128.0), curvature=estimate(384.0))
+
+        assert advice.lr == 0.125  # (2/4)/(1 + 384/128)
+        assert "(mean-square stability)" in str(advice)
+
+    def test_the_mean_square_limit_knows_the_population(self):
+        advice = advise(estimate(128.0), curvature=estimate(384.0), population=256)
+
+        assert advice.lr == 0.5 / (1 + 384 * (1 / 128 - 1 / 256))
+
+    def test_momentum_shortens_the_learning_rate(self):
+        advice = advise(estimate(128.0), momentum=0.75)
+
+        assert advice.lr == 0.0625
+        assert "with momentum 0.750" in str(advice)
+
+    @pytest.mark.parametrize(
+        ("noise_scale", "sharpness", "confidence"),
+        [
+            (estimate(100.0, 80.0, 160.0), SHARPNESS, "good"),
+            (estimate(100.0, 80.0, 161.0), SHARPNESS, "rough"),
+            (estimate(100.0), estimate(4.0, status=Status.NOT_CONVERGED), "rough"),
+            (AT_LEAST, SHARPNESS, "none"),
+        ],
+    )
+    def test_confidence_is_a_noise_scale_within_a_factor_of_two(
+        self, noise_scale, sharpness, confidence
+    ):
+        assert advise(noise_scale, sharpness).confidence == confidence
+
+
+class TestUnresolved:
+    @pytest.mark.parametrize("noise_scale", [UNKNOWN, AT_LEAST, AT_MOST])
+    def test_no_number_is_invented(self, noise_scale):
+        advice = advise(noise_scale)
+
+        assert (advice.batch_size, advice.lr) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("noise_scale", "said"),
+        [
+            (AT_LEAST, "at least 300 (samples); up to there, a larger batch"),
+            (AT_MOST, "at most 9.00 (samples); batches beyond that are wasted"),
+            (UNKNOWN, "unknown"),
+        ],
+    )
+    def test_the_bounds_are_given_with_what_they_allow(self, noise_scale, said):
+        assert said in advise(noise_scale).reasons[0]
+
+    @pytest.mark.parametrize("noise_scale", [UNKNOWN, AT_LEAST, AT_MOST])
+    def test_the_remedy_and_the_stable_rate_are_given(self, noise_scale):
+        text = str(advise(noise_scale))
+
+        assert noise_scale.status.remedy in text
+        assert "unstable beyond the learning rate 0.500 (2/λ)" in text
+
+
+class TestWithoutABowl:
+    @pytest.mark.parametrize(
+        ("noise_scale", "sharpness"),
+        [(NEGATIVE, SHARPNESS), (estimate(100.0), estimate(-1.0)), (NEGATIVE, estimate(-1.0))],
+    )
+    def test_nothing_can_be_told(self, noise_scale, sharpness):
+        advice = advise(noise_scale, sharpness, batch_size=32, lr=0.1)
+
+        assert (advice.batch_size, advice.lr, advice.confidence) == (None, None, "none")
+        assert "the loss curves downwards" in str(advice)
+
+    def test_a_sharpness_lost_in_its_interval_is_no_downward_curve(self):
+        advice = advise(estimate(100.0), estimate(4.0, -1.0, 9.0))
+
+        assert advice.confidence != "good"
+        assert "curves downwards" not in str(advice)
+
+
+class TestNow:
+    @pytest.mark.parametrize(
+        ("batch_size", "said"),
+        [
+            (32, "Your batch size 32 is noise-dominated"),
+            (100, "Your batch size 100 is inside the noise scale's interval"),
+            (512, "Your batch size 512 is curvature-dominated"),
+        ],
+    )
+    def test_the_batch_in_use_is_placed(self, batch_size, said):
+        assert said in str(advise(estimate(100.0, 80.0, 120.0), batch_size=batch_size))
+
+    def test_the_learning_rate_in_use_is_compared_with_the_rule(self):
+        text = str(advise(estimate(96.0), batch_size=32, lr=0.25))
+
+        assert "Your learning rate 0.250 is 2.00 times the noise-scale rule 0.125" in text
+
+    def test_with_momentum_the_effective_one_is_compared(self):
+        text = str(advise(estimate(96.0), batch_size=32, lr=0.25, momentum=0.5))
+
+        assert "learning rate ε/(1 - m) 0.500 is 4.00 times the noise-scale rule 0.125" in text
+
+    @pytest.mark.parametrize("setting", [{}, {"lr": 0.1}])
+    def test_without_a_batch_size_nothing_is_said(self, setting):
+        assert "Your" not in str(advise(estimate(96.0), **setting))
+
+    def test_a_bound_alone_still_places_the_batch(self):
+        assert "32 is noise-dominated" in str(advise(AT_LEAST, batch_size=32, lr=0.1))
+
+
+def test_each_reason_is_a_line():
+    advice = advise(estimate(96.0), batch_size=32, lr=0.25)
+
+    assert str(advice).split("\n") == [f"- {reason}" for reason in advice.reasons]

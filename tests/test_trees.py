@@ -1,0 +1,88 @@
+"""Nested batches and flat vectors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradnoise import DataError, trees
+
+Pair = namedtuple("Pair", "x y")
+X, Y = torch.arange(6.0).reshape(3, 2), torch.arange(3)
+
+
+def default(batch: dict[str, Tensor]) -> defaultdict[str, Tensor]:
+    return defaultdict(lambda: X, batch)
+
+
+NESTINGS = {
+    "tensor": X,
+    "tuple": (X, Y),
+    "list": [X, Y],
+    "namedtuple": Pair(X, Y),
+    "dict": {"x": X, "y": Y},
+    "OrderedDict": OrderedDict(x=X, y=Y),
+    "defaultdict": default({"x": X}),
+    "UserDict": UserDict({"x": X, "deep": {"y": (Y, [X])}}),
+}
+
+
+@pytest.mark.parametrize("name", NESTINGS)
+def test_selecting_keeps_the_nesting_and_cuts_every_tensor(name: str) -> None:
+    batch = NESTINGS[name]
+    part = trees.select(batch, slice(0, 2))
+    assert type(part) is type(batch)
+    assert trees.sample_count(batch) == 3
+    assert trees.sample_count(part) == 2
+    for cut, whole in zip(trees.sample_leaves(part), trees.sample_leaves(batch), strict=True):
+        assert torch.equal(cut, whole[:2])
+
+
+def test_rebuilding_from_the_leaves_gives_the_batch_back() -> None:
+    batch = {"x": X, "deep": (Y, "name", [X])}
+    again = trees.rebuild(batch, trees.sample_leaves(batch))
+    assert again["deep"][1] == "name"
+    assert torch.equal(again["deep"][2][0], X)
+
+
+@pytest.mark.parametrize("leaf", ["name", 7, None, 2.5, torch.tensor(4.0)])
+def test_other_leaves_pass_through(leaf: Any) -> None:
+    assert trees.select((X, leaf), slice(0, 1))[1] is leaf
+
+
+def test_a_mapping_that_cannot_be_written_becomes_a_dict() -> None:
+    import types
+
+    part = trees.select(types.MappingProxyType({"x": X}), slice(0, 1))
+    assert torch.equal(part["x"], X[:1])
+
+
+def test_selecting_leaves_the_batch_alone() -> None:
+    batch = {"x": X}
+    trees.select(batch, slice(0, 1))
+    assert batch["x"] is X
+
+
+def test_counts_that_differ_between_leaves_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"agree on the number of samples.*\(3, 2\), \(2,\)"):
+        trees.sample_count((X, Y[:2]))
+
+
+@pytest.mark.parametrize("batch", ["text", 3, {"a": 1}, [], torch.tensor(1.0)])
+def test_a_batch_without_samples_is_an_error(batch: Any) -> None:
+    with pytest.raises(DataError, match=r"must hold tensors with one entry per sample"):
+        trees.sample_count(batch)
+
+
+def test_flattening_and_back_is_the_identity() -> None:
+    tensors = [torch.randn(2, 3), torch.randn(()), torch.randn(0, 4), torch.randn(5).half()]
+    vector = trees.flatten(tensors)
+    assert vector.shape == (12,)
+    assert vector.dtype == torch.float64
+    for back, tensor in zip(trees.unflatten(vector, tensors), tensors, strict=True):
+        assert back.dtype == tensor.dtype
+        assert torch.equal(back, tensor)
