@@ -1,0 +1,152 @@
+"""Lanczos on matrices whose spectrum is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
+
+
+def with_spectrum(*values: float, seed: int = 0) -> Tensor:
+    """A symmetric matrix with these eigenvalues in random directions."""
+    source = torch.Generator().manual_seed(seed)
+    n = len(values)
+    q, _ = torch.linalg.qr(torch.randn(n, n, generator=source, dtype=torch.float64))
+    return q @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ q.T
+
+
+def check_pairs(matrix: Tensor, pairs: Eigenpairs, tol: float) -> None:
+    image = matrix @ pairs.vectors
+    residuals = (image - pairs.vectors * pairs.values).norm(dim=0)
+    scale = float(matrix.abs().max())
+    torch.testing.assert_close(residuals, pairs.residuals, rtol=1e-4, atol=1e-10 * scale)
+    assert (residuals <= tol * pairs.values.abs() + 1e-9 * scale).all()
+    gram = pairs.vectors.T @ pairs.vectors
+    torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype), rtol=0, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-10, 10), min_size=2, max_size=30),
+    st.sampled_from(["LA", "SA", "LM"]),
+    st.integers(1, 3),
+)
+def test_pairs_at_either_end_are_those_of_the_dense_solver(
+    values: list[float], which: str, k: int
+) -> None:
+    k = min(k, len(values))
+    pairs = lanczos(with_spectrum(*values), k=k, which=which, tol=1e-10)
+    order = {"LA": lambda x: -x, "SA": lambda x: x, "LM": lambda x: -abs(x)}[which]
+    expected = torch.tensor(sorted(values, key=order)[:k], dtype=torch.float64)
+    found = pairs.values if which != "LM" else pairs.values.abs()
+    expected = expected if which != "LM" else expected.abs()
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    assert pairs.converged
+    check_pairs(with_spectrum(*values), pairs, 1e-10)
+
+
+def test_the_largest_is_the_most_positive_and_not_the_largest_magnitude() -> None:
+    matrix = torch.diag(torch.tensor([-10.0, 3.0, 1.0]))
+    assert float(lanczos(matrix, tol=1e-10).values) == pytest.approx(3)
+    assert float(lanczos(matrix, which="LM", tol=1e-10).values) == pytest.approx(-10)
+
+
+@pytest.mark.parametrize(
+    ("values", "k", "expected"),
+    [
+        ([1.0] * 5, 1, [1.0]),
+        ([1.0] * 5, 3, [1.0] * 3),
+        ([3.0, 3.0, 1.0, 0.0], 2, [3.0, 3.0]),
+        ([0.0] * 4, 2, [0.0] * 2),
+        ([-2.0] * 3, 1, [-2.0]),
+        ([5.0], 1, [5.0]),
+        ([2.0, -1.0, 4.0], 3, [4.0, 2.0, -1.0]),
+    ],
+)
+def test_repeated_zero_and_negative_eigenvalues_are_found(
+    values: list[float], k: int, expected: list[float]
+) -> None:
+    pairs = lanczos(with_spectrum(*values), k=k, tol=1e-10)
+    torch.testing.assert_close(
+        pairs.values, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9
+    )
+    assert pairs.converged
+    check_pairs(with_spectrum(*values), pairs, 1e-10)
+
+
+def test_ritz_values_stay_below_and_their_residual_holds_an_eigenvalue() -> None:
+    spectrum = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
+    matrix = with_spectrum(*spectrum.tolist())
+    for iterations in (1, 3, 10, 30):
+        pairs = lanczos(matrix, max_iterations=iterations, tol=1e-14)
+        value, residual = float(pairs.values), float(pairs.residuals)
+        assert not pairs.converged
+        assert pairs.matvecs == iterations
+        assert value <= 1 + 1e-12
+        assert float((spectrum - value).abs().min()) <= residual + 1e-12
+
+
+def test_tolerance_buys_accuracy_with_products() -> None:
+    matrix = with_spectrum(*torch.linspace(0, 1, 100).tolist())
+    rough, fine = (lanczos(matrix, tol=tol) for tol in (1e-1, 1e-6))
+    assert rough.matvecs < fine.matvecs < 100
+    assert float(fine.values) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_good_start_saves_products() -> None:
+    matrix = with_spectrum(*torch.linspace(0, 1, 100).tolist())
+    cold = lanczos(matrix, tol=1e-4)
+    warm = lanczos(matrix, tol=1e-4, v0=cold.vectors[:, 0])
+    assert warm.matvecs <= 2 < cold.matvecs
+
+
+def test_float32_products_still_give_seven_digits() -> None:
+    matrix = with_spectrum(*torch.linspace(-2, 5, 60).tolist()).float()
+    assert float(lanczos(matrix, tol=1e-5).values) == pytest.approx(5, rel=1e-6)
+
+
+def test_the_seed_decides_the_start() -> None:
+    matrix = with_spectrum(*torch.linspace(0, 1, 50).tolist())
+    first, again, other = (lanczos(matrix, max_iterations=4, seed=s).values for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+class NotFinite:
+    shape = (3, 3)
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        return vector * math.nan
+
+
+EYE = torch.eye(3)
+
+
+@pytest.mark.parametrize(
+    ("operator", "options", "error", "message"),
+    [
+        (NotFinite(), {}, OperatorError, r"product 1 with the operator is not finite"),
+        (torch.zeros(0, 0), {}, OperatorError, r"not empty; got shape \(0, 0\)"),
+        (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
+        (EYE, {"k": 4}, ArgumentError, r"`k` must be from 1 to the operator's size 3; got 4"),
+        (EYE, {"k": 0}, ArgumentError, r"`k` must be from 1"),
+        (EYE, {"which": "LR"}, ArgumentError, r"`which` must be.*got 'LR'"),
+        (EYE, {"tol": 0.0}, ArgumentError, r"`tol` must be positive; got 0.0"),
+        (EYE, {"max_iterations": 0}, ArgumentError, r"`max_iterations` must be at least 1"),
+        (EYE, {"max_iterations": 1, "k": 2}, ArgumentError, r"cannot give k = 2 pairs"),
+        (EYE, {"v0": torch.zeros(3)}, ArgumentError, r"`v0` must be a finite, non-zero"),
+        (EYE, {"v0": torch.ones(2)}, ArgumentError, r"`v0`.*got shape \(2,\)"),
+    ],
+)
+def test_what_makes_no_sense_is_an_error(
+    operator: Any, options: dict[str, Any], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lanczos(operator, **options)

@@ -1,0 +1,178 @@
+"""Streaming moments: merged, centred, unbiased."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import gradnoise as gn
+from gradnoise.moments import GradientMoments
+from gradnoise.pergrad import Chunk
+
+from . import oracles
+from .cases import CASES, Case, labelled, mlp, named
+
+
+def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMoments:
+    """Moments of rows g_i split over two parameters."""
+    named = {"a.weight": gradients[:, :2], "b.weight": gradients[:, 2:]}
+    return GradientMoments.of(Chunk(gradients.sum(1), named), population=population, variance=True)
+
+
+def same(first: GradientMoments, second: GradientMoments) -> None:
+    for name, mean in first.mean.items():
+        torch.testing.assert_close(mean, second.mean[name], rtol=1e-12, atol=1e-13)
+        assert first.centred_sq[name] == pytest.approx(second.centred_sq[name], rel=1e-11)
+        assert first.variance is not None
+        assert second.variance is not None
+        torch.testing.assert_close(first.variance[name], second.variance[name])
+    torch.testing.assert_close(first.sq_norms, second.sq_norms)
+    assert float(first.trace_cov) == pytest.approx(float(second.trace_cov), rel=1e-11)
+    assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(0, 10**6))
+def test_merging_parts_gives_the_moments_of_the_whole(sizes: list[int], seed: int) -> None:
+    source = torch.Generator().manual_seed(seed)
+    whole = torch.randn(sum(sizes), 5, generator=source, dtype=torch.float64) + 10
+    parts = [moments_of(part) for part in whole.split(sizes)]
+    left = parts[0]
+    for part in parts[1:]:
+        left = left.merge(part)
+    right = parts[-1]
+    for part in reversed(parts[:-1]):
+        right = part.merge(right)
+    same(left, moments_of(whole))
+    same(right, moments_of(whole))
+
+
+def test_moments_are_those_of_the_dense_matrix() -> None:
+    g = torch.randn(7, 5, dtype=torch.float64)
+    moments = moments_of(g, population=20)
+    assert float(moments.trace_cov) == pytest.approx(float(torch.cov(g.T).trace()), rel=1e-12)
+    assert float(moments.trace_cov) == pytest.approx(oracles.trace_cov(g), rel=1e-12)
+    assert float(moments.grad_sq_norm) == pytest.approx(oracles.grad_sq_norm(g, 20), rel=1e-11)
+    assert moments.variance is not None
+    torch.testing.assert_close(moments.variance["a.weight"], g[:, :2].var(0))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_all_batches_of_a_small_population_average_to_its_truth(count: int) -> None:
+    g = torch.randn(5, 5, dtype=torch.float64)
+    drawn = [moments_of(g[list(pick)], 5) for pick in itertools.combinations(range(5), count)]
+    signal = math.fsum(float(m.grad_sq_norm) for m in drawn) / len(drawn)
+    trace = math.fsum(float(m.trace_cov) for m in drawn) / len(drawn)
+    assert signal == pytest.approx(float(g.mean(0) @ g.mean(0)), rel=1e-12, abs=1e-13)
+    assert trace == pytest.approx(float(torch.cov(g.T).trace()), rel=1e-12)
+
+
+def test_all_draws_with_replacement_average_to_the_distributions_truth() -> None:
+    g = torch.randn(4, 5, dtype=torch.float64)
+    drawn = [moments_of(g[list(pick)]) for pick in itertools.product(range(4), repeat=3)]
+    signal = math.fsum(float(m.grad_sq_norm) for m in drawn) / len(drawn)
+    assert signal == pytest.approx(float(g.mean(0) @ g.mean(0)), rel=1e-12, abs=1e-13)
+
+
+def test_a_strong_signal_does_not_drown_the_variance_in_float32() -> None:
+    noise = torch.randn(512, 5, generator=torch.Generator().manual_seed(0)) * 1e-2
+    g = noise + 100
+    truth = float(torch.cov(g.double().T).trace())
+    naive = float((g.square().mean(0) - g.mean(0).square()).sum())
+    halves = moments_of(g[:200]).merge(moments_of(g[200:]))
+    assert abs(naive / truth - 1) > 0.05
+    assert float(halves.trace_cov) == pytest.approx(truth, rel=1e-9)
+    assert (torch.cat([v.flatten() for v in halves.variance.values()]) >= 0).all()
+
+
+def test_layers_are_ratios_of_sums() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    moments = gn.gradient_moments(model, loss_fn, batch)
+    layers = moments.layers
+    assert list(layers) == ["0", "2"]
+    assert sum(layer.size for layer in layers.values()) == 43
+    assert sum(layer.noise_share for layer in layers.values()) == pytest.approx(1)
+    total = sum(float(layer.trace_cov) for layer in layers.values())
+    signal = sum(float(layer.grad_sq_norm) for layer in layers.values())
+    assert total == pytest.approx(float(moments.trace_cov))
+    assert total / signal == pytest.approx(float(moments.simple_noise_scale))
+    for layer in layers.values():
+        own = float(layer.trace_cov) / float(layer.grad_sq_norm)
+        assert float(layer.simple_noise_scale) == pytest.approx(own)
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_the_mean_is_the_gradient_of_the_mean_loss(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    truth = oracles.dense(model, loss_fn, batch, second=False)
+    moments = gn.gradient_moments(model, loss_fn, batch)
+    mean = torch.cat([part.flatten() for part in moments.mean.values()])
+    torch.testing.assert_close(mean, truth.gradients.mean(0), rtol=1e-10, atol=1e-13)
+    assert float(moments.loss) == pytest.approx(float(truth.losses.mean()))
+    assert moments.mean.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_uneven_batches_weigh_by_their_samples() -> None:
+    model, loss_fn, (x, y) = CASES[0].build()
+    whole = gn.gradient_moments(model, loss_fn, (x, y))
+    parts = gn.gradient_moments(model, loss_fn, [(x[:5], y[:5]), (x[5:], y[5:])])
+    assert float(parts.grad_sq_norm) == pytest.approx(float(whole.grad_sq_norm), rel=1e-12)
+    assert float(parts.trace_cov) == pytest.approx(float(whole.trace_cov), rel=1e-12)
+
+
+def test_intervals_are_the_influence_of_each_sample() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    moments = gn.gradient_moments(model, loss_fn, batch, population="distribution")
+    g = oracles.dense(model, loss_fn, batch, second=False).gradients
+    mean = g.mean(0)
+    torch.testing.assert_close(moments.slopes, g @ mean, rtol=1e-9, atol=1e-12)
+    spread = (g - mean).square().sum(1)
+    expected = float(spread.var()) / len(g)
+    assert moments.trace_cov.stderr**2 == pytest.approx(expected, rel=1e-8)
+    signal = 2 * g @ mean - spread / len(g)
+    assert moments.grad_sq_norm.stderr**2 == pytest.approx(float(signal.var()) / len(g), rel=1e-8)
+
+
+def test_without_intervals_the_estimates_say_so() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    options = {"population": "distribution", "intervals": False}
+    moments = gn.gradient_moments(model, loss_fn, batch, **options)
+    for estimate in (moments.trace_cov, moments.simple_noise_scale, moments.grad_sq_norm):
+        assert not estimate.is_resolved
+        assert math.isnan(estimate.stderr)
+    with pytest.raises(gn.ArgumentError, match="`intervals=True`"):
+        moments.deviations()
+
+
+def test_memory_for_chunks_only() -> None:
+    """Per-sample gradients of all samples never exist at once."""
+    alive: list[int] = []
+
+    class Watching(nn.Linear):
+        pass
+
+    model = Watching(4, 3).double()
+    seen = gn.gradient_moments(
+        model,
+        lambda m, x: (alive.append(len(x)), m(x).square().sum(1))[1],
+        torch.randn(50, 4, dtype=torch.float64),
+        engine="loop",
+        micro_batch=8,
+    )
+    assert seen.count == 50
+    assert max(alive) == 8
+
+
+def test_moments_of_different_things_do_not_merge() -> None:
+    g = torch.randn(4, 5, dtype=torch.float64)
+    with pytest.raises(gn.ArgumentError, match="populations of inf and 9"):
+        moments_of(g).merge(moments_of(g, population=9))
+    other = gn.gradient_moments(mlp().double(), nn.CrossEntropyLoss(), labelled())
+    with pytest.raises(gn.ArgumentError, match="2 and 4 parameters"):
+        moments_of(g, 6).merge(other)

@@ -1,0 +1,107 @@
+"""λ and what the samples think of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.estimators import sample_curvatures
+from gradnoise.problem import Problem
+
+from . import oracles
+from .cases import CORE, Case, named
+
+
+@pytest.mark.parametrize("case", CORE, ids=named)
+def test_sharpness_is_the_largest_dense_eigenvalue(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    truth = torch.linalg.eigvalsh(oracles.dense(model, loss_fn, batch).hessian)
+    pairs = gn.sharpness(model, loss_fn, batch, tol=1e-9)
+    assert float(pairs.values) == pytest.approx(float(truth[-1]), rel=1e-8)
+    assert pairs.converged
+    profiled = gn.profile(model, loss_fn, batch, tol=1e-9, probes=2).sharpness
+    assert float(profiled) == pytest.approx(float(truth[-1]), rel=1e-8)
+    lowest = gn.sharpness(model, loss_fn, batch, which="SA", tol=1e-9)
+    assert float(lowest.values) == pytest.approx(float(truth[0]), rel=1e-8)
+
+
+def test_curvature_of_each_sample_along_the_sharpest_direction() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    truth = oracles.dense(model, loss_fn, batch)
+    pairs = gn.sharpness(model, loss_fn, batch, tol=1e-10)
+    v = pairs.vectors[:, 0]
+    found = sample_curvatures(Problem.open(model, loss_fn, batch), v)
+    torch.testing.assert_close(found, truth.hessians @ v @ v, rtol=1e-9, atol=1e-12)
+    profile = gn.profile(model, loss_fn, batch, tol=1e-10, probes=2)
+    expected = float(found.var() / found.mean() ** 2)
+    assert float(profile.curvature_noise_scale) == pytest.approx(expected, rel=1e-7)
+    assert profile.curvature_noise_scale.is_exact
+
+
+def measured(toy: Any, n: int, replicates: int) -> list[gn.Profile]:
+    return [
+        gn.profile(
+            toy.model(), toy.loss_fn, toy.sample(n, seed), population="distribution", probes=2
+        )
+        for seed in range(replicates)
+    ]
+
+
+def test_the_bias_of_a_part_is_taken_off() -> None:
+    """T4: the raw top eigenvalue of 48 samples is several standard errors too high."""
+    toy, replicates = gn.toy.LinearRegression(torch.tensor([3.0, 1.5, 0.5]), torch.ones(3)), 60
+    profiles = measured(toy, 48, replicates)
+    raw = torch.tensor(
+        [
+            float(torch.linalg.eigvalsh(torch.cov(x.T, correction=0) + torch.outer(m, m))[-1])
+            for x, m in ((x, x.mean(0)) for x, _ in (toy.sample(48, s) for s in range(replicates)))
+        ]
+    )
+    values = torch.tensor([float(p.sharpness) for p in profiles])
+    assert abs(values.mean() - 3.0) < 3 * values.std() / math.sqrt(replicates)
+    assert abs(values.mean() - 3.0) < raw.mean() - 3.0
+    covered = sum(p.sharpness.low <= 3.0 <= p.sharpness.high for p in profiles)
+    assert covered / replicates > 0.8
+
+
+def test_equal_curvatures_leave_nothing_to_doubt() -> None:
+    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+    (profile,) = measured(toy, 32, 1)
+    assert float(profile.sharpness) == pytest.approx(4.0, rel=1e-6)
+    assert profile.sharpness.stderr == pytest.approx(0, abs=1e-9)
+    assert float(profile.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_iteration_cut_short_says_so() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    pairs = gn.sharpness(model, loss_fn, batch, max_iterations=2, tol=1e-12)
+    assert not pairs.converged
+    assert pairs.matvecs == 2
+
+
+def test_no_bowl_has_no_curvature_noise_scale() -> None:
+    toy = gn.toy.NoisyQuadratic(-torch.eye(2), torch.ones(2))
+    (profile,) = measured(toy, 32, 1)
+    assert profile.curvature_noise_scale.status is gn.Status.NEGATIVE_CURVATURE
+    assert float(profile.stable_lr()) == math.inf
+
+
+def test_uneven_batches_do_not_change_sharpness() -> None:
+    model, loss_fn, (x, y) = CORE[0].build()
+    whole = gn.sharpness(model, loss_fn, (x, y), tol=1e-9)
+    parts = gn.sharpness(model, loss_fn, [(x[:5], y[:5]), (x[5:], y[5:])], tol=1e-9)
+    assert float(parts.values) == pytest.approx(float(whole.values), rel=1e-8)
+
+
+def test_bfloat16_finds_the_same_two_digits() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    x, y = torch.randn(64, 4), torch.randint(3, (64,))
+    exact = float(gn.sharpness(model, nn.CrossEntropyLoss(), (x, y)).values)
+    rough = gn.sharpness(model.bfloat16(), nn.CrossEntropyLoss(), (x.bfloat16(), y), tol=0.05)
+    assert float(rough.values) == pytest.approx(exact, rel=0.03)

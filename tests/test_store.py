@@ -1,0 +1,274 @@
+"""A profile saved is the profile loaded; any other file is a clear error."""
+
+import functools
+import json
+import math
+import os
+import stat
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.optimizer import OptimizerSettings
+from gradnoise.toy import NoisyQuadratic
+
+
+@functools.cache
+def quadratic(offset, sign=1.0, population="dataset"):
+    toy = NoisyQuadratic(sign * torch.diag(torch.linspace(1, 2, 30)), torch.full((30,), offset))
+    data = toy.sample(48, seed=0)
+    return gn.profile(toy.model(), toy.loss_fn, data, population=population, probes=4)
+
+
+@functools.cache
+def classifier():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    data = (torch.randn(40, 3).double(), torch.arange(40) % 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return gn.profile(
+        model, nn.CrossEntropyLoss(), data, optimizer=optimizer, batch_size=8, probes=4
+    )
+
+
+PROFILES = {
+    "resolved": lambda: quadratic(1.0),
+    "bounds only": lambda: quadratic(0.0, population="distribution"),
+    "negative curvature": lambda: quadratic(1.0, sign=-1.0, population=1000),
+    "layers and optimizer": classifier,
+}
+
+
+@pytest.fixture(scope="module", params=PROFILES)
+def profile(request):
+    return PROFILES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    return PROFILES["resolved"]()
+
+
+@pytest.fixture
+def saved(resolved, tmp_path):
+    path = tmp_path / "profile.json"
+    resolved.save(path)
+    return path
+
+
+def test_the_profiles_of_this_file_are_what_they_are_called():
+    statuses = {name: make().noise_scale.status.name for name, make in PROFILES.items()}
+
+    assert statuses["resolved"] == "RESOLVED"
+    assert statuses["bounds only"] == "SIGNAL_BELOW_NOISE"
+    assert statuses["negative curvature"] == "NEGATIVE_CURVATURE"
+
+
+class TestRoundTrip:
+    def test_a_profile_comes_back_as_it_was(self, profile, tmp_path):
+        profile.save(tmp_path / "profile.json")
+
+        # repr tells tuples from lists and int from float, and lets nan equal nan
+        assert repr(gn.Profile.load(tmp_path / "profile.json")) == repr(profile)
+
+    def test_it_prints_the_same_report(self, profile, tmp_path):
+        profile.save(tmp_path / "profile.json")
+
+        assert str(gn.Profile.load(tmp_path / "profile.json")) == str(profile)
+
+    def test_saving_the_loaded_one_writes_the_same_file(self, profile, tmp_path):
+        first, second = tmp_path / "first.json", tmp_path / "second.json"
+
+        profile.save(first)
+        gn.Profile.load(first).save(second)
+
+        assert first.read_bytes() == second.read_bytes()
+
+    def test_paths_may_be_strings(self, resolved, tmp_path):
+        path = str(tmp_path / "profile.json")
+
+        resolved.save(path)
+
+        assert repr(gn.Profile.load(path)) == repr(resolved)
+
+    def test_a_layer_may_be_named_like_a_field(self, resolved, tmp_path):
+        layer = next(iter(resolved.layers.values()))
+        named = {name: replace(layer, name=name) for name in ("value", "level", "population")}
+        profile = replace(resolved, layers=named)
+
+        profile.save(tmp_path / "profile.json")
+
+        assert repr(gn.Profile.load(tmp_path / "profile.json")) == repr(profile)
+
+    def test_a_learning_rate_without_end_comes_back_as_a_number(self, resolved, tmp_path):
+        settings = OptimizerSettings("SGD", math.inf)
+        replace(resolved, optimizer=settings).save(tmp_path / "profile.json")
+
+        assert gn.Profile.load(tmp_path / "profile.json").optimizer.lr == math.inf
+
+
+class TestFile:
+    def test_it_is_json_without_nan_or_infinity(self, profile, tmp_path):
+        def refuse(token):
+            raise AssertionError(f"not JSON: {token}")
+
+        profile.save(tmp_path / "profile.json")
+
+        contents = json.loads((tmp_path / "profile.json").read_text("utf-8"), parse_constant=refuse)
+        assert (contents["format"], contents["schema"]) == ("gradnoise-profile", 1)
+
+    def test_it_holds_what_to_dict_gives(self, profile, tmp_path):
+        profile.save(tmp_path / "profile.json")
+
+        assert json.loads((tmp_path / "profile.json").read_text("utf-8")) == profile.to_dict()
+
+    def test_infinity_and_nan_are_written_as_words(self, resolved):
+        unknown = gn.Estimate(math.nan, -math.inf, math.inf, 0.95, math.nan, 9, gn.Status.RESOLVED)
+        contents = replace(resolved, estimates={"loss": unknown}, population=math.inf).to_dict()
+
+        loss = contents["estimates"]["loss"]
+        assert (loss["value"], loss["low"], loss["high"]) == ("nan", "-inf", "inf")
+        assert contents["population"] == "inf"
+
+    def test_it_says_which_versions_wrote_it(self, resolved):
+        assert resolved.to_dict()["versions"]["torch"] == str(torch.__version__)
+
+    def test_an_older_file_is_replaced(self, resolved, tmp_path):
+        path = tmp_path / "profile.json"
+        path.write_text("something older and much longer" * 10_000)
+
+        resolved.save(path)
+
+        assert repr(gn.Profile.load(path)) == repr(resolved)
+
+    def test_its_permissions_are_those_of_any_new_file(self, saved, tmp_path):
+        other = tmp_path / "other"
+        other.touch()
+
+        assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+
+
+class TestWriting:
+    @pytest.mark.parametrize(
+        "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=type
+    )
+    def test_a_failure_leaves_nothing_behind(self, resolved, tmp_path, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(os, "replace", fail)
+
+        with pytest.raises((gn.ProfileFileError, KeyboardInterrupt)):
+            resolved.save(tmp_path / "profile.json")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_failure_says_why(self, resolved, tmp_path, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "replace", fail)
+
+        with pytest.raises(gn.ProfileFileError, match=r"cannot write .*profile.json: No space"):
+            resolved.save(tmp_path / "profile.json")
+
+    def test_a_failure_keeps_the_older_file(self, saved, resolved, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        before = saved.read_bytes()
+        monkeypatch.setattr(os, "replace", fail)
+
+        with pytest.raises(gn.ProfileFileError, match="No space left"):
+            replace(resolved, seed=7).save(saved)
+        assert saved.read_bytes() == before
+
+    def test_a_folder_in_its_place_is_refused(self, resolved, tmp_path):
+        (tmp_path / "profile.json").mkdir()
+
+        with pytest.raises(gn.ProfileFileError, match=r"cannot write .*: Is a directory"):
+            resolved.save(tmp_path / "profile.json")
+        assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
+
+    def test_a_missing_folder_is_refused(self, resolved, tmp_path):
+        with pytest.raises(gn.ProfileFileError, match=r"cannot write .*: No such file or dir"):
+            resolved.save(tmp_path / "missing" / "profile.json")
+
+
+DAMAGES = {
+    "no estimates": lambda c: c.pop("estimates"),
+    "no layers": lambda c: c.pop("layers"),
+    "no optimizer": lambda c: c.pop("optimizer"),
+    "no warnings": lambda c: c.pop("warnings"),
+    "no samples": lambda c: c.pop("samples"),
+    "a list of estimates": lambda c: c.update(estimates=[]),
+    "an empty layer": lambda c: c.update(layers={"": {}}),
+    "half an optimizer": lambda c: c.update(optimizer={"name": "SGD"}),
+    "a population in words": lambda c: c.update(population="many"),
+    "an estimate without status": lambda c: c["estimates"]["loss"].pop("status"),
+    "an estimate without bound": lambda c: c["estimates"]["loss"].pop("high"),
+    "an estimate of unknown status": lambda c: c["estimates"]["loss"].update(status="fine"),
+    "an estimate in words": lambda c: c["estimates"]["loss"].update(value="a lot"),
+    "an estimate of nothing": lambda c: c["estimates"]["loss"].update(value=None),
+    "an estimate with more to it": lambda c: c["estimates"]["loss"].update(colour="blue"),
+    "a naked number": lambda c: c["estimates"].update(loss=3.0),
+}
+
+
+class TestLoading:
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(gn.ProfileFileError, match=r"cannot read .*none.json: No such file"):
+            gn.Profile.load(tmp_path / "none.json")
+
+    def test_a_folder_is_no_profile(self, tmp_path):
+        with pytest.raises(gn.ProfileFileError, match=r"cannot read .*: Is a directory"):
+            gn.Profile.load(tmp_path)
+
+    @pytest.mark.parametrize("contents", [b"", b"loss: 3", b"\x80\x04\x95pickle", b"\xff\xfe"])
+    def test_what_is_no_json_is_no_profile(self, tmp_path, contents):
+        path = tmp_path / "profile.json"
+        path.write_bytes(contents)
+
+        with pytest.raises(gn.ProfileFileError, match="is not a profile: no valid JSON"):
+            gn.Profile.load(path)
+
+    def test_a_file_cut_short_is_no_profile(self, saved):
+        saved.write_bytes(saved.read_bytes()[:-100])
+
+        with pytest.raises(gn.ProfileFileError, match="is not a profile: no valid JSON"):
+            gn.Profile.load(saved)
+
+    @pytest.mark.parametrize("contents", ["[]", "3", "null", '{"loss": 3}', '{"format": "other"}'])
+    def test_json_of_something_else_is_no_profile(self, tmp_path, contents):
+        path = tmp_path / "profile.json"
+        path.write_text(contents)
+
+        with pytest.raises(gn.ProfileFileError, match="does not say format='gradnoise-profile'"):
+            gn.Profile.load(path)
+
+    @pytest.mark.parametrize("schema", [0, 2, "1", None])
+    def test_another_schema_is_refused_with_what_to_do(self, saved, schema):
+        _edit(saved, lambda contents: contents.update(schema=schema))
+
+        with pytest.raises(gn.ProfileFileError, match=rf"schema {schema!r} .* reads 1; use the v"):
+            gn.Profile.load(saved)
+
+    @pytest.mark.parametrize("name", DAMAGES)
+    def test_a_damaged_profile_is_refused(self, saved, name):
+        _edit(saved, DAMAGES[name])
+
+        with pytest.raises(gn.ProfileFileError, match=r"damaged profile .*; measure again"):
+            gn.Profile.load(saved)
+
+    def test_a_field_of_a_later_version_is_passed_over(self, saved, resolved):
+        _edit(saved, lambda contents: contents.update(weather="fair"))
+
+        assert repr(gn.Profile.load(saved)) == repr(resolved)
+
+
+def _edit(path, change):
+    contents = json.loads(path.read_text("utf-8"))
+    change(contents)
+    path.write_text(json.dumps(contents), "utf-8")
