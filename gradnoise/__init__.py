@@ -8,6 +8,7 @@ from . import toy
 from .errors import (
     ArgumentError,
     CoupledSamplesError,
+    CurvatureError,
     DataError,
     EngineError,
     GradNoiseError,
@@ -36,6 +37,7 @@ __all__ = [
     "GradNoiseError",
     "ArgumentError",
     "CoupledSamplesError",
+    "CurvatureError",
     "DataError",
     "EngineError",
     "LossError",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +18,24 @@ from .digits import BATCH_SIZE, digits
 from .errors import ArgumentError, GradNoiseError
 from .optimizer import OptimizerSettings
 from .profile import Profile, profile
+from .store import versions
 
 USAGE_ERROR = 2
+PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr when the user can mend it."""
+    for stream in (sys.stdout, sys.stderr):  # a console without Greek letters still gets a report
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if options.debug else "ignore")
+            _run(options)
+    except BrokenPipeError:  # the reader has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("gradnoise: interrupted", file=sys.stderr)
         return 130
@@ -36,11 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for path in (options.json, options.plot):
-        _check_target(path)
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
+    _check_targets(options)
     model, loss_fn, data, optimizer = _problem(options)
+    if options.momentum is not None and options.lr is None and optimizer is None:
+        raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
     result = profile(
         model,
         loss_fn,
@@ -55,9 +66,9 @@ def _run(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty() and not options.quiet,
     )
     result = _with_setting(result, options)
-    print(result)
     if options.json:
         result.save(options.json)
+    print(result)
     if options.plot:
         result.plot(options.plot)
     written = [str(path) for path in (options.json, options.plot) if path]
@@ -76,7 +87,7 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         return digits(seed=options.seed, **chosen)
     if options.epochs is not None:
         raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
-    made = _factory(options.target)()
+    made = _made(options.target)
     if not isinstance(made, tuple) or len(made) not in (3, 4):
         got = f"{len(made)} things" if isinstance(made, tuple) else type(made).__name__
         raise ArgumentError(
@@ -84,6 +95,16 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"(model, loss_fn, data, optimizer); got {got}"
         )
     return made if len(made) == 4 else (*made, None)
+
+
+def _made(target: str) -> Any:
+    try:
+        return _factory(target)()
+    except SystemExit as error:
+        raise ArgumentError(
+            f"{target} called sys.exit({error.code}) while it was loaded; keep what is meant for "
+            f"the command line under if __name__ == '__main__'"
+        ) from error
 
 
 def _factory(target: str) -> Any:
@@ -110,8 +131,6 @@ def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
     """The report about the learning rate and momentum given on the command line."""
     if options.target == "digits" or (options.lr is None and options.momentum is None):
         return result
-    if result.optimizer is None and options.lr is None:
-        raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
     settings = result.optimizer or OptimizerSettings("SGD", options.lr)
     given = {"lr": options.lr, "momentum": options.momentum}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -122,17 +141,31 @@ def _population(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def _check_target(path: Path | None) -> None:
+def _check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
-    if path is not None and not path.parent.is_dir():
-        raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+    for path in filter(None, (options.json, options.plot)):
+        if not path.parent.is_dir():
+            raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ArgumentError(f"cannot write {path}: it is a folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ArgumentError(f"cannot write {path}: permission denied")
+    if options.plot is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
+    if options.plot.suffix.lower() not in PLOT_FORMATS:
+        raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    message = str(error).strip()
+    if "Traceback" in message:  # a data loader's worker sends its whole story
+        message = message.splitlines()[-1]
+    text = " ".join(message.split())
     if isinstance(error, GradNoiseError):
         return text
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+    return f"{type(error).__name__}{': ' if text else ''}{text} (--debug shows where)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -145,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gradnoise",
         description="How noisy a PyTorch model's gradients are, and how sharp its loss is.",
     )
+    parser.add_argument("--version", action="version", version=versions()["gradnoise"])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser(
         "profile",
@@ -172,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _whole(least: int) -> Any:
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not text.isdecimal() or not least <= int(text) < 2**63:
             raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text}")
         return int(text)
 

@@ -6,15 +6,19 @@ g_iᵀv, and ∂/∂w_i of uᵀ(Σ_j w_j H_j)v is uᵀH_iv, exactly, by one furt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .errors import CurvatureError
 from .objective import Objective
 from .problem import Problem
-from .trees import Batch, flatten, unflatten, widen
+from .trees import Batch, flatten, sample_count, select, unflatten, widen
+
+TRIAL_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,32 @@ class Forms:
 
     product: Tensor
     values: Tensor
+
+
+def require_second_order(problem: Problem) -> None:
+    """Raise unless the model can be differentiated twice.
+
+    An operation whose backward is not itself differentiable is cut out of second derivatives
+    without a word. Its trace: the slopes g_iᵀv by double backward are not those of the gradients.
+
+    Raises:
+        CurvatureError: they differ on a few samples.
+    """
+    with problem.guard(), problem.objective.second_order():
+        batch = select(problem.largest_batch(), slice(0, TRIAL_SAMPLES))
+        direction = flatten(problem.objective.gradient(batch))
+        singles = [select(batch, slice(i, i + 1)) for i in range(sample_count(batch))]
+        plain = torch.stack(
+            [flatten(problem.objective.gradient(single)) @ direction for single in singles]
+        )
+        found = _slopes(problem.objective, batch, direction)
+    coarsest = max(torch.finfo(p.dtype).eps for p in problem.objective.parameters.values())
+    if bool(((plain - found).abs() > 8 * math.sqrt(coarsest) * plain.abs().max()).any()):
+        raise CurvatureError(
+            "some operation of the model has no second derivative: a custom autograd Function or "
+            "kernel whose backward cannot be differentiated. Write its backward with torch "
+            "operations, without once_differentiable"
+        )
 
 
 def slopes(problem: Problem, direction: Tensor) -> Tensor:

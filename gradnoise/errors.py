@@ -1,8 +1,11 @@
 """Every error the library raises on purpose: what was got, what was expected, what to do."""
 
+from typing import Any
+
 __all__ = [
     "ArgumentError",
     "CoupledSamplesError",
+    "CurvatureError",
     "DataError",
     "EngineError",
     "GradNoiseError",
@@ -12,6 +15,7 @@ __all__ = [
     "OperatorError",
     "ProfileFileError",
     "RandomLossError",
+    "check_whole",
 ]
 
 
@@ -43,6 +47,10 @@ class CoupledSamplesError(LossError):
     """One sample changes the loss of another, so per-sample gradients do not exist."""
 
 
+class CurvatureError(GradNoiseError):
+    """The model has no second derivatives that can be trusted."""
+
+
 class EngineError(GradNoiseError):
     """A per-sample gradient engine is unknown or cannot handle the model."""
 
@@ -57,3 +65,9 @@ class NotMeasuredError(GradNoiseError, AttributeError):
 
 class ProfileFileError(GradNoiseError):
     """A file is not a profile saved by this library, or it is damaged."""
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise ArgumentError unless an argument is a whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")

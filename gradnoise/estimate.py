@@ -209,7 +209,7 @@ def ratio(
         bounds, status = (low, math.inf), Status.SIGNAL_BELOW_NOISE
     else:
         bounds = _fieller(numerator, denominator, variances, covariance, t)
-        status = Status.RESOLVED if bounds[0] > 0 else Status.NOISE_BELOW_ERROR
+        status = Status.RESOLVED if numerator > 0 else Status.NOISE_BELOW_ERROR
     value = numerator / denominator if status is Status.RESOLVED else math.nan
     return Estimate(value, *bounds, level, math.nan, samples, status)
 

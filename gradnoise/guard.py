@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,14 +18,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     """Everything that a measurement could change is restored on leaving, also after an error.
 
-    Kept: training mode of each module, buffers (identity and content), `requires_grad`, `.grad`,
-    and the random states of torch (CPU and accelerators), NumPy, Python and the data loader's own
-    generators. Tensor hooks of the parameters are set aside meanwhile, so that a clipping or
-    logging hook neither fires nor distorts the measurement.
+    Kept: training mode and attributes of each module, buffers (identity and content),
+    `requires_grad`, `.grad`, and the random states of torch (CPU and accelerators), NumPy, Python
+    and the data loader's own generators. Backward hooks of modules and of parameters are set aside
+    meanwhile, so that a clipping or logging hook neither fires nor distorts the measurement.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))
-        stack.enter_context(_modules(model))
+        stack.enter_context(_workers(data))
+        stack.enter_context(_buffers(model))
+        stack.enter_context(attributes(model))
+        stack.enter_context(_backward_hooks(model))
         stack.enter_context(_parameters(model))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -47,34 +51,72 @@ def differentiable_kernels(model: nn.Module) -> Iterator[None]:
 
 def seed_everything(seed: int) -> None:
     """Seed the global random states; only inside `untouched`, which puts them back."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach a sleeping CUDA
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 @contextmanager
-def _modules(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    contents = [
-        (tensor, tensor.detach().clone())
-        for _, named in buffers
-        for tensor in named.values()
-        if tensor is not None
+def attributes(model: nn.Module) -> Iterator[None]:
+    """What `forward` stores on its modules is dropped again: modes, counters, outputs, buffers.
+
+    Tracing leaves dead tensors in such attributes, so engines that trace use this for every call.
+    """
+    inner = ("_parameters", "_buffers", "_modules")
+    found = [
+        (
+            module,
+            dict(vars(module)),
+            [(name, dict(vars(module)[name])) for name in inner if name in vars(module)],
+        )
+        for module in model.modules()
     ]
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for module, named in buffers:
-            if [*map(id, module._buffers.values())] != [*map(id, named.values())]:
-                module._buffers.clear()
-                module._buffers.update(named)
-        for tensor, content in contents:
-            if not torch.equal(tensor, content):  # else it may belong to a pending backward
-                with torch.no_grad():
-                    tensor.copy_(content)
+        for module, own, registries in found:
+            vars(module).clear()
+            vars(module).update(own)
+            for name, entries in registries:
+                own[name].clear()
+                own[name].update(entries)
+
+
+@contextmanager
+def _buffers(model: nn.Module) -> Iterator[None]:
+    contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, content in contents:
+            # through .data, because it may belong to a pending backward of the user's
+            buffer.data.copy_(content)
+
+
+@contextmanager
+def _backward_hooks(model: nn.Module) -> Iterator[None]:
+    """Inside `attributes`, which puts them back."""
+    for module in model.modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            module._backward_hooks = OrderedDict()
+            module._backward_pre_hooks = OrderedDict()
+    yield
+
+
+@contextmanager
+def _workers(data: Any) -> Iterator[None]:
+    """A loader with persistent workers keeps its running iteration on itself."""
+    running = getattr(data, "_iterator", None)
+    if running is None:
+        yield
+        return
+    data._iterator = None
+    try:
+        yield
+    finally:
+        data._iterator = running
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,11 +52,13 @@ def supervised(criterion: Callable[..., Tensor]) -> LossFn:
             f"write a loss_fn(model, batch) that returns one loss per sample."
         )
     unreduced = _unreduced(criterion)
-    ignored = getattr(criterion, "ignore_index", None)
+    ignored = _ignore_index(criterion)
 
     def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = _pair(batch)
-        losses = unreduced(model(inputs), targets)
+        outputs = _predictions(model(inputs))
+        losses = unreduced(outputs, targets)
+        _check_broadcast(outputs, targets, losses)
         counted = None if ignored is None else _counted(losses, targets, ignored)
         return _over_own_dimensions(losses, reduction, counted)
 
@@ -78,6 +81,37 @@ def _unreduced(criterion: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return twin
 
 
+def _ignore_index(criterion: Callable[..., Tensor]) -> int | None:
+    if isinstance(criterion, nn.Module):
+        return getattr(criterion, "ignore_index", None)
+    given = inspect.signature(criterion).parameters.get("ignore_index")
+    return None if given is None else given.default
+
+
+def _predictions(outputs: Any) -> Tensor:
+    """What a criterion compares: a tensor, or the `logits` of a Hugging Face output."""
+    outputs = getattr(outputs, "logits", outputs)
+    if not isinstance(outputs, Tensor):
+        raise LossError(
+            f"a criterion needs a model that returns a tensor; this one returned "
+            f"{type(outputs).__name__}. Write a loss_fn(model, batch) that picks what it needs and "
+            f"returns one loss per sample, shape (n,)."
+        )
+    return outputs
+
+
+def _check_broadcast(outputs: Tensor, targets: Any, losses: Tensor) -> None:
+    """Outputs (n, 1) against targets (n,) broadcast to (n, n), which nobody means."""
+    if isinstance(targets, Tensor) and losses.ndim > 1 and outputs.ndim != targets.ndim:
+        if losses.shape == targets.shape:  # class indices of sequences or images
+            return
+        raise LossError(
+            f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} "
+            f"broadcast to {tuple(losses.shape)}; give them the same shape, for example with "
+            f"targets[:, None] or outputs.squeeze(1)"
+        )
+
+
 def _pair(batch: Batch) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
@@ -98,7 +132,8 @@ def _over_own_dimensions(losses: Tensor, reduction: str, counted: Tensor | None)
     if losses.ndim == 0:
         raise LossError(
             "the criterion returned a single number for the whole batch; one loss per sample is "
-            "needed, shape (n,): write a loss_fn(model, batch) without the average."
+            "needed, shape (n,). Write a loss_fn(model, batch) without the average; or, if the "
+            "data give single samples, batch them with DataLoader(data, batch_size=...)."
         )
     if losses.ndim == 1:
         return losses

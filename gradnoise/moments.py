@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directional import slopes
+from .directional import require_second_order, slopes
 from .errors import ArgumentError
 from .estimate import Estimate, Status, check_level, ratio, symmetric
 from .losses import LossFn
@@ -295,6 +295,7 @@ def with_intervals(problem: Problem, moments: GradientMoments) -> GradientMoment
     """The moments with what their intervals need; nothing when the population was measured."""
     if moments.sampling_factor == 0:
         return moments
+    require_second_order(problem)
     direction = torch.cat([mean.reshape(-1) for mean in moments.mean.values()])
     return replace(moments, slopes=slopes(problem, direction))
 

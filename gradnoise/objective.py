@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from .errors import (
 )
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
-from .trees import Batch, TensorDict, sample_count, select
+from .trees import Batch, TensorDict, map_samples, sample_count, select
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
@@ -41,6 +42,7 @@ class Objective:
         self.model = model
         self.loss_fn = _as_loss_fn(loss_fn)
         self.parameters: TensorDict = _trainable(model)
+        self._opened_modes = _modes(model)
         self._depth = 0
 
     @property
@@ -59,6 +61,7 @@ class Objective:
         if self._depth:
             yield
             return
+        self._check_unchanged()
         self._depth += 1
         try:
             with untouched(self.model, data):
@@ -66,13 +69,24 @@ class Objective:
         finally:
             self._depth -= 1
 
+    def _check_unchanged(self) -> None:
+        """The model has to be the one that was opened: same parameters, same modes."""
+        now = _trainable(self.model)
+        same = [*map(id, now.values())] == [*map(id, self.parameters.values())]
+        if not same or _modes(self.model) != self._opened_modes:
+            raise ModelError(
+                "the model has other trainable parameters, or other training modes, than when "
+                "this measurement was set up; build the operator again after changing the model"
+            )
+
     def losses(self, batch: Batch) -> Tensor:
         """Per-sample losses, shape (n,), with their graph.
 
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
         """
-        losses = self.loss_fn(self.model, batch)
+        own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
+        losses = self.loss_fn(self.model, own)
         _check_shape(losses, sample_count(batch))
         check_finite(losses)
         return losses
@@ -114,7 +128,7 @@ class Objective:
             CoupledSamplesError: losses of a part differ from losses of the whole (batch
                 normalisation in training mode, a loss divided by the batch size).
         """
-        whole = self._reading_coupling(lambda: self.losses(batch))
+        whole = self._first_look(batch)
         if not whole.requires_grad:
             raise LossError(
                 "the loss does not depend on any trainable parameter of `model`. Does loss_fn "
@@ -125,10 +139,26 @@ class Objective:
         count = sample_count(batch)
         if count < 2:
             return
-        half = slice(0, count // 2)
-        part = self._reading_coupling(lambda: self.losses(select(batch, half)))
-        if _differs(whole[half], part, self._tolerance(whole)):
+        for half in (slice(0, count // 2), slice(count // 2, None)):
+            part = self._reading_coupling(lambda half=half: self.losses(select(batch, half)))  # type: ignore[misc]
+            if _differs(whole[half], part, self._tolerance(whole)):
+                raise CoupledSamplesError(self._coupled_message())
+
+    def refuse_coupling(self) -> None:
+        """Raise CoupledSamplesError for a layer that couples by its kind, unseen."""
+        if self._named(_COUPLING, lambda _: True):
             raise CoupledSamplesError(self._coupled_message())
+
+    def _first_look(self, batch: Batch) -> Tensor:
+        """The losses; a wrong signature is the most common mistake."""
+        try:
+            return self._reading_coupling(lambda: self.losses(batch))
+        except TypeError as error:
+            raise LossError(
+                f"loss_fn(model, batch) failed with TypeError: {error}. It is called with the "
+                f"model and a batch as the data give it; for a criterion(outputs, targets) pass "
+                f"gn.supervised(criterion)."
+            ) from error
 
     def _reading_coupling(self, evaluate: Callable[[], Tensor]) -> Tensor:
         """Batch normalisation refuses a batch of one; say what that means here."""
@@ -177,8 +207,13 @@ class Objective:
 
 
 def _as_loss_fn(loss_fn: Any) -> LossFn:
-    if isinstance(loss_fn, nn.Module) or getattr(loss_fn, "__module__", "") == _FUNCTIONAL:
+    bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
         return supervised(loss_fn)
+    if isinstance(loss_fn, type):
+        raise LossError(
+            f"`loss_fn` is the class {loss_fn.__name__}; make one: {loss_fn.__name__}()"
+        )
     if callable(loss_fn):
         return loss_fn  # type: ignore[no-any-return]
     raise LossError(
@@ -190,6 +225,10 @@ def _as_loss_fn(loss_fn: Any) -> LossFn:
 _FUNCTIONAL = nn.functional.__name__
 
 
+def _modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
 def _trainable(model: nn.Module) -> TensorDict:
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
@@ -199,6 +238,11 @@ def _trainable(model: nn.Module) -> TensorDict:
             raise ModelError(
                 f"parameter {name!r} is not initialised yet; run the model once on a batch first"
             )
+        if parameter.is_inference():
+            raise ModelError(
+                f"parameter {name!r} was made under torch.inference_mode() and has no gradient; "
+                f"build or load the model outside of it"
+            )
         if parameter.is_complex():
             raise ModelError(
                 f"parameter {name!r} is complex; keep its real and imaginary parts as two real "
@@ -207,10 +251,10 @@ def _trainable(model: nn.Module) -> TensorDict:
     trainable: TensorDict = {
         name: parameter for name, parameter in named if parameter.requires_grad
     }
-    if not trainable:
+    if not sum(parameter.numel() for parameter in trainable.values()):
         raise ModelError(
-            f"the model has no trainable parameter: {len(named)} parameters, none with "
-            f"requires_grad. Unfreeze what you train before measuring."
+            f"the model has no trainable parameter: {len(named)} parameters, none with entries "
+            f"and requires_grad. Unfreeze what you train before measuring."
         )
     return trainable
 

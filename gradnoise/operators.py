@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directional import slopes
+from .directional import require_second_order, slopes
 from .errors import OperatorError
 from .losses import LossFn
 from .problem import Problem
@@ -63,7 +63,9 @@ class _ModelOperator(Operator):
         max_samples: int | None = 4096,
         seed: int = 0,
     ) -> None:
-        self._start(Problem.open(model, loss_fn, data, max_samples=max_samples, seed=seed))
+        problem = Problem.open(model, loss_fn, data, max_samples=max_samples, seed=seed)
+        require_second_order(problem)
+        self._start(problem)
 
     @classmethod
     def of(cls, problem: Problem) -> Any:
@@ -96,6 +98,8 @@ class Hessian(_ModelOperator):
 
     Raises:
         OperatorError: the vector does not fit.
+        CurvatureError: the model has no second derivatives.
+        ModelError: the model was changed since.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -138,6 +142,8 @@ class PerSampleGradients(_ModelOperator):
 
     Raises:
         OperatorError: the vector does not fit.
+        CurvatureError: the model has no second derivatives.
+        ModelError: the model was changed since.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)

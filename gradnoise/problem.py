@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from .losses import LossFn
 from .objective import Objective
 from .samples import MICRO_BATCH, Samples
-from .trees import Batch, to_device
+from .trees import Batch, rebuild, sample_count, sample_leaves, to_device
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Problem:
         population: str | int = "dataset",
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
+        least: int = 2,
     ) -> Problem:
         """Read the user's objects and check once that there is something to measure.
 
@@ -51,10 +53,23 @@ class Problem:
                 population=population,
                 seed=seed,
                 micro_batch=micro_batch,
+                least=least,
             )
             problem = cls(objective, samples)
-            objective.check(problem.largest_batch())
+            problem._check()
         return problem
+
+    def _check(self) -> None:
+        """On the largest micro-batch; on two joined where each holds a single sample."""
+        batch = self.largest_batch()
+        if sample_count(batch) == 1 and len(self.samples.batches) > 1:
+            pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
+            leaves = list(zip(*map(sample_leaves, pair), strict=True))
+            if any(first.shape != second.shape for first, second in leaves):
+                self.objective.refuse_coupling()
+            else:
+                batch = rebuild(batch, [torch.cat(both) for both in leaves])
+        self.objective.check(batch)
 
     @contextmanager
     def guard(self) -> Iterator[None]:

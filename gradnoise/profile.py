@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from . import store
-from .errors import NotMeasuredError
-from .estimate import Estimate, Status
+from .directional import require_second_order
+from .errors import CurvatureError, NotMeasuredError, check_whole
+from .estimate import Estimate, Status, check_level
 from .estimators import (
     curvature_noise_scale,
     half_sample_sharpness,
@@ -293,7 +294,11 @@ def profile(
         0.5
     """
     settings = read_optimizer(optimizer)
-    sign_probes(2, probes, seed)  # refuses too few before anything is measured
+    check_level(level)
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
+    check_whole("probes", probes, 2)
+    check_whole("seed", seed, 0)
     problem = Problem.open(
         model,
         loss_fn,
@@ -307,8 +312,17 @@ def profile(
         choice = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
         moments = stream(problem, choice.engine, level=level, tick=tick)
-        moments = with_intervals(problem, moments)
-        estimates, matvecs, notes = _curvature(problem, moments, stage, probes, tol, seed)
+        curvature: dict[str, Estimate] = {}
+        matvecs, notes = 0, tuple[str, ...]()
+        try:
+            require_second_order(problem)
+            moments = with_intervals(problem, moments)
+            curvature, matvecs, notes = _curvature(problem, moments, stage, probes, tol, seed)
+        except torch.OutOfMemoryError:
+            raise
+        except (CurvatureError, RuntimeError, NotImplementedError) as error:
+            reason = str(error).strip().split("\n")[0]
+            notes = (f"curvature was not measured: {reason}",)
     fallback = (f"engine: {choice.reason}",) if choice.fell_back else ()
     return Profile(
         model=type(model).__name__,
@@ -322,7 +336,13 @@ def profile(
         seed=seed,
         engine=choice.engine.name,
         engine_reason=choice.reason,
-        estimates={"loss": moments.loss, **estimates},
+        estimates={
+            "loss": moments.loss,
+            "grad_sq_norm": moments.grad_sq_norm,
+            "trace_cov": moments.trace_cov,
+            "simple_noise_scale": moments.simple_noise_scale,
+            **curvature,
+        },
         layers=moments.layers,
         optimizer=settings,
         batch_size=batch_size or _loader_batch_size(data),
@@ -346,32 +366,18 @@ def _curvature(
     tol: float,
     seed: int,
 ) -> tuple[dict[str, Estimate], int, tuple[str, ...]]:
-    """The estimates that need second derivatives, or why there are none."""
-    gradient = {
-        "grad_sq_norm": moments.grad_sq_norm,
-        "trace_cov": moments.trace_cov,
-        "simple_noise_scale": moments.simple_noise_scale,
-    }
-    try:
-        hessian = Hessian.of(problem)
-        pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
-        top = pairs.vectors[:, 0]
-        curvatures = sample_curvatures(problem, top)
-        sampled = moments.sampling_factor > 0
-        half = half_sample_sharpness(problem, top, tol, seed) if sampled else math.nan
-        signs = sign_probes(moments.count, probes, seed)
-        scale = measure_noise_scale(
-            problem, moments, signs, tick=stage("noise scale (probes)", probes)
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        return gradient, 0, (f"curvature was not measured: no second derivatives ({reason})",)
+    """The estimates that need second derivatives, the products spent, and notes."""
+    hessian = Hessian.of(problem)
+    pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
+    top = pairs.vectors[:, 0]
+    curvatures = sample_curvatures(problem, top)
+    sampled = moments.sampling_factor > 0
+    half = half_sample_sharpness(problem, top, tol, seed) if sampled else math.nan
+    signs = sign_probes(moments.count, probes, seed)
+    scale = measure_noise_scale(problem, moments, signs, tick=stage("noise scale (probes)", probes))
     notes = () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)
     return (
         {
-            **gradient,
             "noise_scale": scale.hessian,
             "sharpness": sharpness_estimate(pairs, curvatures, half, moments),
             "grad_curvature": scale.grad_curvature,

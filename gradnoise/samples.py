@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -20,7 +21,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from .errors import ArgumentError, DataError
+from .errors import ArgumentError, DataError, check_whole
 from .guard import seed_everything
 from .probes import generator
 from .trees import Batch, sample_count, select
@@ -72,6 +73,7 @@ class Samples:
         population: str | int = "dataset",
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
+        least: int = 2,
     ) -> Samples:
         """Choose and keep the samples to measure.
 
@@ -87,21 +89,23 @@ class Samples:
             population: "dataset" (N = all samples of `data`), "distribution" (N = ∞), or N.
             seed: of the choice, and of augmentation that draws from the global random states.
             micro_batch: samples evaluated at once; a loader's smaller batches stay as they are.
+            least: samples that are needed, 2 to see gradients differ.
 
         Raises:
             DataError: no samples, one sample, a one-shot generator, something that is no data.
             ArgumentError: `max_samples`, `micro_batch` or `population` out of range.
         """
         _check_arguments(max_samples, population, micro_batch)
+        check_whole("seed", seed, 0)
         seed_everything(seed)
         limit = math.inf if max_samples is None else max_samples
         drawn = _draw(data, limit, generator(seed), micro_batch)
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         count = sum(sample_count(piece) for piece in pieces)
-        if count < 2:
+        if count < least:
             raise DataError(
-                f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least 2 are needed to "
-                f"see gradients differ. Pass a non-empty data set, loader, list or batch."
+                f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed, "
+                f"to see how gradients differ. Pass a non-empty data set, loader, list or batch."
             )
         total, note = _population(population, max(drawn.available, count), count)
         notes = tuple(text for text in (drawn.note, note) if text)
@@ -116,10 +120,9 @@ class _Drawn:
 
 
 def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
-    if max_samples is not None and max_samples < 2:
-        raise ArgumentError(f"`max_samples` must be at least 2, or None for all; got {max_samples}")
-    if micro_batch < 1:
-        raise ArgumentError(f"`micro_batch` must be at least 1; got {micro_batch}")
+    if max_samples is not None:
+        check_whole("max_samples", max_samples, 2)
+    check_whole("micro_batch", micro_batch, 1)
     words = isinstance(population, str) and population in ("dataset", "distribution")
     number = isinstance(population, int) and not isinstance(population, bool) and population >= 2
     if not words and not number:
@@ -163,9 +166,14 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
             f"`data` is a one-shot {type(data).__name__}, which reading would use up and could "
             f"not put back. Pass list(itertools.islice(data, k)), a DataLoader, or a Dataset."
         )
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str):
+    if isinstance(data, (str, bytes, np.ndarray)):
+        raise DataError(
+            f"`data` must hold tensors; got {type(data).__name__}. Convert arrays with "
+            f"torch.as_tensor, in the dtype of the model."
+        )
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
-    if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
+    if isinstance(data, Iterable):
         return _from_stream(data, limit)
     raise DataError(
         f"`data` must be a DataLoader, a Dataset, a list of batches, or one batch of tensors; "
@@ -196,7 +204,8 @@ def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator)
     if not _plain_order(loader):
         drawn = _from_stream(loader, limit)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
-        return _Drawn(drawn.batches, min(drawn.available, known), drawn.note)
+        note = f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
+        return _Drawn(drawn.batches, min(drawn.available, known), note)
     return _from_dataset(
         loader.dataset,
         limit,
@@ -230,6 +239,11 @@ def _from_dataset(
 
 
 def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _Drawn:
+    if any(map(_is_single_sample, data)):
+        raise DataError(
+            "the list holds single samples (a tensor beside a number) where batches are expected; "
+            "batch them with DataLoader(data, batch_size=...)"
+        )
     data = [batch for batch in data if sample_count(batch)]
     total = sum(sample_count(batch) for batch in data)
     if total <= limit:
@@ -243,6 +257,17 @@ def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _
             batches.append(select(batch, here))
         start = stop
     return _Drawn(batches, total)
+
+
+def _is_single_sample(batch: Batch) -> bool:
+    if not isinstance(batch, tuple):
+        return False
+    numbers = [x for x in batch if isinstance(x, (int, float)) or _is_scalar(x)]
+    return bool(numbers) and len(numbers) < len(batch)
+
+
+def _is_scalar(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim == 0
 
 
 def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:

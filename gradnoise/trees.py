@@ -97,8 +97,10 @@ def _on(leaf: Tensor, index: slice | Tensor) -> slice | Tensor:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`."""
-    return map_samples(lambda leaf: leaf.to(device), batch)
+    """The batch with its tensors on `device`, fit for differentiation."""
+    return map_samples(
+        lambda leaf: (leaf.clone() if leaf.is_inference() else leaf).to(device), batch
+    )
 
 
 def sample_count(batch: Batch) -> int:

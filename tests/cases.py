@@ -151,7 +151,7 @@ CORE = (
     Case("MLP with cross-entropy", mlp, nn.CrossEntropyLoss(), labelled),
     Case("MLP with mean squared error", mlp, nn.MSELoss(), lambda: (features(), features(3))),
     Case("CNN", cnn, nn.CrossEntropyLoss(), images),
-    Case("embedding and LSTM", EmbeddingLSTM, nn.CrossEntropyLoss(), tokens),
+    Case("embedding and LSTM", EmbeddingLSTM, nn.CrossEntropyLoss(), tokens, ("loop",)),
 )
 
 CASES = (

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from gradnoise.directional import forms, slopes
+import gradnoise as gn
+from gradnoise.directional import forms, require_second_order, slopes
 from gradnoise.problem import Problem
 
 from . import oracles
@@ -36,3 +41,41 @@ def test_a_linear_loss_has_no_curvature() -> None:
     found = forms(problem, torch.ones(4).double(), [torch.ones(4).double()])
     assert not found.product.any()
     assert not found.values.any()
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_models_with_second_derivatives_pass_the_check(case: Case) -> None:
+    require_second_order(Problem.open(*case.build()))
+
+
+class Opaque(torch.autograd.Function):
+    """A kernel whose backward torch knows nothing about."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(grad.detach().numpy() * (1 - np.tanh(x.detach().numpy()) ** 2))
+
+
+class OnceOnly(Opaque):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (1 - x.tanh() ** 2)
+
+
+@pytest.mark.parametrize("kernel", [Opaque, OnceOnly])
+def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> None:
+    model, _, (x, _) = CASES[0].build()
+    loss = lambda m, batch: kernel.apply(m(batch)).sum(1)  # noqa: E731
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.Hessian(model, loss, x)
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.gradient_moments(model, loss, x, population="distribution")
+    assert gn.gradient_moments(model, loss, x).trace_cov.is_exact

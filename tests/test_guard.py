@@ -39,6 +39,8 @@ VANDALS: dict[str, Callable[[nn.Module], Any]] = {
     "torch seed": lambda model: torch.manual_seed(1),
     "numpy seed": lambda model: np.random.seed(1),
     "python seed": lambda model: random.seed(1),
+    "an attribute": lambda model: setattr(model, "last", torch.ones(1)),
+    "a counter": lambda model: setattr(model[0], "out_features", 7),
     "all seeds": lambda model: seed_everything(3),
 }
 
@@ -130,3 +132,40 @@ def test_attention_can_be_differentiated_twice_inside() -> None:
         twice()
     with differentiable_kernels(nn.LSTM(1, 1)):
         assert torch.isfinite(twice()).all()
+
+
+def test_a_pending_backward_survives_batch_norm_that_ran_again() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    loss = model(torch.randn(4, 2)).sum()
+    with untouched(model):
+        model(torch.randn(4, 2))
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
+def test_module_backward_hooks_rest_and_come_back() -> None:
+    model, calls = nn.Linear(1, 1), []
+    model.register_full_backward_hook(lambda *_: calls.append(1))
+    x = torch.ones(1, 1, requires_grad=True)
+    with untouched(model):
+        torch.autograd.grad(model(x).sum(), [model.weight])
+    assert calls == []
+    model(x).sum().backward()
+    assert calls == [1]
+
+
+def test_a_running_iteration_of_persistent_workers_goes_on() -> None:
+    loader = DataLoader(torch.arange(8), batch_size=2, num_workers=1, persistent_workers=True)
+    running = iter(loader)
+    first = next(running)
+    with untouched(nn.Linear(1, 1), loader):
+        assert len(list(loader)) == 4
+    assert torch.cat([first, *running]).tolist() == list(range(8))
+
+
+def test_a_seed_does_not_reach_a_sleeping_accelerator() -> None:
+    torch.manual_seed(42)
+    queued = list(torch.cuda._lazy_seed_tracker.get_calls())
+    with untouched(nn.Linear(1, 1)):
+        seed_everything(0)
+    assert list(torch.cuda._lazy_seed_tracker.get_calls()) == queued

@@ -58,6 +58,25 @@ def test_ignored_positions_do_not_count_in_a_samples_mean() -> None:
     assert losses[1] == 0
 
 
+def test_a_bare_function_ignores_what_it_ignores_by_default() -> None:
+    targets = TAGS.clone()
+    targets[0, 2:] = -100
+    bare, module = (
+        supervised(criterion)(nn.Identity(), (SEQUENCE, targets))
+        for criterion in (F.cross_entropy, nn.CrossEntropyLoss())
+    )
+    assert torch.equal(bare, module)
+
+
+def test_the_logits_of_an_output_object_are_compared() -> None:
+    class Output(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return SimpleNamespace(logits=x)
+
+    losses = supervised(nn.MSELoss())(Output(), (OUTPUT, UNIT))
+    assert torch.equal(losses, supervised(nn.MSELoss())(nn.Identity(), (OUTPUT, UNIT)))
+
+
 def test_the_criterion_itself_stays_as_it_was() -> None:
     criterion = nn.MSELoss()
     supervised(criterion)
@@ -76,6 +95,8 @@ def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
         (nn.MSELoss(reduction="none"), (OUTPUT, UNIT), r"several per sample; say reduction="),
         (nn.MSELoss(), OUTPUT, r"needs batches \(inputs, targets\); got Tensor"),
         (nn.MSELoss(), (OUTPUT, UNIT, UNIT), r"got tuple of 3"),
+        (nn.MSELoss(), (OUTPUT[:, :1], UNIT[:, 0]), r"broadcast to \(4, 4\); give them the same"),
+        (nn.MSELoss(), ((OUTPUT,), UNIT), r"returns a tensor; this one returned tuple"),
         (lambda x, y, reduction: (x - y).mean(), (OUTPUT, UNIT), r"single number for the whole"),
     ],
 )

@@ -211,5 +211,5 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 
 def test_fewer_than_two_probes_are_refused() -> None:
-    with pytest.raises(gn.ArgumentError, match=r"`probes` must be at least 2.*got 1"):
+    with pytest.raises(gn.ArgumentError, match=r"`probes` must be a whole number from 2 on; got 1"):
         gn.noise_scale(nn.Linear(1, 1), nn.MSELoss(), (torch.ones(4, 1),) * 2, probes=1)

@@ -40,6 +40,15 @@ def shared_mean(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(batch[0]), batch[1], reduction="none") / len(batch[1])
 
 
+def looks_back(model: nn.Module, batch: Any) -> Tensor:
+    sums = model(batch[0]).sum(1)
+    return sums + torch.cat([sums[:1] * 0, sums[:-1]])
+
+
+def leans_on_first(model: nn.Module, batch: Any) -> Tensor:
+    return model(batch[0]).sum(1) + model(batch[0][:1]).sum()
+
+
 def detached(model: nn.Module, batch: Any) -> Tensor:
     return model(batch[0]).detach().sum(1)
 
@@ -87,6 +96,16 @@ REFUSED = {
         gn.CoupledSamplesError,
         r"one sample changes the loss of another",
     ),
+    "a loss of the sample before": (linear, looks_back, gn.CoupledSamplesError, r"one sample"),
+    "a loss of the first sample": (linear, leans_on_first, gn.CoupledSamplesError, r"one sample"),
+    "a criterion in disguise": (
+        linear,
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
+        gn.LossError,
+        r"failed with TypeError.*pass gn\.supervised",
+    ),
+    "a class": (linear, nn.CrossEntropyLoss, gn.LossError, r"make one: CrossEntropyLoss\(\)"),
+    "no entries": (lambda: nn.Linear(0, 0), CE, gn.ModelError, r"none with entries"),
     "loss divided by the batch": (
         linear,
         shared_mean,
@@ -129,6 +148,74 @@ def test_what_cannot_be_measured_is_refused_and_left_as_it_was(name: str) -> Non
 def test_batch_norm_with_single_samples_says_the_same() -> None:
     with pytest.raises(gn.CoupledSamplesError, match=r"1 \(BatchNorm1d\)"):
         gn.profile(normed(), CE, [(X[:1], Y[:1]), (X[1:2], Y[1:2])])
+
+
+@pytest.mark.parametrize("shapes_differ", [False, True])
+def test_batch_norm_over_pixels_is_seen_through_batches_of_one(shapes_differ: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    images = [(torch.randn(1, 1, 4, 4 + shapes_differ * (i % 2)),) for i in range(6)]
+    with pytest.raises(gn.CoupledSamplesError, match=r"1 \(BatchNorm2d\)"):
+        gn.profile(model, lambda m, x: m(x[0]).flatten(1).square().mean(1), images)
+
+
+def test_parameters_made_in_inference_mode_are_refused() -> None:
+    with torch.inference_mode():
+        model = linear()
+    with pytest.raises(gn.ModelError, match=r"'weight' was made under torch.inference_mode"):
+        gn.profile(model, CE, (X, Y))
+
+
+def test_data_made_in_inference_mode_is_fine() -> None:
+    with torch.inference_mode():
+        data = (X.clone(), Y.clone())
+    assert gn.gradient_moments(linear(), CE, data).count == 8
+
+
+def test_a_loss_that_takes_its_batch_apart_is_fine() -> None:
+    def popping(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch.pop("x")), batch.pop("y"), reduction="none")
+
+    batch = {"x": X, "y": Y}
+    assert gn.profile(linear(), popping, batch, probes=2).samples == 8
+    assert set(batch) == {"x", "y"}
+
+
+class Remembers(nn.Module):
+    """Stores what it computed, and keeps an average in a buffer that it replaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = linear(), None
+        self.register_buffer("average", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.inner(x)
+        self.average = 0.9 * self.average + 0.1 * self.last.detach().mean(0)
+        return self.last
+
+
+def test_a_model_that_remembers_its_outputs_forgets_the_measurement() -> None:
+    model = Remembers()
+    average = model.average
+    profile = gn.profile(model, CE, (X, Y), probes=2)
+    assert profile.samples == 8
+    assert model.last is None
+    assert model.average is average
+    assert not average.any()
+
+
+@pytest.mark.parametrize("change", ["mode", "frozen", "layer"])
+def test_an_operator_of_a_model_that_changed_says_so(change: str) -> None:
+    model = nn.Sequential(linear(), nn.Dropout(), nn.Linear(2, 2)).eval()
+    hessian = gn.Hessian(model, CE, (X, Y))
+    if change == "mode":
+        model.train()
+    elif change == "frozen":
+        model[0].weight.requires_grad_(False)
+    else:
+        model[2] = nn.Linear(2, 2).eval()
+    with pytest.raises(gn.ModelError, match="build the operator again"):
+        hessian @ torch.ones(14)
 
 
 def test_an_error_inside_the_users_loss_comes_through_unchanged() -> None:

@@ -159,7 +159,7 @@ def test_hugging_face_models_are_measured_with_their_masks() -> None:
         alone = model(input_ids=ids, labels=ids).loss  # their own loss of the unpadded sequence
         own = torch.autograd.grad(alone, list(model.parameters()))
         expected = sum(float(g.square().sum()) for g in own)
-        assert float(norms[i]) == pytest.approx(expected, rel=1e-9)
+        assert float(norms[i]) == pytest.approx(expected, rel=1e-6)  # theirs casts to float32
 
 
 def test_our_loop_agrees_with_backpack() -> None:

@@ -75,7 +75,7 @@ class Interrupt(KeyboardInterrupt):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [None, 1, 4, 9, 30])
+@pytest.mark.parametrize("stop_after", [None, 1, 4, 9, 14])
 def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
     inputs, labels = labelled()
@@ -143,7 +143,7 @@ def test_learning_rates_are_the_formulas_at_the_measured_values() -> None:
 @pytest.mark.parametrize("method", ["max_lr", "greedy_lr", "mean_square_lr"])
 @pytest.mark.parametrize("population", ["dataset", "distribution"])
 def test_every_learning_rate_lies_in_its_interval(method: str, population: str) -> None:
-    p = toy_profile(max_samples=100, population=population)
+    p = toy_profile(population=population, probes=64)
     for batch in (1, 8, 64, 200):
         limit = getattr(p, method)(batch)
         assert 0 < limit.low <= float(limit) <= limit.high < math.inf
@@ -187,7 +187,9 @@ def test_without_second_derivatives_the_gradient_part_is_still_there() -> None:
     batch = labelled()[0]
     p = gn.profile(model, lambda m, x: Once.apply(m(x)).sum(-1), batch)
     assert p.simple_noise_scale.is_resolved
-    with pytest.raises(gn.NotMeasuredError, match=r"`noise_scale` was not measured.*second deriv"):
+    with pytest.raises(
+        gn.NotMeasuredError, match=r"`noise_scale` was not measured.*no second deriv"
+    ):
         _ = p.noise_scale
     with pytest.raises(gn.NotMeasuredError, match="`sharpness` was not measured"):
         p.stable_lr()
@@ -208,11 +210,13 @@ def test_bfloat16_gives_the_same_report_with_fewer_digits() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"probes": 1}, r"`probes` must be at least 2"),
+        ({"probes": 1}, r"`probes` must be a whole number from 2 on; got 1"),
         ({"level": 1.5}, r"`level` is a coverage.*got 1.5"),
         ({"optimizer": "sgd"}, r"`optimizer` must be a torch.optim.Optimizer; got str"),
+        ({"batch_size": -1}, r"`batch_size` must be a whole number from 1 on; got -1"),
+        ({"seed": 1.5}, r"`seed` must be a whole number from 0 on; got 1.5"),
         ({"tol": -1.0}, r"`tol` must be positive"),
-        ({"max_samples": 0}, r"`max_samples` must be at least 2"),
+        ({"max_samples": 0}, r"`max_samples` must be a whole number from 2"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -139,6 +140,9 @@ def test_a_sampler_of_the_persons_own_is_followed() -> None:
     samples = Samples.draw(own)
     assert sorted(values(samples)) == [1, 3, 5, 7]
     assert samples.population == 4
+    assert samples.notes == (
+        "samples were taken as the loader's own SubsetRandomSampler gave them",
+    )
     weighted = WeightedRandomSampler([1.0] + [0.0] * 9, num_samples=6)
     assert set(values(Samples.draw(DataLoader(DATA, batch_size=2, sampler=weighted)))) == {0.0}
 
@@ -160,7 +164,7 @@ def test_halves_part_the_samples() -> None:
 
 
 REFUSED = {
-    "empty batch": (X[:0], DataError, r"got no samples; at least 2"),
+    "empty batch": (X[:0], DataError, r"got no samples; at least 2 needed"),
     "empty list": ([], DataError, r"got no samples"),
     "empty data set": (TensorDataset(X[:0]), DataError, r"got no samples"),
     "one sample": (X[:1], DataError, r"got 1 sample; at least 2"),
@@ -168,6 +172,8 @@ REFUSED = {
     "iterator of a loader": (iter(DataLoader(DATA)), DataError, r"one-shot _Single"),
     "counts that differ": ((X, X[:3]), DataError, r"\(10, 1\), \(3, 1\)"),
     "two tensors alike": ([X, X], DataError, r"can be one batch or several"),
+    "list of single samples": ([(X[0], 1), (X[1], 2)], DataError, r"single samples.*DataLoader"),
+    "array": (np.zeros((3, 2)), DataError, r"got ndarray. Convert arrays with torch.as_tensor"),
     "nothing": (None, DataError, r"must be a DataLoader.*got NoneType"),
     "text": ("data", DataError, r"got str"),
     "strings in a list": (["a", "b"], DataError, r"must hold tensors"),
@@ -191,8 +197,8 @@ def test_a_refused_generator_has_not_been_used_up() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_samples": 1}, r"`max_samples` must be at least 2, or None"),
-        ({"micro_batch": 0}, r"`micro_batch` must be at least 1; got 0"),
+        ({"max_samples": 1}, r"`max_samples` must be a whole number from 2 on; got 1"),
+        ({"micro_batch": 0}, r"`micro_batch` must be a whole number from 1 on; got 0"),
         ({"population": "all"}, r"`population` must be .*got 'all'"),
         ({"population": True}, r"`population` must be .*got True"),
         ({"population": 7}, r"`population` = 7 is smaller than the 10 measured"),

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import forms, slopes
-from ..errors import ArgumentError
+from ..directional import forms, require_second_order, slopes
+from ..errors import check_whole
 from ..estimate import Estimate, pooled_freedom, ratio, symmetric
 from ..losses import LossFn
 from ..moments import GradientMoments, stream, with_intervals
@@ -120,14 +120,14 @@ def noise_scale(
     )
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
+        require_second_order(problem)
         moments = with_intervals(problem, stream(problem, choice.engine, level=level))
         return measure_noise_scale(problem, moments, sign_probes(moments.count, probes, seed))
 
 
 def sign_probes(count: int, probes: int, seed: int) -> Tensor:
     """Random signs, shape (probes, count)."""
-    if probes < 2:
-        raise ArgumentError(f"`probes` must be at least 2 to see their own error; got {probes}")
+    check_whole("probes", probes, 2)
     return random_signs(probes, count, seed)
 
 

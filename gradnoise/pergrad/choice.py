@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import EngineError, GradNoiseError
+from ..errors import CoupledSamplesError, EngineError, GradNoiseError
 from ..objective import Objective
 from ..trees import Batch, sample_count, select, widen
 from .contract import Engine
@@ -41,7 +41,8 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
     if engine == "loop":
         return Choice(Loop(objective), "one backward pass per sample, as asked for")
     candidate = Functional(objective)
-    failure = _trial(candidate, select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch)))))
+    few = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
+    failure = _trial(candidate, few)
     if failure is None:
         asked = "as asked for" if engine == "functional" else "fastest engine that is right here"
         return Choice(candidate, f"torch.func traces the model; {asked}")
@@ -49,6 +50,12 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         raise EngineError(
             f"engine='functional' cannot measure this model: {failure}. "
             f"Use engine='auto' or engine='loop'."
+        )
+    wrong = _trial(Loop(objective), few)
+    if wrong is not None:
+        raise CoupledSamplesError(
+            f"the gradients of single samples do not add up to the gradient of their batch: {wrong}"
+            f". One sample changes the loss of another; per-sample gradients do not exist."
         )
     reason = f"one backward pass per sample, because torch.func cannot: {failure}"
     return Choice(Loop(objective), reason, fell_back=True)

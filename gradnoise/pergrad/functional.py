@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from ..guard import attributes
 from ..losses import LossFn
 from ..objective import Objective, check_finite
 from ..trees import Batch, TensorDict, rebuild, sample_count, sample_leaves, select
@@ -47,7 +48,8 @@ class Functional(Engine):
             named = {f"model.{name}": value for name, value in values.items()}
             return functional_call(self._bound, named, (alone,)).sum()  # type: ignore[no-any-return]
 
-        with warnings.catch_warnings():  # vmap warns where it falls back to a loop over samples
+        # vmap warns where it falls back to a loop over samples
+        with warnings.catch_warnings(), attributes(self.objective.model):
             warnings.filterwarnings("ignore", message="There is a performance drop")
             gradients, losses = vmap(grad_and_value(loss), in_dims=(None, 0))(parameters, leaves)
         check_finite(losses)

@@ -78,7 +78,7 @@ def _chunks(
     model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, engine: str
 ) -> Iterator[Chunk]:
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
-    problem = Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize)
+    problem = Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         for part in problem.batches():
