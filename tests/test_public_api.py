@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ CALLABLES = {
 PROFILE = {
     name: item
     for name, item in vars(gn.Profile).items()
-    if not name.startswith("_") and (inspect.isfunction(item) or isinstance(item, property))
+    if not name.startswith("_") and isinstance(item, (types.FunctionType, property, classmethod))
 }
 
 
@@ -63,7 +64,7 @@ def test_options_are_keyword_only_and_named(name: str) -> None:
 @pytest.mark.parametrize("name", PROFILE)
 def test_every_method_of_a_profile_is_documented(name: str) -> None:
     item: Any = PROFILE[name]
-    assert inspect.getdoc(item.fget if isinstance(item, property) else item)
+    assert inspect.getdoc(item.fget if isinstance(item, property) else getattr(gn.Profile, name))
 
 
 FIXED = """
