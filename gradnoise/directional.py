@@ -7,7 +7,7 @@ g_iᵀv, and ∂/∂w_i of uᵀ(Σ_j w_j H_j)v is uᵀH_iv, exactly, by one furt
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,26 @@ def require_second_order(problem: Problem) -> None:
             "kernel whose backward cannot be differentiated. Write its backward with torch "
             "operations, without once_differentiable"
         )
+
+
+def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
+    """Σ_i w_i g_i, shape (P,), for weights of shape (n,)."""
+    objective, counts = problem.objective, list(problem.samples.counts)
+    with problem.guard():
+        parts = (
+            flatten(objective.gradient(batch, part))
+            for batch, part in zip(problem.batches(), torch.split(weights, counts), strict=True)
+        )
+        total = next(parts)
+        for part in parts:
+            total += part
+    return total
+
+
+def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
+    """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
+    for row in signs.to(problem.objective.device):
+        yield weighted_sum(problem, row - row.mean()) / math.sqrt(len(row) - 1)
 
 
 def slopes(problem: Problem, direction: Tensor) -> Tensor:

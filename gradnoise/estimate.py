@@ -7,7 +7,7 @@ data cannot determine it, that is the answer, together with what to do.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -36,8 +36,7 @@ _REMEDIES = {
     Status.RESOLVED: "",
     Status.NO_INTERVAL: "measure the intervals: gn.profile, or `intervals=True`",
     Status.SIGNAL_BELOW_NOISE: (
-        "the mean gradient, or the curvature along it, is not distinguishable from zero on these "
-        "samples: measure more of them (`max_samples`)"
+        "not distinguishable from zero on these samples: measure more of them (`max_samples`)"
     ),
     Status.NOISE_BELOW_ERROR: (
         "the noise is not distinguishable from zero: use more `probes` or samples (`max_samples`)"
@@ -151,8 +150,9 @@ def quantile(level: float, freedom: float) -> float:
 def pooled_freedom(*parts: tuple[float, float]) -> float:
     """Degrees of freedom of a sum of (variance, degrees of freedom): Welch and Satterthwaite."""
     total = sum(variance for variance, _ in parts)
-    spread = sum(variance**2 / freedom for variance, freedom in parts)
-    return total**2 / spread if spread > 0 else math.inf
+    if not total > 0:
+        return math.inf
+    return 1 / sum((variance / total) ** 2 / freedom for variance, freedom in parts)
 
 
 def symmetric(
@@ -165,6 +165,13 @@ def symmetric(
     stderr = math.sqrt(max(variance, 0.0))
     reach = quantile(level, freedom) * stderr
     return Estimate(value, value - reach, value + reach, level, stderr, samples)
+
+
+def flag_zero(estimate: Estimate) -> Estimate:
+    """The estimate, not resolved when its interval holds zero."""
+    if estimate.is_resolved and estimate.stderr > 0 and estimate.low <= 0 <= estimate.high:
+        return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
+    return estimate
 
 
 def ratio(
@@ -199,16 +206,16 @@ def ratio(
     if variances == (0.0, 0.0) and numerator >= 0 and denominator > 0:
         value = numerator / denominator
         return Estimate(value, value, value, level, 0.0, samples)
-    t = quantile(level, freedom)
-    weak = denominator <= t * math.sqrt(variances[1])
-    negative = denominator < -t * math.sqrt(variances[1]) and not positive_denominator
-    if negative or numerator < -t * math.sqrt(variances[0]):
+    t, errors = quantile(level, freedom), (math.sqrt(variances[0]), math.sqrt(variances[1]))
+    weak = denominator <= t * errors[1]
+    negative = denominator < -t * errors[1] and not positive_denominator
+    if negative or numerator < -t * errors[0]:
         bounds, status = (-math.inf, math.inf), Status.NEGATIVE_CURVATURE
     elif weak:
-        low, _ = _fieller(numerator, denominator, variances, covariance, t)
+        low, _ = _fieller(numerator, denominator, errors, covariance, t)
         bounds, status = (low, math.inf), Status.SIGNAL_BELOW_NOISE
     else:
-        bounds = _fieller(numerator, denominator, variances, covariance, t)
+        bounds = _fieller(numerator, denominator, errors, covariance, t)
         status = Status.RESOLVED if numerator > 0 else Status.NOISE_BELOW_ERROR
     value = numerator / denominator if status is Status.RESOLVED else math.nan
     return Estimate(value, *bounds, level, math.nan, samples, status)
@@ -224,14 +231,31 @@ def _bare_ratio(numerator: float, denominator: float, level: float, samples: int
 def _fieller(
     numerator: float,
     denominator: float,
-    variances: tuple[float, float],
+    errors: tuple[float, float],
+    covariance: float,
+    t: float,
+) -> tuple[float, float]:
+    # in units of both parts, so that nothing overflows
+    units = max(abs(numerator), errors[0]) or 1.0, max(abs(denominator), errors[1]) or 1.0
+    numerator, denominator = numerator / units[0], denominator / units[1]
+    errors = errors[0] / units[0], errors[1] / units[1]
+    most = errors[0] * errors[1]  # estimated apart, a covariance can exceed what is possible
+    covariance = min(max(covariance / units[0] / units[1], -most), most)
+    low, high = _fieller_set(numerator, denominator, errors, covariance, t)
+    return low * (units[0] / units[1]), high * (units[0] / units[1])
+
+
+def _fieller_set(
+    numerator: float,
+    denominator: float,
+    errors: tuple[float, float],
     covariance: float,
     t: float,
 ) -> tuple[float, float]:
     # {R : a R² - 2 b R + c <= 0}
-    a = denominator**2 - t**2 * variances[1]
+    a = denominator**2 - (t * errors[1]) ** 2
     b = numerator * denominator - t**2 * covariance
-    c = numerator**2 - t**2 * variances[0]
+    c = numerator**2 - (t * errors[0]) ** 2
     root = math.sqrt(max(b * b - a * c, 0.0))
     if a > 0:
         return max((b - root) / a, 0.0), max((b + root) / a, 0.0)

@@ -53,8 +53,10 @@ def lanczos(
 
     The Krylov basis Q turns H into a tridiagonal T = QᵀHQ, whose eigenpairs (θ, s) give y = Qs
     with ‖Hy - θy‖ = β|s_last| (Golub and Van Loan, ch. 10). Every new vector is made orthogonal
-    to all earlier ones twice. When the Krylov space closes before k pairs are found, a fresh
-    random direction goes on, which is how repeated eigenvalues are seen.
+    to all earlier ones twice. One Krylov space holds only one vector of a repeated eigenvalue, so
+    for k > 1 further spaces orthogonal to the pairs found are searched until they bring nothing
+    better, and likewise where the space of a `v0` closes. A `v0` with next to nothing along the
+    wanted vector can converge to another one: its residual is honest all the same.
 
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on vectors of length P.
@@ -80,35 +82,79 @@ def lanczos(
     limit = min(size, max_iterations or max(200, 20 * k))
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
-    krylov = _Krylov(operator, size, generator(seed), v0)
+    source = generator(seed)
+    krylov = _Krylov(operator, size, source, v0)
+    pairs = _run(krylov, k, which, tol, limit, tick)
+    search = k > 1 or (v0 is not None and krylov.is_closed)
+    while search and pairs.converged and len(pairs.values) < size:
+        # what one Krylov space cannot hold: the same eigenvalue again, directions missing in v0
+        deflated = _Krylov(operator, size, source, None, pairs.vectors)
+        more = _run(deflated, 1, which, tol, min(limit, size - len(pairs.values)), tick)
+        pairs, search = _join(pairs, more, k, which, tol)
+    return pairs
+
+
+def _run(krylov: _Krylov, k: int, which: str, tol: float, limit: int, tick: Any) -> Eigenpairs:
+    """Up to k pairs of one Krylov space; fewer where it closes before."""
     while True:
         krylov.extend()
         if tick is not None:
             tick(1)
         order = krylov.wanted(which, k)
-        done = len(order) == k and krylov.is_converged(order, which, tol)
+        done = krylov.is_closed or (len(order) == k and krylov.is_converged(order, tol))
         if done or len(krylov.alphas) == limit:
-            return krylov.pairs(order, done or limit == size)
+            return krylov.pairs(order, done or limit == krylov.size)
+
+
+def _join(
+    pairs: Eigenpairs, more: Eigenpairs, k: int, which: str, tol: float
+) -> tuple[Eigenpairs, bool]:
+    """The best k of both, and whether the second run brought something better than the first."""
+    values = torch.cat([pairs.values, more.values])
+    order = torch.as_tensor(_order(values.numpy(), which)[:k].copy())
+    worst = pairs.values[-1]
+    better = _order(np.array([float(worst), float(more.values[0])]), which)[0] == 1
+    gap = float((more.values[0] - worst).abs()) > tol * float(worst.abs())
+    news = len(pairs.values) < k or bool(better and gap)
+    joined = Eigenpairs(
+        values=values[order],
+        residuals=torch.cat([pairs.residuals, more.residuals])[order],
+        vectors=torch.cat([pairs.vectors, more.vectors], dim=1)[:, order.to(pairs.vectors.device)],
+        matvecs=pairs.matvecs + more.matvecs,
+        converged=pairs.converged and more.converged,
+    )
+    return joined, news
 
 
 class _Krylov:
     """The growing basis and its tridiagonal matrix."""
 
     def __init__(
-        self, operator: Any, size: int, source: torch.Generator, v0: Tensor | None
+        self,
+        operator: Any,
+        size: int,
+        source: torch.Generator,
+        v0: Tensor | None,
+        known: Tensor | None = None,
     ) -> None:
         self.operator, self.size, self.source = operator, size, source
         self.device = torch.device(getattr(operator, "device", "cpu"))
         self.dtype = wide_dtype(self.device)
+        coarse = getattr(operator, "dtype", None)
+        resolution = torch.finfo(coarse).eps if isinstance(coarse, torch.dtype) else 0.0
+        self.breakdown = max(BREAKDOWN, 8 * resolution)
+        self.known = known  # orthonormal columns that the space has to avoid, shape (P, k)
         self.basis = torch.empty(0, size, dtype=self.dtype, device=self.device)
         self.alphas: list[float] = []
         self.betas: list[float] = []
-        self.block_start = 0  # where the Krylov space last closed
         self.next = self._start(v0)
 
     def _start(self, v0: Tensor | None) -> Tensor:
         if v0 is None:
-            return random_vector(self.size, self.source, self.device)
+            fresh = torch.zeros(1)
+            while float(fresh.norm()) < 1e-4:  # drawn into the space of the known: again
+                fresh = self._orthogonal(random_vector(self.size, self.source, self.device))
+            return torch.div(fresh, fresh.norm())
         vector = v0.detach().to(device=self.device, dtype=self.dtype)
         norm = float(vector.norm()) if vector.shape == (self.size,) else math.nan
         if not (math.isfinite(norm) and norm > 0):
@@ -134,18 +180,9 @@ class _Krylov:
         rest = self._orthogonal(image)
         beta = float(rest.norm())
         scale = max(map(abs, self.alphas + self.betas))
-        if beta > BREAKDOWN * scale:
-            self.betas.append(beta)
-            self.next = rest / beta
-        else:
-            self.betas.append(0.0)
-            if len(self.alphas) < self.size:
-                self._restart()
-
-    def _restart(self) -> None:
-        self.block_start = len(self.alphas)
-        fresh = self._orthogonal(random_vector(self.size, self.source, self.device))
-        self.next = fresh / fresh.norm()
+        self.is_closed = beta <= self.breakdown * scale or len(self.alphas) == self.size
+        self.betas.append(beta)
+        self.next = rest / beta if beta > 0 else rest
 
     def _append(self, vector: Tensor) -> None:
         count = len(self.alphas)
@@ -156,14 +193,16 @@ class _Krylov:
         self.basis[count] = vector
 
     def _orthogonal(self, vector: Tensor) -> Tensor:
-        known = self.basis[: max(len(self.alphas), 1)]
+        basis = self.basis[: len(self.alphas)]
         for _ in range(2):
-            vector = vector - known.T @ (known @ vector)
+            vector = vector - basis.T @ (basis @ vector)
+            if self.known is not None:
+                vector = vector - self.known @ (self.known.T @ vector)
         return vector
 
-    def _ritz(self, start: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, coordinates, and residuals of the space from `start` on."""
-        alphas, betas = np.array(self.alphas[start:]), np.array(self.betas[start:])
+    def _ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values, coordinates, and residuals."""
+        alphas, betas = np.array(self.alphas), np.array(self.betas)
         values, coordinates = eigh_tridiagonal(alphas, betas[:-1])
         return values, coordinates, np.abs(betas[-1] * coordinates[-1])
 
@@ -171,17 +210,9 @@ class _Krylov:
         """Positions of the wanted Ritz values, best first."""
         return _order(self._ritz()[0], which)[:k]
 
-    def is_converged(self, order: np.ndarray, which: str, tol: float) -> bool:
+    def is_converged(self, order: np.ndarray, tol: float) -> bool:
         values, _, residuals = self._ritz()
-        if (residuals[order] > tol * np.abs(values[order])).any():
-            return False
-        if self.betas[-1] == 0.0:  # closed: for one pair that is all there is to see
-            return len(order) == 1 or len(self.alphas) == self.size
-        if self.block_start == 0 or len(order) == 1:
-            return True
-        fresh, _, errors = self._ritz(self.block_start)  # has the fresh direction shown its end?
-        best = _order(fresh, which)[0]
-        return bool(errors[best] <= tol * np.abs(fresh[best]))
+        return bool((residuals[order] <= tol * np.abs(values[order])).all())
 
     def pairs(self, order: np.ndarray, converged: bool) -> Eigenpairs:
         values, coordinates, residuals = self._ritz()

@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .directional import require_second_order, slopes
+from .directional import require_second_order, sign_sums, slopes
 from .errors import ArgumentError
-from .estimate import Estimate, Status, check_level, ratio, symmetric
+from .estimate import Estimate, check_level, flag_zero, ratio, symmetric
 from .losses import LossFn
 from .pergrad import Chunk, Engine, choose
+from .probes import random_signs
 from .problem import Problem
 from .samples import MICRO_BATCH
 from .trees import TensorDict, widen
 
+SQUARE_PROBES = 5
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
 
 
@@ -59,6 +62,7 @@ class GradientMoments:
         resolution: relative rounding error of the gradients (the dtype's eps).
         level: coverage of the intervals.
         slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
+        trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
     """
 
@@ -70,6 +74,7 @@ class GradientMoments:
     resolution: float
     level: float = 0.95
     slopes: Tensor | None = None
+    trace_cov_sq: float = math.nan
     coordinate_sq: TensorDict | None = None
 
     @classmethod
@@ -167,10 +172,7 @@ class GradientMoments:
 
         McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
         """
-        estimate = self._estimate(self._signal(self.mean), self._covariances()[1])
-        if estimate.low <= 0 and estimate.status is Status.RESOLVED and estimate.stderr > 0:
-            return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
-        return estimate
+        return flag_zero(self._estimate(self._signal(self.mean), self._covariances()[1]))
 
     @property
     def simple_noise_scale(self) -> Estimate:
@@ -214,10 +216,12 @@ class GradientMoments:
         """Sampling variances of trΣ and |G|², and their covariance."""
         if self.sampling_factor == 0:
             return 0.0, 0.0, 0.0
-        if self.slopes is None:
+        if self.slopes is None or self.count < 3:  # two samples are equally far from their mean
             return math.nan, math.nan, math.nan
         matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
-        return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 1])
+        # with no signal at all, what is left is the variance of a product of two noises
+        weakest = 2 * self.sampling_factor**2 * self.trace_cov_sq
+        return float(matrix[0, 0]), max(float(matrix[1, 1]), weakest), float(matrix[0, 1])
 
     def _simple(self, names: Iterable[str], covariances: tuple[float, float, float]) -> Estimate:
         names = list(names)
@@ -297,7 +301,9 @@ def with_intervals(problem: Problem, moments: GradientMoments) -> GradientMoment
         return moments
     require_second_order(problem)
     direction = torch.cat([mean.reshape(-1) for mean in moments.mean.values()])
-    return replace(moments, slopes=slopes(problem, direction))
+    noises = sign_sums(problem, random_signs(SQUARE_PROBES, moments.count, seed=0))
+    pairs = [float(u @ v) ** 2 for u, v in combinations(noises, 2)]  # E (uᵀv)² = tr(Σ²)
+    return replace(moments, slopes=slopes(problem, direction), trace_cov_sq=sum(pairs) / len(pairs))
 
 
 def gradient_moments(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directional import require_second_order, slopes
+from .directional import require_second_order, slopes, weighted_sum
 from .errors import OperatorError
 from .losses import LossFn
 from .problem import Problem
@@ -160,16 +160,6 @@ class PerSampleGradients(_ModelOperator):
     def product(self, vector: Tensor) -> Tensor:
         return slopes(self.problem, vector)
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        """Σ_i w_i g_i, shape (P,)."""
-        objective = self.problem.objective
-        total = torch.zeros(self.shape[1], dtype=self.dtype, device=self.device)
-        parts = torch.split(weights, list(self.problem.samples.counts))
-        with self.problem.guard():
-            for batch, part in zip(self.problem.batches(), parts, strict=True):
-                total += flatten(objective.gradient(batch, part))
-        return total
-
     @staticmethod
     def _shape(_samples: int, size: int) -> tuple[int, int]:
         return _samples, size
@@ -188,4 +178,4 @@ class _Transposed(Operator):
         return self._rows
 
     def product(self, vector: Tensor) -> Tensor:
-        return self._rows.weighted_sum(vector)
+        return weighted_sum(self._rows.problem, vector)

@@ -13,8 +13,16 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def is_complete(count: int, size: int) -> bool:
+    """Whether `count` sign vectors of length `size` are all there are, up to their own sign."""
+    return size <= 32 and count >= 2 ** (size - 1)
+
+
 def random_signs(count: int, size: int, seed: int) -> Tensor:
-    """Independent signs ±1, shape (count, size)."""
+    """Independent signs ±1, shape (count, size); every sign vector once where that is no more."""
+    if is_complete(count, size):
+        codes = torch.arange(2 ** (size - 1)).unsqueeze(1)
+        return 1 - 2 * (codes >> torch.arange(size) & 1).to(torch.float64)
     bits = torch.randint(0, 2, (count, size), generator=generator(seed))
     return (2 * bits - 1).to(torch.float64)
 

@@ -17,7 +17,7 @@ from .errors import CurvatureError, NotMeasuredError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
     curvature_noise_scale,
-    half_sample_sharpness,
+    half_sharpness,
     measure_noise_scale,
     sample_curvatures,
     sharpness_estimate,
@@ -144,8 +144,11 @@ class Profile:
         """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
         signal, curve, trace = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov
         scale = self.noise_scale
-        low = max(signal.low, 0.0) / _at_least_zero(curve.high + trace.high / batch_size)
-        high = max(signal.high, 0.0) / _at_least_zero(curve.low + trace.low / batch_size)
+        if scale.status is Status.NEGATIVE_CURVATURE:
+            return _undefined(scale)
+        least, most = (curve.low + trace.low / batch_size), (curve.high + trace.high / batch_size)
+        low = max(signal.low, 0.0) / most
+        high = max(signal.high, 0.0) / least if least > 0 else math.inf
         value = math.nan
         if scale.is_resolved and float(signal) > 0:
             value = greedy_lr(float(signal), float(curve), float(scale), batch_size)
@@ -228,6 +231,9 @@ def _falling(
 ) -> Estimate:
     """A function that falls in each estimate, at the value and at the corners of the intervals."""
     parts = [first] if second is None else [first, second]
+    for part in parts:
+        if part.status is Status.NEGATIVE_CURVATURE:
+            return _undefined(part)
     bad = next((part for part in parts if not part.is_resolved), first)
     lows = [max(part.low, 0.0) for part in parts]
     highs = [part.high for part in parts]
@@ -238,9 +244,9 @@ def _falling(
     return Estimate(value, low, high, first.level, math.nan, first.samples, bad.status)
 
 
-def _at_least_zero(number: float) -> float:
-    """A denominator whose sign is not certain sets no limit."""
-    return number if number > 0 else math.ulp(0.0)
+def _undefined(part: Estimate) -> Estimate:
+    bounds = (math.nan, -math.inf, math.inf)
+    return Estimate(*bounds, part.level, math.nan, part.samples, part.status)
 
 
 def profile(
@@ -372,14 +378,14 @@ def _curvature(
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
     sampled = moments.sampling_factor > 0
-    half = half_sample_sharpness(problem, top, tol, seed) if sampled else math.nan
+    halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
     scale = measure_noise_scale(problem, moments, signs, tick=stage("noise scale (probes)", probes))
     notes = () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)
     return (
         {
             "noise_scale": scale.hessian,
-            "sharpness": sharpness_estimate(pairs, curvatures, half, moments),
+            "sharpness": sharpness_estimate(pairs, curvatures, halves, moments),
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
             "curvature_noise_scale": curvature_noise_scale(curvatures, moments),

@@ -71,9 +71,12 @@ def recommend(
         current: the setting in use.
     """
     now = _about_current(sharpness, noise_scale, current)
-    if sharpness.low <= 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
+    if sharpness.high <= 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
         reason = f"No batch size or learning rate can be told: {_NO_BOWL}."
         return Recommendation(None, None, (reason,), "none")
+    if sharpness.low <= 0:
+        reason = f"The sharpness is {sharpness.status.remedy}. No learning rate can be told."
+        return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         return Recommendation(None, None, (*_bounds(sharpness, noise_scale), *now), "none")
     batch = _round_batch(float(noise_scale), population)

@@ -81,6 +81,23 @@ def test_repeated_zero_and_negative_eigenvalues_are_found(
     check_pairs(with_spectrum(*values), pairs, 1e-10)
 
 
+def test_an_eigenvalue_that_comes_twice_is_found_among_many() -> None:
+    matrix = with_spectrum(5.0, 5.0, *torch.linspace(0, 4, 60).tolist())
+    for operator in (matrix, matrix.float()):
+        pairs = lanczos(operator, k=2, tol=1e-4)
+        torch.testing.assert_close(
+            pairs.values, torch.tensor([5.0, 5.0]).double(), rtol=1e-5, atol=0
+        )
+    repeated = torch.diag(torch.tensor([5.0, 5, 1, 1, 1]))
+    assert lanczos(repeated, k=2).values.tolist() == pytest.approx([5, 5])
+
+
+def test_a_start_that_is_another_eigenvector_is_not_believed() -> None:
+    matrix = torch.diag(torch.tensor([5.0, 4.0, 1.0], dtype=torch.float64))
+    pairs = lanczos(matrix, v0=torch.tensor([0.0, 1.0, 0.0]))
+    assert float(pairs.values) == pytest.approx(5)
+
+
 def test_ritz_values_stay_below_and_their_residual_holds_an_eigenvalue() -> None:
     spectrum = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
     matrix = with_spectrum(*spectrum.tolist())

@@ -193,6 +193,64 @@ def test_weak_signal_is_never_negative_capped_or_silent() -> None:
             assert scale.is_resolved or (scale.high == math.inf and math.isnan(float(scale)))
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_without_any_signal_a_bowl_is_not_called_a_saddle(size: int) -> None:
+    toy, said, covered = gn.toy.NoisyQuadratic(torch.eye(size), torch.zeros(size)), 0, 0
+    for seed in range(50):
+        found = gn.noise_scale(
+            toy.model(), toy.loss_fn, toy.sample(64, seed), population="distribution", probes=8
+        )
+        said += found.hessian.status is gn.Status.NEGATIVE_CURVATURE
+        covered += found.grad_sq_norm.low <= 0 <= found.grad_sq_norm.high
+    assert said <= 4
+    assert covered >= 43
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_so_few_samples_that_all_signs_fit_are_enumerated(count: int) -> None:
+    toy = TOYS["T4"]
+    data = toy.sample(count, seed=5)
+    truth = oracles.dense(toy.model(), toy.loss_fn, data)
+    expected = float((truth.hessian @ truth.covariance).trace())
+    found = gn.noise_scale(toy.model(), toy.loss_fn, data, probes=4)
+    assert found.trace_hessian_cov.is_exact
+    assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
+
+
+def test_few_probes_that_agree_by_chance_prove_nothing() -> None:
+    toy = TOYS["T4"]
+    for seed in range(30):
+        found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(3, 5), probes=2, seed=seed)
+        assert not found.trace_hessian_cov.is_exact
+        assert not found.hessian.is_exact
+
+
+def test_two_samples_of_many_have_no_interval() -> None:
+    toy = TOYS["T4"]
+    found = gn.noise_scale(
+        toy.model(), toy.loss_fn, toy.sample(2, seed=1), population="distribution"
+    )
+    for part in ("trace_cov", "grad_sq_norm", "grad_curvature", "trace_hessian_cov"):
+        assert getattr(found, part).status is gn.Status.NO_INTERVAL, part
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_noise_scales_do_not_depend_on_the_units_of_the_loss(scale: float) -> None:
+    toy = TOYS["T4"]
+    plain, scaled = (
+        gn.noise_scale(
+            toy.model(),
+            lambda model, batch, s=s: s * toy.loss_fn(model, batch),
+            toy.sample(64, seed=0),
+            population=400,
+        )
+        for s in (1.0, scale)
+    )
+    for part in ("simple", "hessian"):
+        one, other = getattr(plain, part), getattr(scaled, part)
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=1e-6)
+
+
 def test_negative_curvature_along_the_gradient_is_said() -> None:
     toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([-2.0, 1.0])), torch.tensor([1.0, 0.0]))
     found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(256, seed=0))

@@ -52,21 +52,40 @@ def measured(toy: Any, n: int, replicates: int) -> list[gn.Profile]:
     ]
 
 
-def test_the_bias_of_a_part_is_taken_off() -> None:
+def raw_sharpness(toy: Any, n: int, seed: int) -> float:
+    x, _ = toy.sample(n, seed)
+    return float(torch.linalg.eigvalsh(x.T @ x / n)[-1])
+
+
+def test_the_bias_of_a_part_is_taken_off_where_the_eigenvalue_stands_clear() -> None:
     """T4: the raw top eigenvalue of 48 samples is several standard errors too high."""
     toy, replicates = gn.toy.LinearRegression(torch.tensor([3.0, 1.5, 0.5]), torch.ones(3)), 60
     profiles = measured(toy, 48, replicates)
-    raw = torch.tensor(
-        [
-            float(torch.linalg.eigvalsh(torch.cov(x.T, correction=0) + torch.outer(m, m))[-1])
-            for x, m in ((x, x.mean(0)) for x, _ in (toy.sample(48, s) for s in range(replicates)))
-        ]
-    )
+    raw = torch.tensor([raw_sharpness(toy, 48, seed) for seed in range(replicates)])
     values = torch.tensor([float(p.sharpness) for p in profiles])
     assert abs(values.mean() - 3.0) < 3 * values.std() / math.sqrt(replicates)
     assert abs(values.mean() - 3.0) < raw.mean() - 3.0
     covered = sum(p.sharpness.low <= 3.0 <= p.sharpness.high for p in profiles)
     assert covered / replicates > 0.8
+
+
+def test_without_a_gap_the_bracket_still_holds_the_truth() -> None:
+    """Forty equal eigenvalues and 96 samples: λ of the part is far above 1."""
+    toy = gn.toy.LinearRegression(torch.ones(40), torch.ones(40) / 40**0.5)
+    for seed, p in enumerate(measured(toy, 96, 8)):
+        assert raw_sharpness(toy, 96, seed) > 2
+        assert p.sharpness.low < 1 < float(p.sharpness) < p.sharpness.high
+
+
+def test_orthogonal_samples_do_not_make_the_curvature_vanish() -> None:
+    inputs = 8 * torch.eye(64, dtype=torch.float64)[:16]
+    toy = gn.toy.LinearRegression(torch.ones(64), torch.ones(64) / 8)
+    data = (inputs, torch.zeros(16, dtype=torch.float64))
+    p = gn.profile(toy.model(), toy.loss_fn, data, population="distribution", probes=2)
+    assert p.sharpness.low <= 0 < p.sharpness.high
+    assert p.sharpness.status is gn.Status.SIGNAL_BELOW_NOISE
+    assert p.recommend().lr is None
+    assert "not distinguishable from zero" in p.recommend().reasons[0]
 
 
 def test_equal_curvatures_leave_nothing_to_doubt() -> None:

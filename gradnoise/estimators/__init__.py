@@ -3,7 +3,7 @@
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
 from .sharpness import (
     curvature_noise_scale,
-    half_sample_sharpness,
+    half_sharpness,
     sample_curvatures,
     sharpness,
     sharpness_estimate,
@@ -12,7 +12,7 @@ from .sharpness import (
 __all__ = [
     "NoiseScale",
     "curvature_noise_scale",
-    "half_sample_sharpness",
+    "half_sharpness",
     "measure_noise_scale",
     "noise_scale",
     "sample_curvatures",

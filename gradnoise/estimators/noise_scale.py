@@ -15,21 +15,20 @@ backward pass, and E[uᵀHu] = tr(HΣ).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..directional import forms, require_second_order, slopes
+from ..directional import forms, require_second_order, sign_sums, slopes
 from ..errors import check_whole
-from ..estimate import Estimate, pooled_freedom, ratio, symmetric
+from ..estimate import Estimate, flag_zero, pooled_freedom, ratio, symmetric
 from ..losses import LossFn
 from ..moments import GradientMoments, stream, with_intervals
-from ..operators import Hessian, PerSampleGradients
+from ..operators import Hessian
 from ..pergrad import choose
-from ..probes import random_signs
+from ..probes import is_complete, random_signs
 from ..problem import Problem
 from ..samples import MICRO_BATCH
 
@@ -64,12 +63,14 @@ class _Probed:
         third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
         mixed: C per sampling probe.
         influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
+        squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
     """
 
     traces: Tensor
     third: Tensor
     mixed: Tensor
     influences: Tensor
+    squares: Tensor
 
 
 def noise_scale(
@@ -152,10 +153,11 @@ def measure_noise_scale(
     mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
     curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 
-    probe_variance = _mean_variance(probed.traces) + factor**2 * _mean_variance(probed.third)
-    sampling = _sampling_covariance(probed.influences, influence, factor)
+    probe_variance = _probe_variance(probed, moments)
+    sampling = _sampling_covariance(probed, influence, factor)
     freedom = pooled_freedom((probe_variance, len(signs) - 1), (sampling[0], n - 1))
-    variances = (sampling[0] + probe_variance, sampling[1] + factor**2 * probe_variance)
+    from_probes = factor**2 * (probe_variance + 4 * _mean_variance(probed.mixed))
+    variances = (sampling[0] + probe_variance, sampling[1] + from_probes)
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(
@@ -171,8 +173,12 @@ def measure_noise_scale(
         ),
         grad_sq_norm=moments.grad_sq_norm,
         trace_cov=moments.trace_cov,
-        grad_curvature=symmetric(curvature, variances[1], level=level, samples=n, freedom=n - 1),
-        trace_hessian_cov=symmetric(trace, variances[0], level=level, samples=n, freedom=freedom),
+        grad_curvature=flag_zero(
+            symmetric(curvature, variances[1], level=level, samples=n, freedom=n - 1)
+        ),
+        trace_hessian_cov=flag_zero(
+            symmetric(trace, variances[0], level=level, samples=n, freedom=freedom)
+        ),
     )
 
 
@@ -193,11 +199,13 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
     traces: list[Tensor] = []
-    for k, direction in enumerate(_directions(PerSampleGradients.of(problem), signs)):
+    squares: list[Tensor] = []
+    for k, direction in enumerate(sign_sums(problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
             image, sampling = _look_closer(problem, mean, signs[k], direction, partners)
             seen.append(sampling)
+            squares += [(partner @ image).square() for _, partner in partners]
             ring = [*ring[:1], (signs[k], direction)]
         else:
             image = hessian @ direction
@@ -211,6 +219,7 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
         third=_stack(third) * (n / (n - 2) if n > 2 else 0.0),
         mixed=_stack([sampling.mixed for sampling in seen]),
         influences=_stack([sampling.influence for sampling in seen]),
+        squares=_stack(squares),
     )
 
 
@@ -246,12 +255,6 @@ def _look_closer(
     return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
 
 
-def _directions(gradients: PerSampleGradients, signs: Tensor) -> Iterator[Tensor]:
-    """u = Σ s_i(g_i - ḡ)/√(n - 1) for each sign vector."""
-    for row in signs:
-        yield gradients.T @ (row - row.mean()) / math.sqrt(len(row) - 1)
-
-
 def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts) if parts else torch.zeros(0)
 
@@ -261,20 +264,35 @@ def _mean_variance(values: Tensor) -> float:
     return float(values.var()) / len(values) if len(values) > 1 else 0.0
 
 
+def _probe_variance(probed: _Probed, moments: GradientMoments) -> float:
+    """Variance of the estimate of tr(HΣ) that comes from the choice of signs."""
+    from_third = moments.sampling_factor**2 * _mean_variance(probed.third)
+    if is_complete(len(probed.traces), moments.count):
+        return from_third
+    own = _mean_variance(probed.traces)
+    if own == 0 and float(moments.trace_cov) > 0:  # few probes that happen to agree prove nothing
+        return math.nan
+    return own + from_third
+
+
 def _sampling_covariance(
-    trace: Tensor, curvature: Tensor, factor: float
+    probed: _Probed, curvature: Tensor, factor: float
 ) -> tuple[float, float, float]:
     """Sampling variances of tr(HΣ) and GᵀHG and their covariance, from influences.
 
-    The influences on the trace carry the noise of their few probes; its part is taken out.
+    The influences on the trace carry the noise of their few probes; its part is taken out. With
+    no signal at all, what is left of GᵀHG is the variance of a product of two noises.
     """
+    trace = probed.influences
     if factor == 0:
         return 0.0, 0.0, 0.0
-    mean = trace.mean(0)
+    if len(curvature) < 3:  # two samples are equally far from their mean
+        return math.nan, math.nan, math.nan
     noise = float(trace.var(0).mean()) / len(trace) if len(trace) > 1 else 0.0
-    matrix = torch.cov(torch.stack([mean, curvature]))
+    matrix = torch.cov(torch.stack([trace.mean(0), curvature])) * factor
+    weakest = 2 * factor**2 * float(probed.squares.mean()) if len(probed.squares) else 0.0
     return (
-        factor * max(float(matrix[0, 0]) - noise, 0.0),
-        factor * float(matrix[1, 1]),
-        factor * float(matrix[0, 1]),
+        max(float(matrix[0, 0]) - factor * noise, 0.0),
+        max(float(matrix[1, 1]), weakest),
+        float(matrix[0, 1]),
     )

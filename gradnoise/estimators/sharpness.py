@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..directional import forms
-from ..estimate import Estimate, Status, quantile
+from ..estimate import Estimate, Status, flag_zero, quantile
 from ..lanczos import Eigenpairs, lanczos
 from ..losses import LossFn
 from ..moments import GradientMoments
 from ..operators import Hessian
+from ..probes import generator, random_vector
 from ..problem import Problem
 
 
@@ -64,37 +65,60 @@ def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     return forms(problem, vector, [vector]).values[:, 0]
 
 
-def half_sample_sharpness(problem: Problem, v0: Tensor, tol: float, seed: int) -> float:
-    """Mean of λ over two random halves of the samples, for the bias of λ on all of them."""
-    halves = (replace(problem, samples=half) for half in problem.samples.halves(seed))
-    values = [lanczos(Hessian.of(half), v0=v0, tol=tol, seed=seed).values[0] for half in halves]
-    return float(sum(values)) / len(values)
+@dataclass(frozen=True)
+class Halves:
+    """λ seen by two random halves of the samples.
+
+    Args:
+        own: mean of each half's own λ, biased upwards twice as much as that of the whole.
+        held_out: mean of vᵀHv with v from one half and H of the other, biased downwards.
+    """
+
+    own: float
+    held_out: float
+
+
+def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> Halves:
+    """λ of both halves; `vector` is near their eigenvectors and serves as a start."""
+    hessians = [Hessian.of(replace(problem, samples=half)) for half in problem.samples.halves(seed)]
+    # half random, because a half may have this vector as an eigenvector, and another at its top
+    start = vector + random_vector(len(vector), generator(seed + 1), vector.device)
+    found = [lanczos(hessian, v0=start, tol=tol, seed=seed) for hessian in hessians]
+    tops = [pairs.vectors[:, 0] for pairs in found]
+    held_out = [float(v @ (h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)]
+    return Halves(sum(float(pairs.values[0]) for pairs in found) / 2, sum(held_out) / 2)
 
 
 def sharpness_estimate(
-    pairs: Eigenpairs, curvatures: Tensor, half: float, moments: GradientMoments
+    pairs: Eigenpairs, curvatures: Tensor, halves: Halves | None, moments: GradientMoments
 ) -> Estimate:
     """λ of the population, with the residual of the iteration and its sampling error.
 
-    The largest eigenvalue of a part is biased upwards, in proportion to 1/n - 1/N at second order
-    of perturbation theory. On halves of the samples the factor is 2/n - 1/N, so the bias of λ_n is
-    (1 - n/N)(λ_{n/2} - λ_n), and is taken off. To first order the halves say the same as the
-    whole, so that Var(λ) = (1/n - 1/N) Var_i(vᵀH_iv) as without the correction.
+    λ of a part is biased upwards. Where it stands clear of the next eigenvalue the bias is
+    proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
+    taken off. Where it does not, that is too little; then only the bracket holds, from the
+    held-out quotient below to λ of the part above. The interval is this bracket, widened by the
+    standard error √((1/n - 1/N) Var_i(vᵀH_iv)) of first-order perturbation.
 
     Args:
         pairs: the largest eigenpair on all samples.
         curvatures: vᵀH_iv, shape (n,).
-        half: λ_{n/2}, the mean over two halves; not read when n = N.
+        halves: of the same samples; None when the whole population was measured.
         moments: of the same samples, for n, N and the level.
     """
     n, factor = moments.count, moments.sampling_factor
     raw, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    value = raw - n * factor * (half - raw) if factor else raw
+    value = below = raw
+    if halves is not None:
+        below = min(halves.held_out, raw)
+        value = min(max(raw - n * factor * (halves.own - raw), below), raw)
     stderr = math.sqrt(factor * float(curvatures.var()))
     reach = quantile(moments.level, n - 1) * stderr
-    status = Status.RESOLVED if pairs.converged else Status.NOT_CONVERGED
-    high = value + residual + reach
-    return Estimate(value, value - reach, high, moments.level, stderr, n, status)
+    high = raw + residual + reach
+    estimate = Estimate(value, below - reach, high, moments.level, stderr, n)
+    if not pairs.converged:
+        return replace(estimate, status=Status.NOT_CONVERGED)
+    return flag_zero(estimate)
 
 
 def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estimate:
