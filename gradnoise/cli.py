@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import math
 import os
 import sys
 import traceback
@@ -114,11 +115,12 @@ def _factory(target: str) -> Any:
         raise ArgumentError(f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}")
     if not path.is_file():
         raise ArgumentError(f"there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    private = f"gradnoise_target_{path.stem}"  # the file may be called like a library
+    spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
         raise ArgumentError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # as an import would: dataclasses and pickling look it up
+    sys.modules[private] = module  # as an import would: dataclasses and pickling look it up
     sys.path.insert(0, str(path.parent.resolve()))  # the file's own neighbours can be imported
     spec.loader.exec_module(module)
     factory = getattr(module, name, None)
@@ -191,7 +193,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=_whole(2), default=4096, help="samples to measure (default 4096)")
     add("--population", default="dataset", help="dataset, distribution, or a number of samples")
     add("--batch-size", type=_whole(1), help="batch size in training")
-    add("--lr", type=_number(lambda x: x > 0, "a positive number"), help="learning rate in use")
+    add(
+        "--lr",
+        type=_number(lambda x: 0 < x < math.inf, "a positive number"),
+        help="learning rate in use",
+    )
     add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"), help="in use")
     add("--epochs", type=_whole(0), help="digits: epochs to train first (default 5)")
     add("--engine", default="auto", help="auto, functional or loop")

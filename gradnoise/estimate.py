@@ -116,7 +116,11 @@ class Estimate:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Estimate:
         """The estimate that `to_dict` wrote."""
-        return cls(**{**fields, "status": Status(fields["status"])})
+        numbers = {
+            name: float(fields[name]) for name in ("value", "low", "high", "level", "stderr")
+        }
+        samples, status = int(fields["samples"]), Status(fields["status"])
+        return cls(**{**fields, **numbers, "samples": samples, "status": status})
 
 
 def short(number: float) -> str:

@@ -149,8 +149,8 @@ class PerSampleGradients(_ModelOperator):
         >>> model = nn.Linear(1, 1, bias=False)
         >>> data = (torch.ones(2, 1), torch.tensor([[0.0], [1.0]]))
         >>> gradients = PerSampleGradients(model, nn.MSELoss(), data)
-        >>> gradients.T @ torch.tensor([1.0, -1.0])  # 2w - 2(w - 1)
-        tensor([2.0...], dtype=torch.float64)
+        >>> round(float(gradients.T @ torch.tensor([1.0, -1.0])), 5)  # 2w - 2(w - 1)
+        2.0
     """
 
     @property

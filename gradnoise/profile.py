@@ -237,7 +237,7 @@ def _falling(
     bad = next((part for part in parts if not part.is_resolved), first)
     lows = [max(part.low, 0.0) for part in parts]
     highs = [part.high for part in parts]
-    low = function(*highs) if math.isfinite(highs[0]) and highs[0] > 0 else 0.0
+    low = function(*highs) if math.isfinite(highs[0]) else 0.0
     high = function(*lows) if lows[0] > 0 else math.inf
     values = [float(part) for part in parts]
     value = math.nan if any(map(math.isnan, values)) else function(*values)

@@ -56,9 +56,11 @@ def save(contents: dict[str, Any], path: str | Path) -> None:
             file.write(text + "\n")
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        if not isinstance(error, OSError):
+            raise
         raise ProfileFileError(f"cannot write {target}: {error.strerror}") from error
 
 
@@ -136,7 +138,10 @@ def _decode(value: Any, key: str = "") -> Any:
     return value
 
 
-_NUMBERS = ("value", "low", "high", "level", "stderr", "population", "noise_share")
+_NUMBERS = (
+    *("value", "low", "high", "level", "stderr", "population", "noise_share"),
+    *("lr", "momentum", "weight_decay"),
+)
 
 
 def _umask() -> int:

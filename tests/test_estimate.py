@@ -285,13 +285,29 @@ class TestRatio:
         assert (found.low, found.high) == (0.0, INF)
         assert found.status is Status.SIGNAL_BELOW_NOISE
 
-    def test_a_weak_numerator_leaves_an_upper_bound_only(self):
+    def test_a_weak_numerator_lets_the_interval_reach_zero(self):
         found = fraction(1.0, 100.0, (1.0, 1.0))
+
+        assert found.low == 0
+        assert 0.01 < found.high < 0.04
+
+    @pytest.mark.parametrize("numerator", [0.0, -1.0])
+    def test_a_numerator_not_above_zero_leaves_an_upper_bound_only(self, numerator):
+        found = fraction(numerator, 100.0, (1.0, 1.0))
 
         assert found.status is Status.NOISE_BELOW_ERROR
         assert math.isnan(float(found))
-        assert found.low == 0
-        assert 0.01 < found.high < 0.04
+        assert 0 == found.low < found.high < 0.04
+
+    @pytest.mark.parametrize("units", [(1e150, 1e150), (1.0, 1e150), (1e-150, 1e-150)])
+    def test_the_units_of_the_parts_do_not_matter(self, units):
+        u, v = units
+        plain = fraction(6.0, 3.0, (0.25, 0.25), 0.1)
+
+        found = fraction(6 * u, 3 * v, (0.25 * u * u, 0.25 * v * v), 0.1 * u * v)
+
+        assert found.low == pytest.approx(plain.low * u / v, rel=1e-12)
+        assert found.high == pytest.approx(plain.high * u / v, rel=1e-12)
 
     @pytest.mark.parametrize(
         ("parts", "variances"),

@@ -121,10 +121,14 @@ class TestWithoutABowl:
         assert "the loss curves downwards" in str(advice)
 
     def test_a_sharpness_lost_in_its_interval_is_no_downward_curve(self):
-        advice = advise(estimate(100.0), estimate(4.0, -1.0, 9.0))
+        lost = estimate(4.0, -1.0, 9.0, Status.SIGNAL_BELOW_NOISE)
 
-        assert advice.confidence != "good"
+        advice = advise(estimate(100.0), lost, batch_size=32)
+
+        assert (advice.lr, advice.confidence) == (None, "none")
+        assert lost.status.remedy in str(advice)
         assert "curves downwards" not in str(advice)
+        assert "32 is noise-dominated" in str(advice)
 
 
 class TestNow:

@@ -40,7 +40,7 @@ LEARNING_RATES = (
 
 def write(profile: Profile) -> str:
     """The report as plain text."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
     console.print(Group(*_parts(profile)))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
@@ -156,7 +156,7 @@ def _layers(profile: Profile) -> Table:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
         table.add_column(heading, justify="right")
     table.add_column(others[-1])
