@@ -13,6 +13,10 @@ from .errors import GradNoiseError
 BATCH_SIZE = 32
 
 
+class DigitsNet(nn.Sequential):
+    """64 pixels, 64 hidden units, 10 classes."""
+
+
 def digits(
     *,
     lr: float = 0.1,
@@ -41,7 +45,7 @@ def digits(
     source = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        model = DigitsNet(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     data = TensorDataset(images, labels)

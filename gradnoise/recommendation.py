@@ -141,9 +141,18 @@ def _about_current(sharpness: Estimate, noise_scale: Estimate, current: Setting)
         limit = max_lr(float(sharpness), float(noise_scale), current.batch_size)
         used = effective_lr(current.lr, current.momentum)
         name = "effective learning rate ε/(1 - m)" if current.momentum else "learning rate"
+        share = used / limit
+        meaning = (
+            "the noise of a step outweighs its gain, so lower it or enlarge the batch when the "
+            "loss has to fall further"
+            if share > 1
+            else "close to what a step can use"
+            if share > 0.5
+            else "there is room to raise it"
+        )
         reasons.append(
-            f"Your {name} {short(used)} is {short(used / limit)} times the noise-scale rule "
-            f"{short(limit)} at that batch size."
+            f"Your {name} {used:g} is {short(share)} times the noise-scale rule {short(limit)} at "
+            f"that batch size: {meaning}."
         )
     return tuple(reasons)
 

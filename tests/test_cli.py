@@ -89,7 +89,7 @@ class TestDigits:
         assert cli.main(["profile", "digits", *FEW, "--epochs", "1"]) == 0
 
         shown = capsys.readouterr()
-        assert shown.out.startswith("Sequential: 4 810 trainable parameters")
+        assert ": 4 810 trainable parameters, float32" in shown.out.split("\n")[0]
         assert "measured on 16 samples out of 1 797" in shown.out
         assert "SGD, learning rate 0.1, batch size 32" in shown.out
         assert "What to do" in shown.out

@@ -146,12 +146,24 @@ class TestNow:
     def test_the_learning_rate_in_use_is_compared_with_the_rule(self):
         text = str(advise(estimate(96.0), batch_size=32, lr=0.25))
 
-        assert "Your learning rate 0.250 is 2.00 times the noise-scale rule 0.125" in text
+        assert "Your learning rate 0.25 is 2.00 times the noise-scale rule 0.125" in text
 
     def test_with_momentum_the_effective_one_is_compared(self):
         text = str(advise(estimate(96.0), batch_size=32, lr=0.25, momentum=0.5))
 
-        assert "learning rate ε/(1 - m) 0.500 is 4.00 times the noise-scale rule 0.125" in text
+        assert "learning rate ε/(1 - m) 0.5 is 4.00 times the noise-scale rule 0.125" in text
+
+    @pytest.mark.parametrize(
+        ("lr", "said"),  # the rule is 0.125 there
+        [
+            (0.13, "the noise of a step outweighs its gain"),
+            (0.125, "close to what a step can use"),
+            (0.07, "close to what a step can use"),
+            (0.06, "there is room to raise it"),
+        ],
+    )
+    def test_the_comparison_says_what_to_do(self, lr, said):
+        assert said in advise(estimate(96.0), batch_size=32, lr=lr).reasons[-1]
 
     @pytest.mark.parametrize("setting", [{}, {"lr": 0.1}])
     def test_without_a_batch_size_nothing_is_said(self, setting):

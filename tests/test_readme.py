@@ -1,0 +1,38 @@
+"""The README says what is true: its code runs, its links and pictures exist."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_program_for_the_readers_own_model_runs() -> None:
+    (program,) = (
+        block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "p =" in block
+    )
+    shown = io.StringIO()
+    torch.manual_seed(0)
+    with contextlib.redirect_stdout(shown):
+        exec(compile(program, "README.md", "exec"), {})
+    assert "trained with SGD, learning rate 0.1, batch size 64" in shown.getvalue()
+    assert len([line for line in program.splitlines() if line.strip()]) <= 12
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert targets
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_commands_named_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in re.findall(r"^    make (\w+)", TEXT, re.M):
+        assert f"\n{command}:" in makefile
