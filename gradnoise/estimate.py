@@ -39,7 +39,7 @@ _REMEDIES = {
         "not distinguishable from zero on these samples: measure more of them (`max_samples`)"
     ),
     Status.NOISE_BELOW_ERROR: (
-        "the noise is not distinguishable from zero: use more `probes` or samples (`max_samples`)"
+        "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
     ),
     Status.NEGATIVE_CURVATURE: (
         "undefined here: the loss curves downwards along the gradient or its noise, and no "
@@ -124,7 +124,7 @@ class Estimate:
 
 
 def short(number: float) -> str:
-    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.5e-06, ∞."""
+    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.50e-06, ∞."""
     if math.isnan(number):
         return "–"
     if math.isinf(number):

@@ -26,11 +26,16 @@ class OptimizerSettings:
     """
 
     name: str
-    lr: float
+    lr: float | None
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its learning rate means what it means in plain or heavy-ball SGD."""
+        return self.name in PLAIN
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer | None) -> OptimizerSettings | None:
@@ -51,7 +56,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer | None) -> OptimizerSettings
     decay = float(group.get("weight_decay", 0.0) or 0.0)
     return OptimizerSettings(
         name=name,
-        lr=float(group["lr"]),
+        lr=None if group.get("lr") is None else float(group["lr"]),
         momentum=float(betas[0]),
         nesterov=bool(group.get("nesterov", False)),
         weight_decay=decay,
@@ -66,7 +71,9 @@ def _notes(optimizer: torch.optim.Optimizer, name: str, decay: float) -> list[st
             f"{name} rescales the gradient: noise scales and learning rate limits here are those "
             f"of plain SGD in the same place, not of {name}"
         )
-    if len({float(group["lr"]) for group in optimizer.param_groups}) > 1:
+    if any(group.get("dampening", 0) for group in optimizer.param_groups):
+        notes.append("dampening is not taken into account: formulas are those of dampening 0")
+    if len({group.get("lr") for group in optimizer.param_groups}) > 1:
         notes.append("the optimizer has several learning rates; the first group's is reported")
     if decay:
         notes.append(

@@ -32,7 +32,15 @@ from .optimizer import OptimizerSettings, read_optimizer
 from .pergrad import choose
 from .problem import Problem
 from .recommendation import Recommendation, Setting, recommend
-from .regime import greedy_lr, max_lr, mean_square_lr, regime, stable_lr, temperature
+from .regime import (
+    greedy_lr,
+    max_lr,
+    mean_square_lr,
+    positive,
+    regime,
+    stable_lr,
+    temperature,
+)
 from .report import draw, progress_bar, write
 from .samples import MICRO_BATCH
 
@@ -142,6 +150,7 @@ class Profile:
 
     def greedy_lr(self, batch_size: float) -> Estimate:
         """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
+        batch_size = positive("batch_size", batch_size)
         signal, curve, trace = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov
         scale = self.noise_scale
         if scale.status is Status.NEGATIVE_CURVATURE:
@@ -179,8 +188,8 @@ class Profile:
 
     @property
     def setting(self) -> Setting:
-        """How the model is trained now, as far as it is known."""
-        if self.optimizer is None:
+        """How the model is trained now, as far as it can be compared with plain SGD."""
+        if self.optimizer is None or not self.optimizer.is_plain:
             return Setting(self.batch_size)
         return Setting(self.batch_size, self.optimizer.lr, self.optimizer.momentum)
 

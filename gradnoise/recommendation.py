@@ -75,15 +75,19 @@ def recommend(
         reason = f"No batch size or learning rate can be told: {_NO_BOWL}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
-        reason = f"The sharpness is {sharpness.status.remedy}. No learning rate can be told."
+        reason = (
+            f"No learning rate can be told: the sharpness is {Status.SIGNAL_BELOW_NOISE.remedy}."
+        )
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         return Recommendation(None, None, (*_bounds(sharpness, noise_scale), *now), "none")
     batch = _round_batch(float(noise_scale), population)
     rule = max_lr(float(sharpness), float(noise_scale), batch)
-    limit = mean_square_lr(
-        float(sharpness), float(curvature_noise_scale), batch, max(population, batch)
-    )
+    limit = rule
+    if curvature_noise_scale.is_resolved:
+        limit = mean_square_lr(
+            float(sharpness), float(curvature_noise_scale), batch, max(population, batch)
+        )
     lr = min(rule, limit) * (1 - current.momentum)
     momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
     source = "the noise-scale rule" if rule <= limit else "mean-square stability"
@@ -124,8 +128,9 @@ def _bounds(sharpness: Estimate, noise_scale: Estimate) -> tuple[str, ...]:
         advice = "; batches beyond that are wasted"
     else:
         advice = ""
+    unit = " samples" if advice else ""
     return (
-        f"The noise scale is {noise_scale.bounds_in_words()} (samples){advice}.",
+        f"The noise scale is {noise_scale.bounds_in_words()}{unit}{advice}.",
         f"Its value is not resolved: {noise_scale.status.remedy}.",
         f"Whatever the batch size, plain SGD is unstable beyond the learning rate "
         f"{short(stable_lr(float(sharpness)))} (2/λ).",

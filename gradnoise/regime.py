@@ -27,7 +27,7 @@ def effective_lr(lr: float, momentum: float = 0.0) -> float:
         >>> effective_lr(0.1, momentum=0.5)
         0.2
     """
-    return _positive("lr", lr) / (1 - _momentum(momentum))
+    return positive("lr", lr) / (1 - _momentum(momentum))
 
 
 def temperature(
@@ -51,8 +51,8 @@ def temperature(
         >>> temperature(0.5, batch_size=32, momentum=0.5)
         0.03125
     """
-    size = _positive("batch_size", batch_size)
-    total = math.inf if population is None else _positive("population", population, finite=False)
+    size = positive("batch_size", batch_size)
+    total = math.inf if population is None else positive("population", population, finite=False)
     if size > total:
         raise ArgumentError(
             f"`batch_size` = {batch_size} is larger than `population` = {population}"
@@ -114,7 +114,7 @@ def max_lr(sharpness: float, noise_scale: float, batch_size: float) -> float:
         0.125
     """
     scale = _not_negative("noise_scale", noise_scale)
-    return _damped(stable_lr(sharpness), scale / _positive("batch_size", batch_size))
+    return _damped(stable_lr(sharpness), scale / positive("batch_size", batch_size))
 
 
 def greedy_lr(
@@ -136,10 +136,10 @@ def greedy_lr(
         >>> greedy_lr(1.0, 4.0, noise_scale=32, batch_size=32)
         0.125
     """
-    signal = _positive("grad_sq_norm", grad_sq_norm)
-    curvature = _positive("grad_curvature", grad_curvature)
+    signal = positive("grad_sq_norm", grad_sq_norm)
+    curvature = positive("grad_curvature", grad_curvature)
     scale = _not_negative("noise_scale", noise_scale)
-    return _damped(signal / curvature, scale / _positive("batch_size", batch_size))
+    return _damped(signal / curvature, scale / positive("batch_size", batch_size))
 
 
 def mean_square_lr(
@@ -182,11 +182,11 @@ def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "l
         >>> scale_lr(0.1, batch_size=32, new_batch_size=128)
         0.4
     """
-    growth = _positive("new_batch_size", new_batch_size) / _positive("batch_size", batch_size)
+    growth = positive("new_batch_size", new_batch_size) / positive("batch_size", batch_size)
     powers = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
     if rule not in powers:
         raise ArgumentError(f"`rule` must be one of {', '.join(powers)}; got {rule!r}")
-    return float(_positive("lr", lr) * growth ** powers[rule])
+    return float(positive("lr", lr) * growth ** powers[rule])
 
 
 def regime(batch_size: float, noise_scale: float | Estimate) -> str:
@@ -207,7 +207,7 @@ def regime(batch_size: float, noise_scale: float | Estimate) -> str:
         >>> regime(32, noise_scale=300)
         'noise-dominated'
     """
-    batch_size = _positive("batch_size", batch_size)
+    batch_size = positive("batch_size", batch_size)
     if isinstance(noise_scale, Estimate):
         if noise_scale.status is Status.NEGATIVE_CURVATURE:
             return UNRESOLVED
@@ -225,7 +225,7 @@ def _damped(limit: float, ratio: float) -> float:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        return float("text" if isinstance(value, str) else value)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"`{name}` must be a number; got {value!r}") from error
 
@@ -237,7 +237,8 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
-def _positive(name: str, value: Any, finite: bool = True) -> float:
+def positive(name: str, value: Any, finite: bool = True) -> float:
+    """The value as a number; raise ArgumentError unless it is positive."""
     number = _number(name, value)
     if not number > 0 or (finite and math.isinf(number)):
         raise ArgumentError(f"`{name}` must be a positive number; got {value!r}")

@@ -135,6 +135,8 @@ def test_learning_rates_are_the_formulas_at_the_measured_values() -> None:
     assert float(p.greedy_lr(16)) == pytest.approx(step / (1 + scale / 16))
     share = 1 / 16 - 1 / 200
     limit = 2 / lam / (1 + share * float(p.curvature_noise_scale))
+    with pytest.raises(gn.ArgumentError, match="`batch_size` must be a positive number; got 0"):
+        p.greedy_lr(0)
     assert float(p.mean_square_lr(16)) == pytest.approx(limit)
     assert p.temperature(0.1, 16) == pytest.approx(0.1 * share)
     assert p.temperature(0.1, 16, momentum=0.5) == pytest.approx(0.2 * share)
@@ -162,7 +164,7 @@ def test_the_optimizer_is_read_and_not_touched() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.8, 0.99))
     p = gn.profile(model, loss_fn, batch, optimizer=optimizer, batch_size=2, probes=2)
     assert (p.optimizer.name, p.optimizer.lr, p.optimizer.momentum) == ("AdamW", 3e-3, 0.8)
-    assert (p.setting.batch_size, p.setting.lr) == (2, 3e-3)
+    assert (p.setting.batch_size, p.setting.lr) == (2, None)  # no rate of plain SGD to compare
     assert optimizer.state == {}
     assert any("AdamW rescales the gradient" in warning for warning in p.warnings)
     assert any("weight decay of 0.01" in warning for warning in p.warnings)

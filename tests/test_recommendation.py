@@ -93,8 +93,8 @@ class TestUnresolved:
     @pytest.mark.parametrize(
         ("noise_scale", "said"),
         [
-            (AT_LEAST, "at least 300 (samples); up to there, a larger batch"),
-            (AT_MOST, "at most 9.00 (samples); batches beyond that are wasted"),
+            (AT_LEAST, "at least 300 samples; up to there, a larger batch"),
+            (AT_MOST, "at most 9.00 samples; batches beyond that are wasted"),
             (UNKNOWN, "unknown"),
         ],
     )

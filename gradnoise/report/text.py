@@ -70,7 +70,10 @@ def _header(profile: Profile) -> Text:
     used = []
     if profile.optimizer is not None:
         momentum = f", momentum {setting.momentum:g}" if setting.momentum else ""
-        used.append(f"{profile.optimizer.name}, learning rate {profile.optimizer.lr:g}{momentum}")
+        rate = profile.optimizer.lr
+        used.append(
+            profile.optimizer.name + (f", learning rate {rate:g}{momentum}" if rate else "")
+        )
     if setting.batch_size:
         used.append(f"batch size {setting.batch_size:g}")
     if used:
