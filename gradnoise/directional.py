@@ -15,10 +15,8 @@ from torch import Tensor
 
 from .errors import CurvatureError
 from .objective import Objective
-from .problem import Problem
+from .problem import TRIAL_SAMPLES, Problem
 from .trees import Batch, flatten, sample_count, select, unflatten, widen
-
-TRIAL_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,18 @@ class Forms:
 
 
 def require_second_order(problem: Problem) -> None:
-    """Raise unless the model can be differentiated twice.
+    """Raise where second derivatives are visibly cut off.
 
-    An operation whose backward is not itself differentiable is cut out of second derivatives
+    An operation whose backward is not itself differentiable is left out of second derivatives
     without a word. Its trace: the slopes g_iᵀv by double backward are not those of the gradients.
+    A backward that is differentiable in the incoming gradient but treats its own saved tensors as
+    constants leaves no such trace and passes.
 
     Raises:
         CurvatureError: they differ on a few samples.
     """
     with problem.guard(), problem.objective.second_order():
-        batch = select(problem.largest_batch(), slice(0, TRIAL_SAMPLES))
+        batch = _most_costly(problem.objective, problem.largest_batch())
         direction = flatten(problem.objective.gradient(batch))
         singles = [select(batch, slice(i, i + 1)) for i in range(sample_count(batch))]
         plain = torch.stack(
@@ -58,6 +58,13 @@ def require_second_order(problem: Problem) -> None:
             "kernel whose backward cannot be differentiated. Write its backward with torch "
             "operations, without once_differentiable"
         )
+
+
+def _most_costly(objective: Objective, batch: Batch) -> Batch:
+    """The few samples with the largest losses: others may have no gradient to look at."""
+    losses = objective.losses(batch).detach()
+    few = losses.topk(min(TRIAL_SAMPLES, len(losses))).indices
+    return select(batch, few.sort().values)
 
 
 def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
@@ -85,6 +92,17 @@ def slopes(problem: Problem, direction: Tensor) -> Tensor:
     with problem.guard(), problem.objective.second_order():
         parts = [_slopes(problem.objective, batch, direction) for batch in problem.batches()]
         return torch.cat(parts)
+
+
+def hessian_product(problem: Problem, direction: Tensor) -> Tensor:
+    """Hv with H the mean over samples, for v of shape (P,), by double backward."""
+    total = torch.zeros_like(direction)
+    objective = problem.objective
+    with problem.guard(), objective.second_order():
+        for batch in problem.batches():
+            slope = _dot(objective.gradient(batch, create_graph=True), direction)
+            total += flatten(objective.differentiate(slope))
+    return total / problem.samples.count
 
 
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:

@@ -48,7 +48,7 @@ class CoupledSamplesError(LossError):
 
 
 class CurvatureError(GradNoiseError):
-    """The model has no second derivatives that can be trusted."""
+    """Second derivatives of the model are cut off somewhere."""
 
 
 class EngineError(GradNoiseError):
@@ -56,7 +56,7 @@ class EngineError(GradNoiseError):
 
 
 class OperatorError(GradNoiseError):
-    """A linear map is empty, not finite, or smaller than what was asked of it."""
+    """A linear map is empty, not square, not finite, or does not fit the vector."""
 
 
 class NotMeasuredError(GradNoiseError, AttributeError):

@@ -45,7 +45,7 @@ _REMEDIES = {
         "undefined here: the loss curves downwards along the gradient or its noise, and no "
         "quadratic bowl limits the step; read the parts, or measure later in training"
     ),
-    Status.NOT_CONVERGED: "raise `max_iterations` or `tol` of the eigenvalue iteration",
+    Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
 }
 
 

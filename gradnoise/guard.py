@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -63,25 +64,26 @@ def attributes(model: nn.Module) -> Iterator[None]:
     """What `forward` stores on its modules is dropped again: modes, counters, outputs, buffers.
 
     Tracing leaves dead tensors in such attributes, so engines that trace use this for every call.
+    Attributes are put back, and the dicts, lists and sets among them with what they held; what is
+    kept deeper, or in `__slots__`, is not.
     """
-    inner = ("_parameters", "_buffers", "_modules")
-    found = [
-        (
-            module,
-            dict(vars(module)),
-            [(name, dict(vars(module)[name])) for name in inner if name in vars(module)],
-        )
-        for module in model.modules()
+    found = [(module, dict(vars(module))) for module in model.modules()]
+    # the registries of parameters, buffers and modules are dicts among the attributes
+    containers = [
+        (item, copy.copy(item))
+        for _, own in found
+        for item in own.values()
+        if isinstance(item, (dict, list, set))
     ]
     try:
         yield
     finally:
-        for module, own, registries in found:
+        for module, own in found:
             vars(module).clear()
             vars(module).update(own)
-            for name, entries in registries:
-                own[name].clear()
-                own[name].update(entries)
+        for container, content in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(content)
 
 
 @contextmanager

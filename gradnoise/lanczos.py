@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,13 @@ def lanczos(
         k: number of pairs, at most P.
         which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude.
         tol: stop when every wanted residual is at most tol·|θ|.
-        max_iterations: products at most; default min(P, max(200, 20 k)).
+        max_iterations: products at most; default max(200, 20 k).
         v0: where to start, shape (P,); default random by `seed`.
         seed: of the random directions.
 
     Returns:
-        Eigenpairs; `converged` is False when `max_iterations` came first.
+        Eigenpairs; `converged` is False when `max_iterations` came first, and then there can be
+        fewer than k.
 
     Raises:
         ArgumentError: k, which, tol, max_iterations or v0 out of range.
@@ -79,7 +80,7 @@ def lanczos(
         tensor([3.0...], dtype=torch.float64)
     """
     size = _check(operator, k, which, tol, max_iterations)
-    limit = min(size, max_iterations or max(200, 20 * k))
+    limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
     source = generator(seed)
@@ -88,8 +89,11 @@ def lanczos(
     search = k > 1 or (v0 is not None and krylov.is_closed)
     while search and pairs.converged and len(pairs.values) < size:
         # what one Krylov space cannot hold: the same eigenvalue again, directions missing in v0
+        left = min(limit - pairs.matvecs, size - len(pairs.values))
+        if left < 1:
+            return replace(pairs, converged=False)
         deflated = _Krylov(operator, size, source, None, pairs.vectors)
-        more = _run(deflated, 1, which, tol, min(limit, size - len(pairs.values)), tick)
+        more = _run(deflated, 1, which, tol, left, tick)
         pairs, search = _join(pairs, more, k, which, tol)
     return pairs
 
@@ -103,7 +107,7 @@ def _run(krylov: _Krylov, k: int, which: str, tol: float, limit: int, tick: Any)
         order = krylov.wanted(which, k)
         done = krylov.is_closed or (len(order) == k and krylov.is_converged(order, tol))
         if done or len(krylov.alphas) == limit:
-            return krylov.pairs(order, done or limit == krylov.size)
+            return krylov.pairs(order, done)
 
 
 def _join(

@@ -146,7 +146,7 @@ class Objective:
 
     def refuse_coupling(self) -> None:
         """Raise CoupledSamplesError for a layer that couples by its kind, unseen."""
-        if self._named(_COUPLING, lambda _: True):
+        if self._coupling_layers():
             raise CoupledSamplesError(self._coupled_message())
 
     def _first_look(self, batch: Batch) -> Tensor:
@@ -183,11 +183,12 @@ class Objective:
         return (
             f"two evaluations of the same samples gave different losses, so there is no one loss "
             f"to differentiate.{where} Call model.eval() before measuring, or set the dropout "
-            f"probability to 0; take random augmentation out of loss_fn."
+            f"probability to 0; take random augmentation and state that forward updates (spectral "
+            f"norm) out of it."
         )
 
     def _coupled_message(self) -> str:
-        names = self._named(_COUPLING, lambda _: True)
+        names = self._coupling_layers()
         where = f" Batch normalisation in training mode: {names}." if names else ""
         return (
             f"the losses of part of a batch differ from the same samples' losses within the whole "
@@ -195,6 +196,9 @@ class Objective:
             f"exist.{where} Call model.eval(), use a norm that does not couple samples (GroupNorm, "
             f"LayerNorm), and do not divide by the batch size inside loss_fn."
         )
+
+    def _coupling_layers(self) -> str:
+        return self._named(_COUPLING, lambda _: True)
 
     def _named(self, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]) -> str:
         found = [

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directional import require_second_order, slopes, weighted_sum
+from .directional import hessian_product, require_second_order, slopes, weighted_sum
 from .errors import OperatorError
 from .losses import LossFn
 from .problem import Problem
-from .trees import flatten, unflatten, wide_dtype
+from .trees import wide_dtype
 
 
 class Operator(abc.ABC):
@@ -78,11 +78,10 @@ class _ModelOperator(Operator):
         self.problem = problem
         self.device = problem.objective.device
         self.dtype = wide_dtype(self.device)
-        self.shape = self._shape(problem.samples.count, problem.objective.size)
+        self.shape = self._rows(problem), problem.objective.size
 
-    @staticmethod
     @abc.abstractmethod
-    def _shape(_samples: int, size: int) -> tuple[int, int]: ...
+    def _rows(self, problem: Problem) -> int: ...
 
 
 class Hessian(_ModelOperator):
@@ -108,25 +107,15 @@ class Hessian(_ModelOperator):
         tensor([1., 1.], dtype=torch.float64)
     """
 
+    def _rows(self, problem: Problem) -> int:
+        return problem.objective.size
+
     @property
     def T(self) -> Hessian:
         return self
 
     def product(self, vector: Tensor) -> Tensor:
-        objective = self.problem.objective
-        total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
-        along = unflatten(vector, list(objective.parameters.values()))
-        with self.problem.guard(), objective.second_order():
-            for batch in self.problem.batches():
-                gradient = objective.gradient(batch, create_graph=True)
-                slope = sum((g * a).sum() for g, a in zip(gradient, along, strict=True))
-                assert isinstance(slope, Tensor)
-                total += flatten(objective.differentiate(slope))
-        return total / self.problem.samples.count
-
-    @staticmethod
-    def _shape(_samples: int, size: int) -> tuple[int, int]:
-        return size, size
+        return hessian_product(self.problem, vector)
 
 
 class PerSampleGradients(_ModelOperator):
@@ -153,16 +142,15 @@ class PerSampleGradients(_ModelOperator):
         2.0
     """
 
+    def _rows(self, problem: Problem) -> int:
+        return problem.samples.count
+
     @property
     def T(self) -> Operator:
         return _Transposed(self)
 
     def product(self, vector: Tensor) -> Tensor:
         return slopes(self.problem, vector)
-
-    @staticmethod
-    def _shape(_samples: int, size: int) -> tuple[int, int]:
-        return _samples, size
 
 
 class _Transposed(Operator):

@@ -15,6 +15,8 @@ from .objective import Objective
 from .samples import MICRO_BATCH, Samples
 from .trees import Batch, rebuild, sample_count, sample_leaves, to_device
 
+TRIAL_SAMPLES = 4  # on which engines and second derivatives are tried
+
 
 @dataclass(frozen=True)
 class Problem:

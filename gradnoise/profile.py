@@ -137,8 +137,15 @@ class Profile:
         return temperature(lr, batch_size, momentum, self.population)
 
     def stable_lr(self, momentum: float = 0.0) -> Estimate:
-        """2/λ, with heavy-ball momentum 2(1 + m)/λ: the limit of full-batch descent."""
-        return _falling(self.sharpness, lambda curvature: stable_lr(curvature, momentum=momentum))
+        """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
+
+        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's.
+        """
+        nesterov = self.optimizer is not None and self.optimizer.nesterov
+        kind = "nesterov" if nesterov else "sgd"
+        return _falling(
+            self.sharpness, lambda curvature: stable_lr(curvature, kind, momentum=momentum)
+        )
 
     def max_lr(self, batch_size: float) -> Estimate:
         """The noise-scale rule (2/λ)/(1 + B_noise/B)."""
@@ -156,7 +163,7 @@ class Profile:
         if scale.status is Status.NEGATIVE_CURVATURE:
             return _undefined(scale)
         least, most = (curve.low + trace.low / batch_size), (curve.high + trace.high / batch_size)
-        low = max(signal.low, 0.0) / most
+        low = max(signal.low, 0.0) / most if most > 0 else 0.0
         high = max(signal.high, 0.0) / least if least > 0 else math.inf
         value = math.nan
         if scale.is_resolved and float(signal) > 0:

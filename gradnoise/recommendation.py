@@ -71,13 +71,14 @@ def recommend(
         current: the setting in use.
     """
     now = _about_current(sharpness, noise_scale, current)
-    if sharpness.high <= 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
+    if sharpness.high < 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
         reason = f"No batch size or learning rate can be told: {_NO_BOWL}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
-        reason = (
-            f"No learning rate can be told: the sharpness is {Status.SIGNAL_BELOW_NOISE.remedy}."
-        )
+        why = sharpness.status.remedy or "not positive, so that it sets no limit"
+        if sharpness.status is Status.NOT_CONVERGED:
+            why = f"not converged: {why}"
+        reason = f"No learning rate can be told: the sharpness is {why}."
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         return Recommendation(None, None, (*_bounds(sharpness, noise_scale), *now), "none")

@@ -225,9 +225,11 @@ def _damped(limit: float, ratio: float) -> float:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float("text" if isinstance(value, str) else value)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"`{name}` must be a number; got {value!r}") from error
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ArgumentError(f"`{name}` must be a number; got {value!r}")
 
 
 def _finite(name: str, value: Any) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-
 torch.set_num_threads(1)  # the problems are tiny; threads would only wait for each other
 
 

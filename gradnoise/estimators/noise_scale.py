@@ -63,6 +63,7 @@ class _Probed:
         third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
         mixed: C per sampling probe.
         influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
+        lengths: ‖Hu‖ per probe, and 1 for a probe that happened to be zero itself.
         squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
     """
 
@@ -70,6 +71,7 @@ class _Probed:
     third: Tensor
     mixed: Tensor
     influences: Tensor
+    lengths: Tensor
     squares: Tensor
 
 
@@ -200,6 +202,7 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
     seen: list[_Sampling] = []
     traces: list[Tensor] = []
     squares: list[Tensor] = []
+    lengths: list[Tensor] = []
     for k, direction in enumerate(sign_sums(problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
@@ -210,6 +213,7 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
         else:
             image = hessian @ direction
         traces.append(direction @ image)
+        lengths.append(image.norm() if direction.any() else torch.ones_like(traces[-1]))
         if tick is not None:
             tick(1)
     n = signs.shape[1]
@@ -219,6 +223,7 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
         third=_stack(third) * (n / (n - 2) if n > 2 else 0.0),
         mixed=_stack([sampling.mixed for sampling in seen]),
         influences=_stack([sampling.influence for sampling in seen]),
+        lengths=_stack(lengths),
         squares=_stack(squares),
     )
 
@@ -270,7 +275,8 @@ def _probe_variance(probed: _Probed, moments: GradientMoments) -> float:
     if is_complete(len(probed.traces), moments.count):
         return from_third
     own = _mean_variance(probed.traces)
-    if own == 0 and float(moments.trace_cov) > 0:  # few probes that happen to agree prove nothing
+    if own == 0 and bool(probed.lengths.any()):
+        # few probes that happen to agree prove nothing, unless Hu = 0 for every one of them
         return math.nan
     return own + from_third
 

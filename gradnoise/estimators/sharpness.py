@@ -130,8 +130,8 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
     n, level = len(curvatures), moments.level
     top = float(curvatures.mean())
     if top <= 0:
-        bounds = (math.nan, -math.inf, math.inf)
-        return Estimate(*bounds, level, math.nan, n, Status.NEGATIVE_CURVATURE)
+        status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
+        return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
     gaps = curvatures - top
     spread = float(gaps.square().sum()) / (n - 1)
     influence = (gaps.square() - spread) / top**2 - 2 * spread * gaps / top**3
