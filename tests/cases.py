@@ -117,6 +117,32 @@ class Attention(nn.Module):
         return self.head(F.scaled_dot_product_attention(q, k, v, is_causal=True).mean((1, 2)))
 
 
+class SeparateAttention(nn.Module):
+    """Keys with a bias, whose gradient is zero: softmax does not see a shift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(2, 2) for _ in range(3))
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(len(x), 2, 2)
+        weights = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
+        return self.head((weights @ self.value(x)).mean(1))
+
+
+class Collects(nn.Module):
+    """Keeps what it computed in a list, as auxiliary losses are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.kept = nn.Linear(4, 3), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept.append(self.inner(x))
+        return self.kept[-1]
+
+
 class Branching(nn.Module):
     """Python control flow on the data, which vmap cannot trace."""
 
@@ -167,6 +193,9 @@ CASES = (
     Case("UserDict batch", mlp, dict_loss, lambda: UserDict(dict_batch())),
     Case("batch of one tensor", mlp, sequence_loss, features),
     Case("fused attention", Attention, nn.CrossEntropyLoss(), labelled),
+    Case("attention with a key bias", SeparateAttention, nn.CrossEntropyLoss(), labelled),
+    Case("outputs kept in a list", Collects, nn.CrossEntropyLoss(), labelled),
+    Case("scripted", lambda: torch.jit.script(mlp()), nn.CrossEntropyLoss(), labelled),
     Case(
         "batch norm in eval mode",
         lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).eval(),

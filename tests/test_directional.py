@@ -79,3 +79,14 @@ def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> N
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.gradient_moments(model, loss, x, population="distribution")
     assert gn.gradient_moments(model, loss, x).trace_cov.is_exact
+
+
+def test_samples_without_gradient_do_not_hide_a_cut() -> None:
+    model, _, (x, _) = CASES[0].build()
+    weights = torch.tensor([0.0, 0, 0, 0, 1, 1], dtype=torch.float64)
+
+    def loss(m: Any, batch: Any) -> Tensor:
+        return batch[1] * OnceOnly.apply(m(batch[0])).square().sum(1)
+
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.Hessian(model, loss, (x, weights))

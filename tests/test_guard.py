@@ -20,6 +20,7 @@ def fresh() -> nn.Module:
     model[0].weight.grad = torch.ones(2, 2)
     model[1].bias.requires_grad_(False)
     model[2].eval()
+    model.kept = [torch.zeros(1)]
     return model
 
 
@@ -40,6 +41,7 @@ VANDALS: dict[str, Callable[[nn.Module], Any]] = {
     "numpy seed": lambda model: np.random.seed(1),
     "python seed": lambda model: random.seed(1),
     "an attribute": lambda model: setattr(model, "last", torch.ones(1)),
+    "a list filled": lambda model: model.kept.append(torch.ones(1)),
     "a counter": lambda model: setattr(model[0], "out_features", 7),
     "all seeds": lambda model: seed_everything(3),
 }
@@ -49,6 +51,11 @@ def state(model: nn.Module) -> Any:
     """Everything that must not change, comparable."""
     return (
         [module.training for module in model.modules()],
+        [
+            {name: id(item) for name, item in vars(module).items() if name[0] != "_"}
+            for module in model.modules()
+        ],
+        getattr(model, "kept", None) and len(model.kept),
         {name: (id(b), b.tolist()) for name, b in model.named_buffers()},
         {
             name: (id(p), p.tolist(), p.requires_grad, None if p.grad is None else id(p.grad))
@@ -64,7 +71,6 @@ def state(model: nn.Module) -> Any:
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
 def test_what_a_measurement_changes_is_put_back(vandal: str, error: type | None) -> None:
     model = fresh()
-    model.requires_grad_()
     before = state(model)
     try:
         with untouched(model):
@@ -146,12 +152,13 @@ def test_a_pending_backward_survives_batch_norm_that_ran_again() -> None:
 def test_module_backward_hooks_rest_and_come_back() -> None:
     model, calls = nn.Linear(1, 1), []
     model.register_full_backward_hook(lambda *_: calls.append(1))
+    model.register_full_backward_pre_hook(lambda *_: calls.append(2))
     x = torch.ones(1, 1, requires_grad=True)
     with untouched(model):
         torch.autograd.grad(model(x).sum(), [model.weight])
     assert calls == []
     model(x).sum().backward()
-    assert calls == [1]
+    assert calls == [2, 1]
 
 
 def test_a_running_iteration_of_persistent_workers_goes_on() -> None:

@@ -167,3 +167,11 @@ def test_what_makes_no_sense_is_an_error(
 ) -> None:
     with pytest.raises(error, match=message):
         lanczos(operator, **options)
+
+
+def test_no_more_products_than_allowed_are_spent() -> None:
+    matrix = with_spectrum(*torch.linspace(0, 1, 60).tolist())
+    for limit in (3, 5, 150):
+        pairs = lanczos(matrix, k=3, max_iterations=limit, tol=1e-3)
+        assert pairs.matvecs <= limit
+        assert pairs.converged == (limit == 150)

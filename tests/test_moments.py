@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments import GradientMoments
-from gradnoise.pergrad import Chunk
+from gradnoise.moments import GradientMoments, stream
+from gradnoise.pergrad import Chunk, Loop
+from gradnoise.problem import Problem
 
 from . import oracles
 from .cases import CASES, Case, labelled, mlp, named
@@ -152,23 +156,27 @@ def test_without_intervals_the_estimates_say_so() -> None:
         moments.deviations()
 
 
-def test_memory_for_chunks_only() -> None:
-    """Per-sample gradients of all samples never exist at once."""
-    alive: list[int] = []
+def test_no_more_than_two_chunks_are_alive_at_once() -> None:
+    model, loss_fn, _ = CASES[0].build()
+    problem = Problem.open(model, loss_fn, labelled(), micro_batch=2)
+    alive, most = 0, 0
 
-    class Watching(nn.Linear):
-        pass
+    class Counting(Loop):
+        def chunks(self, batch: Any) -> Iterator[Chunk]:
+            nonlocal alive, most
+            for chunk in super().chunks(batch):
+                alive += 1
+                most = max(most, alive)
+                weakref.finalize(chunk.gradients["0.weight"], dead)
+                yield chunk
 
-    model = Watching(4, 3).double()
-    seen = gn.gradient_moments(
-        model,
-        lambda m, x: (alive.append(len(x)), m(x).square().sum(1))[1],
-        torch.randn(50, 4, dtype=torch.float64),
-        engine="loop",
-        micro_batch=8,
-    )
-    assert seen.count == 50
-    assert max(alive) == 8
+    def dead() -> None:
+        nonlocal alive
+        alive -= 1
+
+    assert stream(problem, Counting(problem.objective)).count == 6
+    assert 1 <= most <= 2
+    assert alive == 0
 
 
 def test_moments_of_different_things_do_not_merge() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
+from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance
 from gradnoise.moments import stream, with_intervals
 from gradnoise.pergrad import choose
 from gradnoise.problem import Problem
@@ -206,6 +207,22 @@ def test_without_any_signal_a_bowl_is_not_called_a_saddle(size: int) -> None:
     assert covered >= 43
 
 
+def test_sampling_variances_are_those_of_the_influences() -> None:
+    source = torch.Generator().manual_seed(0)
+    own = torch.randn(400, generator=source, dtype=torch.float64)
+    noise = 3 * torch.randn(8, 400, generator=source, dtype=torch.float64)
+    curvature = own + torch.randn(400, generator=source, dtype=torch.float64)
+    empty = torch.zeros(0)
+    squares = torch.tensor([2.0, 4.0], dtype=torch.float64)
+    probed = _Probed(empty, empty, empty, own + noise, empty, squares)
+    trace, bend, both = _sampling_covariance(probed, curvature, 0.01)
+    assert trace == pytest.approx(0.01, rel=0.25)  # without the probes' part it would be 0.021
+    assert bend == pytest.approx(0.01 * float(curvature.var()))
+    assert both == pytest.approx(0.01, rel=0.25)
+    weak = _sampling_covariance(probed, 1e-6 * curvature, 0.01)
+    assert weak[1] == pytest.approx(2 * 0.01**2 * 3.0)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_so_few_samples_that_all_signs_fit_are_enumerated(count: int) -> None:
     toy = TOYS["T4"]
@@ -271,3 +288,22 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 def test_fewer_than_two_probes_are_refused() -> None:
     with pytest.raises(gn.ArgumentError, match=r"`probes` must be a whole number from 2 on; got 1"):
         gn.noise_scale(nn.Linear(1, 1), nn.MSELoss(), (torch.ones(4, 1),) * 2, probes=1)
+
+
+def test_a_flat_loss_has_no_curvature_to_doubt() -> None:
+    model = nn.Linear(3, 1).double()
+    profile = gn.profile(model, lambda m, x: m(x)[:, 0], torch.randn(40, 3).double(), probes=4)
+    assert float(profile.trace_hessian_cov) == 0
+    assert profile.trace_hessian_cov.is_exact
+    assert profile.curvature_noise_scale.status is gn.Status.SIGNAL_BELOW_NOISE
+    assert "not positive, so that it sets no limit" in str(profile)
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+def test_gradients_that_are_all_zero_get_a_report(population: str) -> None:
+    model, x = nn.Linear(3, 1).double(), torch.randn(40, 3).double()
+    data = (x, model(x).detach())
+    profile = gn.profile(model, nn.MSELoss(), data, population=population, probes=4)
+    assert float(profile.trace_cov) == 0
+    assert "gradient noise trΣ" in str(profile)
+    assert math.isnan(float(profile.noise_scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import types
@@ -56,9 +57,14 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLABLES)
-def test_options_are_keyword_only_and_named(name: str) -> None:
+def test_options_are_named_and_keyword_only(name: str) -> None:
+    numbers_only = CALLABLES[name].__module__ == "gradnoise.regime"
+    results = inspect.isclass(CALLABLES[name]) and dataclasses.is_dataclass(CALLABLES[name])
     for parameter in inspect.signature(CALLABLES[name]).parameters.values():
         assert parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        optional = parameter.default is not inspect.Parameter.empty
+        if optional and not numbers_only and not results and name != "Status":
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter.name
 
 
 @pytest.mark.parametrize("name", PROFILE)

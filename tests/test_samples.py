@@ -155,6 +155,21 @@ def test_workers_give_the_same_samples() -> None:
     assert alone == helped
 
 
+def test_the_loaders_worker_function_is_kept() -> None:
+    class Odd(Words):
+        def __getitem__(self, index: int) -> Tensor:
+            return X[index] + OFFSET[0]
+
+    def shift(worker: int) -> None:
+        OFFSET[0] = 100.0
+
+    loader = DataLoader(Odd(), batch_size=5, num_workers=1, worker_init_fn=shift)
+    assert min(values(Samples.draw(loader))) == 100
+
+
+OFFSET = [0.0]
+
+
 def test_halves_part_the_samples() -> None:
     samples = Samples.draw([(X[:7], X[:7]), (X[7:], X[7:])])
     first, second = samples.halves(seed=2)
