@@ -57,9 +57,8 @@ def rows(name: str, samples: int, found: list[dict[str, gn.Estimate]]) -> list[l
     for quantity in QUANTITIES:
         exact = getattr(truth, quantity)
         estimates = [estimates[quantity] for estimates in found]
-        inside = sum(
-            e.low <= exact * (1 + 1e-9) and exact * (1 - 1e-9) <= e.high for e in estimates
-        )
+        rounding = 1e-9 * abs(exact) + 1e-12  # where an estimate is exact, its interval is a point
+        inside = sum(e.low - rounding <= exact <= e.high + rounding for e in estimates)
         values = torch.tensor([float(e) for e in estimates if math.isfinite(float(e))])
         unresolved = 1 - len(values) / len(estimates)
         spread = float(values.std()) / math.sqrt(max(len(values), 1))

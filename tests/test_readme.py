@@ -13,15 +13,23 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_program_for_the_readers_own_model_runs() -> None:
-    (program,) = (
-        block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "p =" in block
-    )
-    shown = io.StringIO()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+
+
+def test_the_programs_run_one_after_the_other() -> None:
+    shown, names = io.StringIO(), {}
     torch.manual_seed(0)
     with contextlib.redirect_stdout(shown):
-        exec(compile(program, "README.md", "exec"), {})
+        for block in BLOCKS:
+            exec(compile(block, "README.md", "exec"), names)
     assert "trained with SGD, learning rate 0.1, batch size 64" in shown.getvalue()
+    assert names["rate"] == 0.125
+    value, vector = names["pairs"].values[0], names["pairs"].vectors[:, 0]
+    assert (names["image"] - value * vector).norm() < 2e-3 * value
+
+
+def test_the_program_for_the_readers_own_model_is_short() -> None:
+    (program,) = (block for block in BLOCKS if "p = gn.profile" in block)
     assert len([line for line in program.splitlines() if line.strip()]) <= 12
 
 
