@@ -23,12 +23,14 @@ from .estimate import Estimate, Status
 from .estimators import NoiseScale, noise_scale, sharpness
 from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
-from .moments import GradientMoments, gradient_moments
+from .moments import GradientMoments
 from .operators import Hessian, PerSampleGradients
 from .pergrad import per_sample_gradients, per_sample_sq_norms
-from .profile import Profile, profile
+from .profile import profile
 from .recommendation import Recommendation
 from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
+from .result import Profile
+from .streaming import gradient_moments
 
 __all__ = [
     # vocabulary

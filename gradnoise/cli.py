@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from .digits import BATCH_SIZE, digits
 from .errors import ArgumentError, GradNoiseError
 from .optimizer import OptimizerSettings
-from .profile import Profile, profile
+from .profile import profile
+from .result import Profile
 from .store import versions
 
 USAGE_ERROR = 2

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +10,7 @@ from torch import nn
 
 from . import store
 from .directional import require_second_order
-from .errors import CurvatureError, NotMeasuredError, check_whole
+from .errors import CurvatureError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
     curvature_noise_scale,
@@ -26,243 +23,15 @@ from .estimators import (
 from .estimators.noise_scale import PROBES
 from .lanczos import lanczos
 from .losses import LossFn
-from .moments import GradientMoments, Layer, stream, with_intervals
+from .moments import GradientMoments
 from .operators import Hessian
-from .optimizer import OptimizerSettings, read_optimizer
+from .optimizer import read_optimizer
 from .pergrad import choose
 from .problem import Problem
-from .recommendation import Recommendation, Setting, recommend
-from .regime import (
-    greedy_lr,
-    max_lr,
-    mean_square_lr,
-    positive,
-    regime,
-    stable_lr,
-    temperature,
-)
-from .report import draw, progress_bar, write
+from .report import Stage, progress_bar
+from .result import Profile
 from .samples import MICRO_BATCH
-
-Tick = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The noise and curvature of one model at one point of its training.
-
-    Args:
-        model: class name; `parameters` its trainable parameters P.
-        mode: "train", "eval" or "mixed": how the modules were set.
-        dtype, device: of the parameters.
-        samples, population: n and N (inf for a distribution).
-        level: coverage of the intervals.
-        seed: of samples and probes.
-        engine, engine_reason: how per-sample gradients were made, and why so.
-        estimates: by name; read them as attributes.
-        layers: the gradient's moments module by module.
-        optimizer: what the given optimizer says, or None.
-        batch_size: of the data loader or as given, or None.
-        matvecs: Hessian-vector products of the eigenvalue iteration.
-        warnings: what the reader should know.
-        versions: of gradnoise and torch.
-    """
-
-    model: str
-    parameters: int
-    mode: str
-    dtype: str
-    device: str
-    samples: int
-    population: float
-    level: float
-    seed: int
-    engine: str
-    engine_reason: str
-    estimates: dict[str, Estimate]
-    layers: dict[str, Layer]
-    optimizer: OptimizerSettings | None = None
-    batch_size: int | None = None
-    matvecs: int = 0
-    warnings: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def loss(self) -> Estimate:
-        """L, the mean loss."""
-        return self._measured("loss")
-
-    @property
-    def grad_sq_norm(self) -> Estimate:
-        """|G|², squared norm of the mean gradient."""
-        return self._measured("grad_sq_norm")
-
-    @property
-    def trace_cov(self) -> Estimate:
-        """trΣ, variance of one sample's gradient summed over parameters."""
-        return self._measured("trace_cov")
-
-    @property
-    def simple_noise_scale(self) -> Estimate:
-        """B_simple = trΣ/|G|², in samples."""
-        return self._measured("simple_noise_scale")
-
-    @property
-    def noise_scale(self) -> Estimate:
-        """B_noise = tr(HΣ)/GᵀHG, in samples."""
-        return self._measured("noise_scale")
-
-    @property
-    def sharpness(self) -> Estimate:
-        """λ, the largest eigenvalue of the Hessian of the mean loss."""
-        return self._measured("sharpness")
-
-    @property
-    def grad_curvature(self) -> Estimate:
-        """GᵀHG, curvature along the gradient times |G|²."""
-        return self._measured("grad_curvature")
-
-    @property
-    def trace_hessian_cov(self) -> Estimate:
-        """tr(HΣ), twice the loss that the noise of one-sample steps adds, per ε²."""
-        return self._measured("trace_hessian_cov")
-
-    @property
-    def curvature_noise_scale(self) -> Estimate:
-        """B_curv = Var_i(vᵀH_iv)/λ², in samples."""
-        return self._measured("curvature_noise_scale")
-
-    def temperature(self, lr: float, batch_size: float, momentum: float = 0.0) -> float:
-        """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
-        return temperature(lr, batch_size, momentum, self.population)
-
-    def stable_lr(self, momentum: float = 0.0) -> Estimate:
-        """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
-
-        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's.
-        """
-        nesterov = self.optimizer is not None and self.optimizer.nesterov
-        kind = "nesterov" if nesterov else "sgd"
-        return _falling(
-            self.sharpness, lambda curvature: stable_lr(curvature, kind, momentum=momentum)
-        )
-
-    def max_lr(self, batch_size: float) -> Estimate:
-        """The noise-scale rule (2/λ)/(1 + B_noise/B)."""
-        return _falling(
-            self.sharpness,
-            lambda curvature, scale: max_lr(curvature, scale, batch_size),
-            self.noise_scale,
-        )
-
-    def greedy_lr(self, batch_size: float) -> Estimate:
-        """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
-        batch_size = positive("batch_size", batch_size)
-        signal, curve, trace = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov
-        scale = self.noise_scale
-        if scale.status is Status.NEGATIVE_CURVATURE:
-            return _undefined(scale)
-        least, most = (curve.low + trace.low / batch_size), (curve.high + trace.high / batch_size)
-        low = max(signal.low, 0.0) / most if most > 0 else 0.0
-        high = max(signal.high, 0.0) / least if least > 0 else math.inf
-        value = math.nan
-        if scale.is_resolved and float(signal) > 0:
-            value = greedy_lr(float(signal), float(curve), float(scale), batch_size)
-        status = signal.status if not signal.is_resolved else scale.status
-        return Estimate(value, low, high, self.level, math.nan, self.samples, status)
-
-    def mean_square_lr(self, batch_size: float) -> Estimate:
-        """(2/λ)/(1 + p·B_curv) with p = 1/B - 1/N: beyond it SGD diverges in mean square."""
-        return _falling(
-            self.sharpness,
-            lambda curvature, scale: mean_square_lr(curvature, scale, batch_size, self.population),
-            self.curvature_noise_scale,
-        )
-
-    def regime(self, batch_size: float) -> str:
-        """ "noise-dominated", "curvature-dominated" or "unresolved"; see `gn.regime`."""
-        return regime(batch_size, self.noise_scale)
-
-    def recommend(self) -> Recommendation:
-        """Batch size and learning rate with reasons."""
-        return recommend(
-            self.sharpness,
-            self.noise_scale,
-            self.curvature_noise_scale,
-            self.population,
-            self.setting,
-        )
-
-    @property
-    def setting(self) -> Setting:
-        """How the model is trained now, as far as it can be compared with plain SGD."""
-        if self.optimizer is None or not self.optimizer.is_plain:
-            return Setting(self.batch_size)
-        return Setting(self.batch_size, self.optimizer.lr, self.optimizer.momentum)
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """The regime map, learning rate against batch size, as a matplotlib Figure.
-
-        Args:
-            path: where to save it as well; the suffix says the format.
-
-        Raises:
-            NotMeasuredError: curvature was not measured.
-            ImportError: matplotlib is not installed.
-        """
-        return draw(self, path)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON can hold; infinities as strings."""
-        return store.to_dict(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, whole or not at all."""
-        store.save(self.to_dict(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Profile:
-        """Read a saved profile.
-
-        Raises:
-            ProfileFileError: no such file, damaged, or not a profile of this version.
-        """
-        return store.load(cls, path)  # type: ignore[no-any-return]
-
-    def __str__(self) -> str:
-        return write(self)
-
-    def _measured(self, name: str) -> Estimate:
-        try:
-            return self.estimates[name]
-        except KeyError:
-            reasons = [text for text in self.warnings if "not measured" in text]
-            raise NotMeasuredError(
-                f"`{name}` was not measured. {' '.join(reasons)}".strip()
-            ) from None
-
-
-def _falling(
-    first: Estimate, function: Callable[..., float], second: Estimate | None = None
-) -> Estimate:
-    """A function that falls in each estimate, at the value and at the corners of the intervals."""
-    parts = [first] if second is None else [first, second]
-    for part in parts:
-        if part.status is Status.NEGATIVE_CURVATURE:
-            return _undefined(part)
-    bad = next((part for part in parts if not part.is_resolved), first)
-    lows = [max(part.low, 0.0) for part in parts]
-    highs = [part.high for part in parts]
-    low = function(*highs) if math.isfinite(highs[0]) else 0.0
-    high = function(*lows) if lows[0] > 0 else math.inf
-    values = [float(part) for part in parts]
-    value = math.nan if any(map(math.isnan, values)) else function(*values)
-    return Estimate(value, low, high, first.level, math.nan, first.samples, bad.status)
-
-
-def _undefined(part: Estimate) -> Estimate:
-    bounds = (math.nan, -math.inf, math.inf)
-    return Estimate(*bounds, part.level, math.nan, part.samples, part.status)
+from .streaming import stream, with_intervals
 
 
 def profile(
@@ -317,10 +86,9 @@ def profile(
     """
     settings = read_optimizer(optimizer)
     check_level(level)
-    if batch_size is not None:
-        check_whole("batch_size", batch_size, 1)
-    check_whole("probes", probes, 2)
     check_whole("seed", seed, 0)
+    check_whole("probes", probes, 2)
+    check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     problem = Problem.open(
         model,
         loss_fn,
@@ -334,17 +102,7 @@ def profile(
         choice = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
         moments = stream(problem, choice.engine, level=level, tick=tick)
-        curvature: dict[str, Estimate] = {}
-        matvecs, notes = 0, tuple[str, ...]()
-        try:
-            require_second_order(problem)
-            moments = with_intervals(problem, moments)
-            curvature, matvecs, notes = _curvature(problem, moments, stage, probes, tol, seed)
-        except torch.OutOfMemoryError:
-            raise
-        except (CurvatureError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).strip().split("\n")[0]
-            notes = (f"curvature was not measured: {reason}",)
+        moments, curvature = _curvature(problem, moments, stage, probes, tol, seed)
     fallback = (f"engine: {choice.reason}",) if choice.fell_back else ()
     return Profile(
         model=type(model).__name__,
@@ -363,16 +121,16 @@ def profile(
             "grad_sq_norm": moments.grad_sq_norm,
             "trace_cov": moments.trace_cov,
             "simple_noise_scale": moments.simple_noise_scale,
-            **curvature,
+            **curvature.estimates,
         },
         layers=moments.layers,
         optimizer=settings,
         batch_size=batch_size or _loader_batch_size(data),
-        matvecs=matvecs,
+        matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
             *fallback,
-            *notes,
+            *curvature.notes,
             *_precision_notes(problem),
             *(settings.notes if settings else ()),
         ),
@@ -380,15 +138,33 @@ def profile(
     )
 
 
+@dataclass(frozen=True)
+class _Curvature:
+    """What needs second derivatives."""
+
+    estimates: dict[str, Estimate]
+    matvecs: int = 0
+    notes: tuple[str, ...] = ()
+
+
 def _curvature(
-    problem: Problem,
-    moments: GradientMoments,
-    stage: Callable[[str, int | None], Tick],
-    probes: int,
-    tol: float,
-    seed: int,
-) -> tuple[dict[str, Estimate], int, tuple[str, ...]]:
-    """The estimates that need second derivatives, the products spent, and notes."""
+    problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
+) -> tuple[GradientMoments, _Curvature]:
+    """The moments with intervals and the curvature, or as much as the model allows."""
+    try:
+        require_second_order(problem)
+        moments = with_intervals(problem, moments)
+        return moments, _measure_curvature(problem, moments, stage, probes, tol, seed)
+    except torch.OutOfMemoryError:
+        raise
+    except (CurvatureError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        return moments, _Curvature({}, notes=(f"curvature was not measured: {reason}",))
+
+
+def _measure_curvature(
+    problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
+) -> _Curvature:
     hessian = Hessian.of(problem)
     pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
     top = pairs.vectors[:, 0]
@@ -397,8 +173,7 @@ def _curvature(
     halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
     scale = measure_noise_scale(problem, moments, signs, tick=stage("noise scale (probes)", probes))
-    notes = () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)
-    return (
+    return _Curvature(
         {
             "noise_scale": scale.hessian,
             "sharpness": sharpness_estimate(pairs, curvatures, halves, moments),
@@ -407,7 +182,7 @@ def _curvature(
             "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
         },
         pairs.matvecs,
-        notes,
+        () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
     )
 
 

@@ -14,12 +14,12 @@ ROOMS = (
     ("vocabulary", ["errors", "trees", "probes", "estimate"]),
     ("problem", ["guard", "losses", "objective", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
-    ("streaming", ["moments"]),
+    ("streaming", ["moments", "streaming"]),
     ("linear maps", ["operators", "lanczos"]),
     ("estimators", ["estimators"]),
-    ("verdict", ["regime", "recommendation", "optimizer"]),
+    ("verdict", ["regime", "limits", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),
-    ("the call", ["profile"]),
+    ("the call", ["result", "profile"]),
     ("outlets", ["digits", "cli"]),
 )
 BESIDE = ["toy"]  # truths: they import vocabulary, and no estimator imports them

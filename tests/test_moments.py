@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments import GradientMoments, stream
+from gradnoise.moments import GradientMoments
 from gradnoise.pergrad import Chunk, Loop
 from gradnoise.problem import Problem
+from gradnoise.streaming import stream
 
 from . import oracles
 from .cases import CASES, Case, labelled, mlp, named

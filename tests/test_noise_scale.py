@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
 from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance
-from gradnoise.moments import stream, with_intervals
 from gradnoise.pergrad import choose
 from gradnoise.problem import Problem
+from gradnoise.streaming import stream, with_intervals
 
 from . import oracles
 from .cases import CORE, Case, named

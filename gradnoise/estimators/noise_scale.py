@@ -25,12 +25,13 @@ from ..directional import forms, require_second_order, sign_sums, slopes
 from ..errors import check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom, ratio, symmetric
 from ..losses import LossFn
-from ..moments import GradientMoments, stream, with_intervals
+from ..moments import GradientMoments
 from ..operators import Hessian
 from ..pergrad import choose
 from ..probes import is_complete, random_signs
 from ..problem import Problem
 from ..samples import MICRO_BATCH
+from ..streaming import stream, with_intervals
 
 PROBES = 32
 SAMPLING_PROBES = 8  # of them also measure what sampling adds: bias and standard error

@@ -12,7 +12,7 @@ from ..errors import NotMeasuredError
 from ..estimate import short
 
 if TYPE_CHECKING:
-    from ..profile import Profile
+    from ..result import Profile
 
 INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 

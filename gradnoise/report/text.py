@@ -14,7 +14,7 @@ from rich.text import Text
 from ..estimate import Estimate, Status, short
 
 if TYPE_CHECKING:
-    from ..profile import Profile
+    from ..result import Profile
 
 WIDTH = 100
 LAYERS = 6
