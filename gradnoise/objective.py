@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,17 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .errors import (
-    CoupledSamplesError,
     LossError,
     ModelError,
-    RandomLossError,
 )
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
-from .trees import Batch, TensorDict, map_samples, sample_count, select
-
-_COUPLING = (nn.modules.batchnorm._BatchNorm,)
-_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
+from .trees import Batch, TensorDict, map_samples, sample_count
 
 
 class Objective:
@@ -119,96 +113,6 @@ class Objective:
         """Context in which products with the Hessian are taken."""
         return differentiable_kernels(self.model)
 
-    def check(self, batch: Batch) -> None:
-        """Raise unless `batch` has independent, reproducible, differentiable losses.
-
-        Raises:
-            LossError: see `losses`; also when no parameter takes part in the loss.
-            RandomLossError: two evaluations differ (dropout in training mode).
-            CoupledSamplesError: losses of a part differ from losses of the whole (batch
-                normalisation in training mode, a loss divided by the batch size).
-        """
-        whole = self._first_look(batch)
-        if not whole.requires_grad:
-            raise LossError(
-                "the loss does not depend on any trainable parameter of `model`. Does loss_fn "
-                "use the model it is given, without detach() or torch.no_grad()?"
-            )
-        if _differs(whole, self.losses(batch), self._tolerance(whole)):
-            raise RandomLossError(self._random_message())
-        count = sample_count(batch)
-        if count < 2:
-            return
-        for half in (slice(0, count // 2), slice(count // 2, None)):
-            part = self._reading_coupling(lambda half=half: self.losses(select(batch, half)))  # type: ignore[misc]
-            if _differs(whole[half], part, self._tolerance(whole)):
-                raise CoupledSamplesError(self._coupled_message())
-
-    def refuse_coupling(self) -> None:
-        """Raise CoupledSamplesError for a layer that couples by its kind, unseen."""
-        if self._coupling_layers():
-            raise CoupledSamplesError(self._coupled_message())
-
-    def _first_look(self, batch: Batch) -> Tensor:
-        """The losses; a wrong signature is the most common mistake."""
-        try:
-            return self._reading_coupling(lambda: self.losses(batch))
-        except TypeError as error:
-            raise LossError(
-                f"loss_fn(model, batch) failed with TypeError: {error}. It is called with the "
-                f"model and a batch as the data give it; for a criterion(outputs, targets) pass "
-                f"gn.supervised(criterion)."
-            ) from error
-
-    def _reading_coupling(self, evaluate: Callable[[], Tensor]) -> Tensor:
-        """Batch normalisation refuses a batch of one; say what that means here."""
-        try:
-            return evaluate()
-        except ValueError as error:
-            if "Expected more than 1 value per channel" not in str(error):
-                raise
-            raise CoupledSamplesError(self._coupled_message()) from error
-
-    def _tolerance(self, losses: Tensor) -> float:
-        """Half of the digits of the coarsest dtype at work: kernels differ with the batch size."""
-        dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
-        if torch.is_autocast_enabled(losses.device.type):
-            dtypes.add(torch.get_autocast_dtype(losses.device.type))
-        coarsest = max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype})
-        return math.sqrt(coarsest)
-
-    def _random_message(self) -> str:
-        names = self._named(_RANDOM, _is_random)
-        where = f" Random layers in training mode: {names}." if names else ""
-        return (
-            f"two evaluations of the same samples gave different losses, so there is no one loss "
-            f"to differentiate.{where} Call model.eval() before measuring, or set the dropout "
-            f"probability to 0; take random augmentation and state that forward updates (spectral "
-            f"norm) out of it."
-        )
-
-    def _coupled_message(self) -> str:
-        names = self._coupling_layers()
-        where = f" Batch normalisation in training mode: {names}." if names else ""
-        return (
-            f"the losses of part of a batch differ from the same samples' losses within the whole "
-            f"batch, so one sample changes the loss of another and per-sample gradients do not "
-            f"exist.{where} Call model.eval(), use a norm that does not couple samples (GroupNorm, "
-            f"LayerNorm), and do not divide by the batch size inside loss_fn."
-        )
-
-    def _coupling_layers(self) -> str:
-        return self._named(_COUPLING, lambda _: True)
-
-    def _named(self, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]) -> str:
-        found = [
-            f"{name or 'model'} ({type(module).__name__})"
-            for name, module in self.model.named_modules()
-            if isinstance(module, kinds) and module.training and active(module)
-        ]
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        return ", ".join(found[:5]) + more
-
 
 def _as_loss_fn(loss_fn: Any) -> LossFn:
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
@@ -289,17 +193,6 @@ def _check_shape(losses: Any, count: int) -> None:
         f"reduction='none' and average over a sample's own dimensions only, or pass the torch "
         f"criterion itself."
     )
-
-
-def _differs(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    first, second = first.detach().double(), second.detach().double()
-    scale = first.abs().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    return bool((first - second).abs().max() > tolerance * scale)
-
-
-def _is_random(module: nn.Module) -> bool:
-    rates = getattr(module, "p", 0), getattr(module, "dropout", 0)  # dropout layers; attention, RNN
-    return isinstance(module, nn.RReLU) or any(rates)
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .checks import check_batch, refuse_coupling
 from .losses import LossFn
 from .objective import Objective
 from .samples import MICRO_BATCH, Samples
@@ -45,7 +46,7 @@ class Problem:
     ) -> Problem:
         """Read the user's objects and check once that there is something to measure.
 
-        Arguments and errors are those of `Objective`, `Objective.check` and `Samples.draw`.
+        Arguments and errors are those of `Objective`, `check_batch` and `Samples.draw`.
         """
         objective = Objective(model, loss_fn)
         with objective.guard(data):
@@ -68,10 +69,10 @@ class Problem:
             pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
             leaves = list(zip(*map(sample_leaves, pair), strict=True))
             if any(first.shape != second.shape for first, second in leaves):
-                self.objective.refuse_coupling()
+                refuse_coupling(self.objective)
             else:
                 batch = rebuild(batch, [torch.cat(both) for both in leaves])
-        self.objective.check(batch)
+        check_batch(self.objective, batch)
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "gradnoise"
 # from the first to the last on the way of the data; a file may import from its own room and above
 ROOMS = (
     ("vocabulary", ["errors", "trees", "probes", "estimate"]),
-    ("problem", ["guard", "losses", "objective", "samples", "problem", "directional"]),
+    ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
     ("streaming", ["moments", "streaming"]),
     ("linear maps", ["operators", "lanczos"]),

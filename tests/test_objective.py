@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
+from gradnoise.checks import check_batch
 from gradnoise.objective import Objective
 
 X, Y = torch.randn(8, 3), torch.randint(2, (8,))
@@ -249,7 +250,7 @@ class Cast(nn.Module):
 def test_what_can_be_measured_passes_the_checks(name: str) -> None:
     objective = Objective(ACCEPTED[name](), CE)
     with objective.guard():
-        objective.check((X, Y))
+        check_batch(objective, (X, Y))
         assert objective.losses((X, Y)).shape == (8,)
 
 
