@@ -38,7 +38,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     if count < 2:
         return
     for half in (slice(0, count // 2), slice(count // 2, None)):
-        part = _reading_coupling(objective, lambda half=half: objective.losses(select(batch, half)))  # type: ignore[misc]
+        part = _losses(objective, select(batch, half))
         if _differs(whole[half], part, _tolerance(objective, whole)):
             raise CoupledSamplesError(_coupled_message(objective))
 
@@ -52,7 +52,7 @@ def refuse_coupling(objective: Objective) -> None:
 def _first_look(objective: Objective, batch: Batch) -> Tensor:
     """The losses; a wrong signature is the most common mistake."""
     try:
-        return _reading_coupling(objective, lambda: objective.losses(batch))
+        return _losses(objective, batch)
     except TypeError as error:
         raise LossError(
             f"loss_fn(model, batch) failed with TypeError: {error}. It is called with the "
@@ -61,10 +61,10 @@ def _first_look(objective: Objective, batch: Batch) -> Tensor:
         ) from error
 
 
-def _reading_coupling(objective: Objective, evaluate: Callable[[], Tensor]) -> Tensor:
+def _losses(objective: Objective, batch: Batch) -> Tensor:
     """Batch normalisation refuses a batch of one; say what that means here."""
     try:
-        return evaluate()
+        return objective.losses(batch)
     except ValueError as error:
         if "Expected more than 1 value per channel" not in str(error):
             raise
@@ -81,7 +81,7 @@ def _tolerance(objective: Objective, losses: Tensor) -> float:
 
 
 def _random_message(objective: Objective) -> str:
-    names = _named(objective, _RANDOM, _is_random)
+    names = _named(objective.model, _RANDOM, _is_random)
     where = f" Random layers in training mode: {names}." if names else ""
     return (
         f"two evaluations of the same samples gave different losses, so there is no one loss "
@@ -103,15 +103,15 @@ def _coupled_message(objective: Objective) -> str:
 
 
 def _coupling_layers(objective: Objective) -> str:
-    return _named(objective, _COUPLING, lambda _: True)
+    return _named(objective.model, _COUPLING, lambda _: True)
 
 
 def _named(
-    objective: Objective, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]
 ) -> str:
     found = [
         f"{name or 'model'} ({type(module).__name__})"
-        for name, module in objective.model.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, kinds) and module.training and active(module)
     ]
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""

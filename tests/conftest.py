@@ -8,6 +8,11 @@ import torch
 torch.set_num_threads(1)  # the problems are tiny; threads would only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what needs CUDA where there is none; pytest's last line counts them."""
     if torch.cuda.is_available():
