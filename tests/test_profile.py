@@ -101,6 +101,29 @@ def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> 
     assert everything(model) == before
 
 
+X, Y = torch.randn(6, 4), torch.randint(3, (6,))
+BAD_DATA = {
+    "empty": ((X[:0], Y[:0]), "got no samples"),
+    "one sample": ((X[:1], Y[:1]), "got 1 sample"),
+    "a one-shot generator": (iter([(X, Y)]), "one-shot"),
+    "counts that differ": ((X, Y[:4]), "agree on the number of samples"),
+    "a NaN in the inputs": ((X / 0, Y), "the loss is not finite"),
+    "labels out of range": ((X, Y + 5), "out of bounds"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_leaves_the_model_as_found(name: str) -> None:
+    data, message = BAD_DATA[name]
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5).eval(), nn.Linear(5, 3))
+    model(X).sum().backward()
+    model.register_forward_hook(lambda *_: None)
+    before = everything(model)
+    with pytest.raises((gn.GradNoiseError, IndexError), match=message):
+        gn.profile(model, nn.CrossEntropyLoss(), data)
+    assert everything(model) == before
+
+
 def test_in_the_middle_of_a_training_step_nothing_is_disturbed() -> None:
     model, loss_fn, (x, y) = CORE[0].build()
     loss = loss_fn(model(x), y)
