@@ -107,10 +107,13 @@ def hessian_product(problem: Problem, direction: Tensor) -> Tensor:
 
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
+    total, values = torch.zeros_like(direction), []
     with problem.guard(), problem.objective.second_order():
-        parts = [_forms(problem.objective, batch, direction, others) for batch in problem.batches()]
-    total = torch.stack([part.product for part in parts]).sum(0)
-    return Forms(total / problem.samples.count, torch.cat([part.values for part in parts]))
+        for batch in problem.batches():
+            part = _forms(problem.objective, batch, direction, others)
+            total += part.product
+            values.append(part.values)
+    return Forms(total / problem.samples.count, torch.cat(values))
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
