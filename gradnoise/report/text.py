@@ -106,7 +106,7 @@ def _cells(estimate: Estimate, unit: str) -> tuple[str, str]:
     if estimate.is_exact:
         return value, "exact"
     low, high = short(estimate.low), short(estimate.high)
-    interval = f"{low} to {high}" if low != high else "all digits shown"
+    interval = f"{low} to {high}" if low != high else "within last digit"
     return (
         value,
         f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
