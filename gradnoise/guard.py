@@ -93,8 +93,9 @@ def _buffers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for buffer, content in contents:
-            # through .data, because it may belong to a pending backward of the user's
-            buffer.data.copy_(content)
+            if not torch.equal(buffer, content):
+                # through .data, because it may belong to a pending backward of the user's
+                buffer.data.copy_(content)
 
 
 @contextmanager

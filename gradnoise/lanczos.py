@@ -187,6 +187,7 @@ class _Krylov:
         self.is_closed = beta <= self.breakdown * scale or len(self.alphas) == self.size
         self.betas.append(beta)
         self.next = rest / beta if beta > 0 else rest
+        self.ritz = self._ritz()
 
     def _append(self, vector: Tensor) -> None:
         count = len(self.alphas)
@@ -212,14 +213,14 @@ class _Krylov:
 
     def wanted(self, which: str, k: int) -> np.ndarray:
         """Positions of the wanted Ritz values, best first."""
-        return _order(self._ritz()[0], which)[:k]
+        return _order(self.ritz[0], which)[:k]
 
     def is_converged(self, order: np.ndarray, tol: float) -> bool:
-        values, _, residuals = self._ritz()
+        values, _, residuals = self.ritz
         return bool((residuals[order] <= tol * np.abs(values[order])).all())
 
     def pairs(self, order: np.ndarray, converged: bool) -> Eigenpairs:
-        values, coordinates, residuals = self._ritz()
+        values, coordinates, residuals = self.ritz
         weights = torch.as_tensor(
             coordinates[:, order].copy(), dtype=self.dtype, device=self.device
         )

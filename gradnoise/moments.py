@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import ArgumentError
 from .estimate import Estimate, flag_zero, ratio, symmetric
-from .pergrad import Chunk
+from .pergrad import Chunk, sq_norm
 from .trees import TensorDict, widen
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
@@ -79,10 +79,10 @@ class GradientMoments:
         variance: bool = False,
     ) -> GradientMoments:
         """Moments of the samples of one chunk."""
-        norms = chunk.sq_norms()
-        mean, centred, squares = {}, {}, {}
+        mean, centred, squares, norms = {}, {}, {}, []
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
+            norms.append(sq_norm(name, wide))
             mean[name] = wide.mean(0)
             deviations = wide.sub_(mean[name]) if wide is not gradient else wide - mean[name]
             spread = deviations.square_().sum(0)
@@ -93,7 +93,7 @@ class GradientMoments:
             mean=mean,
             centred_sq=centred,
             losses=widen(chunk.losses),
-            sq_norms=torch.stack(list(norms.values())).sum(0),
+            sq_norms=torch.stack(norms).sum(0),
             population=population,
             resolution=max(torch.finfo(g.dtype).eps for g in chunk.gradients.values()),
             level=level,

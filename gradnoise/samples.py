@@ -36,13 +36,11 @@ class Samples:
     Args:
         batches: micro-batches, none empty.
         population: N, the number of samples the answer is about; inf for a distribution.
-        available: samples in the data, inf when unknown.
         notes: what the reader should know about how they were drawn.
     """
 
     batches: tuple[Batch, ...]
     population: float
-    available: float
     notes: tuple[str, ...] = ()
     counts: tuple[int, ...] = field(init=False)
 
@@ -109,7 +107,7 @@ class Samples:
             )
         total, note = _population(population, max(drawn.available, count), count)
         notes = tuple(text for text in (drawn.note, note) if text)
-        return cls(pieces, total, drawn.available, notes)
+        return cls(pieces, total, notes)
 
 
 @dataclass(frozen=True)

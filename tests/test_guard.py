@@ -176,3 +176,11 @@ def test_a_seed_does_not_reach_a_sleeping_accelerator() -> None:
     with untouched(nn.Linear(1, 1)):
         seed_everything(0)
     assert list(torch.cuda._lazy_seed_tracker.get_calls()) == queued
+
+
+def test_a_buffer_that_cannot_be_written_is_left_alone() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("wide", torch.zeros(1).expand(5))
+    with untouched(model):
+        model(torch.ones(1, 2))
+    assert model.wide.tolist() == [0.0] * 5

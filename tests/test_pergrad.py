@@ -190,3 +190,20 @@ def test_the_loop_needs_no_more_than_one_sample() -> None:
         (chunk,) = Loop(objective).chunks((inputs[:1], labels[:1]))
     assert chunk.losses.shape == (1,)
     assert SimpleNamespace(**chunk.gradients).weight.shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_gradient_that_is_not_finite_leaves_the_model_as_found_at_once(engine: str) -> None:
+    """Also while the error, and with it every frame it went through, is still held."""
+    model = nn.Linear(4, 1, bias=False).double()
+    model(features()).sum().backward()
+    batch = features()
+    batch[2] = 0.0
+    grad, state = model.weight.grad, torch.get_rng_state()
+    with pytest.raises(gn.LossError, match="not finite") as held:
+        gn.per_sample_sq_norms(
+            model, lambda m, x: m(x).square().sum(1).sqrt(), batch, engine=engine
+        )
+    assert model.weight.grad is grad
+    assert torch.equal(torch.get_rng_state(), state)
+    assert held.value

@@ -33,21 +33,25 @@ class Chunk:
         Raises:
             LossError: a gradient that is not finite (its loss can still be).
         """
-        norms = {name: sq_norm(gradient) for name, gradient in self.gradients.items()}
-        for name, values in norms.items():
-            if not torch.isfinite(values).all():
-                bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-                raise LossError(
-                    f"the gradient of parameter {name!r} is not finite for {len(bad)} of "
-                    f"{len(values)} samples (positions {bad[:5]}) although their losses are: "
-                    f"look for sqrt, log or division at zero, or overflow in half precision."
-                )
-        return norms
+        return {name: sq_norm(name, widen(gradient)) for name, gradient in self.gradients.items()}
 
 
-def sq_norm(gradient: Tensor) -> Tensor:
-    """Sum of squares over all but the leading dimension, (n, ...) -> (n,), wide."""
-    return widen(gradient).flatten(1).square().sum(1) if gradient.ndim > 1 else widen(gradient) ** 2
+def sq_norm(name: str, gradient: Tensor) -> Tensor:
+    """Sum of squares over all but the leading dimension, (n, ...) -> (n,).
+
+    Raises:
+        LossError: a sum that is not finite.
+    """
+    norms = gradient.square()
+    norms = norms.flatten(1).sum(1) if gradient.ndim > 1 else norms
+    bad = (~torch.isfinite(norms)).nonzero().flatten().tolist()
+    if bad:
+        raise LossError(
+            f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(norms)} "
+            f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
+            f"division at zero, or overflow in half precision."
+        )
+    return norms
 
 
 class Engine(abc.ABC):

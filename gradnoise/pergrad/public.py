@@ -39,7 +39,9 @@ def per_sample_gradients(
         >>> (gradients / model.weight).flatten()  # g_i = 2wx_i²
         tensor([2., 8.]...)
     """
-    chunks = list(_chunks(model, loss_fn, batch, engine))
+    problem = _open(model, loss_fn, batch)
+    with problem.guard():
+        chunks = list(_chunks(problem, engine))
     return {name: torch.cat([c.gradients[name] for c in chunks]) for name in chunks[0].gradients}
 
 
@@ -69,17 +71,20 @@ def per_sample_sq_norms(
         >>> per_sample_sq_norms(model, nn.MSELoss(), (torch.eye(2)[:, :1], torch.zeros(2, 1)))
         tensor([1., 0.], dtype=torch.float64)
     """
-    norms = [chunk.sq_norms() for chunk in _chunks(model, loss_fn, batch, engine)]
+    problem = _open(model, loss_fn, batch)
+    with problem.guard():
+        norms = [chunk.sq_norms() for chunk in _chunks(problem, engine)]
     joined = {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
 
 
-def _chunks(
-    model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, engine: str
-) -> Iterator[Chunk]:
+def _open(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
-    problem = Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)
-    with problem.guard():
-        choice = choose(problem.objective, problem.largest_batch(), engine)
-        for part in problem.batches():
-            yield from choice.engine.chunks(part)
+    return Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)
+
+
+def _chunks(problem: Problem, engine: str) -> Iterator[Chunk]:
+    """Inside the guard of the caller: one held here would outlast an error in the caller."""
+    choice = choose(problem.objective, problem.largest_batch(), engine)
+    for part in problem.batches():
+        yield from choice.engine.chunks(part)
