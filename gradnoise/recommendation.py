@@ -92,10 +92,12 @@ def recommend(
     lr = min(rule, limit) * (1 - current.momentum)
     momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
     source = "the noise-scale rule" if rule <= limit else "mean-square stability"
-    capped = f", the whole data: B_noise is {short(float(noise_scale))}"
+    meaning = ": there a run takes about twice the fewest steps and twice the fewest samples."
+    if batch < 0.7 * float(noise_scale):
+        scale = short(float(noise_scale))
+        meaning = f", the whole data: B_noise is {scale}, so that no batch of it is too large."
     reasons = (
-        f"Batch size {batch}{capped if batch < 0.7 * float(noise_scale) else ''}: there a run "
-        f"takes about twice the fewest steps and twice the fewest samples.",
+        f"Batch size {batch}{meaning}",
         f"Learning rate up to about {short(lr)} at that batch size{momentum} ({source}): a "
         f"starting point for a short sweep, not a guarantee.",
         *now,
