@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import ArgumentError
 from .estimate import Estimate, flag_zero, ratio, symmetric
-from .pergrad import Chunk, sq_norm
+from .pergrad import Summary
 from .trees import TensorDict, widen
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
@@ -72,33 +72,16 @@ class GradientMoments:
     @classmethod
     def of(
         cls,
-        chunk: Chunk,
+        summary: Summary,
         *,
         population: float = math.inf,
+        resolution: float = torch.finfo(torch.float64).eps,
         level: float = 0.95,
-        variance: bool = False,
     ) -> GradientMoments:
-        """Moments of the samples of one chunk."""
-        mean, centred, squares, norms = {}, {}, {}, []
-        for name, gradient in chunk.gradients.items():
-            wide = widen(gradient)
-            norms.append(sq_norm(name, wide))
-            mean[name] = wide.mean(0)
-            deviations = wide.sub_(mean[name]) if wide is not gradient else wide - mean[name]
-            spread = deviations.square_().sum(0)
-            centred[name] = float(spread.sum())
-            if variance:
-                squares[name] = spread
-        return cls(
-            mean=mean,
-            centred_sq=centred,
-            losses=widen(chunk.losses),
-            sq_norms=torch.stack(norms).sum(0),
-            population=population,
-            resolution=max(torch.finfo(g.dtype).eps for g in chunk.gradients.values()),
-            level=level,
-            coordinate_sq=squares if variance else None,
-        )
+        """Moments of the samples of one summary."""
+        running = Running()
+        running.add(summary)
+        return running.moments(population=population, resolution=resolution, level=level)
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -253,6 +236,63 @@ class GradientMoments:
     def _estimate(self, value: float, variance: float) -> Estimate:
         return symmetric(
             value, variance, level=self.level, samples=self.count, freedom=self.count - 1
+        )
+
+
+class Running:
+    """The moments of all summaries so far, added up in place; memory for one mean gradient.
+
+    Each summary is centred about its own mean, and the means are joined by their gaps (Chan, Golub
+    and LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is never taken here.
+    """
+
+    def __init__(self) -> None:
+        self._mean: TensorDict = {}
+        self._centred: dict[str, float] = {}
+        self._squares: TensorDict = {}
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._count = 0
+
+    def add(self, summary: Summary) -> None:
+        """Take in the samples of one summary."""
+        count = len(summary.losses)
+        self._count += count
+        self._losses.append(widen(summary.losses))
+        self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
+        for name, total in summary.total.items():
+            self._join(name, widen(total / count), count, summary)
+
+    def _join(self, name: str, mean: Tensor, count: int, summary: Summary) -> None:
+        squares = summary.coordinate_sq
+        if name not in self._mean:
+            self._mean[name], self._centred[name] = mean.clone(), summary.centred_sq[name]
+            if squares is not None:
+                self._squares[name] = squares[name].clone()
+            return
+        gap = (
+            mean.sub_(self._mean[name])
+            if mean.dtype != summary.total[name].dtype
+            else (mean - self._mean[name])
+        )
+        self._mean[name].add_(gap, alpha=count / self._count)
+        weight = (self._count - count) * count / self._count
+        gap.square_()
+        self._centred[name] += summary.centred_sq[name] + weight * float(gap.sum())
+        if squares is not None:
+            self._squares[name].add_(squares[name]).add_(gap, alpha=weight)
+
+    def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
+        """What has been taken in."""
+        return GradientMoments(
+            mean=self._mean,
+            centred_sq=self._centred,
+            losses=torch.cat(self._losses),
+            sq_norms=torch.cat(self._norms),
+            population=population,
+            resolution=resolution,
+            level=level,
+            coordinate_sq=self._squares or None,
         )
 
 

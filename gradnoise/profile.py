@@ -102,7 +102,8 @@ def profile(
         choice = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
         moments = stream(problem, choice.engine, level=level, tick=tick)
-        moments, curvature = _curvature(problem, moments, stage, probes, tol, seed)
+        moments = with_intervals(problem, choice.engine, moments)
+        curvature = _curvature(problem, moments, stage, probes, tol, seed)
     fallback = (f"engine: {choice.reason}",) if choice.fell_back else ()
     return Profile(
         model=type(model).__name__,
@@ -149,17 +150,16 @@ class _Curvature:
 
 def _curvature(
     problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
-) -> tuple[GradientMoments, _Curvature]:
-    """The moments with intervals and the curvature, or as much as the model allows."""
+) -> _Curvature:
+    """The curvature, or as much as the model allows."""
     try:
         require_second_order(problem)
-        moments = with_intervals(problem, moments)
-        return moments, _measure_curvature(problem, moments, stage, probes, tol, seed)
+        return _measure_curvature(problem, moments, stage, probes, tol, seed)
     except torch.OutOfMemoryError:
         raise
     except (CurvatureError, RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
-        return moments, _Curvature({}, notes=(f"curvature was not measured: {reason}",))
+        return _Curvature({}, notes=(f"curvature was not measured: {reason}",))
 
 
 def _measure_curvature(

@@ -1,4 +1,4 @@
-"""The pass over the samples: chunks of per-sample gradients become moments."""
+"""The pass over the samples: summaries of per-sample gradients become moments."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .directional import require_second_order, sign_sums, slopes
+from .directional import sign_sums
 from .estimate import check_level
 from .losses import LossFn
-from .moments import GradientMoments
-from .pergrad import Engine, choose
+from .moments import GradientMoments, Running
+from .pergrad import Engine, Wanted, choose
 from .probes import random_signs
 from .problem import Problem
 from .samples import MICRO_BATCH
+from .trees import TensorDict
 
+CANCELLED = 1e-3  # relative error of trΣ beyond which gradients are centred before squaring
 SQUARE_PROBES = 5  # sign vectors whose products give tr(Σ²)
 
 
@@ -29,30 +31,63 @@ def stream(
     variance: bool = False,
     tick: Any = None,
 ) -> GradientMoments:
-    """One pass over the samples; memory for one chunk and a few copies of the gradient."""
+    """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
     check_level(level)
-    total: GradientMoments | None = None
+    moments = _pass(problem, engine.summaries, level, Wanted(variance=variance), tick)
+    if engine.centres or not _is_cancelled(moments):
+        return moments
+    return _pass(problem, engine.centred_summaries, level, Wanted(variance=variance), tick)
+
+
+def _pass(
+    problem: Problem, summaries: Any, level: float, wanted: Wanted, tick: Any
+) -> GradientMoments:
+    running = Running()
     with problem.guard():
         for batch in problem.batches():
-            for chunk in engine.chunks(batch):
-                part = GradientMoments.of(
-                    chunk, population=problem.samples.population, level=level, variance=variance
-                )
-                total = part if total is None else total.merge(part)
+            for summary in summaries(batch, wanted):
+                running.add(summary)
                 if tick is not None:
-                    tick(len(chunk.losses))
-    assert total is not None  # Samples hold at least two samples
-    return total
+                    tick(len(summary.losses))
+    parameters = problem.objective.parameters.values()
+    return running.moments(
+        population=problem.samples.population,
+        resolution=max(torch.finfo(parameter.dtype).eps for parameter in parameters),
+        level=level,
+    )
 
 
-def with_intervals(problem: Problem, moments: GradientMoments) -> GradientMoments:
+def _is_cancelled(moments: GradientMoments) -> bool:
+    """Whether Σ‖g_i‖² - n‖ḡ‖², from sums rounded to float32 at best, has lost its digits."""
+    rounding = min(moments.resolution, torch.finfo(torch.float32).eps)
+    spread = sum(moments.centred_sq.values())
+    return rounding * float(moments.sq_norms.sum()) > CANCELLED * spread
+
+
+def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
     """The moments with what their intervals need; nothing when the population was measured."""
     if moments.sampling_factor == 0:
         return moments
-    direction = torch.cat([mean.reshape(-1) for mean in moments.mean.values()])
     noises = sign_sums(problem, random_signs(SQUARE_PROBES, moments.count, seed=0))
     pairs = [float(u @ v) ** 2 for u, v in combinations(noises, 2)]  # E (uᵀv)² = tr(Σ²)
-    return replace(moments, slopes=slopes(problem, direction), trace_cov_sq=sum(pairs) / len(pairs))
+    return replace(
+        moments,
+        slopes=slopes(problem, engine, moments.mean),
+        trace_cov_sq=sum(pairs) / len(pairs),
+    )
+
+
+def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
+    """g_iᵀu of every sample, shape (n,), by first derivatives alone."""
+    wanted = Wanted(direction=direction)
+    with problem.guard():
+        found = [
+            summary.dots
+            for batch in problem.batches()
+            for summary in engine.summaries(batch, wanted)
+            if summary.dots is not None
+        ]
+    return torch.cat(found)
 
 
 def gradient_moments(
@@ -91,7 +126,6 @@ def gradient_moments(
 
     Raises:
         GradNoiseError: see `Objective`, `Samples.draw` and `choose`.
-        CurvatureError: intervals need second derivatives that the model does not have.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -111,7 +145,4 @@ def gradient_moments(
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         moments = stream(problem, choice.engine, level=level, variance=variance)
-        if not intervals or moments.sampling_factor == 0:
-            return moments
-        require_second_order(problem)
-        return with_intervals(problem, moments)
+        return with_intervals(problem, choice.engine, moments) if intervals else moments

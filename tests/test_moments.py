@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.moments import GradientMoments
-from gradnoise.pergrad import Chunk, Loop
+from gradnoise.pergrad import Chunk, Loop, Summary, Wanted
 from gradnoise.problem import Problem
 from gradnoise.streaming import stream
 
@@ -27,7 +27,8 @@ from .cases import CASES, Case, labelled, mlp, named
 def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMoments:
     """Moments of rows g_i split over two parameters."""
     named = {"a.weight": gradients[:, :2], "b.weight": gradients[:, 2:]}
-    return GradientMoments.of(Chunk(gradients.sum(1), named), population=population, variance=True)
+    summary = Summary.of(Chunk(gradients.sum(1), named), Wanted(variance=True))
+    return GradientMoments.of(summary, population=population)
 
 
 def same(first: GradientMoments, second: GradientMoments) -> None:

@@ -125,7 +125,9 @@ def noise_scale(
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         require_second_order(problem)
-        moments = with_intervals(problem, stream(problem, choice.engine, level=level))
+        moments = with_intervals(
+            problem, choice.engine, stream(problem, choice.engine, level=level)
+        )
         return measure_noise_scale(problem, moments, sign_probes(moments.count, probes, seed))
 
 

@@ -1,7 +1,7 @@
 """Per-sample gradients: one contract, several engines, the slowest is the oracle."""
 
 from .choice import ENGINES, Choice, choose
-from .contract import Chunk, Engine, sq_norm
+from .contract import Chunk, Engine, Summary, Wanted
 from .functional import Functional
 from .loop import Loop
 from .public import per_sample_gradients, per_sample_sq_norms
@@ -16,5 +16,6 @@ __all__ = [
     "choose",
     "per_sample_gradients",
     "per_sample_sq_norms",
-    "sq_norm",
+    "Summary",
+    "Wanted",
 ]

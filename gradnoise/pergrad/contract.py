@@ -17,7 +17,7 @@ from ..trees import Batch, TensorDict, widen
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive samples of a batch.
+    """The gradients of some consecutive samples of a batch.
 
     Args:
         losses: shape (n,).
@@ -27,23 +27,79 @@ class Chunk:
     losses: Tensor
     gradients: TensorDict
 
-    def sq_norms(self) -> TensorDict:
-        """‖g_i‖² per parameter, name -> (n,), accumulated wide.
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass gives beside losses, sums and squared norms.
+
+    Args:
+        direction: u by name; the pass gives g_iᵀu.
+        variance: the pass gives the spread of every coordinate.
+    """
+
+    direction: TensorDict | None = None
+    variance: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a pass over some consecutive samples tells, without their n×P gradients.
+
+    Args:
+        losses: ℓ_i, shape (n,).
+        total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
+        sq_norms: ‖g_i‖² by name, each (n,), wide.
+        centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples.
+        dots: g_iᵀu, shape (n,), wide; None when no direction was given.
+        coordinate_sq: Σ_i (g_i - ḡ)² by name and coordinate, wide; None when not wanted.
+    """
+
+    losses: Tensor
+    total: TensorDict
+    sq_norms: TensorDict
+    centred_sq: dict[str, float]
+    dots: Tensor | None = None
+    coordinate_sq: TensorDict | None = None
+
+    @classmethod
+    def of(cls, chunk: Chunk, wanted: Wanted | None = None) -> Summary:
+        """Of gradients that are at hand; spreads are centred before they are squared.
 
         Raises:
             LossError: a gradient that is not finite (its loss can still be).
         """
-        return {name: sq_norm(name, widen(gradient)) for name, gradient in self.gradients.items()}
+        wanted = wanted or Wanted()
+        total, norms, centred, squares = {}, {}, {}, {}
+        direction = wanted.direction or {}
+        dots = widen(torch.zeros_like(chunk.losses))
+        for name, gradient in chunk.gradients.items():
+            wide = widen(gradient)
+            rows = wide.reshape(len(wide), -1)
+            norms[name] = check_norms(name, rows.square().sum(1))
+            total[name] = wide.sum(0)
+            if name in direction:
+                dots += rows @ widen(direction[name]).reshape(-1)
+            mean = total[name] / len(wide)
+            deviations = wide.sub_(mean) if wide is not gradient else wide - mean
+            spread = deviations.square_().sum(0)
+            centred[name] = float(spread.sum())
+            squares[name] = spread
+        return cls(
+            losses=chunk.losses,
+            total=total,
+            sq_norms=norms,
+            centred_sq=centred,
+            dots=None if wanted.direction is None else dots,
+            coordinate_sq=squares if wanted.variance else None,
+        )
 
 
-def sq_norm(name: str, gradient: Tensor) -> Tensor:
-    """Sum of squares over all but the leading dimension, (n, ...) -> (n,).
+def check_norms(name: str, norms: Tensor) -> Tensor:
+    """Squared norms (n,) as they are.
 
     Raises:
-        LossError: a sum that is not finite.
+        LossError: one that is not finite.
     """
-    norms = gradient.square()
-    norms = norms.flatten(1).sum(1) if gradient.ndim > 1 else norms
     bad = (~torch.isfinite(norms)).nonzero().flatten().tolist()
     if bad:
         raise LossError(
@@ -61,6 +117,7 @@ class Engine(abc.ABC):
     """
 
     name: ClassVar[str]
+    centres: ClassVar[bool] = True  # whether its summaries are centred before they are squared
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
@@ -68,3 +125,12 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         """The samples of a batch in order, as many at a time as memory allows."""
+
+    def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        """The same samples, summed up; engines that need no n×P numbers for it override this."""
+        return self.centred_summaries(batch, wanted)
+
+    def centred_summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        """The same from the gradients themselves, for signals far above the noise."""
+        for chunk in self.chunks(batch):
+            yield Summary.of(chunk, wanted)

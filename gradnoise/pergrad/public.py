@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from ..losses import LossFn
 from ..problem import Problem
 from ..trees import Batch, TensorDict
 from .choice import choose
-from .contract import Chunk
+from .contract import Wanted
 
 
 def per_sample_gradients(
@@ -41,7 +40,8 @@ def per_sample_gradients(
     """
     problem = _open(model, loss_fn, batch)
     with problem.guard():
-        chunks = list(_chunks(problem, engine))
+        choice = choose(problem.objective, problem.largest_batch(), engine)
+        chunks = [c for part in problem.batches() for c in choice.engine.chunks(part)]
     return {name: torch.cat([c.gradients[name] for c in chunks]) for name in chunks[0].gradients}
 
 
@@ -73,7 +73,9 @@ def per_sample_sq_norms(
     """
     problem = _open(model, loss_fn, batch)
     with problem.guard():
-        norms = [chunk.sq_norms() for chunk in _chunks(problem, engine)]
+        choice = choose(problem.objective, problem.largest_batch(), engine)
+        found = [s for part in problem.batches() for s in choice.engine.summaries(part, Wanted())]
+        norms = [summary.sq_norms for summary in found]
     joined = {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
 
@@ -81,10 +83,3 @@ def per_sample_sq_norms(
 def _open(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
     return Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)
-
-
-def _chunks(problem: Problem, engine: str) -> Iterator[Chunk]:
-    """Inside the guard of the caller: one held here would outlast an error in the caller."""
-    choice = choose(problem.objective, problem.largest_batch(), engine)
-    for part in problem.batches():
-        yield from choice.engine.chunks(part)
