@@ -14,6 +14,8 @@ from torch.nn import functional as F
 import gradnoise as gn
 
 SAMPLES = 6
+HOOKS_ONLY = ("hooks", "loop")  # torch.func cannot vectorise it
+TRACED = ("functional", "loop")  # its operations are not seen one by one
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Case:
     model: Callable[[], nn.Module]
     loss_fn: Any
     batch: Callable[[], Any]
-    engines: tuple[str, ...] = ("functional", "loop")
+    engines: tuple[str, ...] = ("hooks", "functional", "loop")
 
     def build(self) -> tuple[nn.Module, Any, Any]:
         """A fresh model, the loss, and the batch, the same at every call."""
@@ -177,7 +179,7 @@ CORE = (
     Case("MLP with cross-entropy", mlp, nn.CrossEntropyLoss(), labelled),
     Case("MLP with mean squared error", mlp, nn.MSELoss(), lambda: (features(), features(3))),
     Case("CNN", cnn, nn.CrossEntropyLoss(), images),
-    Case("embedding and LSTM", EmbeddingLSTM, nn.CrossEntropyLoss(), tokens, ("loop",)),
+    Case("embedding and LSTM", EmbeddingLSTM, nn.CrossEntropyLoss(), tokens, HOOKS_ONLY),
 )
 
 CASES = (
@@ -195,7 +197,7 @@ CASES = (
     Case("fused attention", Attention, nn.CrossEntropyLoss(), labelled),
     Case("attention with a key bias", SeparateAttention, nn.CrossEntropyLoss(), labelled),
     Case("outputs kept in a list", Collects, nn.CrossEntropyLoss(), labelled),
-    Case("scripted", lambda: torch.jit.script(mlp()), nn.CrossEntropyLoss(), labelled),
+    Case("scripted", lambda: torch.jit.script(mlp()), nn.CrossEntropyLoss(), labelled, TRACED),
     Case(
         "batch norm in eval mode",
         lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).eval(),
@@ -213,7 +215,7 @@ CASES = (
         lambda: nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(12, 3)),
         nn.CrossEntropyLoss(),
         tokens,
-        engines=("loop",),
+        engines=HOOKS_ONLY,
     ),
     Case("control flow on the data", Branching, nn.CrossEntropyLoss(), labelled, ("loop",)),
 )

@@ -11,12 +11,16 @@ from ..errors import CoupledSamplesError, EngineError, GradNoiseError
 from ..objective import Objective
 from ..problem import TRIAL_SAMPLES
 from ..trees import Batch, sample_count, select, widen
+from .backpack import BackPACK
 from .contract import Engine
 from .functional import Functional
+from .hooks import Hooks
 from .loop import Loop
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Functional, Loop)}
-FASTEST = Functional.name
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (Hooks, Functional, BackPACK, Loop)
+}
+PREFERRED = (Hooks, Functional)  # by "auto", the cheaper first; then the loop
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class Choice:
 
 
 def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
-    """The engine by name, tried on a few samples; "auto" takes the fastest that is right.
+    """The engine by name, tried on a few samples; "auto" takes the cheapest that is right.
 
-    Every engine but the loop must reproduce the plain gradient of the trial samples.
+    Every engine but the loop must reproduce the plain gradient of the trial samples; the hooks
+    engine each sample's norm as well.
 
     Raises:
         EngineError: an unknown name, or the named engine cannot handle the model.
@@ -41,19 +46,26 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
             f"`engine` must be one of {', '.join(sorted([*ENGINES, 'auto']))}; got {engine!r}"
         )
     few = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
-    if engine == "loop":
+    if engine == Loop.name:
         return Choice(_checked_loop(objective, few), "one backward pass per sample, as asked for")
-    candidate = ENGINES[FASTEST if engine == "auto" else engine](objective)
-    failure = _trial(candidate, few)
-    if failure is None:
-        asked = "fastest engine that is right here" if engine == "auto" else "as asked for"
-        return Choice(candidate, f"torch.func traces the model; {asked}")
     if engine != "auto":
+        candidate = ENGINES[engine](objective)
+        failure = _trial(candidate, few)
+        if failure is None:
+            return Choice(candidate, "as asked for")
         raise EngineError(
             f"engine={engine!r} cannot measure this model: {failure}. "
             f"Use engine='auto' or engine='loop'."
         )
-    reason = f"one backward pass per sample, because torch.func cannot: {failure}"
+    failures: list[str] = []
+    for kind in PREFERRED:
+        candidate = kind(objective)
+        failure = _trial(candidate, few)
+        if failure is None:
+            reason = "; ".join(["the cheapest that is right here", *failures])
+            return Choice(candidate, reason, fell_back=bool(failures))
+        failures.append(f"{kind.name} cannot: {failure}")
+    reason = "; ".join(["one backward pass per sample", *failures])
     return Choice(_checked_loop(objective, few), reason, fell_back=True)
 
 
@@ -74,6 +86,8 @@ def _trial(engine: Engine, few: Batch) -> str | None:
     """Why the engine is wrong for this model, or None."""
     try:
         chunks = list(engine.chunks(few))
+    except EngineError as error:
+        return _first_line(error)
     except GradNoiseError:
         raise
     except Exception as error:  # tracing runs the user's code: anything can come out

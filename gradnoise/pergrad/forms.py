@@ -1,0 +1,347 @@
+"""Per-sample gradients of one tensor in factors: sums, norms and products without n×P numbers.
+
+A form knows the gradients g_i of n samples with respect to one tensor. Whatever a subclass does not
+do from its factors is done here from the gradients themselves, a few samples at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from ..trees import wide_dtype, widen
+
+CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Sums over the samples of a form.
+
+    Args:
+        total: Σ_i g_i.
+        sq_norms: ‖g_i‖², shape (n,), wide.
+        dots: g_iᵀu, shape (n,), wide.
+        squares: Σ_i g_i² per coordinate, wide.
+    """
+
+    total: Tensor
+    sq_norms: Tensor
+    dots: Tensor | None = None
+    squares: Tensor | None = None
+
+
+class Form(abc.ABC):
+    """g_i of n samples, each of the shape of the tensor.
+
+    Args:
+        count: n.
+        shape: of the tensor.
+    """
+
+    count: int
+    shape: torch.Size
+
+    @abc.abstractmethod
+    def gradients(self, part: slice) -> Tensor:
+        """g_i of some samples, shape (k, *shape)."""
+
+    def total(self) -> Tensor:
+        """Σ_i g_i, shape `shape`."""
+        return self.measure().total
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        """All sums asked for, in one go over the samples."""
+        return self._written_out(direction, squares)
+
+    def inner(self, _other: Form) -> Tensor | None:
+        """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
+        return None
+
+    def method(self) -> tuple[str, str]:
+        """How the norms are found, and why."""
+        return "written out", "no factors to multiply"
+
+    def _written_out(self, direction: Tensor | None, squares: bool) -> Measured:
+        parts = [_measure_rows(self.gradients(part), direction, squares) for part in self._parts()]
+        total, square = parts[0].total, parts[0].squares
+        for part in parts[1:]:
+            total.add_(part.total)
+            if square is not None and part.squares is not None:
+                square.add_(part.squares)
+        along = [part.dots for part in parts if part.dots is not None]
+        dots = torch.cat(along) if along else None
+        return Measured(total, torch.cat([part.sq_norms for part in parts]), dots, square)
+
+    def _parts(self) -> Iterator[slice]:
+        rows = max(1, CHUNK_BYTES // (4 * max(1, self.shape.numel())))
+        for start in range(0, self.count, rows):
+            yield slice(start, min(start + rows, self.count))
+
+
+def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) -> Measured:
+    rows = gradients.reshape(len(gradients), -1)
+    return Measured(
+        gradients.sum(0),
+        sq_norms(rows),
+        None if direction is None else dots(rows, direction.reshape(1, -1)),
+        widen(gradients).square().sum(0) if squares else None,
+    )
+
+
+def sq_norms(rows: Tensor) -> Tensor:
+    """Σ over all but the leading dimension of squares, accumulated wide."""
+    flat = rows.reshape(len(rows), -1)
+    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=wide_dtype(rows.device))
+    return norms.square()
+
+
+def dots(first: Tensor, second: Tensor) -> Tensor:
+    """Σ over all but the leading dimension of products, accumulated wide."""
+    return (first * second).flatten(1).sum(1, dtype=wide_dtype(first.device))
+
+
+class Whole(Form):
+    """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small."""
+
+    def __init__(self, gradients: Tensor) -> None:
+        self._gradients = gradients
+        self.count, self.shape = len(gradients), gradients.shape[1:]
+
+    def gradients(self, part: slice) -> Tensor:
+        return self._gradients[part]
+
+    def total(self) -> Tensor:
+        return self._gradients.sum(0)
+
+    def method(self) -> tuple[str, str]:
+        return "sum over positions", "as small as the output"
+
+
+class Lazy(Form):
+    """Gradients computed for some samples at a time.
+
+    Args:
+        count, shape: of the form.
+        compute: part -> (k, *shape).
+        how: the method's name and reason.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        shape: torch.Size,
+        compute: Callable[[slice], Tensor],
+        how: tuple[str, str],
+    ) -> None:
+        self.count, self.shape = count, shape
+        self._compute, self._how = compute, how
+
+    def gradients(self, part: slice) -> Tensor:
+        return self._compute(part)
+
+    def method(self) -> tuple[str, str]:
+        return self._how
+
+
+class Outer(Form):
+    """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows.
+
+    Args:
+        left: shape (n, groups, T, p).
+        right: shape (n, groups, T, q).
+        shape: of the tensor, (groups·p·q entries).
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, shape: torch.Size) -> None:
+        self.left, self.right, self.shape = left, right, shape
+        self.count = len(left)
+
+    def gradients(self, part: slice) -> Tensor:
+        blocks = self.left[part].transpose(2, 3) @ self.right[part]
+        return blocks.reshape(len(blocks), *self.shape)
+
+    def total(self) -> Tensor:
+        left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        positions = self.left.shape[2]
+        if (squares and positions > 1) or not self._multiplies():
+            return self._written_out(direction, squares)
+        return Measured(
+            self.total(),
+            self._gram(self),
+            None if direction is None else self._dots(direction),
+            self._squares() if squares else None,
+        )
+
+    def inner(self, other: Form) -> Tensor | None:
+        return self._gram(other) if isinstance(other, Outer) else None
+
+    def _gram(self, other: Outer) -> Tensor:
+        """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
+        if self is other and self.left.shape[2] == 1:
+            sides = [
+                torch.linalg.vector_norm(side, dim=(2, 3), dtype=wide_dtype(side.device))
+                for side in (self.left, self.right)
+            ]
+            norms: Tensor = (sides[0] * sides[1]).square().sum(1)
+            return norms
+        gram = self.left @ other.left.transpose(2, 3)
+        return dots(gram, self.right @ other.right.transpose(2, 3))
+
+    def method(self) -> tuple[str, str]:
+        positions, p, q = self._sizes()
+        if positions == 1:
+            return "product of norms", f"one position: {p + q} against {p * q} numbers"
+        gram, direct = positions * (p + q), p * q
+        if self._multiplies():
+            return "Gram", f"2T(p + q) = {2 * gram:,} ≤ pq = {direct:,}"
+        return "written out", f"2T(p + q) = {2 * gram:,} > pq = {direct:,}"
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.left.shape[2], self.left.shape[3], self.right.shape[3]
+
+    def _multiplies(self) -> bool:
+        """Whether Gram matrices are fewer operations than gradients written out and read."""
+        positions, p, q = self._sizes()
+        return positions == 1 or 2 * positions * (p + q) <= p * q
+
+    def _dots(self, direction: Tensor) -> Tensor:
+        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        along = direction.to(self.left.dtype).reshape(groups, p, q)
+        return dots(self.left @ along, self.right)
+
+    def _squares(self) -> Tensor:
+        left, right = (widen(t[:, :, 0]).square().transpose(0, 1) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+
+class Lookup(Form):
+    """g_i has the rows `values`_it added at `ids`_it: an embedding, whose one-hot inputs are ids.
+
+    Args:
+        ids: shape (n, T).
+        values: shape (n, T, d).
+        shape: of the tensor, (rows, d).
+    """
+
+    def __init__(self, ids: Tensor, values: Tensor, shape: torch.Size) -> None:
+        self.ids, self.values, self.shape = ids, values, shape
+        self.count = len(ids)
+
+    def gradients(self, part: slice) -> Tensor:
+        ids, values = self.ids[part], self.values[part]
+        rows = values.new_zeros(len(ids), *self.shape)
+        return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
+
+    def total(self) -> Tensor:
+        zero = self.values.new_zeros(self.shape)
+        return zero.index_add_(0, self.ids.reshape(-1), self.values.flatten(0, 1))
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        samples, ids, rows = self._distinct()
+        own = widen(torch.zeros(self.count, device=rows.device))
+        square = None
+        if squares:
+            square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
+        return Measured(
+            self.total(),
+            own.index_add_(0, samples, sq_norms(rows)),
+            None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
+            square,
+        )
+
+    def method(self) -> tuple[str, str]:
+        return "rows looked up", "equal ids of a sample added, all other rows are zero"
+
+    def inner(self, other: Form) -> Tensor | None:
+        if isinstance(other, Outer) and other.left.shape[1::2] == (1, self.shape[0]):
+            return self._tied(other)
+        return None
+
+    def _tied(self, other: Outer) -> Tensor:
+        """With an outer product over the same rows: an embedding and the head tied to it."""
+        left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
+        picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))
+        return dots(picked, right @ self.values.transpose(1, 2))
+
+    def _distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample, id and summed row of every distinct id of every sample."""
+        samples = torch.arange(self.count, device=self.ids.device)[:, None]
+        keys = (samples * self.shape[0] + self.ids).reshape(-1)
+        distinct, where = torch.unique(keys, return_inverse=True)
+        rows = self.values.new_zeros(len(distinct), self.shape[1])
+        rows.index_add_(0, where, self.values.flatten(0, 1))
+        return distinct // self.shape[0], distinct % self.shape[0], rows
+
+
+class Sum(Form):
+    """Several uses of one tensor: their gradients are added before the norm is taken."""
+
+    def __init__(self, forms: Sequence[Form]) -> None:
+        self.forms = _joined(forms)
+        self.count, self.shape = forms[0].count, forms[0].shape
+
+    def gradients(self, part: slice) -> Tensor:
+        first, *others = (form.gradients(part) for form in self.forms)
+        return sum(others, first)
+
+    def total(self) -> Tensor:
+        first, *others = (form.total() for form in self.forms)
+        return sum(others, first)
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        if len(self.forms) == 1:
+            return self.forms[0].measure(direction, squares)
+        crosses = None if squares else self._crosses()
+        if crosses is None:
+            return self._written_out(direction, squares)
+        parts = [form.measure(direction) for form in self.forms]
+        along = [part.dots for part in parts if part.dots is not None]
+        return Measured(
+            sum((part.total for part in parts[1:]), parts[0].total),
+            sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms) + 2 * sum(crosses),
+            sum(along[1:], along[0]) if along else None,
+        )
+
+    def method(self) -> tuple[str, str]:
+        if len(self.forms) == 1:
+            return self.forms[0].method()
+        inner = " + ".join(form.method()[0] for form in self.forms)
+        return inner, f"{len(self.forms)} uses, added before the norm is taken"
+
+    def _crosses(self) -> list[Tensor] | None:
+        """Inner products of each pair of forms; None where a pair has no short way."""
+        crosses = []
+        for first, second in combinations(self.forms, 2):
+            cross = first.inner(second)
+            cross = second.inner(first) if cross is None else cross
+            if cross is None:
+                return None
+            crosses.append(cross)
+        return crosses
+
+
+def _joined(forms: Sequence[Form]) -> list[Form]:
+    """Outer products of one layout become one over all their positions; gradients are added."""
+    outers = [form for form in forms if isinstance(form, Outer)]
+    wholes = [form for form in forms if isinstance(form, Whole)]
+    lookups = [form for form in forms if isinstance(form, Lookup)]
+    joined: list[Form] = [f for f in forms if not isinstance(f, (Outer, Whole, Lookup))]
+    for layout in dict.fromkeys((f.left.shape[1], f.left.shape[3]) for f in outers):
+        same = [f for f in outers if (f.left.shape[1], f.left.shape[3]) == layout]
+        sides = [torch.cat([getattr(f, s) for f in same], 2) for s in ("left", "right")]
+        joined.append(same[0] if len(same) == 1 else Outer(sides[0], sides[1], same[0].shape))
+    if lookups:
+        ids, values = (torch.cat([getattr(f, s) for f in lookups], 1) for s in ("ids", "values"))
+        joined.append(Lookup(ids, values, lookups[0].shape))
+    if wholes:
+        joined.append(Whole(sum((f._gradients for f in wholes[1:]), wholes[0]._gradients)))
+    return joined

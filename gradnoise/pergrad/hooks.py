@@ -1,0 +1,435 @@
+"""One forward and one backward pass: the mean gradient and every sample's norm with it.
+
+Operations that use a parameter are run on it detached and followed by a *tap*, an identity whose
+backward is handed the gradient of the operation's output. There a rule makes the per-sample
+gradients in factors, takes their norms, and returns their sum as the parameter's gradient: what
+autograd adds up over all taps must be what the taps recorded, or the parameter was used unseen.
+
+Where the samples are in each operation's output is found once, on a few samples, by differentiating
+their losses one by one; the same losses are the oracle that the first pass is held to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import EngineError
+from ..objective import Objective
+from ..trees import Batch, TensorDict, sample_count, sample_leaves, select, widen
+from .contract import Chunk, Engine, Summary, Wanted, check_norms
+from .forms import Form, Measured, Sum
+from .functional import MEMORY_BUDGET
+from .layout import Layout, find_layout
+from .local import local
+from .pulled import pull_back
+from .rules import COPIES, RULES, At, at_least_float32, copies
+from .trace import Call, Source, Trace, Visitor, refuse_in_place
+
+PLAN_SAMPLES = 5  # a number that few dimensions of a model have
+
+
+@dataclass(frozen=True)
+class Site:
+    """One use of parameters in the forward pass, in order; without a layout it has no gradient."""
+
+    func: Any
+    layout: Layout | None
+
+
+@dataclass(frozen=True)
+class Use:
+    """How one use of a parameter is measured, for people.
+
+    Args:
+        parameter: its name, or names.
+        operation: the torch function.
+        method, reason: how norms are found, and why so.
+        share: operations of the method, per sample, against those of the plain weight gradient.
+    """
+
+    parameters: tuple[str, ...]
+    operation: str
+    method: str
+    reason: str
+
+
+class Hooks(Engine):
+    """Per-sample norms, sums and products from the factors of each operation."""
+
+    name: ClassVar[str] = "hooks"
+    centres: ClassVar[bool] = False
+
+    def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
+        super().__init__(objective)
+        self.uses: list[Use] = []
+        self._plan: list[Site] = []
+        sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
+        self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
+
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        for start in range(0, sample_count(batch), self.chunk_size):
+            part = select(batch, slice(start, start + self.chunk_size))
+            run = self._run(part, keep=True)
+            parameters = self.objective.parameters
+            yield Chunk(
+                run.losses,
+                {name: run.written_out(name).to(p.dtype) for name, p in parameters.items()},
+            )
+
+    def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        yield self._run(batch, wanted).summary()
+
+    def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> _Pass:
+        """A pass by the plan at hand; by a new one where the operations are others."""
+        for attempt in (0, 1):
+            if attempt or not self._plan:
+                self._make_plan(batch)
+            run = _Pass(self.objective, batch, self._plan, wanted or Wanted(), keep)
+            if run.forward():
+                run.backward()
+                return run
+        raise EngineError("the operations of the model change from one evaluation to the next")
+
+    def _make_plan(self, batch: Batch) -> None:
+        few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
+        planner = _Planner(self.objective, few)
+        self._plan = planner.sites()
+        trial = _Pass(self.objective, few, self._plan, Wanted(), keep=False)
+        if not trial.forward():
+            raise EngineError("the operations of the model change from one evaluation to the next")
+        trial.backward()
+        planner.compare(trial)
+        self.uses = trial.uses
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled models run their original code, whose operations can be seen."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "__name__", func)).strip("_")
+
+
+class _Planner(Visitor):
+    """Finds where the samples are, and the truth about a few of them."""
+
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        self.objective, self.count = objective, sample_count(batch)
+        self._calls: list[tuple[Any, Tensor]] = []
+        trace = Trace(objective.parameters, sample_leaves(batch), self.count, self)
+        with _eager(), trace:
+            losses = objective.losses(batch)
+        self.losses = losses.detach()
+        self._outputs = [output for _, output in self._calls if output.requires_grad]
+        inputs = [*objective.parameters.values(), *self._outputs]
+        rows = [
+            torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+            if losses.requires_grad
+            else [None] * len(inputs)
+            for loss in losses
+        ]
+        self._columns = [
+            torch.stack([_dense(g, t) for g in column])
+            for column, t in zip(zip(*rows, strict=True), inputs, strict=True)
+        ]
+
+    def use(self, call: Call, _sources: dict[int, Source], _dependent: list[int]) -> Any:
+        refuse_in_place(call)
+        output = call.run(call.tensors)
+        if not isinstance(output, Tensor):
+            raise EngineError(f"{call.name} uses a parameter and gives several outputs")
+        self._calls.append((call.func, output))
+        return output
+
+    def sites(self) -> list[Site]:
+        """The uses in order, with the layouts of their outputs."""
+        remaining = iter(self._columns[len(self.objective.parameters) :])
+        sites = []
+        for func, output in self._calls:
+            layout = None
+            if output.requires_grad:
+                layout = find_layout(next(remaining))
+                if layout is None:
+                    raise EngineError(
+                        f"{_name(func)} gives a tensor of shape {tuple(output.shape)} in which "
+                        f"samples have no axis of their own"
+                    )
+            sites.append(Site(func, layout))
+        return sites
+
+    def compare(self, trial: _Pass) -> None:
+        """Raise unless sums and norms are those of the losses differentiated one by one."""
+        named = zip(self.objective.parameters.items(), self._columns, strict=False)
+        truth = {name: (p, widen(column).reshape(len(column), -1)) for (name, p), column in named}
+        largest = max(float(g.abs().max()) for _, g in truth.values() if g.numel())
+        for name, (parameter, gradients) in truth.items():
+            eps = max(torch.finfo(parameter.dtype).eps, trial.eps)
+            norms, found = gradients.square().sum(1), trial.measured(name)
+            size = norms.sqrt()
+            allowed = math.sqrt(eps) * (size + size.mean()) + 64 * eps * largest
+            if bool(((found.sq_norms.sqrt() - size).abs() > allowed).any()):
+                raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
+            gap = (widen(found.total).flatten() - gradients.sum(0)).abs()
+            spread = gradients.abs().sum(0)
+            if bool((gap > math.sqrt(eps) * (spread + spread.mean()) + 64 * eps * largest).any()):
+                raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+
+
+def _dense(gradient: Tensor | None, like: Tensor) -> Tensor:
+    if gradient is None:
+        return torch.zeros_like(like)
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+class _Pass(Visitor):
+    """One forward and backward pass over a batch by a plan."""
+
+    def __init__(
+        self, objective: Objective, batch: Batch, plan: list[Site], wanted: Wanted, keep: bool
+    ) -> None:
+        self.objective, self.count = objective, sample_count(batch)
+        self.uses: list[Use] = []
+        self.eps = 0.0
+        self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
+        self._next = 0
+        self._expected: dict[Source, int] = {}
+        self._heads: dict[Source, Tensor] = {}
+        self._pending: dict[Source, list[Form]] = {}
+        self._recorded: dict[Source, Tensor] = {}
+        self._measured: dict[str, Measured] = {}
+        self._single: set[Source] = set()
+
+    def forward(self) -> bool:
+        """Run the model; False where its operations are not those of the plan."""
+        trace = Trace(self.objective.parameters, sample_leaves(self._batch), self.count, self)
+        try:
+            with _eager(), trace:
+                self._losses = self.objective.losses(self._batch)
+        except _UnplannedError:
+            return False
+        self.losses = self._losses.detach()
+        shared = {root for s in self._expected if s.derived for root in s.roots}
+        self._single = {
+            source
+            for source, uses in self._expected.items()
+            if uses == 1 and not source.derived and not (source.roots & shared)
+        }
+        return self._next == len(self._plan)
+
+    def use(self, call: Call, sources: dict[int, Source], dependent: list[int]) -> Any:
+        site = self._plan[self._next] if self._next < len(self._plan) else None
+        if site is None or site.func is not call.func:
+            raise _UnplannedError
+        self._next += 1
+        tensors = [
+            t.detach() if i in sources or not t.is_floating_point() else t
+            for i, t in enumerate(call.tensors)
+        ]
+        func = _OUT_OF_PLACE.get(call.func, call.func)
+        if site.layout is None:
+            return call.run(call.tensors)
+        args, kwargs = call.arguments(tensors)
+        output = func(*args, **kwargs)
+        if not site.layout.fits(output, self.count):
+            raise _UnplannedError
+        for source in sources.values():
+            self._expected[source] = self._expected.get(source, 0) + 1
+        heads = [self._head(source) for source in sources.values()]
+        call.tensors = []  # held by the tap, where changes in place are noticed
+        tap = _Use(self, call, site.layout, sources, dependent)
+        return _Tap.apply(  # type: ignore[no-untyped-call]
+            output, tap, len(tensors), *tensors, *heads
+        )
+
+    def _head(self, source: Source) -> Tensor:
+        """What gradients are returned to: the parameter, or a leaf in place of what is derived."""
+        if not source.derived:
+            return source.tensor
+        if source not in self._heads:
+            self._heads[source] = source.tensor.detach().requires_grad_()
+        return self._heads[source]
+
+    def arrive(self, use: _Use, delta: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        """Take the forms of one use; give their sums, as gradients of its sources."""
+        at = At(use.layout, self.count, delta.dtype)
+        self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
+        forms = use.forms(at, at_least_float32(delta), tensors)
+        for place, form in forms.items():
+            names = tuple(sorted(use.sources[place].roots))
+            self.uses.append(Use(names, use.call.name, *form.method()))
+        return [self._record(use.sources[i], form) for i, form in forms.items()]
+
+    def _record(self, source: Source, form: Form) -> Tensor:
+        if source in self._single and not self._keep:
+            (name,) = source.roots
+            self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
+            total = self._measured[name].total
+        else:
+            self._pending.setdefault(source, []).append(form)
+            total = form.total()
+        total = total.to(source.tensor.dtype).reshape(source.tensor.shape)
+        known = self._recorded.get(source)
+        self._recorded[source] = total if known is None else known + total
+        return total
+
+    def _direction(self, name: str) -> Tensor | None:
+        return None if self._wanted.direction is None else self._wanted.direction[name]
+
+    def backward(self) -> None:
+        """Differentiate the sum of the losses; every parameter's gradient passes the taps."""
+        parameters = list(self.objective.parameters.values())
+        inputs = [*parameters, *self._heads.values()]
+        gradients: Any = [None] * len(inputs)
+        if self._losses.requires_grad:
+            ones = torch.ones_like(self._losses)
+            gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
+        del self._losses
+        recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
+        for tensor, gradient in zip(inputs, gradients, strict=True):
+            _check_seen(self._named(tensor), gradient, recorded.get(id(tensor)))
+
+    def _named(self, tensor: Tensor) -> str:
+        names = [n for n, p in self.objective.parameters.items() if p is tensor]
+        roots = [", ".join(sorted(s.roots)) for s, head in self._heads.items() if head is tensor]
+        return (names or roots)[0]
+
+    def form(self, name: str) -> Form | None:
+        """The gradients of a parameter, all its uses together; None where it took no part."""
+        parameter = self.objective.parameters[name]
+        uses = [(s, Sum(own)) for s, own in self._pending.items() if name in s.roots]
+        forms: list[Form] = [form for source, form in uses if not source.derived]
+        derived = [(form, source.tensor) for source, form in uses if source.derived]
+        forms += pull_back([form for form, _ in derived], [t for _, t in derived], parameter)
+        return Sum(forms) if forms else None
+
+    def measured(self, name: str) -> Measured:
+        """The sums of one parameter."""
+        if name not in self._measured:
+            form = self.form(name)
+            self._measured[name] = (
+                self._nothing(name)
+                if form is None
+                else form.measure(self._direction(name), self._wanted.variance)
+            )
+        return self._measured[name]
+
+    def _nothing(self, name: str) -> Measured:
+        parameter = self.objective.parameters[name]
+        none = widen(torch.zeros(self.count, device=parameter.device))
+        squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
+        return Measured(torch.zeros_like(parameter), none, none, squares)
+
+    def written_out(self, name: str) -> Tensor:
+        """g_i of one parameter, shape (n, *shape)."""
+        form, parameter = self.form(name), self.objective.parameters[name]
+        if form is None:
+            return parameter.new_zeros(self.count, *parameter.shape)
+        return form.gradients(slice(0, self.count)).reshape(-1, *parameter.shape)
+
+    def summary(self) -> Summary:
+        """Everything wanted of this batch."""
+        parts = {name: self.measured(name) for name in self.objective.parameters}
+        for name, part in parts.items():
+            check_norms(name, part.sq_norms)
+        return Summary(
+            losses=self.losses,
+            total={name: part.total for name, part in parts.items()},
+            sq_norms={name: part.sq_norms for name, part in parts.items()},
+            centred_sq={name: _centred(part) for name, part in parts.items()},
+            dots=self._dots(parts),
+            coordinate_sq=self._spreads(parts) if self._wanted.variance else None,
+        )
+
+    def _dots(self, parts: dict[str, Measured]) -> Tensor | None:
+        if self._wanted.direction is None:
+            return None
+        return torch.stack([p.dots for p in parts.values() if p.dots is not None]).sum(0)
+
+    def _spreads(self, parts: dict[str, Measured]) -> TensorDict:
+        return {
+            name: (p.squares - widen(p.total).square() / self.count).clamp_(min=0)
+            for name, p in parts.items()
+            if p.squares is not None
+        }
+
+
+def _centred(part: Measured) -> float:
+    """Σ‖g_i - ḡ‖² = Σ‖g_i‖² - ‖Σg_i‖²/n, of sums kept wide."""
+    wide = part.sq_norms.dtype
+    whole = torch.linalg.vector_norm(part.total, dtype=wide).square()
+    return max(float(part.sq_norms.sum() - whole / len(part.sq_norms)), 0.0)
+
+
+def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> None:
+    """Raise unless the gradient that autograd found is the sum of what the taps returned."""
+    if gradient is None and recorded is None:
+        return
+    if gradient is not None and recorded is not None:
+        if gradient.data_ptr() == recorded.data_ptr():
+            return
+        gap = (gradient - recorded).abs().max() if gradient.numel() else gradient.sum()
+        scale = recorded.abs().max() if recorded.numel() else recorded.sum()
+        if not bool(gap > math.sqrt(torch.finfo(gradient.dtype).eps) * scale):
+            return
+    raise EngineError(
+        f"parameter {name!r} is used where its samples cannot be seen: a custom autograd Function, "
+        f"a scripted part, or an operation outside torch"
+    )
+
+
+class _UnplannedError(Exception):
+    """The operations are not those of the plan."""
+
+
+_OUT_OF_PLACE = {torch.Tensor.__iadd__: torch.add, torch.Tensor.__imul__: torch.mul}
+
+
+@dataclass(eq=False)
+class _Use:
+    """One use of parameters in one pass."""
+
+    run: _Pass
+    call: Call
+    layout: Layout
+    sources: dict[int, Source]
+    dependent: list[int]
+
+    def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
+        """A form for every source, by position among the tensors."""
+        if self.call.func in COPIES:
+            return {i: copies(at, delta, tensors[i]) for i in self.sources}
+        known = RULES.get(self.call.func)
+        if known is not None:
+            bound = known.bind(*self.call.arguments(tensors))
+            names = {id(value): name for name, value in bound.items()}
+            named = {i: names.get(id(tensors[i])) for i in self.sources}
+            if known.of.issuperset(named.values()):
+                made = known.forms(at, delta, **bound)
+                return {i: made[name]() for i, name in named.items() if name is not None}
+        return local(at, delta, self.call.run, tensors, list(self.sources), self.dependent)
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on an operation's output; its backward is where samples are looked at."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, use: _Use, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[:count])
+        ctx.use = use
+        return output.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> Any:
+        tensors = [tensor.detach() for tensor in ctx.saved_tensors]
+        totals = ctx.use.run.arrive(ctx.use, delta, tensors)
+        return (delta, None, None, *(None for _ in tensors), *totals)

@@ -1,0 +1,74 @@
+"""Where the samples are in a tensor that an operation of the model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Samples along one axis, each with as many entries as the axis has per sample.
+
+    Args:
+        axis: counted from the front.
+        major: entry i·k + t belongs to sample i; else (t·n + i) does, as after flattening an axis
+            of samples that came second.
+    """
+
+    axis: int
+    major: bool = True
+
+    def fits(self, tensor: Tensor, count: int) -> bool:
+        """Whether the axis can be parted among the samples."""
+        if tensor.ndim <= self.axis:
+            return False
+        size = tensor.shape[self.axis]
+        return size >= count and size % count == 0
+
+    def split(self, tensor: Tensor, count: int) -> Tensor:
+        """(n, ...): for each sample what the operation would see in a batch of it alone."""
+        each = tensor.shape[self.axis] // count
+        if self.major:
+            return _parted(tensor, self.axis, count, each).movedim(self.axis, 0)
+        return _parted(tensor, self.axis, each, count).movedim(self.axis + 1, 0)
+
+    def positions(self, tensor: Tensor, count: int, own: int = 1) -> Tensor:
+        """(n, T, ...) with the last `own` dimensions kept and the others before them joined."""
+        alone = self.split(tensor, count)
+        return alone.reshape(count, -1, *alone.shape[alone.ndim - own :])
+
+
+def _parted(tensor: Tensor, axis: int, first: int, second: int) -> Tensor:
+    return tensor.reshape(*tensor.shape[:axis], first, second, *tensor.shape[axis + 1 :])
+
+
+def candidates(tensor: Tensor, count: int) -> Iterator[Layout]:
+    """Layouts that the shape allows, the likely ones first."""
+    fitting = [axis for axis in range(tensor.ndim) if Layout(axis).fits(tensor, count)]
+    for axis in fitting:
+        if tensor.shape[axis] == count:
+            yield Layout(axis)
+    for axis in fitting:
+        if tensor.shape[axis] > count:
+            yield Layout(axis)
+            yield Layout(axis, major=False)
+
+
+def find_layout(cotangents: Tensor) -> Layout | None:
+    """The layout in which the loss of sample i has a gradient at the entries of sample i alone.
+
+    Args:
+        cotangents: gradient of each of n losses with respect to one tensor, shape (n, ...).
+    """
+    count = len(cotangents)
+    cotangents = cotangents.nan_to_num(0.0, 0.0, 0.0)  # zero times a slope that is not finite
+    for layout in candidates(cotangents[0], count):
+        by_sample = [layout.split(cotangent, count) for cotangent in cotangents]
+        if not any(
+            bool(parts[:i].any()) or bool(parts[i + 1 :].any()) for i, parts in enumerate(by_sample)
+        ):
+            return layout
+    return None

@@ -1,0 +1,90 @@
+"""An operation without a rule, differentiated sample by sample: vectorised, else in a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from ..errors import EngineError
+from .forms import Form, Lazy
+from .rules import At
+
+Run = Callable[[list[Tensor]], Tensor]
+
+
+def local(
+    at: At, delta: Tensor, run: Run, tensors: list[Tensor], sources: list[int], samples: list[int]
+) -> dict[int, Form]:
+    """Forms for the sources of one operation.
+
+    Args:
+        at: where the samples of its output are.
+        delta: gradient of the output.
+        run: the operation as a function of its tensors.
+        tensors: what it was given; `sources` and `samples` are positions in it.
+    """
+    apart = {i: _split_input(at, delta, tensors[i]) for i in samples}
+    deltas = at.split(delta)
+    found: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+
+    def compute(part: slice) -> tuple[Tensor, ...]:
+        key = part.start, part.stop
+        if key not in found:
+            found.clear()
+            inputs = {i: t[part] for i, t in apart.items()}
+            found[key] = _gradients(run, tensors, sources, inputs, deltas[part].to(at.dtype))
+        return found[key]
+
+    how = "vmap of this operation", "it has no rule of its own"
+    return {
+        source: Lazy(
+            at.count,
+            tensors[source].shape,
+            lambda part, index=index: compute(part)[index],  # type: ignore[misc]
+            how,
+        )
+        for index, source in enumerate(sources)
+    }
+
+
+def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:
+    """(n, ...) of an input: at the axis of the output, counted from the front or the back."""
+    axis, each = at.layout.axis, delta.shape[at.layout.axis] // at.count
+    for place in (axis, axis - delta.ndim + tensor.ndim, 0):
+        if 0 <= place < tensor.ndim and tensor.shape[place] == each * at.count:
+            layout = type(at.layout)(place, at.layout.major)
+            return layout.split(tensor, at.count)
+    raise EngineError(f"an input of shape {tuple(tensor.shape)} has no axis of samples")
+
+
+def _gradients(
+    run: Run,
+    tensors: list[Tensor],
+    sources: list[int],
+    inputs: dict[int, Tensor],
+    deltas: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients (k, *shape) with respect to each source, for k samples."""
+    values = tuple(tensors[i].detach() for i in sources)
+
+    def one(own: dict[int, Tensor], delta: Tensor) -> tuple[Tensor, ...]:
+        def output(*given: Tensor) -> Tensor:
+            swapped = {**own, **dict(zip(sources, given, strict=True))}
+            return run([swapped.get(i, tensor) for i, tensor in enumerate(tensors)])
+
+        made, pull, *_ = vjp(output, *values)
+        if made.numel() != delta.numel():
+            raise EngineError("an operation whose samples cannot be told apart")
+        return tuple(pull(delta.reshape(made.shape)))
+
+    try:
+        return vmap(one, randomness="different")(inputs, deltas)
+    except RuntimeError:  # no batching rule, or control flow on the data
+        rows: list[Any] = [
+            one({i: t[k] for i, t in inputs.items()}, deltas[k]) for k in range(len(deltas))
+        ]
+        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))

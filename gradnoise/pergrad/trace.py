@@ -1,0 +1,229 @@
+"""Which operations of a forward pass use which parameters, seen as torch runs them.
+
+Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
+depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
+constants. An operation that joins sources with samples is a *use*, handed to the visitor; a fused
+or composite operation without a rule is opened first, so that the uses inside it are seen.
+"""
+
+from __future__ import annotations
+
+import abc
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ..errors import EngineError
+from .rules import COPIES, RULES
+from .unfused import UNFUSED
+
+
+@dataclass(eq=False)
+class Source:
+    """A parameter, or a tensor computed from parameters alone.
+
+    Args:
+        tensor: itself, with its graph.
+        roots: names of the parameters it comes from.
+        derived: whether it was computed.
+    """
+
+    tensor: Tensor
+    roots: frozenset[str]
+    derived: bool = False
+
+
+class Call:
+    """One operation and its arguments, with the tensors among them apart."""
+
+    def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
+        self.func = func
+        leaves, self._nesting = tree_flatten((args, kwargs))
+        self.tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.func, "__name__", self.func)).strip("_")
+
+    def arguments(self, tensors: Iterable[Tensor]) -> tuple[Any, Any]:
+        """Positional and named arguments, with these tensors in their places."""
+        leaves = list(self._others)
+        for place, tensor in zip(self._places, tensors, strict=True):
+            leaves[place] = tensor
+        args, kwargs = tree_unflatten(leaves, self._nesting)
+        return args, kwargs
+
+    def run(self, tensors: Iterable[Tensor]) -> Any:
+        """What the operation gives for these tensors."""
+        args, kwargs = self.arguments(tensors)
+        return self.func(*args, **kwargs)
+
+
+class Visitor(abc.ABC):
+    """What happens at the uses of parameters."""
+
+    @abc.abstractmethod
+    def use(self, call: Call, sources: dict[int, Source], dependent: list[int]) -> Any:
+        """Run an operation; sources and sample-dependent tensors by position in its tensors."""
+
+
+@dataclass
+class Seen:
+    """Sources by identity, held; tensors that depend on the samples, not held."""
+
+    sources: dict[int, Source] = field(default_factory=dict)
+    dependent: dict[int, Any] = field(default_factory=dict)
+
+    def depends(self, tensor: Tensor) -> bool:
+        """On the samples: marked so, or of unknown origin with a graph."""
+        if id(tensor) in self.sources:
+            return False
+        reference = self.dependent.get(id(tensor))
+        return (reference is not None and reference() is tensor) or tensor.requires_grad
+
+    def mark(self, tensors: Iterable[Tensor]) -> None:
+        """These depend on the samples."""
+        for tensor in tensors:
+            self.dependent[id(tensor)] = weakref.ref(tensor)
+
+
+class Trace(TorchFunctionMode):
+    """Follow one forward pass.
+
+    Args:
+        parameters: by name.
+        leaves: the tensors of the batch.
+        count: number of samples.
+        visitor: is handed the uses.
+    """
+
+    def __init__(
+        self, parameters: dict[str, Tensor], leaves: list[Tensor], count: int, visitor: Visitor
+    ) -> None:
+        super().__init__()
+        self.seen = Seen()
+        for name, parameter in parameters.items():
+            self.seen.sources[id(parameter)] = Source(parameter, frozenset([name]))
+        self.seen.mark(leaves)
+        self._count, self._visitor = count, visitor
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
+        sources = any(id(tensor) in self.seen.sources for tensor in tensors)
+        dependent = any(self.seen.depends(tensor) for tensor in tensors)
+        if not sources or not torch.is_grad_enabled():
+            result = func(*args, **kwargs)
+            if dependent:
+                self.seen.mark(_results(func, args, result))
+            return result
+        return (self._use if dependent else self._derive)(func, args, kwargs)
+
+    def _use(self, func: Any, args: Any, kwargs: Any) -> Any:
+        inner = UNFUSED.get(func) or (_opened(func) if func not in RULES else None)
+        if func in UNFUSED:  # initial states are of the samples, also where they are zeros
+            given = [t for t in _tensors(args[1:2]) if id(t) not in self.seen.sources]
+            self.seen.mark(t for t in given if t.is_floating_point())
+        if inner is not None:
+            with self:
+                return inner(*args, **kwargs)
+        call = Call(func, args, kwargs)
+        found = self._sources_of(call)
+        samples = [i for i, t in enumerate(call.tensors) if self.seen.depends(t)]
+        result = self._visitor.use(call, found, samples)
+        self.seen.mark(_results(func, args, result))
+        return result
+
+    def _derive(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in COPIES:
+            call = Call(func, args, kwargs)
+            if _copies_for_samples(call, self._count):
+                result = self._visitor.use(call, self._sources_of(call), [])
+                self.seen.mark([result])
+                return result
+        result = func(*args, **kwargs)
+        made = [t for t in _results(func, args, result) if t.requires_grad]
+        roots = frozenset[str]().union(*(source.roots for source in self._given(args, kwargs)))
+        for tensor in made:
+            self.seen.sources.setdefault(id(tensor), Source(tensor, roots, derived=True))
+        return result
+
+    def _given(self, args: Any, kwargs: Any) -> Iterator[Source]:
+        for tensor in (*_tensors(args), *_tensors(kwargs.values())):
+            if id(tensor) in self.seen.sources:
+                yield self.seen.sources[id(tensor)]
+
+    def _sources_of(self, call: Call) -> dict[int, Source]:
+        known = self.seen.sources
+        return {i: known[id(t)] for i, t in enumerate(call.tensors) if id(t) in known}
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _results(func: Any, args: Any, result: Any) -> list[Tensor]:
+    """What an operation gives, and what it changed in place."""
+    made = list(_tensors([result]))
+    if is_in_place(func) and args and isinstance(args[0], Tensor):
+        made.append(args[0])
+    return made
+
+
+def is_in_place(func: Any) -> bool:
+    """Whether an operation changes its first argument."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name[3:] in _OPERATORS)
+    return name.endswith("_")
+
+
+_OPERATORS = {"add__", "sub__", "mul__", "truediv__", "div__", "floordiv__", "pow__", "matmul__"}
+
+
+def _copies_for_samples(call: Call, count: int) -> bool:
+    """Whether a parameter is repeated along an axis of the number of samples, and nothing else."""
+    source = call.tensors[0]
+    with torch.no_grad():
+        shape = call.run(call.tensors).shape
+    padded = (1,) * (len(shape) - source.ndim) + tuple(source.shape)
+    plain = all(own in (1, size) for own, size in zip(padded, shape, strict=True))
+    return plain and any(o == 1 and s == count for o, s in zip(padded, shape, strict=True))
+
+
+_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+def _opened(func: Any) -> Callable[..., Any] | None:
+    """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
+    if not isinstance(func, types.FunctionType) or not func.__module__.startswith("torch"):
+        return None
+    past = dict.fromkeys(_CHECKS, lambda *_: False)
+    twin = types.FunctionType(
+        func.__code__,
+        {**func.__globals__, **past},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    twin.__kwdefaults__ = func.__kwdefaults__
+    return twin
+
+
+def refuse_in_place(call: Call) -> None:
+    """Raise where a parameter is written into a tensor of the samples."""
+    if is_in_place(call.func) and call.func not in RULES:
+        raise EngineError(f"a parameter is written into a tensor in place, by {call.name}")
