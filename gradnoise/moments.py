@@ -242,57 +242,73 @@ class GradientMoments:
 class Running:
     """The moments of all summaries so far, added up in place; memory for one mean gradient.
 
-    Each summary is centred about its own mean, and the means are joined by their gaps (Chan, Golub
-    and LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is never taken here.
+    Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
+    LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is not taken. It is taken
+    once, at the end, for engines that know norms and not gradients (`Engine.centres`).
     """
 
     def __init__(self) -> None:
-        self._mean: TensorDict = {}
-        self._centred: dict[str, float] = {}
+        self._total: TensorDict = {}
+        self._spread: dict[str, float] = {}
         self._squares: TensorDict = {}
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._count = 0
+        self._centred = True
 
     def add(self, summary: Summary) -> None:
         """Take in the samples of one summary."""
-        count = len(summary.losses)
-        self._count += count
+        self._centred = summary.centred_sq is not None
+        for name, total in summary.total.items():
+            if name not in self._total:
+                self._total[name] = widen(torch.zeros_like(total))
+                self._spread[name] = 0.0
+            if summary.centred_sq is None:
+                self._spread[name] += float(summary.sq_norms[name].sum())
+            else:
+                self._spread[name] += summary.centred_sq[name] + self._gap(name, summary)
+            if summary.squares is not None:
+                known = self._squares.get(name)
+                own = summary.squares[name]
+                self._squares[name] = own.clone() if known is None else known.add_(own)
+            self._total[name].add_(total)
+        self._count += len(summary.losses)
         self._losses.append(widen(summary.losses))
         self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
-        for name, total in summary.total.items():
-            self._join(name, widen(total / count), count, summary)
 
-    def _join(self, name: str, mean: Tensor, count: int, summary: Summary) -> None:
-        squares = summary.coordinate_sq
-        if name not in self._mean:
-            self._mean[name], self._centred[name] = mean.clone(), summary.centred_sq[name]
-            if squares is not None:
-                self._squares[name] = squares[name].clone()
-            return
-        gap = (
-            mean.sub_(self._mean[name])
-            if mean.dtype != summary.total[name].dtype
-            else (mean - self._mean[name])
-        )
-        self._mean[name].add_(gap, alpha=count / self._count)
-        weight = (self._count - count) * count / self._count
+    def _gap(self, name: str, summary: Summary) -> float:
+        """What the distance of the means of two parts adds to the spread of the whole."""
+        if not self._count:
+            return 0.0
+        count = len(summary.losses)
+        weight = self._count * count / (self._count + count)
+        gap = widen(summary.total[name]) / count - self._total[name] / self._count
         gap.square_()
-        self._centred[name] += summary.centred_sq[name] + weight * float(gap.sum())
-        if squares is not None:
-            self._squares[name].add_(squares[name]).add_(gap, alpha=weight)
+        if summary.squares is not None:
+            self._squares[name].add_(gap, alpha=weight)
+        return weight * float(gap.sum())
 
     def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
         """What has been taken in."""
+        count = self._count
+        mean = {name: total / count for name, total in self._total.items()}
+        spread, squares = self._spread, self._squares
+        if not self._centred:
+            spread = {
+                name: max(value - count * float(mean[name].square().sum()), 0.0)
+                for name, value in spread.items()
+            }
+            for name, square in squares.items():
+                square.addcmul_(mean[name], mean[name], value=-count).clamp_(min=0)
         return GradientMoments(
-            mean=self._mean,
-            centred_sq=self._centred,
+            mean=mean,
+            centred_sq=spread,
             losses=torch.cat(self._losses),
             sq_norms=torch.cat(self._norms),
             population=population,
             resolution=resolution,
             level=level,
-            coordinate_sq=self._squares or None,
+            coordinate_sq=squares or None,
         )
 
 

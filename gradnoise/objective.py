@@ -169,8 +169,9 @@ def _trainable(model: nn.Module) -> TensorDict:
 
 def check_finite(losses: Tensor) -> None:
     """Raise LossError if any per-sample loss is nan or infinite."""
-    bad = (~torch.isfinite(losses.detach())).nonzero().flatten().tolist()
-    if bad:
+    finite = torch.isfinite(losses.detach())
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
         raise LossError(
             f"the loss is not finite for {len(bad)} of {len(losses)} samples of a micro-batch "
             f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "

@@ -77,7 +77,7 @@ class BackPACK(Engine):
         # one parameter at a time is written out, and freed
         for part in self._parts(batch, max((sizes[n] for n in self._written_out), default=1)):
             found = self._pass(part, NORMS, *([SQUARES] if wanted.variance else []))
-            yield _summary(found, wanted.variance)
+            yield _summary(found)
 
     def _bytes(self) -> dict[str, int]:
         return {n: p.numel() * p.element_size() for n, p in self.objective.parameters.items()}
@@ -196,18 +196,10 @@ class _Watch:
         return note
 
 
-def _summary(found: _Found, variance: bool) -> Summary:
-    """Spreads as differences of squares; `stream` sees to it that they keep enough digits."""
-    norms = {n: check_norms(n, widen(own)) for n, own in found.left[NORMS].items()}
-    shared = {n: widen(g).square() / len(found.losses) for n, g in found.total.items()}
-    squares = found.left[SQUARES] if variance else {}
-    return Summary(
-        losses=found.losses,
-        total=found.total,
-        sq_norms=norms,
-        centred_sq={n: max(0.0, float(norms[n].sum() - shared[n].sum())) for n in norms},
-        coordinate_sq={n: (widen(s) - shared[n]).clamp_(min=0) for n, s in squares.items()} or None,
-    )
+def _summary(found: _Found) -> Summary:
+    wide = {f: {n: widen(own) for n, own in left.items()} for f, left in found.left.items()}
+    norms = check_norms(wide[NORMS])
+    return Summary(found.losses, found.total, norms, squares=wide.get(SQUARES))
 
 
 def _differing(found: TensorDict, truth: TensorDict) -> list[str]:

@@ -97,7 +97,7 @@ def _trial(engine: Engine, few: Batch) -> str | None:
     # a gradient that cancels to zero (the bias of attention keys) is rounding of the largest
     largest = max(float(g.abs().max()) for g in found.values() if g.numel())
     for (name, g), plain in zip(found.items(), engine.objective.gradient(few), strict=True):
-        eps, spread = torch.finfo(plain.dtype).eps, g.abs().sum(0)
+        eps, spread = max(torch.finfo(plain.dtype).eps, engine.eps), g.abs().sum(0)
         allowed = math.sqrt(eps) * (spread + spread.mean()) + 64 * eps * largest
         if bool(((g.sum(0) - widen(plain)).abs() > allowed).any()):
             return f"its gradient of parameter {name!r} differs from the plain one"

@@ -49,17 +49,19 @@ class Summary:
         losses: ℓ_i, shape (n,).
         total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
         sq_norms: ‖g_i‖² by name, each (n,), wide.
-        centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples.
         dots: g_iᵀu, shape (n,), wide; None when no direction was given.
-        coordinate_sq: Σ_i (g_i - ḡ)² by name and coordinate, wide; None when not wanted.
+        squares: Σ_i g_i² by name and coordinate, wide, or of g_i - ḡ where `centred_sq` is given;
+            None when not wanted.
+        centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
+            that do not centre: then it is the difference of the sums above.
     """
 
     losses: Tensor
     total: TensorDict
     sq_norms: TensorDict
-    centred_sq: dict[str, float]
     dots: Tensor | None = None
-    coordinate_sq: TensorDict | None = None
+    squares: TensorDict | None = None
+    centred_sq: dict[str, float] | None = None
 
     @classmethod
     def of(cls, chunk: Chunk, wanted: Wanted | None = None) -> Summary:
@@ -75,7 +77,7 @@ class Summary:
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
             rows = wide.reshape(len(wide), -1)
-            norms[name] = check_norms(name, rows.square().sum(1))
+            norms[name] = rows.square().sum(1)
             total[name] = wide.sum(0)
             if name in direction:
                 dots += rows @ widen(direction[name]).reshape(-1)
@@ -87,27 +89,28 @@ class Summary:
         return cls(
             losses=chunk.losses,
             total=total,
-            sq_norms=norms,
+            sq_norms=check_norms(norms),
             centred_sq=centred,
             dots=None if wanted.direction is None else dots,
-            coordinate_sq=squares if wanted.variance else None,
+            squares=squares if wanted.variance else None,
         )
 
 
-def check_norms(name: str, norms: Tensor) -> Tensor:
-    """Squared norms (n,) as they are.
+def check_norms(norms: TensorDict) -> TensorDict:
+    """Squared norms as they are, name -> (n,).
 
     Raises:
         LossError: one that is not finite.
     """
-    bad = (~torch.isfinite(norms)).nonzero().flatten().tolist()
-    if bad:
-        raise LossError(
-            f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(norms)} "
-            f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
-            f"division at zero, or overflow in half precision."
-        )
-    return norms
+    if bool(torch.isfinite(torch.stack(list(norms.values()))).all()):
+        return norms
+    name, own = next((n, own) for n, own in norms.items() if not torch.isfinite(own).all())
+    bad = (~torch.isfinite(own)).nonzero().flatten().tolist()
+    raise LossError(
+        f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(own)} "
+        f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
+        f"division at zero, or overflow in half precision."
+    )
 
 
 class Engine(abc.ABC):
@@ -121,6 +124,7 @@ class Engine(abc.ABC):
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
+        self.eps = 0.0  # resolution of the coarsest dtype seen at work (autocast), where it is seen
 
     @abc.abstractmethod
     def chunks(self, batch: Batch) -> Iterator[Chunk]:

@@ -14,8 +14,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..trees import wide_dtype, widen
+from ..trees import widen
 
+BLOCK = 1024  # products added in float32 before they are added in float64: errors of 1e-8
 CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
 
@@ -95,15 +96,19 @@ def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) ->
 
 
 def sq_norms(rows: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of squares, accumulated wide."""
-    flat = rows.reshape(len(rows), -1)
-    norms: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=wide_dtype(rows.device))
-    return norms.square()
+    """Σ over all but the leading dimension of squares, wide."""
+    return dots(rows, rows)
 
 
 def dots(first: Tensor, second: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of products, accumulated wide."""
-    return (first * second).flatten(1).sum(1, dtype=wide_dtype(first.device))
+    """Σ over all but the leading dimension of products: blocks of the dtype's own, added wide."""
+    first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    if first.shape[1] <= BLOCK:
+        return widen(torch.linalg.vecdot(first, second))
+    whole = first.shape[1] // BLOCK * BLOCK
+    total = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
+    blocks = (t[:, :whole].reshape(len(t), -1, BLOCK) for t in (first, second))
+    return total + widen(torch.linalg.vecdot(*blocks)).sum(1)
 
 
 class Whole(Form):
@@ -118,6 +123,9 @@ class Whole(Form):
 
     def total(self) -> Tensor:
         return self._gradients.sum(0)
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        return _measure_rows(self._gradients, direction, squares)
 
     def method(self) -> tuple[str, str]:
         return "sum over positions", "as small as the output"
@@ -167,6 +175,9 @@ class Outer(Form):
         return blocks.reshape(len(blocks), *self.shape)
 
     def total(self) -> Tensor:
+        if self.left.shape[1] == 1:
+            left, right = (t.flatten(0, 2) for t in (self.left, self.right))
+            return (left.T @ right).reshape(self.shape)
         left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 
@@ -187,12 +198,8 @@ class Outer(Form):
     def _gram(self, other: Outer) -> Tensor:
         """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
         if self is other and self.left.shape[2] == 1:
-            sides = [
-                torch.linalg.vector_norm(side, dim=(2, 3), dtype=wide_dtype(side.device))
-                for side in (self.left, self.right)
-            ]
-            norms: Tensor = (sides[0] * sides[1]).square().sum(1)
-            return norms
+            norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
+            return (norms[0] * norms[1]).reshape(self.count, -1).sum(1)
         gram = self.left @ other.left.transpose(2, 3)
         return dots(gram, self.right @ other.right.transpose(2, 3))
 

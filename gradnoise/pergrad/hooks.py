@@ -12,6 +12,7 @@ their losses one by one; the same losses are the oracle that the first pass is h
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..objective import Objective
-from ..trees import Batch, TensorDict, sample_count, sample_leaves, select, widen
+from ..trees import Batch, sample_count, sample_leaves, select, widen
 from .contract import Chunk, Engine, Summary, Wanted, check_norms
 from .forms import Form, Measured, Sum
 from .functional import MEMORY_BUDGET
@@ -30,7 +31,7 @@ from .layout import Layout, find_layout
 from .local import local
 from .pulled import pull_back
 from .rules import COPIES, RULES, At, at_least_float32, copies
-from .trace import Call, Source, Trace, Visitor, refuse_in_place
+from .trace import Call, Source, Trace, Visitor, name_of, refuse_in_place
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 
@@ -48,10 +49,9 @@ class Use:
     """How one use of a parameter is measured, for people.
 
     Args:
-        parameter: its name, or names.
+        parameters: the name, or the names that it was computed from.
         operation: the torch function.
         method, reason: how norms are found, and why so.
-        share: operations of the method, per sample, against those of the plain weight gradient.
     """
 
     parameters: tuple[str, ...]
@@ -102,21 +102,20 @@ class Hooks(Engine):
         planner = _Planner(self.objective, few)
         self._plan = planner.sites()
         trial = _Pass(self.objective, few, self._plan, Wanted(), keep=False)
+        trial.uses = self.uses = []
         if not trial.forward():
             raise EngineError("the operations of the model change from one evaluation to the next")
         trial.backward()
+        self.eps = trial.eps
         planner.compare(trial)
-        self.uses = trial.uses
 
 
 def _eager() -> AbstractContextManager[Any]:
     """Compiled models run their original code, whose operations can be seen."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        return nullcontext()
     stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if stance is None else stance("force_eager")
-
-
-def _name(func: Any) -> str:
-    return str(getattr(func, "__name__", func)).strip("_")
 
 
 class _Planner(Visitor):
@@ -160,7 +159,7 @@ class _Planner(Visitor):
                 layout = find_layout(next(remaining))
                 if layout is None:
                     raise EngineError(
-                        f"{_name(func)} gives a tensor of shape {tuple(output.shape)} in which "
+                        f"{name_of(func)} gives a tensor of shape {tuple(output.shape)} in which "
                         f"samples have no axis of their own"
                     )
             sites.append(Site(func, layout))
@@ -197,7 +196,7 @@ class _Pass(Visitor):
         self, objective: Objective, batch: Batch, plan: list[Site], wanted: Wanted, keep: bool
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self.uses: list[Use] = []
+        self.uses: list[Use] | None = None
         self.eps = 0.0
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
         self._next = 0
@@ -263,9 +262,8 @@ class _Pass(Visitor):
         at = At(use.layout, self.count, delta.dtype)
         self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
         forms = use.forms(at, at_least_float32(delta), tensors)
-        for place, form in forms.items():
-            names = tuple(sorted(use.sources[place].roots))
-            self.uses.append(Use(names, use.call.name, *form.method()))
+        if self.uses is not None:
+            self.uses += [use.described(place, form) for place, form in forms.items()]
         return [self._record(use.sources[i], form) for i, form in forms.items()]
 
     def _record(self, source: Source, form: Form) -> Tensor:
@@ -338,35 +336,21 @@ class _Pass(Visitor):
     def summary(self) -> Summary:
         """Everything wanted of this batch."""
         parts = {name: self.measured(name) for name in self.objective.parameters}
-        for name, part in parts.items():
-            check_norms(name, part.sq_norms)
+        norms = {name: part.sq_norms for name, part in parts.items()}
+        check_norms(norms)
+        squares = {name: p.squares for name, p in parts.items() if p.squares is not None}
         return Summary(
             losses=self.losses,
             total={name: part.total for name, part in parts.items()},
-            sq_norms={name: part.sq_norms for name, part in parts.items()},
-            centred_sq={name: _centred(part) for name, part in parts.items()},
+            sq_norms=norms,
             dots=self._dots(parts),
-            coordinate_sq=self._spreads(parts) if self._wanted.variance else None,
+            squares=squares if self._wanted.variance else None,
         )
 
     def _dots(self, parts: dict[str, Measured]) -> Tensor | None:
         if self._wanted.direction is None:
             return None
         return torch.stack([p.dots for p in parts.values() if p.dots is not None]).sum(0)
-
-    def _spreads(self, parts: dict[str, Measured]) -> TensorDict:
-        return {
-            name: (p.squares - widen(p.total).square() / self.count).clamp_(min=0)
-            for name, p in parts.items()
-            if p.squares is not None
-        }
-
-
-def _centred(part: Measured) -> float:
-    """Σ‖g_i - ḡ‖² = Σ‖g_i‖² - ‖Σg_i‖²/n, of sums kept wide."""
-    wide = part.sq_norms.dtype
-    whole = torch.linalg.vector_norm(part.total, dtype=wide).square()
-    return max(float(part.sq_norms.sum() - whole / len(part.sq_norms)), 0.0)
 
 
 def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> None:
@@ -402,6 +386,10 @@ class _Use:
     layout: Layout
     sources: dict[int, Source]
     dependent: list[int]
+
+    def described(self, place: int, form: Form) -> Use:
+        """One source's part in it, for people."""
+        return Use(tuple(sorted(self.sources[place].roots)), self.call.name, *form.method())
 
     def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""

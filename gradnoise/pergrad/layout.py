@@ -32,11 +32,14 @@ class Layout:
         """(n, ...): for each sample what the operation would see in a batch of it alone."""
         each = tensor.shape[self.axis] // count
         if self.major:
-            return _parted(tensor, self.axis, count, each).movedim(self.axis, 0)
+            parted = _parted(tensor, self.axis, count, each)
+            return parted.movedim(self.axis, 0) if self.axis else parted
         return _parted(tensor, self.axis, each, count).movedim(self.axis + 1, 0)
 
     def positions(self, tensor: Tensor, count: int, own: int = 1) -> Tensor:
         """(n, T, ...) with the last `own` dimensions kept and the others before them joined."""
+        if self.major and not self.axis:
+            return tensor.reshape(count, -1, *tensor.shape[tensor.ndim - own :])
         alone = self.split(tensor, count)
         return alone.reshape(count, -1, *alone.shape[alone.ndim - own :])
 

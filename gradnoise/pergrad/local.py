@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,9 @@ def _gradients(
         return tuple(pull(delta.reshape(made.shape)))
 
     try:
-        return vmap(one, randomness="different")(inputs, deltas)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return vmap(one, randomness="different")(inputs, deltas)
     except RuntimeError:  # no batching rule, or control flow on the data
         rows: list[Any] = [
             one({i: t[k] for i, t in inputs.items()}, deltas[k]) for k in range(len(deltas))

@@ -65,15 +65,16 @@ class Rule:
     Args:
         forms: (at, delta, *arguments) -> a form for each argument in `of`.
         of: the arguments that may be parameters.
+        names: of all arguments, in order.
     """
 
     forms: Callable[..., Forms]
     of: frozenset[str]
+    names: tuple[str, ...]
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The operation's arguments by name."""
-        signature = inspect.signature(self.forms)
-        return dict(list(signature.bind(None, None, *args, **kwargs).arguments.items())[2:])
+        return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
 
 RULES: dict[Any, Rule] = {}
@@ -83,8 +84,9 @@ def rule(*operations: Any, of: str) -> Callable[[Callable[..., Forms]], Callable
     """Register a rule for operations of one signature."""
 
     def register(forms: Callable[..., Forms]) -> Callable[..., Forms]:
+        names = tuple(inspect.signature(forms).parameters)[2:]  # behind at and delta
         for operation in operations:
-            RULES[operation] = Rule(forms, frozenset(of.split()))
+            RULES[operation] = Rule(forms, frozenset(of.split()), names)
         return forms
 
     return register
@@ -96,7 +98,7 @@ def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = Non
     left = at.positions(delta)
     return {
         "weight": lambda: Outer(left[:, None], at.positions(at.like(input))[:, None], weight.shape),
-        "bias": lambda: Whole(left.sum(1)),
+        "bias": lambda: Whole(_over_positions(left)),
     }
 
 
@@ -131,8 +133,12 @@ def addmm(
         "mat2": lambda: Outer(
             alpha * at.positions(at.like(mat1))[:, None], right[:, None], mat2.shape
         ),
-        "input": lambda: Whole(_summed_to(beta * right.sum(1), input.shape)),
+        "input": lambda: Whole(_summed_to(beta * _over_positions(right), input.shape)),
     }
+
+
+def _over_positions(rows: Tensor) -> Tensor:
+    return rows.sum(1) if rows.shape[1] > 1 else rows[:, 0]
 
 
 def _summed_to(rows: Tensor, shape: torch.Size) -> Tensor:

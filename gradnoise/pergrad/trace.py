@@ -11,14 +11,13 @@ from __future__ import annotations
 import abc
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import EngineError
 from .rules import COPIES, RULES
@@ -45,27 +44,54 @@ class Call:
 
     def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
         self.func = func
-        leaves, self._nesting = tree_flatten((args, kwargs))
-        self.tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.tensors: list[Tensor] = []
+        self._args = self._apart(tuple(args))
+        self._kwargs = {name: self._apart(value) for name, value in kwargs.items()}
 
     @property
     def name(self) -> str:
-        return str(getattr(self.func, "__name__", self.func)).strip("_")
+        """Of the torch function."""
+        return name_of(self.func)
 
-    def arguments(self, tensors: Iterable[Tensor]) -> tuple[Any, Any]:
+    def _apart(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return _Place(len(self.tensors) - 1)
+        if isinstance(value, (tuple, list)):
+            parts = [self._apart(part) for part in value]
+            return parts if isinstance(value, list) else tuple(parts)
+        return value
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, Any]:
         """Positional and named arguments, with these tensors in their places."""
-        leaves = list(self._others)
-        for place, tensor in zip(self._places, tensors, strict=True):
-            leaves[place] = tensor
-        args, kwargs = tree_unflatten(leaves, self._nesting)
-        return args, kwargs
+        kwargs = {name: _filled(value, tensors) for name, value in self._kwargs.items()}
+        return _filled(self._args, tensors), kwargs
 
-    def run(self, tensors: Iterable[Tensor]) -> Any:
+    def run(self, tensors: Sequence[Tensor]) -> Any:
         """What the operation gives for these tensors."""
         args, kwargs = self.arguments(tensors)
         return self.func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Of a tensor among the tensors of a call."""
+
+    index: int
+
+
+def _filled(value: Any, tensors: Sequence[Tensor]) -> Any:
+    if isinstance(value, _Place):
+        return tensors[value.index]
+    if isinstance(value, (tuple, list)):
+        parts = [_filled(part, tensors) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    return value
+
+
+def name_of(func: Any) -> str:
+    """`linear` for F.linear, `add` for Tensor.__add__."""
+    return str(getattr(func, "__name__", func)).strip("_")
 
 
 class Visitor(abc.ABC):
@@ -118,6 +144,10 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.__name__ == "__get__":  # shape, device, ...: most calls, and most give no tensor
+            result = func(*args, **kwargs)
+            if not isinstance(result, Tensor):
+                return result
         tensors = [*_tensors(args), *_tensors(kwargs.values())]
         sources = any(id(tensor) in self.seen.sources for tensor in tensors)
         dependent = any(self.seen.depends(tensor) for tensor in tensors)
