@@ -113,6 +113,26 @@ def check_norms(norms: TensorDict) -> TensorDict:
     )
 
 
+@dataclass(frozen=True)
+class Explained:
+    """How the norms of one parameter are found.
+
+    Args:
+        parameter: its name.
+        operations: the torch functions that use it.
+        rule, reason: the way taken, and why.
+        extra: operations per sample that it takes beyond the plain gradient; an estimate.
+        plain: operations per sample of the parameter's own plain gradient.
+    """
+
+    parameter: str
+    operations: str
+    rule: str
+    reason: str
+    extra: float
+    plain: float
+
+
 class Engine(abc.ABC):
     """Per-sample gradients g_i = ∇ℓ_i of one objective.
 
@@ -138,3 +158,7 @@ class Engine(abc.ABC):
         """The same from the gradients themselves, for signals far above the noise."""
         for chunk in self.chunks(batch):
             yield Summary.of(chunk, wanted)
+
+    def explain(self, _batch: Batch) -> list[Explained]:
+        """Parameter by parameter; empty where the engine treats the model as a whole."""
+        return []

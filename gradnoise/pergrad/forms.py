@@ -7,9 +7,11 @@ do from its factors is done here from the gradients themselves, a few samples at
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +50,12 @@ class Form(abc.ABC):
     count: int
     shape: torch.Size
 
+    _spent: Tensor | None = None
+
+    def kind(self) -> Any:
+        """Forms of one kind are joined; by default a form stands for itself."""
+        return id(self)
+
     @abc.abstractmethod
     def gradients(self, part: slice) -> Tensor:
         """g_i of some samples, shape (k, *shape)."""
@@ -55,6 +63,12 @@ class Form(abc.ABC):
     def total(self) -> Tensor:
         """Σ_i g_i, shape `shape`."""
         return self.measure().total
+
+    def spend(self) -> Tensor:
+        """Σ_i g_i, kept for later: what remains to be found are the norms."""
+        if self._spent is None:
+            self._spent = self.total()
+        return self._spent
 
     def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
         """All sums asked for, in one go over the samples."""
@@ -67,6 +81,14 @@ class Form(abc.ABC):
     def method(self) -> tuple[str, str]:
         """How the norms are found, and why."""
         return "written out", "no factors to multiply"
+
+    def extra(self) -> float:
+        """Operations per sample beyond those of the plain gradient, for people."""
+        return 4.0 * self.shape.numel()  # squares and sums of what is written out
+
+    def plain(self) -> float:
+        """Operations per sample of the plain gradient with respect to the tensor."""
+        return 2.0 * self.shape.numel()
 
     def _written_out(self, direction: Tensor | None, squares: bool) -> Measured:
         parts = [_measure_rows(self.gradients(part), direction, squares) for part in self._parts()]
@@ -118,6 +140,9 @@ class Whole(Form):
         self._gradients = gradients
         self.count, self.shape = len(gradients), gradients.shape[1:]
 
+    def kind(self) -> Any:
+        return Whole
+
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
 
@@ -128,7 +153,7 @@ class Whole(Form):
         return _measure_rows(self._gradients, direction, squares)
 
     def method(self) -> tuple[str, str]:
-        return "sum over positions", "as small as the output"
+        return "sum over positions", "no larger than the output"
 
 
 class Lazy(Form):
@@ -170,11 +195,16 @@ class Outer(Form):
         self.left, self.right, self.shape = left, right, shape
         self.count = len(left)
 
+    def kind(self) -> Any:
+        return Outer, self.left.shape[1::2]
+
     def gradients(self, part: slice) -> Tensor:
         blocks = self.left[part].transpose(2, 3) @ self.right[part]
         return blocks.reshape(len(blocks), *self.shape)
 
     def total(self) -> Tensor:
+        if self._spent is not None:
+            return self._spent
         if self.left.shape[1] == 1:
             left, right = (t.flatten(0, 2) for t in (self.left, self.right))
             return (left.T @ right).reshape(self.shape)
@@ -206,19 +236,31 @@ class Outer(Form):
     def method(self) -> tuple[str, str]:
         positions, p, q = self._sizes()
         if positions == 1:
-            return "product of norms", f"one position: {p + q} against {p * q} numbers"
-        gram, direct = positions * (p + q), p * q
-        if self._multiplies():
-            return "Gram", f"2T(p + q) = {2 * gram:,} ≤ pq = {direct:,}"
-        return "written out", f"2T(p + q) = {2 * gram:,} > pq = {direct:,}"
+            return "product of norms", f"one position: {p} + {q} numbers for {p} × {q}"
+        how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
+        return ("Gram matrices" if self._multiplies() else "written out"), how
+
+    def extra(self) -> float:
+        positions, p, q = self._sizes()
+        if not self._multiplies():
+            return super().extra() + (self.plain() if self._spent is not None else 0.0)
+        return 2.0 * self.left.shape[1] * (p + q) * positions**2
+
+    def plain(self) -> float:
+        return 2.0 * math.prod(self._sizes()) * self.left.shape[1]
 
     def _sizes(self) -> tuple[int, int, int]:
         return self.left.shape[2], self.left.shape[3], self.right.shape[3]
 
     def _multiplies(self) -> bool:
-        """Whether Gram matrices are fewer operations than gradients written out and read."""
+        """Whether Gram matrices cost less than gradients written out, which give the sum as well.
+
+        In operations they are T(p + q) against pq; measured, they are worth it below half of
+        that, or at once where the sum has been spent.
+        """
         positions, p, q = self._sizes()
-        return positions == 1 or 2 * positions * (p + q) <= p * q
+        weight = 2 if self._spent is None else 1
+        return positions == 1 or weight * positions * (p + q) <= p * q
 
     def _dots(self, direction: Tensor) -> Tensor:
         groups, (_, p, q) = self.left.shape[1], self._sizes()
@@ -243,12 +285,17 @@ class Lookup(Form):
         self.ids, self.values, self.shape = ids, values, shape
         self.count = len(ids)
 
+    def kind(self) -> Any:
+        return Lookup
+
     def gradients(self, part: slice) -> Tensor:
         ids, values = self.ids[part], self.values[part]
         rows = values.new_zeros(len(ids), *self.shape)
         return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
 
     def total(self) -> Tensor:
+        if self._spent is not None:
+            return self._spent
         zero = self.values.new_zeros(self.shape)
         return zero.index_add_(0, self.ids.reshape(-1), self.values.flatten(0, 1))
 
@@ -267,6 +314,12 @@ class Lookup(Form):
 
     def method(self) -> tuple[str, str]:
         return "rows looked up", "equal ids of a sample added, all other rows are zero"
+
+    def extra(self) -> float:
+        return 4.0 * self.values[0].numel()
+
+    def plain(self) -> float:
+        return 1.0 * self.values[0].numel()
 
     def inner(self, other: Form) -> Tensor | None:
         if isinstance(other, Outer) and other.left.shape[1::2] == (1, self.shape[0]):
@@ -321,8 +374,16 @@ class Sum(Form):
     def method(self) -> tuple[str, str]:
         if len(self.forms) == 1:
             return self.forms[0].method()
-        inner = " + ".join(form.method()[0] for form in self.forms)
-        return inner, f"{len(self.forms)} uses, added before the norm is taken"
+        names = " + ".join(form.method()[0] for form in self.forms)
+        return names, "added before the norm is taken"
+
+    def extra(self) -> float:
+        return sum(form.extra() for form in self.forms) + (
+            super().extra() if len(self.forms) > 1 and self._crosses() is None else 0.0
+        )
+
+    def plain(self) -> float:
+        return sum(form.plain() for form in self.forms)
 
     def _crosses(self) -> list[Tensor] | None:
         """Inner products of each pair of forms; None where a pair has no short way."""
@@ -337,18 +398,26 @@ class Sum(Form):
 
 
 def _joined(forms: Sequence[Form]) -> list[Form]:
-    """Outer products of one layout become one over all their positions; gradients are added."""
-    outers = [form for form in forms if isinstance(form, Outer)]
-    wholes = [form for form in forms if isinstance(form, Whole)]
-    lookups = [form for form in forms if isinstance(form, Lookup)]
-    joined: list[Form] = [f for f in forms if not isinstance(f, (Outer, Whole, Lookup))]
-    for layout in dict.fromkeys((f.left.shape[1], f.left.shape[3]) for f in outers):
-        same = [f for f in outers if (f.left.shape[1], f.left.shape[3]) == layout]
-        sides = [torch.cat([getattr(f, s) for f in same], 2) for s in ("left", "right")]
-        joined.append(same[0] if len(same) == 1 else Outer(sides[0], sides[1], same[0].shape))
-    if lookups:
-        ids, values = (torch.cat([getattr(f, s) for f in lookups], 1) for s in ("ids", "values"))
-        joined.append(Lookup(ids, values, lookups[0].shape))
-    if wholes:
-        joined.append(Whole(sum((f._gradients for f in wholes[1:]), wholes[0]._gradients)))
+    """Outer products of one layout become one over all their positions; so do lookups."""
+    groups: dict[Any, list[Form]] = {}
+    for form in forms:
+        groups.setdefault(form.kind(), []).append(form)
+    return [own[0] if len(own) == 1 else _join(own) for own in groups.values()]
+
+
+def _join(forms: Sequence[Form]) -> Form:
+    first = forms[0]
+    joined: Form
+    if isinstance(first, Outer):
+        joined = Outer(_cat(forms, "left", 2), _cat(forms, "right", 2), first.shape)
+    elif isinstance(first, Lookup):
+        joined = Lookup(_cat(forms, "ids", 1), _cat(forms, "values", 1), first.shape)
+    else:
+        joined = Whole(sum(form.gradients(slice(None)) for form in forms))  # type: ignore[arg-type]
+    spent = [form._spent for form in forms if form._spent is not None]
+    joined._spent = sum(spent[1:], spent[0]) if len(spent) == len(forms) else None
     return joined
+
+
+def _cat(forms: Sequence[Form], side: str, dim: int) -> Tensor:
+    return torch.cat([getattr(form, side) for form in forms], dim)

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, sample_leaves, select, widen
-from .contract import Chunk, Engine, Summary, Wanted, check_norms
+from .contract import Chunk, Engine, Explained, Summary, Wanted, check_norms
 from .forms import Form, Measured, Sum
 from .functional import MEMORY_BUDGET
 from .layout import Layout, find_layout
@@ -44,22 +44,6 @@ class Site:
     layout: Layout | None
 
 
-@dataclass(frozen=True)
-class Use:
-    """How one use of a parameter is measured, for people.
-
-    Args:
-        parameters: the name, or the names that it was computed from.
-        operation: the torch function.
-        method, reason: how norms are found, and why so.
-    """
-
-    parameters: tuple[str, ...]
-    operation: str
-    method: str
-    reason: str
-
-
 class Hooks(Engine):
     """Per-sample norms, sums and products from the factors of each operation."""
 
@@ -68,7 +52,6 @@ class Hooks(Engine):
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)
-        self.uses: list[Use] = []
         self._plan: list[Site] = []
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
@@ -86,6 +69,11 @@ class Hooks(Engine):
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
         yield self._run(batch, wanted).summary()
 
+    def explain(self, batch: Batch) -> list[Explained]:
+        few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
+        run = self._run(few, keep=True)
+        return [run.explained(name) for name in self.objective.parameters]
+
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> _Pass:
         """A pass by the plan at hand; by a new one where the operations are others."""
         for attempt in (0, 1):
@@ -102,7 +90,6 @@ class Hooks(Engine):
         planner = _Planner(self.objective, few)
         self._plan = planner.sites()
         trial = _Pass(self.objective, few, self._plan, Wanted(), keep=False)
-        trial.uses = self.uses = []
         if not trial.forward():
             raise EngineError("the operations of the model change from one evaluation to the next")
         trial.backward()
@@ -196,11 +183,10 @@ class _Pass(Visitor):
         self, objective: Objective, batch: Batch, plan: list[Site], wanted: Wanted, keep: bool
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self.uses: list[Use] | None = None
         self.eps = 0.0
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
         self._next = 0
-        self._expected: dict[Source, int] = {}
+        self._uses: dict[Source, list[str]] = {}
         self._heads: dict[Source, Tensor] = {}
         self._pending: dict[Source, list[Form]] = {}
         self._recorded: dict[Source, Tensor] = {}
@@ -216,11 +202,11 @@ class _Pass(Visitor):
         except _UnplannedError:
             return False
         self.losses = self._losses.detach()
-        shared = {root for s in self._expected if s.derived for root in s.roots}
+        shared = {root for s in self._uses if s.derived for root in s.roots}
         self._single = {
             source
-            for source, uses in self._expected.items()
-            if uses == 1 and not source.derived and not (source.roots & shared)
+            for source, uses in self._uses.items()
+            if len(uses) == 1 and not source.derived and not (source.roots & shared)
         }
         return self._next == len(self._plan)
 
@@ -241,7 +227,7 @@ class _Pass(Visitor):
         if not site.layout.fits(output, self.count):
             raise _UnplannedError
         for source in sources.values():
-            self._expected[source] = self._expected.get(source, 0) + 1
+            self._uses.setdefault(source, []).append(call.name)
         heads = [self._head(source) for source in sources.values()]
         call.tensors = []  # held by the tap, where changes in place are noticed
         tap = _Use(self, call, site.layout, sources, dependent)
@@ -262,8 +248,6 @@ class _Pass(Visitor):
         at = At(use.layout, self.count, delta.dtype)
         self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
         forms = use.forms(at, at_least_float32(delta), tensors)
-        if self.uses is not None:
-            self.uses += [use.described(place, form) for place, form in forms.items()]
         return [self._record(use.sources[i], form) for i, form in forms.items()]
 
     def _record(self, source: Source, form: Form) -> Tensor:
@@ -273,7 +257,7 @@ class _Pass(Visitor):
             total = self._measured[name].total
         else:
             self._pending.setdefault(source, []).append(form)
-            total = form.total()
+            total = form.spend() if source not in self._single else form.total()
         total = total.to(source.tensor.dtype).reshape(source.tensor.shape)
         known = self._recorded.get(source)
         self._recorded[source] = total if known is None else known + total
@@ -325,6 +309,16 @@ class _Pass(Visitor):
         none = widen(torch.zeros(self.count, device=parameter.device))
         squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
         return Measured(torch.zeros_like(parameter), none, none, squares)
+
+    def explained(self, name: str) -> Explained:
+        """How the norms of one parameter are found; for passes that keep their forms."""
+        form = self.form(name)
+        if form is None:
+            return Explained(name, "", "none", "takes no part in the loss", 0.0, 0.0)
+        uses = [use for source, own in self._uses.items() if name in source.roots for use in own]
+        calls = [f"{use} ×{uses.count(use)}" if uses.count(use) > 1 else use for use in uses]
+        operations = ", ".join(dict.fromkeys(calls))
+        return Explained(name, operations, *form.method(), form.extra(), form.plain())
 
     def written_out(self, name: str) -> Tensor:
         """g_i of one parameter, shape (n, *shape)."""
@@ -386,10 +380,6 @@ class _Use:
     layout: Layout
     sources: dict[int, Source]
     dependent: list[int]
-
-    def described(self, place: int, form: Form) -> Use:
-        """One source's part in it, for people."""
-        return Use(tuple(sorted(self.sources[place].roots)), self.call.name, *form.method())
 
     def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""

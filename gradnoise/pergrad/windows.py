@@ -98,10 +98,20 @@ class Convolution(Form):
     def method(self) -> tuple[str, str]:
         positions, p, q = self._sizes()
         if self._multiplies():
-            return "Gram of windows", f"2T(p + q) = {2 * positions * (p + q):,} ≤ pq = {p * q:,}"
+            how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
+            return "Gram of windows", how
         if q <= FEW_INPUTS:
             return "windows", f"only {q} entries under the window"
         return "grouped convolution", "the samples as groups, a few at a time"
+
+    def extra(self) -> float:
+        positions, p, q = self._sizes()
+        if self._multiplies():
+            return 2.0 * self._how.groups * positions**2 * (p + q)
+        return super().extra()
+
+    def plain(self) -> float:
+        return 2.0 * math.prod(self._sizes()) * self._how.groups
 
     def _sizes(self) -> tuple[int, int, int]:
         positions = self._deltas.shape[1] * self._deltas.shape[3:].numel()
