@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -73,14 +73,15 @@ class Objective:
                 "this measurement was set up; build the operator again after changing the model"
             )
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Per-sample losses, shape (n,), with their graph.
+    def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
+        """Per-sample losses, shape (n,), with their graph; `watch` is held by the user's code.
 
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
         """
         own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
-        losses = self.loss_fn(self.model, own)
+        with watch or nullcontext():
+            losses = self.loss_fn(self.model, own)
         _check_shape(losses, sample_count(batch))
         check_finite(losses)
         return losses

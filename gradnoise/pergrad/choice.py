@@ -85,6 +85,9 @@ def _checked_loop(objective: Objective, few: Batch) -> Loop:
 def _trial(engine: Engine, few: Batch) -> str | None:
     """Why the engine is wrong for this model, or None."""
     try:
+        engine.prepare(few)
+        if engine.proves:
+            return None
         chunks = list(engine.chunks(few))
     except EngineError as error:
         return _first_line(error)

@@ -141,6 +141,7 @@ class Engine(abc.ABC):
 
     name: ClassVar[str]
     centres: ClassVar[bool] = True  # whether its summaries are centred before they are squared
+    proves: ClassVar[bool] = False  # whether `prepare` holds it to single samples
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
@@ -158,6 +159,13 @@ class Engine(abc.ABC):
         """The same from the gradients themselves, for signals far above the noise."""
         for chunk in self.chunks(batch):
             yield Summary.of(chunk, wanted)
+
+    def prepare(self, _batch: Batch) -> None:  # noqa: B027
+        """Look at a few samples before the first pass.
+
+        Raises:
+            EngineError: the engine cannot handle the model.
+        """
 
     def explain(self, _batch: Batch) -> list[Explained]:
         """Parameter by parameter; empty where the engine treats the model as a whole."""

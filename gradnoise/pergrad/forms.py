@@ -118,19 +118,29 @@ def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) ->
 
 
 def sq_norms(rows: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of squares, wide."""
-    return dots(rows, rows)
+    """Σ over all but the leading dimension of squares: blocks of the dtype's own, added wide."""
+
+    def add(block: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(block, dim=-1)  # no copy, unlike a product
+        return widen(norms).square()
+
+    rows = rows.reshape(rows.shape[0], -1)
+    whole = rows.shape[1] // BLOCK * BLOCK
+    if not whole:
+        return add(rows)
+    blocks = add(rows[:, :whole].reshape(rows.shape[0], -1, BLOCK)).sum(1)
+    return blocks + add(rows[:, whole:]) if whole < rows.shape[1] else blocks
 
 
 def dots(first: Tensor, second: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of products: blocks of the dtype's own, added wide."""
-    first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    if first.shape[1] <= BLOCK:
-        return widen(torch.linalg.vecdot(first, second))
+    """Σ over all but the leading dimension of products, as `sq_norms`."""
+    first, second = (t.reshape(t.shape[0], -1) for t in (first, second))
     whole = first.shape[1] // BLOCK * BLOCK
-    total = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
-    blocks = (t[:, :whole].reshape(len(t), -1, BLOCK) for t in (first, second))
-    return total + widen(torch.linalg.vecdot(*blocks)).sum(1)
+    rest = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
+    if not whole:
+        return rest
+    blocks = (t[:, :whole].reshape(t.shape[0], -1, BLOCK) for t in (first, second))
+    return widen(torch.linalg.vecdot(*blocks)).sum(1) + rest
 
 
 class Whole(Form):

@@ -25,23 +25,30 @@ from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, sample_leaves, select, widen
 from .contract import Chunk, Engine, Explained, Summary, Wanted, check_norms
-from .forms import Form, Measured, Sum
+from .forms import Form, Measured, Sum, sq_norms
 from .functional import MEMORY_BUDGET
 from .layout import Layout, find_layout
 from .local import local
 from .pulled import pull_back
 from .rules import COPIES, RULES, At, at_least_float32, copies
-from .trace import Call, Source, Trace, Visitor, name_of, refuse_in_place
+from .trace import Call, Source, Trace, Visitor, name_of, refuse_in_place, rule_arguments
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 
 
 @dataclass(frozen=True)
 class Site:
-    """One use of parameters in the forward pass, in order; without a layout it has no gradient."""
+    """One use of parameters, in the order of the forward pass.
+
+    Args:
+        func: the operation.
+        layout: where the samples are in its output; None where it has no gradient.
+        arguments: names of the sources among its arguments, for its rule; None without one.
+    """
 
     func: Any
     layout: Layout | None
+    arguments: tuple[str, ...] | None
 
 
 class Hooks(Engine):
@@ -49,6 +56,7 @@ class Hooks(Engine):
 
     name: ClassVar[str] = "hooks"
     centres: ClassVar[bool] = False
+    proves: ClassVar[bool] = True
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)
@@ -68,6 +76,10 @@ class Hooks(Engine):
 
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
         yield self._run(batch, wanted).summary()
+
+    def prepare(self, batch: Batch) -> None:
+        """Find the plan, and hold it to single samples."""
+        self._make_plan(batch)
 
     def explain(self, batch: Batch) -> list[Explained]:
         few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
@@ -110,37 +122,39 @@ class _Planner(Visitor):
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self._calls: list[tuple[Any, Tensor]] = []
+        self._calls: list[tuple[Any, tuple[str, ...] | None, Tensor]] = []
         trace = Trace(objective.parameters, sample_leaves(batch), self.count, self)
-        with _eager(), trace:
-            losses = objective.losses(batch)
-        self.losses = losses.detach()
-        self._outputs = [output for _, output in self._calls if output.requires_grad]
-        inputs = [*objective.parameters.values(), *self._outputs]
-        rows = [
-            torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
-            if losses.requires_grad
-            else [None] * len(inputs)
-            for loss in losses
-        ]
-        self._columns = [
-            torch.stack([_dense(g, t) for g in column])
-            for column, t in zip(zip(*rows, strict=True), inputs, strict=True)
-        ]
+        with _eager():
+            losses = objective.losses(batch, trace)
+        outputs = [output for *_, output in self._calls if output.requires_grad]
+        names = list(objective.parameters)
+        inputs = [*objective.parameters.values(), *outputs]
+        self._norms: dict[str, list[Tensor]] = {name: [] for name in names}
+        self._sums = {name: torch.zeros_like(p) for name, p in objective.parameters.items()}
+        cotangents: list[list[Tensor]] = [[] for _ in outputs]
+        for loss in losses if losses.requires_grad else ():
+            found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+            dense = [_dense(g, t) for g, t in zip(found, inputs, strict=True)]
+            for name, gradient in zip(names, dense, strict=False):
+                self._norms[name].append(sq_norms(gradient[None]).sqrt())
+                self._sums[name] += gradient
+            for column, gradient in zip(cotangents, dense[len(names) :], strict=True):
+                column.append(gradient)
+        self._cotangents = [torch.stack(column) for column in cotangents]
 
-    def use(self, call: Call, _sources: dict[int, Source], _dependent: list[int]) -> Any:
+    def use(self, call: Call, sources: dict[int, Source], _dependent: list[int]) -> Any:
         refuse_in_place(call)
         output = call.run(call.tensors)
         if not isinstance(output, Tensor):
             raise EngineError(f"{call.name} uses a parameter and gives several outputs")
-        self._calls.append((call.func, output))
+        self._calls.append((call.func, rule_arguments(call, sources), output))
         return output
 
     def sites(self) -> list[Site]:
         """The uses in order, with the layouts of their outputs."""
-        remaining = iter(self._columns[len(self.objective.parameters) :])
+        remaining = iter(self._cotangents)
         sites = []
-        for func, output in self._calls:
+        for func, arguments, output in self._calls:
             layout = None
             if output.requires_grad:
                 layout = find_layout(next(remaining))
@@ -149,24 +163,22 @@ class _Planner(Visitor):
                         f"{name_of(func)} gives a tensor of shape {tuple(output.shape)} in which "
                         f"samples have no axis of their own"
                     )
-            sites.append(Site(func, layout))
+            sites.append(Site(func, layout, arguments))
         return sites
 
     def compare(self, trial: _Pass) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""
-        named = zip(self.objective.parameters.items(), self._columns, strict=False)
-        truth = {name: (p, widen(column).reshape(len(column), -1)) for (name, p), column in named}
-        largest = max(float(g.abs().max()) for _, g in truth.values() if g.numel())
-        for name, (parameter, gradients) in truth.items():
+        sizes = {name: torch.cat(own) for name, own in self._norms.items() if own}
+        largest = max((float(size.max()) for size in sizes.values()), default=0.0)
+        for name, size in sizes.items():
+            parameter, found = self.objective.parameters[name], trial.measured(name)
             eps = max(torch.finfo(parameter.dtype).eps, trial.eps)
-            norms, found = gradients.square().sum(1), trial.measured(name)
-            size = norms.sqrt()
+            # what cancels to zero (the bias of attention keys) is rounding of the largest
             allowed = math.sqrt(eps) * (size + size.mean()) + 64 * eps * largest
             if bool(((found.sq_norms.sqrt() - size).abs() > allowed).any()):
                 raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
-            gap = (widen(found.total).flatten() - gradients.sum(0)).abs()
-            spread = gradients.abs().sum(0)
-            if bool((gap > math.sqrt(eps) * (spread + spread.mean()) + 64 * eps * largest).any()):
+            gap = sq_norms((found.total - self._sums[name])[None]).sqrt()
+            if bool(gap > allowed.sum()):
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
 
 
@@ -197,8 +209,8 @@ class _Pass(Visitor):
         """Run the model; False where its operations are not those of the plan."""
         trace = Trace(self.objective.parameters, sample_leaves(self._batch), self.count, self)
         try:
-            with _eager(), trace:
-                self._losses = self.objective.losses(self._batch)
+            with _eager():
+                self._losses = self.objective.losses(self._batch, trace)
         except _UnplannedError:
             return False
         self.losses = self._losses.detach()
@@ -215,10 +227,7 @@ class _Pass(Visitor):
         if site is None or site.func is not call.func:
             raise _UnplannedError
         self._next += 1
-        tensors = [
-            t.detach() if i in sources or not t.is_floating_point() else t
-            for i, t in enumerate(call.tensors)
-        ]
+        tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
         func = _OUT_OF_PLACE.get(call.func, call.func)
         if site.layout is None:
             return call.run(call.tensors)
@@ -230,7 +239,7 @@ class _Pass(Visitor):
             self._uses.setdefault(source, []).append(call.name)
         heads = [self._head(source) for source in sources.values()]
         call.tensors = []  # held by the tap, where changes in place are noticed
-        tap = _Use(self, call, site.layout, sources, dependent)
+        tap = _Use(self, call, site, sources, dependent)
         return _Tap.apply(  # type: ignore[no-untyped-call]
             output, tap, len(tensors), *tensors, *heads
         )
@@ -245,7 +254,8 @@ class _Pass(Visitor):
 
     def arrive(self, use: _Use, delta: Tensor, tensors: list[Tensor]) -> list[Tensor]:
         """Take the forms of one use; give their sums, as gradients of its sources."""
-        at = At(use.layout, self.count, delta.dtype)
+        assert use.site.layout is not None  # or there would be no tap
+        at = At(use.site.layout, self.count, delta.dtype)
         self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
         forms = use.forms(at, at_least_float32(delta), tensors)
         return [self._record(use.sources[i], form) for i, form in forms.items()]
@@ -377,7 +387,7 @@ class _Use:
 
     run: _Pass
     call: Call
-    layout: Layout
+    site: Site
     sources: dict[int, Source]
     dependent: list[int]
 
@@ -385,14 +395,11 @@ class _Use:
         """A form for every source, by position among the tensors."""
         if self.call.func in COPIES:
             return {i: copies(at, delta, tensors[i]) for i in self.sources}
-        known = RULES.get(self.call.func)
-        if known is not None:
-            bound = known.bind(*self.call.arguments(tensors))
-            names = {id(value): name for name, value in bound.items()}
-            named = {i: names.get(id(tensors[i])) for i in self.sources}
-            if known.of.issuperset(named.values()):
-                made = known.forms(at, delta, **bound)
-                return {i: made[name]() for i, name in named.items() if name is not None}
+        if self.site.arguments is not None:
+            args, kwargs = self.call.arguments(tensors)
+            made = RULES[self.call.func].forms(at, delta, *args, **kwargs)
+            named = zip(self.sources, self.site.arguments, strict=True)
+            return {i: made[name]() for i, name in named}
         return local(at, delta, self.call.run, tensors, list(self.sources), self.dependent)
 
 
@@ -406,7 +413,6 @@ class _Tap(torch.autograd.Function):
         return output.detach()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, delta: Tensor) -> Any:
         tensors = [tensor.detach() for tensor in ctx.saved_tensors]
         totals = ctx.use.run.arrive(ctx.use, delta, tensors)

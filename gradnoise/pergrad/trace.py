@@ -9,6 +9,7 @@ or composite operation without a rule is opened first, so that the uses inside i
 from __future__ import annotations
 
 import abc
+import functools
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,10 +112,10 @@ class Seen:
 
     def depends(self, tensor: Tensor) -> bool:
         """On the samples: marked so, or of unknown origin with a graph."""
-        if id(tensor) in self.sources:
-            return False
+        if tensor.requires_grad:
+            return id(tensor) not in self.sources
         reference = self.dependent.get(id(tensor))
-        return (reference is not None and reference() is tensor) or tensor.requires_grad
+        return reference is not None and reference() is tensor
 
     def mark(self, tensors: Iterable[Tensor]) -> None:
         """These depend on the samples."""
@@ -148,9 +149,12 @@ class Trace(TorchFunctionMode):
             result = func(*args, **kwargs)
             if not isinstance(result, Tensor):
                 return result
-        tensors = [*_tensors(args), *_tensors(kwargs.values())]
-        sources = any(id(tensor) in self.seen.sources for tensor in tensors)
-        dependent = any(self.seen.depends(tensor) for tensor in tensors)
+        sources = dependent = False
+        for tensor in _tensors((args, kwargs.values()) if kwargs else args):
+            if id(tensor) in self.seen.sources:
+                sources = True
+            else:
+                dependent = dependent or self.seen.depends(tensor)
         if not sources or not torch.is_grad_enabled():
             result = func(*args, **kwargs)
             if dependent:
@@ -197,22 +201,26 @@ class Trace(TorchFunctionMode):
         return {i: known[id(t)] for i, t in enumerate(call.tensors) if id(t) in known}
 
 
+_VALUES = type(dict[str, object]().values())
+
+
 def _tensors(values: Any) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, (tuple, list)):
+        elif isinstance(value, (tuple, list, _VALUES)):
             yield from _tensors(value)
 
 
 def _results(func: Any, args: Any, result: Any) -> list[Tensor]:
     """What an operation gives, and what it changed in place."""
-    made = list(_tensors([result]))
+    made = [result] if isinstance(result, Tensor) else list(_tensors([result]))
     if is_in_place(func) and args and isinstance(args[0], Tensor):
         made.append(args[0])
     return made
 
 
+@functools.cache
 def is_in_place(func: Any) -> bool:
     """Whether an operation changes its first argument."""
     name = getattr(func, "__name__", "")
@@ -237,6 +245,7 @@ def _copies_for_samples(call: Call, count: int) -> bool:
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
+@functools.cache
 def _opened(func: Any) -> Callable[..., Any] | None:
     """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
     if not isinstance(func, types.FunctionType) or not func.__module__.startswith("torch"):
@@ -251,6 +260,17 @@ def _opened(func: Any) -> Callable[..., Any] | None:
     )
     twin.__kwdefaults__ = func.__kwdefaults__
     return twin
+
+
+def rule_arguments(call: Call, sources: dict[int, Source]) -> tuple[str, ...] | None:
+    """Names of the sources among the arguments, where there is a rule for all of them."""
+    known = RULES.get(call.func)
+    if known is None:
+        return None
+    args, kwargs = call.arguments(call.tensors)
+    names = {id(value): name for name, value in known.bind(args, kwargs).items()}
+    named = tuple(names.get(id(call.tensors[i]), "") for i in sources)
+    return named if known.of.issuperset(named) else None
 
 
 def refuse_in_place(call: Call) -> None:
