@@ -21,6 +21,7 @@ from .errors import (
 )
 from .estimate import Estimate, Status
 from .estimators import NoiseScale, noise_scale, sharpness
+from .explain import EngineReport, explain_engine
 from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
 from .moments import GradientMoments
@@ -54,6 +55,8 @@ __all__ = [
     # engines
     "per_sample_gradients",
     "per_sample_sq_norms",
+    "explain_engine",
+    "EngineReport",
     # streaming
     "GradientMoments",
     "gradient_moments",

@@ -62,7 +62,7 @@ def profile(
         batch_size: B in use; default that of a DataLoader.
         max_samples: n at most; None measures all.
         population: "dataset", "distribution" or N: what the intervals are about.
-        engine: "auto", "functional" or "loop".
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         level: coverage of the intervals.
         seed: of the samples and probes; the same seed gives the same numbers.
         probes: random directions for tr(HΣ).

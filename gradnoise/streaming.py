@@ -112,7 +112,7 @@ def gradient_moments(
         model: any `nn.Module`; it is left as found.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
-        engine: "auto", "functional" or "loop".
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
         variance: also keep the variance per coordinate.
         intervals: a second pass for the intervals; not needed when all of N is measured.

@@ -76,9 +76,9 @@ def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> N
     loss = lambda m, batch: kernel.apply(m(batch)).sum(1)  # noqa: E731
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.Hessian(model, loss, x)
-    with pytest.raises(gn.CurvatureError, match="no second derivative"):
-        gn.gradient_moments(model, loss, x, population="distribution")
     assert gn.gradient_moments(model, loss, x).trace_cov.is_exact
+    part = gn.gradient_moments(model, loss, x, population="distribution")
+    assert part.trace_cov.stderr > 0  # its intervals need first derivatives alone
 
 
 def test_samples_without_gradient_do_not_hide_a_cut() -> None:

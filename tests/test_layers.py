@@ -19,7 +19,7 @@ ROOMS = (
     ("estimators", ["estimators"]),
     ("verdict", ["regime", "limits", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),
-    ("the call", ["result", "profile"]),
+    ("the call", ["result", "profile", "explain"]),
     ("outlets", ["digits", "cli"]),
 )
 BESIDE = ["toy"]  # truths: they import vocabulary, and no estimator imports them

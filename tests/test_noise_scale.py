@@ -26,7 +26,7 @@ def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
     """With exact enumeration in place of random signs unless probes are given."""
     with problem.guard():
         engine = choose(problem.objective, problem.largest_batch()).engine
-        moments = with_intervals(problem, stream(problem, engine))
+        moments = with_intervals(problem, engine, stream(problem, engine))
         if probes is None:
             probes = oracles.complete_probes(moments.count)
         return measure_noise_scale(problem, moments, probes, sampling_probes=len(probes))
@@ -141,7 +141,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch()).engine
-            moments = with_intervals(problem, stream(problem, engine))
+            moments = with_intervals(problem, engine, stream(problem, engine))
             scale = measure_noise_scale(problem, moments, sign_probes(n, 8, seed))
         for part in parts:
             estimate, truth = getattr(scale, part), getattr(toy.truth(), names.get(part, part))

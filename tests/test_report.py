@@ -153,7 +153,7 @@ class TestHeader:
     def test_it_says_what_was_measured_and_how(self, resolved):
         assert words(str(resolved)).startswith(
             "Point: 30 trainable parameters, float64 on cpu, train mode "
-            "measured on 64 samples out of 64, per-sample gradients by 'loop', seed 0"
+            "measured on 64 samples out of 64, per-sample gradients by 'hooks', seed 0"
         )
 
     @pytest.mark.parametrize(

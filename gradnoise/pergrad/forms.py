@@ -112,7 +112,7 @@ def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) ->
     return Measured(
         gradients.sum(0),
         sq_norms(rows),
-        None if direction is None else dots(rows, direction.reshape(1, -1)),
+        None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
         widen(gradients).square().sum(0) if squares else None,
     )
 

@@ -23,7 +23,7 @@ def per_sample_gradients(
         model: any `nn.Module`; it is left as found.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         batch: a tensor or any nesting of tuples and mappings of tensors.
-        engine: "auto", "functional" or "loop".
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
 
     Returns:
         name -> (n, *parameter.shape) for every trainable parameter, in its dtype.
@@ -38,7 +38,7 @@ def per_sample_gradients(
         >>> (gradients / model.weight).flatten()  # g_i = 2wx_i²
         tensor([2., 8.]...)
     """
-    problem = _open(model, loss_fn, batch)
+    problem = open_batch(model, loss_fn, batch)
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         chunks = [c for part in problem.batches() for c in choice.engine.chunks(part)]
@@ -71,7 +71,7 @@ def per_sample_sq_norms(
         >>> per_sample_sq_norms(model, nn.MSELoss(), (torch.eye(2)[:, :1], torch.zeros(2, 1)))
         tensor([1., 0.], dtype=torch.float64)
     """
-    problem = _open(model, loss_fn, batch)
+    problem = open_batch(model, loss_fn, batch)
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
         found = [s for part in problem.batches() for s in choice.engine.summaries(part, Wanted())]
@@ -80,6 +80,7 @@ def per_sample_sq_norms(
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
 
 
-def _open(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
+def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
+    """A problem of one batch, whole."""
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
     return Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -40,8 +41,13 @@ LEARNING_RATES = (
 
 def write(profile: Profile) -> str:
     """The report as plain text."""
+    return render(_parts(profile))
+
+
+def render(parts: Sequence[Text | Table]) -> str:
+    """Texts and tables as plain text of a fixed width."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
-    console.print(Group(*_parts(profile)))
+    console.print(Group(*parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
@@ -52,9 +58,9 @@ def _parts(profile: Profile) -> list[Text | Table]:
         parts += [Text(), _learning_rates(profile)]
     parts += [Text(), _layers(profile)]
     if "noise_scale" in profile.estimates:
-        parts += [Text(), *_listed("What to do", profile.recommend().reasons)]
+        parts += [Text(), *listed("What to do", profile.recommend().reasons)]
     if profile.warnings:
-        parts += [Text(), *_listed("Please note", profile.warnings)]
+        parts += [Text(), *listed("Please note", profile.warnings)]
     return parts
 
 
@@ -86,7 +92,7 @@ def _integer(number: float) -> str:
 
 
 def _measured(profile: Profile) -> Table:
-    table = _table("measured", "value", f"{profile.level:.0%} interval", "what it means")
+    table = plain_table("measured", "value", f"{profile.level:.0%} interval", "what it means")
     for name, label, unit, meaning in MEASURED:
         if name in profile.estimates:
             table.add_row(label, *_cells(profile.estimates[name], unit), meaning)
@@ -118,7 +124,7 @@ _FLAGS = {Status.NOT_CONVERGED: "not converged"}
 
 def _learning_rates(profile: Profile) -> Table:
     batches = _batches(profile)
-    table = _table("learning rate at B =", *map(_integer, batches), "what it says")
+    table = plain_table("learning rate at B =", *map(_integer, batches), "what it says")
     for method, label, meaning in LEARNING_RATES:
         limits = [getattr(profile, method)(batch) for batch in batches]
         table.add_row(label, *(_cells(limit, "")[0] for limit in limits), meaning)
@@ -145,7 +151,7 @@ def _layers(profile: Profile) -> Table:
     ranked = sorted(profile.layers.values(), key=lambda layer: -layer.noise_share)
     exact = all(layer.trace_cov.is_exact for layer in ranked)
     heading = "its own trΣ/|G|²" + ("" if exact else " (no interval)")
-    table = _table("layer", "parameters", "share of noise", heading, "")
+    table = plain_table("layer", "parameters", "share of noise", heading, "")
     for layer in ranked[:LAYERS]:
         scale, size = _cells(layer.simple_noise_scale, "samples")[0], _integer(layer.size)
         table.add_row(layer.name or "(root)", size, f"{layer.noise_share:.0%}", scale, "")
@@ -157,7 +163,8 @@ def _layers(profile: Profile) -> Table:
     return table
 
 
-def _table(first: str, *others: str) -> Table:
+def plain_table(first: str, *others: str) -> Table:
+    """Numbers to the right, the first and the last column in words."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
@@ -166,7 +173,8 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
+def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
+    """Sentences under a title."""
     grid = Table.grid(padding=(0, 1))
     for sentence in sentences:
         grid.add_row("-", sentence)
