@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import EngineError
-from .forms import Form, Lookup, Outer, Whole
+from .factors import Lookup, Outer
+from .forms import Form, Whole
 from .layout import Layout
 from .windows import Convolution, Correlated
 

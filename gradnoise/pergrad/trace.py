@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import abc
 import functools
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -271,6 +273,14 @@ def rule_arguments(call: Call, sources: dict[int, Source]) -> tuple[str, ...] | 
     names = {id(value): name for name, value in known.bind(args, kwargs).items()}
     named = tuple(names.get(id(call.tensors[i]), "") for i in sources)
     return named if known.of.issuperset(named) else None
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Compiled models run their original code, whose operations can be seen."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        return nullcontext()
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 def refuse_in_place(call: Call) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .forms import CHUNK_BYTES, Form, Measured, Outer
+from .factors import Outer
+from .forms import CHUNK_BYTES, Form, Measured
 
 FEW_INPUTS = 64  # window entries up to which windows are copied out rather than grouped
 

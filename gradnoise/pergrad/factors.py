@@ -1,0 +1,192 @@
+"""Gradients in two factors: outer products summed over positions, and rows looked up in a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..trees import widen
+from .forms import Form, Measured, dots, sq_norms
+
+
+class Outer(Form):
+    """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows.
+
+    Args:
+        left: shape (n, groups, T, p).
+        right: shape (n, groups, T, q).
+        shape: of the tensor, (groups·p·q entries).
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, shape: torch.Size) -> None:
+        self.left, self.right, self.shape = left, right, shape
+        self.count = len(left)
+
+    def kind(self) -> Any:
+        return Outer, self.left.shape[1::2]
+
+    def join(self, forms: Sequence[Outer]) -> Form:
+        left, right = (
+            torch.cat(sides, 2) for sides in zip(*((f.left, f.right) for f in forms), strict=True)
+        )
+        return spent_together(Outer(left, right, self.shape), forms)
+
+    def gradients(self, part: slice) -> Tensor:
+        blocks = self.left[part].transpose(2, 3) @ self.right[part]
+        return blocks.reshape(len(blocks), *self.shape)
+
+    def total(self) -> Tensor:
+        if self.spent is not None:
+            return self.spent
+        if self.left.shape[1] == 1:
+            left, right = (t.flatten(0, 2) for t in (self.left, self.right))
+            return (left.T @ right).reshape(self.shape)
+        left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        positions = self.left.shape[2]
+        if (squares and positions > 1) or not self._multiplies():
+            return self._written_out(direction, squares)
+        return Measured(
+            self.total(),
+            self._gram(self),
+            None if direction is None else self._dots(direction),
+            self._squares() if squares else None,
+        )
+
+    def inner(self, other: Form) -> Tensor | None:
+        return self._gram(other) if isinstance(other, Outer) else None
+
+    def _gram(self, other: Outer) -> Tensor:
+        """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
+        if self is other and self.left.shape[2] == 1:
+            norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
+            return (norms[0] * norms[1]).reshape(self.count, -1).sum(1)
+        gram = self.left @ other.left.transpose(2, 3)
+        return dots(gram, self.right @ other.right.transpose(2, 3))
+
+    def method(self) -> tuple[str, str]:
+        positions, p, q = self._sizes()
+        if positions == 1:
+            return "product of norms", f"one position: {p} + {q} numbers for {p} × {q}"
+        how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
+        return ("Gram matrices" if self._multiplies() else "written out"), how
+
+    def extra(self) -> float:
+        positions, p, q = self._sizes()
+        if not self._multiplies():
+            return super().extra() + (self.plain() if self.spent is not None else 0.0)
+        return 2.0 * self.left.shape[1] * (p + q) * positions**2
+
+    def plain(self) -> float:
+        return 2.0 * math.prod(self._sizes()) * self.left.shape[1]
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.left.shape[2], self.left.shape[3], self.right.shape[3]
+
+    def _multiplies(self) -> bool:
+        """Whether Gram matrices cost less than gradients written out, which give the sum as well.
+
+        In operations they are T(p + q) against pq; measured, they are worth it below half of
+        that, or at once where the sum has been spent.
+        """
+        positions, p, q = self._sizes()
+        weight = 2 if self.spent is None else 1
+        return positions == 1 or weight * positions * (p + q) <= p * q
+
+    def _dots(self, direction: Tensor) -> Tensor:
+        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        along = direction.to(self.left.dtype).reshape(groups, p, q)
+        return dots(self.left @ along, self.right)
+
+    def _squares(self) -> Tensor:
+        left, right = (widen(t[:, :, 0]).square().transpose(0, 1) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+
+class Lookup(Form):
+    """g_i has the rows `values`_it added at `ids`_it: an embedding, whose one-hot inputs are ids.
+
+    Args:
+        ids: shape (n, T).
+        values: shape (n, T, d).
+        shape: of the tensor, (rows, d).
+    """
+
+    def __init__(self, ids: Tensor, values: Tensor, shape: torch.Size) -> None:
+        self.ids, self.values, self.shape = ids, values, shape
+        self.count = len(ids)
+
+    def kind(self) -> Any:
+        return Lookup
+
+    def join(self, forms: Sequence[Lookup]) -> Form:
+        ids, values = (
+            torch.cat(parts, 1) for parts in zip(*((f.ids, f.values) for f in forms), strict=True)
+        )
+        return spent_together(Lookup(ids, values, self.shape), forms)
+
+    def gradients(self, part: slice) -> Tensor:
+        ids, values = self.ids[part], self.values[part]
+        rows = values.new_zeros(len(ids), *self.shape)
+        return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
+
+    def total(self) -> Tensor:
+        if self.spent is not None:
+            return self.spent
+        zero = self.values.new_zeros(self.shape)
+        return zero.index_add_(0, self.ids.reshape(-1), self.values.flatten(0, 1))
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        samples, ids, rows = self._distinct()
+        own = widen(torch.zeros(self.count, device=rows.device))
+        square = None
+        if squares:
+            square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
+        return Measured(
+            self.total(),
+            own.index_add_(0, samples, sq_norms(rows)),
+            None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
+            square,
+        )
+
+    def method(self) -> tuple[str, str]:
+        return "rows looked up", "equal ids of a sample added, all other rows are zero"
+
+    def extra(self) -> float:
+        return 4.0 * self.values[0].numel()
+
+    def plain(self) -> float:
+        return 1.0 * self.values[0].numel()
+
+    def inner(self, other: Form) -> Tensor | None:
+        if isinstance(other, Outer) and other.left.shape[1::2] == (1, self.shape[0]):
+            return self._tied(other)
+        return None
+
+    def _tied(self, other: Outer) -> Tensor:
+        """With an outer product over the same rows: an embedding and the head tied to it."""
+        left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
+        picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))
+        return dots(picked, right @ self.values.transpose(1, 2))
+
+    def _distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample, id and summed row of every distinct id of every sample."""
+        samples = torch.arange(self.count, device=self.ids.device)[:, None]
+        keys = (samples * self.shape[0] + self.ids).reshape(-1)
+        distinct, where = torch.unique(keys, return_inverse=True)
+        rows = self.values.new_zeros(len(distinct), self.shape[1])
+        rows.index_add_(0, where, self.values.flatten(0, 1))
+        return distinct // self.shape[0], distinct % self.shape[0], rows
+
+
+def spent_together(joined: Form, forms: Sequence[Form]) -> Form:
+    """The joined form, with the sums of its parts where all are known."""
+    spent = [form.spent for form in forms if form.spent is not None]
+    joined.spent = sum(spent[1:], spent[0]) if len(spent) == len(forms) else None
+    return joined

@@ -1,0 +1,252 @@
+"""One forward and backward pass with a tap behind every use of a parameter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import EngineError
+from ..objective import Objective
+from ..trees import Batch, sample_count, sample_leaves, widen
+from .contract import Explained, Summary, Wanted, check_norms
+from .forms import Form, Measured, Sum
+from .local import local
+from .plan import Site
+from .pulled import pull_back
+from .rules import COPIES, RULES, At, at_least_float32, copies
+from .trace import Call, Source, Trace, Visitor, eager
+
+
+class Pass(Visitor):
+    """One forward and backward pass over a batch by a plan."""
+
+    def __init__(
+        self, objective: Objective, batch: Batch, plan: list[Site], wanted: Wanted, keep: bool
+    ) -> None:
+        self.objective, self.count = objective, sample_count(batch)
+        self.eps = 0.0
+        self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
+        self._next = 0
+        self._uses: dict[Source, list[str]] = {}
+        self._heads: dict[Source, Tensor] = {}
+        self._pending: dict[Source, list[Form]] = {}
+        self._recorded: dict[Source, Tensor] = {}
+        self._measured: dict[str, Measured] = {}
+        self._single: set[Source] = set()
+
+    def forward(self) -> bool:
+        """Run the model; False where its operations are not those of the plan."""
+        trace = Trace(self.objective.parameters, sample_leaves(self._batch), self.count, self)
+        try:
+            with eager():
+                self._losses = self.objective.losses(self._batch, trace)
+        except UnplannedError:
+            return False
+        self.losses = self._losses.detach()
+        shared = {root for s in self._uses if s.derived for root in s.roots}
+        self._single = {
+            source
+            for source, uses in self._uses.items()
+            if len(uses) == 1 and not source.derived and not (source.roots & shared)
+        }
+        return self._next == len(self._plan)
+
+    def use(self, call: Call, sources: dict[int, Source], dependent: list[int]) -> Any:
+        site = self._plan[self._next] if self._next < len(self._plan) else None
+        if site is None or site.func is not call.func:
+            raise UnplannedError
+        self._next += 1
+        tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
+        func = _OUT_OF_PLACE.get(call.func, call.func)
+        if site.layout is None:
+            return call.run(call.tensors)
+        args, kwargs = call.arguments(tensors)
+        output = func(*args, **kwargs)
+        if not site.layout.fits(output, self.count):
+            raise UnplannedError
+        for source in sources.values():
+            self._uses.setdefault(source, []).append(call.name)
+        heads = [self._head(source) for source in sources.values()]
+        call.tensors = []  # held by the tap, where changes in place are noticed
+        tap = Use(self, call, site, sources, dependent)
+        return _Tap.apply(  # type: ignore[no-untyped-call]
+            output, tap, len(tensors), *tensors, *heads
+        )
+
+    def _head(self, source: Source) -> Tensor:
+        """What gradients are returned to: the parameter, or a leaf in place of what is derived."""
+        if not source.derived:
+            return source.tensor
+        if source not in self._heads:
+            self._heads[source] = source.tensor.detach().requires_grad_()
+        return self._heads[source]
+
+    def arrive(self, use: Use, delta: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        """Take the forms of one use; give their sums, as gradients of its sources."""
+        assert use.site.layout is not None  # or there would be no tap
+        at = At(use.site.layout, self.count, delta.dtype)
+        self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
+        forms = use.forms(at, at_least_float32(delta), tensors)
+        return [self._record(use.sources[i], form) for i, form in forms.items()]
+
+    def _record(self, source: Source, form: Form) -> Tensor:
+        if source in self._single and not self._keep:
+            (name,) = source.roots
+            self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
+            total = self._measured[name].total
+        else:
+            self._pending.setdefault(source, []).append(form)
+            total = form.spend() if source not in self._single else form.total()
+        total = total.to(source.tensor.dtype).reshape(source.tensor.shape)
+        known = self._recorded.get(source)
+        self._recorded[source] = total if known is None else known + total
+        return total
+
+    def _direction(self, name: str) -> Tensor | None:
+        return None if self._wanted.direction is None else self._wanted.direction[name]
+
+    def backward(self) -> None:
+        """Differentiate the sum of the losses; every parameter's gradient passes the taps."""
+        parameters = list(self.objective.parameters.values())
+        inputs = [*parameters, *self._heads.values()]
+        gradients: Any = [None] * len(inputs)
+        if self._losses.requires_grad:
+            ones = torch.ones_like(self._losses)
+            gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
+        del self._losses
+        recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
+        for tensor, gradient in zip(inputs, gradients, strict=True):
+            _check_seen(self._named(tensor), gradient, recorded.get(id(tensor)))
+
+    def _named(self, tensor: Tensor) -> str:
+        names = [n for n, p in self.objective.parameters.items() if p is tensor]
+        roots = [", ".join(sorted(s.roots)) for s, head in self._heads.items() if head is tensor]
+        return (names or roots)[0]
+
+    def form(self, name: str) -> Form | None:
+        """The gradients of a parameter, all its uses together; None where it took no part."""
+        parameter = self.objective.parameters[name]
+        uses = [(s, Sum(own)) for s, own in self._pending.items() if name in s.roots]
+        forms: list[Form] = [form for source, form in uses if not source.derived]
+        derived = [(form, source.tensor) for source, form in uses if source.derived]
+        forms += pull_back([form for form, _ in derived], [t for _, t in derived], parameter)
+        return Sum(forms) if forms else None
+
+    def measured(self, name: str) -> Measured:
+        """The sums of one parameter."""
+        if name not in self._measured:
+            form = self.form(name)
+            self._measured[name] = (
+                self._nothing(name)
+                if form is None
+                else form.measure(self._direction(name), self._wanted.variance)
+            )
+        return self._measured[name]
+
+    def _nothing(self, name: str) -> Measured:
+        parameter = self.objective.parameters[name]
+        none = widen(torch.zeros(self.count, device=parameter.device))
+        squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
+        return Measured(torch.zeros_like(parameter), none, none, squares)
+
+    def explained(self, name: str) -> Explained:
+        """How the norms of one parameter are found; for passes that keep their forms."""
+        form = self.form(name)
+        if form is None:
+            return Explained(name, "", "none", "takes no part in the loss", 0.0, 0.0)
+        uses = [use for source, own in self._uses.items() if name in source.roots for use in own]
+        calls = [f"{use} ×{uses.count(use)}" if uses.count(use) > 1 else use for use in uses]
+        operations = ", ".join(dict.fromkeys(calls))
+        return Explained(name, operations, *form.method(), form.extra(), form.plain())
+
+    def written_out(self, name: str) -> Tensor:
+        """g_i of one parameter, shape (n, *shape)."""
+        form, parameter = self.form(name), self.objective.parameters[name]
+        if form is None:
+            return parameter.new_zeros(self.count, *parameter.shape)
+        return form.gradients(slice(0, self.count)).reshape(-1, *parameter.shape)
+
+    def summary(self) -> Summary:
+        """Everything wanted of this batch."""
+        parts = {name: self.measured(name) for name in self.objective.parameters}
+        norms = {name: part.sq_norms for name, part in parts.items()}
+        check_norms(norms)
+        squares = {name: p.squares for name, p in parts.items() if p.squares is not None}
+        return Summary(
+            losses=self.losses,
+            total={name: part.total for name, part in parts.items()},
+            sq_norms=norms,
+            dots=self._dots(parts),
+            squares=squares if self._wanted.variance else None,
+        )
+
+    def _dots(self, parts: dict[str, Measured]) -> Tensor | None:
+        if self._wanted.direction is None:
+            return None
+        return torch.stack([p.dots for p in parts.values() if p.dots is not None]).sum(0)
+
+
+def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> None:
+    """Raise unless the gradient that autograd found is the sum of what the taps returned."""
+    if gradient is None and recorded is None:
+        return
+    if gradient is not None and recorded is not None:
+        if gradient.data_ptr() == recorded.data_ptr():
+            return
+        gap = (gradient - recorded).abs().max() if gradient.numel() else gradient.sum()
+        scale = recorded.abs().max() if recorded.numel() else recorded.sum()
+        if not bool(gap > math.sqrt(torch.finfo(gradient.dtype).eps) * scale):
+            return
+    raise EngineError(
+        f"parameter {name!r} is used where its samples cannot be seen: a custom autograd Function, "
+        f"a scripted part, or an operation outside torch"
+    )
+
+
+class UnplannedError(Exception):
+    """The operations are not those of the plan."""
+
+
+_OUT_OF_PLACE = {torch.Tensor.__iadd__: torch.add, torch.Tensor.__imul__: torch.mul}
+
+
+@dataclass(eq=False)
+class Use:
+    """One use of parameters in one pass."""
+
+    run: Pass
+    call: Call
+    site: Site
+    sources: dict[int, Source]
+    dependent: list[int]
+
+    def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
+        """A form for every source, by position among the tensors."""
+        if self.call.func in COPIES:
+            return {i: copies(at, delta, tensors[i]) for i in self.sources}
+        if self.site.arguments is not None:
+            args, kwargs = self.call.arguments(tensors)
+            made = RULES[self.call.func].forms(at, delta, *args, **kwargs)
+            named = zip(self.sources, self.site.arguments, strict=True)
+            return {i: made[name]() for i, name in named}
+        return local(at, delta, self.call.run, tensors, list(self.sources), self.dependent)
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on an operation's output; its backward is where samples are looked at."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, use: Use, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[:count])
+        ctx.use = use
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Any:
+        tensors = [tensor.detach() for tensor in ctx.saved_tensors]
+        totals = ctx.use.run.arrive(ctx.use, delta, tensors)
+        return (delta, None, None, *(None for _ in tensors), *totals)
