@@ -232,7 +232,7 @@ def library(name: str, extra: str) -> Any:
         raise ImportError(f"{error}; it comes with pip install 'gradnoise[{extra}]'") from error
 
 
-# methods: prepared once, then called ---------------------------------------------------------------
+# methods: prepared once, then called -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
