@@ -53,10 +53,8 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         failure = _trial(candidate, few)
         if failure is None:
             return Choice(candidate, "as asked for")
-        raise EngineError(
-            f"engine={engine!r} cannot measure this model: {failure}. "
-            f"Use engine='auto' or engine='loop'."
-        )
+        way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
+        raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
     failures: list[str] = []
     for kind in PREFERRED:
         candidate = kind(objective)
@@ -90,7 +88,7 @@ def _trial(engine: Engine, few: Batch) -> str | None:
             return None
         chunks = list(engine.chunks(few))
     except EngineError as error:
-        return _first_line(error)
+        return str(error)
     except GradNoiseError:
         raise
     except Exception as error:  # tracing runs the user's code: anything can come out
