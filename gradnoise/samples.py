@@ -19,6 +19,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
+    TensorDataset,
 )
 
 from .errors import ArgumentError, DataError, check_whole
@@ -230,6 +231,8 @@ def _plain_order(loader: DataLoader[Any]) -> bool:
 def _from_dataset(
     data: Any, limit: float, source: torch.Generator, options: dict[str, Any]
 ) -> _Drawn:
+    if type(data) is TensorDataset and set(options) == {"batch_size"}:
+        return _from_batches([list(data.tensors)], limit, source)  # rather than entry by entry
     total = len(data)
     if total > limit:
         data = Subset(data, torch.randperm(total, generator=source)[: int(limit)].tolist())

@@ -19,8 +19,9 @@ from ..objective import Objective
 from ..trees import Batch, sample_count, select
 from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import MEMORY_BUDGET
-from .plan import Planner, Site
+from .plan import Planner
 from .tapped import Pass
+from .trace import Step
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 
@@ -34,7 +35,7 @@ class Hooks(Engine):
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)
-        self._plan: list[Site] = []
+        self._plan: list[Step] = []
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
 
@@ -74,7 +75,7 @@ class Hooks(Engine):
     def _make_plan(self, batch: Batch) -> None:
         few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
         planner = Planner(self.objective, few)
-        self._plan = planner.sites()
+        self._plan = planner.plan()
         trial = Pass(self.objective, few, self._plan, Wanted(), keep=False)
         if not trial.forward():
             raise EngineError("the operations of the model change from one evaluation to the next")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,35 +14,21 @@ from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, sample_leaves
 from .forms import Measured, sq_norms
-from .layout import Layout, find_layout
-from .trace import Call, Source, Trace, Visitor, eager, name_of, refuse_in_place, rule_arguments
+from .layout import find_layout
+from .trace import USE, Call, Sources, Step, Watch, eager, name_of, refuse_in_place
 
 
-@dataclass(frozen=True)
-class Site:
-    """One use of parameters, in the order of the forward pass.
-
-    Args:
-        func: the operation.
-        layout: where the samples are in its output; None where it has no gradient.
-        arguments: names of the sources among its arguments, for its rule; None without one.
-    """
-
-    func: Any
-    layout: Layout | None
-    arguments: tuple[str, ...] | None
-
-
-class Planner(Visitor):
+class Planner:
     """Finds where the samples are, and the truth about a few of them."""
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self._calls: list[tuple[Any, tuple[str, ...] | None, Tensor]] = []
-        trace = Trace(objective.parameters, sample_leaves(batch), self.count, self)
+        self._outputs: list[Tensor] = []
+        trace = Watch(objective.parameters, self._use, sample_leaves(batch), self.count)
         with eager():
             losses = objective.losses(batch, trace)
-        outputs = [output for *_, output in self._calls if output.requires_grad]
+        self._steps = trace.steps
+        outputs = [output for output in self._outputs if output.requires_grad]
         names = list(objective.parameters)
         inputs = [*objective.parameters.values(), *outputs]
         self._norms: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -58,29 +44,29 @@ class Planner(Visitor):
                 column.append(gradient)
         self._cotangents = [torch.stack(column) for column in cotangents]
 
-    def use(self, call: Call, sources: dict[int, Source], _dependent: list[int]) -> Any:
+    def _use(self, call: Call, _sources: Sources, _step: Step) -> Any:
         refuse_in_place(call)
         output = call.run(call.tensors)
         if not isinstance(output, Tensor):
             raise EngineError(f"{call.name} uses a parameter and gives several outputs")
-        self._calls.append((call.func, rule_arguments(call, sources), output))
+        self._outputs.append(output)
         return output
 
-    def sites(self) -> list[Site]:
-        """The uses in order, with the layouts of their outputs."""
-        remaining = iter(self._cotangents)
-        sites = []
-        for func, arguments, output in self._calls:
-            layout = None
-            if output.requires_grad:
-                layout = find_layout(next(remaining))
+    def plan(self) -> list[Step]:
+        """The steps, with the layouts of the outputs of uses."""
+        outputs, cotangents = iter(self._outputs), iter(self._cotangents)
+        steps = []
+        for step in self._steps:
+            if step.kind == USE and (output := next(outputs)).requires_grad:
+                layout = find_layout(next(cotangents))
                 if layout is None:
                     raise EngineError(
-                        f"{name_of(func)} gives a tensor of shape {tuple(output.shape)} in which "
-                        f"samples have no axis of their own"
+                        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in "
+                        f"which samples have no axis of their own"
                     )
-            sites.append(Site(func, layout, arguments))
-        return sites
+                step = replace(step, layout=layout)
+            steps.append(step)
+        return steps
 
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""

@@ -11,26 +11,24 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..objective import Objective
-from ..trees import Batch, sample_count, sample_leaves, widen
+from ..trees import Batch, sample_count, widen
 from .contract import Explained, Summary, Wanted, check_norms
 from .forms import Form, Measured, Sum
 from .local import local
-from .plan import Site
 from .pulled import pull_back
 from .rules import COPIES, RULES, At, at_least_float32, copies
-from .trace import Call, Source, Trace, Visitor, eager
+from .trace import Call, Follow, Source, Sources, Step, UnplannedError, eager
 
 
-class Pass(Visitor):
+class Pass:
     """One forward and backward pass over a batch by a plan."""
 
     def __init__(
-        self, objective: Objective, batch: Batch, plan: list[Site], wanted: Wanted, keep: bool
+        self, objective: Objective, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
         self.eps = 0.0
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
-        self._next = 0
         self._uses: dict[Source, list[str]] = {}
         self._heads: dict[Source, Tensor] = {}
         self._pending: dict[Source, list[Form]] = {}
@@ -40,7 +38,7 @@ class Pass(Visitor):
 
     def forward(self) -> bool:
         """Run the model; False where its operations are not those of the plan."""
-        trace = Trace(self.objective.parameters, sample_leaves(self._batch), self.count, self)
+        trace = Follow(self.objective.parameters, self._use, self._plan)
         try:
             with eager():
                 self._losses = self.objective.losses(self._batch, trace)
@@ -53,26 +51,22 @@ class Pass(Visitor):
             for source, uses in self._uses.items()
             if len(uses) == 1 and not source.derived and not (source.roots & shared)
         }
-        return self._next == len(self._plan)
+        return trace.finished
 
-    def use(self, call: Call, sources: dict[int, Source], dependent: list[int]) -> Any:
-        site = self._plan[self._next] if self._next < len(self._plan) else None
-        if site is None or site.func is not call.func:
-            raise UnplannedError
-        self._next += 1
+    def _use(self, call: Call, sources: Sources, step: Step) -> Any:
+        if step.layout is None:
+            return call.run(call.tensors)
         tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
         func = _OUT_OF_PLACE.get(call.func, call.func)
-        if site.layout is None:
-            return call.run(call.tensors)
         args, kwargs = call.arguments(tensors)
         output = func(*args, **kwargs)
-        if not site.layout.fits(output, self.count):
+        if not step.layout.fits(output, self.count):
             raise UnplannedError
         for source in sources.values():
             self._uses.setdefault(source, []).append(call.name)
         heads = [self._head(source) for source in sources.values()]
         call.tensors = []  # held by the tap, where changes in place are noticed
-        tap = Use(self, call, site, sources, dependent)
+        tap = Use(self, call, step, sources)
         return _Tap.apply(  # type: ignore[no-untyped-call]
             output, tap, len(tensors), *tensors, *heads
         )
@@ -87,8 +81,8 @@ class Pass(Visitor):
 
     def arrive(self, use: Use, delta: Tensor, tensors: list[Tensor]) -> list[Tensor]:
         """Take the forms of one use; give their sums, as gradients of its sources."""
-        assert use.site.layout is not None  # or there would be no tap
-        at = At(use.site.layout, self.count, delta.dtype)
+        assert use.step.layout is not None  # or there would be no tap
+        at = At(use.step.layout, self.count, delta.dtype)
         self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
         forms = use.forms(at, at_least_float32(delta), tensors)
         return [self._record(use.sources[i], form) for i, form in forms.items()]
@@ -207,10 +201,6 @@ def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> 
     )
 
 
-class UnplannedError(Exception):
-    """The operations are not those of the plan."""
-
-
 _OUT_OF_PLACE = {torch.Tensor.__iadd__: torch.add, torch.Tensor.__imul__: torch.mul}
 
 
@@ -220,20 +210,21 @@ class Use:
 
     run: Pass
     call: Call
-    site: Site
-    sources: dict[int, Source]
-    dependent: list[int]
+    step: Step
+    sources: Sources
 
     def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""
         if self.call.func in COPIES:
             return {i: copies(at, delta, tensors[i]) for i in self.sources}
-        if self.site.arguments is not None:
+        if self.step.arguments is not None:
             args, kwargs = self.call.arguments(tensors)
             made = RULES[self.call.func].forms(at, delta, *args, **kwargs)
-            named = zip(self.sources, self.site.arguments, strict=True)
+            named = zip(self.sources, self.step.arguments, strict=True)
             return {i: made[name]() for i, name in named}
-        return local(at, delta, self.call.run, tensors, list(self.sources), self.dependent)
+        return local(
+            at, delta, self.call.run, tensors, list(self.sources), list(self.step.dependent)
+        )
 
 
 class _Tap(torch.autograd.Function):

@@ -2,8 +2,9 @@
 
 Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
 depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
-constants. An operation that joins sources with samples is a *use*, handed to the visitor; a fused
-or composite operation without a rule is opened first, so that the uses inside it are seen.
+constants. An operation that joins sources with samples is a *use*, handed to who traces; a fused
+or composite operation without a rule is opened first, so that the uses inside it are seen. `Watch`
+finds these steps on a few samples; `Follow` takes the same steps again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import EngineError
+from .layout import Layout
 from .rules import COPIES, RULES
 from .unfused import UNFUSED
 
@@ -97,53 +99,47 @@ def name_of(func: Any) -> str:
     return str(getattr(func, "__name__", func)).strip("_")
 
 
-class Visitor(abc.ABC):
-    """What happens at the uses of parameters."""
+@dataclass(frozen=True)
+class Step:
+    """One operation that is given parameters, in the order of the forward pass.
 
-    @abc.abstractmethod
-    def use(self, call: Call, sources: dict[int, Source], dependent: list[int]) -> Any:
-        """Run an operation; sources and sample-dependent tensors by position in its tensors."""
+    Args:
+        func: the operation.
+        kind: DERIVE from parameters alone, OPEN because it has no rule as a whole, or USE.
+        dependent: which of its tensors depend on the samples.
+        layout: of a use: where the samples are in its output; None where it has no gradient.
+        arguments: of a use: names of the sources among its arguments; None without a rule.
+    """
 
-
-@dataclass
-class Seen:
-    """Sources by identity, held; tensors that depend on the samples, not held."""
-
-    sources: dict[int, Source] = field(default_factory=dict)
-    dependent: dict[int, Any] = field(default_factory=dict)
-
-    def depends(self, tensor: Tensor) -> bool:
-        """On the samples: marked so, or of unknown origin with a graph."""
-        if tensor.requires_grad:
-            return id(tensor) not in self.sources
-        reference = self.dependent.get(id(tensor))
-        return reference is not None and reference() is tensor
-
-    def mark(self, tensors: Iterable[Tensor]) -> None:
-        """These depend on the samples."""
-        for tensor in tensors:
-            self.dependent[id(tensor)] = weakref.ref(tensor)
+    func: Any
+    kind: str
+    dependent: tuple[int, ...] = ()
+    layout: Layout | None = None
+    arguments: tuple[str, ...] | None = None
 
 
-class Trace(TorchFunctionMode):
+DERIVE, OPEN, USE = "derive", "open", "use"
+Sources = dict[int, Source]
+
+
+class UnplannedError(Exception):
+    """The operations are not those of the plan."""
+
+
+class Trace(TorchFunctionMode, abc.ABC):
     """Follow one forward pass.
 
     Args:
         parameters: by name.
-        leaves: the tensors of the batch.
-        count: number of samples.
-        visitor: is handed the uses.
+        use: is handed every use: the call, its sources by position, the step.
     """
 
     def __init__(
-        self, parameters: dict[str, Tensor], leaves: list[Tensor], count: int, visitor: Visitor
+        self, parameters: dict[str, Tensor], use: Callable[[Call, Sources, Step], Any]
     ) -> None:
         super().__init__()
-        self.seen = Seen()
-        for name, parameter in parameters.items():
-            self.seen.sources[id(parameter)] = Source(parameter, frozenset([name]))
-        self.seen.mark(leaves)
-        self._count, self._visitor = count, visitor
+        self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
+        self._use = use
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -151,56 +147,131 @@ class Trace(TorchFunctionMode):
             result = func(*args, **kwargs)
             if not isinstance(result, Tensor):
                 return result
-        sources = dependent = False
-        for tensor in _tensors((args, kwargs.values()) if kwargs else args):
-            if id(tensor) in self.seen.sources:
-                sources = True
-            else:
-                dependent = dependent or self.seen.depends(tensor)
-        if not sources or not torch.is_grad_enabled():
-            result = func(*args, **kwargs)
-            if dependent:
-                self.seen.mark(_results(func, args, result))
-            return result
-        return (self._use if dependent else self._derive)(func, args, kwargs)
+        if torch.is_grad_enabled():
+            for tensor in _tensors((args, kwargs.values()) if kwargs else args):
+                if id(tensor) in self.sources:
+                    return self.given_sources(func, args, kwargs)
+        return self.without_sources(func, args, kwargs)
 
-    def _use(self, func: Any, args: Any, kwargs: Any) -> Any:
-        inner = UNFUSED.get(func) or (_opened(func) if func not in RULES else None)
-        if func in UNFUSED:  # initial states are of the samples, also where they are zeros
-            given = [t for t in _tensors(args[1:2]) if id(t) not in self.seen.sources]
-            self.seen.mark(t for t in given if t.is_floating_point())
-        if inner is not None:
+    def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that is given no parameter."""
+        return func(*args, **kwargs)
+
+    @abc.abstractmethod
+    def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that is."""
+
+    def take(self, step: Step, args: Any, kwargs: Any) -> Any:
+        """Run an operation as its step says."""
+        if step.kind == OPEN:
             with self:
-                return inner(*args, **kwargs)
-        call = Call(func, args, kwargs)
-        found = self._sources_of(call)
-        samples = [i for i, t in enumerate(call.tensors) if self.seen.depends(t)]
-        result = self._visitor.use(call, found, samples)
-        self.seen.mark(_results(func, args, result))
-        return result
+                return _inner(step.func)(*args, **kwargs)
+        if step.kind == DERIVE:
+            return self._derive(step.func, args, kwargs)
+        call = Call(step.func, args, kwargs)
+        own = {i: self.sources[id(t)] for i, t in enumerate(call.tensors) if id(t) in self.sources}
+        return self._use(call, own, step)
 
     def _derive(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func in COPIES:
-            call = Call(func, args, kwargs)
-            if _copies_for_samples(call, self._count):
-                result = self._visitor.use(call, self._sources_of(call), [])
-                self.seen.mark([result])
-                return result
         result = func(*args, **kwargs)
         made = [t for t in _results(func, args, result) if t.requires_grad]
-        roots = frozenset[str]().union(*(source.roots for source in self._given(args, kwargs)))
-        for tensor in made:
-            self.seen.sources.setdefault(id(tensor), Source(tensor, roots, derived=True))
+        if made:
+            given = (self.sources.get(id(t)) for t in _tensors((args, kwargs.values())))
+            roots = frozenset[str]().union(*(source.roots for source in given if source))
+            for tensor in made:
+                self.sources.setdefault(id(tensor), Source(tensor, roots, derived=True))
         return result
 
-    def _given(self, args: Any, kwargs: Any) -> Iterator[Source]:
-        for tensor in (*_tensors(args), *_tensors(kwargs.values())):
-            if id(tensor) in self.seen.sources:
-                yield self.seen.sources[id(tensor)]
 
-    def _sources_of(self, call: Call) -> dict[int, Source]:
-        known = self.seen.sources
-        return {i: known[id(t)] for i, t in enumerate(call.tensors) if id(t) in known}
+class Watch(Trace):
+    """Tells what depends on the samples, and writes down the steps.
+
+    Args:
+        parameters, use: as of `Trace`.
+        leaves: the tensors of the batch.
+        count: number of samples.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, Tensor],
+        use: Callable[[Call, Sources, Step], Any],
+        leaves: list[Tensor],
+        count: int,
+    ) -> None:
+        super().__init__(parameters, use)
+        self.steps: list[Step] = []
+        self._count = count
+        self._dependent: dict[int, Any] = {}  # not held
+        self._mark(leaves)
+
+    def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        depends = any(map(self._depends, _tensors((args, kwargs.values()))))
+        result = func(*args, **kwargs)
+        if depends:
+            self._mark(_results(func, args, result))
+        return result
+
+    def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        step = self._judge(func, args, kwargs)
+        self.steps.append(step)
+        result = self.take(step, args, kwargs)
+        if step.kind == USE:
+            self._mark(_results(func, args, result))
+        return result
+
+    def _judge(self, func: Any, args: Any, kwargs: Any) -> Step:
+        call = Call(func, args, kwargs)
+        dependent = tuple(i for i, t in enumerate(call.tensors) if self._depends(t))
+        if not dependent:
+            copied = func in COPIES and _copies_for_samples(call, self._count)
+            return Step(func, USE if copied else DERIVE)
+        if func in UNFUSED:  # initial states are of the samples, also where they are zeros
+            self._mark(t for t in _tensors(args[1:2]) if t.is_floating_point())
+        if func in UNFUSED or (func not in RULES and _opened(func) is not None):
+            return Step(func, OPEN)
+        own = [i for i, t in enumerate(call.tensors) if id(t) in self.sources]
+        return Step(func, USE, dependent, arguments=_arguments(call, own))
+
+    def _depends(self, tensor: Tensor) -> bool:
+        """On the samples: marked so, or of unknown origin with a graph."""
+        if id(tensor) in self.sources:
+            return False
+        reference = self._dependent.get(id(tensor))
+        return tensor.requires_grad or (reference is not None and reference() is tensor)
+
+    def _mark(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            self._dependent[id(tensor)] = weakref.ref(tensor)
+
+
+class Follow(Trace):
+    """Takes the steps of a plan.
+
+    Args:
+        parameters, use: as of `Trace`.
+        plan: the steps.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, Tensor],
+        use: Callable[[Call, Sources, Step], Any],
+        plan: list[Step],
+    ) -> None:
+        super().__init__(parameters, use)
+        self._plan, self._taken = plan, 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step was taken."""
+        return self._taken == len(self._plan)
+
+    def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self.finished or self._plan[self._taken].func != func:
+            raise UnplannedError
+        self._taken += 1
+        return self.take(self._plan[self._taken - 1], args, kwargs)
 
 
 _VALUES = type(dict[str, object]().values())
@@ -247,6 +318,12 @@ def _copies_for_samples(call: Call, count: int) -> bool:
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
+def _inner(func: Any) -> Callable[..., Any]:
+    inner = UNFUSED.get(func) or _opened(func)
+    assert inner is not None  # or the step would be no OPEN
+    return inner
+
+
 @functools.cache
 def _opened(func: Any) -> Callable[..., Any] | None:
     """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
@@ -264,7 +341,7 @@ def _opened(func: Any) -> Callable[..., Any] | None:
     return twin
 
 
-def rule_arguments(call: Call, sources: dict[int, Source]) -> tuple[str, ...] | None:
+def _arguments(call: Call, sources: list[int]) -> tuple[str, ...] | None:
     """Names of the sources among the arguments, where there is a rule for all of them."""
     known = RULES.get(call.func)
     if known is None:
