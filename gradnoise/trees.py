@@ -27,7 +27,7 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 
 def widen(tensor: Tensor) -> Tensor:
     """The tensor in the dtype in which sums are kept."""
-    return tensor.double() if tensor.device.type != "mps" else tensor.float()
+    return tensor.float() if tensor.is_mps else tensor.double()
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -43,8 +43,9 @@ class Outer(Form):
         if self.spent is not None:
             return self.spent
         if self.left.shape[1] == 1:
-            left, right = (t.flatten(0, 2) for t in (self.left, self.right))
-            return (left.T @ right).reshape(self.shape)
+            p, q = self.left.shape[3], self.right.shape[3]
+            product = self.left.reshape(-1, p).T @ self.right.reshape(-1, q)
+            return product.reshape(self.shape)
         left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +20,7 @@ BLOCK = 1024  # products added in float32 before they are added in float64: erro
 CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """Sums over the samples of a form.
 
     Args:
@@ -111,7 +109,7 @@ class Form(abc.ABC):
 
 
 def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) -> Measured:
-    rows = gradients.reshape(len(gradients), -1)
+    rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
         gradients.sum(0),
         sq_norms(rows),
@@ -127,7 +125,8 @@ def sq_norms(rows: Tensor) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm(block, dim=-1)  # no copy, unlike a product
         return widen(norms).square()
 
-    rows = rows.reshape(rows.shape[0], -1)
+    if rows.ndim != 2:
+        rows = rows.reshape(rows.shape[0], -1)
     whole = rows.shape[1] // BLOCK * BLOCK
     if not whole:
         return add(rows)

@@ -43,7 +43,7 @@ def local(
     how = "vmap of this operation", "it has no rule of its own"
     return {
         source: Lazy(
-            at.count,
+            at.samples,
             tensors[source].shape,
             lambda part, index=index: compute(part)[index],  # type: ignore[misc]
             how,
@@ -54,11 +54,11 @@ def local(
 
 def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:
     """(n, ...) of an input: at the axis of the output, counted from the front or the back."""
-    axis, each = at.layout.axis, delta.shape[at.layout.axis] // at.count
+    axis, each = at.layout.axis, delta.shape[at.layout.axis] // at.samples
     for place in (axis, axis - delta.ndim + tensor.ndim, 0):
-        if 0 <= place < tensor.ndim and tensor.shape[place] == each * at.count:
+        if 0 <= place < tensor.ndim and tensor.shape[place] == each * at.samples:
             layout = type(at.layout)(place, at.layout.major)
-            return layout.split(tensor, at.count)
+            return layout.split(tensor, at.samples)
     raise EngineError(f"an input of shape {tuple(tensor.shape)} has no axis of samples")
 
 

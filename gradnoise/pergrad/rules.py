@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,12 +33,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if half else tensor
 
 
-@dataclass(frozen=True)
-class At:
+class At(NamedTuple):
     """Where the samples of one operation's output are, how many, and its dtype."""
 
     layout: Layout
-    count: int
+    samples: int
     dtype: torch.dtype
 
     def like(self, tensor: Tensor) -> Tensor:
@@ -47,11 +46,11 @@ class At:
 
     def positions(self, tensor: Tensor, own: int = 1) -> Tensor:
         """(n, T, ...) with the last `own` dimensions kept."""
-        return self.layout.positions(tensor, self.count, own)
+        return self.layout.positions(tensor, self.samples, own)
 
     def split(self, tensor: Tensor) -> Tensor:
         """(n, ...) with what a batch of one sample would be behind n."""
-        return self.layout.split(tensor, self.count)
+        return self.layout.split(tensor, self.samples)
 
     def channels(self, tensor: Tensor) -> Tensor:
         """(n, C, L) of a tensor with channels in its second dimension."""
@@ -342,7 +341,7 @@ def _broadcast_back(at: At, delta: Tensor, shape: torch.Size) -> Tensor:
     if any(size not in (1, own) for size, own in zip(padded, alone.shape[1:], strict=True)):
         raise EngineError("a parameter with entries of its own for every sample of the batch")
     along = [d + 1 for d, size in enumerate(padded) if size == 1 and alone.shape[d + 1] > 1]
-    return (alone.sum(along) if along else alone).reshape(at.count, *shape)
+    return (alone.sum(along) if along else alone).reshape(at.samples, *shape)
 
 
 COPIES = (Tensor.expand, Tensor.repeat, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to)

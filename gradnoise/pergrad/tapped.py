@@ -95,7 +95,8 @@ class Pass:
         else:
             self._pending.setdefault(source, []).append(form)
             total = form.spend() if source not in self._single else form.total()
-        total = total.to(source.tensor.dtype).reshape(source.tensor.shape)
+        if total.dtype != source.tensor.dtype:
+            total = total.to(source.tensor.dtype)
         known = self._recorded.get(source)
         self._recorded[source] = total if known is None else known + total
         return total
