@@ -227,7 +227,7 @@ class GradientMoments:
         return sum(self.centred_sq[name] for name in names) / (self.count - 1)
 
     def _mean_sq(self, names: Iterable[str]) -> float:
-        return sum(float(self.mean[name].square().sum()) for name in names)
+        return sum(_sq_norm(self.mean[name]) for name in names)
 
     def _signal(self, names: Iterable[str]) -> float:
         names = list(names)
@@ -289,13 +289,13 @@ class Running:
         return weight * float(gap.sum())
 
     def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
-        """What has been taken in."""
+        """What has been taken in; the sums become the result, so this comes last."""
         count = self._count
-        mean = {name: total / count for name, total in self._total.items()}
+        mean = {name: total.div_(count) for name, total in self._total.items()}
         spread, squares = self._spread, self._squares
         if not self._centred:
             spread = {
-                name: max(value - count * float(mean[name].square().sum()), 0.0)
+                name: max(value - count * _sq_norm(mean[name]), 0.0)
                 for name, value in spread.items()
             }
             for name, square in squares.items():
@@ -310,6 +310,10 @@ class Running:
             level=level,
             coordinate_sq=squares or None,
         )
+
+
+def _sq_norm(tensor: Tensor) -> float:
+    return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))  # without a copy
 
 
 def _by_module(names: Iterable[str]) -> dict[str, list[str]]:
