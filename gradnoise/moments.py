@@ -244,7 +244,7 @@ class Running:
 
     Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
     LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is not taken. It is taken
-    once, at the end, for engines that know norms and not gradients (`Engine.centres`).
+    once, at the end, for engines that know norms and not gradients.
     """
 
     def __init__(self) -> None:
@@ -254,11 +254,13 @@ class Running:
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._count = 0
-        self._centred = True
+        self.centred = True  # whether every summary so far was
 
     def add(self, summary: Summary) -> None:
         """Take in the samples of one summary."""
-        self._centred = summary.centred_sq is not None
+        if summary.centred_sq is not None and not self.centred:
+            self._centre()
+        self.centred = summary.centred_sq is not None
         for name, total in summary.total.items():
             if name not in self._total:
                 self._total[name] = widen(torch.zeros_like(total))
@@ -276,6 +278,16 @@ class Running:
         self._losses.append(widen(summary.losses))
         self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
 
+    def _centre(self) -> None:
+        """From sums of squares to spreads: another engine goes on."""
+        self._subtract({name: total / self._count for name, total in self._total.items()})
+
+    def _subtract(self, mean: TensorDict) -> None:
+        for name, value in self._spread.items():
+            self._spread[name] = max(value - self._count * _sq_norm(mean[name]), 0.0)
+        for name, square in self._squares.items():
+            square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
+
     def _gap(self, name: str, summary: Summary) -> float:
         """What the distance of the means of two parts adds to the spread of the whole."""
         if not self._count:
@@ -292,23 +304,17 @@ class Running:
         """What has been taken in; the sums become the result, so this comes last."""
         count = self._count
         mean = {name: total.div_(count) for name, total in self._total.items()}
-        spread, squares = self._spread, self._squares
-        if not self._centred:
-            spread = {
-                name: max(value - count * _sq_norm(mean[name]), 0.0)
-                for name, value in spread.items()
-            }
-            for name, square in squares.items():
-                square.addcmul_(mean[name], mean[name], value=-count).clamp_(min=0)
+        if not self.centred:
+            self._subtract(mean)
         return GradientMoments(
             mean=mean,
-            centred_sq=spread,
+            centred_sq=self._spread,
             losses=torch.cat(self._losses),
             sq_norms=torch.cat(self._norms),
             population=population,
             resolution=resolution,
             level=level,
-            coordinate_sq=squares or None,
+            coordinate_sq=self._squares or None,
         )
 
 

@@ -33,16 +33,17 @@ def stream(
 ) -> GradientMoments:
     """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
     check_level(level)
-    moments = _pass(problem, engine.summaries, level, Wanted(variance=variance), tick)
-    if engine.centres or not _is_cancelled(moments):
+    wanted = Wanted(variance=variance)
+    running = Running()
+    moments = _pass(problem, running, engine.summaries, level, wanted, tick)
+    if running.centred or not _is_cancelled(moments):
         return moments
-    return _pass(problem, engine.centred_summaries, level, Wanted(variance=variance), tick)
+    return _pass(problem, Running(), engine.centred_summaries, level, wanted, tick)
 
 
 def _pass(
-    problem: Problem, summaries: Any, level: float, wanted: Wanted, tick: Any
+    problem: Problem, running: Running, summaries: Any, level: float, wanted: Wanted, tick: Any
 ) -> GradientMoments:
-    running = Running()
     with problem.guard():
         for batch in problem.batches():
             for summary in summaries(batch, wanted):

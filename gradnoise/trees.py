@@ -8,6 +8,7 @@ pass through unchanged.
 from __future__ import annotations
 
 import copy
+from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -65,12 +66,11 @@ def _map_mapping(function: Callable[[Tensor], Any], batch: Mapping[Any, Any]) ->
     mapped = {key: map_samples(function, item) for key, item in batch.items()}
     if type(batch) is dict:
         return mapped
-    try:  # keeps defaultdict, UserDict, BatchEncoding and the like what they are
-        twin: Any = copy.copy(batch)
-        for key, item in mapped.items():
-            twin[key] = item
-    except TypeError:
+    if not isinstance(batch, (dict, UserDict)):  # a copy might share what it holds
         return mapped
+    twin: Any = copy.copy(batch)  # keeps defaultdict, BatchEncoding and the like what they are
+    for key, item in mapped.items():
+        twin[key] = item
     return twin
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise.pergrad.layout import Layout, candidates, find_layout
+from gradnoise.pergrad.layout import Found, Layout, candidates, find_layout, weighted_layout
 
 COUNT = 3
 
@@ -37,7 +37,20 @@ def cotangents(layout: Layout, *shape: int) -> Tensor:
     ids=str,
 )
 def test_the_layout_is_found(layout: Layout, shape: tuple[int, ...]) -> None:
-    assert find_layout(cotangents(layout, *shape)) == layout
+    assert find_layout(cotangents(layout, *shape)) == Found(layout, proven=True)
+
+
+@pytest.mark.parametrize("layout", [Layout(0), Layout(1), Layout(0, major=False)], ids=str)
+def test_the_layout_is_found_from_weights(layout: Layout) -> None:
+    weights = torch.tensor([1.0, 0.25, 0.5])
+    plain = torch.randn(6, 3, dtype=torch.float64)
+    scaled = plain.clone()
+    for part, weight in zip(layout.split(scaled, COUNT), weights, strict=True):
+        part.mul_(weight)
+    assert weighted_layout(plain, scaled, weights) == Found(layout, proven=True)
+    assert weighted_layout(plain, scaled.flip(0).flip(1), weights) is None
+    nothing = torch.zeros_like(plain)
+    assert not weighted_layout(nothing, nothing, weights).proven  # type: ignore[union-attr]
 
 
 def test_samples_that_share_entries_have_no_layout() -> None:
@@ -46,14 +59,15 @@ def test_samples_that_share_entries_have_no_layout() -> None:
 
 
 def test_without_any_gradient_the_first_axis_is_likely() -> None:
-    assert find_layout(torch.zeros(COUNT, 3, 4)) == Layout(0)
+    assert find_layout(torch.zeros(COUNT, 3, 4)) == Found(Layout(0), proven=False)
+    assert find_layout(torch.ones(1, 4, 2)) == Found(Layout(0), proven=False)
     assert list(candidates(torch.zeros(4, 3), COUNT)) == [Layout(1)]
 
 
 def test_what_is_not_finite_tells_nothing() -> None:
     own = cotangents(Layout(0), 3, 4)
     own[0, 1] = torch.nan  # zero times an infinite slope
-    assert find_layout(own) == Layout(0)
+    assert find_layout(own) == Found(Layout(0), proven=True)
 
 
 def test_splitting_and_positions() -> None:

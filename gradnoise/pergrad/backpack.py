@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,7 @@ class BackPACK(Engine):
             gradients that are not those of single samples.
     """
 
-    name: ClassVar[str] = "backpack"
-    centres: ClassVar[bool] = False
+    name = "backpack"
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -12,31 +13,96 @@ from ..objective import Objective
 from ..problem import TRIAL_SAMPLES
 from ..trees import Batch, sample_count, select, widen
 from .backpack import BackPACK
-from .contract import Engine
+from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import Functional
 from .hooks import Hooks
 from .loop import Loop
+from .resolution import resolution
 
 ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (Hooks, Functional, BackPACK, Loop)
 }
-PREFERRED = (Hooks, Functional)  # by "auto", the cheaper first; then the loop
 
 
-@dataclass(frozen=True)
-class Choice:
-    """An engine and the reason for it; `fell_back` when a faster one could not be used."""
+Part = TypeVar("Part", Chunk, Summary)
+
+
+class Choice(NamedTuple):
+    """An engine, and how it was asked for."""
 
     engine: Engine
-    reason: str
-    fell_back: bool = False
+    asked: str
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether a cheaper engine could not be used."""
+        return isinstance(self.engine, Auto) and bool(self.engine.failures)
+
+    @property
+    def reason(self) -> str:
+        """Why this engine; what others could not do."""
+        if not isinstance(self.engine, Auto):
+            return "as asked for"
+        slow = self.engine.name == Loop.name
+        own = "one backward pass per sample" if slow else "the cheapest that is right here"
+        return "; ".join([own, *self.engine.failures])
+
+
+class Auto(Engine):
+    """The cheapest engine that is right: hooks, `torch.func`, the loop.
+
+    Where the hooks engine meets samples that it cannot follow, the next one goes on from there.
+    """
+
+    def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
+        super().__init__(objective)
+        self.eps, self.failures = eps, list[str]()
+        self._engine = self._cheapest(batch, (Hooks, Functional))
+
+    def _cheapest(self, batch: Batch, kinds: tuple[type[Engine], ...]) -> Engine:
+        for kind in kinds:
+            candidate = kind(self.objective)
+            candidate.eps = self.eps
+            failure = _trial(candidate, batch)
+            if failure is None:
+                break
+            self.failures.append(f"{kind.name} cannot: {failure}")
+        else:
+            candidate = _checked_loop(self.objective, batch, self.eps)
+        self.name = candidate.name
+        return candidate
+
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        return self._going_on(batch, lambda engine, part: engine.chunks(part))
+
+    def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        return self._going_on(batch, lambda engine, part: engine.summaries(part, wanted))
+
+    def _going_on(
+        self, batch: Batch, parts: Callable[[Engine, Batch], Iterator[Part]]
+    ) -> Iterator[Part]:
+        done = 0
+        try:
+            for part in parts(self._engine, batch):
+                done += len(part.losses)
+                yield part
+        except EngineError as error:
+            if self._engine.name != Hooks.name:
+                raise
+            self.failures.append(f"hooks cannot: {error}")
+            rest = select(batch, slice(done, None))
+            self._engine = self._cheapest(rest, (Functional,))
+            yield from parts(self._engine, rest)
+
+    def explain(self, batch: Batch) -> list[Explained]:
+        return self._engine.explain(batch)
 
 
 def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
     """The engine by name, tried on a few samples; "auto" takes the cheapest that is right.
 
-    Every engine but the loop must reproduce the plain gradient of the trial samples; the hooks
-    engine each sample's norm as well.
+    Every engine must reproduce the plain gradient of the trial samples; the hooks engine each
+    sample's norm as well.
 
     Raises:
         EngineError: an unknown name, or the named engine cannot handle the model.
@@ -45,32 +111,29 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         raise EngineError(
             f"`engine` must be one of {', '.join(sorted([*ENGINES, 'auto']))}; got {engine!r}"
         )
-    few = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
+    eps = resolution(objective, _few(batch))
+    if engine == "auto":
+        return Choice(Auto(objective, batch, eps), engine)
     if engine == Loop.name:
-        return Choice(_checked_loop(objective, few), "one backward pass per sample, as asked for")
-    if engine != "auto":
-        candidate = ENGINES[engine](objective)
-        failure = _trial(candidate, few)
-        if failure is None:
-            return Choice(candidate, "as asked for")
-        way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
-        raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
-    failures: list[str] = []
-    for kind in PREFERRED:
-        candidate = kind(objective)
-        failure = _trial(candidate, few)
-        if failure is None:
-            reason = "; ".join(["the cheapest that is right here", *failures])
-            return Choice(candidate, reason, fell_back=bool(failures))
-        failures.append(f"{kind.name} cannot: {failure}")
-    reason = "; ".join(["one backward pass per sample", *failures])
-    return Choice(_checked_loop(objective, few), reason, fell_back=True)
+        return Choice(_checked_loop(objective, batch, eps), engine)
+    candidate = ENGINES[engine](objective)
+    candidate.eps = eps
+    failure = _trial(candidate, batch)
+    if failure is None:
+        return Choice(candidate, engine)
+    way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
+    raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
 
 
-def _checked_loop(objective: Objective, few: Batch) -> Loop:
+def _few(batch: Batch) -> Batch:
+    return select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
+
+
+def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
     """The loop cannot be wrong, unless there is nothing to be right about."""
     loop = Loop(objective)
-    wrong = _trial(loop, few)
+    loop.eps = eps
+    wrong = _trial(loop, batch)
     if wrong is not None:
         raise CoupledSamplesError(
             f"the gradients of single samples do not add up to the gradient of their batch: "
@@ -80,10 +143,11 @@ def _checked_loop(objective: Objective, few: Batch) -> Loop:
     return loop
 
 
-def _trial(engine: Engine, few: Batch) -> str | None:
+def _trial(engine: Engine, batch: Batch) -> str | None:
     """Why the engine is wrong for this model, or None."""
+    few = _few(batch)
     try:
-        engine.prepare(few)
+        engine.prepare(batch)
         if engine.proves:
             return None
         chunks = list(engine.chunks(few))

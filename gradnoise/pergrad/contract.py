@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -139,9 +138,8 @@ class Engine(abc.ABC):
     Use inside `objective.guard()`.
     """
 
-    name: ClassVar[str]
-    centres: ClassVar[bool] = True  # whether its summaries are centred before they are squared
-    proves: ClassVar[bool] = False  # whether `prepare` holds it to single samples
+    name: str
+    proves: bool = False  # whether `prepare` holds it to single samples
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective

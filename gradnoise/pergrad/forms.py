@@ -46,6 +46,7 @@ class Form(abc.ABC):
 
     count: int
     shape: torch.Size
+    held: int = 0  # numbers per sample beyond the gradient, while it is written out
     spent: Tensor | None = None  # Σ_i g_i, where it is known already
 
     def kind(self) -> Any:
@@ -103,7 +104,7 @@ class Form(abc.ABC):
         return Measured(total, torch.cat([part.sq_norms for part in parts]), dots, square)
 
     def _parts(self) -> Iterator[slice]:
-        rows = max(1, CHUNK_BYTES // (4 * max(1, self.shape.numel())))
+        rows = max(1, CHUNK_BYTES // (4 * max(1, self.shape.numel() + self.held)))
         for start in range(0, self.count, rows):
             yield slice(start, min(start + rows, self.count))
 
@@ -179,6 +180,7 @@ class Lazy(Form):
         count, shape: of the form.
         compute: part -> (k, *shape).
         how: the method's name and reason.
+        held: further numbers that a sample takes meanwhile.
     """
 
     def __init__(
@@ -187,8 +189,9 @@ class Lazy(Form):
         shape: torch.Size,
         compute: Callable[[slice], Tensor],
         how: tuple[str, str],
+        held: int = 0,
     ) -> None:
-        self.count, self.shape = count, shape
+        self.count, self.shape, self.held = count, shape, held
         self._compute, self._how = compute, how
 
     def gradients(self, part: slice) -> Tensor:

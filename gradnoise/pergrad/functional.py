@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
@@ -27,7 +27,7 @@ class Functional(Engine):
         memory_budget: bytes that the per-sample gradients of one chunk may take.
     """
 
-    name: ClassVar[str] = "functional"
+    name = "functional"
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)

@@ -12,30 +12,33 @@ their losses one by one; the same losses are the oracle that the first pass is h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+
+import torch
 
 from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, select
 from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import MEMORY_BUDGET
-from .plan import Planner
+from .plan import Planner, prove
 from .tapped import Pass
-from .trace import Step
+from .trace import Step, UnplannedError
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
+PROOF_SAMPLES = 32
 
 
 class Hooks(Engine):
     """Per-sample norms, sums and products from the factors of each operation."""
 
-    name: ClassVar[str] = "hooks"
-    centres: ClassVar[bool] = False
-    proves: ClassVar[bool] = True
+    name = "hooks"
+    proves = True
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)
         self._plan: list[Step] = []
+        self._planned = 0  # samples that the plan was made on
+        self._doubtful = False
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
 
@@ -57,28 +60,49 @@ class Hooks(Engine):
         self._make_plan(batch)
 
     def explain(self, batch: Batch) -> list[Explained]:
-        few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
-        run = self._run(few, keep=True)
+        run = self._run(_spread(batch, PLAN_SAMPLES), keep=True)
         return [run.explained(name) for name in self.objective.parameters]
 
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> Pass:
         """A pass by the plan at hand; by a new one where the operations are others."""
         for attempt in (0, 1):
-            if attempt or not self._plan:
+            if attempt or self._planned < min(PLAN_SAMPLES, sample_count(batch)):
                 self._make_plan(batch)
-            run = Pass(self.objective, batch, self._plan, wanted or Wanted(), keep)
-            if run.forward():
-                run.backward()
-                return run
-        raise EngineError("the operations of the model change from one evaluation to the next")
+            try:
+                plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
+                run = Pass(self.objective, batch, plan, wanted or Wanted(), keep)
+                run.forward()
+            except UnplannedError:
+                continue
+            run.backward()
+            return run
+        raise EngineError(_CHANGING)
 
     def _make_plan(self, batch: Batch) -> None:
-        few = select(batch, slice(0, min(PLAN_SAMPLES, sample_count(batch))))
+        few = _spread(batch, PLAN_SAMPLES)
         planner = Planner(self.objective, few)
         self._plan = planner.plan()
-        trial = Pass(self.objective, few, self._plan, Wanted(), keep=False)
-        if not trial.forward():
-            raise EngineError("the operations of the model change from one evaluation to the next")
+        try:
+            if sample_count(batch) > PLAN_SAMPLES:
+                self._plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), self._plan)
+            trial = Pass(self.objective, few, self._plan, Wanted(), keep=False)
+            trial.forward()
+        except UnplannedError:
+            raise EngineError(_CHANGING) from None
         trial.backward()
-        self.eps = trial.eps
-        planner.compare(trial.measured, trial.eps)
+        self.eps = max(self.eps, trial.eps)
+        planner.compare(trial.measured, self.eps)
+        # without a gradient to tell by, or with samples picked by what they hold, the layouts of
+        # one batch say nothing about another: each is looked at
+        uses = [step for step in self._plan if step.layout is not None]
+        self._doubtful = planner.reorders or not all(step.proven for step in uses)
+        self._planned = sample_count(few)
+
+
+_CHANGING = "the operations of the model change from one evaluation to the next"
+
+
+def _spread(batch: Batch, count: int) -> Batch:
+    """Samples from all over the batch, in order."""
+    size = sample_count(batch)
+    return select(batch, torch.linspace(0, size - 1, min(count, size)).long())

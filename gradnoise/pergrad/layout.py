@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -60,7 +61,15 @@ def candidates(tensor: Tensor, count: int) -> Iterator[Layout]:
             yield Layout(axis, major=False)
 
 
-def find_layout(cotangents: Tensor) -> Layout | None:
+@dataclass(frozen=True)
+class Found:
+    """A layout, and whether no other one would do as well."""
+
+    layout: Layout
+    proven: bool
+
+
+def find_layout(cotangents: Tensor) -> Found | None:
     """The layout in which the loss of sample i has a gradient at the entries of sample i alone.
 
     Args:
@@ -68,10 +77,36 @@ def find_layout(cotangents: Tensor) -> Layout | None:
     """
     count = len(cotangents)
     cotangents = cotangents.nan_to_num(0.0, 0.0, 0.0)  # zero times a slope that is not finite
-    for layout in candidates(cotangents[0], count):
+
+    def holds(layout: Layout) -> bool:
         by_sample = [layout.split(cotangent, count) for cotangent in cotangents]
-        if not any(
+        return not any(
             bool(parts[:i].any()) or bool(parts[i + 1 :].any()) for i, parts in enumerate(by_sample)
-        ):
-            return layout
-    return None
+        )
+
+    return _first(cotangents[0], count, holds, bool(cotangents.any()))
+
+
+def weighted_layout(plain: Tensor, weighted: Tensor, weights: Tensor) -> Found | None:
+    """The layout in which a sample's entries scale with the weight of its loss.
+
+    Args:
+        plain, weighted: gradient of Σ ℓ_i and of Σ w_i ℓ_i with respect to one tensor.
+        weights: w, shape (n,), powers of two, so that scaling is exact.
+    """
+    plain, weighted = (t.nan_to_num(0.0, 0.0, 0.0) for t in (plain, weighted))
+    allowed = 64 * torch.finfo(plain.dtype).eps * plain.abs().max() if plain.numel() else 0.0
+
+    def holds(layout: Layout) -> bool:
+        own, other = (layout.split(t, len(weights)) for t in (plain, weighted))
+        scale = weights.to(own).reshape(-1, *(1 for _ in own.shape[1:]))
+        return not bool(((other - scale * own).abs() > allowed).any())
+
+    return _first(plain, len(weights), holds, bool(plain.any()))
+
+
+def _first(
+    tensor: Tensor, count: int, holds: Callable[[Layout], bool], tells: bool
+) -> Found | None:
+    found = [layout for layout in candidates(tensor, count) if holds(layout)]
+    return Found(found[0], tells and len(found) == 1) if found else None

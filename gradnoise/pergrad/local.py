@@ -28,8 +28,9 @@ def local(
         run: the operation as a function of its tensors.
         tensors: what it was given; `sources` and `samples` are positions in it.
     """
+    tensors = [t.to(at.dtype) if t.is_floating_point() else t for t in tensors]  # autocast did
     apart = {i: _split_input(at, delta, tensors[i]) for i in samples}
-    deltas = at.split(delta)
+    deltas = at.split(delta).to(at.dtype)
     found: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
     def compute(part: slice) -> tuple[Tensor, ...]:
@@ -37,7 +38,10 @@ def local(
         if key not in found:
             found.clear()
             inputs = {i: t[part] for i, t in apart.items()}
-            found[key] = _gradients(run, tensors, sources, inputs, deltas[part].to(at.dtype))
+            if samples:
+                found[key] = _gradients(run, tensors, sources, inputs, deltas[part])
+            else:
+                found[key] = _copied(at, run, tensors, sources, delta.to(at.dtype), part)
         return found[key]
 
     how = "vmap of this operation", "it has no rule of its own"
@@ -47,9 +51,32 @@ def local(
             tensors[source].shape,
             lambda part, index=index: compute(part)[index],  # type: ignore[misc]
             how,
+            0 if samples else delta.numel(),
         )
         for index, source in enumerate(sources)
     }
+
+
+def _copied(
+    at: At, run: Run, tensors: list[Tensor], sources: list[int], delta: Tensor, part: slice
+) -> tuple[Tensor, ...]:
+    """Gradients of what is computed from parameters alone, with entries for every sample.
+
+    Of the output's gradient, each sample is left its own entries.
+    """
+    values = tuple(tensors[i].detach() for i in sources)
+    indices = range(*part.indices(at.samples))
+    own = delta.new_zeros(len(indices), *delta.shape)
+    apart = at.split(delta)
+    for row, index in zip(own, indices, strict=True):
+        at.split(row)[index] = apart[index]
+
+    def output(*given: Tensor) -> Tensor:
+        swapped = dict(zip(sources, given, strict=True))
+        return run([swapped.get(i, tensor) for i, tensor in enumerate(tensors)])
+
+    _, pull, *_ = vjp(output, *values)
+    return tuple(vmap(pull)(own))
 
 
 def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:

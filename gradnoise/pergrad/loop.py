@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from ..trees import Batch, sample_count, select
 from .contract import Chunk, Engine
@@ -12,7 +11,7 @@ from .contract import Chunk, Engine
 class Loop(Engine):
     """Differentiates the loss of one sample after the other."""
 
-    name: ClassVar[str] = "loop"
+    name = "loop"
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         for index in range(sample_count(batch)):

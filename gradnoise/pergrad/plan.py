@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,37 +11,77 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..objective import Objective
+from ..probes import generator
 from ..trees import Batch, sample_count, sample_leaves
 from .forms import Measured, sq_norms
-from .layout import find_layout
-from .trace import USE, Call, Sources, Step, Watch, eager, name_of, refuse_in_place
+from .layout import find_layout, weighted_layout
+from .trace import (
+    USE,
+    Call,
+    Follow,
+    Sources,
+    Step,
+    UnplannedError,
+    Watch,
+    eager,
+    name_of,
+    refuse_in_place,
+)
 
 
 class Planner:
     """Finds where the samples are, and the truth about a few of them."""
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
-        self.objective, self.count = objective, sample_count(batch)
+        self.objective, self.batch, self.count = objective, batch, sample_count(batch)
+        own: frozenset[int] = frozenset()
+        more = self._look(own)
+        while more:  # what is computed for every sample from parameters alone is a use as well
+            own |= more
+            more = self._look(own)
+
+    def _look(self, own: frozenset[int]) -> frozenset[int]:
+        """Differentiate each loss; the first step that turns out to be a use, or none."""
         self._outputs: list[Tensor] = []
-        trace = Watch(objective.parameters, self._use, sample_leaves(batch), self.count)
+        leaves = sample_leaves(self.batch)
+        trace = Watch(self.objective.parameters, self._use, leaves, own)
         with eager():
-            losses = objective.losses(batch, trace)
-        self._steps = trace.steps
+            losses = self.objective.losses(self.batch, trace)
+        self._steps, self.reorders = trace.steps, trace.reorders
         outputs = [output for output in self._outputs if output.requires_grad]
-        names = list(objective.parameters)
-        inputs = [*objective.parameters.values(), *outputs]
-        self._norms: dict[str, list[Tensor]] = {name: [] for name in names}
-        self._sums = {name: torch.zeros_like(p) for name, p in objective.parameters.items()}
-        cotangents: list[list[Tensor]] = [[] for _ in outputs]
-        for loss in losses if losses.requires_grad else ():
-            found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+        derived = {
+            i: t
+            for i, t in trace.derived.items()
+            if any(size % self.count == 0 for size in t.shape)
+        }
+        columns = self._differentiate(losses, [*outputs, *derived.values()])
+        self._cotangents = columns[: len(outputs)]
+        for position, column in zip(derived, columns[len(outputs) :], strict=True):
+            found = None if column is None else find_layout(column)
+            if self.count > 1 and found is not None and found.proven:
+                return frozenset([position])
+        return frozenset()
+
+    def _differentiate(self, losses: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
+        """Norms and sums of parameters; for each output the gradients of the losses, if any."""
+        parameters = self.objective.parameters
+        inputs = [*parameters.values(), *outputs]
+        self._norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        self._sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        columns: list[list[Tensor]] = [[] for _ in outputs]
+        reached: set[int] = set()
+        for loss in losses:
+            found: Any = [None] * len(inputs)
+            if loss.requires_grad:
+                found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             dense = [_dense(g, t) for g, t in zip(found, inputs, strict=True)]
-            for name, gradient in zip(names, dense, strict=False):
+            for name, gradient in zip(parameters, dense, strict=False):
                 self._norms[name].append(sq_norms(gradient[None]).sqrt())
                 self._sums[name] += gradient
-            for column, gradient in zip(cotangents, dense[len(names) :], strict=True):
+            for column, gradient in zip(columns, dense[len(parameters) :], strict=True):
                 column.append(gradient)
-        self._cotangents = [torch.stack(column) for column in cotangents]
+            reached |= {i for i, g in enumerate(found[len(parameters) :]) if g is not None}
+        return [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
 
     def _use(self, call: Call, _sources: Sources, _step: Step) -> Any:
         refuse_in_place(call)
@@ -58,15 +97,17 @@ class Planner:
         steps = []
         for step in self._steps:
             if step.kind == USE and (output := next(outputs)).requires_grad:
-                layout = find_layout(next(cotangents))
-                if layout is None:
-                    raise EngineError(
-                        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in "
-                        f"which samples have no axis of their own"
-                    )
-                step = replace(step, layout=layout)
+                column = next(cotangents)
+                if column is not None:
+                    step = self._placed(step, output, column)
             steps.append(step)
         return steps
+
+    def _placed(self, step: Step, output: Tensor, column: Tensor) -> Step:
+        found = find_layout(column)
+        if found is None:
+            raise _no_layout(step, output)
+        return step.at(found, output, self.count)
 
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""
@@ -88,3 +129,63 @@ def _dense(gradient: Tensor | None, like: Tensor) -> Tensor:
     if gradient is None:
         return torch.zeros_like(like)
     return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
+    """The plan with every layout held to this batch, and found anew where it was not proven.
+
+    Weighing the losses of the samples by powers of two has to scale the gradient at each use
+    sample by sample. Costs one forward pass and two backward passes without weight gradients.
+
+    Raises:
+        EngineError: a use where it does not.
+        UnplannedError: other operations than the plan's.
+    """
+    outputs: list[Tensor] = []
+
+    def use(call: Call, _sources: Sources, _step: Step) -> Any:
+        outputs.append(call.run(call.tensors))
+        return outputs[-1]
+
+    trace = Follow(objective.parameters, use, plan)
+    with eager():
+        losses = objective.losses(batch, trace)
+    if not trace.finished:
+        raise UnplannedError
+    count = len(losses)
+    halvings = torch.randint(4, (count,), generator=generator(0)).to(losses.device)
+    weights = 0.5**halvings
+    inputs = [output for output in outputs if output.requires_grad]
+    pairs: list[Any] = [(None, None)] * len(inputs)
+    if losses.requires_grad and inputs:
+        ones = torch.ones_like(losses)
+        plain = torch.autograd.grad(losses, inputs, ones, retain_graph=True, allow_unused=True)
+        weighted = torch.autograd.grad(losses, inputs, weights.to(losses), allow_unused=True)
+        pairs = list(zip(plain, weighted, strict=True))
+    found = {id(t): pair for t, pair in zip(inputs, pairs, strict=True)}
+    uses = iter(outputs)
+    return [
+        _proven(step, output, found[id(output)], weights)
+        if step.kind == USE and (output := next(uses)).requires_grad and step.layout is not None
+        else step
+        for step in plan
+    ]
+
+
+def _proven(step: Step, output: Tensor, pair: tuple[Any, Any], weights: Tensor) -> Step:
+    own, other = (torch.zeros_like(output) if g is None else g for g in pair)
+    found = weighted_layout(own, other, weights)
+    if found is None:
+        raise _no_layout(step, output)
+    if not found.proven and step.proven:  # no gradient here to tell from
+        return step
+    if step.proven and found.layout != step.layout and step.each > 1:
+        raise _no_layout(step, output)
+    return step.at(found, output, len(weights))
+
+
+def _no_layout(step: Step, output: Tensor) -> EngineError:
+    return EngineError(
+        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in which samples have "
+        f"no axis of their own"
+    )

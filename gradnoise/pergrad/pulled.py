@@ -91,7 +91,13 @@ class Viewed(Form):
         return torch.bincount(self._entries(), minlength=self.shape.numel())
 
     def _repeats(self) -> bool:
-        return 0 in self._place[1] and int(self._marks().max()) > 1
+        size, stride, _ = self._place
+        reach = 0  # of the dimensions with smaller strides
+        for step, extent in sorted(zip(stride, size, strict=True)):
+            if extent > 1 and step <= reach:
+                return int(self._marks().max()) > 1
+            reach += step * (extent - 1)
+        return False
 
 
 class Pulled(Form):

@@ -66,11 +66,13 @@ class Rule:
         forms: (at, delta, *arguments) -> a form for each argument in `of`.
         of: the arguments that may be parameters.
         names: of all arguments, in order.
+        fits: whether it holds for these arguments; where not, there is no rule.
     """
 
     forms: Callable[..., Forms]
     of: frozenset[str]
     names: tuple[str, ...]
+    fits: Callable[[dict[str, Any]], bool]
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The operation's arguments by name."""
@@ -80,13 +82,15 @@ class Rule:
 RULES: dict[Any, Rule] = {}
 
 
-def rule(*operations: Any, of: str) -> Callable[[Callable[..., Forms]], Callable[..., Forms]]:
+def rule(
+    *operations: Any, of: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> Callable[[Callable[..., Forms]], Callable[..., Forms]]:
     """Register a rule for operations of one signature."""
 
     def register(forms: Callable[..., Forms]) -> Callable[..., Forms]:
         names = tuple(inspect.signature(forms).parameters)[2:]  # behind at and delta
         for operation in operations:
-            RULES[operation] = Rule(forms, frozenset(of.split()), names)
+            RULES[operation] = Rule(forms, frozenset(of.split()), names, fits)
         return forms
 
     return register
@@ -102,11 +106,17 @@ def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = Non
     }
 
 
-@rule(torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, of="other")
+@rule(
+    torch.matmul,
+    torch.mm,
+    Tensor.matmul,
+    Tensor.mm,
+    Tensor.__matmul__,
+    of="other",
+    fits=lambda given: given["other"].ndim == 2,
+)
 def matmul(at: At, delta: Tensor, input: Tensor, other: Tensor) -> Forms:
     """y = x W."""
-    if other.ndim != 2:
-        raise EngineError("a product with a parameter that is no matrix")
     return {
         "other": lambda: Outer(
             at.positions(at.like(input))[:, None],
@@ -344,9 +354,7 @@ def _broadcast_back(at: At, delta: Tensor, shape: torch.Size) -> Tensor:
     return (alone.sum(along) if along else alone).reshape(at.samples, *shape)
 
 
-COPIES = (Tensor.expand, Tensor.repeat, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to)
-
-
-def copies(at: At, delta: Tensor, input: Tensor) -> Form:
+@rule(Tensor.expand, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to, of="input")
+def copies(at: At, delta: Tensor, input: Tensor, *sizes: Any, **options: Any) -> Forms:
     """One copy of a parameter for every sample: class tokens, learned queries, initial states."""
-    return Whole(_broadcast_back(at, delta, input.shape))
+    return {"input": lambda: Whole(_broadcast_back(at, delta, input.shape))}

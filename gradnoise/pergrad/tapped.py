@@ -16,7 +16,7 @@ from .contract import Explained, Summary, Wanted, check_norms
 from .forms import Form, Measured, Sum
 from .local import local
 from .pulled import pull_back
-from .rules import COPIES, RULES, At, at_least_float32, copies
+from .rules import RULES, At, at_least_float32
 from .trace import Call, Follow, Source, Sources, Step, UnplannedError, eager
 
 
@@ -36,14 +36,17 @@ class Pass:
         self._measured: dict[str, Measured] = {}
         self._single: set[Source] = set()
 
-    def forward(self) -> bool:
-        """Run the model; False where its operations are not those of the plan."""
+    def forward(self) -> None:
+        """Run the model.
+
+        Raises:
+            UnplannedError: its operations are not those of the plan.
+        """
         trace = Follow(self.objective.parameters, self._use, self._plan)
-        try:
-            with eager():
-                self._losses = self.objective.losses(self._batch, trace)
-        except UnplannedError:
-            return False
+        with eager():
+            self._losses = self.objective.losses(self._batch, trace)
+        if not trace.finished:
+            raise UnplannedError
         self.losses = self._losses.detach()
         shared = {root for s in self._uses if s.derived for root in s.roots}
         self._single = {
@@ -51,7 +54,6 @@ class Pass:
             for source, uses in self._uses.items()
             if len(uses) == 1 and not source.derived and not (source.roots & shared)
         }
-        return trace.finished
 
     def _use(self, call: Call, sources: Sources, step: Step) -> Any:
         if step.layout is None:
@@ -62,6 +64,8 @@ class Pass:
         output = func(*args, **kwargs)
         if not step.layout.fits(output, self.count):
             raise UnplannedError
+        if step.each == 1 and output.shape[step.layout.axis] > self.count:
+            raise UnplannedError  # with one entry per sample, their order was not seen
         for source in sources.values():
             self._uses.setdefault(source, []).append(call.name)
         heads = [self._head(source) for source in sources.values()]
@@ -163,7 +167,7 @@ class Pass:
         form, parameter = self.form(name), self.objective.parameters[name]
         if form is None:
             return parameter.new_zeros(self.count, *parameter.shape)
-        return form.gradients(slice(0, self.count)).reshape(-1, *parameter.shape)
+        return form.gradients(slice(0, self.count)).reshape(self.count, *parameter.shape)
 
     def summary(self) -> Summary:
         """Everything wanted of this batch."""
@@ -216,8 +220,6 @@ class Use:
 
     def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""
-        if self.call.func in COPIES:
-            return {i: copies(at, delta, tensors[i]) for i in self.sources}
         if self.step.arguments is not None:
             args, kwargs = self.call.arguments(tensors)
             made = RULES[self.call.func].forms(at, delta, *args, **kwargs)

@@ -16,7 +16,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import EngineError
-from .layout import Layout
-from .rules import COPIES, RULES
+from .layout import Found, Layout
+from .rules import RULES
 from .unfused import UNFUSED
 
 
@@ -109,6 +109,8 @@ class Step:
         dependent: which of its tensors depend on the samples.
         layout: of a use: where the samples are in its output; None where it has no gradient.
         arguments: of a use: names of the sources among its arguments; None without a rule.
+        each: of a use: entries per sample along the layout's axis, on the samples of the plan.
+        proven: of a use: whether its layout is the only one that the gradients allow.
     """
 
     func: Any
@@ -116,6 +118,13 @@ class Step:
     dependent: tuple[int, ...] = ()
     layout: Layout | None = None
     arguments: tuple[str, ...] | None = None
+    each: int = 1
+    proven: bool = False
+
+    def at(self, found: Found, output: Tensor, count: int) -> Step:
+        """The step with the layout of its output."""
+        each = output.shape[found.layout.axis] // count
+        return replace(self, layout=found.layout, each=each, proven=found.proven)
 
 
 DERIVE, OPEN, USE = "derive", "open", "use"
@@ -189,7 +198,8 @@ class Watch(Trace):
     Args:
         parameters, use: as of `Trace`.
         leaves: the tensors of the batch.
-        count: number of samples.
+        own: positions of steps that derive one entry for every sample from parameters alone, and
+            are therefore uses.
     """
 
     def __init__(
@@ -197,16 +207,19 @@ class Watch(Trace):
         parameters: dict[str, Tensor],
         use: Callable[[Call, Sources, Step], Any],
         leaves: list[Tensor],
-        count: int,
+        own: frozenset[int],
     ) -> None:
         super().__init__(parameters, use)
         self.steps: list[Step] = []
-        self._count = count
+        self.derived: dict[int, Tensor] = {}  # by the position of the step
+        self.reorders = False  # whether samples are picked by data before a use
+        self._picked, self._own = False, own
         self._dependent: dict[int, Any] = {}  # not held
         self._mark(leaves)
 
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, _tensors((args, kwargs.values()))))
+        self._picked |= depends and func in _PICKS and self._by_data(args[1:])
         result = func(*args, **kwargs)
         if depends:
             self._mark(_results(func, args, result))
@@ -215,22 +228,27 @@ class Watch(Trace):
     def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         step = self._judge(func, args, kwargs)
         self.steps.append(step)
+        position = len(self.steps) - 1
         result = self.take(step, args, kwargs)
+        if step.kind == DERIVE and isinstance(result, Tensor) and result.requires_grad:
+            self.derived[position] = result
         if step.kind == USE:
+            self.reorders |= self._picked
             self._mark(_results(func, args, result))
         return result
 
     def _judge(self, func: Any, args: Any, kwargs: Any) -> Step:
         call = Call(func, args, kwargs)
         dependent = tuple(i for i, t in enumerate(call.tensors) if self._depends(t))
+        own = [i for i, t in enumerate(call.tensors) if id(t) in self.sources]
         if not dependent:
-            copied = func in COPIES and _copies_for_samples(call, self._count)
-            return Step(func, USE if copied else DERIVE)
+            if len(self.steps) not in self._own:
+                return Step(func, DERIVE)
+            return Step(func, USE, arguments=_arguments(call, own))
         if func in UNFUSED:  # initial states are of the samples, also where they are zeros
             self._mark(t for t in _tensors(args[1:2]) if t.is_floating_point())
         if func in UNFUSED or (func not in RULES and _opened(func) is not None):
             return Step(func, OPEN)
-        own = [i for i, t in enumerate(call.tensors) if id(t) in self.sources]
         return Step(func, USE, dependent, arguments=_arguments(call, own))
 
     def _depends(self, tensor: Tensor) -> bool:
@@ -239,6 +257,10 @@ class Watch(Trace):
             return False
         reference = self._dependent.get(id(tensor))
         return tensor.requires_grad or (reference is not None and reference() is tensor)
+
+    def _by_data(self, picked: Any) -> bool:
+        """Whether entries are chosen by what the samples hold."""
+        return any(self._depends(t) and not t.is_floating_point() for t in _tensors(picked))
 
     def _mark(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
@@ -274,6 +296,10 @@ class Follow(Trace):
         return self.take(self._plan[self._taken - 1], args, kwargs)
 
 
+_PICKS = (
+    *(Tensor.__getitem__, Tensor.index_select, torch.index_select),
+    *(Tensor.masked_select, torch.masked_select),
+)
 _VALUES = type(dict[str, object]().values())
 
 
@@ -303,16 +329,6 @@ def is_in_place(func: Any) -> bool:
 
 
 _OPERATORS = {"add__", "sub__", "mul__", "truediv__", "div__", "floordiv__", "pow__", "matmul__"}
-
-
-def _copies_for_samples(call: Call, count: int) -> bool:
-    """Whether a parameter is repeated along an axis of the number of samples, and nothing else."""
-    source = call.tensors[0]
-    with torch.no_grad():
-        shape = call.run(call.tensors).shape
-    padded = (1,) * (len(shape) - source.ndim) + tuple(source.shape)
-    plain = all(own in (1, size) for own, size in zip(padded, shape, strict=True))
-    return plain and any(o == 1 and s == count for o, s in zip(padded, shape, strict=True))
 
 
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -347,9 +363,10 @@ def _arguments(call: Call, sources: list[int]) -> tuple[str, ...] | None:
     if known is None:
         return None
     args, kwargs = call.arguments(call.tensors)
-    names = {id(value): name for name, value in known.bind(args, kwargs).items()}
+    bound = known.bind(args, kwargs)
+    names = {id(value): name for name, value in bound.items()}
     named = tuple(names.get(id(call.tensors[i]), "") for i in sources)
-    return named if known.of.issuperset(named) else None
+    return named if known.of.issuperset(named) and known.fits(bound) else None
 
 
 def eager() -> AbstractContextManager[Any]:

@@ -1,0 +1,212 @@
+"""Where samples are must be proven, not guessed: models and batches that invite a wrong guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradnoise as gn
+from gradnoise.objective import Objective
+from gradnoise.pergrad import choose
+
+from . import oracles
+from .layer_cases import Function, squares
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+def agree(model: nn.Module, loss_fn: Any, batches: Any, engine: str = "auto") -> str:
+    """Norms and moments are those of single samples; the engine that did it."""
+    listed = batches if isinstance(batches, list) else [batches]
+    dense = [oracles.dense(model, loss_fn, batch, second=False).gradients for batch in listed]
+    truth = torch.cat(dense)
+    moments = gn.gradient_moments(model, loss_fn, batches, engine=engine, variance=True)
+    torch.testing.assert_close(moments.sq_norms, truth.square().sum(1), **CLOSE)
+    assert float(moments.trace_cov) == pytest.approx(float(truth.var(0).sum()), rel=1e-9)
+    norms = gn.per_sample_sq_norms(model, loss_fn, listed[-1], engine=engine)
+    torch.testing.assert_close(norms, dense[-1].square().sum(1), **CLOSE)
+    objective = Objective(model, loss_fn)
+    with objective.guard():
+        choice = choose(objective, listed[0], engine)
+        for batch in listed:
+            list(choice.engine.chunks(batch))
+    return choice.engine.name
+
+
+class Multimodal(nn.Module):
+    """Attention over audio that some samples do not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, audio: Tensor, has: Tensor) -> Tensor:
+        heard = self.attention(audio, audio, audio)[0].tanh().mean(1)
+        return self.head(self.inner(x).tanh().mean(1) + has[:, None] * heard)
+
+
+@pytest.mark.parametrize("has", [[0] * 5 + [1, 1, 0, 1, 1], [1] + [0] * 8 + [1], [0] * 9 + [1]])
+def test_samples_without_a_gradient_prove_nothing(has: list[int]) -> None:
+    model = Multimodal().double()
+    x, audio = torch.randn(10, 3, 4).double(), torch.randn(10, 5, 4).double()
+    batch = x, audio, torch.tensor(has, dtype=torch.float64)
+    assert agree(model, squares, batch) == "hooks"
+
+
+def test_what_no_sample_of_the_plan_uses_is_looked_at_in_every_batch() -> None:
+    model = Multimodal().double()
+    parts = [torch.zeros(10), torch.tensor([0.0, 1] * 5), torch.ones(10)]
+    batches = [
+        (torch.randn(10, 3, 4).double(), torch.randn(10, 5, 4).double(), has.double())
+        for has in parts
+    ]
+    assert agree(model, squares, batches) == "hooks"
+
+
+def sorted_by_length(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    order = torch.argsort(lengths, descending=True, stable=True)
+    hidden = self.inner(x[order]).tanh()
+    return self.head(hidden[torch.argsort(order)].sum(1))
+
+
+@pytest.mark.parametrize(
+    "lengths", [[5, 5, 5, 5, 2, 4, 3, 5], [5, 4, 4, 3, 3, 2, 2, 1], [3, 1, 2, 5, 4, 1, 2, 3]]
+)
+def test_samples_in_an_order_of_their_own_are_not_mistaken(lengths: list[int]) -> None:
+    model = Function(sorted_by_length, inner=nn.Linear(4, 4), head=nn.Linear(4, 2)).double()
+    agree(model, squares, (torch.randn(8, 5, 4).double(), torch.tensor(lengths)))
+
+
+def unpadded(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    mask = torch.arange(x.shape[1]) < lengths[:, None]
+    packed = self.inner(x[mask]).tanh()
+    return self.head(torch.zeros_like(x).masked_scatter(mask[..., None], packed).sum(1))
+
+
+def test_tokens_without_padding_are_not_mistaken_for_samples() -> None:
+    model = Function(unpadded, inner=nn.Linear(4, 4), head=nn.Linear(4, 2)).double()
+    whole = torch.randn(8, 6, 4).double(), torch.full((8,), 6)
+    ragged = torch.randn(8, 6, 4).double(), torch.tensor([6, 6, 6, 6, 6, 2, 3, 5])
+    agree(model, squares, ragged)
+    assert agree(model, squares, [whole, ragged]) != "hooks"  # gone on with by another
+
+
+def test_a_plan_of_one_time_step_or_one_sample_does_not_serve_more() -> None:
+    model = Function(
+        lambda s, x: s.o(s.m(x, x, x, need_weights=False)[0]),
+        m=nn.MultiheadAttention(4, 2, batch_first=True),
+        o=nn.Linear(4, 2),
+    ).double()
+    for shapes in ([(8, 1), (8, 7)], [(1, 7), (8, 7)], [(8, 5), (1, 7), (8, 7)]):
+        batches = [(torch.randn(*shape, 4).double(),) for shape in shapes]
+        assert agree(model, squares, batches) == "hooks"
+
+
+def routed(self: Any, x: Tensor) -> Tensor:
+    out = torch.zeros(len(x), 3, dtype=x.dtype)
+    for expert, layer in enumerate((self.a, self.b)):
+        mine = (x[:, 0] > 0) == bool(expert)
+        out[mine] = layer(x[mine])
+    return out
+
+
+def test_experts_that_gather_their_samples_fall_to_another_engine() -> None:
+    model = Function(routed, a=nn.Linear(4, 3), b=nn.Linear(4, 3)).double()
+    x = torch.randn(8, 4).double()
+    x[:, 0] = torch.tensor([1.0, 1, 1, 1, 1, -1, -1, 1])
+    assert agree(model, squares, x) == "loop"
+
+
+def test_falling_back_in_mid_stream_is_said() -> None:
+    model = Function(unpadded, inner=nn.Linear(4, 4), head=nn.Linear(4, 2)).double()
+    whole = torch.randn(8, 6, 4).double(), torch.full((8,), 6)
+    ragged = torch.randn(8, 6, 4).double(), torch.tensor([6, 6, 6, 6, 6, 2, 3, 4])
+    profile = gn.profile(model, squares, [whole, ragged], probes=2)
+    assert profile.engine != "hooks"
+    assert any("hooks cannot" in warning for warning in profile.warnings)
+    with pytest.raises(gn.EngineError):
+        gn.gradient_moments(model, squares, [whole, ragged], engine="hooks")
+
+
+CONSTANTS = {
+    "an embedding of constants": lambda s, x: x + s.e(torch.zeros(x.shape[:2], dtype=torch.long)),
+    "copies by repeat": lambda s, x: torch.cat([s.w.repeat(len(x), 2, 1), x], 1),
+    "copies by stack": lambda s, x: x + torch.stack([s.w] * len(x)),
+    "copies by tile": lambda s, x: x * s.w.tile(len(x), 1, 1),
+    "copies by indexing": lambda s, x: x * s.w[torch.zeros(len(x), dtype=torch.long), None],
+    "copies by adding zeros": lambda s, x: x * (s.w[0] + torch.zeros(len(x), 1, 1)),
+    "copies for every position": lambda s, x: x * s.w.expand(len(x), x.shape[1], -1),
+    "not for samples, but four heads": lambda s, x: x * s.w[0].expand(4, -1).mean(0),
+    "not for samples, but five": lambda s, x: x * s.w[0].expand(5, -1).sum(0),
+    "a vector": lambda s, x: x @ s.w[0],
+    "a block of matrices": lambda s, x: x @ s.w[:, :, None].expand(-1, -1, 4),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_what_is_made_of_parameters_for_every_sample_is_followed(name: str) -> None:
+    model = Function(CONSTANTS[name], w=(1, 4), e=nn.Embedding(2, 4)).double()
+    assert agree(model, squares, torch.randn(7, 3, 4).double()) == "hooks"
+
+
+def test_views_that_overlap_are_added() -> None:
+    model = Function(lambda s, x: x @ s.w.unfold(0, 4, 1).T, w=(7,)).double()
+    assert agree(model, squares, torch.randn(6, 4).double()) == "hooks"
+
+
+def test_an_empty_parameter_is_no_obstacle() -> None:
+    model = Function(lambda s, x: s.a(x), a=nn.Linear(4, 2), w=(0, 3)).double()
+    gradients = gn.per_sample_gradients(model, squares, torch.randn(6, 4).double(), engine="hooks")
+    assert gradients["w"].shape == (6, 0, 3)
+
+
+@pytest.mark.parametrize("engine", ["auto", "hooks", "functional", "loop"])
+@pytest.mark.parametrize("outside", [True, False])
+def test_autocast_is_no_coupling(engine: str, outside: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.PReLU(64), nn.Linear(64, 3))
+    x, y = torch.randn(9, 6), torch.randint(3, (9,))
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=not outside or None is True):
+            outputs = model(batch[0])
+        return F.cross_entropy(outputs.float(), batch[1], reduction="none")
+
+    truth = oracles.dense(model, loss, (x, y), second=False).gradients
+    with torch.autocast("cpu", torch.bfloat16, enabled=outside):
+        norms = gn.per_sample_sq_norms(model, plain if outside else loss, (x, y), engine=engine)
+    torch.testing.assert_close(norms, truth.double().square().sum(1), rtol=0.1, atol=0)
+
+
+def plain(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]).float(), batch[1], reduction="none")
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_bert_is_measured_at_the_price_of_a_gradient(mask: bool) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=8,
+    )
+    model = BertForSequenceClassification(config).double().eval()
+    batch = {"input_ids": torch.randint(11, (6, 5)), "labels": torch.randint(2, (6,))}
+    if mask:
+        batch["attention_mask"] = torch.ones(6, 5, dtype=torch.long)
+        batch["attention_mask"][1, 3:] = 0
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return F.cross_entropy(model(**inputs).logits, batch["labels"], reduction="none")
+
+    assert agree(model, loss, batch) == "hooks"
