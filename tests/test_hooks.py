@@ -15,6 +15,8 @@ import gradnoise as gn
 from gradnoise.objective import Objective
 from gradnoise.pergrad import Chunk, Summary, Wanted, choose
 from gradnoise.pergrad.hooks import Hooks
+from gradnoise.pergrad.layout import Layout
+from gradnoise.pergrad.rules import At, add
 
 from . import oracles
 from .cases import SAMPLES, Case, features, labelled, mlp, named
@@ -200,9 +202,9 @@ def test_tables_that_couple_samples_are_refused(model: nn.Module, message: str) 
 
 
 def test_a_parameter_with_an_entry_for_every_sample_is_refused() -> None:
-    model = Function(lambda self, x: x + (self.w + torch.zeros(len(x), 1)), w=(4,)).double()
+    at, delta = At(Layout(0), SAMPLES, torch.float64), features()
     with pytest.raises(gn.EngineError, match="entries of its own for every sample"):
-        summary(model, squares, features())
+        add(at, delta, features(), torch.zeros(SAMPLES, 4))["other"]()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
