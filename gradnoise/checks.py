@@ -41,6 +41,20 @@ def check_batch(objective: Objective, batch: Batch) -> None:
         part = _losses(objective, select(batch, half))
         if _differs(whole[half], part, _tolerance(objective, whole)):
             raise CoupledSamplesError(_coupled_message(objective))
+    for index in (0, count - 1):
+        alone = _alone(objective, select(batch, slice(index, index + 1)))
+        replaced = whole.detach().clone()
+        replaced[index] = replaced[index] if alone is None else alone.detach()[0]
+        if _differs(whole, replaced, _tolerance(objective, whole)):
+            raise CoupledSamplesError(_coupled_message(objective))
+
+
+def _alone(objective: Objective, sample: Batch) -> Tensor | None:
+    """The loss of a single sample; None for a model that cannot take one."""
+    try:
+        return objective.losses(sample)
+    except Exception:  # the user's code: it need not take batches of one
+        return None
 
 
 def refuse_coupling(objective: Objective) -> None:

@@ -270,3 +270,25 @@ def test_the_guard_opens_once_however_often_it_is_entered() -> None:
             torch.rand(1)
         assert not torch.equal(torch.get_rng_state(), before)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loop_that_ends_with_the_whole_batch_couples_its_samples() -> None:
+    """Halves of a batch stop where the whole does; a sample alone stops earlier."""
+
+    class Iterated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(5):
+                y = self.inner(x).tanh()
+                if bool((y - x).abs().max() < 2.5):
+                    break
+                x = y
+            return y
+
+    batch = torch.zeros(20, 4)
+    batch[1:-1] = 4.0  # in either half
+    with pytest.raises(gn.CoupledSamplesError, match="one sample changes the loss of another"):
+        gn.per_sample_sq_norms(Iterated(), lambda m, x: m(x).square().sum(1), batch)
