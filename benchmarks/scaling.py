@@ -15,17 +15,14 @@ import argparse
 import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import fresh, growth, rounded, seconds, show, versions
 from torch import Tensor, nn
 
 import gradnoise as gn
-
-sys.path.insert(0, str(Path(__file__).parent))
-from per_sample import fresh, growth, rounded, seconds, show, versions
 
 MICRO_BATCH = 256
 SAMPLES = (1_000, 3_000, 10_000, 30_000, 100_000)
