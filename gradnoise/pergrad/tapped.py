@@ -118,13 +118,9 @@ class Pass:
             gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
         del self._losses
         recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
-        for tensor, gradient in zip(inputs, gradients, strict=True):
-            _check_seen(self._named(tensor), gradient, recorded.get(id(tensor)))
-
-    def _named(self, tensor: Tensor) -> str:
-        names = [n for n, p in self.objective.parameters.items() if p is tensor]
-        roots = [", ".join(sorted(s.roots)) for s, head in self._heads.items() if head is tensor]
-        return (names or roots)[0]
+        names = [*self.objective.parameters, *(", ".join(sorted(s.roots)) for s in self._heads)]
+        for name, tensor, gradient in zip(names, inputs, gradients, strict=True):
+            _check_seen(name, gradient, recorded.get(id(tensor)))
 
     def form(self, name: str) -> Form | None:
         """The gradients of a parameter, all its uses together; None where it took no part."""
