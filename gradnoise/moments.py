@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -254,13 +254,18 @@ class Running:
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._count = 0
-        self.centred = True  # whether every summary so far was
+        self.cancellation = 0.0  # the largest Σ‖g_i‖² of a parameter in units of its spread
+        self._raw = False  # whether the spreads are still sums of squares
 
     def add(self, summary: Summary) -> None:
         """Take in the samples of one summary."""
-        if summary.centred_sq is not None and not self.centred:
-            self._centre()
-        self.centred = summary.centred_sq is not None
+        if not self._count:
+            self._raw = summary.centred_sq is None
+        elif self._raw and summary.centred_sq is not None:
+            self._raw = False
+            self._subtract({name: total / self._count for name, total in self._total.items()})
+        elif not self._raw and summary.centred_sq is None:
+            summary = self._centred(summary)
         for name, total in summary.total.items():
             if name not in self._total:
                 self._total[name] = widen(torch.zeros_like(total))
@@ -278,13 +283,20 @@ class Running:
         self._losses.append(widen(summary.losses))
         self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
 
-    def _centre(self) -> None:
-        """From sums of squares to spreads: another engine goes on."""
-        self._subtract({name: total / self._count for name, total in self._total.items()})
+    def _centred(self, summary: Summary) -> Summary:
+        """A summary of an engine that does not centre, for a sum that does."""
+        own = Running()
+        own.add(summary)
+        own._subtract({n: widen(t) / own._count for n, t in summary.total.items()})
+        self.cancellation = max(self.cancellation, own.cancellation)
+        return replace(summary, centred_sq=own._spread, squares=own._squares or None)
 
     def _subtract(self, mean: TensorDict) -> None:
         for name, value in self._spread.items():
             self._spread[name] = max(value - self._count * _sq_norm(mean[name]), 0.0)
+            if value:
+                lost = value / self._spread[name] if self._spread[name] else math.inf
+                self.cancellation = max(self.cancellation, lost)
         for name, square in self._squares.items():
             square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
 
@@ -304,7 +316,7 @@ class Running:
         """What has been taken in; the sums become the result, so this comes last."""
         count = self._count
         mean = {name: total.div_(count) for name, total in self._total.items()}
-        if not self.centred:
+        if self._raw:
             self._subtract(mean)
         return GradientMoments(
             mean=mean,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from .problem import Problem
 from .samples import MICRO_BATCH
 from .trees import TensorDict
 
-CANCELLED = 1e-3  # relative error of trΣ beyond which gradients are centred before squaring
-SQUARE_PROBES = 5  # sign vectors whose products give tr(Σ²)
+ROUNDING = 8  # of sums of float32, in units of its resolution
+CANCELLED = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
+SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
 
 
 def stream(
@@ -35,14 +36,21 @@ def stream(
     check_level(level)
     wanted = Wanted(variance=variance)
     running = Running()
-    moments = _pass(problem, running, engine.summaries, level, wanted, tick)
-    if running.centred or not _is_cancelled(moments):
+    moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
+    rounding = ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
+    if rounding * running.cancellation <= CANCELLED:
         return moments
-    return _pass(problem, Running(), engine.centred_summaries, level, wanted, tick)
+    return _pass(problem, engine, Running(), engine.centred_summaries, level, wanted, tick)
 
 
 def _pass(
-    problem: Problem, running: Running, summaries: Any, level: float, wanted: Wanted, tick: Any
+    problem: Problem,
+    engine: Engine,
+    running: Running,
+    summaries: Any,
+    level: float,
+    wanted: Wanted,
+    tick: Any,
 ) -> GradientMoments:
     with problem.guard():
         for batch in problem.batches():
@@ -53,16 +61,9 @@ def _pass(
     parameters = problem.objective.parameters.values()
     return running.moments(
         population=problem.samples.population,
-        resolution=max(torch.finfo(parameter.dtype).eps for parameter in parameters),
+        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
         level=level,
     )
-
-
-def _is_cancelled(moments: GradientMoments) -> bool:
-    """Whether Σ‖g_i‖² - n‖ḡ‖², from sums rounded to float32 at best, has lost its digits."""
-    rounding = min(moments.resolution, torch.finfo(torch.float32).eps)
-    spread = sum(moments.centred_sq.values())
-    return rounding * float(moments.sq_norms.sum()) > CANCELLED * spread
 
 
 def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
@@ -70,7 +71,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     if moments.sampling_factor == 0:
         return moments
     noises = sign_sums(problem, random_signs(SQUARE_PROBES, moments.count, seed=0))
-    pairs = [float(u @ v) ** 2 for u, v in combinations(noises, 2)]  # E (uᵀv)² = tr(Σ²)
+    pairs = [float(u @ v) ** 2 for u, v in pairwise(noises)]  # E (uᵀv)² = tr(Σ²)
     return replace(
         moments,
         slopes=slopes(problem, engine, moments.mean),

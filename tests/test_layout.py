@@ -47,10 +47,10 @@ def test_the_layout_is_found_from_weights(layout: Layout) -> None:
     scaled = plain.clone()
     for part, weight in zip(layout.split(scaled, COUNT), weights, strict=True):
         part.mul_(weight)
-    assert weighted_layout(plain, scaled, weights) == Found(layout, proven=True)
-    assert weighted_layout(plain, scaled.flip(0).flip(1), weights) is None
+    assert weighted_layout(plain, [scaled], [weights]) == Found(layout, proven=True)
+    assert weighted_layout(plain, [scaled.flip(0).flip(1)], [weights]) is None
     nothing = torch.zeros_like(plain)
-    assert not weighted_layout(nothing, nothing, weights).proven  # type: ignore[union-attr]
+    assert not weighted_layout(nothing, [nothing], [weights]).proven  # type: ignore[union-attr]
 
 
 def test_samples_that_share_entries_have_no_layout() -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments import GradientMoments
+from gradnoise.moments import GradientMoments, Running
 from gradnoise.pergrad import Chunk, Loop, Summary, Wanted
 from gradnoise.problem import Problem
 from gradnoise.streaming import stream
@@ -188,3 +189,34 @@ def test_moments_of_different_things_do_not_merge() -> None:
     other = gn.gradient_moments(mlp().double(), nn.CrossEntropyLoss(), labelled())
     with pytest.raises(gn.ArgumentError, match="2 and 4 parameters"):
         moments_of(g, 6).merge(other)
+
+
+@pytest.mark.parametrize("order", ["rc", "cr", "crc", "rcr", "rrcc"])
+def test_engines_that_centre_and_engines_that_do_not_are_joined(order: str) -> None:
+    g = torch.randn(24, 5, dtype=torch.float64) + 1
+    running, parts = Running(), g.split(24 // len(order))
+    for kind, part in zip(order, parts, strict=True):
+        summary = Summary.of(Chunk(part.sum(1), {"w": part.clone()}), Wanted(variance=True))
+        if kind == "r":
+            squares = {"w": part.square().sum(0)}
+            summary = replace(summary, centred_sq=None, squares=squares)
+        running.add(summary)
+    moments = running.moments(population=math.inf, resolution=1e-16, level=0.95)
+    assert float(moments.trace_cov) == pytest.approx(float(g.var(0).sum()), rel=1e-12)
+    torch.testing.assert_close(moments.variance["w"], g.var(0))  # type: ignore[index]
+
+
+def test_a_layer_with_a_strong_signal_is_centred_though_others_are_noisy() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"strong": nn.Linear(4, 3, bias=False), "noisy": nn.Linear(4, 3)})
+    steady, wild = 1 + 1e-4 * torch.randn(64, 4), 10 * torch.randn(64, 4)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return model["strong"](batch[0]).sum(1) + model["noisy"](batch[1]).sum(1)
+
+    moments = gn.gradient_moments(model, loss, (steady, wild), variance=True)
+    spread = steady.double().var(0)
+    assert float(moments.layers["strong"].trace_cov) == pytest.approx(
+        3 * float(spread.sum()), rel=1e-5
+    )
+    torch.testing.assert_close(moments.variance["strong.weight"][0], spread, rtol=1e-4, atol=0)  # type: ignore[index]

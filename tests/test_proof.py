@@ -210,3 +210,97 @@ def test_bert_is_measured_at_the_price_of_a_gradient(mask: bool) -> None:
         return F.cross_entropy(model(**inputs).logits, batch["labels"], reduction="none")
 
     assert agree(model, loss, batch) == "hooks"
+
+
+PICKED = {
+    "tensors": lambda x, order: x[order],
+    "a list": lambda x, order: x[order.tolist()],
+    "gather": lambda x, order: x.gather(0, order[:, None].expand_as(x)),
+    "take_along_dim": lambda x, order: torch.take_along_dim(x, order[:, None], 0),
+}
+
+
+@pytest.mark.parametrize("how", PICKED)
+def test_an_order_of_one_batch_is_not_taken_for_the_next(how: str) -> None:
+    def forward(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+        order = torch.argsort(lengths, stable=True)
+        hidden = self.inner(PICKED[how](x, order)).tanh()
+        return self.head(PICKED[how](hidden, torch.argsort(order)))
+
+    model = Function(forward, inner=nn.Linear(4, 4), head=nn.Linear(4, 2)).double()
+    bucketed = torch.randn(40, 4).double(), torch.full((40,), 3)
+    swapped = torch.arange(40)
+    swapped[[20, 21]] = swapped[[21, 20]]
+    agree(model, squares, [bucketed, (torch.randn(40, 4).double(), swapped)])
+
+
+def test_outputs_of_fewer_dimensions_get_a_plan_of_their_own() -> None:
+    model = Function(lambda s, x: (x.transpose(0, 1).squeeze(0) * s.g).tanh(), g=(8,)).double()
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model(batch[0])
+        outputs = outputs.transpose(0, 1) if outputs.ndim == 3 else outputs
+        return outputs.flatten(1).pow(2).mul(torch.arange(1, len(outputs[0].flatten()) + 1)).sum(1)
+
+    batches = [(torch.randn(9, 3, 8).double(),), (torch.randn(8, 1, 8).double(),)]
+    agree(model, loss, batches)
+
+
+@pytest.mark.parametrize("name", ["add_", "mul_", "sub_"])
+def test_parameters_added_in_place_are_followed(name: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        hidden = self.inner(x)
+        view = hidden[:, :2]
+        getattr(view, name)(self.w)
+        return self.head(hidden.tanh())
+
+    model = Function(forward, inner=nn.Linear(4, 4), head=nn.Linear(4, 2), w=(2,)).double()
+    assert agree(model, squares, torch.randn(6, 4).double()) == "hooks"
+
+
+def test_uses_that_cancel_keep_their_digits() -> None:
+    """The two branches of a siamese network see nearly the same: norms are never negative."""
+    torch.manual_seed(0)
+    model = Function(lambda s, a, b: s.f(a) - s.f(b), f=nn.Linear(64, 64))
+    first = torch.randn(40, 64)
+    batch = first, first + 1e-3 * torch.randn(40, 64)
+    norms = gn.per_sample_sq_norms(model, squares, batch, engine="auto")
+    exact = tuple(part.double() for part in batch)
+    truth = oracles.dense(model.double(), squares, exact, second=False).gradients.square().sum(1)
+    torch.testing.assert_close(norms, truth, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("operation", ["linear", "derived", "einsum", "subtract"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32_everywhere(operation: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    forwards = {
+        "linear": lambda s, x: F.linear(x, s.w),
+        "derived": lambda s, x: F.linear(x, s.w * 1.0),
+        "einsum": lambda s, x: torch.einsum("ni,oi->no", x, s.w),
+        "subtract": lambda s, x: x - s.w[0],
+    }
+    model = Function(forwards[operation], w=(4, 4)).to(dtype)
+    inputs = (1 + 0.05 * torch.randn(64, 4)).to(dtype)
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).float().square().sum(1)
+
+    moments = gn.gradient_moments(model, loss, inputs, engine="hooks")
+    singles = oracles.dense(model, loss, inputs, second=False).gradients.double()
+    spread = float(singles.var(0).sum())  # each rounded to half precision once
+    assert float(moments.trace_cov) == pytest.approx(spread, rel=0.1)
+
+
+def test_autocast_around_the_call_does_not_round_the_sums() -> None:
+    torch.manual_seed(0)
+    model, inputs = nn.Linear(16, 16), 1 + 0.03 * torch.randn(64, 5, 16)
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).float().sum((1, 2))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        moments = gn.gradient_moments(model, loss, inputs, engine="hooks")
+    seen = inputs.bfloat16().double()  # what the operation saw
+    spread = float(16 * seen.sum(1).var(0).sum())
+    assert float(moments.trace_cov) == pytest.approx(spread, rel=1e-3)

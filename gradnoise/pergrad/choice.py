@@ -86,8 +86,8 @@ class Auto(Engine):
             for part in parts(self._engine, batch):
                 done += len(part.losses)
                 yield part
-        except EngineError as error:
-            if self._engine.name != Hooks.name:
+        except (EngineError, RuntimeError) as error:
+            if self._engine.name != Hooks.name or isinstance(error, torch.OutOfMemoryError):
                 raise
             self.failures.append(f"hooks cannot: {error}")
             rest = select(batch, slice(done, None))

@@ -83,9 +83,10 @@ class Summary:
                 dots += rows @ widen(direction[name]).reshape(-1)
             mean = total[name] / len(wide)
             deviations = wide.sub_(mean) if wide is not gradient else wide - mean
-            spread = deviations.square_().sum(0)
-            centred[name] = float(spread.sum())
-            squares[name] = spread
+            flat = deviations.reshape(-1)
+            centred[name] = float(torch.dot(flat, flat))
+            if wanted.variance:
+                squares[name] = deviations.square_().sum(0)
         return cls(
             losses=chunk.losses,
             total=total,

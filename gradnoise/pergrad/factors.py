@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..trees import widen
-from .forms import Form, Measured, dots, sq_norms
+from .forms import CANCELLED, Form, Measured, dots, sq_norms
 
 
 class Outer(Form):
@@ -68,8 +69,19 @@ class Outer(Form):
         if self is other and self.left.shape[2] == 1:
             norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
             return (norms[0] * norms[1]).reshape(self.count, -1).sum(1)
-        gram = self.left @ other.left.transpose(2, 3)
-        return dots(gram, self.right @ other.right.transpose(2, 3))
+        left, right = (
+            own @ others.transpose(2, 3)
+            for own, others in ((self.left, other.left), (self.right, other.right))
+        )
+        inner = dots(left, right)
+        return inner if self is not other else self._mended(inner, left, right)
+
+    def _mended(self, norms: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Norms of samples whose positions cancel are written out: no digit is left of theirs."""
+        parts = dots(left.diagonal(dim1=2, dim2=3), right.diagonal(dim1=2, dim2=3))
+        for index in (~(norms >= CANCELLED * parts)).nonzero().flatten().tolist():
+            norms[index] = sq_norms(self.gradients(slice(index, index + 1)))[0]
+        return norms
 
     def method(self) -> tuple[str, str]:
         positions, p, q = self._sizes()
@@ -140,11 +152,12 @@ class Lookup(Form):
     def total(self) -> Tensor:
         if self.spent is not None:
             return self.spent
-        zero = self.values.new_zeros(self.shape)
-        return zero.index_add_(0, self.ids.reshape(-1), self.values.flatten(0, 1))
+        _, ids, rows = self._table  # many equal ids in a row would lose digits
+        total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))
+        return total.to(rows.dtype)
 
     def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
-        samples, ids, rows = self._distinct()
+        samples, ids, rows = self._table
         own = widen(torch.zeros(self.count, device=rows.device))
         square = None
         if squares:
@@ -176,7 +189,8 @@ class Lookup(Form):
         picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))
         return dots(picked, right @ self.values.transpose(1, 2))
 
-    def _distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+    @functools.cached_property
+    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """Sample, id and summed row of every distinct id of every sample."""
         samples = torch.arange(self.count, device=self.ids.device)[:, None]
         keys = (samples * self.shape[0] + self.ids).reshape(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..trees import widen
 
+CANCELLED = 1e-3  # of the sum of squares of parts, below which their sum is written out
 BLOCK = 1024  # products added in float32 before they are added in float64: errors of 1e-8
 CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
@@ -110,6 +111,7 @@ class Form(abc.ABC):
 
 
 def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) -> Measured:
+    gradients = at_least_float32(gradients)
     rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
         gradients.sum(0),
@@ -117,6 +119,12 @@ def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) ->
         None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
         widen(gradients).square().sum(0) if squares else None,
     )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision is widened before anything is squared or summed."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.float() if half else tensor
 
 
 def sq_norms(rows: Tensor) -> Tensor:
@@ -226,10 +234,14 @@ class Sum(Form):
         if crosses is None:
             return self._written_out(direction, squares)
         parts = [form.measure(direction) for form in self.forms]
+        own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
+        norms = own + 2 * sum(crosses)
+        if not bool((norms >= CANCELLED * own).all()):  # uses that cancel: no digit is left
+            return self._written_out(direction, squares)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(
             sum((part.total for part in parts[1:]), parts[0].total),
-            sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms) + 2 * sum(crosses),
+            norms,
             sum(along[1:], along[0]) if along else None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,22 +87,30 @@ def find_layout(cotangents: Tensor) -> Found | None:
     return _first(cotangents[0], count, holds, bool(cotangents.any()))
 
 
-def weighted_layout(plain: Tensor, weighted: Tensor, weights: Tensor) -> Found | None:
+def weighted_layout(
+    plain: Tensor, weighted: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Found | None:
     """The layout in which a sample's entries scale with the weight of its loss.
 
     Args:
-        plain, weighted: gradient of Σ ℓ_i and of Σ w_i ℓ_i with respect to one tensor.
-        weights: w, shape (n,), powers of two, so that scaling is exact.
+        plain, weighted: gradient of Σ ℓ_i, and of Σ w_i ℓ_i for each w, with respect to one tensor.
+        weights: each w, shape (n,), powers of two, so that scaling is exact.
     """
-    plain, weighted = (t.nan_to_num(0.0, 0.0, 0.0) for t in (plain, weighted))
-    allowed = 64 * torch.finfo(plain.dtype).eps * plain.abs().max() if plain.numel() else 0.0
+    count = len(weights[0])
+    plain = plain.nan_to_num(0.0, 0.0, 0.0)
 
     def holds(layout: Layout) -> bool:
-        own, other = (layout.split(t, len(weights)) for t in (plain, weighted))
-        scale = weights.to(own).reshape(-1, *(1 for _ in own.shape[1:]))
-        return not bool(((other - scale * own).abs() > allowed).any())
+        own = layout.split(plain, count).reshape(count, -1)
+        largest = own.abs().amax(1, keepdim=True) if own.numel() else own
+        for gradient, weight in zip(weighted, weights, strict=True):
+            other = layout.split(gradient.nan_to_num(0.0, 0.0, 0.0), count).reshape(count, -1)
+            scale = weight.to(own)[:, None]
+            allowed = 64 * torch.finfo(own.dtype).eps * scale * largest
+            if not bool(((other - scale * own).abs() <= allowed).all()):
+                return False
+        return True
 
-    return _first(plain, len(weights), holds, bool(plain.any()))
+    return _first(plain, count, holds, bool(plain.any()))
 
 
 def _first(

@@ -28,9 +28,9 @@ def local(
         run: the operation as a function of its tensors.
         tensors: what it was given; `sources` and `samples` are positions in it.
     """
-    tensors = [t.to(at.dtype) if t.is_floating_point() else t for t in tensors]  # autocast did
+    tensors = [at.like(t) if t.is_floating_point() else t for t in tensors]
     apart = {i: _split_input(at, delta, tensors[i]) for i in samples}
-    deltas = at.split(delta).to(at.dtype)
+    deltas = at.split(delta)
     found: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
     def compute(part: slice) -> tuple[Tensor, ...]:
@@ -41,7 +41,7 @@ def local(
             if samples:
                 found[key] = _gradients(run, tensors, sources, inputs, deltas[part])
             else:
-                found[key] = _copied(at, run, tensors, sources, delta.to(at.dtype), part)
+                found[key] = _copied(at, run, tensors, sources, delta, part)
         return found[key]
 
     how = "vmap of this operation", "it has no rule of its own"

@@ -20,17 +20,11 @@ from torch.nn import functional as F
 
 from ..errors import EngineError
 from .factors import Lookup, Outer
-from .forms import Form, Whole
+from .forms import Form, Whole, at_least_float32
 from .layout import Layout
 from .windows import Convolution, Correlated
 
 Forms = dict[str, Callable[[], Form]]
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision is widened before anything is squared or summed."""
-    half = tensor.dtype in (torch.float16, torch.bfloat16)
-    return tensor.float() if half else tensor
 
 
 class At(NamedTuple):
@@ -67,12 +61,14 @@ class Rule:
         of: the arguments that may be parameters.
         names: of all arguments, in order.
         fits: whether it holds for these arguments; where not, there is no rule.
+        values: whether it looks at its inputs, or at their shapes alone.
     """
 
     forms: Callable[..., Forms]
     of: frozenset[str]
     names: tuple[str, ...]
     fits: Callable[[dict[str, Any]], bool]
+    values: bool
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The operation's arguments by name."""
@@ -83,14 +79,17 @@ RULES: dict[Any, Rule] = {}
 
 
 def rule(
-    *operations: Any, of: str, fits: Callable[[dict[str, Any]], bool] = lambda _: True
+    *operations: Any,
+    of: str,
+    fits: Callable[[dict[str, Any]], bool] = lambda _: True,
+    values: bool = True,
 ) -> Callable[[Callable[..., Forms]], Callable[..., Forms]]:
     """Register a rule for operations of one signature."""
 
     def register(forms: Callable[..., Forms]) -> Callable[..., Forms]:
         names = tuple(inspect.signature(forms).parameters)[2:]  # behind at and delta
         for operation in operations:
-            RULES[operation] = Rule(forms, frozenset(of.split()), names, fits)
+            RULES[operation] = Rule(forms, frozenset(of.split()), names, fits, values)
         return forms
 
     return register
@@ -326,7 +325,7 @@ def batch_norm(
     return _normalized(at, delta, normal, None)
 
 
-@rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, of="input other")
+@rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, of="input other", values=False)
 def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> Forms:
     """y = x + α p, broadcast: positional embeddings, biases of one's own."""
     return {
@@ -335,7 +334,13 @@ def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> F
     }
 
 
-@rule(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__, of="input other")
+@rule(torch.sub, Tensor.sub, Tensor.__sub__, of="input other", values=False)
+def subtract(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> Forms:
+    """y = x - α p, broadcast."""
+    return add(at, delta, input, other, alpha=-alpha)
+
+
+@rule(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, of="input other")
 def multiply(at: At, delta: Tensor, input: Any, other: Any) -> Forms:
     """y = x ∘ p, broadcast: scales of layers, gates, temperatures."""
     return {
@@ -354,7 +359,14 @@ def _broadcast_back(at: At, delta: Tensor, shape: torch.Size) -> Tensor:
     return (alone.sum(along) if along else alone).reshape(at.samples, *shape)
 
 
-@rule(Tensor.expand, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to, of="input")
+@rule(
+    Tensor.expand,
+    Tensor.expand_as,
+    Tensor.broadcast_to,
+    torch.broadcast_to,
+    of="input",
+    values=False,
+)
 def copies(at: At, delta: Tensor, input: Tensor, *sizes: Any, **options: Any) -> Forms:
     """One copy of a parameter for every sample: class tokens, learned queries, initial states."""
     return {"input": lambda: Whole(_broadcast_back(at, delta, input.shape))}

@@ -13,11 +13,20 @@ from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, widen
 from .contract import Explained, Summary, Wanted, check_norms
-from .forms import Form, Measured, Sum
+from .forms import Form, Measured, Sum, at_least_float32
 from .local import local
 from .pulled import pull_back
-from .rules import RULES, At, at_least_float32
-from .trace import Call, Follow, Source, Sources, Step, UnplannedError, eager
+from .rules import RULES, At
+from .trace import (
+    Call,
+    Follow,
+    Source,
+    Sources,
+    Step,
+    UnplannedError,
+    carry_out,
+    eager,
+)
 
 
 class Pass:
@@ -58,20 +67,23 @@ class Pass:
     def _use(self, call: Call, sources: Sources, step: Step) -> Any:
         if step.layout is None:
             return call.run(call.tensors)
-        tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
-        func = _OUT_OF_PLACE.get(call.func, call.func)
-        args, kwargs = call.arguments(tensors)
-        output = func(*args, **kwargs)
-        if not step.layout.fits(output, self.count):
+        call.tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
+        return carry_out(call, lambda output: self._tap(call, sources, step, output))
+
+    def _tap(self, call: Call, sources: Sources, step: Step, output: Tensor) -> Tensor:
+        assert step.layout is not None
+        if output.ndim != step.ndim or not step.layout.fits(output, self.count):
             raise UnplannedError
         if step.each == 1 and output.shape[step.layout.axis] > self.count:
             raise UnplannedError  # with one entry per sample, their order was not seen
         for source in sources.values():
             self._uses.setdefault(source, []).append(call.name)
         heads = [self._head(source) for source in sources.values()]
-        call.tensors = []  # held by the tap, where changes in place are noticed
+        tensors, call.tensors = call.tensors, []  # held by the tap, where changes are noticed
+        if step.arguments is not None and not RULES[call.func].values:
+            tensors = [t.new_empty(()).expand(t.shape) for t in tensors]
         tap = Use(self, call, step, sources)
-        return _Tap.apply(  # type: ignore[no-untyped-call]
+        return _Tap.apply(  # type: ignore[no-any-return, no-untyped-call]
             output, tap, len(tensors), *tensors, *heads
         )
 
@@ -105,6 +117,10 @@ class Pass:
         self._recorded[source] = total if known is None else known + total
         return total
 
+    def _exact(self) -> torch.autocast:
+        """Without the autocast that may be around the call: sums keep float32."""
+        return torch.autocast(self.objective.device.type, enabled=False)
+
     def _direction(self, name: str) -> Tensor | None:
         return None if self._wanted.direction is None else self._wanted.direction[name]
 
@@ -115,7 +131,8 @@ class Pass:
         gradients: Any = [None] * len(inputs)
         if self._losses.requires_grad:
             ones = torch.ones_like(self._losses)
-            gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
+            with self._exact():
+                gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
         del self._losses
         recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
         names = [*self.objective.parameters, *(", ".join(sorted(s.roots)) for s in self._heads)]
@@ -135,11 +152,12 @@ class Pass:
         """The sums of one parameter."""
         if name not in self._measured:
             form = self.form(name)
-            self._measured[name] = (
-                self._nothing(name)
-                if form is None
-                else form.measure(self._direction(name), self._wanted.variance)
-            )
+            with self._exact():
+                self._measured[name] = (
+                    self._nothing(name)
+                    if form is None
+                    else form.measure(self._direction(name), self._wanted.variance)
+                )
         return self._measured[name]
 
     def _nothing(self, name: str) -> Measured:
@@ -163,7 +181,8 @@ class Pass:
         form, parameter = self.form(name), self.objective.parameters[name]
         if form is None:
             return parameter.new_zeros(self.count, *parameter.shape)
-        return form.gradients(slice(0, self.count)).reshape(self.count, *parameter.shape)
+        with self._exact():
+            return form.gradients(slice(0, self.count)).reshape(self.count, *parameter.shape)
 
     def summary(self) -> Summary:
         """Everything wanted of this batch."""
@@ -190,19 +209,17 @@ def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> 
     if gradient is None and recorded is None:
         return
     if gradient is not None and recorded is not None:
-        if gradient.data_ptr() == recorded.data_ptr():
+        if gradient.data_ptr() == recorded.data_ptr() or not gradient.numel():
             return
-        gap = (gradient - recorded).abs().max() if gradient.numel() else gradient.sum()
-        scale = recorded.abs().max() if recorded.numel() else recorded.sum()
-        if not bool(gap > math.sqrt(torch.finfo(gradient.dtype).eps) * scale):
+        eps = torch.finfo(gradient.dtype).eps
+        gap, scale = (gradient - recorded).abs().max(), recorded.abs().max()
+        # what is not finite is named later, by sample
+        if bool(gap <= min(math.sqrt(eps), 64 * eps) * scale) or not bool(torch.isfinite(gap)):
             return
     raise EngineError(
         f"parameter {name!r} is used where its samples cannot be seen: a custom autograd Function, "
         f"a scripted part, or an operation outside torch"
     )
-
-
-_OUT_OF_PLACE = {torch.Tensor.__iadd__: torch.add, torch.Tensor.__imul__: torch.mul}
 
 
 @dataclass(eq=False)

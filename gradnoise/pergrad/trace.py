@@ -110,6 +110,7 @@ class Step:
         layout: of a use: where the samples are in its output; None where it has no gradient.
         arguments: of a use: names of the sources among its arguments; None without a rule.
         each: of a use: entries per sample along the layout's axis, on the samples of the plan.
+        ndim: of a use: dimensions of its output.
         proven: of a use: whether its layout is the only one that the gradients allow.
     """
 
@@ -119,12 +120,13 @@ class Step:
     layout: Layout | None = None
     arguments: tuple[str, ...] | None = None
     each: int = 1
+    ndim: int = 0
     proven: bool = False
 
     def at(self, found: Found, output: Tensor, count: int) -> Step:
         """The step with the layout of its output."""
         each = output.shape[found.layout.axis] // count
-        return replace(self, layout=found.layout, each=each, proven=found.proven)
+        return replace(self, layout=found.layout, each=each, ndim=output.ndim, proven=found.proven)
 
 
 DERIVE, OPEN, USE = "derive", "open", "use"
@@ -219,7 +221,7 @@ class Watch(Trace):
 
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, _tensors((args, kwargs.values()))))
-        self._picked |= depends and func in _PICKS and self._by_data(args[1:])
+        self._picked |= depends and func in _PICKS and self._by_data(args)
         result = func(*args, **kwargs)
         if depends:
             self._mark(_results(func, args, result))
@@ -247,7 +249,7 @@ class Watch(Trace):
             return Step(func, USE, arguments=_arguments(call, own))
         if func in UNFUSED:  # initial states are of the samples, also where they are zeros
             self._mark(t for t in _tensors(args[1:2]) if t.is_floating_point())
-        if func in UNFUSED or (func not in RULES and _opened(func) is not None):
+        if func in UNFUSED or (out_of_place(func) not in RULES and _opened(func) is not None):
             return Step(func, OPEN)
         return Step(func, USE, dependent, arguments=_arguments(call, own))
 
@@ -259,7 +261,7 @@ class Watch(Trace):
         return tensor.requires_grad or (reference is not None and reference() is tensor)
 
     def _by_data(self, picked: Any) -> bool:
-        """Whether entries are chosen by what the samples hold."""
+        """Whether entries are chosen by what the samples hold: whole numbers, or yes and no."""
         return any(self._depends(t) and not t.is_floating_point() for t in _tensors(picked))
 
     def _mark(self, tensors: Iterable[Tensor]) -> None:
@@ -296,10 +298,11 @@ class Follow(Trace):
         return self.take(self._plan[self._taken - 1], args, kwargs)
 
 
-_PICKS = (
-    *(Tensor.__getitem__, Tensor.index_select, torch.index_select),
-    *(Tensor.masked_select, torch.masked_select),
-)
+_PICKS = {
+    getattr(place, name)
+    for place in (Tensor, torch)
+    for name in ("index_select", "masked_select", "gather", "take_along_dim", "take", "index_add")
+} | {Tensor.__getitem__, Tensor.tolist, Tensor.numpy}
 _VALUES = type(dict[str, object]().values())
 
 
@@ -359,7 +362,7 @@ def _opened(func: Any) -> Callable[..., Any] | None:
 
 def _arguments(call: Call, sources: list[int]) -> tuple[str, ...] | None:
     """Names of the sources among the arguments, where there is a rule for all of them."""
-    known = RULES.get(call.func)
+    known = RULES.get(out_of_place(call.func))
     if known is None:
         return None
     args, kwargs = call.arguments(call.tensors)
@@ -377,7 +380,26 @@ def eager() -> AbstractContextManager[Any]:
     return nullcontext() if stance is None else stance("force_eager")
 
 
+@functools.cache
+def out_of_place(func: Any) -> Any:
+    """The operation that gives what this one writes into its first argument."""
+    if not is_in_place(func):
+        return func
+    name = func.__name__.strip("_")
+    name = name.removeprefix("i") if func.__name__.startswith("__") else name
+    return getattr(Tensor, name, None)
+
+
+def carry_out(call: Call, tap: Callable[[Any], Any] = lambda output: output) -> Any:
+    """Run an operation and `tap` what it gives, also where that is written into its input."""
+    if not is_in_place(call.func):
+        return tap(call.run(call.tensors))
+    target = call.tensors[0]
+    call.func, call.tensors[0] = out_of_place(call.func), target.clone()
+    return target.copy_(tap(call.run(call.tensors)))
+
+
 def refuse_in_place(call: Call) -> None:
     """Raise where a parameter is written into a tensor of the samples."""
-    if is_in_place(call.func) and call.func not in RULES:
+    if out_of_place(call.func) is None:
         raise EngineError(f"a parameter is written into a tensor in place, by {call.name}")
