@@ -221,7 +221,8 @@ class Watch(Trace):
 
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, _tensors((args, kwargs.values()))))
-        self._picked |= depends and func in _PICKS and self._by_data(args)
+        if depends and func in _PICKS:
+            self._picked |= self._by_data(args if func in _LEAVES else args[1:])
         result = func(*args, **kwargs)
         if depends:
             self._mark(_results(func, args, result))
@@ -303,6 +304,7 @@ _PICKS = {
     for place in (Tensor, torch)
     for name in ("index_select", "masked_select", "gather", "take_along_dim", "take", "index_add")
 } | {Tensor.__getitem__, Tensor.tolist, Tensor.numpy}
+_LEAVES = {Tensor.tolist, Tensor.numpy}  # torch: what Python picks then is not seen
 _VALUES = type(dict[str, object]().values())
 
 
