@@ -32,6 +32,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
             "the loss does not depend on any trainable parameter of `model`. Does loss_fn "
             "use the model it is given, without detach() or torch.no_grad()?"
         )
+    whole = whole.detach()  # and with it the graph, before there is another
     if _differs(whole, objective.losses(batch), _tolerance(objective, whole)):
         raise RandomLossError(_random_message(objective))
     count = sample_count(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.objective import Objective
-from gradnoise.pergrad import choose
+from gradnoise.pergrad import Hooks, Wanted, choose
+from gradnoise.pergrad.tapped import Pass
 
 from . import oracles
 from .layer_cases import Function, squares
@@ -129,7 +131,7 @@ def test_falling_back_in_mid_stream_is_said() -> None:
     profile = gn.profile(model, squares, [whole, ragged], probes=2)
     assert profile.engine != "hooks"
     assert any("hooks cannot" in warning for warning in profile.warnings)
-    with pytest.raises(gn.EngineError):
+    with pytest.raises(gn.EngineError, match=r"no axis of their own|change from one evaluation"):
         gn.gradient_moments(model, squares, [whole, ragged], engine="hooks")
 
 
@@ -173,7 +175,7 @@ def test_autocast_is_no_coupling(engine: str, outside: bool) -> None:
     x, y = torch.randn(9, 6), torch.randint(3, (9,))
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=not outside or None is True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not outside):
             outputs = model(batch[0])
         return F.cross_entropy(outputs.float(), batch[1], reduction="none")
 
@@ -304,3 +306,42 @@ def test_autocast_around_the_call_does_not_round_the_sums() -> None:
     seen = inputs.bfloat16().double()  # what the operation saw
     spread = float(16 * seen.sum(1).var(0).sum())
     assert float(moments.trace_cov) == pytest.approx(spread, rel=1e-3)
+
+
+def test_an_axis_that_fits_by_chance_is_not_taken() -> None:
+    model = Function(lambda s, x: torch.einsum("nti,io->tno", x, s.w).transpose(0, 1), w=(4, 3))
+    batches = [(torch.randn(n, 7, 4).double(),) for n in (9, 7)]
+    agree(model.double(), squares, batches)
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_bags_with_padding_counted_from_the_end_and_empty_bags(mode: str) -> None:
+    model = Function(
+        lambda s, ids: F.embedding_bag(ids, s.w, mode=mode, padding_idx=-1), w=(5, 3)
+    ).double()
+    ids = torch.randint(5, (8, 4))
+    ids[2] = 4  # nothing but padding
+    assert agree(model, squares, ids) == "hooks"
+
+
+def test_a_pass_that_fails_leaves_no_graph_behind() -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            if len(grad) > 7:
+                raise ValueError("broken")
+            return grad
+
+    model = nn.Linear(4, 3)
+    objective = Objective(model, lambda m, x: Broken.apply(m(x)).square().sum(1))
+    with objective.guard():
+        engine = Hooks(objective)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="broken"):
+                list(engine.summaries(torch.randn(9, 4), Wanted()))
+    gc.collect()
+    assert not [item for item in gc.get_objects() if isinstance(item, Pass)]

@@ -25,7 +25,7 @@ from .tapped import Pass
 from .trace import Step, UnplannedError
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
-PROOF_SAMPLES = 32
+PROOF_SAMPLES = 7  # another number than the plan's, few enough to hold their gradients at once
 
 
 class Hooks(Engine):
@@ -81,11 +81,11 @@ class Hooks(Engine):
     def _make_plan(self, batch: Batch) -> None:
         few = _spread(batch, PLAN_SAMPLES)
         planner = Planner(self.objective, few)
-        self._plan = planner.plan()
+        plan = planner.plan()
         try:
             if sample_count(batch) > PLAN_SAMPLES:
-                self._plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), self._plan)
-            trial = Pass(self.objective, few, self._plan, Wanted(), keep=False)
+                plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)
+            trial = Pass(self.objective, few, plan, Wanted(), keep=False)
             trial.forward()
         except UnplannedError:
             raise EngineError(_CHANGING) from None
@@ -94,9 +94,9 @@ class Hooks(Engine):
         planner.compare(trial.measured, self.eps)
         # without a gradient to tell by, or with samples picked by what they hold, the layouts of
         # one batch say nothing about another: each is looked at
-        uses = [step for step in self._plan if step.layout is not None]
+        uses = [step for step in plan if step.layout is not None]
         self._doubtful = planner.reorders or not all(step.proven for step in uses)
-        self._planned = sample_count(few)
+        self._plan, self._planned = plan, sample_count(few)
 
 
 _CHANGING = "the operations of the model change from one evaluation to the next"

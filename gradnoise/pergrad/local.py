@@ -82,11 +82,12 @@ def _copied(
 def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:
     """(n, ...) of an input: at the axis of the output, counted from the front or the back."""
     axis, each = at.layout.axis, delta.shape[at.layout.axis] // at.samples
-    for place in (axis, axis - delta.ndim + tensor.ndim, 0):
-        if 0 <= place < tensor.ndim and tensor.shape[place] == each * at.samples:
-            layout = type(at.layout)(place, at.layout.major)
-            return layout.split(tensor, at.samples)
-    raise EngineError(f"an input of shape {tuple(tensor.shape)} has no axis of samples")
+    places = {axis, axis - delta.ndim + tensor.ndim, 0}
+    fitting = [p for p in places if 0 <= p < tensor.ndim and tensor.shape[p] == each * at.samples]
+    if len(fitting) != 1:  # a guess between several would be silent
+        which = "several axes that could be those" if fitting else "no axis"
+        raise EngineError(f"an input of shape {tuple(tensor.shape)} has {which} of the samples")
+    return type(at.layout)(fitting[0], at.layout.major).split(tensor, at.samples)
 
 
 def _gradients(
@@ -105,14 +106,16 @@ def _gradients(
             return run([swapped.get(i, tensor) for i, tensor in enumerate(tensors)])
 
         made, pull, *_ = vjp(output, *values)
-        if made.numel() != delta.numel():
+        if made.shape != delta.shape:
             raise EngineError("an operation whose samples cannot be told apart")
-        return tuple(pull(delta.reshape(made.shape)))
+        return tuple(pull(delta))
 
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
             return vmap(one, randomness="different")(inputs, deltas)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # no batching rule, or control flow on the data
         rows: list[Any] = [
             one({i: t[k] for i, t in inputs.items()}, deltas[k]) for k in range(len(deltas))

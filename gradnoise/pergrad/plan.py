@@ -48,6 +48,7 @@ class Planner:
         with eager():
             losses = self.objective.losses(self.batch, trace)
         self._steps, self.reorders = trace.steps, trace.reorders
+        self._same(losses.detach(), self.objective.losses(self.batch).detach())
         outputs = [output for output in self._outputs if output.requires_grad]
         derived = {
             i: t
@@ -61,6 +62,12 @@ class Planner:
             if self.count > 1 and found is not None and found.proven:
                 return frozenset([position])
         return frozenset()
+
+    def _same(self, traced: Tensor, plain: Tensor) -> None:
+        """Raise unless operations that were opened give what they give whole."""
+        allowed = math.sqrt(torch.finfo(plain.dtype).eps) * plain.abs().mean()
+        if not bool(((traced - plain).abs() <= allowed).all()):
+            raise EngineError("the losses differ where the operations of the model are followed")
 
     def _differentiate(self, losses: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
         """Norms and sums of parameters; for each output the gradients of the losses, if any."""
@@ -166,8 +173,10 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
     columns: list[Any] = [[None] * len(inputs)] * (1 + len(weights))
     if losses.requires_grad and inputs:
         columns = [
-            torch.autograd.grad(losses, inputs, w.to(losses), retain_graph=True, allow_unused=True)
-            for w in (torch.ones(len(losses)), *weights)
+            torch.autograd.grad(
+                losses, inputs, w.to(losses), retain_graph=left > 0, allow_unused=True
+            )
+            for left, w in reversed(list(enumerate([*reversed(weights), torch.ones(len(losses))])))
         ]
     found = {id(t): column for t, *column in zip(inputs, *columns, strict=True)}
     uses = iter(outputs)

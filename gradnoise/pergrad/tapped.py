@@ -53,10 +53,11 @@ class Pass:
         """
         trace = Follow(self.objective.parameters, self._use, self._plan)
         with eager():
-            self._losses = self.objective.losses(self._batch, trace)
+            losses = self.objective.losses(self._batch, trace)
         if not trace.finished:
             raise UnplannedError
-        self.losses = self._losses.detach()
+        self._losses: Tensor | None = losses
+        self.losses = losses.detach()
         shared = {root for s in self._uses if s.derived for root in s.roots}
         self._single = {
             source
@@ -129,11 +130,11 @@ class Pass:
         parameters = list(self.objective.parameters.values())
         inputs = [*parameters, *self._heads.values()]
         gradients: Any = [None] * len(inputs)
-        if self._losses.requires_grad:
-            ones = torch.ones_like(self._losses)
+        losses, self._losses = self._losses, None  # an error must not leave the graph behind
+        if losses is not None and losses.requires_grad:
+            ones = torch.ones_like(losses)
             with self._exact():
-                gradients = torch.autograd.grad(self._losses, inputs, ones, allow_unused=True)
-        del self._losses
+                gradients = torch.autograd.grad(losses, inputs, ones, allow_unused=True)
         recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
         names = [*self.objective.parameters, *(", ".join(sorted(s.roots)) for s in self._heads)]
         for name, tensor, gradient in zip(names, inputs, gradients, strict=True):

@@ -128,9 +128,11 @@ def embedding_bag(
     if offsets is not None or scale_grad_by_freq or max_norm is not None:
         raise EngineError("an embedding bag with offsets, max_norm or scale_grad_by_freq")
     rows = F.embedding(input, weight, padding_idx)
-    counted = torch.ones_like(input) if padding_idx is None else (input != padding_idx)
+    padding = None if padding_idx is None else padding_idx % weight.shape[0]
+    counted = torch.ones_like(input) if padding is None else (input != padding)
     if mode == "max":
-        return rows.masked_fill(counted[..., None] == 0, -torch.inf).amax(1)
+        largest = rows.masked_fill(counted[..., None] == 0, -torch.inf).amax(1)
+        return largest.masked_fill(~counted.bool().any(1, keepdim=True), 0.0)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights[..., None]
     total = (rows * counted[..., None].to(rows.dtype)).sum(1)
