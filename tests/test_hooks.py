@@ -291,11 +291,12 @@ def test_frozen_parts_take_no_part(frozen: str) -> None:
 
 def test_activations_changed_in_place_are_noticed_by_autograd() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
-        y = self.a(x)
-        x.mul_(2)
-        return y
+        hidden = self.a(x)
+        outputs = self.b(hidden)
+        hidden.mul_(2)
+        return outputs
 
-    model = Function(forward, a=nn.Linear(4, 3)).double()
+    model = Function(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 3)).double()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         summary(model, squares, features())
 
