@@ -28,10 +28,9 @@ Part = TypeVar("Part", Chunk, Summary)
 
 
 class Choice(NamedTuple):
-    """An engine, and how it was asked for."""
+    """An engine, and why it is this one."""
 
     engine: Engine
-    asked: str
 
     @property
     def fell_back(self) -> bool:
@@ -113,14 +112,14 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         )
     eps = resolution(objective, _few(batch))
     if engine == "auto":
-        return Choice(Auto(objective, batch, eps), engine)
+        return Choice(Auto(objective, batch, eps))
     if engine == Loop.name:
-        return Choice(_checked_loop(objective, batch, eps), engine)
+        return Choice(_checked_loop(objective, batch, eps))
     candidate = ENGINES[engine](objective)
     candidate.eps = eps
     failure = _trial(candidate, batch)
     if failure is None:
-        return Choice(candidate, engine)
+        return Choice(candidate)
     way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
     raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
 

@@ -392,7 +392,7 @@ def out_of_place(func: Any) -> Any:
     return getattr(Tensor, name, None)
 
 
-def carry_out(call: Call, tap: Callable[[Any], Any] = lambda output: output) -> Any:
+def carry_out(call: Call, tap: Callable[[Any], Any]) -> Any:
     """Run an operation and `tap` what it gives, also where that is written into its input."""
     if not is_in_place(call.func):
         return tap(call.run(call.tensors))
