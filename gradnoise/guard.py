@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
 
 
 @contextmanager
@@ -23,6 +24,7 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     `requires_grad`, `.grad`, and the random states of torch (CPU and accelerators), NumPy, Python
     and the data loader's own generators. Backward hooks of modules and of parameters are set aside
     meanwhile, so that a clipping or logging hook neither fires nor distorts the measurement.
+    Regions under activation checkpointing run like any other.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))
@@ -31,6 +33,7 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
         stack.enter_context(attributes(model))
         stack.enter_context(_backward_hooks(model))
         stack.enter_context(_parameters(model))
+        stack.enter_context(_checkpoints_passed())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
@@ -96,6 +99,37 @@ def _buffers(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, content):
                 # through .data, because it may belong to a pending backward of the user's
                 buffer.data.copy_(content)
+
+
+@contextmanager
+def _checkpoints_passed() -> Iterator[None]:
+    """`torch.utils.checkpoint` keeps activations meanwhile.
+
+    What is computed again within a backward pass cannot be followed, and reentrant checkpoints
+    cannot be differentiated with respect to chosen inputs.
+    """
+    own = {"CheckpointFunction": _Direct, "_checkpoint_without_reentrant_generator": _once}
+    found = {name: getattr(checkpoint, name) for name in own if hasattr(checkpoint, name)}
+    try:
+        for name in found:
+            setattr(checkpoint, name, own[name])
+        yield
+    finally:
+        for name, value in found.items():
+            setattr(checkpoint, name, value)
+
+
+class _Direct:
+    """In place of the autograd Function of reentrant checkpoints."""
+
+    @staticmethod
+    def apply(function: Any, _preserve_rng_state: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _once(*_args: Any, **_kwargs: Any) -> Iterator[None]:
+    """In place of what surrounds the region of the others."""
+    yield
 
 
 @contextmanager

@@ -113,9 +113,13 @@ class Double(torch.autograd.Function):
         return 2 * grad @ w.T, 2 * x.transpose(-1, -2) @ grad
 
 
+def input_gradients(self: Any, x: Tensor) -> Tensor:
+    return self.b(self.a(x).requires_grad_()).tanh()
+
+
 def checkpointed(self: Any, x: Tensor) -> Tensor:
     inner = torch.utils.checkpoint.checkpoint(self.a, x, use_reentrant=False)
-    return self.b(inner.tanh())
+    return torch.utils.checkpoint.checkpoint(self.b, inner.tanh(), use_reentrant=False)
 
 
 def stochastic_eval() -> nn.Module:
@@ -376,6 +380,24 @@ LAYERS = (
         numbers(4),
     ),
     layer(
-        "checkpointed", function(checkpointed, a=nn.Linear(4, 4), b=nn.Linear(4, 2)), numbers(4), ()
+        "inputs that require a gradient",
+        function(lambda s, x: s.a(x.detach().requires_grad_()), a=nn.Linear(4, 3)),
+        numbers(4),
+        ("hooks",),
+    ),
+    layer(
+        "a frozen layer whose output requires a gradient",
+        function(input_gradients, a=nn.Linear(4, 4).requires_grad_(False), b=nn.Linear(4, 3)),
+        numbers(4),
+        ("hooks",),
+    ),
+    layer(
+        "checkpointed",
+        function(
+            checkpointed,
+            a=nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.ReLU()),
+            b=nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
+        ),
+        numbers(4),
     ),
 )

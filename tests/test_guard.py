@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import checkpoint as checkpoint_module
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from gradnoise.guard import differentiable_kernels, seed_everything, untouched
@@ -184,3 +186,35 @@ def test_a_buffer_that_cannot_be_written_is_left_alone() -> None:
     with untouched(model):
         model(torch.ones(1, 2))
     assert model.wide.tolist() == [0.0] * 5
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+        self.head, self.reentrant = nn.Linear(3, 1), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.requires_grad_() if self.reentrant else x
+        return self.head(checkpoint(self.inner, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_regions_under_checkpointing_run_like_any_other(reentrant: bool) -> None:
+    model, x = Checkpointed(reentrant), torch.randn(5, 3)
+    bare = nn.Sequential(model.inner, model.head)
+    parameters = list(model.parameters())
+    model(x).sum().backward()
+    truth = [p.grad for p in parameters]
+    second = torch.autograd.grad(bare(x).square().sum(), parameters, create_graph=True)
+    second = torch.autograd.grad(sum(g.sum() for g in second), parameters)
+    with untouched(model):
+        found = torch.autograd.grad(model(x).sum(), parameters)
+        first = torch.autograd.grad(model(x).square().sum(), parameters, create_graph=True)
+        product = torch.autograd.grad(sum(g.sum() for g in first), parameters)
+    torch.testing.assert_close(list(found), truth)
+    torch.testing.assert_close(product, second)
+    assert checkpoint_module.CheckpointFunction.__name__ == "CheckpointFunction"
+    if reentrant:
+        with pytest.raises(RuntimeError, match="appears to not have been used"):
+            torch.autograd.grad(model(x).sum(), parameters)

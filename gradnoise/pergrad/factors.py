@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,15 +34,13 @@ class Outer(Form):
         left, right = (
             torch.cat(sides, 2) for sides in zip(*((f.left, f.right) for f in forms), strict=True)
         )
-        return spent_together(Outer(left, right, self.shape), forms)
+        return Outer(left, right, self.shape)
 
     def gradients(self, part: slice) -> Tensor:
         blocks = self.left[part].transpose(2, 3) @ self.right[part]
         return blocks.reshape(len(blocks), *self.shape)
 
-    def total(self) -> Tensor:
-        if self.spent is not None:
-            return self.spent
+    def _total(self) -> Tensor:
         if self.left.shape[1] == 1:
             p, q = self.left.shape[3], self.right.shape[3]
             product = self.left.reshape(-1, p).T @ self.right.reshape(-1, q)
@@ -55,7 +53,7 @@ class Outer(Form):
         if (squares and positions > 1) or not self._multiplies():
             return self._written_out(direction, squares)
         return Measured(
-            self.total(),
+            self._total(),
             self._gram(self),
             None if direction is None else self._dots(direction),
             self._squares() if squares else None,
@@ -93,7 +91,7 @@ class Outer(Form):
     def extra(self) -> float:
         positions, p, q = self._sizes()
         if not self._multiplies():
-            return super().extra() + (self.plain() if self.spent is not None else 0.0)
+            return super().extra()
         return 2.0 * self.left.shape[1] * (p + q) * positions**2
 
     def plain(self) -> float:
@@ -106,11 +104,10 @@ class Outer(Form):
         """Whether Gram matrices cost less than gradients written out, which give the sum as well.
 
         In operations they are T(p + q) against pq; measured, they are worth it below half of
-        that, or at once where the sum has been spent.
+        that.
         """
         positions, p, q = self._sizes()
-        weight = 2 if self.spent is None else 1
-        return positions == 1 or weight * positions * (p + q) <= p * q
+        return positions == 1 or 2 * positions * (p + q) <= p * q
 
     def _dots(self, direction: Tensor) -> Tensor:
         groups, (_, p, q) = self.left.shape[1], self._sizes()
@@ -120,6 +117,50 @@ class Outer(Form):
     def _squares(self) -> Tensor:
         left, right = (widen(t[:, :, 0]).square().transpose(0, 1) for t in (self.left, self.right))
         return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+
+class Single(Outer):
+    """g_i = left_i ⊗ right_i: one position, where the norm is a product of two.
+
+    Args:
+        left: shape (n, p).
+        right: shape (n, q).
+        shape: of the tensor, (p·q entries).
+        left_sq: ‖left_i‖², for whom others need them as well.
+    """
+
+    def __init__(
+        self,
+        left: Tensor,
+        right: Tensor,
+        shape: torch.Size,
+        left_sq: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self._sides, self.shape, self.count = (left, right), shape, left.shape[0]
+        self._left_sq = left_sq or functools.partial(sq_norms, left)
+
+    @property
+    def left(self) -> Tensor:  # type: ignore[override]
+        """Shape (n, 1, 1, p)."""
+        return self._sides[0][:, None, None]
+
+    @property
+    def right(self) -> Tensor:  # type: ignore[override]
+        """Shape (n, 1, 1, q)."""
+        return self._sides[1][:, None, None]
+
+    def _total(self) -> Tensor:
+        left, right = self._sides
+        return (left.t() @ right).reshape(self.shape)
+
+    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+        _, right = self._sides
+        return Measured(
+            self._total(),
+            self._left_sq() * sq_norms(right),
+            None if direction is None else self._dots(direction),
+            self._squares() if squares else None,
+        )
 
 
 class Lookup(Form):
@@ -142,16 +183,14 @@ class Lookup(Form):
         ids, values = (
             torch.cat(parts, 1) for parts in zip(*((f.ids, f.values) for f in forms), strict=True)
         )
-        return spent_together(Lookup(ids, values, self.shape), forms)
+        return Lookup(ids, values, self.shape)
 
     def gradients(self, part: slice) -> Tensor:
         ids, values = self.ids[part], self.values[part]
         rows = values.new_zeros(len(ids), *self.shape)
         return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
 
-    def total(self) -> Tensor:
-        if self.spent is not None:
-            return self.spent
+    def _total(self) -> Tensor:
         _, ids, rows = self._table  # many equal ids in a row would lose digits
         total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))
         return total.to(rows.dtype)
@@ -163,7 +202,7 @@ class Lookup(Form):
         if squares:
             square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
         return Measured(
-            self.total(),
+            self._total(),
             own.index_add_(0, samples, sq_norms(rows)),
             None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
             square,
@@ -198,10 +237,3 @@ class Lookup(Form):
         rows = self.values.new_zeros(len(distinct), self.shape[1])
         rows.index_add_(0, where, self.values.flatten(0, 1))
         return distinct // self.shape[0], distinct % self.shape[0], rows
-
-
-def spent_together(joined: Form, forms: Sequence[Form]) -> Form:
-    """The joined form, with the sums of its parts where all are known."""
-    spent = [form.spent for form in forms if form.spent is not None]
-    joined.spent = sum(spent[1:], spent[0]) if len(spent) == len(forms) else None
-    return joined

@@ -48,7 +48,6 @@ class Form(abc.ABC):
     count: int
     shape: torch.Size
     held: int = 0  # numbers per sample beyond the gradient, while it is written out
-    spent: Tensor | None = None  # Σ_i g_i, where it is known already
 
     def kind(self) -> Any:
         """Forms of one kind are joined; by default a form stands for itself."""
@@ -62,16 +61,6 @@ class Form(abc.ABC):
     @abc.abstractmethod
     def gradients(self, part: slice) -> Tensor:
         """g_i of some samples, shape (k, *shape)."""
-
-    def total(self) -> Tensor:
-        """Σ_i g_i, shape `shape`."""
-        return self.measure().total
-
-    def spend(self) -> Tensor:
-        """Σ_i g_i, kept for later: what remains to be found are the norms."""
-        if self.spent is None:
-            self.spent = self.total()
-        return self.spent
 
     def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
         """All sums asked for, in one go over the samples."""
@@ -110,12 +99,17 @@ class Form(abc.ABC):
             yield slice(start, min(start + rows, self.count))
 
 
-def _measure_rows(gradients: Tensor, direction: Tensor | None, squares: bool) -> Measured:
+def _measure_rows(
+    gradients: Tensor,
+    direction: Tensor | None,
+    squares: bool,
+    norms: Callable[[], Tensor] | None = None,
+) -> Measured:
     gradients = at_least_float32(gradients)
     rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
         gradients.sum(0),
-        sq_norms(rows),
+        sq_norms(rows) if norms is None else norms(),
         None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
         widen(gradients).square().sum(0) if squares else None,
     )
@@ -155,11 +149,16 @@ def dots(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Whole(Form):
-    """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small."""
+    """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small.
 
-    def __init__(self, gradients: Tensor) -> None:
-        self._gradients = gradients
-        self.count, self.shape = len(gradients), gradients.shape[1:]
+    Args:
+        gradients: g_i.
+        norms: ‖g_i‖², for whom others need them as well.
+    """
+
+    def __init__(self, gradients: Tensor, norms: Callable[[], Tensor] | None = None) -> None:
+        self._gradients, self._norms = gradients, norms
+        self.count, self.shape = gradients.shape[0], gradients.shape[1:]
 
     def kind(self) -> Any:
         return Whole
@@ -171,11 +170,8 @@ class Whole(Form):
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
 
-    def total(self) -> Tensor:
-        return self._gradients.sum(0)
-
     def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
-        return _measure_rows(self._gradients, direction, squares)
+        return _measure_rows(self._gradients, direction, squares, self._norms)
 
     def method(self) -> tuple[str, str]:
         return "sum over positions", "no larger than the output"
@@ -221,10 +217,6 @@ class Sum(Form):
 
     def gradients(self, part: slice) -> Tensor:
         first, *others = (form.gradients(part) for form in self.forms)
-        return sum(others, first)
-
-    def total(self) -> Tensor:
-        first, *others = (form.total() for form in self.forms)
         return sum(others, first)
 
     def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:

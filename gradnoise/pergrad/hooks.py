@@ -1,9 +1,8 @@
 """One forward and one backward pass: the mean gradient and every sample's norm with it.
 
-Operations that use a parameter are run on it detached and followed by a *tap*, an identity whose
-backward is handed the gradient of the operation's output. There a rule makes the per-sample
-gradients in factors, takes their norms, and returns their sum as the parameter's gradient: what
-autograd adds up over all taps must be what the taps recorded, or the parameter was used unseen.
+Operations that use a parameter are run on it detached, with a *tap* on their output: a hook that is
+handed the gradient of the output. There a rule makes the per-sample gradients in factors and takes
+their sums and norms. A gradient that reaches a parameter by autograd comes from a use unseen.
 
 Where the samples are in each operation's output is found once, on a few samples, by differentiating
 their losses one by one; the same losses are the oracle that the first pass is held to.
@@ -39,6 +38,7 @@ class Hooks(Engine):
         self._plan: list[Step] = []
         self._planned = 0  # samples that the plan was made on
         self._doubtful = False
+        self._rooted = False
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
 
@@ -66,17 +66,23 @@ class Hooks(Engine):
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> Pass:
         """A pass by the plan at hand; by a new one where the operations are others."""
         for attempt in (0, 1):
-            if attempt or self._planned < min(PLAN_SAMPLES, sample_count(batch)):
+            if attempt or (self._planned < PLAN_SAMPLES and self._planned < sample_count(batch)):
                 self._make_plan(batch)
             try:
                 plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
-                run = Pass(self.objective, batch, plan, wanted or Wanted(), keep)
-                run.forward()
+                return self._passed(batch, plan, wanted or Wanted(), keep)
             except UnplannedError:
                 continue
-            run.backward()
-            return run
         raise EngineError(_CHANGING)
+
+    def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
+        run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
+        run.forward()
+        run.backward()
+        if run.waiting and not self._rooted:  # a graph of the model's own, from inputs or states
+            self._rooted = True
+            return self._passed(batch, plan, wanted, keep)
+        return run
 
     def _make_plan(self, batch: Batch) -> None:
         few = _spread(batch, PLAN_SAMPLES)
@@ -85,11 +91,9 @@ class Hooks(Engine):
         try:
             if sample_count(batch) > PLAN_SAMPLES:
                 plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)
-            trial = Pass(self.objective, few, plan, Wanted(), keep=False)
-            trial.forward()
+            trial = self._passed(few, plan, Wanted(), keep=False)
         except UnplannedError:
             raise EngineError(_CHANGING) from None
-        trial.backward()
         self.eps = max(self.eps, trial.eps)
         planner.compare(trial.measured, self.eps)
         # without a gradient to tell by, or with samples picked by what they hold, the layouts of

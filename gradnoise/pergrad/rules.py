@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import EngineError
-from .factors import Lookup, Outer
-from .forms import Form, Whole, at_least_float32
+from .factors import Lookup, Outer, Single
+from .forms import Form, Whole, at_least_float32, sq_norms
 from .layout import Layout
 from .windows import Convolution, Correlated
 
 Forms = dict[str, Callable[[], Form]]
+Norms = Callable[[], Tensor] | None
 
 
 class At(NamedTuple):
@@ -36,11 +37,15 @@ class At(NamedTuple):
 
     def like(self, tensor: Tensor) -> Tensor:
         """An input as the operation saw it (autocast rounds), in no less than float32."""
-        return at_least_float32(tensor.to(self.dtype))
+        return at_least_float32(tensor if tensor.dtype == self.dtype else tensor.to(self.dtype))
 
     def positions(self, tensor: Tensor, own: int = 1) -> Tensor:
         """(n, T, ...) with the last `own` dimensions kept."""
         return self.layout.positions(tensor, self.samples, own)
+
+    def alone(self, tensor: Tensor) -> bool:
+        """Whether a tensor is (n, d): one row for each sample."""
+        return not self.layout.axis and tensor.ndim == 2 and tensor.shape[0] == self.samples
 
     def split(self, tensor: Tensor) -> Tensor:
         """(n, ...) with what a batch of one sample would be behind n."""
@@ -70,7 +75,7 @@ class Rule:
     fits: Callable[[dict[str, Any]], bool]
     values: bool
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The operation's arguments by name."""
         return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
@@ -98,11 +103,24 @@ def rule(
 @rule(F.linear, of="weight bias")
 def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None) -> Forms:
     """y = x Wᵀ + b."""
-    left = at.positions(delta)
+    known: list[Tensor] = []
+
+    def norms() -> Tensor:  # of the bias; a factor in those of the weight
+        if not known:
+            known.append(sq_norms(delta))
+        return known[0]
+
+    shared = norms if at.alone(delta) else None
     return {
-        "weight": lambda: Outer(left[:, None], at.positions(at.like(input))[:, None], weight.shape),
-        "bias": lambda: Whole(_over_positions(left)),
+        "weight": lambda: _outer(at, delta, at.like(input), weight.shape, shared),
+        "bias": lambda: Whole(_over_positions(at, delta), shared),
     }
+
+
+def _outer(at: At, left: Tensor, right: Tensor, shape: torch.Size, left_sq: Norms = None) -> Form:
+    if at.alone(left):
+        return Single(left, right, shape, left_sq)
+    return Outer(at.positions(left)[:, None], at.positions(right)[:, None], shape)
 
 
 @rule(
@@ -116,13 +134,7 @@ def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = Non
 )
 def matmul(at: At, delta: Tensor, input: Tensor, other: Tensor) -> Forms:
     """y = x W."""
-    return {
-        "other": lambda: Outer(
-            at.positions(at.like(input))[:, None],
-            at.positions(delta)[:, None],
-            other.shape,
-        )
-    }
+    return {"other": lambda: _outer(at, at.like(input), delta, other.shape)}
 
 
 @rule(torch.addmm, Tensor.addmm, of="input mat2")
@@ -137,17 +149,14 @@ def addmm(
     alpha: float = 1,
 ) -> Forms:
     """y = β b + α x W."""
-    right = at.positions(delta)
     return {
-        "mat2": lambda: Outer(
-            alpha * at.positions(at.like(mat1))[:, None], right[:, None], mat2.shape
-        ),
-        "input": lambda: Whole(_summed_to(beta * _over_positions(right), input.shape)),
+        "mat2": lambda: _outer(at, alpha * at.like(mat1), delta, mat2.shape),
+        "input": lambda: Whole(_summed_to(beta * _over_positions(at, delta), input.shape)),
     }
 
 
-def _over_positions(rows: Tensor) -> Tensor:
-    return rows.sum(1) if rows.shape[1] > 1 else rows[:, 0]
+def _over_positions(at: At, delta: Tensor) -> Tensor:
+    return delta if at.alone(delta) else at.positions(delta).sum(1)
 
 
 def _summed_to(rows: Tensor, shape: torch.Size) -> Tensor:

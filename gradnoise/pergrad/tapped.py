@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,24 +26,41 @@ from .trace import (
     UnplannedError,
     carry_out,
     eager,
+    name_of,
 )
 
 
 class Pass:
-    """One forward and backward pass over a batch by a plan."""
+    """One forward and backward pass over a batch by a plan.
+
+    Args:
+        plan: the steps.
+        wanted: the sums to be taken.
+        keep: whether gradients are written out later.
+        rooted: whether every use is made to depend on what is differentiated, rather than those
+            alone whose output has no graph of its own.
+    """
 
     def __init__(
-        self, objective: Objective, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool
+        self,
+        objective: Objective,
+        batch: Batch,
+        plan: list[Step],
+        wanted: Wanted,
+        *,
+        keep: bool,
+        rooted: bool,
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
         self.eps = 0.0
+        self.waiting = 0  # uses that no gradient has come to
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
-        self._uses: dict[Source, list[str]] = {}
-        self._heads: dict[Source, Tensor] = {}
+        self._uses: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[Form]] = {}
-        self._recorded: dict[Source, Tensor] = {}
         self._measured: dict[str, Measured] = {}
         self._single: set[Source] = set()
+        self._rooted = rooted
+        self._root = torch.zeros((), device=objective.device, requires_grad=True)
 
     def forward(self) -> None:
         """Run the model.
@@ -68,7 +85,8 @@ class Pass:
     def _use(self, call: Call, sources: Sources, step: Step) -> Any:
         if step.layout is None:
             return call.run(call.tensors)
-        call.tensors = [t.detach() if i in sources else t for i, t in enumerate(call.tensors)]
+        for index in sources:
+            call.tensors[index] = call.tensors[index].detach()
         return carry_out(call, lambda output: self._tap(call, sources, step, output))
 
     def _tap(self, call: Call, sources: Sources, step: Step, output: Tensor) -> Tensor:
@@ -78,67 +96,60 @@ class Pass:
         if step.each == 1 and output.shape[step.layout.axis] > self.count:
             raise UnplannedError  # with one entry per sample, their order was not seen
         for source in sources.values():
-            self._uses.setdefault(source, []).append(call.name)
-        heads = [self._head(source) for source in sources.values()]
-        tensors, call.tensors = call.tensors, []  # held by the tap, where changes are noticed
-        if step.arguments is not None and not RULES[call.func].values:
-            tensors = [t.new_empty(()).expand(t.shape) for t in tensors]
-        tap = Use(self, call, step, sources)
-        return _Tap.apply(  # type: ignore[no-any-return, no-untyped-call]
-            output, tap, len(tensors), *tensors, *heads
-        )
+            self._uses.setdefault(source, []).append(call.func)
+        if self._rooted or not output.requires_grad:
+            output = _Rooted.apply(output, self._root)  # type: ignore[no-untyped-call]
+        self.waiting += 1
+        output.register_hook(Use(self, call, step, sources))  # type: ignore[no-untyped-call]
+        return output
 
-    def _head(self, source: Source) -> Tensor:
-        """What gradients are returned to: the parameter, or a leaf in place of what is derived."""
-        if not source.derived:
-            return source.tensor
-        if source not in self._heads:
-            self._heads[source] = source.tensor.detach().requires_grad_()
-        return self._heads[source]
-
-    def arrive(self, use: Use, delta: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-        """Take the forms of one use; give their sums, as gradients of its sources."""
-        assert use.step.layout is not None  # or there would be no tap
+    def arrive(self, use: Use, delta: Tensor) -> None:
+        """Take the forms of one use from the gradient of its output."""
+        self.waiting -= 1
+        assert use.step.layout is not None  # or there would be no hook
         at = At(use.step.layout, self.count, delta.dtype)
         self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
-        forms = use.forms(at, at_least_float32(delta), tensors)
-        return [self._record(use.sources[i], form) for i, form in forms.items()]
+        for index, form in use.forms(at, at_least_float32(delta)).items():
+            source = use.sources[index]
+            if source in self._single and not self._keep:
+                (name,) = source.roots
+                self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
+            else:
+                self._pending.setdefault(source, []).append(form)
 
-    def _record(self, source: Source, form: Form) -> Tensor:
-        if source in self._single and not self._keep:
-            (name,) = source.roots
-            self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
-            total = self._measured[name].total
-        else:
-            self._pending.setdefault(source, []).append(form)
-            total = form.spend() if source not in self._single else form.total()
-        if total.dtype != source.tensor.dtype:
-            total = total.to(source.tensor.dtype)
-        known = self._recorded.get(source)
-        self._recorded[source] = total if known is None else known + total
-        return total
-
-    def _exact(self) -> torch.autocast:
+    def _exact(self) -> AbstractContextManager[Any]:
         """Without the autocast that may be around the call: sums keep float32."""
-        return torch.autocast(self.objective.device.type, enabled=False)
+        device = self.objective.device.type
+        if not torch.is_autocast_enabled(device):
+            return nullcontext()
+        return torch.autocast(device, enabled=False)
 
     def _direction(self, name: str) -> Tensor | None:
         return None if self._wanted.direction is None else self._wanted.direction[name]
 
     def backward(self) -> None:
-        """Differentiate the sum of the losses; every parameter's gradient passes the taps."""
-        parameters = list(self.objective.parameters.values())
-        inputs = [*parameters, *self._heads.values()]
-        gradients: Any = [None] * len(inputs)
+        """Differentiate the sum of the losses with respect to the outputs of all uses.
+
+        The operations were given their parameters detached, so a gradient that reaches a parameter
+        comes from a use that was not seen.
+        """
         losses, self._losses = self._losses, None  # an error must not leave the graph behind
-        if losses is not None and losses.requires_grad:
-            ones = torch.ones_like(losses)
-            with self._exact():
-                gradients = torch.autograd.grad(losses, inputs, ones, allow_unused=True)
-        recorded = {id(self._head(s)): total for s, total in self._recorded.items()}
-        names = [*self.objective.parameters, *(", ".join(sorted(s.roots)) for s in self._heads)]
-        for name, tensor, gradient in zip(names, inputs, gradients, strict=True):
-            _check_seen(name, gradient, recorded.get(id(tensor)))
+        if losses is None or not losses.requires_grad:
+            return
+        parameters = self.objective.parameters
+        with self._exact():
+            _, *unseen = torch.autograd.grad(
+                losses,
+                [self._root, *parameters.values()],
+                torch.ones_like(losses),
+                allow_unused=True,
+            )
+        for name, gradient in zip(parameters, unseen, strict=True):
+            if gradient is not None:
+                raise EngineError(
+                    f"parameter {name!r} is used where its samples cannot be seen: a custom "
+                    f"autograd Function, a scripted part, or an operation outside torch"
+                )
 
     def form(self, name: str) -> Form | None:
         """The gradients of a parameter, all its uses together; None where it took no part."""
@@ -172,7 +183,12 @@ class Pass:
         form = self.form(name)
         if form is None:
             return Explained(name, "", "none", "takes no part in the loss", 0.0, 0.0)
-        uses = [use for source, own in self._uses.items() if name in source.roots for use in own]
+        uses = [
+            name_of(func)
+            for source, own in self._uses.items()
+            if name in source.roots
+            for func in own
+        ]
         calls = [f"{use} ×{uses.count(use)}" if uses.count(use) > 1 else use for use in uses]
         operations = ", ".join(dict.fromkeys(calls))
         return Explained(name, operations, *form.method(), form.extra(), form.plain())
@@ -205,35 +221,30 @@ class Pass:
         return torch.stack([p.dots for p in parts.values() if p.dots is not None]).sum(0)
 
 
-def _check_seen(name: str, gradient: Tensor | None, recorded: Tensor | None) -> None:
-    """Raise unless the gradient that autograd found is the sum of what the taps returned."""
-    if gradient is None and recorded is None:
-        return
-    if gradient is not None and recorded is not None:
-        if gradient.data_ptr() == recorded.data_ptr() or not gradient.numel():
-            return
-        eps = torch.finfo(gradient.dtype).eps
-        gap, scale = (gradient - recorded).abs().max(), recorded.abs().max()
-        # what is not finite is named later, by sample
-        if bool(gap <= min(math.sqrt(eps), 64 * eps) * scale) or not bool(torch.isfinite(gap)):
-            return
-    raise EngineError(
-        f"parameter {name!r} is used where its samples cannot be seen: a custom autograd Function, "
-        f"a scripted part, or an operation outside torch"
-    )
-
-
 @dataclass(eq=False)
 class Use:
-    """One use of parameters in one pass."""
+    """One use of parameters in one pass: the hook on the output of an operation."""
 
     run: Pass
     call: Call
     step: Step
     sources: Sources
 
-    def forms(self, at: At, delta: Tensor, tensors: list[Tensor]) -> dict[int, Form]:
+    def __post_init__(self) -> None:
+        if self.step.arguments is not None and not RULES[self.call.func].values:
+            self.call.tensors = [t.new_empty(()).expand(t.shape) for t in self.call.tensors]
+        self._versions = [tensor._version for tensor in self.call.tensors]
+
+    def __call__(self, delta: Tensor) -> None:
+        """Hand the gradient of the output to the pass, and let go of the inputs."""
+        self.run.arrive(self, delta)
+        self.call.tensors = []
+
+    def forms(self, at: At, delta: Tensor) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""
+        tensors = [tensor.detach() for tensor in self.call.tensors]
+        if [tensor._version for tensor in tensors] != self._versions:
+            raise EngineError(f"an input of {self.call.name} is changed in place after its use")
         if self.step.arguments is not None:
             args, kwargs = self.call.arguments(tensors)
             made = RULES[self.call.func].forms(at, delta, *args, **kwargs)
@@ -244,17 +255,13 @@ class Use:
         )
 
 
-class _Tap(torch.autograd.Function):
-    """The identity on an operation's output; its backward is where samples are looked at."""
+class _Rooted(torch.autograd.Function):
+    """An output that does not depend on what is differentiated, made to depend on a root."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, use: Use, count: int, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(*tensors[:count])
-        ctx.use = use
+    def forward(_ctx: Any, output: Tensor, _root: Tensor) -> Tensor:
         return output.detach()
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> Any:
-        tensors = [tensor.detach() for tensor in ctx.saved_tensors]
-        totals = ctx.use.run.arrive(ctx.use, delta, tensors)
-        return (delta, None, None, *(None for _ in tensors), *totals)
+    def backward(_ctx: Any, delta: Tensor) -> Any:
+        return delta, None

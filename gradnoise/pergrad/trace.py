@@ -50,27 +50,34 @@ class Call:
     def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
         self.func = func
         self.tensors: list[Tensor] = []
-        self._args = self._apart(tuple(args))
-        self._kwargs = {name: self._apart(value) for name, value in kwargs.items()}
+        self._args = self._apart(args)
+        named = self._apart(kwargs.values()) if kwargs else []
+        self._kwargs = dict(zip(kwargs, named, strict=True))
 
     @property
     def name(self) -> str:
         """Of the torch function."""
         return name_of(self.func)
 
-    def _apart(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            self.tensors.append(value)
-            return _Place(len(self.tensors) - 1)
-        if isinstance(value, (tuple, list)):
-            parts = [self._apart(part) for part in value]
-            return parts if isinstance(value, list) else tuple(parts)
-        return value
+    def _apart(self, values: Iterable[Any]) -> list[Any]:
+        parts: list[Any] = []
+        for value in values:
+            if isinstance(value, Tensor):
+                parts.append(_Place(len(self.tensors)))
+                self.tensors.append(value)
+            elif isinstance(value, (tuple, list)):
+                own = self._apart(value)
+                parts.append(own if isinstance(value, list) else tuple(own))
+            else:
+                parts.append(value)
+        return parts
 
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[Any, Any]:
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
         """Positional and named arguments, with these tensors in their places."""
-        kwargs = {name: _filled(value, tensors) for name, value in self._kwargs.items()}
-        return _filled(self._args, tensors), kwargs
+        args, named = _filled(self._args, tensors), self._kwargs
+        if named:
+            named = dict(zip(named, _filled(named.values(), tensors), strict=True))
+        return args, named
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """What the operation gives for these tensors."""
@@ -78,20 +85,21 @@ class Call:
         return self.func(*args, **kwargs)
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(int):
     """Of a tensor among the tensors of a call."""
 
-    index: int
 
-
-def _filled(value: Any, tensors: Sequence[Tensor]) -> Any:
-    if isinstance(value, _Place):
-        return tensors[value.index]
-    if isinstance(value, (tuple, list)):
-        parts = [_filled(part, tensors) for part in value]
-        return parts if isinstance(value, list) else tuple(parts)
-    return value
+def _filled(values: Iterable[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    parts: list[Any] = []
+    for value in values:
+        if isinstance(value, _Place):
+            parts.append(tensors[value])
+        elif isinstance(value, (tuple, list)):
+            own = _filled(value, tensors)
+            parts.append(own if isinstance(value, list) else tuple(own))
+        else:
+            parts.append(value)
+    return parts
 
 
 def name_of(func: Any) -> str:
@@ -158,11 +166,17 @@ class Trace(TorchFunctionMode, abc.ABC):
             result = func(*args, **kwargs)
             if not isinstance(result, Tensor):
                 return result
-        if torch.is_grad_enabled():
-            for tensor in _tensors((args, kwargs.values()) if kwargs else args):
-                if id(tensor) in self.sources:
-                    return self.given_sources(func, args, kwargs)
+        if torch.is_grad_enabled() and (self._given(args) or self._given(kwargs.values())):
+            return self.given_sources(func, args, kwargs)
         return self.without_sources(func, args, kwargs)
+
+    def _given(self, values: Iterable[Any]) -> bool:
+        for value in values:
+            if id(value) in self.sources or (
+                isinstance(value, (tuple, list)) and self._given(value)
+            ):
+                return True
+        return False
 
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that is given no parameter."""
