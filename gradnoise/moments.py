@@ -1,22 +1,17 @@
-"""Moments of the per-sample gradients, streamed in constant memory and mergeable.
-
-Sums are centred chunk by chunk and kept wide (float64): the difference of two large numbers,
-E[g²] - E[g]², is never taken.
-"""
+"""Moments of the per-sample gradients, and the estimates that they give."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .errors import ArgumentError
 from .estimate import Estimate, flag_zero, ratio, symmetric
-from .pergrad import Summary
-from .trees import TensorDict, widen
+from .trees import TensorDict, sq_norm
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
 
@@ -68,20 +63,6 @@ class GradientMoments:
     slopes: Tensor | None = None
     trace_cov_sq: float = math.nan
     coordinate_sq: TensorDict | None = None
-
-    @classmethod
-    def of(
-        cls,
-        summary: Summary,
-        *,
-        population: float = math.inf,
-        resolution: float = torch.finfo(torch.float64).eps,
-        level: float = 0.95,
-    ) -> GradientMoments:
-        """Moments of the samples of one summary."""
-        running = Running()
-        running.add(summary)
-        return running.moments(population=population, resolution=resolution, level=level)
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -227,7 +208,7 @@ class GradientMoments:
         return sum(self.centred_sq[name] for name in names) / (self.count - 1)
 
     def _mean_sq(self, names: Iterable[str]) -> float:
-        return sum(_sq_norm(self.mean[name]) for name in names)
+        return sum(sq_norm(self.mean[name]) for name in names)
 
     def _signal(self, names: Iterable[str]) -> float:
         names = list(names)
@@ -237,101 +218,6 @@ class GradientMoments:
         return symmetric(
             value, variance, level=self.level, samples=self.count, freedom=self.count - 1
         )
-
-
-class Running:
-    """The moments of all summaries so far, added up in place; memory for one mean gradient.
-
-    Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
-    LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is not taken. It is taken
-    once, at the end, for engines that know norms and not gradients.
-    """
-
-    def __init__(self) -> None:
-        self._total: TensorDict = {}
-        self._spread: dict[str, float] = {}
-        self._squares: TensorDict = {}
-        self._losses: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._count = 0
-        self.cancellation = 0.0  # the largest Σ‖g_i‖² of a parameter in units of its spread
-        self._raw = False  # whether the spreads are still sums of squares
-
-    def add(self, summary: Summary) -> None:
-        """Take in the samples of one summary."""
-        if not self._count:
-            self._raw = summary.centred_sq is None
-        elif self._raw and summary.centred_sq is not None:
-            self._raw = False
-            self._subtract({name: total / self._count for name, total in self._total.items()})
-        elif not self._raw and summary.centred_sq is None:
-            summary = self._centred(summary)
-        for name, total in summary.total.items():
-            if name not in self._total:
-                self._total[name] = widen(torch.zeros_like(total))
-                self._spread[name] = 0.0
-            if summary.centred_sq is None:
-                self._spread[name] += float(summary.sq_norms[name].sum())
-            else:
-                self._spread[name] += summary.centred_sq[name] + self._gap(name, summary)
-            if summary.squares is not None:
-                known = self._squares.get(name)
-                own = summary.squares[name]
-                self._squares[name] = own.clone() if known is None else known.add_(own)
-            self._total[name].add_(total)
-        self._count += len(summary.losses)
-        self._losses.append(widen(summary.losses))
-        self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
-
-    def _centred(self, summary: Summary) -> Summary:
-        """A summary of an engine that does not centre, for a sum that does."""
-        own = Running()
-        own.add(summary)
-        own._subtract({n: widen(t) / own._count for n, t in summary.total.items()})
-        self.cancellation = max(self.cancellation, own.cancellation)
-        return replace(summary, centred_sq=own._spread, squares=own._squares or None)
-
-    def _subtract(self, mean: TensorDict) -> None:
-        for name, value in self._spread.items():
-            self._spread[name] = max(value - self._count * _sq_norm(mean[name]), 0.0)
-            if value:
-                lost = value / self._spread[name] if self._spread[name] else math.inf
-                self.cancellation = max(self.cancellation, lost)
-        for name, square in self._squares.items():
-            square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
-
-    def _gap(self, name: str, summary: Summary) -> float:
-        """What the distance of the means of two parts adds to the spread of the whole."""
-        if not self._count:
-            return 0.0
-        count = len(summary.losses)
-        weight = self._count * count / (self._count + count)
-        gap = widen(summary.total[name]) / count - self._total[name] / self._count
-        gap.square_()
-        if summary.squares is not None:
-            self._squares[name].add_(gap, alpha=weight)
-        return weight * float(gap.sum())
-
-    def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
-        """What has been taken in; the sums become the result, so this comes last."""
-        count = self._count
-        mean = {name: total.div_(count) for name, total in self._total.items()}
-        if self._raw:
-            self._subtract(mean)
-        return GradientMoments(
-            mean=mean,
-            centred_sq=self._spread,
-            losses=torch.cat(self._losses),
-            sq_norms=torch.cat(self._norms),
-            population=population,
-            resolution=resolution,
-            level=level,
-            coordinate_sq=self._squares or None,
-        )
-
-
-def _sq_norm(tensor: Tensor) -> float:
-    return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))  # without a copy
 
 
 def _by_module(names: Iterable[str]) -> dict[str, list[str]]:

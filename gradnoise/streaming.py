@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from .directional import sign_sums
 from .estimate import check_level
 from .losses import LossFn
-from .moments import GradientMoments, Running
+from .moments import GradientMoments
 from .pergrad import Engine, Wanted, choose
 from .probes import random_signs
 from .problem import Problem
+from .running import Running
 from .samples import MICRO_BATCH
 from .trees import TensorDict
 

@@ -31,6 +31,11 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_mps else tensor.double()
 
 
+def sq_norm(tensor: Tensor) -> float:
+    """Sum of squares of the entries, without a copy."""
+    return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))
+
+
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """One wide vector, shape (P,), of all entries in order."""
     return torch.cat([widen(tensor.detach()).reshape(-1) for tensor in tensors])

@@ -14,7 +14,7 @@ ROOMS = (
     ("vocabulary", ["errors", "trees", "probes", "estimate"]),
     ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
-    ("streaming", ["moments", "streaming"]),
+    ("streaming", ["moments", "running", "streaming"]),
     ("linear maps", ["operators", "lanczos"]),
     ("estimators", ["estimators"]),
     ("verdict", ["regime", "limits", "recommendation", "optimizer"]),

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments import GradientMoments, Running
+from gradnoise.moments import GradientMoments
 from gradnoise.pergrad import Chunk, Loop, Summary, Wanted
 from gradnoise.problem import Problem
+from gradnoise.running import Running
 from gradnoise.streaming import stream
 
 from . import oracles
@@ -29,7 +30,9 @@ def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMomen
     """Moments of rows g_i split over two parameters."""
     named = {"a.weight": gradients[:, :2], "b.weight": gradients[:, 2:]}
     summary = Summary.of(Chunk(gradients.sum(1), named), Wanted(variance=True))
-    return GradientMoments.of(summary, population=population)
+    running = Running()
+    running.add(summary)
+    return running.moments(population=population, resolution=2**-52, level=0.95)
 
 
 def same(first: GradientMoments, second: GradientMoments) -> None:

@@ -345,3 +345,16 @@ def test_a_pass_that_fails_leaves_no_graph_behind() -> None:
                 list(engine.summaries(torch.randn(9, 4), Wanted()))
     gc.collect()
     assert not [item for item in gc.get_objects() if isinstance(item, Pass)]
+
+
+def test_an_input_that_is_changed_after_its_use_is_not_read_again() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        own = x.clone()
+        chosen = torch.where(own > 0, own, self.p)
+        return chosen * own.add_(1)
+
+    model = Function(forward, p=(4,)).double()
+    batch = torch.randn(9, 4).double()
+    with pytest.raises(gn.EngineError, match="input of where is changed in place after its use"):
+        gn.per_sample_sq_norms(model, squares, batch, engine="hooks")
+    assert agree(model, squares, batch) == "functional"
