@@ -61,7 +61,7 @@ def ours(engine: str, task: Task, stack: ExitStack) -> Method:
                 total.add_(own)
             sums = sums or list(part.total.values())
         count = sum(map(len, norms))
-        return torch.cat(norms), [total / count for total in sums]
+        return torch.cat(norms), [total.div_(count) for total in sums]
 
     return Method(run, f"chose {chosen.name!r}" if engine == "auto" else "")
 
