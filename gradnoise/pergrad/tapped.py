@@ -231,9 +231,12 @@ class Use:
     sources: Sources
 
     def __post_init__(self) -> None:
+        tensors = self.call.tensors
         if self.step.arguments is not None and not RULES[self.call.func].values:
-            self.call.tensors = [t.new_empty(()).expand(t.shape) for t in self.call.tensors]
-        self._versions = [tensor._version for tensor in self.call.tensors]
+            tensors = [t.new_empty(()).expand(t.shape) for t in tensors]
+        # an input that is changed in place later would hold the graph that holds this hook
+        self.call.tensors = [t.detach() if t.requires_grad else t for t in tensors]
+        self._versions = [tensor._version for tensor in tensors]
 
     def __call__(self, delta: Tensor) -> None:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
@@ -242,7 +245,7 @@ class Use:
 
     def forms(self, at: At, delta: Tensor) -> dict[int, Form]:
         """A form for every source, by position among the tensors."""
-        tensors = [tensor.detach() for tensor in self.call.tensors]
+        tensors = self.call.tensors
         if [tensor._version for tensor in tensors] != self._versions:
             raise EngineError(f"an input of {self.call.name} is changed in place after its use")
         if self.step.arguments is not None:
