@@ -3,10 +3,10 @@
     python benchmarks/per_sample.py --markdown
     python benchmarks/per_sample.py --models cnn --methods ours-auto opacus-hooks --rounds 5
 
-Time: rounds in which every method runs for a tenth of a second, and once at least, in an order drawn
-anew; the median call of each; the median over the rounds of its time over that of a plain forward and
-backward pass of the mean loss. What is done once per model is not timed: choosing an engine, which has
-a row of its own, and wrapping the model.
+Time: in every round each method runs for a tenth of a second, at least once, in an order drawn
+anew; its median call over that of a plain forward and backward pass of the mean loss; the median of
+the rounds. What is done once per model is not timed: choosing an engine, which has a row of its
+own, and wrapping the model.
 
 Memory: peak resident set of a fresh process over what it holds just before the first call, again as
 a ratio to the plain pass. Read from /proc: `ru_maxrss` starts at the peak of the parent process.
