@@ -358,3 +358,48 @@ def test_an_input_that_is_changed_after_its_use_is_not_read_again() -> None:
     with pytest.raises(gn.EngineError, match="input of where is changed in place after its use"):
         gn.per_sample_sq_norms(model, squares, batch, engine="hooks")
     assert agree(model, squares, batch) == "functional"
+
+
+def partly_silent(self: Any, x: Tensor, has: Tensor) -> Tensor:
+    hidden = self.d(self.a(x).tanh())
+    before = hidden.tanh()
+    hidden.mul_(has[:, None, None])
+    return self.b(before) + self.c(hidden.tanh())
+
+
+def changed_by_itself(self: Any, x: Tensor, _has: Tensor) -> Tensor:
+    hidden = self.d(self.a(x))
+    hidden += hidden.tanh()
+    return self.b(hidden) + self.c(hidden.sigmoid())
+
+
+@pytest.mark.parametrize("forward", [partly_silent, changed_by_itself])
+def test_a_view_that_is_changed_in_place_is_seen_before_and_after(forward: Any) -> None:
+    layers = dict(zip("abcd", [nn.Linear(4, 4), *(nn.Linear(4, 4) for _ in range(3))], strict=True))
+    model = Function(forward, **layers).double()
+    has = torch.ones(40, dtype=torch.float64)
+    has[torch.linspace(0, 39, 5).long()] = 0
+    has[torch.linspace(0, 39, 7).long()] = 0
+    assert agree(model, squares, (torch.randn(40, 3, 4).double(), has)) == "hooks"
+
+
+def test_samples_put_back_in_place_are_not_mistaken() -> None:
+    def forward(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+        order = lengths.argsort(stable=True)
+        hidden = self.a(x[order])
+        hidden[order] = hidden.clone()
+        return self.c(hidden.tanh())
+
+    model = Function(forward, a=nn.Linear(4, 4), c=nn.Linear(4, 3)).double()
+    x = torch.randn(2, 24, 4).double()
+    batches = [(x[0], torch.ones(24).long()), (x[1], torch.randperm(24))]
+    agree(model, squares, batches)
+
+
+@pytest.mark.parametrize("broken", ["a.weight", "b.weight"])
+def test_a_gradient_that_is_not_finite_is_blamed_on_its_own_parameter(broken: str) -> None:
+    model = Function(lambda s, x: s.a(x) + s.b(x), a=nn.Linear(4, 3), b=nn.Linear(4, 3)).double()
+    twin = {"a.weight": model.a, "b.weight": model.b}[broken]
+    twin.register_forward_hook(lambda m, i, o: (0 * o).sqrt())
+    with pytest.raises(gn.LossError, match=f"gradient of parameter '{broken}' is not finite"):
+        gn.per_sample_sq_norms(model, squares, torch.randn(9, 4).double(), engine="hooks")

@@ -78,8 +78,10 @@ class Hooks(Engine):
     def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
         run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
         run.forward()
-        run.backward()
-        if run.waiting and not self._rooted:  # a graph of the model's own, from inputs or states
+        if not run.lost:
+            run.backward()
+        # a graph of the model's own, from inputs or states, or views that are changed in place
+        if (run.lost or run.waiting) and not self._rooted:
             self._rooted = True
             return self._passed(batch, plan, wanted, keep)
         return run

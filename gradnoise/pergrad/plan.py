@@ -98,7 +98,7 @@ class Planner:
         if not isinstance(output, Tensor):
             raise EngineError(f"{call.name} uses a parameter and gives several outputs")
         self._outputs.append(output)
-        return output
+        return output.clone()  # is what the model may change in place: hooks see it before
 
     def plan(self) -> list[Step]:
         """The steps, with the layouts of the outputs of uses."""
@@ -121,7 +121,8 @@ class Planner:
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""
         sizes = {name: torch.cat(own) for name, own in self._norms.items() if own}
-        largest = max((float(size.max()) for size in sizes.values()), default=0.0)
+        finite = (float(size.nan_to_num(0.0, 0.0, 0.0).max()) for size in sizes.values())
+        largest = max(finite, default=0.0)
         for name, size in sizes.items():
             found = measured(name)
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
@@ -158,7 +159,7 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
 
     def see(output: Tensor) -> Tensor:
         outputs.append(output)
-        return output
+        return output.clone()  # is what the model may change in place: hooks see it before
 
     def use(call: Call, _sources: Sources, _step: Step) -> Any:
         return carry_out(call, see)

@@ -54,6 +54,8 @@ class Pass:
         self.objective, self.count = objective, sample_count(batch)
         self.eps = 0.0
         self.waiting = 0  # uses that no gradient has come to
+        self.lost = False  # whether gradients may pass by hooks
+        self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
         self._uses: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[Form]] = {}
@@ -73,6 +75,9 @@ class Pass:
             losses = self.objective.losses(self._batch, trace)
         if not trace.finished:
             raise UnplannedError
+        views, self._views = self._views, []
+        # a view that is changed in place leaves its node in the graph, and the hook there
+        self.lost = any(view._version != version for view, version in views)
         self._losses: Tensor | None = losses
         self.losses = losses.detach()
         shared = {root for s in self._uses if s.derived for root in s.roots}
@@ -99,6 +104,8 @@ class Pass:
             self._uses.setdefault(source, []).append(call.func)
         if self._rooted or not output.requires_grad:
             output = _Rooted.apply(output, self._root)  # type: ignore[no-untyped-call]
+        elif output._is_view():
+            self._views.append((output, output._version))
         self.waiting += 1
         output.register_hook(Use(self, call, step, sources))  # type: ignore[no-untyped-call]
         return output
@@ -240,6 +247,8 @@ class Use:
 
     def __call__(self, delta: Tensor) -> None:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
+        if not self.call.tensors:
+            raise EngineError("the loss differentiates the model itself")
         self.run.arrive(self, delta)
         self.call.tensors = []
 
