@@ -94,17 +94,6 @@ def slopes(problem: Problem, direction: Tensor) -> Tensor:
         return torch.cat(parts)
 
 
-def hessian_product(problem: Problem, direction: Tensor) -> Tensor:
-    """Hv with H the mean over samples, for v of shape (P,), by double backward."""
-    total = torch.zeros_like(direction)
-    objective = problem.objective
-    with problem.guard(), objective.second_order():
-        for batch in problem.batches():
-            slope = _dot(objective.gradient(batch, create_graph=True), direction)
-            total += flatten(objective.differentiate(slope))
-    return total / problem.samples.count
-
-
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
     total, values = torch.zeros_like(direction), []

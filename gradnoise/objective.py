@@ -116,6 +116,19 @@ class Objective:
         return differentiable_kernels(self.model)
 
 
+class Bound(nn.Module):
+    """`loss_fn(model, batch)` as a module, so that `functional_call` can swap the parameters."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_fn = loss_fn
+        self.training = model.training
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss_fn(self.model, batch)
+
+
 def _as_loss_fn(loss_fn: Any) -> LossFn:
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
     if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from . import store
-from .directional import require_second_order
 from .errors import CurvatureError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
@@ -153,7 +152,6 @@ def _curvature(
 ) -> _Curvature:
     """The curvature, or as much as the model allows."""
     try:
-        require_second_order(problem)
         return _measure_curvature(problem, moments, stage, probes, tol, seed)
     except torch.OutOfMemoryError:
         raise
@@ -165,14 +163,14 @@ def _curvature(
 def _measure_curvature(
     problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
 ) -> _Curvature:
-    hessian = Hessian.of(problem)
+    hessian = Hessian.of(problem, hvp="kept")
     pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
     sampled = moments.sampling_factor > 0
     halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
-    scale = measure_noise_scale(problem, moments, signs, tick=stage("noise scale (probes)", probes))
+    scale = measure_noise_scale(hessian, moments, signs, tick=stage("noise scale (probes)", probes))
     return _Curvature(
         {
             "noise_scale": scale.hessian,

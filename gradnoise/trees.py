@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,14 @@ TensorDict = dict[str, Tensor]
 def wide_dtype(device: torch.device) -> torch.dtype:
     """The dtype in which sums are kept: float64, or float32 on devices that have no other."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def compute_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The finest dtype among tensors, float32 at least."""
+    found = torch.float32
+    for tensor in tensors:
+        found = torch.promote_types(found, tensor.dtype)
+    return found
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
 from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance
+from gradnoise.operators import Hessian
 from gradnoise.pergrad import choose
 from gradnoise.problem import Problem
 from gradnoise.streaming import stream, with_intervals
@@ -29,7 +30,9 @@ def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
         moments = with_intervals(problem, engine, stream(problem, engine))
         if probes is None:
             probes = oracles.complete_probes(moments.count)
-        return measure_noise_scale(problem, moments, probes, sampling_probes=len(probes))
+        return measure_noise_scale(
+            Hessian.of(problem), moments, probes, sampling_probes=len(probes)
+        )
 
 
 @pytest.mark.parametrize("population", POPULATIONS)
@@ -142,7 +145,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch()).engine
             moments = with_intervals(problem, engine, stream(problem, engine))
-            scale = measure_noise_scale(problem, moments, sign_probes(n, 8, seed))
+            scale = measure_noise_scale(Hessian.of(problem), moments, sign_probes(n, 8, seed))
         for part in parts:
             estimate, truth = getattr(scale, part), getattr(toy.truth(), names.get(part, part))
             hits[part] += estimate.low <= truth <= estimate.high

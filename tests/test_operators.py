@@ -75,7 +75,7 @@ def test_products_leave_the_model_as_found() -> None:
     ("other", "message"),
     [
         (torch.ones(42), r"vectors of length 43; got 42"),
-        (torch.ones(43, 1, 1), r"a vector or a block of vectors; got \(43, 1, 1\)"),
+        (torch.ones(43, 1, 1), r"a block of vectors or a dict; got \(43, 1, 1\)"),
         ([1.0], r"got list"),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import forms, require_second_order, sign_sums, slopes
+from ..directional import forms, sign_sums, slopes
 from ..errors import check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom, ratio, symmetric
 from ..losses import LossFn
@@ -32,6 +32,7 @@ from ..probes import is_complete, random_signs
 from ..problem import Problem
 from ..samples import MICRO_BATCH
 from ..streaming import stream, with_intervals
+from ..trees import widen
 
 PROBES = 32
 SAMPLING_PROBES = 8  # of them also measure what sampling adds: bias and standard error
@@ -124,11 +125,12 @@ def noise_scale(
     )
     with problem.guard():
         choice = choose(problem.objective, problem.largest_batch(), engine)
-        require_second_order(problem)
+        hessian = Hessian.of(problem, hvp="kept")
         moments = with_intervals(
             problem, choice.engine, stream(problem, choice.engine, level=level)
         )
-        return measure_noise_scale(problem, moments, sign_probes(moments.count, probes, seed))
+        signs = sign_probes(moments.count, probes, seed)
+        return measure_noise_scale(hessian, moments, signs)
 
 
 def sign_probes(count: int, probes: int, seed: int) -> Tensor:
@@ -138,7 +140,7 @@ def sign_probes(count: int, probes: int, seed: int) -> Tensor:
 
 
 def measure_noise_scale(
-    problem: Problem,
+    hessian: Hessian,
     moments: GradientMoments,
     signs: Tensor,
     *,
@@ -149,9 +151,9 @@ def measure_noise_scale(
     n, factor = moments.count, moments.sampling_factor
     mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
     sampled = min(sampling_probes, len(signs)) if factor else 0
-    with problem.guard():
-        along, influence = _curvature_of_mean(problem, mean, factor)
-        probed = _probe(problem, mean, signs, sampled, tick)
+    with hessian.problem.guard():
+        along, influence = _curvature_of_mean(hessian, mean, factor)
+        probed = _probe(hessian, mean, signs, sampled, tick)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
@@ -187,19 +189,20 @@ def measure_noise_scale(
     )
 
 
-def _curvature_of_mean(problem: Problem, mean: Tensor, factor: float) -> tuple[float, Tensor]:
+def _curvature_of_mean(hessian: Hessian, mean: Tensor, factor: float) -> tuple[float, Tensor]:
     """ḡᵀHḡ, and the influence of each sample on it."""
     if factor == 0:
-        return float(mean @ (Hessian.of(problem) @ mean)), torch.zeros(0)
+        return float(mean @ widen(hessian @ mean)), torch.zeros(0)
+    problem = hessian.problem
     along = forms(problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
     return value, own + 2 * (slopes(problem, along.product) - value)
 
 
-def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: Any) -> _Probed:
+def _probe(hessian: Hessian, mean: Tensor, signs: Tensor, sampled: int, tick: Any) -> _Probed:
     """All probes; the first `sampled` of them also look at the samples one by one."""
-    hessian = Hessian.of(problem)
+    problem = hessian.problem
     signs = signs.to(mean)
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
@@ -214,7 +217,7 @@ def _probe(problem: Problem, mean: Tensor, signs: Tensor, sampled: int, tick: An
             squares += [(partner @ image).square() for _, partner in partners]
             ring = [*ring[:1], (signs[k], direction)]
         else:
-            image = hessian @ direction
+            image = widen(hessian @ direction)
         traces.append(direction @ image)
         lengths.append(image.norm() if direction.any() else torch.ones_like(traces[-1]))
         if tick is not None:

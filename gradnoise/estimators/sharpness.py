@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..directional import forms
+from ..errors import ArgumentError
 from ..estimate import Estimate, Status, flag_zero, quantile
-from ..lanczos import Eigenpairs, lanczos
+from ..lanczos import MEMORY_BUDGET, Eigenpairs, lanczos
 from ..losses import LossFn
 from ..moments import GradientMoments
-from ..operators import Hessian
+from ..operators import GaussNewton, Hessian, Operator
 from ..probes import generator, random_vector
 from ..problem import Problem
+from ..samples import MICRO_BATCH
+from ..trees import widen
 
 
 def sharpness(
@@ -26,10 +30,14 @@ def sharpness(
     k: int = 1,
     which: str = "LA",
     tol: float = 1e-3,
+    operator: str = "hessian",
+    hvp: str = "auto",
     v0: Tensor | None = None,
     max_samples: int | None = 4096,
     max_iterations: int | None = None,
     seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Eigenpairs:
     """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
 
@@ -40,13 +48,17 @@ def sharpness(
     Args:
         model, loss_fn, data: as for `gradient_moments`.
         k, which, tol, max_iterations, v0, seed: as for `lanczos`.
+        operator: "hessian" or "gauss-newton".
+        hvp: how products with the Hessian are taken, as for `Hessian`.
         max_samples: n at most; None measures all.
+        micro_batch: samples evaluated at once.
+        memory_budget: bytes of kept graphs, and of the basis of the iteration.
 
     Returns:
         Eigenpairs.
 
     Raises:
-        GradNoiseError: see `Hessian` and `lanczos`.
+        GradNoiseError: see `Hessian`, `GaussNewton` and `lanczos`.
 
     Example:
         >>> import torch
@@ -55,10 +67,29 @@ def sharpness(
         >>> sharpness(model, nn.MSELoss(), data).values  # H = 2 XᵀX/n = diag(1, 4)
         tensor([4.0...], dtype=torch.float64)
     """
-    hessian = Hessian(model, loss_fn, data, max_samples=max_samples, seed=seed)
-    return lanczos(
-        hessian, k=k, which=which, tol=tol, v0=v0, max_iterations=max_iterations, seed=seed
+    if operator not in _MATRICES:
+        raise ArgumentError(f"`operator` must be one of {', '.join(_MATRICES)}; got {operator!r}")
+    problem = Problem.open(
+        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
     )
+    matrix = _MATRICES[operator](problem, hvp, memory_budget)
+    with problem.guard():
+        return lanczos(
+            matrix,
+            k=k,
+            which=which,
+            tol=tol,
+            v0=v0,
+            max_iterations=max_iterations,
+            seed=seed,
+            memory_budget=memory_budget,
+        )
+
+
+_MATRICES: dict[str, Callable[[Problem, str, int], Operator]] = {
+    "hessian": lambda problem, hvp, budget: Hessian.of(problem, hvp=hvp, memory_budget=budget),
+    "gauss-newton": lambda problem, _, budget: GaussNewton.of(problem, memory_budget=budget),
+}
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -81,12 +112,15 @@ class Halves:
 
 def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> Halves:
     """λ of both halves; `vector` is near their eigenvectors and serves as a start."""
-    hessians = [Hessian.of(replace(problem, samples=half)) for half in problem.samples.halves(seed)]
+    halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
+    hessians = [Hessian.of(half, hvp="kept") for half in halves]
     # half random, because a half may have this vector as an eigenvector, and another at its top
     start = vector + random_vector(len(vector), generator(seed + 1), vector.device)
     found = [lanczos(hessian, v0=start, tol=tol, seed=seed) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
-    held_out = [float(v @ (h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)]
+    held_out = [
+        float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
+    ]
     return Halves(sum(float(pairs.values[0]) for pairs in found) / 2, sum(held_out) / 2)
 
 

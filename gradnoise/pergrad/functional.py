@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from ..guard import attributes
-from ..losses import LossFn
-from ..objective import Objective, check_finite
+from ..objective import Bound, Objective, check_finite
 from ..trees import Batch, TensorDict, rebuild, sample_count, sample_leaves, select
 from .contract import Chunk, Engine
 
@@ -31,7 +29,7 @@ class Functional(Engine):
 
     def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
         super().__init__(objective)
-        self._bound = _Bound(objective.model, objective.loss_fn)
+        self._bound = Bound(objective.model, objective.loss_fn)
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (COPIES * sample_bytes))
 
@@ -54,16 +52,3 @@ class Functional(Engine):
             gradients, losses = vmap(grad_and_value(loss), in_dims=(None, 0))(parameters, leaves)
         check_finite(losses)
         return Chunk(losses.detach(), gradients)
-
-
-class _Bound(nn.Module):
-    """`loss_fn(model, batch)` as a module, so that `functional_call` can swap the parameters."""
-
-    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
-        super().__init__()
-        self.model = model
-        self._loss_fn = loss_fn
-        self.training = model.training
-
-    def forward(self, batch: Any) -> Tensor:
-        return self._loss_fn(self.model, batch)

@@ -1,0 +1,65 @@
+"""Matrices of other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import OperatorError
+from ..trees import wide_dtype
+from .base import Operator
+
+
+def as_operator(matrix: Any) -> Operator:
+    """An operator for a tensor, an array, a SciPy LinearOperator or sparse matrix, or anything
+    with `shape` and `@` on tensors (curvlinops).
+
+    Raises:
+        OperatorError: none of these, or not a matrix.
+    """
+    if isinstance(matrix, Operator):
+        return matrix
+    if len(tuple(getattr(matrix, "shape", ()))) != 2 or not hasattr(matrix, "__matmul__"):
+        raise OperatorError(
+            f"an operator needs `shape` (rows, columns) and `@` on vectors; got "
+            f"{type(matrix).__name__} of shape {getattr(matrix, 'shape', None)}"
+        )
+    return Foreign(matrix)
+
+
+class Foreign(Operator):
+    """Another library's matrix."""
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix
+        self.shape = int(matrix.shape[0]), int(matrix.shape[1])
+        self.device = torch.device(getattr(matrix, "device", None) or "cpu")
+        dtype = getattr(matrix, "dtype", None)
+        self._is_numpy = not isinstance(dtype, torch.dtype)
+        self.dtype = _torch_dtype(dtype) or wide_dtype(self.device)
+        if isinstance(matrix, Tensor):
+            self._matrix = matrix.detach().to(self.dtype)
+
+    @property
+    def T(self) -> Operator:
+        transposed = self._matrix.T if hasattr(self._matrix, "T") else self._matrix.adjoint()
+        return Foreign(transposed)
+
+    def products(self, block: Tensor) -> Tensor:
+        if not self._is_numpy:
+            return self._as_tensor(self._matrix @ block)
+        return self._as_tensor(torch.as_tensor(np.asarray(self._matrix @ block.cpu().numpy())))
+
+    def _as_tensor(self, product: Tensor) -> Tensor:
+        return product.detach().to(device=self.device, dtype=self.dtype).reshape(self.shape[0], -1)
+
+
+def _torch_dtype(dtype: Any) -> torch.dtype | None:
+    if isinstance(dtype, torch.dtype):
+        return dtype if dtype in (torch.float32, torch.float64) else None
+    if dtype is None:
+        return None
+    return torch.float32 if np.dtype(dtype) == np.float32 else torch.float64
