@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CoupledSamplesError, LossError, RandomLossError
+from .errors import CoupledSamplesError, LossError, ModelError, RandomLossError
 from .objective import Objective
 from .trees import Batch, sample_count, select
 
@@ -23,6 +23,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     Raises:
         LossError: see `losses`; also when no parameter takes part in the loss.
         RandomLossError: two evaluations differ (dropout in training mode).
+        ModelError: gradients reach parameters by a backward pass of the model's own.
         CoupledSamplesError: losses of a part differ from losses of the whole (batch
             normalisation in training mode, a loss divided by the batch size).
     """
@@ -35,6 +36,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     whole = whole.detach()  # and with it the graph, before there is another
     if _differs(whole, objective.losses(batch), _tolerance(objective, whole)):
         raise RandomLossError(_random_message(objective))
+    _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
     count = sample_count(batch)
     if count < 2:
         return
@@ -48,6 +50,18 @@ def check_batch(objective: Objective, batch: Batch) -> None:
         replaced[index] = replaced[index] if alone is None else alone.detach()[0]
         if _differs(whole, replaced, _tolerance(objective, whole)):
             raise CoupledSamplesError(_coupled_message(objective))
+
+
+def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
+    """`.grad` is empty inside the guard: what is in it after `autograd.grad` came another way."""
+    objective.gradient(batch)
+    hidden = [name for name, p in objective.parameters.items() if p.grad is not None]
+    if hidden:
+        raise ModelError(
+            f"the backward pass of some operation fills .grad of {', '.join(hidden[:3])} by a "
+            f"backward pass of its own (reversible layers, checkpoints of another library), which "
+            f"cannot be followed: turn it off for the measurement"
+        )
 
 
 def _alone(objective: Objective, sample: Batch) -> Tensor | None:

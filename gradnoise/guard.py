@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -103,20 +104,35 @@ def _buffers(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _checkpoints_passed() -> Iterator[None]:
-    """`torch.utils.checkpoint` keeps activations meanwhile.
+    """`torch.utils.checkpoint` keeps activations meanwhile, in the whole process.
 
     What is computed again within a backward pass cannot be followed, and reentrant checkpoints
     cannot be differentiated with respect to chosen inputs.
     """
-    own = {"CheckpointFunction": _Direct, "_checkpoint_without_reentrant_generator": _once}
-    found = {name: getattr(checkpoint, name) for name in own if hasattr(checkpoint, name)}
+    with _PASSED.lock:
+        if not _PASSED.holders:
+            own = {"CheckpointFunction": _Direct, "_checkpoint_without_reentrant_generator": _once}
+            for name in own.keys() & vars(checkpoint).keys():
+                _PASSED.found[name] = getattr(checkpoint, name)
+                setattr(checkpoint, name, own[name])
+        _PASSED.holders += 1
     try:
-        for name in found:
-            setattr(checkpoint, name, own[name])
         yield
     finally:
-        for name, value in found.items():
-            setattr(checkpoint, name, value)
+        with _PASSED.lock:
+            _PASSED.holders -= 1
+            while not _PASSED.holders and _PASSED.found:
+                setattr(checkpoint, *_PASSED.found.popitem())
+
+
+class _Passed:
+    """Measurements, of several threads, that have checkpoints passed, and what they replaced."""
+
+    def __init__(self) -> None:
+        self.lock, self.holders, self.found = threading.Lock(), 0, dict[str, Any]()
+
+
+_PASSED = _Passed()
 
 
 class _Direct:
@@ -124,12 +140,18 @@ class _Direct:
 
     @staticmethod
     def apply(function: Any, _preserve_rng_state: bool, *args: Any) -> Any:
-        return function(*args)
+        # as theirs: a region that is given no gradient to hand on has none
+        follows = any(isinstance(item, torch.Tensor) and item.requires_grad for item in args)
+        with torch.set_grad_enabled(follows):
+            return function(*args)
 
 
-def _once(*_args: Any, **_kwargs: Any) -> Iterator[None]:
+def _once(
+    _function: Any, _preserve: bool = True, context_fn: Any = None, *_args: Any, **_kwargs: Any
+) -> Iterator[None]:
     """In place of what surrounds the region of the others."""
-    yield
+    with context_fn()[0] if context_fn else nullcontext():
+        yield
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -218,3 +219,39 @@ def test_regions_under_checkpointing_run_like_any_other(reentrant: bool) -> None
     if reentrant:
         with pytest.raises(RuntimeError, match="appears to not have been used"):
             torch.autograd.grad(model(x).sum(), parameters)
+
+
+def test_a_reentrant_region_without_a_gradient_to_hand_on_has_none() -> None:
+    model, x = Checkpointed(reentrant=True), torch.randn(5, 3)
+    model.head = checkpointed_twin = nn.Linear(3, 1)
+    run = lambda: checkpointed_twin(checkpoint(model.inner, x, use_reentrant=True))  # noqa: E731
+    with untouched(model):
+        assert run().grad_fn is not None
+        found = torch.autograd.grad(run().sum(), list(model.parameters()), allow_unused=True)
+    assert [g is None for g in found] == [True] * 4 + [False] * 2
+
+
+def test_the_context_of_a_checkpoint_is_entered() -> None:
+    entered: list[str] = []
+
+    @contextmanager
+    def context(name: str) -> Iterator[None]:
+        entered.append(name)
+        yield
+
+    model, x = Checkpointed(reentrant=False), torch.randn(5, 3)
+    contexts = lambda: (context("forward"), context("again"))  # noqa: E731
+    with untouched(model):
+        checkpoint(model.inner, x, use_reentrant=False, context_fn=contexts).sum().backward()
+    assert entered == ["forward"]
+
+
+def test_threads_that_leave_in_another_order_put_checkpointing_back() -> None:
+    found = checkpoint_module.CheckpointFunction
+    first, second = untouched(nn.Linear(1, 1)), untouched(nn.Linear(1, 1))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert checkpoint_module.CheckpointFunction is not found
+    second.__exit__(None, None, None)
+    assert checkpoint_module.CheckpointFunction is found

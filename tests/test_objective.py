@@ -292,3 +292,28 @@ def test_a_loop_that_ends_with_the_whole_batch_couples_its_samples() -> None:
     batch[1:-1] = 4.0  # in either half
     with pytest.raises(gn.CoupledSamplesError, match="one sample changes the loss of another"):
         gn.per_sample_sq_norms(Iterated(), lambda m, x: m(x).square().sum(1), batch)
+
+
+class Hidden(torch.autograd.Function):
+    """A reversible layer's way: the region runs again inside the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, region: nn.Module) -> Tensor:
+        ctx.region = region
+        ctx.save_for_backward(x)
+        return region(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            torch.autograd.backward(ctx.region(x), grad)
+        return x.grad, None
+
+
+def test_gradients_that_come_by_a_backward_pass_of_the_models_own_are_not_missed() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    loss = lambda m, x: Hidden.apply(m[0](x), m[1]).square().sum(1)  # noqa: E731
+    with pytest.raises(gn.ModelError, match=r"fills \.grad of 1\.weight, 1\.bias by a backward"):
+        gn.gradient_moments(model, loss, torch.randn(5, 3))
+    assert model[1].weight.grad is None
