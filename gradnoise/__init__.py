@@ -25,7 +25,13 @@ from .explain import EngineReport, explain_engine
 from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
 from .moments import GradientMoments
-from .operators import Hessian, PerSampleGradients
+from .operators import (
+    GaussNewton,
+    GradientCovariance,
+    Hessian,
+    PerSampleGradients,
+    Preconditioned,
+)
 from .pergrad import per_sample_gradients, per_sample_sq_norms
 from .profile import profile
 from .recommendation import Recommendation
@@ -61,8 +67,11 @@ __all__ = [
     "GradientMoments",
     "gradient_moments",
     # linear maps
+    "GaussNewton",
+    "GradientCovariance",
     "Hessian",
     "PerSampleGradients",
+    "Preconditioned",
     "Eigenpairs",
     "lanczos",
     # estimators

@@ -52,6 +52,40 @@ def dense(model: nn.Module, loss_fn: Any, batch: Any, *, second: bool = True) ->
     )
 
 
+class Given(nn.Module):
+    """A model that gives what it was given."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Any) -> Tensor:
+        return self.output
+
+
+def gauss_newton(model: nn.Module, loss_fn: Any, batch: Any) -> Tensor:
+    """Mean of J_iᵀ(∂²ℓ_i/∂z²)J_i, row by row; for losses that call `model(...)` once."""
+    losses_of = supervised(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    total, count = 0.0, sample_count(batch)
+    outputs: list[Tensor] = []
+    handle = model.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        for i in range(count):
+            sample = select(batch, slice(i, i + 1))
+            losses_of(model, sample)
+            (z,) = (outputs.pop(),)
+            jacobian = torch.stack(
+                [flat_grad(entry, parameters, retain_graph=True) for entry in z.reshape(-1)]
+            )
+            curvature = torch.autograd.functional.hessian(
+                lambda given, sample=sample: losses_of(Given(given), sample).sum(), z.detach()
+            ).reshape(z.numel(), z.numel())
+            total = total + jacobian.T @ curvature @ jacobian / count
+    handle.remove()
+    return total
+
+
 def flat_grad(output: Tensor, parameters: list[Tensor], **options: bool) -> Tensor:
     if not output.requires_grad:
         return torch.cat([torch.zeros_like(p).reshape(-1) for p in parameters])

@@ -75,7 +75,7 @@ def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> N
     model, _, (x, _) = CASES[0].build()
     loss = lambda m, batch: kernel.apply(m(batch)).sum(1)  # noqa: E731
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
-        gn.Hessian(model, loss, x)
+        gn.Hessian(model, loss, x, hvp="kept")
     assert gn.gradient_moments(model, loss, x).trace_cov.is_exact
     part = gn.gradient_moments(model, loss, x, population="distribution")
     assert part.trace_cov.stderr > 0  # its intervals need first derivatives alone
@@ -89,4 +89,4 @@ def test_samples_without_gradient_do_not_hide_a_cut() -> None:
         return batch[1] * OnceOnly.apply(m(batch[0])).square().sum(1)
 
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
-        gn.Hessian(model, loss, (x, weights))
+        gn.Hessian(model, loss, (x, weights), hvp="kept")

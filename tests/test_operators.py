@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import eigsh
+from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.operators import Operator, as_operator
+from gradnoise.operators import graphs as graphs_module
+from gradnoise.operators.hvp import MODES
 
 from . import oracles
-from .cases import CASES, Case, named
+from .cases import CASES, Case, features, labelled, mlp, named
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
 
+def dense(operator: Operator) -> Tensor:
+    return operator @ torch.eye(operator.shape[1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("hvp", ["kept", "fresh"])
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_the_hessian_is_the_dense_one(case: Case) -> None:
+def test_the_hessian_is_the_dense_one(case: Case, hvp: str) -> None:
     model, loss_fn, batch = case.build()
-    hessian = gn.Hessian(model, loss_fn, batch)
+    hessian = gn.Hessian(model, loss_fn, batch, hvp=hvp, micro_batch=4)
     truth = oracles.dense(model, loss_fn, batch).hessian
     assert hessian.shape == truth.shape
-    identity = torch.eye(hessian.shape[0], dtype=torch.float64)
-    torch.testing.assert_close(hessian @ identity, truth, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(dense(hessian), truth, **CLOSE)
+    torch.testing.assert_close(dense(hessian), truth, **CLOSE)  # again, through what was kept
     assert hessian.T is hessian
+    assert hessian.hvp == hvp
 
 
 @pytest.mark.parametrize("case", CASES[:3], ids=named)
@@ -28,7 +45,7 @@ def test_torch_func_says_the_same(case: Case) -> None:
     names = [name for name, _ in model.named_parameters()]
     shapes = [p.shape for p in model.parameters()]
 
-    def loss(vector: torch.Tensor) -> torch.Tensor:
+    def loss(vector: Tensor) -> Tensor:
         parts = vector.split([shape.numel() for shape in shapes])
         named = {n: p.view(s) for n, p, s in zip(names, parts, shapes, strict=True)}
         outputs = torch.func.functional_call(model, named, (batch[0],))
@@ -36,39 +53,97 @@ def test_torch_func_says_the_same(case: Case) -> None:
 
     point = torch.cat([p.detach().flatten() for p in model.parameters()])
     truth = torch.func.hessian(loss)(point)
-    identity = torch.eye(len(point), dtype=torch.float64)
-    ours = gn.Hessian(model, loss_fn, batch) @ identity
-    torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(dense(gn.Hessian(model, loss_fn, batch)), truth, **CLOSE)
+
+
+FORWARD = [case for case in CASES if case.name not in ("scripted", "sparse embedding")]
+
+
+@pytest.mark.parametrize("case", FORWARD, ids=named)
+def test_forward_mode_gives_the_same(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    hessian = gn.Hessian(model, loss_fn, batch, hvp="forward", micro_batch=4)
+    truth = oracles.dense(model, loss_fn, batch).hessian
+    torch.testing.assert_close(dense(hessian), truth, **CLOSE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_the_rows_are_the_per_sample_gradients(case: Case) -> None:
+def test_finite_differences_give_nearly_the_same(case: Case) -> None:
     model, loss_fn, batch = case.build()
-    rows = gn.PerSampleGradients(model, loss_fn, batch)
-    truth = oracles.dense(model, loss_fn, batch, second=False).gradients
-    assert rows.shape == truth.shape
-    assert rows.T.shape == truth.T.shape
+    hessian = gn.Hessian(model, loss_fn, batch, hvp="finite", micro_batch=4)
+    truth = oracles.dense(model, loss_fn, batch).hessian
+    before = [p.detach().clone() for p in model.parameters()]
+    off = (dense(hessian) - truth).norm() / truth.norm()
+    assert float(off) < 1e-8
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def no_outputs(case: Case) -> bool:
+    return case.name in ("layer norm and unused parameters", "scripted")
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not no_outputs(c)], ids=named)
+def test_the_gauss_newton_matrix_is_the_dense_one(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    matrix = gn.GaussNewton(model, loss_fn, batch, micro_batch=4)
+    truth = oracles.gauss_newton(model, loss_fn, batch)
+    torch.testing.assert_close(dense(matrix), truth, **CLOSE)
+    assert float(torch.linalg.eigvalsh(truth).min()) > -1e-12
+    assert matrix.T is matrix
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), nn.HuberLoss(), nn.CrossEntropyLoss()])
+def test_gauss_newton_and_hessian_agree_where_outputs_are_linear(loss: nn.Module) -> None:
+    model = nn.Linear(4, 3).double()
+    batch = features(), features(3).sigmoid()
+    matrix, hessian = (kind(model, loss, batch) for kind in (gn.GaussNewton, gn.Hessian))
+    torch.testing.assert_close(dense(matrix), dense(hessian), **CLOSE)
+
+
+def test_gauss_newton_needs_the_models_outputs() -> None:
+    for case in filter(no_outputs, CASES):
+        matrix = gn.GaussNewton(*case.build())
+        with pytest.raises(
+            gn.CurvatureError, match=r"the model's outputs|outputs of a scripted model"
+        ):
+            matrix @ torch.ones(matrix.shape[1])
+    model, x = mlp().double(), features()
+    beside = gn.GaussNewton(model, lambda m, b: m(b).sum(1) * m[0].bias.sum(), x)
+    with pytest.raises(gn.CurvatureError, match="use no parameter outside"):
+        beside @ torch.ones(beside.shape[1])
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_the_rows_are_the_per_sample_gradients_and_sigma_their_covariance(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    rows = gn.PerSampleGradients(model, loss_fn, batch, micro_batch=4)
+    truth = oracles.dense(model, loss_fn, batch, second=False)
+    assert rows.shape == truth.gradients.shape
+    assert rows.T.shape == truth.gradients.T.shape
     assert rows.T.T is rows
-    close = {"rtol": 1e-9, "atol": 1e-12}
-    torch.testing.assert_close(rows.T @ torch.eye(6, dtype=torch.float64), truth.T, **close)
-    direction = torch.linspace(-1, 1, truth.shape[1], dtype=torch.float64)
-    torch.testing.assert_close(rows @ direction, truth @ direction, **close)
+    torch.testing.assert_close(dense(rows), truth.gradients, **CLOSE)
+    torch.testing.assert_close(dense(rows.T), truth.gradients.T, **CLOSE)
+    sigma = gn.GradientCovariance(model, loss_fn, batch, micro_batch=4)
+    torch.testing.assert_close(dense(sigma), truth.covariance, **CLOSE)
+    assert sigma.T is sigma
 
 
 def test_uneven_batches_weigh_by_their_samples() -> None:
     model, loss_fn, (x, y) = CASES[0].build()
-    vector = torch.ones(43, dtype=torch.float64)
     parts = [(x[:1], y[:1]), (x[1:], y[1:])]
-    whole = gn.Hessian(model, loss_fn, (x, y)) @ vector
-    torch.testing.assert_close(gn.Hessian(model, loss_fn, parts) @ vector, whole)
+    for kind in (gn.Hessian, gn.GaussNewton, gn.GradientCovariance):
+        whole = dense(kind(model, loss_fn, (x, y)))
+        torch.testing.assert_close(dense(kind(model, loss_fn, parts)), whole)
 
 
 def test_products_leave_the_model_as_found() -> None:
     model, loss_fn, batch = CASES[0].build()
     model[0].weight.grad = torch.ones_like(model[0].weight)
-    gn.Hessian(model, loss_fn, batch) @ torch.ones(43)
+    for kind in (gn.Hessian, gn.GaussNewton, gn.GradientCovariance):
+        kind(model, loss_fn, batch) @ torch.ones(43)
     assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
     assert model[0].bias.grad is None
+    assert not model._forward_hooks
 
 
 @pytest.mark.parametrize(
@@ -77,8 +152,203 @@ def test_products_leave_the_model_as_found() -> None:
         (torch.ones(42), r"vectors of length 43; got 42"),
         (torch.ones(43, 1, 1), r"a block of vectors or a dict; got \(43, 1, 1\)"),
         ([1.0], r"got list"),
+        ({"0.weight": torch.ones(5, 4)}, r"a tensor for each of 0.weight, 0.bias, 2.weight"),
     ],
 )
 def test_what_does_not_fit_is_an_error(other: object, message: str) -> None:
     with pytest.raises(gn.OperatorError, match=message):
         gn.Hessian(*CASES[0].build()) @ other
+
+
+def test_vectors_of_parameters_can_be_dicts() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    named = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    flat = torch.cat([t.reshape(-1) for t in named.values()])
+    hessian = gn.Hessian(model, loss_fn, batch)
+    product = hessian @ dict(reversed(named.items()))
+    assert {name: t.shape for name, t in product.items()} == {n: t.shape for n, t in named.items()}
+    torch.testing.assert_close(torch.cat([t.reshape(-1) for t in product.values()]), hessian @ flat)
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    torch.testing.assert_close(rows @ named, rows @ flat)
+    with pytest.raises(gn.OperatorError, match="are not a model's parameters"):
+        rows.T @ named
+
+
+def test_an_unknown_mode_is_an_error() -> None:
+    assert set(MODES) == {"auto", "kept", "fresh", "forward", "finite"}
+    with pytest.raises(gn.ArgumentError, match="`hvp` must be one of auto, kept"):
+        gn.Hessian(*CASES[0].build(), hvp="exact")
+
+
+class OnceOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (1 - x.tanh() ** 2)
+
+
+def test_without_second_derivatives_auto_takes_differences() -> None:
+    model, _, (x, _) = CASES[0].build()
+    loss = lambda m, b: OnceOnly.apply(m(b)).square().sum(1)  # noqa: E731
+    smooth = lambda m, b: m(b).tanh().square().sum(1)  # noqa: E731
+    hessian = gn.Hessian(model, loss, x)
+    assert hessian.hvp == "finite"
+    assert hessian.reason.startswith("no second derivatives: some operation of the model has no")
+    truth = oracles.dense(model, smooth, x).hessian
+    torch.testing.assert_close(dense(hessian), truth, rtol=1e-6, atol=1e-8)
+    top = gn.sharpness(model, loss, x)
+    assert float(top.values) == pytest.approx(float(torch.linalg.eigvalsh(truth)[-1]), rel=1e-4)
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.Hessian(model, loss, x, hvp="kept")
+
+
+def test_graphs_are_kept_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, loss_fn, batch = CASES[0].build()
+    built: list[int] = []
+    kind = graphs_module.HessianGraph
+    start = kind.__init__
+
+    def counted(self: Any, objective: Any, part: Any) -> None:
+        built.append(len(part[0]))
+        start(self, objective, part)
+
+    monkeypatch.setattr(kind, "__init__", counted)
+    vector = torch.ones(43)
+    for budget, later in ((2**30, []), (0, [2, 2, 2]), (900, [2])):
+        hessian = gn.Hessian(model, loss_fn, batch, hvp="kept", memory_budget=budget, micro_batch=2)
+        first = hessian @ vector
+        built.clear()
+        torch.testing.assert_close(hessian @ vector, first)
+        assert built == later, budget
+
+
+def test_kept_graphs_do_not_outlive_the_parameters() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian, vector = gn.Hessian(model, loss_fn, batch), torch.ones(43)
+    hessian @ vector
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    truth = oracles.dense(model, loss_fn, batch).hessian
+    torch.testing.assert_close(dense(hessian), truth, **CLOSE)
+    model[2].weight.data = model[2].weight.data * 3
+    truth = oracles.dense(model, loss_fn, batch).hessian
+    torch.testing.assert_close(dense(hessian), truth, **CLOSE)
+
+
+def test_sums_scalings_and_blocks() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian, sigma = gn.Hessian(model, loss_fn, batch), gn.GradientCovariance(model, loss_fn, batch)
+    h, s = dense(hessian), dense(sigma)
+    torch.testing.assert_close(dense(2 * hessian - sigma * 3), 2 * h - 3 * s)
+    torch.testing.assert_close(dense((-hessian + sigma).T), s - h)
+    sizes = [20, 5, 15, 3]
+    kept = torch.cat([torch.full((n,), i in (0, 3)) for i, n in enumerate(sizes)])
+    block = hessian.restrict(["0.weight", "2.bias"])
+    torch.testing.assert_close(dense(block), h[kept][:, kept])
+    assert list(block.parameters or {}) == ["0.weight", "2.bias"]
+    torch.testing.assert_close(dense(hessian.restrict(["2"]).T), h[25:, 25:])
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    with pytest.raises(gn.OperatorError, match=r"no trainable parameter or module '1\.weight'"):
+        hessian.restrict(["1.weight"])
+    with pytest.raises(gn.OperatorError, match="square in parameters"):
+        rows.restrict(["2"])
+    with pytest.raises(gn.OperatorError, match="operators of one shape"):
+        hessian + rows
+
+
+def test_scipy_and_back() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian = gn.Hessian(model, loss_fn, batch)
+    truth = dense(hessian)
+    top = float(torch.linalg.eigvalsh(truth)[-1])
+    values = eigsh(hessian.to_scipy(), k=1, which="LA", return_eigenvectors=False)
+    assert values[0] == pytest.approx(top, rel=1e-10)
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    weights = np.linspace(0, 1, 6)
+    np.testing.assert_allclose(rows.to_scipy().rmatvec(weights), dense(rows).T.numpy() @ weights)
+    for foreign in (hessian.to_scipy(), truth, truth.numpy()):
+        matrix = as_operator(foreign)
+        torch.testing.assert_close(dense(matrix), truth)
+        torch.testing.assert_close(dense(matrix.T), truth)
+        assert float(gn.lanczos(foreign).values) == pytest.approx(top, rel=1e-6)
+    assert as_operator(hessian) is hessian
+    with pytest.raises(gn.OperatorError, match=r"needs `shape` \(rows, columns\) and `@`"):
+        gn.lanczos("hessian")
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.3),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.3),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, weight_decay=0.3),
+    "centred": lambda p: torch.optim.RMSprop(p, lr=0.01, centered=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_along_an_eigenvector_is_what_the_preconditioned_operator_says(name: str) -> None:
+    """One step of the optimizer, its averages held, changes by lr times P⁻¹(H + D) + E."""
+    model = mlp().double()
+    loss_fn, batch = nn.CrossEntropyLoss(), labelled()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_fn(model(batch[0]), batch[1]).backward()
+        optimizer.step()
+    matrix = gn.Preconditioned(gn.Hessian(model, loss_fn, batch), optimizer)
+    h = dense(gn.Hessian(model, loss_fn, batch))
+    scale = []
+    for p in model.parameters():
+        state = optimizer.state[p]
+        if "exp_avg_sq" in state:
+            v = state["max_exp_avg_sq"] if name == "amsgrad" else state["exp_avg_sq"]
+            scale.append((v / (1 - 0.999**3)).sqrt() + 1e-8)
+        elif "square_avg" in state:
+            v = state["square_avg"] - (state["grad_avg"] ** 2 if name == "centred" else 0)
+            scale.append(v.sqrt() + 1e-8)
+        else:
+            scale.append(torch.ones_like(p))
+    scale = torch.cat([s.detach().flatten() for s in scale])
+    eye = torch.eye(43, dtype=torch.float64)
+    inside = 0.3 if name in ("SGD", "Adam", "RMSprop") else 0.0
+    outside = 0.3 if name == "AdamW" else 0.0
+    truth = torch.diag(1 / scale) @ (h + inside * eye) + outside * eye  # not symmetric
+    own = torch.linalg.eigvals(truth).real.sort().values
+    torch.testing.assert_close(torch.linalg.eigvalsh(dense(matrix)), own, rtol=1e-6, atol=1e-6)
+    assert matrix.T is matrix
+
+
+def test_what_cannot_be_preconditioned_is_said() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian = gn.Hessian(model, loss_fn, batch)
+    fresh = torch.optim.Adam(model.parameters())
+    with pytest.raises(gn.ArgumentError, match=r"holds no state for '0\.weight' yet: take a step"):
+        gn.Preconditioned(hessian, fresh)
+    with pytest.raises(gn.ArgumentError, match="preconditioner of Adagrad is not known"):
+        gn.Preconditioned(hessian, torch.optim.Adagrad(model.parameters()))
+    with pytest.raises(gn.ArgumentError, match=r"does not hold parameter '0\.weight'"):
+        gn.Preconditioned(hessian, torch.optim.SGD(model[2].parameters()))
+    with pytest.raises(gn.ArgumentError, match="maximizes"):
+        gn.Preconditioned(hessian, torch.optim.SGD(model.parameters(), maximize=True))
+
+
+def test_half_precision_is_handed_over_in_float32() -> None:
+    model, loss_fn, (x, y) = CASES[0].build()
+    truth = dense(gn.Hessian(model, loss_fn, (x, y)))
+    half = gn.Hessian(model.bfloat16(), loss_fn, (x.bfloat16(), y))
+    assert half.dtype == torch.float32
+    assert half.resolution == torch.finfo(torch.bfloat16).eps
+    off = float((dense(half) - truth).norm() / truth.norm())
+    assert off < 0.05
+    assert math.isclose(
+        float(gn.lanczos(half, tol=0.1).values),
+        float(torch.linalg.eigvalsh(truth)[-1]),
+        rel_tol=0.1,
+    )

@@ -128,6 +128,11 @@ def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
     def hook(_module: Any, _inputs: Any, outputs: Any) -> Any:
         return map_samples(replaced, outputs)
 
+    if isinstance(objective.model, torch.jit.ScriptModule):
+        raise CurvatureError(
+            "the outputs of a scripted model cannot be told from its loss: pass the module that "
+            "was scripted"
+        )
     handle = objective.model.register_forward_hook(hook)
     try:
         yield cut
@@ -176,11 +181,13 @@ class Keeper:
         return [*model.parameters(), *model.buffers()]
 
     def _samples_that_fit(self) -> int:
+        if not self._budget:
+            return 0
         if self._capacity is None:
-            small, large = (self._bytes(count) for count in SIZED_ON) if self._budget else (0, 0)
-            each = (large - small) / (SIZED_ON[1] - SIZED_ON[0])
-            room = self._budget - small
-            self._capacity = 0 if room <= 0 else int(room / each) if each > 0 else 2**62
+            few, more = SIZED_ON
+            small, large = self._bytes(few), self._bytes(more)
+            each = max((large - small) / (more - few), 1.0)
+            self._capacity = int((self._budget - small) / each) + few
         return self._capacity
 
     def _bytes(self, count: int) -> int:
