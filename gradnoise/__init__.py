@@ -37,6 +37,7 @@ from .profile import profile
 from .recommendation import Recommendation
 from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
 from .result import Profile
+from .spectrum import Curve, SpectralDensity, spectral_density
 from .streaming import gradient_moments
 
 __all__ = [
@@ -74,6 +75,9 @@ __all__ = [
     "Preconditioned",
     "Eigenpairs",
     "lanczos",
+    "Curve",
+    "SpectralDensity",
+    "spectral_density",
     # estimators
     "NoiseScale",
     "noise_scale",

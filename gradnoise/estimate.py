@@ -25,6 +25,7 @@ class Status(Enum):
     NOISE_BELOW_ERROR = "noise below its own error"
     NEGATIVE_CURVATURE = "negative curvature"
     NOT_CONVERGED = "not converged"
+    NOT_SEPARATED = "not separated"
 
     @property
     def remedy(self) -> str:
@@ -46,6 +47,10 @@ _REMEDIES = {
         "quadratic bowl limits the step; read the parts, or measure later in training"
     ),
     Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
+    Status.NOT_SEPARATED: (
+        "eigenvalues crowd here, closer than the products tell apart: use more `steps`, or ask "
+        "for the share beyond a margin, such as .cumulative(-width)"
+    ),
 }
 
 

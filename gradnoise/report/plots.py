@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..canvas import CURVATURE, FAINT, INK, NOISE, canvas
 from ..errors import NotMeasuredError
 from ..estimate import short
 
 if TYPE_CHECKING:
     from ..result import Profile
-
-INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 
 
 def draw(profile: Profile, path: str | Path | None = None) -> Any:
@@ -23,7 +22,7 @@ def draw(profile: Profile, path: str | Path | None = None) -> Any:
         raise NotMeasuredError("the regime map needs curvature, which was not measured")
     if not float(profile.sharpness) > 0:
         raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
-    figure, axes = _canvas()
+    figure, axes = canvas()
     batches = _batch_grid(profile)
     limits = _lr_limits(profile)
     axes.set(xscale="log", yscale="log", xlim=(batches[0], batches[-1]), ylim=limits)
@@ -37,17 +36,6 @@ def draw(profile: Profile, path: str | Path | None = None) -> Any:
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
-
-
-def _canvas() -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'gradnoise[plot]'") from error
-    figure = Figure(figsize=(8, 5.6))
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
 
 
 def _batch_grid(profile: Profile) -> np.ndarray:

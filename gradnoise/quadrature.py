@@ -1,0 +1,122 @@
+"""Gauss rules of an operator's spectrum, as a start vector sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+
+from .errors import OperatorError
+from .trees import wide_dtype
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GaussRule:
+    """The Gauss quadrature rule of the measure that puts (vᵀu_i)² on each eigenvalue λ_i.
+
+    k steps of Lanczos from v give a tridiagonal matrix T; its eigenvalues θ are the nodes and the
+    squared first entries of its eigenvectors the weights. Σ_j τ_j f(θ_j) is vᵀf(A)v for every
+    polynomial f of degree at most 2k - 1 (Golub and Meurant, Matrices, Moments and Quadrature,
+    2010, ch. 6), and for every f when the Krylov space has closed.
+
+    Args:
+        alphas: diagonal of T, shape (k,).
+        betas: beside the diagonal, shape (k,); the last one leads to the vector k + 1.
+        is_closed: whether the space holds every eigenvalue that v can see.
+    """
+
+    alphas: Array
+    betas: Array
+    is_closed: bool
+
+    @cached_property
+    def _eigen(self) -> tuple[Array, Array]:
+        values, coordinates = eigh_tridiagonal(self.alphas, self.betas[:-1])
+        return values, coordinates
+
+    @property
+    def nodes(self) -> Array:
+        """θ, ascending, shape (k,)."""
+        return self._eigen[0]
+
+    @property
+    def weights(self) -> Array:
+        """τ, positive with sum 1, shape (k,)."""
+        weights: Array = self._eigen[1][0] ** 2
+        return weights
+
+    def shortened(self, steps: int) -> GaussRule:
+        """The rule after fewer steps; itself where it closed before."""
+        if self.is_closed or steps >= len(self.alphas):
+            return self
+        return GaussRule(self.alphas[:steps], self.betas[:steps], False)
+
+    def share_below(self, x: float) -> tuple[float, float]:
+        """Least and greatest weight below x of any measure with the same 2k + 1 moments.
+
+        The bounds of Chebyshev, Markov and Stieltjes: the Gauss-Radau rule with a node at x,
+        without and with the weight of that node. Its matrix is T and one row more, whose diagonal
+        entry is x + β_k² Σ_j s_kj²/(θ_j - x) (Golub and Meurant, section 6.2).
+        """
+        if self.is_closed:
+            share = float(self.weights[self.nodes < x].sum())
+            return share, share
+        nodes, coordinates = self._eigen
+        gaps = np.where(nodes == x, np.finfo(float).eps * (abs(x) or 1.0), nodes - x)
+        last = x + float(self.betas[-1] ** 2 * (coordinates[-1] ** 2 / gaps).sum())
+        values, vectors = eigh_tridiagonal(np.append(self.alphas, last), self.betas)
+        fixed = int(np.abs(values - x).argmin())
+        weights = vectors[0] ** 2
+        return float(weights[:fixed].sum()), float(weights[: fixed + 1].sum())
+
+
+def gauss_rule(operator: Any, start: Tensor, steps: int, breakdown: float) -> GaussRule:
+    """The Gauss rule of `start` after at most `steps` products, every new vector reorthogonalised.
+
+    Args:
+        operator: anything symmetric with `shape` (P, P) and `@` on vectors of length P.
+        start: v, of norm 1, shape (P,).
+        steps: products at most; fewer where the Krylov space closes.
+        breakdown: a new direction this small, relative to T, is rounding and closes the space.
+
+    Raises:
+        OperatorError: a product is not finite.
+    """
+    size = len(start)
+    limit = min(steps, size)
+    basis = start.new_empty(limit, size)  # the Krylov basis, [k, P]
+    alphas: list[float] = []
+    betas: list[float] = []
+    current = start
+    for count in range(1, limit + 1):
+        basis[count - 1] = current
+        rest = _image(operator, current, count)
+        alphas.append(float(current @ rest))
+        for _ in range(2):  # once loses orthogonality to rounding, twice is enough
+            rest = rest - basis[:count].T @ (basis[:count] @ rest)
+        betas.append(float(rest.norm()))
+        scale = max(map(abs, alphas + betas))
+        if betas[-1] <= breakdown * scale or count == size:
+            return GaussRule(np.array(alphas), np.array(betas), is_closed=True)
+        current = rest / betas[-1]
+    return GaussRule(np.array(alphas), np.array(betas), is_closed=False)
+
+
+def _image(operator: Any, vector: Tensor, count: int) -> Tensor:
+    """A v, in the dtype of v."""
+    image = operator @ vector.to(getattr(operator, "dtype", vector.dtype))
+    wide: Tensor = image.to(device=vector.device, dtype=wide_dtype(vector.device))
+    if not torch.isfinite(wide).all():
+        raise OperatorError(
+            f"product {count} with the operator is not finite: look for parameters, samples or "
+            f"second derivatives that overflow or divide by zero"
+        )
+    return wide
