@@ -103,6 +103,13 @@ def test_k_steps_match_2k_moments_and_no_more() -> None:
         assert (abs(found - truth) < 1e-13) == (degree <= 9)
 
 
+def test_an_eigenvalue_far_away_leaves_no_ghosts() -> None:
+    values = np.append(np.linspace(0, 1, 99), 1e6)
+    start = random_vector(100, generator(0), torch.device("cpu"))
+    rule = gauss_rule(diagonal(values), start, steps=100, breakdown=1e-15)
+    np.testing.assert_allclose(rule.nodes, values, atol=1e-8)
+
+
 @pytest.mark.parametrize("steps", [1, 4, 12, 30])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_the_bounds_of_a_share_hold_what_a_vector_sees(name: str, steps: int) -> None:
@@ -165,7 +172,7 @@ def covered(seen: SpectralDensity, values: Array, width: float, grid: Array) -> 
 def test_intervals_hold_the_truth_in_nine_of_ten_seeds(name: str) -> None:
     values = SPECTRA[name]
     matrix = diagonal(values)
-    width = 0.5 * float(np.ptp(values)) / 16
+    width = 0.3 * float(np.ptp(values)) / 16  # narrow: the quadrature error counts
     grid = np.linspace(values.min() - 2 * width, values.max() + 2 * width, 25)
     found = [
         covered(SpectralDensity.of(matrix, probes=3, steps=16, seed=seed), values, width, grid)
