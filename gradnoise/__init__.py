@@ -20,7 +20,7 @@ from .errors import (
     RandomLossError,
 )
 from .estimate import Estimate, Status
-from .estimators import NoiseScale, noise_scale, sharpness
+from .estimators import NoiseScale, SharpnessTracker, noise_scale, sharpness
 from .explain import EngineReport, explain_engine
 from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
@@ -81,6 +81,7 @@ __all__ = [
     # estimators
     "NoiseScale",
     "noise_scale",
+    "SharpnessTracker",
     "sharpness",
     # verdict
     "effective_lr",

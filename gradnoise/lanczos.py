@@ -108,7 +108,7 @@ def lanczos(
         left = min(limit - pairs.matvecs, size - len(pairs.values))
         if left < 1:
             return replace(pairs, converged=False)
-        deflated = _Krylov(matrix, capacity, source, None, pairs.vectors)
+        deflated = _Krylov(matrix, capacity, source, None, pairs.vectors, krylov.scale)
         more = _run(deflated, 1, which, tol, left, tick)
         pairs, search = _join(pairs, more, k, which, tol)
     return pairs
@@ -156,6 +156,7 @@ class _Krylov:
         source: of random directions.
         v0: the first direction.
         known: orthonormal columns that the space has to avoid, shape (P, k).
+        scale: of the spectrum, as far as it is known.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class _Krylov:
         source: torch.Generator,
         v0: Tensor | None,
         known: Tensor | None = None,
+        scale: float = 0.0,
     ) -> None:
         self.matrix, self.size, self.source, self.known = matrix, matrix.shape[0], source, known
         self.capacity = min(capacity, self.size)
@@ -174,7 +176,7 @@ class _Krylov:
         self._small = np.zeros((0, 0))
         self._arrow = 0  # Ritz vectors at the head of the basis since the last restart
         self._coupling = np.zeros(0)  # of the basis with the next direction
-        self._scale = 0.0  # of the spectrum
+        self.scale = scale
         self.next = self._start(v0)
 
     def _start(self, v0: Tensor | None) -> Tensor:
@@ -212,10 +214,10 @@ class _Krylov:
         alpha = _dot(current, image)
         rest, overlaps = self._orthogonal(image)
         beta = math.sqrt(_dot(rest, rest))
-        self._scale = max(self._scale, abs(alpha), beta)
+        self.scale = max(self.scale, abs(alpha), beta)
         self._refuse_asymmetry(overlaps)
         self._grow(alpha)
-        self.is_closed = beta <= self.breakdown * self._scale or self._rank == self.size
+        self.is_closed = beta <= self.breakdown * self.scale or self._rank == self.size
         self._coupling = np.zeros(self.count)
         self._coupling[-1] = beta
         self.next = rest / beta if beta > 0 else rest
@@ -236,7 +238,7 @@ class _Krylov:
     def _refuse_asymmetry(self, overlaps: Tensor) -> None:
         """QᵀAq must be the row of T that is known from earlier products."""
         gap = overlaps[:-1].double().cpu().numpy() - self._coupling
-        allowed = max(ASYMMETRY, 64 * self.matrix.resolution) * self._scale
+        allowed = max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale
         if len(gap) and float(np.abs(gap).max()) > allowed:
             raise OperatorError(
                 "the operator is not symmetric: products with two vectors contradict each other"
@@ -275,8 +277,8 @@ class _Krylov:
             values, coordinates = eigh_tridiagonal(
                 np.diag(self._small), np.diag(self._small, 1).copy()
             )
-        self._scale = max(self._scale, float(np.abs(values).max()))
-        rounding = self.matrix.resolution * self._scale
+        self.scale = max(self.scale, float(np.abs(values).max()))
+        rounding = self.matrix.resolution * self.scale
         return values, coordinates, np.abs(self._coupling @ coordinates) + rounding
 
     def restart(self, order: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
 
 
@@ -175,3 +176,85 @@ def test_no_more_products_than_allowed_are_spent() -> None:
         pairs = lanczos(matrix, k=3, max_iterations=limit, tol=1e-3)
         assert pairs.matvecs <= limit
         assert pairs.converged == (limit == 150)
+
+
+def spread(size: int, seed: int = 0) -> Tensor:
+    """A bulk and a few outliers at both ends."""
+    return with_spectrum(9.0, 7.0, -5.0, *torch.linspace(-1, 1, size - 3).tolist(), seed=seed)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_a_basis_within_its_budget_is_restarted(which: str, k: int) -> None:
+    matrix = spread(120)
+    rows = 8 * 120  # bytes of one vector
+    whole = lanczos(matrix, k=k, which=which, tol=1e-8)
+    pairs = lanczos(
+        matrix, k=k, which=which, tol=1e-8, memory_budget=(2 * k + 8) * rows, max_iterations=2000
+    )
+    assert pairs.converged
+    torch.testing.assert_close(pairs.values, whole.values, rtol=1e-9, atol=1e-9)
+    check_pairs(matrix, pairs, 1e-8)
+    with pytest.raises(ArgumentError, match=rf"holds {k + 3} vectors of 960 bytes; k = {k} pairs"):
+        lanczos(matrix, k=k, memory_budget=(k + 3) * rows)
+
+
+def test_the_basis_takes_no_more_than_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    empty = Tensor.new_empty
+    monkeypatch.setattr(
+        Tensor, "new_empty", lambda self, *shape: (made.append(shape[0]), empty(self, *shape))[1]
+    )
+    lanczos(spread(200), tol=1e-12, memory_budget=20 * 8 * 200, max_iterations=500)
+    assert made == [16, 4]
+
+
+def test_both_ends_come_in_turn() -> None:
+    values = lanczos(spread(60), k=3, which="BE", tol=1e-8).values
+    assert values.tolist() == pytest.approx([9.0, -5.0, 7.0])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.tensor([[0.0, 1.0], [0.0, 0.0]]),
+        torch.tensor([[1.0, 0.1], [0.0, 2.0]]),
+        torch.randn(30, 30, generator=torch.Generator().manual_seed(0)),
+        spread(50) + torch.triu(torch.full((50, 50), 0.1), 1),
+    ],
+)
+def test_what_is_not_symmetric_is_refused(matrix: Tensor) -> None:
+    with pytest.raises(OperatorError, match="not symmetric"):
+        lanczos(matrix.double(), k=2)
+
+
+def test_float32_products_are_good_for_what_they_say() -> None:
+    matrix = spread(300)
+    pairs = lanczos(matrix.float(), k=2, tol=1e-5)
+    assert pairs.vectors.dtype == torch.float32
+    assert pairs.values.dtype == torch.float64
+    gaps = (pairs.values - torch.tensor([9.0, 7.0])).abs()
+    assert (gaps <= pairs.residuals).all()
+    assert pairs.residuals.max() < 1e-4
+    assert not lanczos(matrix.float(), tol=1e-9).converged  # finer than the products are
+
+
+def test_wishart_spectra_with_a_negative_part() -> None:
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 200, generator=source, dtype=torch.float64)
+    matrix = x.T @ x / 400 - torch.eye(200)
+    truth = torch.linalg.eigvalsh(matrix)
+    found = lanczos(matrix, k=4, which="BE", tol=1e-6).values
+    torch.testing.assert_close(found, truth[[-1, 0, -2, 1]], rtol=1e-8, atol=1e-8)
+
+
+def test_softmax_regression_at_zero_has_the_spectrum_of_its_inputs() -> None:
+    """H = (1/K)(I - 11ᵀ/K) ⊗ XᵀX/n, so λ = λ_max(XᵀX/n)/K, K - 1 times."""
+    classes, x = 5, torch.randn(40, 6, dtype=torch.float64)
+    model = torch.nn.Linear(6, classes, bias=False).double()
+    torch.nn.init.zeros_(model.weight)
+    labels = torch.randint(classes, (40,))
+    top = float(torch.linalg.eigvalsh(x.T @ x / 40)[-1]) / classes
+    pairs = gn.sharpness(model, torch.nn.CrossEntropyLoss(), (x, labels), k=classes, tol=1e-8)
+    assert pairs.values[: classes - 1].tolist() == pytest.approx([top] * (classes - 1))
+    assert float(pairs.values[-1]) < top * 0.99

@@ -75,7 +75,8 @@ def test_every_method_of_a_profile_is_documented(name: str) -> None:
 
 FIXED = """
 profile Profile per_sample_gradients per_sample_sq_norms gradient_moments noise_scale sharpness
-Hessian PerSampleGradients lanczos temperature effective_lr stable_lr max_lr scale_lr regime toy
+Hessian GaussNewton GradientCovariance PerSampleGradients lanczos spectral_density temperature
+effective_lr stable_lr max_lr scale_lr regime toy
 supervised causal_lm
 """
 FIXED_OF_A_PROFILE = """

@@ -8,9 +8,11 @@ from .sharpness import (
     sharpness,
     sharpness_estimate,
 )
+from .tracker import SharpnessTracker
 
 __all__ = [
     "NoiseScale",
+    "SharpnessTracker",
     "curvature_noise_scale",
     "half_sharpness",
     "measure_noise_scale",

@@ -170,11 +170,9 @@ class Keeper:
                     self._kept[index] = graph
             yield graph
 
-    @property
-    def share(self) -> float:
-        """Of the samples whose graphs are kept."""
-        counts = self._problem.samples.counts
-        return sum(counts[index] for index in self._kept) / sum(counts)
+    def forget(self) -> None:
+        """Let go of all graphs."""
+        self._kept.clear()
 
     def _tensors(self) -> list[Tensor]:
         model = self._problem.objective.model

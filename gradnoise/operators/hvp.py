@@ -57,6 +57,10 @@ class Products(abc.ABC):
                 _add(totals[index], parts, self.parameters)
         return totals.div_(self.problem.samples.count).T
 
+    def forget(self) -> None:
+        """Let go of what is kept between products, if anything."""
+        return
+
 
 def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:
     """Into a flat vector, without another copy."""
@@ -73,6 +77,9 @@ class ThroughGraphs(Products):
         super().__init__(problem)
         self.name = "kept" if budget else "fresh"
         self._keeper = Keeper(problem, kind, budget)
+
+    def forget(self) -> None:
+        self._keeper.forget()
 
     def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
         for graph in self._keeper.graphs():

@@ -26,22 +26,6 @@ class ModelOperator(Operator):
     Half precision computes in itself and is handed over in float32.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFn | nn.Module,
-        data: Any,
-        *,
-        max_samples: int | None = 4096,
-        seed: int = 0,
-        micro_batch: int = MICRO_BATCH,
-        **options: Any,
-    ) -> None:
-        problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
-        self._start(problem, **options)
-
     @classmethod
     def of(cls, problem: Problem, **options: Any) -> Any:
         """The operator of a problem that is open already."""
@@ -94,6 +78,23 @@ class Hessian(ModelOperator):
         tensor([1., 1.])
     """
 
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        hvp: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, hvp, memory_budget)
+
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
@@ -112,6 +113,10 @@ class Hessian(ModelOperator):
 
     def products(self, block: Tensor) -> Tensor:
         return self._products(block)
+
+    def forget(self) -> None:
+        """Let go of the graphs that are kept; the next product builds them anew."""
+        self._products.forget()
 
 
 class GaussNewton(ModelOperator):
@@ -134,6 +139,22 @@ class GaussNewton(ModelOperator):
         >>> GaussNewton(model, nn.MSELoss(), data) @ torch.ones(2)
         tensor([1., 1.])
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, memory_budget)
 
     def _start(self, problem: Problem, memory_budget: int = MEMORY_BUDGET) -> None:
         super()._start(problem)
@@ -169,6 +190,22 @@ class PerSampleGradients(ModelOperator):
         >>> round(float(gradients.T @ torch.tensor([1.0, -1.0])), 5)  # 2w - 2(w - 1)
         2.0
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        engine: str = "auto",
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, engine)
 
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem)
@@ -238,6 +275,22 @@ class GradientCovariance(ModelOperator):
         >>> GradientCovariance(model, nn.MSELoss(), data) @ torch.ones(1)  # g_i = 2(w - y_i)
         tensor([2.0000])
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        engine: str = "auto",
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, engine)
 
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem)
