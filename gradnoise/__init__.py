@@ -5,6 +5,7 @@ grouped by the room they come from; docs/architecture.md is the map.
 """
 
 from . import toy
+from .diagonal import Diagonal, diagonal
 from .errors import (
     ArgumentError,
     CoupledSamplesError,
@@ -22,6 +23,7 @@ from .errors import (
 from .estimate import Estimate, Status
 from .estimators import NoiseScale, SharpnessTracker, noise_scale, sharpness
 from .explain import EngineReport, explain_engine
+from .frobenius import frobenius_norm
 from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
 from .moments import GradientMoments
@@ -39,6 +41,7 @@ from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperatu
 from .result import Profile
 from .spectrum import Curve, SpectralDensity, spectral_density
 from .streaming import gradient_moments
+from .trace import trace
 
 __all__ = [
     # vocabulary
@@ -78,6 +81,10 @@ __all__ = [
     "Curve",
     "SpectralDensity",
     "spectral_density",
+    "trace",
+    "frobenius_norm",
+    "Diagonal",
+    "diagonal",
     # estimators
     "NoiseScale",
     "noise_scale",

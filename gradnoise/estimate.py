@@ -7,6 +7,7 @@ data cannot determine it, that is the answer, together with what to do.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
@@ -174,6 +175,37 @@ def symmetric(
     stderr = math.sqrt(max(variance, 0.0))
     reach = quantile(level, freedom) * stderr
     return Estimate(value, value - reach, value + reach, level, stderr, samples)
+
+
+def skewed(
+    value: float, variance: float, skewness: float, *, level: float, samples: int
+) -> Estimate:
+    """value ± t·s.e. of a mean, reaching further on the side of the long tail.
+
+    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
+    beyond the interval on the side of the tail. One term of Johnson (1978) moves the ends by
+    γ(1 + 2t²)/(6√n) standard errors; only the end that moves outwards is moved.
+
+    Args:
+        value: the mean of n numbers.
+        variance: of that mean.
+        skewness: γ of the numbers.
+        level: nominal coverage.
+        samples: n.
+    """
+    plain = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
+    t = quantile(level, samples - 1)
+    shift = skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
+    return replace(plain, low=plain.low + min(shift, 0.0), high=plain.high + max(shift, 0.0))
+
+
+def skewness(numbers: Sequence[float]) -> float:
+    """Third central moment over the cube of the standard deviation; 0 where all are equal."""
+    mean = math.fsum(numbers) / len(numbers)
+    widest = max(abs(x - mean) for x in numbers) or 1.0  # so that no power overflows
+    gaps = [(x - mean) / widest for x in numbers]
+    second, third = (math.fsum(gap**power for gap in gaps) / len(gaps) for power in (2, 3))
+    return third / second**1.5 if second > 0 else 0.0
 
 
 def flag_zero(estimate: Estimate) -> Estimate:

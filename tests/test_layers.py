@@ -15,7 +15,13 @@ ROOMS = (
     ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
     ("streaming", ["moments", "running", "streaming"]),
-    ("linear maps", ["operators", "lanczos", "quadrature", "spectrum", "spectrum_plot"]),
+    (
+        "linear maps",
+        [
+            *["operators", "lanczos", "quadrature", "spectrum", "spectrum_plot"],
+            *["products", "leave_one_out", "trace", "frobenius", "diagonal"],
+        ],
+    ),
     ("estimators", ["estimators"]),
     ("verdict", ["regime", "limits", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),

@@ -1,0 +1,84 @@
+"""Any operator as blocks of products: wide, counted, and checked to be finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, OperatorError, check_whole
+from .trees import wide_dtype
+
+
+class Products:
+    """Products with a square operator, in the dtype in which sums are kept.
+
+    The vectors go to the operator in its own dtype, which bounds what can be read off the products:
+    an error of `resolution` relative to ‖A‖ in each.
+
+    Args:
+        operator: anything with `shape` (P, P) and `@` on blocks (P, k); `dtype` and `device` are
+            read where it has them.
+
+    Raises:
+        OperatorError: not square, empty, not of real floating-point numbers.
+    """
+
+    def __init__(self, operator: Any) -> None:
+        shape = tuple(operator.shape)
+        if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+            raise OperatorError(f"a square operator that is not empty is needed; got shape {shape}")
+        self.operator, self.size, self.count = operator, int(shape[0]), 0
+        self.device = torch.device(getattr(operator, "device", "cpu"))
+        self.dtype = wide_dtype(self.device)
+        own = getattr(operator, "dtype", None)
+        self.own_dtype = own if isinstance(own, torch.dtype) else self.dtype
+        if not self.own_dtype.is_floating_point:
+            raise OperatorError(
+                f"an operator of real floating-point numbers is needed; got {self.own_dtype}: "
+                f"convert it, for instance with .double()"
+            )
+        self.resolution = max(torch.finfo(t).eps for t in (self.own_dtype, self.dtype))
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """A times a block of vectors, shape (P, k)."""
+        images: Tensor = self.operator @ block.to(device=self.device, dtype=self.own_dtype)
+        images = images.to(device=self.device, dtype=self.dtype)
+        finite = torch.isfinite(images).all(dim=0)
+        if not finite.all():
+            first = self.count + int((~finite).nonzero()[0]) + 1
+            raise OperatorError(
+                f"product {first} with the operator is not finite: look for parameters, samples "
+                f"or second derivatives that overflow or divide by zero"
+            )
+        self.count += block.shape[1]
+        return images
+
+    def fitting(self, block: Tensor) -> Tensor:
+        """The block with entries that the operator's own dtype can hold."""
+        return block.to(device=self.device, dtype=self.own_dtype).to(self.dtype)
+
+    def dense(self) -> Tensor:
+        """The whole matrix, by P products."""
+        return self(torch.eye(self.size, dtype=self.dtype, device=self.device))
+
+    def rounding(self, norm: float) -> float:
+        """What rounding leaves uncertain of a sum over P entries, ‖A‖√P times the resolution."""
+        return self.resolution * norm * math.sqrt(self.size)
+
+
+def suffices(products: int, size: int, least: int) -> bool:
+    """Whether so many products give the matrix itself.
+
+    Raises:
+        ArgumentError: they do not, and are fewer than the estimator needs.
+    """
+    check_whole("products", products, 1)
+    if products < min(least, size):
+        raise ArgumentError(
+            f"`products` must be at least {least} for a standard error of this estimator, or the "
+            f"operator's size {size} for the exact answer; got {products}"
+        )
+    return products >= size
