@@ -15,6 +15,7 @@ from gradnoise import (
     ArgumentError,
     Diagonal,
     Estimate,
+    Hessian,
     OperatorError,
     diagonal,
     frobenius_norm,
@@ -366,6 +367,19 @@ def test_the_scale_of_the_matrix_is_the_scale_of_the_estimates() -> None:
             for field in ("value", "low", "high", "stderr"):
                 expected = getattr(one, field) * scale
                 assert getattr(scaled, field) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_hessian_of_a_model_is_an_operator_like_any_other() -> None:
+    inputs = torch.randn(40, 30, generator=generator(0))
+    model = torch.nn.Linear(30, 1, bias=False)
+    hessian = Hessian(model, torch.nn.MSELoss(), (inputs, torch.zeros(40, 1)))
+    matrix = 2 * inputs.double().T @ inputs.double() / 40
+    assert float(trace(hessian)) == pytest.approx(float(matrix.trace()), rel=1e-5)
+    for estimator in (trace, frobenius_norm):
+        ours, dense = (float(estimator(a, products=12)) for a in (hessian, matrix))
+        assert ours == pytest.approx(dense, rel=1e-4)
+    ours, dense = (diagonal(a, products=12).values for a in (hessian, matrix))
+    torch.testing.assert_close(ours, dense, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.cuda
