@@ -8,19 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from .errors import ArgumentError, OperatorError
+from .krylov import Krylov
 from .operators import Operator, as_operator
-from .pergrad.forms import dots
 from .probes import generator, random_vector
 
 MEMORY_BUDGET = 2**30  # bytes of the basis
-BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
-ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry
-BLOCK = 16  # rows of the basis made at a time
-COLUMNS = 2**16  # entries of the basis turned at a time on a restart
 WHICH = ("LA", "SA", "LM", "BE")
 
 
@@ -100,7 +95,8 @@ def lanczos(
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
     capacity = _capacity(matrix, k, memory_budget)
     source = generator(seed)
-    krylov = _Krylov(matrix, capacity, source, v0)
+    start = _random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
+    krylov = Krylov(matrix, capacity, start)
     pairs = _run(krylov, k, which, tol, limit, tick)
     search = k > 1 or (v0 is not None and krylov.is_closed)
     while search and pairs.converged and len(pairs.values) < size:
@@ -108,24 +104,61 @@ def lanczos(
         left = min(limit - pairs.matvecs, size - len(pairs.values))
         if left < 1:
             return replace(pairs, converged=False)
-        deflated = _Krylov(matrix, capacity, source, None, pairs.vectors, krylov.scale)
+        start = _random_start(matrix, source, pairs.vectors)
+        deflated = Krylov(matrix, capacity, start, pairs.vectors, krylov.scale)
         more = _run(deflated, 1, which, tol, left, tick)
         pairs, search = _join(pairs, more, k, which, tol)
     return pairs
 
 
-def _run(krylov: _Krylov, k: int, which: str, tol: float, limit: int, tick: Any) -> Eigenpairs:
+def _random_start(matrix: Operator, source: torch.Generator, known: Tensor | None = None) -> Tensor:
+    """A random unit vector orthogonal to what is known."""
+    while True:
+        vector = random_vector(matrix.shape[0], source, matrix.device).to(matrix.dtype)
+        if known is not None:
+            for _ in range(2):
+                vector = vector - known @ (known.T @ vector)
+        norm = float(vector.norm())
+        if norm > 1e-4:  # else drawn into the space of the known: again
+            return vector / norm
+
+
+def _given_start(matrix: Operator, v0: Tensor) -> Tensor:
+    size = matrix.shape[0]
+    vector = v0.detach().to(device=matrix.device, dtype=matrix.dtype)
+    norm = float(vector.norm()) if vector.shape == (size,) else math.nan
+    if not (math.isfinite(norm) and norm > 0):
+        raise ArgumentError(
+            f"`v0` must be a finite, non-zero vector of length {size}; got shape {tuple(v0.shape)}"
+        )
+    return vector / norm
+
+
+def _run(krylov: Krylov, k: int, which: str, tol: float, limit: int, tick: Any) -> Eigenpairs:
     """Up to k pairs of one Krylov space; fewer where it closes before."""
     while True:
         if krylov.is_full:
-            krylov.restart(krylov.wanted(which, max(krylov.capacity // 2, k + 2)))
+            krylov.restart(_wanted(krylov, which, max(krylov.capacity // 2, k + 2)))
         krylov.extend()
         if tick is not None:
             tick(1)
-        order = krylov.wanted(which, k)
-        done = krylov.is_closed or (len(order) == k and krylov.is_converged(order, tol))
+        order = _wanted(krylov, which, k)
+        values, coordinates, residuals = krylov.ritz
+        within = residuals[order] <= tol * np.abs(values[order])
+        done = krylov.is_closed or (len(order) == k and bool(within.all()))
         if done or krylov.matvecs == limit:
-            return krylov.pairs(order, done)
+            return Eigenpairs(
+                values=torch.as_tensor(values[order].copy()),
+                residuals=torch.as_tensor(residuals[order].copy()),
+                vectors=krylov.combined(coordinates[:, order]),
+                matvecs=krylov.matvecs,
+                converged=done,
+            )
+
+
+def _wanted(krylov: Krylov, which: str, k: int) -> np.ndarray:
+    """Positions of the wanted Ritz values, best first."""
+    return _order(krylov.ritz[0], which)[:k]
 
 
 def _join(
@@ -145,179 +178,6 @@ def _join(
     gap = float((more.values[0] - worst).abs()) > tol * float(worst.abs())
     news = len(pairs.values) < k or (len(values) - 1 in order.tolist() and gap)
     return joined, news
-
-
-class _Krylov:
-    """The growing basis Q and T = QᵀAQ: tridiagonal, behind a restart an arrow and a tail.
-
-    Args:
-        matrix: A.
-        capacity: rows that the basis may have.
-        source: of random directions.
-        v0: the first direction.
-        known: orthonormal columns that the space has to avoid, shape (P, k).
-        scale: of the spectrum, as far as it is known.
-    """
-
-    def __init__(
-        self,
-        matrix: Operator,
-        capacity: int,
-        source: torch.Generator,
-        v0: Tensor | None,
-        known: Tensor | None = None,
-        scale: float = 0.0,
-    ) -> None:
-        self.matrix, self.size, self.source, self.known = matrix, matrix.shape[0], source, known
-        self.capacity = min(capacity, self.size)
-        self.breakdown = max(BREAKDOWN, 8 * matrix.resolution)
-        self.matvecs, self.count, self.is_closed = 0, 0, False
-        self._blocks: list[Tensor] = []
-        self._small = np.zeros((0, 0))
-        self._arrow = 0  # Ritz vectors at the head of the basis since the last restart
-        self._coupling = np.zeros(0)  # of the basis with the next direction
-        self.scale = scale
-        self.next = self._start(v0)
-
-    def _start(self, v0: Tensor | None) -> Tensor:
-        if v0 is None:
-            fresh = torch.zeros(1)
-            while float(fresh.norm()) < 1e-4:  # drawn into the space of the known: again
-                drawn = random_vector(self.size, self.source, self.matrix.device)
-                fresh = self._orthogonal(drawn.to(self.matrix.dtype))[0]
-            return torch.div(fresh, fresh.norm())
-        vector = v0.detach().to(device=self.matrix.device, dtype=self.matrix.dtype)
-        norm = float(vector.norm()) if vector.shape == (self.size,) else math.nan
-        if not (math.isfinite(norm) and norm > 0):
-            raise ArgumentError(
-                f"`v0` must be a finite, non-zero vector of length {self.size}; "
-                f"got shape {tuple(v0.shape)}"
-            )
-        return vector / norm
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the basis has no row left."""
-        return self.count == self.capacity
-
-    def extend(self) -> None:
-        """One product, and the next direction."""
-        current = self.next
-        self._append(current)
-        image = self.matrix @ current
-        self.matvecs += 1
-        if not math.isfinite(float(image.sum())) and not torch.isfinite(image).all():
-            raise OperatorError(
-                f"product {self.matvecs} with the operator is not finite: look for "
-                f"parameters, samples or second derivatives that overflow or divide by zero"
-            )
-        alpha = _dot(current, image)
-        rest, overlaps = self._orthogonal(image)
-        beta = math.sqrt(_dot(rest, rest))
-        self.scale = max(self.scale, abs(alpha), beta)
-        self._refuse_asymmetry(overlaps)
-        self._grow(alpha)
-        self.is_closed = beta <= self.breakdown * self.scale or self._rank == self.size
-        self._coupling = np.zeros(self.count)
-        self._coupling[-1] = beta
-        self.next = rest / beta if beta > 0 else rest
-        self.ritz = self._ritz()
-
-    @property
-    def _rank(self) -> int:
-        """Dimensions that are spanned by the basis and what it avoids."""
-        return self.count + (0 if self.known is None else self.known.shape[1])
-
-    def _grow(self, alpha: float) -> None:
-        grown = np.zeros((self.count, self.count))
-        grown[:-1, :-1] = self._small
-        grown[-1, :-1] = grown[:-1, -1] = self._coupling
-        grown[-1, -1] = alpha
-        self._small = grown
-
-    def _refuse_asymmetry(self, overlaps: Tensor) -> None:
-        """QᵀAq must be the row of T that is known from earlier products."""
-        gap = overlaps[:-1].double().cpu().numpy() - self._coupling
-        allowed = max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale
-        if len(gap) and float(np.abs(gap).max()) > allowed:
-            raise OperatorError(
-                "the operator is not symmetric: products with two vectors contradict each other"
-            )
-
-    def _append(self, vector: Tensor) -> None:
-        block, row = divmod(self.count, BLOCK)
-        if block == len(self._blocks):
-            rows = min(BLOCK, self.capacity - self.count)
-            self._blocks.append(vector.new_empty(rows, self.size))
-        self._blocks[block][row] = vector
-        self.count += 1
-
-    def _rows(self) -> list[Tensor]:
-        """The basis, block by block."""
-        used = -(-self.count // BLOCK)
-        return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
-
-    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of a vector orthogonal to the basis and to what it avoids, and its overlaps."""
-        first: Tensor | None = None
-        for _ in range(2):
-            overlaps = [rows @ vector for rows in self._rows()]
-            first = torch.cat(overlaps) if first is None and overlaps else first
-            for rows, overlap in zip(self._rows(), overlaps, strict=True):
-                vector = vector.sub(overlap @ rows)
-            if self.known is not None:
-                vector = vector - self.known @ (self.known.T @ vector)
-        return vector, vector.new_zeros(0) if first is None else first
-
-    def _ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, coordinates, and residuals."""
-        if self._arrow:
-            values, coordinates = np.linalg.eigh(self._small)
-        else:
-            values, coordinates = eigh_tridiagonal(
-                np.diag(self._small), np.diag(self._small, 1).copy()
-            )
-        self.scale = max(self.scale, float(np.abs(values).max()))
-        rounding = self.matrix.resolution * self.scale
-        return values, coordinates, np.abs(self._coupling @ coordinates) + rounding
-
-    def restart(self, order: np.ndarray) -> None:
-        """Keep these Ritz vectors and the next direction."""
-        values, coordinates, _ = self.ritz
-        turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
-        for start in range(0, self.size, COLUMNS):
-            part = slice(start, start + COLUMNS)
-            turned = turn @ torch.cat([rows[:, part] for rows in self._rows()])
-            for block, own in zip(self._blocks, torch.split(turned, BLOCK), strict=False):
-                block[: len(own), part] = own
-        self._coupling = self._coupling @ coordinates[:, order]
-        self._small = np.diag(values[order])
-        self.count = self._arrow = len(order)
-
-    def wanted(self, which: str, k: int) -> np.ndarray:
-        """Positions of the wanted Ritz values, best first."""
-        return _order(self.ritz[0], which)[:k]
-
-    def is_converged(self, order: np.ndarray, tol: float) -> bool:
-        values, _, residuals = self.ritz
-        return bool((residuals[order] <= tol * np.abs(values[order])).all())
-
-    def pairs(self, order: np.ndarray, converged: bool) -> Eigenpairs:
-        values, coordinates, residuals = self.ritz
-        weights = torch.as_tensor(coordinates[:, order].copy()).to(self.next)
-        parts = torch.split(weights, [len(rows) for rows in self._rows()])
-        vectors = sum(rows.T @ own for rows, own in zip(self._rows(), parts, strict=True))
-        return Eigenpairs(
-            values=torch.as_tensor(values[order].copy()),
-            residuals=torch.as_tensor(residuals[order].copy()),
-            vectors=torch.as_tensor(vectors),
-            matvecs=self.matvecs,
-            converged=bool(converged),
-        )
-
-
-def _dot(first: Tensor, second: Tensor) -> float:
-    return float(dots(first[None], second[None]))
 
 
 def _order(values: np.ndarray, which: str) -> np.ndarray:

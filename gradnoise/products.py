@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, OperatorError, check_whole
+from .operators import as_operator
 from .trees import wide_dtype
 
 
@@ -19,33 +20,25 @@ class Products:
     an error of `resolution` relative to ‖A‖ in each.
 
     Args:
-        operator: anything with `shape` (P, P) and `@` on blocks (P, k); `dtype` and `device` are
-            read where it has them.
+        operator: anything with `shape` (P, P) and `@`, as for `lanczos`.
 
     Raises:
-        OperatorError: not square, empty, not of real floating-point numbers.
+        OperatorError: not square, or empty.
     """
 
     def __init__(self, operator: Any) -> None:
-        shape = tuple(operator.shape)
-        if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
-            raise OperatorError(f"a square operator that is not empty is needed; got shape {shape}")
-        self.operator, self.size, self.count = operator, int(shape[0]), 0
-        self.device = torch.device(getattr(operator, "device", "cpu"))
-        self.dtype = wide_dtype(self.device)
-        own = getattr(operator, "dtype", None)
-        self.own_dtype = own if isinstance(own, torch.dtype) else self.dtype
-        if not self.own_dtype.is_floating_point:
+        self.operator = as_operator(operator)
+        self.size, self.count = self.operator.shape[0], 0
+        if self.operator.shape[0] != self.operator.shape[1] or not self.size:
             raise OperatorError(
-                f"an operator of real floating-point numbers is needed; got {self.own_dtype}: "
-                f"convert it, for instance with .double()"
+                f"a square operator that is not empty is needed; got shape {self.operator.shape}"
             )
-        self.resolution = max(torch.finfo(t).eps for t in (self.own_dtype, self.dtype))
+        self.device, self.dtype = self.operator.device, wide_dtype(self.operator.device)
+        self.resolution = max(self.operator.resolution, torch.finfo(self.dtype).eps)
 
     def __call__(self, block: Tensor) -> Tensor:
         """A times a block of vectors, shape (P, k)."""
-        images: Tensor = self.operator @ block.to(device=self.device, dtype=self.own_dtype)
-        images = images.to(device=self.device, dtype=self.dtype)
+        images: Tensor = (self.operator @ block).to(self.dtype)
         finite = torch.isfinite(images).all(dim=0)
         if not finite.all():
             first = self.count + int((~finite).nonzero()[0]) + 1
@@ -58,7 +51,7 @@ class Products:
 
     def fitting(self, block: Tensor) -> Tensor:
         """The block with entries that the operator's own dtype can hold."""
-        return block.to(device=self.device, dtype=self.own_dtype).to(self.dtype)
+        return block.to(device=self.device, dtype=self.operator.dtype).to(self.dtype)
 
     def dense(self) -> Tensor:
         """The whole matrix, by P products."""

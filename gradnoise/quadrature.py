@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from .errors import OperatorError
-from .trees import wide_dtype
+from .krylov import Krylov
+from .operators import as_operator
 
 Array = NDArray[np.float64]
 
@@ -78,45 +77,18 @@ class GaussRule:
         return float(weights[:fixed].sum()), float(weights[: fixed + 1].sum())
 
 
-def gauss_rule(operator: Any, start: Tensor, steps: int, breakdown: float) -> GaussRule:
+def gauss_rule(operator: Any, start: Tensor, steps: int) -> GaussRule:
     """The Gauss rule of `start` after at most `steps` products, every new vector reorthogonalised.
 
     Args:
-        operator: anything symmetric with `shape` (P, P) and `@` on vectors of length P.
+        operator: symmetric, shape (P, P), as for `lanczos`.
         start: v, of norm 1, shape (P,).
         steps: products at most; fewer where the Krylov space closes.
-        breakdown: a new direction this small, relative to T, is rounding and closes the space.
 
     Raises:
-        OperatorError: a product is not finite.
+        OperatorError: a product is not finite, or the operator not symmetric.
     """
-    size = len(start)
-    limit = min(steps, size)
-    basis = start.new_empty(limit, size)  # the Krylov basis, [k, P]
-    alphas: list[float] = []
-    betas: list[float] = []
-    current = start
-    for count in range(1, limit + 1):
-        basis[count - 1] = current
-        rest = _image(operator, current, count)
-        alphas.append(float(current @ rest))
-        for _ in range(2):  # once loses orthogonality to rounding, twice is enough
-            rest = rest - basis[:count].T @ (basis[:count] @ rest)
-        betas.append(float(rest.norm()))
-        scale = max(map(abs, alphas + betas))
-        if betas[-1] <= breakdown * scale or count == size:
-            return GaussRule(np.array(alphas), np.array(betas), is_closed=True)
-        current = rest / betas[-1]
-    return GaussRule(np.array(alphas), np.array(betas), is_closed=False)
-
-
-def _image(operator: Any, vector: Tensor, count: int) -> Tensor:
-    """A v, in the dtype of v."""
-    image = operator @ vector.to(getattr(operator, "dtype", vector.dtype))
-    wide: Tensor = image.to(device=vector.device, dtype=wide_dtype(vector.device))
-    if not torch.isfinite(wide).all():
-        raise OperatorError(
-            f"product {count} with the operator is not finite: look for parameters, samples or "
-            f"second derivatives that overflow or divide by zero"
-        )
-    return wide
+    krylov = Krylov(as_operator(operator), steps, start)
+    while not (krylov.is_full or krylov.is_closed):
+        krylov.extend()
+    return GaussRule(krylov.diagonal, krylov.beside, krylov.is_closed)

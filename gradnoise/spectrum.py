@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from .errors import ArgumentError, OperatorError
 from .estimate import Estimate, Status, check_level, quantile, short
-from .lanczos import BREAKDOWN
+from .krylov import breakdown
 from .losses import LossFn
-from .operators import Hessian
+from .operators import Hessian, Operator, as_operator
 from .probes import generator, random_vector
 from .quadrature import Array, GaussRule, gauss_rule
 from .spectrum_plot import draw
@@ -89,37 +88,34 @@ class SpectralDensity:
         steps: int = 80,
         seed: int = 0,
         level: float = 0.95,
-        resolution: float = 0.0,
         tick: Callable[[int], Any] | None = None,
     ) -> SpectralDensity:
         """The density of any symmetric operator.
 
         Args:
-            operator: anything symmetric with `shape` (P, P) and `@` on vectors of length P.
+            operator: anything symmetric with `shape` (P, P) and `@`, as for `lanczos`.
             probes: random vectors; one is enough for intervals, more make them narrower.
             steps: products per probe, at least 4; they keep `steps` vectors of length P.
             seed: of the random vectors.
             level: nominal coverage of the intervals.
-            resolution: relative rounding of the products, where it is coarser than the operator's
-                dtype says.
             tick: called with 1 after every probe.
 
         Raises:
-            ArgumentError: probes, steps, level or resolution out of range.
-            OperatorError: the operator is empty or not square, or a product is not finite.
+            ArgumentError: probes, steps or level out of range.
+            OperatorError: the operator is empty, not square or not symmetric, or a product is not
+                finite.
         """
-        size = _check(operator, probes, steps, level, resolution)
-        breakdown = _breakdown(operator, resolution)
-        device = torch.device(getattr(operator, "device", "cpu"))
+        matrix = as_operator(operator)
+        size = _check(matrix, probes, steps, level)
         source = generator(seed)
         rules = []
         for _ in range(probes):
-            start = random_vector(size, source, device)
-            rules.append(gauss_rule(operator, start, steps, breakdown))
+            start = random_vector(size, source, matrix.device)
+            rules.append(gauss_rule(matrix, start, steps))
             if tick is not None:
                 tick(1)
         scale = max(float(np.abs(rule.nodes).max()) for rule in rules)
-        return cls(size, tuple(rules), steps, breakdown * scale, level)
+        return cls(size, tuple(rules), steps, breakdown(matrix) * scale, level)
 
     @property
     def matvecs(self) -> int:
@@ -383,14 +379,12 @@ def spectral_density(
         (1.0, 4.0)
     """
     hessian = Hessian(model, loss_fn, data, max_samples=max_samples, seed=seed)
-    parameters = hessian.problem.objective.parameters.values()
     return SpectralDensity.of(
         hessian,
         probes=probes,
         steps=steps,
         seed=seed,
         level=level,
-        resolution=max(torch.finfo(parameter.dtype).eps for parameter in parameters),
         tick=tick,
     )
 
@@ -421,15 +415,9 @@ def _checked_grid(grid: Any) -> Array:
     return points
 
 
-def _breakdown(operator: Any, resolution: float) -> float:
-    coarse = getattr(operator, "dtype", None)
-    eps = torch.finfo(coarse).eps if isinstance(coarse, torch.dtype) else 0.0
-    return max(BREAKDOWN, 8 * eps, 8 * resolution)
-
-
-def _check(operator: Any, probes: int, steps: int, level: float, resolution: float) -> int:
-    shape = tuple(operator.shape)
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+def _check(matrix: Operator, probes: int, steps: int, level: float) -> int:
+    shape = matrix.shape
+    if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(
             f"a spectral density needs a square operator that is not empty; got shape {shape}"
         )
@@ -437,7 +425,5 @@ def _check(operator: Any, probes: int, steps: int, level: float, resolution: flo
         raise ArgumentError(f"`probes` must be at least 1; got {probes}")
     if steps < LEAST_STEPS:
         raise ArgumentError(f"`steps` must be at least {LEAST_STEPS}; got {steps}")
-    if not 0 <= resolution < 1:
-        raise ArgumentError(f"`resolution` is a relative error from 0 to 1; got {resolution}")
     check_level(level)
-    return int(shape[0])
+    return shape[0]

@@ -205,8 +205,8 @@ def test_the_basis_takes_no_more_than_its_budget(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         Tensor, "new_empty", lambda self, *shape: (made.append(shape[0]), empty(self, *shape))[1]
     )
-    lanczos(spread(200), tol=1e-12, memory_budget=20 * 8 * 200, max_iterations=500)
-    assert made == [16, 4]
+    lanczos(spread(200), k=3, tol=1e-12, memory_budget=20 * 8 * 200, max_iterations=500)
+    assert made[:2] == [16, 4]
 
 
 def test_both_ends_come_in_turn() -> None:

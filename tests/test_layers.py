@@ -18,7 +18,7 @@ ROOMS = (
     (
         "linear maps",
         [
-            *["operators", "lanczos", "quadrature", "spectrum", "spectrum_plot"],
+            *["operators", "krylov", "lanczos", "quadrature", "spectrum", "spectrum_plot"],
             *["products", "leave_one_out", "trace", "frobenius", "diagonal"],
         ],
     ),

@@ -84,7 +84,7 @@ def test_a_rule_with_a_node_per_distinct_eigenvalue_is_exact(
     values = sorted(map(float, distinct)) * copies
     matrix = with_spectrum(*values, seed=seed)
     start = random_vector(len(values), generator(seed), torch.device("cpu"))
-    rule = gauss_rule(matrix, start, steps=50, breakdown=1e-11)
+    rule = gauss_rule(matrix, start, steps=50)
     assert rule.is_closed
     np.testing.assert_allclose(rule.nodes, sorted(distinct), atol=1e-8)
     eigenvalues, vectors = torch.linalg.eigh(matrix)
@@ -96,7 +96,7 @@ def test_a_rule_with_a_node_per_distinct_eigenvalue_is_exact(
 def test_k_steps_match_2k_moments_and_no_more() -> None:
     values = np.linspace(-1, 1, 60) ** 3
     start = random_vector(60, generator(0), torch.device("cpu"))
-    rule = gauss_rule(diagonal(values), start, steps=5, breakdown=1e-12)
+    rule = gauss_rule(diagonal(values), start, steps=5)
     for degree in range(11):
         truth = float((start.square().numpy() * values**degree).sum())
         found = float((rule.weights * rule.nodes**degree).sum())
@@ -106,7 +106,7 @@ def test_k_steps_match_2k_moments_and_no_more() -> None:
 def test_an_eigenvalue_far_away_leaves_no_ghosts() -> None:
     values = np.append(np.linspace(0, 1, 99), 1e6)
     start = random_vector(100, generator(0), torch.device("cpu"))
-    rule = gauss_rule(diagonal(values), start, steps=100, breakdown=1e-15)
+    rule = gauss_rule(diagonal(values), start, steps=100)
     np.testing.assert_allclose(rule.nodes, values, atol=1e-8)
 
 
@@ -115,7 +115,7 @@ def test_an_eigenvalue_far_away_leaves_no_ghosts() -> None:
 def test_the_bounds_of_a_share_hold_what_a_vector_sees(name: str, steps: int) -> None:
     values = SPECTRA[name]
     start = random_vector(SIZE, generator(steps), torch.device("cpu"))
-    rule = gauss_rule(diagonal(values), start, steps, breakdown=1e-12)
+    rule = gauss_rule(diagonal(values), start, steps)
     for x in np.linspace(values.min() - 0.1, values.max() + 0.1, 23):
         low, high = rule.share_below(float(x))
         truth = float(start.square().numpy()[values < x].sum())
@@ -126,7 +126,7 @@ def test_the_bounds_of_a_share_hold_what_a_vector_sees(name: str, steps: int) ->
 def test_the_bounds_of_a_share_are_reached() -> None:
     # two moments, mean 0 and variance 1: at least 0 and at most 1/(1 + x²) below -x (Cantelli)
     start = torch.full((2,), 0.5**0.5, dtype=torch.float64)
-    rule = gauss_rule(diagonal([-1.0, 1.0]), start, steps=1, breakdown=1e-12)
+    rule = gauss_rule(diagonal([-1.0, 1.0]), start, steps=1)
     assert rule.share_below(-2.0) == pytest.approx((0.0, 1 / 5))
     assert rule.share_below(2.0) == pytest.approx((4 / 5, 1.0))
 
@@ -307,11 +307,10 @@ EYE = torch.eye(3)
         (NotFinite(), {}, OperatorError, r"product 1 with the operator is not finite"),
         (torch.zeros(0, 0), {}, OperatorError, r"not empty; got shape \(0, 0\)"),
         (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
-        (torch.zeros(3), {}, OperatorError, r"square operator.*got shape \(3,\)"),
+        (torch.zeros(3), {}, OperatorError, r"got shape \(3,\)"),
         (EYE, {"probes": 0}, ArgumentError, r"`probes` must be at least 1; got 0"),
         (EYE, {"steps": 3}, ArgumentError, r"`steps` must be at least 4; got 3"),
         (EYE, {"level": 1.0}, ArgumentError, r"`level` is a coverage"),
-        (EYE, {"resolution": -1.0}, ArgumentError, r"`resolution` is a relative error.*got -1"),
     ],
 )
 def test_what_makes_no_sense_is_an_error(

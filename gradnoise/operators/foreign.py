@@ -25,7 +25,7 @@ def as_operator(matrix: Any) -> Operator:
     if len(tuple(getattr(matrix, "shape", ()))) != 2 or not hasattr(matrix, "__matmul__"):
         raise OperatorError(
             f"an operator needs `shape` (rows, columns) and `@` on vectors; got "
-            f"{type(matrix).__name__} of shape {getattr(matrix, 'shape', None)}"
+            f"{type(matrix).__name__}, got shape {tuple(getattr(matrix, 'shape', ()))}"
         )
     return Foreign(matrix)
 
@@ -38,7 +38,7 @@ class Foreign(Operator):
         self.shape = int(matrix.shape[0]), int(matrix.shape[1])
         self.device = torch.device(getattr(matrix, "device", None) or "cpu")
         dtype = getattr(matrix, "dtype", None)
-        self._is_numpy = not isinstance(dtype, torch.dtype)
+        self._is_numpy = hasattr(matrix, "dtype") and not isinstance(dtype, torch.dtype)
         self.dtype = _torch_dtype(dtype) or wide_dtype(self.device)
         if isinstance(matrix, Tensor):
             self._matrix = matrix.detach().to(self.dtype)

@@ -1,0 +1,184 @@
+"""The Krylov space of a symmetric operator: its basis, and what the operator is on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+
+from .errors import OperatorError
+from .operators import Operator
+from .pergrad.forms import dots
+
+BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
+ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry
+BLOCK = 16  # rows of the basis made at a time
+COLUMNS = 2**16  # entries of the basis turned at a time on a restart
+
+
+class Krylov:
+    """The growing basis Q and T = QᵀAQ: tridiagonal, behind a restart an arrow and a tail.
+
+    Args:
+        matrix: A.
+        capacity: rows that the basis may have.
+        start: the first direction, of norm 1 and orthogonal to `known`.
+        known: orthonormal columns that the space has to avoid, shape (P, k).
+        scale: of the spectrum, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        matrix: Operator,
+        capacity: int,
+        start: Tensor,
+        known: Tensor | None = None,
+        scale: float = 0.0,
+    ) -> None:
+        self.matrix, self.size, self.known = matrix, matrix.shape[0], known
+        self.capacity = min(capacity, self.size)
+        self.matvecs, self.count, self.is_closed = 0, 0, False
+        self._blocks: list[Tensor] = []
+        self._small = np.zeros((0, 0))
+        self._arrow = 0  # Ritz vectors at the head of the basis since the last restart
+        self._coupling = np.zeros(0)  # of the basis with the next direction
+        self.scale = scale
+        self.next = start.to(matrix.dtype)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the basis has no row left."""
+        return self.count == self.capacity
+
+    def extend(self) -> None:
+        """One product, and the next direction."""
+        current = self.next
+        self._append(current)
+        image = self.matrix @ current
+        self.matvecs += 1
+        if not math.isfinite(float(image.sum())) and not torch.isfinite(image).all():
+            raise OperatorError(
+                f"product {self.matvecs} with the operator is not finite: look for "
+                f"parameters, samples or second derivatives that overflow or divide by zero"
+            )
+        alpha = _dot(current, image)
+        rest, overlaps = self._orthogonal(image)
+        beta = math.sqrt(_dot(rest, rest))
+        self.scale = max(self.scale, abs(alpha), beta)
+        self._refuse_asymmetry(overlaps)
+        self._grow(alpha)
+        self.is_closed = beta <= breakdown(self.matrix) * self.scale or self._rank == self.size
+        self._coupling = np.zeros(self.count)
+        self._coupling[-1] = beta
+        self.next = rest / beta if beta > 0 else rest
+        self.__dict__.pop("ritz", None)
+
+    @property
+    def _rank(self) -> int:
+        """Dimensions that are spanned by the basis and what it avoids."""
+        return self.count + (0 if self.known is None else self.known.shape[1])
+
+    def _grow(self, alpha: float) -> None:
+        grown = np.zeros((self.count, self.count))
+        grown[:-1, :-1] = self._small
+        grown[-1, :-1] = grown[:-1, -1] = self._coupling
+        grown[-1, -1] = alpha
+        self._small = grown
+
+    def _refuse_asymmetry(self, overlaps: Tensor) -> None:
+        """QᵀAq must be the row of T that is known from earlier products."""
+        gap = overlaps[:-1].double().cpu().numpy() - self._coupling
+        allowed = max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale
+        if len(gap) and float(np.abs(gap).max()) > allowed:
+            raise OperatorError(
+                "the operator is not symmetric: products with two vectors contradict each other"
+            )
+
+    def _append(self, vector: Tensor) -> None:
+        block, row = divmod(self.count, BLOCK)
+        if block == len(self._blocks):
+            rows = min(BLOCK, self.capacity - self.count)
+            self._blocks.append(vector.new_empty(rows, self.size))
+        self._blocks[block][row] = vector
+        self.count += 1
+
+    def _rows(self) -> list[Tensor]:
+        """The basis, block by block."""
+        used = -(-self.count // BLOCK)
+        return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
+
+    def _orthogonal(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of a vector orthogonal to the basis and to what it avoids, and its overlaps."""
+        first: Tensor | None = None
+        for _ in range(2):
+            overlaps = [rows @ vector for rows in self._rows()]
+            first = torch.cat(overlaps) if first is None and overlaps else first
+            for rows, overlap in zip(self._rows(), overlaps, strict=True):
+                vector = vector.sub(overlap @ rows)
+            if self.known is not None:
+                vector = vector - self.known @ (self.known.T @ vector)
+        return vector, vector.new_zeros(0) if first is None else first
+
+    @functools.cached_property
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values, coordinates by column, and residuals."""
+        if self._arrow:
+            values, coordinates = np.linalg.eigh(self._small)
+        else:
+            values, coordinates = eigh_tridiagonal(
+                np.diag(self._small), np.diag(self._small, 1).copy()
+            )
+        self.scale = max(self.scale, float(np.abs(values).max()))
+        rounding = self.matrix.resolution * self.scale
+        return values, coordinates, np.abs(self._coupling @ coordinates) + rounding
+
+    def restart(self, order: np.ndarray) -> None:
+        """Keep these Ritz vectors and the next direction."""
+        values, coordinates, _ = self.ritz
+        turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
+        for start in range(0, self.size, COLUMNS):
+            part = slice(start, start + COLUMNS)
+            turned = turn @ torch.cat([rows[:, part] for rows in self._rows()])
+            for block, own in zip(self._blocks, _split(turned), strict=False):
+                block[: len(own), part] = own
+        self._coupling = self._coupling @ coordinates[:, order]
+        self._small = np.diag(values[order])
+        self.count = self._arrow = len(order)
+
+    def combined(self, coordinates: np.ndarray) -> Tensor:
+        """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
+        weights = torch.as_tensor(coordinates.copy()).to(self.next)
+        total = self.next.new_zeros(self.size, weights.shape[1])
+        for rows, own in zip(self._rows(), _split(weights), strict=True):
+            total += rows.T @ own
+        return total
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """α of a basis that was not restarted."""
+        diagonal: np.ndarray = np.diag(self._small).copy()
+        return diagonal
+
+    @property
+    def beside(self) -> np.ndarray:
+        """β of a basis that was not restarted; the last one leads to the next direction."""
+        beside: np.ndarray = np.append(np.diag(self._small, 1), self._coupling[-1:])
+        return beside
+
+
+def breakdown(matrix: Operator) -> float:
+    """What is nothing but rounding, relative to the spectrum."""
+    return max(BREAKDOWN, 8 * matrix.resolution)
+
+
+def _split(rows: Tensor) -> list[Tensor]:
+    """By the blocks of the basis."""
+    return list(torch.split(rows, BLOCK))
+
+
+def _dot(first: Tensor, second: Tensor) -> float:
+    return float(dots(first[None], second[None]))
