@@ -20,8 +20,8 @@ from ..trees import Batch, sample_count, select
 from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import MEMORY_BUDGET
 from .plan import Planner, prove
+from .steps import Step, UnplannedError
 from .tapped import Pass
-from .trace import Step, UnplannedError
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 PROOF_SAMPLES = 7  # another number than the plan's, few enough to hold their gradients at once

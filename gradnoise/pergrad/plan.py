@@ -12,21 +12,12 @@ from torch import Tensor
 from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, sample_leaves
+from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
 from .layout import find_layout, weighted_layout
-from .trace import (
-    USE,
-    Call,
-    Follow,
-    Sources,
-    Step,
-    UnplannedError,
-    Watch,
-    carry_out,
-    eager,
-    name_of,
-    refuse_in_place,
-)
+from .steps import USE, Sources, Step, UnplannedError
+from .trace import Follow, eager
+from .watch import Watch
 
 
 class Planner:

@@ -12,22 +12,14 @@ from torch import Tensor
 from ..errors import EngineError
 from ..objective import Objective
 from ..trees import Batch, sample_count, widen
+from .calls import Call, carry_out, name_of
 from .contract import Explained, Summary, Wanted, check_norms
 from .forms import Form, Measured, Sum, at_least_float32
 from .local import local
 from .pulled import pull_back
 from .rules import RULES, At
-from .trace import (
-    Call,
-    Follow,
-    Source,
-    Sources,
-    Step,
-    UnplannedError,
-    carry_out,
-    eager,
-    name_of,
-)
+from .steps import Source, Sources, Step, UnplannedError
+from .trace import Follow, eager
 
 
 class Pass:

@@ -5,6 +5,8 @@ Recurrent layers keep torch's order of gates: (i, f, g, o) for LSTM, (r, z, n) f
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -152,3 +154,28 @@ UNFUSED: dict[Any, Callable[..., Any]] = {
     torch.rnn_relu_cell: _cell(_relu_step),
     F.embedding_bag: embedding_bag,
 }
+
+
+def simpler(func: Any) -> Callable[..., Any] | None:
+    """An operation as the simpler ones that it consists of, where they can be seen; else None."""
+    return UNFUSED.get(func) or _opened(func)
+
+
+@functools.cache
+def _opened(func: Any) -> Callable[..., Any] | None:
+    """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
+    if not isinstance(func, types.FunctionType) or func.__module__.partition(".")[0] != "torch":
+        return None
+    past = dict.fromkeys(_CHECKS, lambda *_: False)
+    twin = types.FunctionType(
+        func.__code__,
+        {**func.__globals__, **past},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    twin.__kwdefaults__ = func.__kwdefaults__
+    return twin
+
+
+_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")

@@ -1,0 +1,63 @@
+"""The operations that are given parameters, step by step through the forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .layout import Found, Layout
+
+
+@dataclass(eq=False)
+class Source:
+    """A parameter, or a tensor computed from parameters alone.
+
+    Args:
+        tensor: itself, with its graph.
+        roots: names of the parameters it comes from.
+        derived: whether it was computed.
+    """
+
+    tensor: Tensor
+    roots: frozenset[str]
+    derived: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation that is given parameters, in the order of the forward pass.
+
+    Args:
+        func: the operation.
+        kind: DERIVE from parameters alone, OPEN because it has no rule as a whole, or USE.
+        dependent: which of its tensors depend on the samples.
+        layout: of a use: where the samples are in its output; None where it has no gradient.
+        arguments: of a use: names of the sources among its arguments; None without a rule.
+        each: of a use: entries per sample along the layout's axis, on the samples of the plan.
+        ndim: of a use: dimensions of its output.
+        proven: of a use: whether its layout is the only one that the gradients allow.
+    """
+
+    func: Any
+    kind: str
+    dependent: tuple[int, ...] = ()
+    layout: Layout | None = None
+    arguments: tuple[str, ...] | None = None
+    each: int = 1
+    ndim: int = 0
+    proven: bool = False
+
+    def at(self, found: Found, output: Tensor, count: int) -> Step:
+        """The step with the layout of its output."""
+        each = output.shape[found.layout.axis] // count
+        return replace(self, layout=found.layout, each=each, ndim=output.ndim, proven=found.proven)
+
+
+DERIVE, OPEN, USE = "derive", "open", "use"
+Sources = dict[int, Source]
+
+
+class UnplannedError(Exception):
+    """The operations are not those of the plan."""
