@@ -15,8 +15,8 @@ from ..trees import Batch, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
 from .layout import find_layout, weighted_layout
-from .steps import USE, Sources, Step, UnplannedError
-from .trace import Follow, eager
+from .steps import USE, Sources, Step
+from .trace import Follow
 from .watch import Watch
 
 
@@ -36,8 +36,7 @@ class Planner:
         self._outputs: list[Tensor] = []
         leaves = sample_leaves(self.batch)
         trace = Watch(self.objective.parameters, self._use, leaves, own)
-        with eager():
-            losses = self.objective.losses(self.batch, trace)
+        losses = trace.losses(self.objective, self.batch)
         self._steps, self.reorders = trace.steps, trace.reorders
         self._same(losses.detach(), self.objective.losses(self.batch).detach())
         outputs = [output for output in self._outputs if output.requires_grad]
@@ -156,10 +155,7 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
         return carry_out(call, see)
 
     trace = Follow(objective.parameters, use, plan)
-    with eager():
-        losses = objective.losses(batch, trace)
-    if not trace.finished:
-        raise UnplannedError
+    losses = trace.losses(objective, batch)
     inputs = [output for output in outputs if output.requires_grad]
     weights = _digits(len(losses), 4 if any(t.dtype == torch.float16 for t in inputs) else 16)
     columns: list[Any] = [[None] * len(inputs)] * (1 + len(weights))

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..objective import Objective
 from ..trees import Batch
+from .trace import eager
 
 
 class _Dtypes(TorchFunctionMode):
@@ -29,5 +30,6 @@ class _Dtypes(TorchFunctionMode):
 def resolution(objective: Objective, batch: Batch) -> float:
     """Relative rounding of the coarsest dtype at work in the losses of a batch."""
     seen = _Dtypes()
-    objective.losses(batch, seen)
+    with eager():
+        objective.losses(batch, seen)
     return seen.eps

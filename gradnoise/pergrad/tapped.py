@@ -19,7 +19,7 @@ from .local import local
 from .pulled import pull_back
 from .rules import RULES, At
 from .steps import Source, Sources, Step, UnplannedError
-from .trace import Follow, eager
+from .trace import Follow
 
 
 class Pass:
@@ -63,10 +63,7 @@ class Pass:
             UnplannedError: its operations are not those of the plan.
         """
         trace = Follow(self.objective.parameters, self._use, self._plan)
-        with eager():
-            losses = self.objective.losses(self._batch, trace)
-        if not trace.finished:
-            raise UnplannedError
+        losses = trace.losses(self.objective, self._batch)
         views, self._views = self._views, []
         # a view that is changed in place leaves its node in the graph, and the hook there
         self.lost = any(view._version != version for view, version in views)

@@ -19,9 +19,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..objective import Objective
+from ..trees import Batch
 from .calls import Call, results_of, tensors_of
 from .steps import DERIVE, OPEN, Source, Sources, Step, UnplannedError
 from .unfused import simpler
+
+OnUse = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, the step
 
 
 class Trace(TorchFunctionMode, abc.ABC):
@@ -29,15 +33,18 @@ class Trace(TorchFunctionMode, abc.ABC):
 
     Args:
         parameters: by name.
-        use: is handed every use: the call, its sources by position, the step.
+        use: is handed every use, and gives its result.
     """
 
-    def __init__(
-        self, parameters: dict[str, Tensor], use: Callable[[Call, Sources, Step], Any]
-    ) -> None:
+    def __init__(self, parameters: dict[str, Tensor], use: OnUse) -> None:
         super().__init__()
         self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
         self._use = use
+
+    def losses(self, objective: Objective, batch: Batch) -> Tensor:
+        """Per-sample losses of a batch, shape (n,), while this follows."""
+        with eager():
+            return objective.losses(batch, self)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -97,25 +104,26 @@ class Follow(Trace):
         plan: the steps.
     """
 
-    def __init__(
-        self,
-        parameters: dict[str, Tensor],
-        use: Callable[[Call, Sources, Step], Any],
-        plan: list[Step],
-    ) -> None:
+    def __init__(self, parameters: dict[str, Tensor], use: OnUse, plan: list[Step]) -> None:
         super().__init__(parameters, use)
         self._plan, self._taken = plan, 0
 
-    @property
-    def finished(self) -> bool:
-        """Whether every step was taken."""
-        return self._taken == len(self._plan)
+    def losses(self, objective: Objective, batch: Batch) -> Tensor:
+        """Per-sample losses of a batch, shape (n,).
+
+        Raises:
+            UnplannedError: the operations of the model are not those of the plan.
+        """
+        losses = super().losses(objective, batch)
+        if self._taken < len(self._plan):
+            raise UnplannedError
+        return losses
 
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
     def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self.finished or self._plan[self._taken].func != func:
+        if self._taken == len(self._plan) or self._plan[self._taken].func != func:
             raise UnplannedError
         self._taken += 1
         return self.take(self._plan[self._taken - 1], args, kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .calls import Call, out_of_place, results_of, tensors_of
 from .rules import RULES
-from .steps import DERIVE, OPEN, USE, Sources, Step
-from .trace import Trace
+from .steps import DERIVE, OPEN, USE, Step
+from .trace import OnUse, Trace
 from .unfused import UNFUSED, simpler
 
 
@@ -29,7 +29,7 @@ class Watch(Trace):
     def __init__(
         self,
         parameters: dict[str, Tensor],
-        use: Callable[[Call, Sources, Step], Any],
+        use: OnUse,
         leaves: list[Tensor],
         own: frozenset[int],
     ) -> None:
