@@ -20,8 +20,8 @@ from .running import Running
 from .samples import MICRO_BATCH
 from .trees import TensorDict
 
-ROUNDING = 8  # of sums of float32, in units of its resolution
-CANCELLED = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
+SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
+TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
 
 
@@ -38,8 +38,8 @@ def stream(
     wanted = Wanted(variance=variance)
     running = Running()
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
-    rounding = ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
-    if rounding * running.cancellation <= CANCELLED:
+    rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
+    if rounding * running.cancellation <= TRACE_ERROR:
         return moments
     return _pass(problem, engine, Running(), engine.centred_summaries, level, wanted, tick)
 

@@ -16,12 +16,12 @@ class Source:
 
     Args:
         tensor: itself, with its graph.
-        roots: names of the parameters it comes from.
+        parameters: names of those it comes from.
         derived: whether it was computed.
     """
 
     tensor: Tensor
-    roots: frozenset[str]
+    parameters: frozenset[str]
     derived: bool = False
 
 

@@ -49,7 +49,7 @@ class Pass:
         self.lost = False  # whether gradients may pass by hooks
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
         self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
-        self._uses: dict[Source, list[Any]] = {}
+        self._functions: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[Form]] = {}
         self._measured: dict[str, Measured] = {}
         self._single: set[Source] = set()
@@ -69,11 +69,11 @@ class Pass:
         self.lost = any(view._version != version for view, version in views)
         self._losses: Tensor | None = losses
         self.losses = losses.detach()
-        shared = {root for s in self._uses if s.derived for root in s.roots}
+        shared = {name for s in self._functions if s.derived for name in s.parameters}
         self._single = {
             source
-            for source, uses in self._uses.items()
-            if len(uses) == 1 and not source.derived and not (source.roots & shared)
+            for source, uses in self._functions.items()
+            if len(uses) == 1 and not source.derived and not (source.parameters & shared)
         }
 
     def _use(self, call: Call, sources: Sources, step: Step) -> Any:
@@ -90,7 +90,7 @@ class Pass:
         if step.each == 1 and output.shape[step.layout.axis] > self.count:
             raise UnplannedError  # with one entry per sample, their order was not seen
         for source in sources.values():
-            self._uses.setdefault(source, []).append(call.func)
+            self._functions.setdefault(source, []).append(call.func)
         if self._rooted or not output.requires_grad:
             output = _Rooted.apply(output, self._root)  # type: ignore[no-untyped-call]
         elif output._is_view():
@@ -108,7 +108,7 @@ class Pass:
         for index, form in use.forms(at, at_least_float32(delta)).items():
             source = use.sources[index]
             if source in self._single and not self._keep:
-                (name,) = source.roots
+                (name,) = source.parameters
                 self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
             else:
                 self._pending.setdefault(source, []).append(form)
@@ -150,7 +150,7 @@ class Pass:
     def form(self, name: str) -> Form | None:
         """The gradients of a parameter, all its uses together; None where it took no part."""
         parameter = self.objective.parameters[name]
-        uses = [(s, Sum(own)) for s, own in self._pending.items() if name in s.roots]
+        uses = [(s, Sum(own)) for s, own in self._pending.items() if name in s.parameters]
         forms: list[Form] = [form for source, form in uses if not source.derived]
         derived = [(form, source.tensor) for source, form in uses if source.derived]
         forms += pull_back([form for form, _ in derived], [t for _, t in derived], parameter)
@@ -181,8 +181,8 @@ class Pass:
             return Explained(name, "", "none", "takes no part in the loss", 0.0, 0.0)
         uses = [
             name_of(func)
-            for source, own in self._uses.items()
-            if name in source.roots
+            for source, own in self._functions.items()
+            if name in source.parameters
             for func in own
         ]
         calls = [f"{use} ×{uses.count(use)}" if uses.count(use) > 1 else use for use in uses]

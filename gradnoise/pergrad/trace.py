@@ -46,7 +46,7 @@ class Trace(TorchFunctionMode, abc.ABC):
         with eager():
             return objective.losses(batch, self)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.__name__ == "__get__":  # shape, device, ...: most calls, and most give no tensor
             result = func(*args, **kwargs)
@@ -90,9 +90,9 @@ class Trace(TorchFunctionMode, abc.ABC):
         made = [t for t in results_of(func, args, result) if t.requires_grad]
         if made:
             given = (self.sources.get(id(t)) for t in tensors_of((args, kwargs.values())))
-            roots = frozenset[str]().union(*(source.roots for source in given if source))
+            names = frozenset[str]().union(*(source.parameters for source in given if source))
             for tensor in made:
-                self.sources.setdefault(id(tensor), Source(tensor, roots, derived=True))
+                self.sources.setdefault(id(tensor), Source(tensor, names, derived=True))
         return result
 
 

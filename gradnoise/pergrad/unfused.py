@@ -17,42 +17,44 @@ from torch.nn import functional as F
 from ..errors import EngineError
 
 State = tuple[Tensor, ...]
-Step = Callable[[Tensor, Tensor, State], State]
+Cell = Callable[[Tensor, Tensor, State], State]  # from W x and W h, and the state before
 
 
-def _lstm_step(inputs: Tensor, hidden: Tensor, state: State) -> State:
+def _lstm(inputs: Tensor, hidden: Tensor, state: State) -> State:
     i, f, g, o = (inputs + hidden).chunk(4, -1)
     cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
 
-def _gru_step(inputs: Tensor, hidden: Tensor, state: State) -> State:
+def _gru(inputs: Tensor, hidden: Tensor, state: State) -> State:
     (r, z, n), (hr, hz, hn) = inputs.chunk(3, -1), hidden.chunk(3, -1)
     reset, update = (r + hr).sigmoid(), (z + hz).sigmoid()
     candidate = (n + reset * hn).tanh()
     return (candidate + update * (state[0] - candidate),)
 
 
-def _tanh_step(inputs: Tensor, hidden: Tensor, state: State) -> State:
+def _tanh(inputs: Tensor, hidden: Tensor, state: State) -> State:
     return ((inputs + hidden).tanh(),)
 
 
-def _relu_step(inputs: Tensor, hidden: Tensor, state: State) -> State:
+def _relu(inputs: Tensor, hidden: Tensor, state: State) -> State:
     return ((inputs + hidden).relu(),)
 
 
-def _cell(step: Step) -> Callable[..., Any]:
-    def cell(
+def _alone(cell: Cell) -> Callable[..., Any]:
+    """`torch.lstm_cell`, `torch.gru_cell`, `torch.rnn_tanh_cell`, `torch.rnn_relu_cell`."""
+
+    def run(
         input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Any = None, b_hh: Any = None
     ) -> Any:
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        new = step(F.linear(input, w_ih, b_ih), F.linear(state[0], w_hh, b_hh), state)
+        new = cell(F.linear(input, w_ih, b_ih), F.linear(state[0], w_hh, b_hh), state)
         return new if len(new) > 1 else new[0]
 
-    return cell
+    return run
 
 
-def _layers(step: Step) -> Callable[..., Any]:
+def _layers(cell: Cell) -> Callable[..., Any]:
     """`torch.lstm`, `torch.gru`, `torch.rnn_tanh`, `torch.rnn_relu` on padded sequences."""
 
     def run(
@@ -81,7 +83,7 @@ def _layers(step: Step) -> Callable[..., Any]:
                 index = layer * directions + direction
                 weights = params[index * each : (index + 1) * each]
                 start = tuple(state[index] for state in states)
-                found, end = _direction(step, outputs, start, weights, has_biases, direction == 1)
+                found, end = _direction(cell, outputs, start, weights, has_biases, direction == 1)
                 both.append(found)
                 last.append(end)
             outputs = torch.cat(both, -1) if bidirectional else both[0]
@@ -92,7 +94,7 @@ def _layers(step: Step) -> Callable[..., Any]:
 
 
 def _direction(
-    step: Step,
+    cell: Cell,
     inputs: Tensor,
     state: State,
     weights: Sequence[Tensor],
@@ -106,7 +108,7 @@ def _direction(
     projected = F.linear(inputs, w_ih, b_ih)
     outputs: list[Tensor] = []
     for entry in reversed(projected) if backwards else projected:
-        state = step(entry, F.linear(state[0], w_hh, b_hh), state)
+        state = cell(entry, F.linear(state[0], w_hh, b_hh), state)
         if projection is not None:
             state = (F.linear(state[0], projection), *state[1:])
         outputs.append(state[0])
@@ -144,14 +146,14 @@ def embedding_bag(
 
 
 UNFUSED: dict[Any, Callable[..., Any]] = {
-    torch.lstm: _layers(_lstm_step),
-    torch.gru: _layers(_gru_step),
-    torch.rnn_tanh: _layers(_tanh_step),
-    torch.rnn_relu: _layers(_relu_step),
-    torch.lstm_cell: _cell(_lstm_step),
-    torch.gru_cell: _cell(_gru_step),
-    torch.rnn_tanh_cell: _cell(_tanh_step),
-    torch.rnn_relu_cell: _cell(_relu_step),
+    torch.lstm: _layers(_lstm),
+    torch.gru: _layers(_gru),
+    torch.rnn_tanh: _layers(_tanh),
+    torch.rnn_relu: _layers(_relu),
+    torch.lstm_cell: _alone(_lstm),
+    torch.gru_cell: _alone(_gru),
+    torch.rnn_tanh_cell: _alone(_tanh),
+    torch.rnn_relu_cell: _alone(_relu),
     F.embedding_bag: embedding_bag,
 }
 

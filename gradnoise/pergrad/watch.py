@@ -44,7 +44,7 @@ class Watch(Trace):
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, tensors_of((args, kwargs.values()))))
         if depends and func in _PICKS:
-            self._picked |= self._by_data(args if func in _LEAVES else args[1:])
+            self._picked |= self._by_data(args if func in _TO_PYTHON else args[1:])
         result = func(*args, **kwargs)
         if depends:
             self._mark(results_of(func, args, result))
@@ -97,7 +97,7 @@ _PICKS = {
     for place in (Tensor, torch)
     for name in ("index_select", "masked_select", "gather", "take_along_dim", "take", "index_add")
 } | {Tensor.__getitem__, Tensor.tolist, Tensor.numpy}
-_LEAVES = {Tensor.tolist, Tensor.numpy}  # torch: what Python picks then is not seen
+_TO_PYTHON = {Tensor.tolist, Tensor.numpy}  # torch: what Python picks then is not seen
 
 
 def _arguments(call: Call, sources: list[int]) -> tuple[str, ...] | None:
