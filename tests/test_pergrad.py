@@ -93,6 +93,16 @@ def test_parameters_captured_from_outside_are_measured() -> None:
         gn.per_sample_sq_norms(model, loss, batch, engine="functional")
 
 
+def test_a_parameter_whose_gradient_is_not_finite_does_not_excuse_the_others() -> None:
+    model, loss = captured()
+
+    def broken(model: nn.Module, batch: Any) -> Tensor:
+        return loss(model, batch) + (0 * model[0].weight).sum().sqrt()
+
+    with pytest.raises(gn.EngineError, match="differs from the plain one"):
+        gn.per_sample_sq_norms(model, broken, features(), engine="functional")
+
+
 def test_falling_back_is_said_with_the_reason() -> None:
     case = CASES[-1]
     profile = gn.profile(*case.build(), probes=2)

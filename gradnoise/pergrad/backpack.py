@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from ..trees import Batch, TensorDict, sample_count, select, widen
 from .contract import Chunk, Engine, Summary, Wanted, check_norms
 from .functional import COPIES, MEMORY_BUDGET
 from .loop import Loop
+from .resolution import allowed, largest_of
 
 GRADIENTS, NORMS, SQUARES = "grad_batch", "batch_l2", "sum_grad_squared"  # where results are left
 EXTENSIONS = {GRADIENTS: "BatchGrad", NORMS: "BatchL2Grad", SQUARES: "SumGradSquared"}
@@ -203,20 +203,14 @@ def _summary(found: _Found) -> Summary:
 
 def _differing(found: TensorDict, truth: TensorDict) -> list[str]:
     """Names where finite numbers differ by more than rounding."""
-    # a gradient that cancels to zero (the bias of attention keys) is rounding of the largest
-    largest = max(_scale(right) for right in truth.values())
+    largest = largest_of(widen(right).abs() for right in truth.values())
     wrong = []
     for name, right in truth.items():
-        eps = torch.finfo(right.dtype).eps
-        allowed = math.sqrt(eps) * _scale(right) + 64 * eps * largest
-        agrees = (widen(found[name]) - widen(right)).abs() <= allowed
+        margin = allowed(widen(right).abs(), largest, torch.finfo(right.dtype).eps)
+        agrees = (widen(found[name]) - widen(right)).abs() <= margin
         if not bool((agrees | ~right.isfinite()).all()):
             wrong.append(name)
     return wrong
-
-
-def _scale(tensor: Tensor) -> float:
-    return float(widen(tensor).nan_to_num(0, 0, 0).abs().max()) if tensor.numel() else 0.0
 
 
 def _listed(items: list[str]) -> str:

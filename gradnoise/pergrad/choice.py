@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +16,7 @@ from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import Functional
 from .hooks import Hooks
 from .loop import Loop
-from .resolution import resolution
+from .resolution import allowed, largest_of, resolution
 
 ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (Hooks, Functional, BackPACK, Loop)
@@ -158,12 +157,11 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
         return f"{type(error).__name__}: {_first_line(error)}"
     names = engine.objective.parameters
     found = {name: widen(torch.cat([c.gradients[name] for c in chunks])) for name in names}
-    # a gradient that cancels to zero (the bias of attention keys) is rounding of the largest
-    largest = max(float(g.abs().max()) for g in found.values() if g.numel())
+    largest = largest_of(g.abs() for g in found.values())
     for (name, g), plain in zip(found.items(), engine.objective.gradient(few), strict=True):
-        eps, spread = max(torch.finfo(plain.dtype).eps, engine.eps), g.abs().sum(0)
-        allowed = math.sqrt(eps) * (spread + spread.mean()) + 64 * eps * largest
-        if bool(((g.sum(0) - widen(plain)).abs() > allowed).any()):
+        eps = max(torch.finfo(plain.dtype).eps, engine.eps)
+        gap = (g.sum(0) - widen(plain)).abs()
+        if bool((gap > allowed(g.abs().sum(0), largest, eps)).any()):
             return f"its gradient of parameter {name!r} differs from the plain one"
     return None
 

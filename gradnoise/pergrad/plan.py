@@ -15,6 +15,7 @@ from ..trees import Batch, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
 from .layout import find_layout, weighted_layout
+from .resolution import allowed, largest_of
 from .steps import USE, Sources, Step
 from .trace import Follow
 from .watch import Watch
@@ -111,19 +112,17 @@ class Planner:
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""
         sizes = {name: torch.cat(own) for name, own in self._norms.items() if own}
-        finite = (float(size.nan_to_num(0.0, 0.0, 0.0).max()) for size in sizes.values())
-        largest = max(finite, default=0.0)
+        largest = largest_of(sizes.values())
         for name, size in sizes.items():
+            if not bool(size.isfinite().all()):
+                continue
             found = measured(name)
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
-            # what cancels to zero (the bias of attention keys) is rounding of the largest
-            allowed = math.sqrt(own) * (size + size.mean()) + 64 * own * largest
-            if not bool(((found.sq_norms.sqrt() - size).abs() <= allowed).all()) and bool(
-                torch.isfinite(size).all()
-            ):
+            margin = allowed(size, largest, own)
+            if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
                 raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
             gap = sq_norms((found.total - self._sums[name])[None]).sqrt()
-            if not bool(gap <= allowed.sum()) and bool(torch.isfinite(size).all()):
+            if not bool(gap <= margin.sum()):
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
 
 

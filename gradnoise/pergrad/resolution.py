@@ -1,7 +1,12 @@
-"""How finely a model computes: autocast and mixed parts are coarser than its parameters say."""
+"""How finely a model computes: autocast and mixed parts are coarser than its parameters say.
+
+And by how much two computations of the same numbers may differ then.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,3 +38,23 @@ def resolution(objective: Objective, batch: Batch) -> float:
     with eager():
         objective.losses(batch, seen)
     return seen.eps
+
+
+def allowed(size: Tensor, largest: float, eps: float) -> Tensor:
+    """What two computations of numbers of this size may differ by.
+
+    What cancels to zero (the bias of attention keys) is rounding of the largest.
+
+    Args:
+        size: of the numbers, or of what they are summed from; what is not finite counts as zero.
+        largest: of all numbers that were computed together.
+        eps: relative rounding.
+    """
+    size = size.nan_to_num(0.0, 0.0, 0.0)
+    return math.sqrt(eps) * (size + size.mean()) + 64 * eps * largest
+
+
+def largest_of(sizes: Iterable[Tensor]) -> float:
+    """The largest finite entry, 0 where there is none."""
+    finite = (size.nan_to_num(0.0, 0.0, 0.0) for size in sizes if size.numel())
+    return max((float(size.max()) for size in finite), default=0.0)
