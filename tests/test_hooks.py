@@ -20,7 +20,7 @@ from gradnoise.pergrad.rules import At, add
 
 from . import oracles
 from .cases import SAMPLES, Case, features, labelled, mlp, named
-from .layer_cases import LAYERS, Function, ids, numbers, squares
+from .layer_cases import LAYERS, Function, first, ids, numbers, squares
 
 ENGINES = ("hooks", "functional", "loop")
 MATRIX = [(case, engine) for case in LAYERS for engine in ENGINES]
@@ -258,6 +258,32 @@ def test_autocast_inside_the_loss_is_followed() -> None:
     assert choose_engine(model, loss, batch) == "hooks"
     norms = gn.per_sample_sq_norms(model, loss, batch)
     torch.testing.assert_close(norms, singles.square().sum(1), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(4, 4),
+        lambda: torch.compile(nn.Linear(4, 4), backend="eager"),
+        lambda: first(nn.MultiheadAttention(4, 2, batch_first=True)),
+        lambda: first(nn.LSTM(4, 4, batch_first=True)),
+    ],
+    ids=["linear", "compiled", "attention", "lstm"],
+)
+@pytest.mark.parametrize("engine", ["auto", "functional", "loop"])
+def test_autocast_within_parts_is_noticed(make: Any, engine: str) -> None:
+    model, batch = make(), torch.randn(9, 5, 4)
+    given = 3 if isinstance(getattr(model, "inner", None), nn.MultiheadAttention) else 1
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(*[x] * given)
+        return outputs.float().square().sum((1, 2))
+
+    objective = Objective(model, loss)
+    with objective.guard():
+        chosen = choose(objective, batch, engine).engine
+    assert chosen.eps == torch.finfo(torch.bfloat16).eps
 
 
 def choose_engine(model: nn.Module, loss_fn: Any, batch: Any) -> str:

@@ -41,7 +41,7 @@ class BackPACK(Engine):
     convolution, batch norm in eval mode, embedding, RNN and LSTM of one layer), each called once.
 
     Args:
-        objective: what to differentiate.
+        objective, eps: as of `Engine`.
         memory_budget: bytes that the per-sample gradients of one chunk may take.
 
     Raises:
@@ -52,8 +52,10 @@ class BackPACK(Engine):
 
     name = "backpack"
 
-    def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
-        super().__init__(objective)
+    def __init__(
+        self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super().__init__(objective, eps)
         self._library = _load()
         self._layers = _layers(objective.model)
         self._budget = memory_budget // COPIES

@@ -53,14 +53,13 @@ class Auto(Engine):
     """
 
     def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
-        super().__init__(objective)
-        self.eps, self.failures = eps, list[str]()
+        super().__init__(objective, eps)
+        self.failures = list[str]()
         self._engine = self._cheapest(batch, (Hooks, Functional))
 
     def _cheapest(self, batch: Batch, kinds: tuple[type[Engine], ...]) -> Engine:
         for kind in kinds:
-            candidate = kind(self.objective)
-            candidate.eps = self.eps
+            candidate = kind(self.objective, self.eps)
             failure = _trial(candidate, batch)
             if failure is None:
                 break
@@ -114,8 +113,7 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         return Choice(Auto(objective, batch, eps))
     if engine == Loop.name:
         return Choice(_checked_loop(objective, batch, eps))
-    candidate = ENGINES[engine](objective)
-    candidate.eps = eps
+    candidate = ENGINES[engine](objective, eps)
     failure = _trial(candidate, batch)
     if failure is None:
         return Choice(candidate)
@@ -129,8 +127,7 @@ def _few(batch: Batch) -> Batch:
 
 def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
     """The loop cannot be wrong, unless there is nothing to be right about."""
-    loop = Loop(objective)
-    loop.eps = eps
+    loop = Loop(objective, eps)
     wrong = _trial(loop, batch)
     if wrong is not None:
         raise CoupledSamplesError(

@@ -138,14 +138,17 @@ class Engine(abc.ABC):
     """Per-sample gradients g_i = ∇ℓ_i of one objective.
 
     Use inside `objective.guard()`.
+
+    Args:
+        objective: what to differentiate.
+        eps: relative rounding of the coarsest dtype at work beside the parameters' (autocast).
     """
 
     name: str
     proves: bool = False  # whether `prepare` holds it to single samples
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.eps = 0.0  # resolution of the coarsest dtype seen at work (autocast), where it is seen
+    def __init__(self, objective: Objective, eps: float = 0.0) -> None:
+        self.objective, self.eps = objective, eps
 
     @abc.abstractmethod
     def chunks(self, batch: Batch) -> Iterator[Chunk]:

@@ -21,14 +21,16 @@ class Functional(Engine):
     """`vmap(grad)` over chunks of samples.
 
     Args:
-        objective: what to differentiate.
+        objective, eps: as of `Engine`.
         memory_budget: bytes that the per-sample gradients of one chunk may take.
     """
 
     name = "functional"
 
-    def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
-        super().__init__(objective)
+    def __init__(
+        self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super().__init__(objective, eps)
         self._bound = Bound(objective.model, objective.loss_fn)
         sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
         self.chunk_size = max(1, memory_budget // (COPIES * sample_bytes))

@@ -33,8 +33,10 @@ class Hooks(Engine):
     name = "hooks"
     proves = True
 
-    def __init__(self, objective: Objective, memory_budget: int = MEMORY_BUDGET) -> None:
-        super().__init__(objective)
+    def __init__(
+        self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super().__init__(objective, eps)
         self._plan: list[Step] = []
         self._planned = 0  # samples that the plan was made on
         self._doubtful = False
@@ -96,7 +98,6 @@ class Hooks(Engine):
             trial = self._passed(few, plan, Wanted(), keep=False)
         except UnplannedError:
             raise EngineError(_CHANGING) from None
-        self.eps = max(self.eps, trial.eps)
         planner.compare(trial.measured, self.eps)
         # without a gradient to tell by, or with samples picked by what they hold, the layouts of
         # one batch say nothing about another: each is looked at

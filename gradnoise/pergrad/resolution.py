@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..objective import Objective
 from ..trees import Batch
+from .calls import tensors_of
 from .trace import eager
 
 
@@ -27,9 +28,14 @@ class _Dtypes(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.is_floating_point():
-            self.eps = max(self.eps, torch.finfo(result.dtype).eps)
+        if isinstance(result, (Tensor, tuple, list)):
+            self._note(tensors_of([result]))
         return result
+
+    def _note(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
 
 
 def resolution(objective: Objective, batch: Batch) -> float:

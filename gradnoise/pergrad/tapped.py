@@ -44,7 +44,6 @@ class Pass:
         rooted: bool,
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self.eps = 0.0
         self.waiting = 0  # uses that no gradient has come to
         self.lost = False  # whether gradients may pass by hooks
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
@@ -104,7 +103,6 @@ class Pass:
         self.waiting -= 1
         assert use.step.layout is not None  # or there would be no hook
         at = At(use.step.layout, self.count, delta.dtype)
-        self.eps = max(self.eps, torch.finfo(delta.dtype).eps)
         for index, form in use.forms(at, at_least_float32(delta)).items():
             source = use.sources[index]
             if source in self._single and not self._keep:
