@@ -51,7 +51,7 @@ def ours(engine: str, task: Task, stack: ExitStack) -> Method:
     """An engine of gradnoise that has been chosen already."""
     objective = Objective(task.model, task.losses)
     stack.enter_context(objective.guard())
-    chosen = choose(objective, task.batch, engine).engine
+    chosen = choose(objective, task.batch, engine)
 
     def run() -> Found:
         norms, sums = [], list[Tensor]()

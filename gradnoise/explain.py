@@ -62,17 +62,14 @@ def explain_engine(
     problem = open_batch(model, loss_fn, batch)
     with problem.guard():
         whole = problem.largest_batch()
-        choice = choose(problem.objective, whole, engine)
-        uses = tuple(choice.engine.explain(whole))
-    return EngineReport(choice.engine.name, choice.reason, uses, _ways_out(choice.fell_back))
+        chosen = choose(problem.objective, whole, engine)
+        uses = tuple(chosen.explain(whole))
+    return EngineReport(chosen.name, chosen.reason, uses, _WAYS_OUT if chosen.failures else ())
 
 
-def _ways_out(fell_back: bool) -> tuple[str, ...]:
-    if not fell_back:
-        return ()
-    return (
-        "The numbers are right, and cost more than a plain gradient.",
-        "Use parameters through torch operations on tensors that keep one axis for the samples, "
-        "rather than in custom autograd functions, scripted code or loops over samples, and the "
-        "cheapest engine can follow.",
-    )
+_WAYS_OUT = (
+    "The numbers are right, and cost more than a plain gradient.",
+    "Use parameters through torch operations on tensors that keep one axis for the samples, "
+    "rather than in custom autograd functions, scripted code or loops over samples, and the "
+    "cheapest engine can follow.",
+)

@@ -98,12 +98,12 @@ def profile(
         micro_batch=micro_batch,
     )
     with problem.guard(), progress_bar(progress) as stage:
-        choice = choose(problem.objective, problem.largest_batch(), engine)
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
-        moments = stream(problem, choice.engine, level=level, tick=tick)
-        moments = with_intervals(problem, choice.engine, moments)
+        moments = stream(problem, chosen, level=level, tick=tick)
+        moments = with_intervals(problem, chosen, moments)
         curvature = _curvature(problem, moments, stage, probes, tol, seed)
-    fallback = (f"engine: {choice.reason}",) if choice.fell_back else ()
+    fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
         parameters=problem.objective.size,
@@ -114,8 +114,8 @@ def profile(
         population=moments.population,
         level=level,
         seed=seed,
-        engine=choice.engine.name,
-        engine_reason=choice.reason,
+        engine=chosen.name,
+        engine_reason=chosen.reason,
         estimates={
             "loss": moments.loss,
             "grad_sq_norm": moments.grad_sq_norm,

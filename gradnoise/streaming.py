@@ -146,6 +146,6 @@ def gradient_moments(
         micro_batch=micro_batch,
     )
     with problem.guard():
-        choice = choose(problem.objective, problem.largest_batch(), engine)
-        moments = stream(problem, choice.engine, level=level, variance=variance)
-        return with_intervals(problem, choice.engine, moments) if intervals else moments
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        moments = stream(problem, chosen, level=level, variance=variance)
+        return with_intervals(problem, chosen, moments) if intervals else moments

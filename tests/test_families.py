@@ -105,8 +105,8 @@ def held_to_single_samples(model: nn.Module, loss_fn: Any, batch: Any) -> None:
     model = model.double().eval()
     objective = Objective(model, loss_fn)
     with objective.guard():
-        choice = choose(objective, batch)
-    assert choice.engine.name == "hooks", choice.reason
+        chosen = choose(objective, batch)
+    assert chosen.name == "hooks", chosen.reason
     truth = oracles.dense(model, loss_fn, batch, second=False).gradients.square().sum(1)
     norms = gn.per_sample_sq_norms(model, loss_fn, batch)
     torch.testing.assert_close(norms, truth, rtol=1e-7, atol=0)  # some parts compute in float32

@@ -50,7 +50,7 @@ def test_gradients_and_sums_are_those_of_single_samples_or_refused(case: Case, e
     objective = Objective(model, loss_fn)
     along = {name: torch.randn_like(p) for name, p in objective.parameters.items()}
     with objective.guard():
-        chosen = choose(objective, batch, engine).engine
+        chosen = choose(objective, batch, engine)
         found = list(chosen.summaries(batch, Wanted(direction=along, variance=True)))
     assert sum(len(part.losses) for part in found) == SAMPLES
     norms = torch.cat([torch.stack(list(part.sq_norms.values())).sum(0) for part in found])
@@ -282,14 +282,14 @@ def test_autocast_within_parts_is_noticed(make: Any, engine: str) -> None:
 
     objective = Objective(model, loss)
     with objective.guard():
-        chosen = choose(objective, batch, engine).engine
+        chosen = choose(objective, batch, engine)
     assert chosen.eps == torch.finfo(torch.bfloat16).eps
 
 
 def choose_engine(model: nn.Module, loss_fn: Any, batch: Any) -> str:
     objective = Objective(model, loss_fn)
     with objective.guard():
-        return choose(objective, batch).engine.name
+        return choose(objective, batch).name
 
 
 def test_compiled_models_run_the_code_that_was_compiled() -> None:

@@ -26,7 +26,7 @@ POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
 def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
     """With exact enumeration in place of random signs unless probes are given."""
     with problem.guard():
-        engine = choose(problem.objective, problem.largest_batch()).engine
+        engine = choose(problem.objective, problem.largest_batch())
         moments = with_intervals(problem, engine, stream(problem, engine))
         if probes is None:
             probes = oracles.complete_probes(moments.count)
@@ -143,7 +143,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         data = toy.sample(n, seed=1000 + seed)
         problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
         with problem.guard():
-            engine = choose(problem.objective, problem.largest_batch()).engine
+            engine = choose(problem.objective, problem.largest_batch())
             moments = with_intervals(problem, engine, stream(problem, engine))
             scale = measure_noise_scale(Hessian.of(problem), moments, sign_probes(n, 8, seed))
         for part in parts:

@@ -33,10 +33,10 @@ def agree(model: nn.Module, loss_fn: Any, batches: Any, engine: str = "auto") ->
     torch.testing.assert_close(norms, dense[-1].square().sum(1), **CLOSE)
     objective = Objective(model, loss_fn)
     with objective.guard():
-        choice = choose(objective, listed[0], engine)
+        chosen = choose(objective, listed[0], engine)
         for batch in listed:
-            list(choice.engine.chunks(batch))
-    return choice.engine.name
+            list(chosen.chunks(batch))
+    return chosen.name
 
 
 class Multimodal(nn.Module):

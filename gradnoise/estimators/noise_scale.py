@@ -124,11 +124,9 @@ def noise_scale(
         micro_batch=micro_batch,
     )
     with problem.guard():
-        choice = choose(problem.objective, problem.largest_batch(), engine)
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
         hessian = Hessian.of(problem, hvp="kept")
-        moments = with_intervals(
-            problem, choice.engine, stream(problem, choice.engine, level=level)
-        )
+        moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
         signs = sign_probes(moments.count, probes, seed)
         return measure_noise_scale(hessian, moments, signs)
 

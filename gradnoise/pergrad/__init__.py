@@ -1,6 +1,6 @@
 """Per-sample gradients: one contract, several engines, the slowest is the oracle."""
 
-from .choice import ENGINES, Choice, choose
+from .choice import ENGINES, choose
 from .contract import Chunk, Engine, Explained, Summary, Wanted
 from .functional import Functional
 from .hooks import Hooks
@@ -9,7 +9,6 @@ from .public import open_batch, per_sample_gradients, per_sample_sq_norms
 
 __all__ = [
     "ENGINES",
-    "Choice",
     "Chunk",
     "Engine",
     "Explained",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -26,26 +26,6 @@ ENGINES: dict[str, type[Engine]] = {
 Part = TypeVar("Part", Chunk, Summary)
 
 
-class Choice(NamedTuple):
-    """An engine, and why it is this one."""
-
-    engine: Engine
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether a cheaper engine could not be used."""
-        return isinstance(self.engine, Auto) and bool(self.engine.failures)
-
-    @property
-    def reason(self) -> str:
-        """Why this engine; what others could not do."""
-        if not isinstance(self.engine, Auto):
-            return "as asked for"
-        slow = self.engine.name == Loop.name
-        own = "one backward pass per sample" if slow else "the cheapest that is right here"
-        return "; ".join([own, *self.engine.failures])
-
-
 class Auto(Engine):
     """The cheapest engine that is right: hooks, `torch.func`, the loop.
 
@@ -54,8 +34,14 @@ class Auto(Engine):
 
     def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
         super().__init__(objective, eps)
-        self.failures = list[str]()
+        self.failures: list[str] = []
         self._engine = self._cheapest(batch, (Hooks, Functional))
+
+    @property
+    def reason(self) -> str:
+        slow = self.name == Loop.name
+        own = "one backward pass per sample" if slow else "the cheapest that is right here"
+        return "; ".join([own, *self.failures])
 
     def _cheapest(self, batch: Batch, kinds: tuple[type[Engine], ...]) -> Engine:
         for kind in kinds:
@@ -95,7 +81,7 @@ class Auto(Engine):
         return self._engine.explain(batch)
 
 
-def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
+def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
     """The engine by name, tried on a few samples; "auto" takes the cheapest that is right.
 
     Every engine must reproduce the plain gradient of the trial samples; the hooks engine each
@@ -110,13 +96,13 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Choice:
         )
     eps = resolution(objective, _few(batch))
     if engine == "auto":
-        return Choice(Auto(objective, batch, eps))
+        return Auto(objective, batch, eps)
     if engine == Loop.name:
-        return Choice(_checked_loop(objective, batch, eps))
+        return _checked_loop(objective, batch, eps)
     candidate = ENGINES[engine](objective, eps)
     failure = _trial(candidate, batch)
     if failure is None:
-        return Choice(candidate)
+        return candidate
     way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
     raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
 

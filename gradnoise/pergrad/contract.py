@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,9 +146,15 @@ class Engine(abc.ABC):
 
     name: str
     proves: bool = False  # whether `prepare` holds it to single samples
+    failures: Sequence[str] = ()  # of cheaper engines
 
     def __init__(self, objective: Objective, eps: float = 0.0) -> None:
         self.objective, self.eps = objective, eps
+
+    @property
+    def reason(self) -> str:
+        """Why this engine; what others could not do."""
+        return "as asked for"
 
     @abc.abstractmethod
     def chunks(self, batch: Batch) -> Iterator[Chunk]:

@@ -40,8 +40,8 @@ def per_sample_gradients(
     """
     problem = open_batch(model, loss_fn, batch)
     with problem.guard():
-        choice = choose(problem.objective, problem.largest_batch(), engine)
-        chunks = [c for part in problem.batches() for c in choice.engine.chunks(part)]
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        chunks = [c for part in problem.batches() for c in chosen.chunks(part)]
     return {name: torch.cat([c.gradients[name] for c in chunks]) for name in chunks[0].gradients}
 
 
@@ -73,8 +73,8 @@ def per_sample_sq_norms(
     """
     problem = open_batch(model, loss_fn, batch)
     with problem.guard():
-        choice = choose(problem.objective, problem.largest_batch(), engine)
-        found = [s for part in problem.batches() for s in choice.engine.summaries(part, Wanted())]
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        found = [s for part in problem.batches() for s in chosen.summaries(part, Wanted())]
         norms = [summary.sq_norms for summary in found]
     joined = {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
