@@ -16,6 +16,7 @@ __all__ = [
     "ProfileFileError",
     "RandomLossError",
     "check_whole",
+    "first_line",
 ]
 
 
@@ -71,3 +72,9 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Raise ArgumentError unless an argument is a whole number from `least` on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")
+
+
+def first_line(error: Exception) -> str:
+    """Kind and first line of an error of others, short enough to be quoted."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

@@ -50,6 +50,11 @@ class Objective:
         """Number of trainable parameters P."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the gradient of one sample, in the dtypes of the parameters."""
+        return sum(p.numel() * p.element_size() for p in self.parameters.values())
+
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
         """Measure inside this; the outermost one puts everything back."""
@@ -107,7 +112,7 @@ class Objective:
             outputs, parameters, weights, create_graph=create_graph, allow_unused=True
         )
         return [
-            torch.zeros_like(parameter) if gradient is None else _dense(gradient)
+            dense(gradient, parameter)
             for gradient, parameter in zip(gradients, parameters, strict=True)
         ]
 
@@ -213,5 +218,8 @@ def _check_shape(losses: Any, count: int) -> None:
     )
 
 
-def _dense(gradient: Tensor) -> Tensor:
+def dense(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """What `torch.autograd.grad` gives: zeros for None, and no sparse tensors."""
+    if gradient is None:
+        return torch.zeros_like(like)
     return gradient.to_dense() if gradient.is_sparse else gradient

@@ -25,7 +25,7 @@ from torch.utils.data import (
 from .errors import ArgumentError, DataError, check_whole
 from .guard import seed_everything
 from .probes import generator
-from .trees import Batch, sample_count, select
+from .trees import Batch, sample_count, select, split
 
 MICRO_BATCH = 256
 
@@ -286,7 +286,4 @@ def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:
-    count = sample_count(batch)
-    if count <= size:
-        return [batch]
-    return [select(batch, slice(start, start + size)) for start in range(0, count, size)]
+    return [batch] if sample_count(batch) <= size else list(split(batch, size))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,12 @@ def rebuild(batch: Batch, leaves: Sequence[Tensor]) -> Batch:
 def select(batch: Batch, index: slice | Tensor) -> Batch:
     """The samples at `index` of every tensor."""
     return map_samples(lambda leaf: leaf[_on(leaf, index)], batch)
+
+
+def split(batch: Batch, rows: int) -> Iterator[Batch]:
+    """The samples in order, at most `rows` at a time."""
+    for start in range(0, sample_count(batch), rows):
+        yield select(batch, slice(start, start + rows))
 
 
 def _on(leaf: Tensor, index: slice | Tensor) -> slice | Tensor:

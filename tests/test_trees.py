@@ -67,6 +67,13 @@ def test_selecting_leaves_the_batch_alone() -> None:
     assert batch["x"] is X
 
 
+@pytest.mark.parametrize(("rows", "counts"), [(1, [1, 1, 1]), (2, [2, 1]), (3, [3]), (9, [3])])
+def test_parts_are_the_samples_in_order(rows: int, counts: list[int]) -> None:
+    parts = list(trees.split({"x": X, "y": Y}, rows))
+    assert [len(part["x"]) for part in parts] == counts
+    assert torch.equal(torch.cat([part["y"] for part in parts]), Y)
+
+
 def test_counts_that_differ_between_leaves_are_an_error() -> None:
     with pytest.raises(DataError, match=r"agree on the number of samples.*\(3, 2\), \(2,\)"):
         trees.sample_count((X, Y[:2]))

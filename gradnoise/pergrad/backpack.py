@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError
+from ..errors import EngineError, first_line
 from ..guard import attributes
 from ..objective import Objective
 from ..problem import TRIAL_SAMPLES
-from ..trees import Batch, TensorDict, sample_count, select, widen
-from .contract import Chunk, Engine, Summary, Wanted, check_norms
-from .functional import COPIES, MEMORY_BUDGET
+from ..trees import Batch, TensorDict, sample_count, select, split, widen
+from .contract import COPIES, MEMORY_BUDGET, Chunk, Engine, Summary, Wanted, check_norms
 from .loop import Loop
 from .resolution import allowed, largest_of
 
@@ -65,7 +64,7 @@ class BackPACK(Engine):
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         self._verify(batch)
-        for part in self._parts(batch, sum(self._bytes().values())):
+        for part in split(batch, self._rows(self.objective.sample_bytes)):
             found = self._pass(part, GRADIENTS)
             yield Chunk(found.losses, found.left[GRADIENTS])
 
@@ -74,19 +73,15 @@ class BackPACK(Engine):
         if wanted.direction is not None or not self._sums_are_right:
             yield from self.centred_summaries(batch, wanted)
             return
-        sizes = self._bytes()
+        written_out = (self.objective.parameters[name] for name in self._written_out)
         # one parameter at a time is written out, and freed
-        for part in self._parts(batch, max((sizes[n] for n in self._written_out), default=1)):
+        largest = max((p.numel() * p.element_size() for p in written_out), default=1)
+        for part in split(batch, self._rows(largest)):
             found = self._pass(part, NORMS, *([SQUARES] if wanted.variance else []))
             yield _summary(found)
 
-    def _bytes(self) -> dict[str, int]:
-        return {n: p.numel() * p.element_size() for n, p in self.objective.parameters.items()}
-
-    def _parts(self, batch: Batch, sample_bytes: int) -> Iterator[Batch]:
-        rows = max(1, self._budget // sample_bytes)
-        for start in range(0, sample_count(batch), rows):
-            yield select(batch, slice(start, start + rows))
+    def _rows(self, sample_bytes: int) -> int:
+        return max(1, self._budget // sample_bytes)
 
     def _verify(self, batch: Batch) -> None:
         """Hold what BackPACK gives for a few samples to one backward pass per sample."""
@@ -143,9 +138,8 @@ class BackPACK(Engine):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a layer's options that are not supported end in any error
-            text = str(error).strip().split("\n")[0].rstrip(".")
             raise EngineError(
-                f"BackPACK failed with {type(error).__name__}: {text}. Use engine='auto'."
+                f"BackPACK failed with {first_line(error).rstrip('.')}. Use engine='auto'."
             ) from error
         return dict(zip(parameters, found, strict=True))
 

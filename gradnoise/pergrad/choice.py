@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from ..errors import CoupledSamplesError, EngineError, GradNoiseError
+from ..errors import CoupledSamplesError, EngineError, GradNoiseError, first_line
 from ..objective import Objective
 from ..problem import TRIAL_SAMPLES
 from ..trees import Batch, sample_count, select, widen
@@ -137,7 +137,7 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
     except GradNoiseError:
         raise
     except Exception as error:  # tracing runs the user's code: anything can come out
-        return f"{type(error).__name__}: {_first_line(error)}"
+        return first_line(error)
     names = engine.objective.parameters
     found = {name: widen(torch.cat([c.gradients[name] for c in chunks])) for name in names}
     largest = largest_of(g.abs() for g in found.values())
@@ -147,8 +147,3 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
         if bool((gap > allowed(g.abs().sum(0), largest, eps)).any()):
             return f"its gradient of parameter {name!r} differs from the plain one"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -14,6 +14,9 @@ from ..errors import LossError
 from ..objective import Objective
 from ..trees import Batch, TensorDict, widen
 
+MEMORY_BUDGET = 256 * 2**20  # bytes for the per-sample gradients of one chunk
+COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
+
 
 @dataclass(frozen=True)
 class Chunk:

@@ -10,11 +10,8 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from ..guard import attributes
 from ..objective import Bound, Objective, check_finite
-from ..trees import Batch, TensorDict, rebuild, sample_count, sample_leaves, select
-from .contract import Chunk, Engine
-
-MEMORY_BUDGET = 256 * 2**20
-COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
+from ..trees import Batch, TensorDict, rebuild, sample_leaves, split
+from .contract import COPIES, MEMORY_BUDGET, Chunk, Engine
 
 
 class Functional(Engine):
@@ -32,12 +29,10 @@ class Functional(Engine):
     ) -> None:
         super().__init__(objective, eps)
         self._bound = Bound(objective.model, objective.loss_fn)
-        sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
-        self.chunk_size = max(1, memory_budget // (COPIES * sample_bytes))
+        self.chunk_size = max(1, memory_budget // (COPIES * objective.sample_bytes))
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
-        for start in range(0, sample_count(batch), self.chunk_size):
-            yield self._chunk(select(batch, slice(start, start + self.chunk_size)))
+        yield from map(self._chunk, split(batch, self.chunk_size))
 
     def _chunk(self, batch: Batch) -> Chunk:
         leaves = sample_leaves(batch)

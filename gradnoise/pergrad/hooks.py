@@ -16,9 +16,8 @@ import torch
 
 from ..errors import EngineError
 from ..objective import Objective
-from ..trees import Batch, sample_count, select
-from .contract import Chunk, Engine, Explained, Summary, Wanted
-from .functional import MEMORY_BUDGET
+from ..trees import Batch, sample_count, select, split
+from .contract import MEMORY_BUDGET, Chunk, Engine, Explained, Summary, Wanted
 from .plan import Planner, prove
 from .steps import Step, UnplannedError
 from .tapped import Pass
@@ -41,12 +40,10 @@ class Hooks(Engine):
         self._planned = 0  # samples that the plan was made on
         self._doubtful = False
         self._rooted = False
-        sample_bytes = sum(p.numel() * p.element_size() for p in objective.parameters.values())
-        self.chunk_size = max(1, memory_budget // (2 * sample_bytes))
+        self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
-        for start in range(0, sample_count(batch), self.chunk_size):
-            part = select(batch, slice(start, start + self.chunk_size))
+        for part in split(batch, self.chunk_size):
             run = self._run(part, keep=True)
             parameters = self.objective.parameters
             yield Chunk(

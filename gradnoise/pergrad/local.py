@@ -71,12 +71,20 @@ def _copied(
     for row, index in zip(own, indices, strict=True):
         at.split(row)[index] = apart[index]
 
+    _, pull, *_ = vjp(_swapping(run, tensors, sources, {}), *values)
+    return tuple(vmap(pull)(own))
+
+
+def _swapping(
+    run: Run, tensors: list[Tensor], sources: list[int], own: dict[int, Tensor]
+) -> Callable[..., Tensor]:
+    """The operation as a function of its sources, with `own` in the place of other tensors."""
+
     def output(*given: Tensor) -> Tensor:
-        swapped = dict(zip(sources, given, strict=True))
+        swapped = {**own, **dict(zip(sources, given, strict=True))}
         return run([swapped.get(i, tensor) for i, tensor in enumerate(tensors)])
 
-    _, pull, *_ = vjp(output, *values)
-    return tuple(vmap(pull)(own))
+    return output
 
 
 def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:
@@ -101,11 +109,7 @@ def _gradients(
     values = tuple(tensors[i].detach() for i in sources)
 
     def one(own: dict[int, Tensor], delta: Tensor) -> tuple[Tensor, ...]:
-        def output(*given: Tensor) -> Tensor:
-            swapped = {**own, **dict(zip(sources, given, strict=True))}
-            return run([swapped.get(i, tensor) for i, tensor in enumerate(tensors)])
-
-        made, pull, *_ = vjp(output, *values)
+        made, pull, *_ = vjp(_swapping(run, tensors, sources, own), *values)
         if made.shape != delta.shape:
             raise EngineError("an operation whose samples cannot be told apart")
         return tuple(pull(delta))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineError
-from ..objective import Objective
+from ..objective import Objective, dense
 from ..trees import Batch, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
@@ -72,11 +72,11 @@ class Planner:
             found: Any = [None] * len(inputs)
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
-            dense = [_dense(g, t) for g, t in zip(found, inputs, strict=True)]
-            for name, gradient in zip(parameters, dense, strict=False):
+            own = [dense(g, t) for g, t in zip(found, inputs, strict=True)]
+            for name, gradient in zip(parameters, own, strict=False):
                 self._norms[name].append(sq_norms(gradient[None]).sqrt())
                 self._sums[name] += gradient
-            for column, gradient in zip(columns, dense[len(parameters) :], strict=True):
+            for column, gradient in zip(columns, own[len(parameters) :], strict=True):
                 column.append(gradient)
             reached |= {i for i, g in enumerate(found[len(parameters) :]) if g is not None}
         return [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
@@ -124,12 +124,6 @@ class Planner:
             gap = sq_norms((found.total - self._sums[name])[None]).sqrt()
             if not bool(gap <= margin.sum()):
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
-
-
-def _dense(gradient: Tensor | None, like: Tensor) -> Tensor:
-    if gradient is None:
-        return torch.zeros_like(like)
-    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
