@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gradnoise.pergrad import forms as forms_module
-from gradnoise.pergrad import windows as windows_module
 from gradnoise.pergrad.factors import Lookup, Outer, Single
 from gradnoise.pergrad.forms import BLOCK, Form, Lazy, Sum, Whole, dots, sq_norms
 from gradnoise.pergrad.pulled import Pulled, Viewed, pull_back
@@ -89,7 +88,6 @@ def test_sums_are_those_of_the_gradients(
     name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forms_module, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(windows_module, "CHUNK_BYTES", chunk)
     form = FORMS[name]()
     gradients = form.gradients(slice(0, COUNT))
     assert gradients.shape == (COUNT, *form.shape)

@@ -117,7 +117,11 @@ def out_of_place(func: Any) -> Any:
 
 
 def carry_out(call: Call, tap: Callable[[Any], Any]) -> Any:
-    """Run an operation and `tap` what it gives, also where that is written into its input."""
+    """Run an operation and `tap` what it gives, also where that is written into its input.
+
+    The call becomes that of the operation out of place on a copy, before `tap` is given the output:
+    rules are found by it.
+    """
     if not is_in_place(call.func):
         return tap(call.run(call.tensors))
     target = call.tensors[0]

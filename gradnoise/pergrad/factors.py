@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -14,23 +15,23 @@ from ..trees import widen
 from .forms import CANCELLED, Form, Measured, dots, sq_norms
 
 
-class Outer(Form):
-    """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows.
+class Product(Form):
+    """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows."""
 
-    Args:
-        left: shape (n, groups, T, p).
-        right: shape (n, groups, T, q).
-        shape: of the tensor, (groups·p·q entries).
-    """
+    @property
+    @abc.abstractmethod
+    def left(self) -> Tensor:
+        """Shape (n, groups, T, p)."""
 
-    def __init__(self, left: Tensor, right: Tensor, shape: torch.Size) -> None:
-        self.left, self.right, self.shape = left, right, shape
-        self.count = len(left)
+    @property
+    @abc.abstractmethod
+    def right(self) -> Tensor:
+        """Shape (n, groups, T, q)."""
 
     def kind(self) -> Any:
-        return Outer, self.left.shape[1::2]
+        return Product, self.left.shape[1::2]
 
-    def join(self, forms: Sequence[Outer]) -> Form:
+    def join(self, forms: Sequence[Product]) -> Form:
         left, right = (
             torch.cat(sides, 2) for sides in zip(*((f.left, f.right) for f in forms), strict=True)
         )
@@ -60,9 +61,9 @@ class Outer(Form):
         )
 
     def inner(self, other: Form) -> Tensor | None:
-        return self._gram(other) if isinstance(other, Outer) else None
+        return self._gram(other) if isinstance(other, Product) else None
 
-    def _gram(self, other: Outer) -> Tensor:
+    def _gram(self, other: Product) -> Tensor:
         """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
         if self is other and self.left.shape[2] == 1:
             norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
@@ -119,7 +120,29 @@ class Outer(Form):
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 
 
-class Single(Outer):
+class Outer(Product):
+    """Any number of positions.
+
+    Args:
+        left: shape (n, groups, T, p).
+        right: shape (n, groups, T, q).
+        shape: of the tensor, (groups·p·q entries).
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, shape: torch.Size) -> None:
+        self._left, self._right, self.shape = left, right, shape
+        self.count = len(left)
+
+    @property
+    def left(self) -> Tensor:
+        return self._left
+
+    @property
+    def right(self) -> Tensor:
+        return self._right
+
+
+class Single(Product):
     """g_i = left_i ⊗ right_i: one position, where the norm is a product of two.
 
     Args:
@@ -140,13 +163,11 @@ class Single(Outer):
         self._left_sq = left_sq or functools.partial(sq_norms, left)
 
     @property
-    def left(self) -> Tensor:  # type: ignore[override]
-        """Shape (n, 1, 1, p)."""
+    def left(self) -> Tensor:
         return self._sides[0][:, None, None]
 
     @property
-    def right(self) -> Tensor:  # type: ignore[override]
-        """Shape (n, 1, 1, q)."""
+    def right(self) -> Tensor:
         return self._sides[1][:, None, None]
 
     def _total(self) -> Tensor:
@@ -218,11 +239,11 @@ class Lookup(Form):
         return 1.0 * self.values[0].numel()
 
     def inner(self, other: Form) -> Tensor | None:
-        if isinstance(other, Outer) and other.left.shape[1::2] == (1, self.shape[0]):
+        if isinstance(other, Product) and other.left.shape[1::2] == (1, self.shape[0]):
             return self._tied(other)
         return None
 
-    def _tied(self, other: Outer) -> Tensor:
+    def _tied(self, other: Product) -> Tensor:
         """With an outer product over the same rows: an embedding and the head tied to it."""
         left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
         picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))

@@ -55,8 +55,9 @@ class Form(abc.ABC):
 
     def join(self, forms: Sequence[Any]) -> Form:
         """One form for several of this kind; a form that stands for itself is alone."""
-        (form,) = forms
-        return form  # type: ignore[no-any-return]
+        own: Form
+        (own,) = forms
+        return own
 
     @abc.abstractmethod
     def gradients(self, part: slice) -> Tensor:

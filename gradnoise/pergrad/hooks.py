@@ -11,6 +11,7 @@ their losses one by one; the same losses are the oracle that the first pass is h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 
@@ -64,15 +65,19 @@ class Hooks(Engine):
 
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> Pass:
         """A pass by the plan at hand; by a new one where the operations are others."""
-        for attempt in (0, 1):
-            if attempt or (self._planned < PLAN_SAMPLES and self._planned < sample_count(batch)):
-                self._make_plan(batch)
-            try:
-                plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
-                return self._passed(batch, plan, wanted or Wanted(), keep)
-            except UnplannedError:
-                continue
+        wanted = wanted or Wanted()
+        if self._planned < PLAN_SAMPLES and self._planned < sample_count(batch):
+            self._make_plan(batch)
+        with suppress(UnplannedError):
+            return self._by_plan(batch, wanted, keep)
+        self._make_plan(batch)
+        with suppress(UnplannedError):
+            return self._by_plan(batch, wanted, keep)
         raise EngineError(_CHANGING)
+
+    def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> Pass:
+        plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
+        return self._passed(batch, plan, wanted, keep)
 
     def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
         run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)

@@ -44,12 +44,15 @@ def local(
                 found[key] = _copied(at, run, tensors, sources, delta, part)
         return found[key]
 
+    def one(index: int) -> Callable[[slice], Tensor]:
+        return lambda part: compute(part)[index]
+
     how = "vmap of this operation", "it has no rule of its own"
     return {
         source: Lazy(
             at.samples,
             tensors[source].shape,
-            lambda part, index=index: compute(part)[index],  # type: ignore[misc]
+            one(index),
             how,
             0 if samples else delta.numel(),
         )

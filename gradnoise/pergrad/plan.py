@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +12,36 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..objective import Objective, dense
-from ..trees import Batch, sample_count, sample_leaves
+from ..trees import Batch, TensorDict, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
 from .layout import find_layout, weighted_layout
 from .resolution import allowed, largest_of
 from .steps import USE, Sources, Step
-from .trace import Follow
+from .trace import Follow, OnUse
 from .watch import Watch
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A forward pass, and its losses differentiated one by one.
+
+    Args:
+        steps, reorders: as of `Watch`.
+        outputs: of the uses.
+        columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
+        norms: ‖g_i‖ by name, shape (n,).
+        sums: Σ_i g_i by name.
+        more: positions of steps that turned out to be uses.
+    """
+
+    steps: list[Step]
+    reorders: bool
+    outputs: list[Tensor]
+    columns: list[Tensor | None]
+    norms: TensorDict
+    sums: TensorDict
+    more: frozenset[int]
 
 
 class Planner:
@@ -27,28 +50,40 @@ class Planner:
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self.objective, self.batch, self.count = objective, batch, sample_count(batch)
         own: frozenset[int] = frozenset()
-        more = self._look(own)
-        while more:  # what is computed for every sample from parameters alone is a use as well
-            own |= more
-            more = self._look(own)
+        self._found = self._look(own)
+        while self._found.more:  # what is made for every sample of parameters alone is a use too
+            own |= self._found.more
+            self._found = self._look(own)
 
-    def _look(self, own: frozenset[int]) -> frozenset[int]:
-        """Differentiate each loss; the first step that turns out to be a use, or none."""
-        self._outputs: list[Tensor] = []
+    @property
+    def reorders(self) -> bool:
+        """Whether samples are picked by data before a use."""
+        return self._found.reorders
+
+    def _look(self, own: frozenset[int]) -> _Look:
+        outputs: list[Tensor] = []
         leaves = sample_leaves(self.batch)
-        trace = Watch(self.objective.parameters, self._use, leaves, own)
+        trace = Watch(self.objective.parameters, _keeping(outputs), leaves, own)
         losses = trace.losses(self.objective, self.batch)
-        self._steps, self.reorders = trace.steps, trace.reorders
         self._same(losses.detach(), self.objective.losses(self.batch).detach())
-        outputs = [output for output in self._outputs if output.requires_grad]
         derived = {
             i: t
             for i, t in trace.derived.items()
             if any(size % self.count == 0 for size in t.shape)
         }
-        columns = self._differentiate(losses, [*outputs, *derived.values()])
-        self._cotangents = columns[: len(outputs)]
-        for position, column in zip(derived, columns[len(outputs) :], strict=True):
+        seen = [i for i, output in enumerate(outputs) if output.requires_grad]
+        norms, sums, found = self._differentiate(
+            losses, [*(outputs[i] for i in seen), *derived.values()]
+        )
+        columns: list[Tensor | None] = [None] * len(outputs)
+        for i, column in zip(seen, found, strict=False):
+            columns[i] = column
+        more = self._uses(dict(zip(derived, found[len(seen) :], strict=True)))
+        return _Look(trace.steps, trace.reorders, outputs, columns, norms, sums, more)
+
+    def _uses(self, derived: dict[int, Tensor | None]) -> frozenset[int]:
+        """The first that has entries for every sample, of what parameters alone give."""
+        for position, column in derived.items():
             found = None if column is None else find_layout(column)
             if self.count > 1 and found is not None and found.proven:
                 return frozenset([position])
@@ -60,12 +95,14 @@ class Planner:
         if not bool(((traced - plain).abs() <= allowed).all()):
             raise EngineError("the losses differ where the operations of the model are followed")
 
-    def _differentiate(self, losses: Tensor, outputs: list[Tensor]) -> list[Tensor | None]:
+    def _differentiate(
+        self, losses: Tensor, outputs: list[Tensor]
+    ) -> tuple[TensorDict, TensorDict, list[Tensor | None]]:
         """Norms and sums of parameters; for each output the gradients of the losses, if any."""
         parameters = self.objective.parameters
         inputs = [*parameters.values(), *outputs]
-        self._norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
-        self._sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
         columns: list[list[Tensor]] = [[] for _ in outputs]
         reached: set[int] = set()
         for loss in losses:
@@ -74,36 +111,26 @@ class Planner:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             own = [dense(g, t) for g, t in zip(found, inputs, strict=True)]
             for name, gradient in zip(parameters, own, strict=False):
-                self._norms[name].append(sq_norms(gradient[None]).sqrt())
-                self._sums[name] += gradient
+                norms[name].append(sq_norms(gradient[None]).sqrt())
+                sums[name] += gradient
             for column, gradient in zip(columns, own[len(parameters) :], strict=True):
                 column.append(gradient)
             reached |= {i for i, g in enumerate(found[len(parameters) :]) if g is not None}
-        return [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
-
-    def _use(self, call: Call, _sources: Sources, _step: Step) -> Any:
-        refuse_in_place(call)
-        return carry_out(call, lambda output: self._seen(call, output))
-
-    def _seen(self, call: Call, output: Any) -> Any:
-        if not isinstance(output, Tensor):
-            raise EngineError(f"{call.name} uses a parameter and gives several outputs")
-        self._outputs.append(output)
-        return output.clone()  # is what the model may change in place: hooks see it before
+        joined = {name: torch.cat(own) for name, own in norms.items()}
+        stacked = [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
+        return joined, sums, stacked
 
     def plan(self) -> list[Step]:
         """The steps, with the layouts of the outputs of uses."""
-        outputs, cotangents = iter(self._outputs), iter(self._cotangents)
-        steps = []
-        for step in self._steps:
-            if step.kind == USE and (output := next(outputs)).requires_grad:
-                column = next(cotangents)
-                if column is not None:
-                    step = self._placed(step, output, column)
-            steps.append(step)
-        return steps
+        uses = iter(zip(self._found.outputs, self._found.columns, strict=True))
+        return [
+            self._placed(step, *next(uses)) if step.kind == USE else step
+            for step in self._found.steps
+        ]
 
-    def _placed(self, step: Step, output: Tensor, column: Tensor) -> Step:
+    def _placed(self, step: Step, output: Tensor, column: Tensor | None) -> Step:
+        if column is None:
+            return step
         found = find_layout(column)
         if found is None:
             raise _no_layout(step, output)
@@ -111,9 +138,8 @@ class Planner:
 
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
         """Raise unless sums and norms are those of the losses differentiated one by one."""
-        sizes = {name: torch.cat(own) for name, own in self._norms.items() if own}
-        largest = largest_of(sizes.values())
-        for name, size in sizes.items():
+        largest = largest_of(self._found.norms.values())
+        for name, size in self._found.norms.items():
             if not bool(size.isfinite().all()):
                 continue
             found = measured(name)
@@ -121,9 +147,25 @@ class Planner:
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
                 raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
-            gap = sq_norms((found.total - self._sums[name])[None]).sqrt()
+            gap = sq_norms((found.total - self._found.sums[name])[None]).sqrt()
             if not bool(gap <= margin.sum()):
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+
+
+def _keeping(outputs: list[Tensor]) -> OnUse:
+    """Runs every use as it is, and keeps what it gives."""
+
+    def keep(call: Call, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise EngineError(f"{call.name} uses a parameter and gives several outputs")
+        outputs.append(output)
+        return output.clone()  # is what the model may change in place: hooks see it before
+
+    def use(call: Call, _sources: Sources, _step: Step) -> Any:
+        refuse_in_place(call)
+        return carry_out(call, lambda output: keep(call, output))
+
+    return use
 
 
 def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
@@ -139,15 +181,7 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
         UnplannedError: other operations than the plan's.
     """
     outputs: list[Tensor] = []
-
-    def see(output: Tensor) -> Tensor:
-        outputs.append(output)
-        return output.clone()  # is what the model may change in place: hooks see it before
-
-    def use(call: Call, _sources: Sources, _step: Step) -> Any:
-        return carry_out(call, see)
-
-    trace = Follow(objective.parameters, use, plan)
+    trace = Follow(objective.parameters, _keeping(outputs), plan)
     losses = trace.losses(objective, batch)
     inputs = [output for output in outputs if output.requires_grad]
     weights = _digits(len(losses), 4 if any(t.dtype == torch.float16 for t in inputs) else 16)

@@ -51,7 +51,7 @@ class Pass:
         self._functions: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[Form]] = {}
         self._measured: dict[str, Measured] = {}
-        self._single: set[Source] = set()
+        self._single: set[Source] = set()  # used once, and not through what is computed from it
         self._rooted = rooted
         self._root = torch.zeros((), device=objective.device, requires_grad=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .factors import Outer
-from .forms import CHUNK_BYTES, Form, Measured
+from .forms import Form, Measured
 
 FEW_INPUTS = 64  # window entries up to which windows are copied out rather than grouped
 
@@ -85,9 +84,12 @@ class Convolution(Form):
     def __init__(self, inputs: Tensor, deltas: Tensor, shape: torch.Size, how: Correlated) -> None:
         self.count, self.shape = len(inputs), shape
         self._inputs, self._deltas, self._how = inputs, deltas, how
+        self.held = inputs.shape[1:].numel() + deltas.shape[1:].numel()
+        if self._copied():
+            self.held += math.prod(self._sizes()[::2]) * how.groups
 
     def gradients(self, part: slice) -> Tensor:
-        if self.shape[1:].numel() <= FEW_INPUTS:
+        if self._copied():
             return self._outer(part).gradients(slice(None))
         return self._grouped(self._inputs[part], self._deltas[part])
 
@@ -101,7 +103,7 @@ class Convolution(Form):
         if self._multiplies():
             how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
             return "Gram of windows", how
-        if q <= FEW_INPUTS:
+        if self._copied():
             return "windows", f"only {q} entries under the window"
         return "grouped convolution", "the samples as groups, a few at a time"
 
@@ -122,13 +124,9 @@ class Convolution(Form):
         positions, p, q = self._sizes()
         return 2 * positions * (p + q) <= p * q
 
-    def _parts(self) -> Iterator[slice]:
-        held = [self._inputs[0].numel(), self._deltas[0].numel(), self.shape.numel()]
-        if self.shape[1:].numel() <= FEW_INPUTS:
-            held.append(math.prod(self._sizes()[::2]) * self._how.groups)
-        rows = max(1, CHUNK_BYTES // (4 * sum(held)))
-        for start in range(0, self.count, rows):
-            yield slice(start, min(start + rows, self.count))
+    def _copied(self) -> bool:
+        """Whether windows are copied out, rather than samples made groups."""
+        return self.shape[1:].numel() <= FEW_INPUTS
 
     def _outer(self, part: slice) -> Outer:
         """Every window against the gradient at its position."""
