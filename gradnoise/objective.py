@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import (
-    LossError,
-    ModelError,
-)
+from .errors import LossError, ModelError
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .trees import Batch, TensorDict, map_samples, sample_count

@@ -71,7 +71,6 @@ class Running:
         """A summary of an engine that does not centre, for a sum that does."""
         own = Running()
         own.add(summary)
-        own._gather()
         own._subtract({n: widen(t) / own._count for n, t in summary.total.items()})
         self.cancellation = max(self.cancellation, own.cancellation)
         return replace(summary, centred_sq=own._spread, squares=own._squares or None)

@@ -81,7 +81,6 @@ class Hooks(Engine):
 
     def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
         run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
-        run.forward()
         if not run.lost:
             run.backward()
         # a graph of the model's own, from inputs or states, or views that are changed in place

@@ -23,7 +23,7 @@ from .trace import Follow
 
 
 class Pass:
-    """One forward and backward pass over a batch by a plan.
+    """One forward and backward pass over a batch by a plan; the forward pass is run at once.
 
     Args:
         plan: the steps.
@@ -31,6 +31,9 @@ class Pass:
         keep: whether gradients are written out later.
         rooted: whether every use is made to depend on what is differentiated, rather than those
             alone whose output has no graph of its own.
+
+    Raises:
+        UnplannedError: the operations of the model are not those of the plan.
     """
 
     def __init__(
@@ -45,31 +48,25 @@ class Pass:
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
         self.waiting = 0  # uses that no gradient has come to
-        self.lost = False  # whether gradients may pass by hooks
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
-        self._batch, self._plan, self._wanted, self._keep = batch, plan, wanted, keep
+        self._wanted, self._keep, self._rooted = wanted, keep, rooted
         self._functions: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[Form]] = {}
         self._measured: dict[str, Measured] = {}
-        self._single: set[Source] = set()  # used once, and not through what is computed from it
-        self._rooted = rooted
         self._root = torch.zeros((), device=objective.device, requires_grad=True)
 
-    def forward(self) -> None:
-        """Run the model.
-
-        Raises:
-            UnplannedError: its operations are not those of the plan.
-        """
-        trace = Follow(self.objective.parameters, self._use, self._plan)
-        losses = trace.losses(self.objective, self._batch)
-        views, self._views = self._views, []
-        # a view that is changed in place leaves its node in the graph, and the hook there
-        self.lost = any(view._version != version for view, version in views)
-        self._losses: Tensor | None = losses
+        losses = Follow(objective.parameters, self._use, plan).losses(objective, batch)
+        self._losses: Tensor | None = losses  # until they are differentiated
         self.losses = losses.detach()
+        # a view that is changed in place leaves its node in the graph, and the hook there
+        self.lost = any(view._version != version for view, version in self._views)
+        self._views.clear()
+        self._single = self._used_once()
+
+    def _used_once(self) -> set[Source]:
+        """Parameters that need not wait for other uses, also of what is computed from them."""
         shared = {name for s in self._functions if s.derived for name in s.parameters}
-        self._single = {
+        return {
             source
             for source, uses in self._functions.items()
             if len(uses) == 1 and not source.derived and not (source.parameters & shared)
