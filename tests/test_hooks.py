@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from gradnoise.objective import Objective
 from gradnoise.pergrad import Chunk, Summary, Wanted, choose
 from gradnoise.pergrad.hooks import Hooks
 from gradnoise.pergrad.layout import Layout
-from gradnoise.pergrad.rules import At, add
+from gradnoise.pergrad.rules import RULES, At, add, linear
 
 from . import oracles
 from .cases import SAMPLES, Case, features, labelled, mlp, named
@@ -168,6 +169,83 @@ def test_parameters_used_unseen_are_named() -> None:
         summary(*case.build())
 
 
+def test_a_use_without_a_gradient_at_first_is_no_custom_function() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        aside = self.b(x)
+        return self.a(x) + (aside if x.max() > 100 else aside.detach())
+
+    model = Function(forward, a=nn.Linear(4, 3), b=nn.Linear(4, 3)).double()
+    objective, later = Objective(model, squares), features()
+    later[0, 0] = 101
+    with objective.guard():
+        engine = Hooks(objective)
+        list(engine.summaries(features(), Wanted()))
+        with pytest.raises(gn.EngineError, match=r"'b.weight' .* no gradient for the samples"):
+            list(engine.summaries(later, Wanted()))
+
+
+def test_a_model_that_is_random_is_not_followed() -> None:
+    model = Function(lambda self, x: self.a(x) * torch.rand(()), a=nn.Linear(4, 3)).double()
+    with pytest.raises(gn.EngineError, match="losses differ where the operations"):
+        summary(model, squares, features())
+
+
+def test_an_operation_of_several_outputs_is_refused() -> None:
+    model = Function(lambda s, x: torch.native_layer_norm(x, (4,), s.w, None, 0.1)[0], w=(4,))
+    with pytest.raises(gn.EngineError, match=r"native_layer_norm .* gives several outputs"):
+        summary(model.double(), squares, features())
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (2, "the norms of parameter 'weight' differ from the plain ones"),
+        (-1, "the gradient of parameter 'weight' differs from the plain one"),
+    ],
+)
+def test_a_rule_that_is_wrong_is_noticed(
+    factor: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(at: At, delta: Tensor, *arguments: Any) -> Any:
+        return linear(at, factor * delta, *arguments)
+
+    monkeypatch.setitem(RULES, F.linear, replace(RULES[F.linear], forms=wrong))
+    with pytest.raises(gn.EngineError, match=message):
+        summary(nn.Linear(4, 3).double(), squares, features())
+
+
+FIVE = torch.linspace(-1, 1, 5 * 5 * 4, dtype=torch.float64).reshape(5, 5, 4)
+AMBIGUOUS = {
+    "several axes that could be those of the samples": (
+        lambda s, x: torch.einsum("nti,io->tno", x, s.w).transpose(0, 1),
+        {"w": (4, 3)},
+        FIVE,
+    ),
+    r"an input of shape \(3, 4, 5\) has no axis of the samples": (
+        lambda s, x: torch.einsum("tin,io->nto", x.permute(1, 2, 0), s.w),
+        {"w": (4, 3)},
+        FIVE[:, :3],
+    ),
+    "an operation whose samples cannot be told apart": (
+        lambda s, x: torch.where(x > 0, x, s.w),
+        {"w": (5, 4)},
+        FIVE[:, 0],
+    ),
+    "a bias that differs between positions": (
+        lambda s, x: torch.addmm(s.b, x, s.w),
+        {"b": (5, 3), "w": (4, 3)},
+        FIVE[:, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("message", AMBIGUOUS)
+def test_what_cannot_be_attributed_to_samples_is_refused(message: str) -> None:
+    forward, shapes, batch = AMBIGUOUS[message]
+    with pytest.raises(gn.EngineError, match=message):
+        summary(Function(forward, **shapes).double(), squares, batch)
+
+
 def test_a_parameter_written_into_activations_is_refused() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         x = self.a(x)
@@ -199,6 +277,17 @@ def test_a_packed_sequence_is_refused() -> None:
 def test_tables_that_couple_samples_are_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(gn.EngineError, match=message):
         summary(model.double(), squares, ids(4)())
+
+
+@pytest.mark.parametrize("options", [{"max_norm": 1.0}, {"offsets": True}])
+def test_bags_of_other_kinds_are_refused(options: dict[str, Any]) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if "offsets" not in options:
+            return F.embedding_bag(x, self.w, **options)
+        return F.embedding_bag(x.reshape(-1), self.w, offsets=torch.arange(0, x.numel(), 4))
+
+    with pytest.raises(gn.EngineError, match="an embedding bag with offsets, max_norm or"):
+        summary(Function(forward, w=(5, 3)).double(), squares, ids(4)())
 
 
 def test_a_parameter_with_an_entry_for_every_sample_is_refused() -> None:

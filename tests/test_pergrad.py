@@ -103,6 +103,19 @@ def test_a_parameter_whose_gradient_is_not_finite_does_not_excuse_the_others() -
         gn.per_sample_sq_norms(model, broken, features(), engine="functional")
 
 
+def test_samples_that_share_their_losses_are_noticed_by_the_loop() -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model(batch)
+        return (outputs - outputs.mean(0)).square().sum(-1)
+
+    objective = Objective(mlp().double(), loss)
+    with (
+        objective.guard(),
+        pytest.raises(gn.CoupledSamplesError, match="single samples do not add up"),
+    ):
+        choose(objective, features(), "loop")
+
+
 def test_falling_back_is_said_with_the_reason() -> None:
     case = CASES[-1]
     profile = gn.profile(*case.build(), probes=2)

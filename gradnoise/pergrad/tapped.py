@@ -139,7 +139,8 @@ class Pass:
             if gradient is not None:
                 raise EngineError(
                     f"parameter {name!r} is used where its samples cannot be seen: a custom "
-                    f"autograd Function, a scripted part, or an operation outside torch"
+                    f"autograd Function, a scripted part, an operation outside torch, or one that "
+                    f"had no gradient for the samples tried first"
                 )
 
     def form(self, name: str) -> Form | None:
