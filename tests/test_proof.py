@@ -77,11 +77,19 @@ def sorted_by_length(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "lengths", [[5, 5, 5, 5, 2, 4, 3, 5], [5, 4, 4, 3, 3, 2, 2, 1], [3, 1, 2, 5, 4, 1, 2, 3]]
+    ("lengths", "sorted_already"),
+    [
+        ([5, 5, 5, 5, 2, 4, 3, 5], False),
+        ([5, 4, 4, 3, 3, 2, 2, 1], True),
+        ([3, 1, 2, 5, 4, 1, 2, 3], False),
+    ],
 )
-def test_samples_in_an_order_of_their_own_are_not_mistaken(lengths: list[int]) -> None:
+def test_samples_in_an_order_of_their_own_are_not_mistaken(
+    lengths: list[int], sorted_already: bool
+) -> None:
     model = Function(sorted_by_length, inner=nn.Linear(4, 4), head=nn.Linear(4, 2)).double()
-    agree(model, squares, (torch.randn(8, 5, 4).double(), torch.tensor(lengths)))
+    engine = agree(model, squares, (torch.randn(8, 5, 4).double(), torch.tensor(lengths)))
+    assert (engine == "hooks") == sorted_already
 
 
 def unpadded(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
@@ -245,7 +253,7 @@ def test_outputs_of_fewer_dimensions_get_a_plan_of_their_own() -> None:
         return outputs.flatten(1).pow(2).mul(torch.arange(1, len(outputs[0].flatten()) + 1)).sum(1)
 
     batches = [(torch.randn(9, 3, 8).double(),), (torch.randn(8, 1, 8).double(),)]
-    agree(model, loss, batches)
+    assert agree(model, loss, batches) == "hooks"
 
 
 @pytest.mark.parametrize("name", ["add_", "mul_", "sub_"])
@@ -343,6 +351,20 @@ def test_a_pass_that_fails_leaves_no_graph_behind() -> None:
         for _ in range(3):
             with pytest.raises(ValueError, match="broken"):
                 list(engine.summaries(torch.randn(9, 4), Wanted()))
+    gc.collect()
+    assert not [item for item in gc.get_objects() if isinstance(item, Pass)]
+
+
+def test_a_pass_that_is_given_up_leaves_no_graph_behind() -> None:
+    layers = {name: nn.Linear(4, 4) for name in "abcd"}
+    batches = [(torch.randn(9, time, 4), torch.ones(9)) for time in (3, 2)]
+
+    def unplanned(self: Any, x: Tensor, has: Tensor) -> Tensor:
+        hidden = self.b(self.a(x)).tanh()
+        return hidden if x.shape[1] == 3 else self.c(hidden)
+
+    for forward in (changed_by_itself, unplanned):
+        gn.gradient_moments(Function(forward, **layers), squares, batches, engine="hooks")
     gc.collect()
     assert not [item for item in gc.get_objects() if isinstance(item, Pass)]
 

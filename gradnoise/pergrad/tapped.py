@@ -55,12 +55,14 @@ class Pass:
         self._measured: dict[str, Measured] = {}
         self._root = torch.zeros((), device=objective.device, requires_grad=True)
 
-        losses = Follow(objective.parameters, self._use, plan).losses(objective, batch)
-        self._losses: Tensor | None = losses  # until they are differentiated
+        try:
+            losses = Follow(objective.parameters, self._use, plan).losses(objective, batch)
+            # a view that is changed in place leaves its node in the graph, and the hook there
+            self.lost = any(view._version != version for view, version in self._views)
+        finally:
+            self._views.clear()  # a graph with hooks that hold this is not to be held by it
+        self._losses = None if self.lost else losses  # until they are differentiated
         self.losses = losses.detach()
-        # a view that is changed in place leaves its node in the graph, and the hook there
-        self.lost = any(view._version != version for view, version in self._views)
-        self._views.clear()
         self._single = self._used_once()
 
     def _used_once(self) -> set[Source]:
