@@ -132,6 +132,16 @@ def residual(self: Any, x: Tensor) -> Tensor:
     return x + torch.where(x > 0, self.a(x), self.c(x))
 
 
+def changed_in_place(self: Any, x: Tensor) -> Tensor:
+    """Outputs of (n, T, d) with graphs of their own, as views and not."""
+    h = self.b(self.a(x).tanh()).relu_()
+    h = self.c(h)
+    h += h.tanh()
+    h = F.linear(h, self.d)
+    h[..., :2].mul_(2)
+    return h
+
+
 def mixture(self: Any, x: Tensor) -> Tensor:
     gate = self.gate(x).softmax(-1)
     experts = torch.stack([self.a(x), self.b(x)], dim=1)
@@ -378,6 +388,13 @@ LAYERS = (
         "scale in place of activations",
         function(lambda s, x: s.a(x).relu_().mul(s.g), a=nn.Linear(4, 3), g=(3,)),
         numbers(4),
+    ),
+    layer(
+        "outputs behind a layer, changed in place",
+        function(
+            changed_in_place, a=nn.Linear(4, 4), b=nn.Linear(4, 4), c=nn.Linear(4, 4), d=(3, 4)
+        ),
+        numbers(3, 4),
     ),
     layer(
         "inputs that require a gradient",
