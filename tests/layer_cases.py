@@ -332,6 +332,11 @@ LAYERS = (
     layer("temperature", function(lambda s, x: x / s.t.exp(), t=()), numbers(3)),
     layer("norm by hand", function(hand_written_norm, w=(4,), b=(4,)), numbers(3, 4)),
     layer(
+        "one vector as weight and bias",
+        function(lambda s, x: F.layer_norm(x, (4,), s.w, s.w), w=(4,)),
+        numbers(3, 4),
+    ),
+    layer(
         "class token and positions",
         function(class_token, cls=(1, 1, 4), pos=(1, 6, 4), head=nn.Linear(4, 2)),
         numbers(3, 4),

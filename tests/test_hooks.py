@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import wrap_torch_function
 
 import gradnoise as gn
 from gradnoise.objective import Objective
@@ -423,6 +426,20 @@ def test_nothing_of_a_pass_is_left_behind() -> None:
     assert [dict(vars(module)) for module in model.modules()] == before
     assert all(p.grad is None and not p._backward_hooks for p in model.parameters())
     assert type(torch.randn(2) + 1) is Tensor
+
+
+def test_functions_that_a_model_makes_are_not_kept() -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        twice = wrap_torch_function(lambda own: (own,))(lambda own: 2 * own)
+        made.append(weakref.ref(twice))
+        return twice(self.a(x))
+
+    assert choose_engine(Function(forward, a=nn.Linear(4, 3)).double(), squares, features())
+    gc.collect()
+    assert len(made) > 3
+    assert not any(reference() for reference in made)
 
 
 def test_chunks_bound_the_memory_of_gradients_written_out() -> None:

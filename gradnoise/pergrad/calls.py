@@ -94,10 +94,13 @@ def results_of(func: Any, args: Any, result: Any) -> list[Tensor]:
     return made
 
 
-@functools.cache
 def is_in_place(func: Any) -> bool:
     """Whether an operation changes its first argument."""
-    name = getattr(func, "__name__", "")
+    return _says_in_place(getattr(func, "__name__", ""))
+
+
+@functools.lru_cache(maxsize=1024)
+def _says_in_place(name: str) -> bool:
     if name.startswith("__"):
         return name == "__setitem__" or (name.startswith("__i") and name[3:] in _OPERATORS)
     return name.endswith("_")
@@ -106,7 +109,6 @@ def is_in_place(func: Any) -> bool:
 _OPERATORS = {"add__", "sub__", "mul__", "truediv__", "div__", "floordiv__", "pow__", "matmul__"}
 
 
-@functools.cache
 def out_of_place(func: Any) -> Any:
     """The operation that gives what this one writes into its first argument."""
     if not is_in_place(func):

@@ -160,14 +160,14 @@ UNFUSED: dict[Any, Callable[..., Any]] = {
 
 def simpler(func: Any) -> Callable[..., Any] | None:
     """An operation as the simpler ones that it consists of, where they can be seen; else None."""
-    return UNFUSED.get(func) or _opened(func)
+    if isinstance(func, types.FunctionType) and func.__module__.partition(".")[0] == "torch":
+        return UNFUSED.get(func) or _opened(func)
+    return UNFUSED.get(func)
 
 
-@functools.cache
-def _opened(func: Any) -> Callable[..., Any] | None:
+@functools.cache  # of torch's own functions alone: those that a model makes would never be let go
+def _opened(func: types.FunctionType) -> Callable[..., Any]:
     """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
-    if not isinstance(func, types.FunctionType) or func.__module__.partition(".")[0] != "torch":
-        return None
     past = dict.fromkeys(_CHECKS, lambda *_: False)
     twin = types.FunctionType(
         func.__code__,

@@ -107,6 +107,8 @@ def _arguments(call: Call, sources: list[int]) -> tuple[str, ...] | None:
         return None
     args, kwargs = call.arguments(call.tensors)
     bound = known.bind(args, kwargs)
-    names = {id(value): name for name, value in bound.items()}
-    named = tuple(names.get(id(call.tensors[i]), "") for i in sources)
+    names = [name for name, value in bound.items() if isinstance(value, Tensor)]
+    if len(names) < len(call.tensors):  # some are in lists
+        return None
+    named = tuple(names[i] for i in sources)
     return named if known.of.issuperset(named) and known.fits(bound) else None
