@@ -25,7 +25,8 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     `requires_grad`, `.grad`, and the random states of torch (CPU and accelerators), NumPy, Python
     and the data loader's own generators. Backward hooks of modules and of parameters are set aside
     meanwhile, so that a clipping or logging hook neither fires nor distorts the measurement.
-    Regions under activation checkpointing run like any other.
+    Regions under activation checkpointing run like any other: `torch.utils.checkpoint` is patched
+    for the whole process meanwhile.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))

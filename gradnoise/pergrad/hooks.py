@@ -83,7 +83,8 @@ class Hooks(Engine):
         run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
         if not run.lost:
             run.backward()
-        # a graph of the model's own, from inputs or states, or views that are changed in place
+        # a graph of the model's own (inputs or a frozen layer's output that require gradients), or
+        # an output that is a view and is changed in place
         if (run.lost or run.waiting) and not self._rooted:
             self._rooted = True
             return self._passed(batch, plan, wanted, keep)

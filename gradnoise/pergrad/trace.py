@@ -1,4 +1,4 @@
-"""A forward pass followed: which operations use which parameters, seen as torch runs them.
+"""Which operations of a forward pass use which parameters, seen as torch runs them.
 
 Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
 depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
