@@ -238,7 +238,7 @@ def _chosen(problem: Problem, engine: str | Engine) -> Engine:
     if isinstance(engine, Engine):
         return engine
     with problem.guard():
-        return choose(problem.objective, problem.largest_batch(), engine).engine
+        return choose(problem.objective, problem.largest_batch(), engine)
 
 
 class _Transposed(Operator):
