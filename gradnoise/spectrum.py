@@ -372,6 +372,7 @@ def spectral_density(
         GradNoiseError: see `Hessian` and `SpectralDensity.of`.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 1, bias=False)
         >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
         >>> seen = spectral_density(model, nn.MSELoss(), data)  # H = 2 XᵀX/n = diag(1, 4)

@@ -172,21 +172,6 @@ def test_parameters_used_unseen_are_named() -> None:
         summary(*case.build())
 
 
-def test_a_use_without_a_gradient_at_first_is_no_custom_function() -> None:
-    def forward(self: Any, x: Tensor) -> Tensor:
-        aside = self.b(x)
-        return self.a(x) + (aside if x.max() > 100 else aside.detach())
-
-    model = Function(forward, a=nn.Linear(4, 3), b=nn.Linear(4, 3)).double()
-    objective, later = Objective(model, squares), features()
-    later[0, 0] = 101
-    with objective.guard():
-        engine = Hooks(objective)
-        list(engine.summaries(features(), Wanted()))
-        with pytest.raises(gn.EngineError, match=r"'b.weight' .* no gradient for the samples"):
-            list(engine.summaries(later, Wanted()))
-
-
 def test_a_model_that_is_random_is_not_followed() -> None:
     model = Function(lambda self, x: self.a(x) * torch.rand(()), a=nn.Linear(4, 3)).double()
     with pytest.raises(gn.EngineError, match="losses differ where the operations"):

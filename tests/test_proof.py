@@ -425,3 +425,129 @@ def test_a_gradient_that_is_not_finite_is_blamed_on_its_own_parameter(broken: st
     twin.register_forward_hook(lambda m, i, o: (0 * o).sqrt())
     with pytest.raises(gn.LossError, match=f"gradient of parameter '{broken}' is not finite"):
         gn.per_sample_sq_norms(model, squares, torch.randn(9, 4).double(), engine="hooks")
+
+
+class HandsOn(torch.autograd.Function):
+    """Hands on no gradient at all once the batch says so."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, silent: Tensor) -> Tensor:
+        ctx.silent = bool(silent.any())
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return (None if ctx.silent else grad), None
+
+
+def test_hooks_of_the_users_on_activations_come_first() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        hidden = self.a(x)
+        hidden.register_hook(lambda grad: grad.clamp(-1, 1))
+        return hidden
+
+    model = Function(forward, a=nn.Linear(4, 3)).double()
+    x = torch.randn(50, 4).double()
+    x[[3, 20, 33]] *= 1000  # clamped, and none of them is looked at for the plan
+    assert agree(model, lambda m, batch: squares(m, batch) / 100, x) == "hooks"
+
+
+def test_an_output_may_get_no_gradient() -> None:
+    model = Function(
+        lambda s, x, silent: s.b(x) + HandsOn.apply(s.a(x), silent),
+        a=nn.Linear(4, 3),
+        b=nn.Linear(4, 3),
+    ).double()
+    batches = [(torch.randn(9, 4).double(), torch.full((9,), silent)) for silent in (False, True)]
+    assert agree(model, squares, batches) == "hooks"
+
+
+CHANGING: dict[str, Any] = {
+    "bias at times": lambda s, x, turn: torch.nn.functional.linear(x, s.w, *([s.b] * turn)),
+    "weight and then bias": lambda s, x, turn: torch.nn.functional.layer_norm(
+        x, (4,), *((s.p, None) if turn else (None, s.p))
+    ),
+    "another order": lambda s, x, turn: torch.mul(x, s.p) if turn else torch.mul(s.p, x),
+    "one head at a time": lambda s, x, turn: [x @ s.w.T, x @ (s.v.T + 1)][turn],
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_arguments_that_change_from_batch_to_batch_are_followed(name: str) -> None:
+    def forward(self: Any, x: Tensor, which: Tensor) -> Tensor:
+        return CHANGING[name](self, x, int(which[0]))
+
+    model = Function(forward, w=(3, 4), v=(3, 4), b=(3,), p=(4,)).double()
+    batches = [(torch.randn(9, 4).double(), torch.full((9,), i % 2)) for i in range(3)]
+    assert agree(model, squares, batches) == "hooks"
+
+
+@pytest.mark.parametrize("samples", [1, 2, 9])
+def test_what_was_of_parameters_alone_until_samples_are_written_into_it(samples: int) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        hidden = self.p.repeat(len(x), 1)
+        hidden += self.a(x)
+        return self.b(hidden)
+
+    model = Function(forward, p=(1, 3), a=nn.Linear(4, 3), b=nn.Linear(3, 2)).double()
+    objective = Objective(model, squares)
+    with objective.guard():
+        list(
+            choose(objective, torch.randn(samples, 4).double()).summaries(
+                torch.randn(samples, 4).double(), Wanted()
+            )
+        )
+    gc.collect()
+    assert not [item for item in gc.get_objects() if type(item) is Pass]
+    agree(model, squares, [(torch.randn(max(samples, 2), 4).double(),)] * 2)
+
+
+@pytest.mark.parametrize("how", ["index_copy", "setitem", "index_put", "scatter"])
+def test_samples_laid_out_by_data_are_looked_at_in_every_batch(how: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        hidden, place = self.a(x).tanh(), x[:, 0].argsort().argsort()
+        laid = torch.zeros_like(hidden)
+        if how == "index_copy":
+            laid = laid.index_copy(0, place, hidden)
+        elif how == "index_put":
+            laid = laid.index_put((place,), hidden)
+        elif how == "scatter":
+            laid = laid.scatter(0, place[:, None].expand_as(hidden), hidden)
+        else:
+            laid[place] = hidden
+        return self.b(laid)[place]
+
+    model = Function(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 3)).double()
+    x = torch.randn(40, 4).double()
+    x = x[x[:, 0].argsort()]
+    x[[2, 3]] = x[[3, 2]]
+    agree(model, squares, x)
+
+
+def test_layer_norm_in_half_precision_is_normalised_in_float32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32)).bfloat16()
+    x = torch.randn(8, 5, 32).bfloat16()
+    seen: list[Tensor] = []
+    model[0].register_forward_hook(lambda m, i, o: seen.append(o.detach()))
+    loss = lambda m, batch: m(batch).float().pow(3).sum((1, 2))  # noqa: E731
+    norms = gn.per_sample_sq_norms(model, loss, x, engine="hooks", per_parameter=True)
+    output = model(x)
+    (delta,) = torch.autograd.grad(output.float().pow(3).sum(), output)
+    normal = nn.functional.layer_norm(seen[-1].double(), (32,))
+    truth = (delta.double() * normal).sum(1).square().sum(1)
+    torch.testing.assert_close(norms["1.weight"].double(), truth, rtol=1e-5, atol=0)
+
+
+def test_a_half_precision_parameter_without_a_part_in_the_first_batches() -> None:
+    model = Function(lambda s, x, on: s.a(x) + on[0] * s.b(x), a=nn.Linear(8, 4), b=nn.Linear(8, 4))
+    model = model.bfloat16()
+    x = torch.randn(8, 16, 8).bfloat16()
+    used = [(part, torch.full((16,), float(i > 0)).bfloat16()) for i, part in enumerate(x)]
+    skip = Function(lambda s, x, on: s.a(x) + s.b(x) if on[0] else s.a(x), a=model.a, b=model.b)
+    loss = lambda m, batch: m(*batch).float().square().sum(1)  # noqa: E731
+    moments = gn.gradient_moments(skip, loss, used)
+    engine = gn.gradient_moments(skip, loss, used, engine="loop")
+    torch.testing.assert_close(
+        moments.mean["b.weight"], engine.mean["b.weight"], rtol=5e-3, atol=5e-4
+    )

@@ -273,7 +273,7 @@ class GradientCovariance(ModelOperator):
         >>> model = nn.Linear(1, 1, bias=False)
         >>> data = (torch.ones(2, 1), torch.tensor([[0.0], [1.0]]))
         >>> GradientCovariance(model, nn.MSELoss(), data) @ torch.ones(1)  # g_i = 2(w - y_i)
-        tensor([2.0000])
+        tensor([2.])
     """
 
     def __init__(

@@ -26,6 +26,12 @@ class Call:
         """Of the torch function."""
         return name_of(self.func)
 
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """Positions and names of the arguments that are tensors, or hold some."""
+        found = [i for i, value in enumerate(self._args) if isinstance(value, _HOLDERS)]
+        return (*found, *(n for n, value in self._kwargs.items() if isinstance(value, _HOLDERS)))
+
     def _apart(self, values: Iterable[Any]) -> list[Any]:
         parts: list[Any] = []
         for value in values:
@@ -54,6 +60,9 @@ class Call:
 
 class _Place(int):
     """Of a tensor among the tensors of a call."""
+
+
+_HOLDERS = (_Place, tuple, list)
 
 
 def _filled(values: Iterable[Any], tensors: Sequence[Tensor]) -> list[Any]:

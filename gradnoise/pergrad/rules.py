@@ -241,7 +241,7 @@ def _normalized(at: At, delta: Tensor, normal: Callable[[], Tensor], own: int | 
         )
 
     return {
-        "weight": lambda: summed(delta * at.like(normal())),
+        "weight": lambda: summed(delta * normal()),
         "bias": lambda: summed(delta),
     }
 
@@ -257,7 +257,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Forms:
     """Each sample's positions are normalised over their last dimensions."""
-    normal = functools.partial(F.layer_norm, input, normalized_shape, eps=eps)
+    normal = functools.partial(F.layer_norm, at_least_float32(input), normalized_shape, eps=eps)
     return _normalized(at, delta, normal, len(normalized_shape))
 
 
@@ -271,7 +271,7 @@ def rms_norm(
     eps: float | None = None,
 ) -> Forms:
     """Each sample's positions are divided by their root mean square."""
-    normal = functools.partial(F.rms_norm, input, normalized_shape, eps=eps)
+    normal = functools.partial(F.rms_norm, at_least_float32(input), normalized_shape, eps=eps)
     return _normalized(at, delta, normal, len(normalized_shape))
 
 
@@ -286,7 +286,8 @@ def group_norm(
     eps: float = 1e-5,
 ) -> Forms:
     """Each sample's groups of channels are normalised."""
-    return _normalized(at, delta, functools.partial(F.group_norm, input, num_groups, eps=eps), None)
+    normal = functools.partial(F.group_norm, at_least_float32(input), num_groups, eps=eps)
+    return _normalized(at, delta, normal, None)
 
 
 @rule(F.instance_norm, of="weight bias")
@@ -307,9 +308,9 @@ def instance_norm(
         running_mean = running_var = None
     normal = functools.partial(
         F.instance_norm,
-        input,
-        running_mean,
-        running_var,
+        at_least_float32(input),
+        None if running_mean is None else at_least_float32(running_mean),
+        None if running_var is None else at_least_float32(running_var),
         use_input_stats=use_input_stats,
         eps=eps,
     )
@@ -330,7 +331,13 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Forms:
     """Running statistics; those of the batch would couple the samples and are refused before."""
-    normal = functools.partial(F.batch_norm, input, running_mean, running_var, eps=eps)
+    normal = functools.partial(
+        F.batch_norm,
+        at_least_float32(input),
+        at_least_float32(running_mean),
+        at_least_float32(running_var),
+        eps=eps,
+    )
     return _normalized(at, delta, normal, None)
 
 

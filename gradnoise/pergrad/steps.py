@@ -38,6 +38,7 @@ class Step:
         each: of a use: entries per sample along the layout's axis, on the samples of the plan.
         ndim: of a use: dimensions of its output.
         proven: of a use: whether its layout is the only one that the gradients allow.
+        places: of a use: where tensors are among its arguments, and sources among its tensors.
     """
 
     func: Any
@@ -48,6 +49,7 @@ class Step:
     each: int = 1
     ndim: int = 0
     proven: bool = False
+    places: tuple[Any, ...] = ()
 
     def at(self, found: Found, output: Tensor, count: int) -> Step:
         """The step with the layout of its output."""

@@ -51,6 +51,7 @@ class Pass:
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
         self._wanted, self._keep, self._rooted = wanted, keep, rooted
         self._functions: dict[Source, list[Any]] = {}
+        self._idle: set[str] = set()  # parameters with uses that had no gradient in the plan
         self._pending: dict[Source, list[Form]] = {}
         self._measured: dict[str, Measured] = {}
         self._root = torch.zeros((), device=objective.device, requires_grad=True)
@@ -76,6 +77,7 @@ class Pass:
 
     def _use(self, call: Call, sources: Sources, step: Step) -> Any:
         if step.layout is None:
+            self._idle.update(*(source.parameters for source in sources.values()))
             return call.run(call.tensors)
         for index in sources:
             call.tensors[index] = call.tensors[index].detach()
@@ -94,12 +96,13 @@ class Pass:
         elif output._is_view():
             self._views.append((output, output._version))
         self.waiting += 1
-        output.register_hook(Use(self, call, step, sources))  # type: ignore[no-untyped-call]
+        # on the node: hooks of the user's on the output have changed the gradient by then
+        assert output.grad_fn is not None
+        output.grad_fn.register_prehook(Use(self, call, step, sources, output.output_nr))
         return output
 
     def arrive(self, use: Use, delta: Tensor) -> None:
         """Take the forms of one use from the gradient of its output."""
-        self.waiting -= 1
         assert use.step.layout is not None  # or there would be no hook
         at = At(use.step.layout, self.count, delta.dtype)
         for index, form in use.forms(at, at_least_float32(delta)).items():
@@ -125,6 +128,9 @@ class Pass:
 
         The operations were given their parameters detached, so a gradient that reaches a parameter
         comes from a use that was not seen.
+
+        Raises:
+            UnplannedError: it comes from one that had no gradient in the plan.
         """
         losses, self._losses = self._losses, None  # an error must not leave the graph behind
         if losses is None or not losses.requires_grad:
@@ -138,12 +144,14 @@ class Pass:
                 allow_unused=True,
             )
         for name, gradient in zip(parameters, unseen, strict=True):
-            if gradient is not None:
-                raise EngineError(
-                    f"parameter {name!r} is used where its samples cannot be seen: a custom "
-                    f"autograd Function, a scripted part, an operation outside torch, or one that "
-                    f"had no gradient for the samples tried first"
-                )
+            if gradient is None:
+                continue
+            if name in self._idle:
+                raise UnplannedError
+            raise EngineError(
+                f"parameter {name!r} is used where its samples cannot be seen: a custom autograd "
+                f"Function, a scripted part, or an operation outside torch"
+            )
 
     def form(self, name: str) -> Form | None:
         """The gradients of a parameter, all its uses together; None where it took no part."""
@@ -170,7 +178,7 @@ class Pass:
         parameter = self.objective.parameters[name]
         none = widen(torch.zeros(self.count, device=parameter.device))
         squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
-        return Measured(torch.zeros_like(parameter), none, none, squares)
+        return Measured(at_least_float32(torch.zeros_like(parameter)), none, none, squares)
 
     def explained(self, name: str) -> Explained:
         """How the norms of one parameter are found; for passes that keep their forms."""
@@ -223,6 +231,7 @@ class Use:
     call: Call
     step: Step
     sources: Sources
+    output: int = 0  # which one of its node
 
     def __post_init__(self) -> None:
         tensors = self.call.tensors
@@ -232,11 +241,14 @@ class Use:
         self.call.tensors = [t.detach() if t.requires_grad else t for t in tensors]
         self._versions = [tensor._version for tensor in tensors]
 
-    def __call__(self, delta: Tensor) -> None:
+    def __call__(self, deltas: tuple[Tensor | None, ...]) -> None:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
         if not self.call.tensors:
             raise EngineError("the loss differentiates the model itself")
-        self.run.arrive(self, delta)
+        self.run.waiting -= 1
+        delta = deltas[self.output]
+        if delta is not None:
+            self.run.arrive(self, delta)
         self.call.tensors = []
 
     def forms(self, at: At, delta: Tensor) -> dict[int, Form]:

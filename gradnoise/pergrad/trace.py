@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..objective import Objective
 from ..trees import Batch
-from .calls import Call, results_of, tensors_of
+from .calls import Call, is_in_place, results_of, tensors_of
 from .steps import DERIVE, OPEN, Source, Sources, Step, UnplannedError
 from .unfused import simpler
 
@@ -83,7 +83,12 @@ class Trace(TorchFunctionMode, abc.ABC):
             return self._derive(step.func, args, kwargs)
         call = Call(step.func, args, kwargs)
         own = {i: self.sources[id(t)] for i, t in enumerate(call.tensors) if id(t) in self.sources}
-        return self._use(call, own, step)
+        if step.dependent and step.places != (call.places, tuple(own)):
+            raise UnplannedError
+        result = self._use(call, own, step)
+        if is_in_place(step.func):  # what was of parameters alone no longer is
+            self.sources.pop(id(args[0]), None)
+        return result
 
     def _derive(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)

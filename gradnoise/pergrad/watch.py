@@ -44,7 +44,8 @@ class Watch(Trace):
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, tensors_of((args, kwargs.values()))))
         if depends and func in _PICKS:
-            self._picked |= self._by_data(args if func in _TO_PYTHON else args[1:])
+            chosen = func in _SORTS or self._by_data(args if func in _TO_PYTHON else args[1:])
+            self._picked |= chosen
         result = func(*args, **kwargs)
         if depends:
             self._mark(results_of(func, args, result))
@@ -69,12 +70,16 @@ class Watch(Trace):
         if not dependent:
             if len(self.steps) not in self._own:
                 return Step(func, DERIVE)
-            return Step(func, USE, arguments=_arguments(call, own))
+            return Step(
+                func, USE, arguments=_arguments(call, own), places=(call.places, tuple(own))
+            )
         if func in UNFUSED:  # initial states are of the samples, also where they are zeros
             self._mark(t for t in tensors_of(args[1:2]) if t.is_floating_point())
         if out_of_place(func) not in RULES and simpler(func) is not None:
             return Step(func, OPEN)
-        return Step(func, USE, dependent, arguments=_arguments(call, own))
+        return Step(
+            func, USE, dependent, arguments=_arguments(call, own), places=(call.places, tuple(own))
+        )
 
     def _depends(self, tensor: Tensor) -> bool:
         """On the samples: marked so, or of unknown origin with a graph."""
@@ -95,8 +100,16 @@ class Watch(Trace):
 _PICKS = {
     getattr(place, name)
     for place in (Tensor, torch)
-    for name in ("index_select", "masked_select", "gather", "take_along_dim", "take", "index_add")
-} | {Tensor.__getitem__, Tensor.tolist, Tensor.numpy}
+    for name in (
+        *("index_select", "masked_select", "gather", "take_along_dim", "take", "sort", "topk"),
+        *("index_add", "index_copy", "index_put", "scatter", "scatter_add", "scatter_reduce"),
+    )
+} | {
+    *(Tensor.__getitem__, Tensor.__setitem__, Tensor.tolist, Tensor.numpy),
+    *(Tensor.index_add_, Tensor.index_copy_, Tensor.index_put_),
+    *(Tensor.scatter_, Tensor.scatter_add_, Tensor.scatter_reduce_),
+}
+_SORTS = {torch.sort, Tensor.sort, torch.topk, Tensor.topk}  # by the values themselves
 _TO_PYTHON = {Tensor.tolist, Tensor.numpy}  # torch: what Python picks then is not seen
 
 
