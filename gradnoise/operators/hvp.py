@@ -5,7 +5,10 @@
 | kept | one backward pass more through the gradient's graph, which stays | 1.5 to 2.2 |
 | fresh | the same, the graph built anew for each product | 2.5 to 4 |
 | forward | forward mode over reverse mode, by `torch.func` | 2.5 to 4, no second graph |
-| finite | central difference of two gradients | 2, to 3 or 4 digits |
+| finite | central difference of two gradients | 2, to 3 or 4 digits where the loss is smooth |
+
+Automatic differentiation leaves the kinks of ReLU and max pooling out of H; differences of
+gradients step over them, and then have little to do with H and are not even symmetric.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,6 +41,7 @@ class Products(abc.ABC):
     """
 
     name: str
+    twice = True  # whether the loss is differentiated twice
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -52,7 +56,8 @@ class Products(abc.ABC):
         rows = block.T.contiguous()
         directions = [unflatten(row, self.parameters) for row in rows]
         totals = torch.zeros_like(rows)
-        with self.problem.guard(), self.problem.objective.second_order():
+        objective = self.problem.objective
+        with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
             for index, parts in self.over_samples(directions):
                 _add(totals[index], parts, self.parameters)
         return totals.div_(self.problem.samples.count).T
@@ -110,26 +115,23 @@ def _total(bound: Bound, values: dict[str, Tensor], batch: Batch) -> Any:
 
 
 class Finite(Products):
-    """(∇L(w + hv) - ∇L(w - hv))/2h: first derivatives alone.
+    """(∇L(w + hv) - ∇L(w - hv))/2h: first derivatives alone, for losses without kinks.
 
-    ‖hv‖ is the cube root of the dtype's resolution times max(1, ‖w‖), where the errors of
-    truncation, of order h², and of rounding, of order 1/h, are alike.
+    ‖hv‖ is the cube root of the dtype's resolution, where the errors of truncation, of order h²,
+    and of rounding, of order 1/h, are alike.
     """
 
-    name = "finite"
+    name, twice = "finite", False
 
     def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+        length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
         for batch in self.problem.batches():
             for index, direction in enumerate(directions):
                 size = _norm(direction)
                 if size:
-                    step = self._step() / size
+                    step = length / size
                     yield index, self._sloped(batch, direction, step)
                     yield index, self._sloped(batch, direction, -step)
-
-    def _step(self) -> float:
-        coarsest = max(torch.finfo(p.dtype).eps for p in self.parameters)
-        return float(coarsest ** (1 / 3) * max(1.0, _norm(self.parameters)))
 
     def _sloped(self, batch: Batch, direction: list[Tensor], step: float) -> list[Tensor]:
         with _moved(self.parameters, direction, step):
@@ -175,7 +177,8 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[Products,
     except (CurvatureError, RuntimeError, NotImplementedError) as error:
         if mode != "auto" or isinstance(error, torch.OutOfMemoryError):
             raise
-        return Finite(problem), f"no second derivatives: {str(error).splitlines()[0]}"
+        why = f"no second derivatives: {str(error).splitlines()[0]}"
+        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
     keep = 0 if mode == "fresh" else budget
     why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
     return ThroughGraphs(problem, HessianGraph, keep), why

@@ -56,8 +56,9 @@ class Hessian(ModelOperator):
     Args:
         model, loss_fn, data: as for `gradient_moments`.
         hvp: "kept" (graphs of the gradient stay in memory), "fresh" (built anew for each product),
-            "forward" (forward over reverse mode), "finite" (differences of gradients; needs no
-            second derivatives), or "auto": kept, or finite where there are none.
+            "forward" (forward over reverse mode), "finite" (differences of gradients, for losses
+            without kinks; needs no second derivatives), or "auto": kept, or finite where there
+            are none.
         memory_budget: bytes of graphs kept; micro-batches that do not fit are built anew.
         max_samples: n at most; None measures all.
         seed: of the choice of samples.
