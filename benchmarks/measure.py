@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import random
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,12 +20,35 @@ from rich.table import Table
 from torch.utils import benchmark
 
 Run = Callable[[], Any]
+SLOW, FEW_ROUNDS = 2.0, 3  # methods of more seconds per call run in so many rounds
+ROUND = 0.1  # seconds that a method runs in one round
 
 
 def seconds(run: Run) -> float:
     start = benchmark.timer()
     run()
     return benchmark.timer() - start
+
+
+def typical(run: Run) -> float:
+    """Median seconds of a call over a tenth of a second, of one call at least."""
+    calls = [seconds(run)]  # the first one after what others left in the caches
+    while sum(calls) < ROUND:
+        calls.append(seconds(run))
+    return statistics.median(calls)
+
+
+def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Seconds by name, one entry per round; slow methods drop out early."""
+    left = {name: FEW_ROUNDS if seconds(run) > SLOW else rounds for name, run in runs.items()}
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    order, shuffle = list(runs), random.Random(0).shuffle
+    for index in range(rounds):
+        shuffle(order)
+        for name in order:
+            if index < left[name]:
+                taken[name].append(typical(runs[name]))
+    return taken
 
 
 def fresh(command: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +99,29 @@ def show(title: str, rows: list[list[str]], markdown: bool) -> None:
     Console(width=110, markup=False, highlight=False).print(grid)
 
 
-def versions() -> str:
+class Notes:
+    """Footnotes, each text once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        if not text:
+            return ""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f" [{self.texts.index(text) + 1}]"
+
+
+def reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    first = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first if len(first) <= 220 else first[:217] + '...'}"
+
+
+def versions(*names: str) -> str:
     """What was measured."""
-    names = ("torch", "opacus", "backpack-for-pytorch", "transformers")
-    return ", ".join(f"{name} {_version(name)}" for name in names)
+    return ", ".join(f"{name} {_version(name)}" for name in ("torch", *names))
 
 
 def _version(name: str) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 import statistics
 import sys
 import warnings
@@ -29,7 +28,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from measure import fresh, growth, rounded, seconds, show, versions
+from measure import Notes, fresh, growth, interleaved, reason, rounded, show, versions
 from methods import METHODS, Found, Prepare, Run, loop, plain
 from tasks import MODELS, Task, make
 from torch.utils import benchmark
@@ -37,9 +36,8 @@ from torch.utils import benchmark
 from gradnoise.trees import select
 
 TOLERANCE = 1e-3  # relative error beyond which a method is wrong
-SLOW, FEW_ROUNDS = 2.0, 3  # methods of more seconds per call run in so many rounds
-ROUND = 0.1  # seconds that a method runs in one round
 MIB = 2**20
+LIBRARIES = ("opacus", "backpack-for-pytorch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def times(model: str, methods: Sequence[str], rounds: int) -> dict[str, Result]:
             results[name], run = _checked(METHODS[name], make(model), stack, truth)
             if run is not None:
                 ready[name] = run
-        taken = _interleaved(ready, rounds)
+        taken = interleaved(ready, rounds)
     results["plain"] = Result()
     for name, own in taken.items():
         ratios = [t / unit for t, unit in zip(own, taken["plain"], strict=False)]
@@ -91,7 +89,7 @@ def _checked(
         method = prepare(task, stack)
         found = method.run()
     except Exception as error:  # other people's code on models it may not know
-        return Result(state="–", note=_reason(error)), None
+        return Result(state="–", note=reason(error)), None
     off = _deviation(found, truth) if method.checked else 0.0
     if not off <= TOLERANCE:
         return Result(state="wrong", note=f"off by {off:.2g} of the loop's numbers"), None
@@ -109,27 +107,6 @@ def _deviation(found: Found, truth: Found) -> float:
     return max(float((own - right).norm() / right.norm()) for own, right in pairs)
 
 
-def _reason(error: Exception) -> str:
-    first = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {first if len(first) <= 220 else first[:217] + '...'}"
-
-
-def _interleaved(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds by name, one entry per round; slow methods drop out early."""
-    left = {name: FEW_ROUNDS if seconds(run) > SLOW else rounds for name, run in runs.items()}
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffle = list(runs), random.Random(0).shuffle
-    for index in range(rounds):
-        shuffle(order)
-        for name in order:
-            if index < left[name]:
-                calls = [seconds(runs[name])]  # the first one after what others left in the caches
-                while sum(calls) < ROUND:
-                    calls.append(seconds(runs[name]))
-                taken[name].append(statistics.median(calls))
-    return taken
-
-
 def memory(model: str, method: str, threads: int) -> Result:
     """Bytes of the peak above what was there before the first call, in a fresh process."""
     hidden = ["--worker", model, method, "--threads", str(threads)]
@@ -144,20 +121,6 @@ def work(model: str, method: str) -> dict[str, Any]:
         plain(replace(task, batch=select(task.batch, slice(0, 2))), stack).run()
         run = {"plain": plain, **METHODS}[method](task, stack).run
         return {"bytes": growth(run)}
-
-
-class Notes:
-    """Footnotes, each text once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def mark(self, text: str) -> str:
-        if not text:
-            return ""
-        if text not in self.texts:
-            self.texts.append(text)
-        return f" [{self.texts.index(text) + 1}]"
 
 
 def table(
@@ -236,7 +199,9 @@ def main() -> None:
         title = "growth of peak memory, fresh processes, in that of plain passes"
         show(title, table(found, "MiB", 1 / MIB, notes), asked.markdown)
     print(
-        *(f"[{number}] {text}" for number, text in enumerate(notes.texts, 1)), versions(), sep="\n"
+        *(f"[{number}] {text}" for number, text in enumerate(notes.texts, 1)),
+        versions(*LIBRARIES),
+        sep="\n",
     )
 
 
