@@ -51,6 +51,7 @@ def require_second_order(problem: Problem) -> None:
             [flatten(problem.objective.gradient(single)) @ direction for single in singles]
         )
         found = _slopes(problem.objective, batch, direction)
+        gap, size = _asymmetry(problem.objective, batch, direction)
     coarsest = max(torch.finfo(p.dtype).eps for p in problem.objective.parameters.values())
     if bool(((plain - found).abs() > 8 * math.sqrt(coarsest) * plain.abs().max()).any()):
         raise CurvatureError(
@@ -58,6 +59,20 @@ def require_second_order(problem: Problem) -> None:
             "kernel whose backward cannot be differentiated. Write its backward with torch "
             "operations, without once_differentiable"
         )
+    if gap > 8 * math.sqrt(coarsest) * size:
+        raise CurvatureError(
+            "second derivatives of the model contradict each other (uᵀHv is not vᵀHu): the "
+            "backward of some operation takes what it saved for constants, as that of "
+            "torch.nn.utils.weight_norm does. Remove it for the measurement"
+        )
+
+
+def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:
+    """|uᵀHv - vᵀHu| for v the gradient and u its entries in another order, and ‖Hv‖‖u‖."""
+    other = direction.flip(0)
+    first, second = (_forms(objective, batch, d, []).product for d in (direction, other))
+    size = float(first.norm() * other.norm() + second.norm() * direction.norm())
+    return abs(float(other @ first - direction @ second)), size
 
 
 def _most_costly(objective: Objective, batch: Batch) -> Batch:
@@ -116,7 +131,8 @@ def _forms(
     slope, weights = _weighted_slope(objective, batch, direction)
     product = objective.differentiate(slope, create_graph=True)
     columns = [_per_sample(_dot(product, other), weights) for other in others]
-    return Forms(flatten(product), torch.stack(columns, dim=1))
+    values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
+    return Forms(flatten(product), values)
 
 
 def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,12 @@ from torch import Tensor
 from .errors import OperatorError
 from .operators import Operator
 from .pergrad.forms import dots
+from .trees import widen
 
 BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
 ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry
 BLOCK = 16  # rows of the basis made at a time
-COLUMNS = 2**16  # entries of the basis turned at a time on a restart
+COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dtype, at a time
 
 
 class Krylov:
@@ -65,10 +66,11 @@ class Krylov:
                 f"product {self.matvecs} with the operator is not finite: look for "
                 f"parameters, samples or second derivatives that overflow or divide by zero"
             )
-        alpha = _dot(current, image)
+        alpha = inner(current, image)
         rest = self._less_known(image, alpha)
-        beta = math.sqrt(_dot(rest, rest))
+        beta = math.sqrt(inner(rest, rest))
         self.scale = max(self.scale, abs(alpha), beta)
+        self._refuse_extremes(image)
         rest, beta = self._orthogonal(rest, beta)
         self._grow(alpha)
         self.is_closed = beta <= breakdown(self.matrix) * self.scale or self._rank == self.size
@@ -107,17 +109,28 @@ class Krylov:
         """
         for again in range(3):
             before = norm
-            overlaps = [rows @ vector for rows in self._rows()]
+            overlaps = [_overlaps(rows, vector) for rows in self._rows()]
             if not again:
-                self._refuse_asymmetry(max(float(overlap.abs().max()) for overlap in overlaps))
+                self._refuse_asymmetry(float(torch.cat(overlaps).abs().max()))
             for rows, overlap in zip(self._rows(), overlaps, strict=True):
                 vector = vector.sub(overlap @ rows)
             if self.known is not None:
                 vector = vector - self.known @ (self.known.T @ vector)
-            norm = math.sqrt(_dot(vector, vector))
+            norm = math.sqrt(inner(vector, vector))
             if norm > 0.7 * before:
                 break
         return vector, norm
+
+    def _refuse_extremes(self, image: Tensor) -> None:
+        """Squares must neither overflow nor vanish."""
+        largest = float(image.abs().max())
+        limits = torch.finfo(image.dtype)
+        vanished = largest > 0 and self.scale < 1e3 * limits.tiny**0.5
+        if vanished or largest > 1e-3 * limits.max**0.5:
+            raise OperatorError(
+                f"products of size {largest:.0e} have no squares in {image.dtype}: scale the "
+                f"operator, for instance 1e6 * A or 1e-6 * A"
+            )
 
     def _refuse_asymmetry(self, gap: float) -> None:
         if gap > max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale:
@@ -139,9 +152,14 @@ class Krylov:
         used = -(-self.count // BLOCK)
         return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
 
+    @property
+    def rounding(self) -> float:
+        """What rounding of the products leaves open of every residual."""
+        return self.matrix.resolution * self.scale
+
     @functools.cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, coordinates by column, and residuals."""
+        """Ritz values, coordinates by column, and residuals but for the rounding."""
         if self._arrow:
             values, coordinates = np.linalg.eigh(self._small)
         else:
@@ -149,8 +167,7 @@ class Krylov:
                 np.diag(self._small), np.diag(self._small, 1).copy()
             )
         self.scale = max(self.scale, float(np.abs(values).max()))
-        rounding = self.matrix.resolution * self.scale
-        return values, coordinates, np.abs(self._coupling @ coordinates) + rounding
+        return values, coordinates, np.abs(self._coupling @ coordinates)
 
     def restart(self, order: np.ndarray) -> None:
         """Keep these Ritz vectors and the next direction."""
@@ -191,10 +208,16 @@ def breakdown(matrix: Operator) -> float:
     return max(BREAKDOWN, 8 * matrix.resolution)
 
 
+def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products with the rows, added wide from parts of the columns."""
+    parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
+    return torch.stack([widen(own @ part) for own, part in parts]).sum(0).to(vector)
+
+
 def _split(rows: Tensor) -> list[Tensor]:
     """By the blocks of the basis."""
     return list(torch.split(rows, BLOCK))
 
 
-def _dot(first: Tensor, second: Tensor) -> float:
+def inner(first: Tensor, second: Tensor) -> float:
     return float(dots(first[None], second[None]))

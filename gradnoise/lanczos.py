@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, OperatorError
-from .krylov import Krylov
+from .krylov import Krylov, breakdown, inner
 from .operators import Operator, as_operator
 from .probes import generator, random_vector
 
@@ -55,12 +55,12 @@ def lanczos(
 
     The Krylov basis Q turns H into a small T = QᵀHQ, whose eigenpairs (θ, s) give y = Qs with
     ‖Hy - θy‖ = β|s_last| (Golub and Van Loan, ch. 10). Every new vector is made orthogonal to all
-    earlier ones twice. A basis that fills its budget is restarted from its best Ritz vectors
-    (thick restart: Wu and Simon 2000). One Krylov space holds only one vector of a repeated
-    eigenvalue, so for k > 1 further spaces orthogonal to the pairs found are searched until they
-    bring nothing better, and likewise where the space of a `v0` closes. A `v0` with next to
-    nothing along the wanted vector can converge to another one: its residual is honest all the
-    same.
+    earlier ones, once more where that takes digits. A basis that fills its budget is restarted
+    from its best Ritz vectors (thick restart: Wu and Simon 2000). One Krylov space holds only one
+    vector of a repeated eigenvalue, so for k > 1 further spaces orthogonal to the pairs found are
+    searched until they bring nothing better, and likewise where the space of a `v0` closes. A
+    `v0` with next to nothing along the wanted vector can converge to another one: its residual is
+    honest all the same.
 
     Args:
         operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
@@ -68,7 +68,7 @@ def lanczos(
         k: number of pairs, at most P.
         which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude, "BE" from
             both ends in turn, beginning at the upper.
-        tol: stop when every wanted residual is at most tol·|θ|.
+        tol: stop when every wanted residual is at most tol·|θ|, but for the rounding of products.
         max_iterations: products at most; default max(200, 20 k).
         v0: where to start, shape (P,); default random by `seed`.
         seed: of the random directions.
@@ -98,14 +98,15 @@ def lanczos(
     start = _random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
     krylov = Krylov(matrix, capacity, start)
     pairs = _run(krylov, k, which, tol, limit, tick)
-    search = k > 1 or (v0 is not None and krylov.is_closed)
+    search, scale = k > 1 or (v0 is not None and krylov.is_closed), krylov.scale
+    del krylov  # and with it the basis
     while search and pairs.converged and len(pairs.values) < size:
         # what one Krylov space cannot hold: the same eigenvalue again, directions missing in v0
         left = min(limit - pairs.matvecs, size - len(pairs.values))
         if left < 1:
             return replace(pairs, converged=False)
         start = _random_start(matrix, source, pairs.vectors)
-        deflated = Krylov(matrix, capacity, start, pairs.vectors, krylov.scale)
+        deflated = Krylov(matrix, capacity, start, pairs.vectors, scale)
         more = _run(deflated, 1, which, tol, left, tick)
         pairs, search = _join(pairs, more, k, which, tol)
     return pairs
@@ -118,7 +119,7 @@ def _random_start(matrix: Operator, source: torch.Generator, known: Tensor | Non
         if known is not None:
             for _ in range(2):
                 vector = vector - known @ (known.T @ vector)
-        norm = float(vector.norm())
+        norm = math.sqrt(inner(vector, vector))
         if norm > 1e-4:  # else drawn into the space of the known: again
             return vector / norm
 
@@ -126,7 +127,7 @@ def _random_start(matrix: Operator, source: torch.Generator, known: Tensor | Non
 def _given_start(matrix: Operator, v0: Tensor) -> Tensor:
     size = matrix.shape[0]
     vector = v0.detach().to(device=matrix.device, dtype=matrix.dtype)
-    norm = float(vector.norm()) if vector.shape == (size,) else math.nan
+    norm = math.sqrt(inner(vector, vector)) if vector.shape == (size,) else math.nan
     if not (math.isfinite(norm) and norm > 0):
         raise ArgumentError(
             f"`v0` must be a finite, non-zero vector of length {size}; got shape {tuple(v0.shape)}"
@@ -144,15 +145,20 @@ def _run(krylov: Krylov, k: int, which: str, tol: float, limit: int, tick: Any) 
             tick(1)
         order = _wanted(krylov, which, k)
         values, coordinates, residuals = krylov.ritz
-        within = residuals[order] <= tol * np.abs(values[order])
-        done = krylov.is_closed or (len(order) == k and bool(within.all()))
+        zero = breakdown(krylov.matrix) * krylov.scale
+        allowed = np.maximum(tol * np.abs(values[order]), zero)
+        done = krylov.is_closed or (len(order) == k and bool((residuals[order] <= allowed).all()))
         if done or krylov.matvecs == limit:
+            bounds = residuals[order] + krylov.rounding
+            # products that round more coarsely than the tolerance cannot tell
+            sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
+            told = krylov.is_closed or bool((bounds <= 2 * tol * sizes).all())
             return Eigenpairs(
                 values=torch.as_tensor(values[order].copy()),
-                residuals=torch.as_tensor(residuals[order].copy()),
+                residuals=torch.as_tensor(bounds),
                 vectors=krylov.combined(coordinates[:, order]),
                 matvecs=krylov.matvecs,
-                converged=done,
+                converged=done and told,
             )
 
 

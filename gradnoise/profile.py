@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import store
-from .errors import CurvatureError, check_whole
+from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
     curvature_noise_scale,
@@ -155,7 +155,7 @@ def _curvature(
         return _measure_curvature(problem, moments, stage, probes, tol, seed)
     except torch.OutOfMemoryError:
         raise
-    except (CurvatureError, RuntimeError, NotImplementedError) as error:
+    except (CurvatureError, OperatorError, RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         return _Curvature({}, notes=(f"curvature was not measured: {reason}",))
 
@@ -179,7 +179,7 @@ def _measure_curvature(
             "trace_hessian_cov": scale.trace_hessian_cov,
             "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
         },
-        pairs.matvecs,
+        pairs.matvecs + (halves.matvecs if halves else 0),
         () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
     )
 

@@ -88,8 +88,15 @@ def sharpness(
 
 _MATRICES: dict[str, Callable[[Problem, str, int], Operator]] = {
     "hessian": lambda problem, hvp, budget: Hessian.of(problem, hvp=hvp, memory_budget=budget),
-    "gauss-newton": lambda problem, _, budget: GaussNewton.of(problem, memory_budget=budget),
+    "gauss-newton": lambda problem, hvp, budget: _gauss_newton(problem, hvp, budget),
 }
+
+
+def _gauss_newton(problem: Problem, hvp: str, budget: int) -> Operator:
+    if hvp not in ("auto", "kept", "fresh"):
+        raise ArgumentError(f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh")
+    matrix: Operator = GaussNewton.of(problem, memory_budget=0 if hvp == "fresh" else budget)
+    return matrix
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -104,10 +111,13 @@ class Halves:
     Args:
         own: mean of each half's own λ, biased upwards twice as much as that of the whole.
         held_out: mean of vᵀHv with v from one half and H of the other, biased downwards.
+        matvecs, converged: products spent on both, and whether both converged.
     """
 
     own: float
     held_out: float
+    matvecs: int = 0
+    converged: bool = True
 
 
 def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> Halves:
@@ -121,7 +131,12 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     held_out = [
         float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
     ]
-    return Halves(sum(float(pairs.values[0]) for pairs in found) / 2, sum(held_out) / 2)
+    return Halves(
+        own=sum(float(pairs.values[0]) for pairs in found) / 2,
+        held_out=sum(held_out) / 2,
+        matvecs=sum(pairs.matvecs for pairs in found),
+        converged=all(pairs.converged for pairs in found),
+    )
 
 
 def sharpness_estimate(
@@ -151,7 +166,7 @@ def sharpness_estimate(
     reach = quantile(moments.level, n - 1) * stderr
     high = raw + residual + reach
     estimate = Estimate(value, below - reach, high, moments.level, stderr, n)
-    if not pairs.converged:
+    if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)
     return flag_zero(estimate)
 

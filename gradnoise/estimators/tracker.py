@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ from ..problem import Problem
 from ..samples import MICRO_BATCH
 
 FRESH = 0.1  # of a random direction in the start: another eigenvalue may have overtaken
+AFRESH = 10  # updates after which one starts from a random direction alone
 
 
 class SharpnessTracker:
     """The largest eigenvalue of the Hessian on fixed samples, followed while a model is trained.
 
-    The eigenvector turns slowly, so the last one, with a tenth of a random direction that lets an
-    eigenvalue that overtakes be seen, brings the iteration to its tolerance within a few products.
+    The eigenvector turns slowly, so the last one, with a tenth of a random direction, brings the
+    iteration to its tolerance within a few products. Among many parameters that tenth has little
+    along any other eigenvector; every tenth update starts from a random direction alone, so that
+    an eigenvalue that has overtaken goes unseen for nine updates at most.
 
     Args:
         model, loss_fn, data: as for `gradient_moments`; the samples are drawn once.
@@ -61,7 +65,7 @@ class SharpnessTracker:
         )
         self._hessian = Hessian.of(self._problem, hvp=hvp, memory_budget=memory_budget)
         self._tol, self._memory_budget = tol, memory_budget
-        self._source = generator(seed)
+        self._seed, self._source = seed, generator(seed)
         self._start: Tensor | None = None
         self.history: list[Eigenpairs] = []
 
@@ -71,8 +75,8 @@ class SharpnessTracker:
             pairs = lanczos(
                 self._hessian,
                 tol=self._tol,
-                v0=self._start,
-                seed=len(self.history),
+                v0=self._start if len(self.history) % AFRESH else None,
+                seed=self._seed + len(self.history),
                 memory_budget=self._memory_budget,
             )
         self._hessian.forget()
@@ -85,7 +89,7 @@ class SharpnessTracker:
     @property
     def values(self) -> Tensor:
         """λ of every update, shape (updates,)."""
-        return torch.cat([pairs.values for pairs in self.history])
+        return torch.cat([torch.zeros(0).double(), *(pairs.values for pairs in self.history)])
 
     @property
     def matvecs(self) -> int:
@@ -94,6 +98,4 @@ class SharpnessTracker:
 
 
 def _without_vectors(pairs: Eigenpairs) -> Eigenpairs:
-    return Eigenpairs(
-        pairs.values, pairs.residuals, pairs.vectors[:0], pairs.matvecs, pairs.converged
-    )
+    return replace(pairs, vectors=pairs.vectors.new_empty(0, pairs.vectors.shape[1]))

@@ -22,19 +22,21 @@ class Operator(abc.ABC):
     comes back. `A + B`, `A - B`, `c * A`, `A.T`, `A.restrict(names)` and `A.to_scipy()` are
     operators again.
 
-    Args:
+    Attributes:
         shape: (rows, columns).
         dtype: of what `@` gives; what it takes is converted.
         device: of both.
         resolution: relative error of a product; by default that of the dtype.
         parameters: shapes of a model's parameters by name, in the order of the vectors' entries;
             None where the columns are not parameters.
+        rows_are_parameters: whether the rows are the same parameters.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     parameters: dict[str, torch.Size] | None = None
+    rows_are_parameters: bool = False
 
     @property
     def resolution(self) -> float:
@@ -52,7 +54,7 @@ class Operator(abc.ABC):
     def __matmul__(self, other: Tensor | TensorDict) -> Any:
         if isinstance(other, dict):
             product = self @ self._flat(other)
-            return self._named(product) if self.shape[0] == self.shape[1] else product
+            return self._named(product) if self.rows_are_parameters else product
         if not isinstance(other, Tensor) or other.ndim not in (1, 2):
             got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
             raise OperatorError(f"`@` takes a vector, a block of vectors or a dict; got {got}")
@@ -84,13 +86,13 @@ class Operator(abc.ABC):
         return {name: p.view(s) for (name, s), p in zip(shapes.items(), parts, strict=True)}
 
     def __add__(self, other: Operator) -> Operator:
-        return Sum(self, other)
+        return Sum(self, other) if isinstance(other, Operator) else NotImplemented
 
     def __sub__(self, other: Operator) -> Operator:
-        return Sum(self, Scaled(-1.0, other))
+        return Sum(self, Scaled(-1.0, other)) if isinstance(other, Operator) else NotImplemented
 
     def __mul__(self, factor: float) -> Operator:
-        return Scaled(factor, self)
+        return Scaled(factor, self) if isinstance(factor, (int, float)) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -141,6 +143,7 @@ class Sum(Operator):
         self.shape, self.device = first.shape, first.device
         self.dtype = torch.promote_types(first.dtype, second.dtype)
         self.parameters = first.parameters or second.parameters
+        self.rows_are_parameters = first.rows_are_parameters and second.rows_are_parameters
 
     @property
     def resolution(self) -> float:
@@ -163,6 +166,7 @@ class Scaled(Operator):
         self._factor, self._operator = float(factor), operator
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.parameters = operator.parameters
+        self.rows_are_parameters = operator.rows_are_parameters
 
     @property
     def resolution(self) -> float:
@@ -181,7 +185,7 @@ class Restricted(Operator):
 
     def __init__(self, operator: Operator, names: tuple[str, ...]) -> None:
         shapes = operator.parameters
-        if shapes is None or operator.shape[0] != operator.shape[1]:
+        if shapes is None or not operator.rows_are_parameters:
             raise OperatorError("only an operator that is square in parameters can be restricted")
         for name in names:
             if not any(_within(own, name) for own in shapes):
@@ -197,6 +201,7 @@ class Restricted(Operator):
         self.parameters = {own: shapes[own] for own, has in zip(shapes, kept, strict=True) if has}
         self.shape = len(self._index), len(self._index)
         self.dtype, self.device = operator.dtype, operator.device
+        self.rows_are_parameters = True
 
     @property
     def resolution(self) -> float:

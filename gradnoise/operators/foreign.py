@@ -15,10 +15,10 @@ from .base import Operator
 
 def as_operator(matrix: Any) -> Operator:
     """An operator for a tensor, an array, a SciPy LinearOperator or sparse matrix, or anything
-    with `shape` and `@` on tensors (curvlinops).
+    with `shape` and `@` on blocks of vectors (columns, k) as tensors (curvlinops).
 
     Raises:
-        OperatorError: none of these, or not a matrix.
+        OperatorError: none of these, not a matrix, or not of real numbers.
     """
     if isinstance(matrix, Operator):
         return matrix
@@ -38,6 +38,8 @@ class Foreign(Operator):
         self.shape = int(matrix.shape[0]), int(matrix.shape[1])
         self.device = torch.device(getattr(matrix, "device", None) or "cpu")
         dtype = getattr(matrix, "dtype", None)
+        if "complex" in str(dtype):
+            raise OperatorError(f"a matrix of real numbers is needed; got {dtype}")
         self._is_numpy = hasattr(matrix, "dtype") and not isinstance(dtype, torch.dtype)
         self.dtype = _torch_dtype(dtype) or wide_dtype(self.device)
         if isinstance(matrix, Tensor):
@@ -49,12 +51,17 @@ class Foreign(Operator):
         return Foreign(transposed)
 
     def products(self, block: Tensor) -> Tensor:
-        if not self._is_numpy:
-            return self._as_tensor(self._matrix @ block)
-        return self._as_tensor(torch.as_tensor(np.asarray(self._matrix @ block.cpu().numpy())))
-
-    def _as_tensor(self, product: Tensor) -> Tensor:
-        return product.detach().to(device=self.device, dtype=self.dtype).reshape(self.shape[0], -1)
+        if self._is_numpy:
+            product = torch.as_tensor(np.asarray(self._matrix @ block.cpu().numpy()))
+        else:
+            product = self._matrix @ block
+        expected = self.shape[0], block.shape[1]
+        if tuple(product.shape) != expected:
+            raise OperatorError(
+                f"the product of {type(self._matrix).__name__} with vectors {tuple(block.shape)} "
+                f"must have shape {expected}; got {tuple(product.shape)}"
+            )
+        return product.detach().to(device=self.device, dtype=self.dtype)
 
 
 def _torch_dtype(dtype: Any) -> torch.dtype | None:

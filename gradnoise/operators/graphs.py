@@ -7,17 +7,18 @@ plain gradients; building the graph is as much again. So graphs are kept while t
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CurvatureError
 from ..objective import Objective
 from ..problem import Problem
-from ..trees import Batch, map_samples, sample_count, select
+from ..trees import Batch, map_samples, sample_count, sample_leaves, select
 
 MEMORY_BUDGET = 2**30  # bytes of graphs kept between products
 SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
@@ -56,10 +57,14 @@ class GaussNewtonGraph(Graph):
         with _outputs_cut(objective) as cut:
             losses = objective.losses(batch)
         outputs, leaves = (list(side) for side in zip(*cut, strict=True)) if cut else ([], [])
-        if _reaches(losses, parameters) or not leaves:
+        if _reaches([losses], parameters) or not leaves:
             raise CurvatureError(
                 "the Gauss-Newton matrix needs a loss of the model's outputs: loss_fn must call "
                 "model(...) itself, and use no parameter outside of it"
+            )
+        if _reaches(outputs, leaves):
+            raise CurvatureError(
+                "the Gauss-Newton matrix is not known where model(...) is given its own outputs"
             )
         slopes = _gradients(losses, leaves)
         used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
@@ -108,8 +113,9 @@ def _gradients(losses: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
     return pull([losses], leaves, [torch.ones_like(losses)], create_graph=True)
 
 
-def _reaches(losses: Tensor, parameters: list[Tensor]) -> bool:
-    found = pull([losses], parameters, [torch.ones_like(losses)])
+def _reaches(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
+    """Whether outputs depend on inputs."""
+    found = pull(outputs, inputs, [torch.ones_like(z) for z in outputs])
     return any(g is not None for g in found)
 
 
@@ -123,7 +129,7 @@ def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
             return output
         leaf = output.detach().requires_grad_()
         cut.append((output, leaf))
-        return leaf
+        return leaf.clone()  # which the loss may write into
 
     def hook(_module: Any, _inputs: Any, outputs: Any) -> Any:
         return map_samples(replaced, outputs)
@@ -152,17 +158,18 @@ class Keeper:
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         self._problem, self._kind, self._budget = problem, kind, budget
         self._kept: dict[int, Graph] = {}
-        self._state: list[tuple[int, int]] = []
-        self._capacity: int | None = None  # samples whose graphs fit
+        self._point: list[Tensor] = []  # parameters and buffers that the graphs are of
+        self._sizes: tuple[float, float] | None = None  # of any graph, and of each sample in it
 
     def graphs(self) -> Iterator[Graph]:
         """Of one micro-batch after the other; inside the guard."""
-        state = [(t.data_ptr(), t._version) for t in self._tensors()]
-        if state != self._state:  # parameters were trained: the graphs are of other points
-            self._kept, self._state = {}, state
-        left = self._samples_that_fit()
+        if not self._budget:
+            self._kept.clear()
+        elif not self._is_at_its_point():
+            self._kept, self._point = {}, [t.detach().clone() for t in self._tensors()]
+        left = float(self._budget)
         for index, batch in enumerate(self._problem.batches()):
-            left -= self._problem.samples.counts[index]
+            left -= self._expected(batch)
             graph = self._kept.get(index)
             if graph is None:
                 graph = self._kind(self._problem.objective, batch)
@@ -174,19 +181,31 @@ class Keeper:
         """Let go of all graphs."""
         self._kept.clear()
 
-    def _tensors(self) -> list[Tensor]:
-        model = self._problem.objective.model
-        return [*model.parameters(), *model.buffers()]
+    def _is_at_its_point(self) -> bool:
+        """By value: fused optimizers and `.data` leave pointers and versions as they were."""
+        now = self._tensors()
+        return len(now) == len(self._point) and all(map(torch.equal, now, self._point))
 
-    def _samples_that_fit(self) -> int:
+    def _tensors(self) -> list[Tensor]:
+        objective = self._problem.objective
+        parts = [
+            part for part in (objective.model, objective.loss_fn) if isinstance(part, nn.Module)
+        ]
+        return [t for part in parts for t in (*part.parameters(), *part.buffers())]
+
+    def _expected(self, batch: Batch) -> float:
+        """Bytes of the graph of a micro-batch: of the gradients it ends in, and by its entries."""
         if not self._budget:
-            return 0
-        if self._capacity is None:
+            return math.inf
+        if self._sizes is None:
             few, more = SIZED_ON
             small, large = self._bytes(few), self._bytes(more)
-            each = max((large - small) / (more - few), 1.0)
-            self._capacity = int((self._budget - small) / each) + few
-        return self._capacity
+            each = (large - small) / (more - few)
+            parameters = self._problem.objective.parameters.values()
+            ends = sum(p.numel() * p.element_size() for p in parameters)
+            entries = _entries(self._problem.largest_batch())
+            self._sizes = ends + max(small - few * each, 0.0), each / entries
+        return self._sizes[0] + self._sizes[1] * _entries(batch) * sample_count(batch)
 
     def _bytes(self, count: int) -> int:
         """What the graph of some samples saves, parameters and the samples themselves included."""
@@ -205,3 +224,8 @@ class Keeper:
         saved.clear()  # graph and hooks hold each other
         del graph
         return sum(storages.values())
+
+
+def _entries(batch: Batch) -> float:
+    """Numbers in one sample: graphs grow with them, where samples are of several lengths."""
+    return max(1.0, sum(leaf[0].numel() for leaf in sample_leaves(batch)))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,16 +24,16 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
 from ..directional import require_second_order
-from ..errors import ArgumentError, CurvatureError
+from ..errors import ArgumentError, CurvatureError, first_line
 from ..objective import Bound
-from ..problem import Problem
-from ..trees import Batch, unflatten, widen
+from ..problem import TRIAL_SAMPLES, Problem
+from ..trees import Batch, select, unflatten, widen
 from .graphs import Graph, HessianGraph, Keeper
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
 
 
-class Products(abc.ABC):
+class HessianProducts(abc.ABC):
     """Products of the mean over all samples with directions.
 
     Args:
@@ -55,9 +55,9 @@ class Products(abc.ABC):
         """(P, k) -> (P, k)."""
         rows = block.T.contiguous()
         directions = [unflatten(row, self.parameters) for row in rows]
-        totals = torch.zeros_like(rows)
         objective = self.problem.objective
         with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
+            totals = torch.zeros_like(rows)
             for index, parts in self.over_samples(directions):
                 _add(totals[index], parts, self.parameters)
         return totals.div_(self.problem.samples.count).T
@@ -75,7 +75,7 @@ def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:
             place.add_(part.detach().reshape(-1))
 
 
-class ThroughGraphs(Products):
+class ThroughGraphs(HessianProducts):
     """Products through graphs, kept within a budget; `fresh` is a budget of nothing."""
 
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
@@ -92,29 +92,59 @@ class ThroughGraphs(Products):
                 yield index, graph.product(direction)
 
 
-class Forward(Products):
+class Forward(HessianProducts):
     """Forward mode over reverse mode."""
 
     name = "forward"
 
-    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+    @classmethod
+    def checked(cls, problem: Problem) -> Forward:
+        """Raise unless all parameters are reached through the model, and forward mode works.
+
+        Raises:
+            CurvatureError: they are not, or it does not.
+        """
+        found, objective = cls(problem), problem.objective
+        with problem.guard(), objective.second_order():
+            batch = select(problem.largest_batch(), slice(0, TRIAL_SAMPLES))
+            plain = objective.gradient(batch)
+            try:
+                gradient: Any = jvp(found._gradient(batch), (found._point(),), (found._point(),))[0]
+            except (RuntimeError, NotImplementedError) as error:
+                raise CurvatureError(f"forward mode cannot: {first_line(error)}") from error
+        eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
+        for own, other in zip(plain, gradient.values(), strict=True):
+            if not bool((own - other).abs().max() <= eps * max(float(own.abs().max()), eps)):
+                raise CurvatureError(
+                    "forward mode does not reach all uses of the parameters: loss_fn must use "
+                    "those of the model that it is given"
+                )
+        return found
+
+    def _point(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.problem.objective.parameters.items()}
+
+    def _gradient(self, batch: Batch) -> Any:
         objective = self.problem.objective
         bound = Bound(objective.model, objective.loss_fn)
-        point = {name: p.detach() for name, p in objective.parameters.items()}
+
+        def total(values: dict[str, Tensor]) -> Any:
+            named = {f"model.{name}": value for name, value in values.items()}
+            return functional_call(bound, named, (batch,)).sum()
+
+        return grad(total)
+
+    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+        point = self._point()
         for batch in self.problem.batches():
-            gradient = grad(lambda values, batch=batch: _total(bound, values, batch))
+            gradient = self._gradient(batch)
             for index, direction in enumerate(directions):
                 tangent = dict(zip(point, direction, strict=True))
                 product: Any = jvp(gradient, (point,), (tangent,))[1]
                 yield index, list(product.values())
 
 
-def _total(bound: Bound, values: dict[str, Tensor], batch: Batch) -> Any:
-    named = {f"model.{name}": value for name, value in values.items()}
-    return functional_call(bound, named, (batch,)).sum()
-
-
-class Finite(Products):
+class Finite(HessianProducts):
     """(∇L(w + hv) - ∇L(w - hv))/2h: first derivatives alone, for losses without kinks.
 
     ‖hv‖ is the cube root of the dtype's resolution, where the errors of truncation, of order h²,
@@ -125,18 +155,19 @@ class Finite(Products):
 
     def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
         length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
-        for batch in self.problem.batches():
-            for index, direction in enumerate(directions):
-                size = _norm(direction)
-                if size:
-                    step = length / size
-                    yield index, self._sloped(batch, direction, step)
-                    yield index, self._sloped(batch, direction, -step)
+        for index, direction in enumerate(directions):
+            size = _norm(direction)
+            for step in (length / size, -length / size) if size else ():
+                with _moved(self.parameters, direction, step):
+                    for batch in self.problem.batches():
+                        with _exact(self.problem.objective.device):
+                            gradient = self.problem.objective.gradient(batch)
+                        yield index, [part / (2 * step) for part in gradient]
 
-    def _sloped(self, batch: Batch, direction: list[Tensor], step: float) -> list[Tensor]:
-        with _moved(self.parameters, direction, step):
-            gradient = self.problem.objective.gradient(batch)
-        return [part / (2 * step) for part in gradient]
+
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
+    """Without an autocast around the call: it keeps copies of parameters that have moved."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
@@ -159,7 +190,7 @@ def _moved(parameters: list[Tensor], direction: list[Tensor], step: float) -> It
 MODES = ("auto", "kept", "fresh", "forward", "finite")
 
 
-def choose_products(problem: Problem, mode: str, budget: int) -> tuple[Products, str]:
+def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:
     """The way to products with the Hessian, and why.
 
     Raises:
@@ -171,7 +202,7 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[Products,
     if mode == "finite":
         return Finite(problem), "as asked for"
     if mode == "forward":
-        return Forward(problem), "as asked for"
+        return Forward.checked(problem), "as asked for"
     try:
         require_second_order(problem)
     except (CurvatureError, RuntimeError, NotImplementedError) as error:

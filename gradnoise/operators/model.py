@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import weighted_sum
+from ..directional import require_second_order, weighted_sum
 from ..losses import LossFn
 from ..pergrad import Engine, choose
 from ..problem import Problem
@@ -17,7 +17,7 @@ from ..streaming import slopes
 from ..trees import compute_dtype, unflatten
 from .base import Operator
 from .graphs import MEMORY_BUDGET, GaussNewtonGraph
-from .hvp import Products, ThroughGraphs, choose_products
+from .hvp import HessianProducts, ThroughGraphs, choose_products
 
 
 class ModelOperator(Operator):
@@ -44,7 +44,7 @@ class ModelOperator(Operator):
         self.problem = problem
         self.device, self.dtype = objective.device, compute_dtype(objective.parameters.values())
         self.parameters = {name: p.shape for name, p in objective.parameters.items()}
-        self.shape = objective.size, objective.size
+        self.shape, self.rows_are_parameters = (objective.size, objective.size), True
 
 
 class Hessian(ModelOperator):
@@ -131,7 +131,8 @@ class GaussNewton(ModelOperator):
         model, loss_fn, data, memory_budget, max_samples, seed, micro_batch: as for `Hessian`.
 
     Raises:
-        CurvatureError: the loss is no function of the outputs of `model(...)`.
+        CurvatureError: the loss is no function of the outputs of `model(...)`, or second
+            derivatives are cut off.
         OperatorError, ModelError: as `Hessian`.
 
     Example:
@@ -159,7 +160,8 @@ class GaussNewton(ModelOperator):
 
     def _start(self, problem: Problem, memory_budget: int = MEMORY_BUDGET) -> None:
         super()._start(problem)
-        self._products: Products = ThroughGraphs(problem, GaussNewtonGraph, memory_budget)
+        require_second_order(problem)
+        self._products: HessianProducts = ThroughGraphs(problem, GaussNewtonGraph, memory_budget)
 
     @property
     def T(self) -> GaussNewton:
@@ -211,6 +213,7 @@ class PerSampleGradients(ModelOperator):
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem)
         self.shape = problem.samples.count, problem.objective.size
+        self.rows_are_parameters = False
         self._engine = _chosen(problem, engine)
 
     @property
@@ -249,6 +252,10 @@ class _Transposed(Operator):
         self._rows = rows
         self.shape = rows.shape[1], rows.shape[0]
         self.dtype, self.device = rows.dtype, rows.device
+
+    @property
+    def resolution(self) -> float:
+        return self._rows.resolution
 
     @property
     def T(self) -> PerSampleGradients:

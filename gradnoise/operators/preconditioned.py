@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, OperatorError
 from .base import Operator
 from .model import ModelOperator
 
@@ -33,15 +33,21 @@ class Preconditioned(Operator):
     Raises:
         ArgumentError: another optimizer, no step taken, a parameter that it does not hold, or
             `maximize`.
+        OperatorError: not an operator of a model that is square in its parameters.
     """
 
     def __init__(self, operator: ModelOperator, optimizer: torch.optim.Optimizer) -> None:
+        if not (isinstance(operator, ModelOperator) and operator.rows_are_parameters):
+            raise OperatorError(
+                f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
+                f"{type(operator).__name__}. Restrict, scale or add afterwards"
+            )
         found = _diagonals(operator, optimizer)
         scale, inside, outside = (torch.cat(parts) for parts in zip(*found, strict=True))
         self._operator = operator
         self._root, self._inside, self._outside = scale.rsqrt(), inside, outside
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
-        self.parameters = operator.parameters
+        self.parameters, self.rows_are_parameters = operator.parameters, True
 
     @property
     def resolution(self) -> float:
@@ -107,13 +113,14 @@ def _rmsprop(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor 
         return None
     square = state["square_avg"]
     if group.get("centered"):
-        square = square - state["grad_avg"].square()
+        square = (square - state["grad_avg"].square()).clamp_min(0)  # rounding
     return square.sqrt() + group["eps"]  # type: ignore[no-any-return]
 
 
 _SCALES: dict[type[torch.optim.Optimizer], Any] = {
     torch.optim.SGD: _plain,
-    torch.optim.Adam: _adam,  # AdamW is one
+    torch.optim.Adam: _adam,
+    torch.optim.AdamW: _adam,
     torch.optim.NAdam: _adam,
     torch.optim.RMSprop: _rmsprop,
 }
