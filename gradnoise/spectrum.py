@@ -68,6 +68,7 @@ class SpectralDensity:
         level: nominal coverage of the intervals.
 
     Example:
+        >>> import torch
         >>> seen = SpectralDensity.of(torch.diag(torch.tensor([3.0, -1.0, -1.0, -1.0])))
         >>> round(seen.upper_edge, 5), seen.matvecs  # two distinct eigenvalues: two steps
         (3.0, 8)
