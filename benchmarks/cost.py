@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.digits import digits
-from gradnoise.directional import slopes
-from gradnoise.operators import Hessian
+from gradnoise.operators import Hessian, PerSampleGradients
 from gradnoise.problem import Problem
 
 
@@ -71,7 +70,7 @@ def stages(model: nn.Module, data: Any) -> dict[str, Callable[[], Any]]:
     criterion = nn.CrossEntropyLoss()
     problem = Problem.open(model, criterion, data)
     vector = torch.ones(problem.objective.size, dtype=torch.float64)
-    hessian = Hessian.of(problem)
+    hessian, rows = Hessian.of(problem), PerSampleGradients.of(problem)
 
     def plain() -> None:
         for inputs, targets in problem.batches():
@@ -81,7 +80,7 @@ def stages(model: nn.Module, data: Any) -> dict[str, Callable[[], Any]]:
     return {
         "plain gradient": plain,
         "gradient_moments": lambda: gn.gradient_moments(model, criterion, data),
-        "per-sample slopes g·v": lambda: slopes(problem, vector),
+        "per-sample slopes g·v": lambda: rows @ vector,
         "Hessian product": lambda: hessian @ vector,
         "profile": lambda: gn.profile(model, criterion, data),
     }

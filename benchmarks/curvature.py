@@ -39,6 +39,7 @@ from hessians import LIBRARIES, LIMIT, PRODUCTS, TOL, TOPS, Top, doubled, exact,
 from measure import (
     Notes,
     Run,
+    common_options,
     fresh,
     growth,
     interleaved,
@@ -379,17 +380,11 @@ TABLES = {"products": show_products, "top": show_tops, "memory": show_memory}
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser = common_options(__doc__, MODELS)
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--rounds", type=int, default=15, help="of the table of products")
     parser.add_argument("--seeds", type=int, default=3, help="random starts of the tables of λ")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--markdown", action="store_true", help="tables for GitHub")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

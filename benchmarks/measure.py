@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import math
@@ -10,16 +11,31 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch.utils import benchmark
 
 Run = Callable[[], Any]
+
+
+def common_options(text: str | None, models: Iterable[str]) -> argparse.ArgumentParser:
+    """Of benchmarks that run models in processes of their own."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=models, default=list(models))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--markdown", action="store_true", help="tables for GitHub")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    return parser
+
+
 SLOW, FEW_ROUNDS = 2.0, 3  # methods of more seconds per call run in so many rounds
 ROUND = 0.1  # seconds that a method runs in one round
 

@@ -28,7 +28,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from measure import Notes, fresh, growth, interleaved, reason, rounded, show, versions
+from measure import (
+    Notes,
+    common_options,
+    fresh,
+    growth,
+    interleaved,
+    reason,
+    rounded,
+    show,
+    versions,
+)
 from methods import METHODS, Found, Prepare, Run, loop, plain
 from tasks import MODELS, Task, make
 from torch.utils import benchmark
@@ -163,18 +173,12 @@ def all_memory(
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser = common_options(__doc__, MODELS)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument(
         "--tables", nargs="+", choices=("time", "memory"), default=["time", "memory"]
     )
     parser.add_argument("--rounds", type=int, default=15, help="of the time table")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--markdown", action="store_true", help="tables for GitHub")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -21,7 +21,13 @@ from .errors import (
     RandomLossError,
 )
 from .estimate import Estimate, Status
-from .estimators import NoiseScale, SharpnessTracker, noise_scale, sharpness
+from .estimators import (
+    NoiseScale,
+    SharpnessTracker,
+    noise_scale,
+    sharpness,
+    spectral_density,
+)
 from .explain import EngineReport, explain_engine
 from .frobenius import frobenius_norm
 from .lanczos import Eigenpairs, lanczos
@@ -39,7 +45,7 @@ from .profile import profile
 from .recommendation import Recommendation
 from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
 from .result import Profile
-from .spectrum import Curve, SpectralDensity, spectral_density
+from .spectrum import Curve, SpectralDensity
 from .streaming import gradient_moments
 from .trace import trace
 

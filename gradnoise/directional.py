@@ -102,13 +102,6 @@ def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
         yield weighted_sum(problem, row - row.mean()) / math.sqrt(len(row) - 1)
 
 
-def slopes(problem: Problem, direction: Tensor) -> Tensor:
-    """g_iᵀv of every sample, shape (n,), for a direction v of shape (P,)."""
-    with problem.guard(), problem.objective.second_order():
-        parts = [_slopes(problem.objective, batch, direction) for batch in problem.batches()]
-        return torch.cat(parts)
-
-
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
     total, values = torch.zeros_like(direction), []

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from .errors import ArgumentError, OperatorError
 from .krylov import Krylov, breakdown, inner
-from .operators import Operator, as_operator
+from .operators import MEMORY_BUDGET, Operator, as_operator
 from .probes import generator, random_vector
 
-MEMORY_BUDGET = 2**30  # bytes of the basis
 WHICH = ("LA", "SA", "LM", "BE")
 
 
@@ -106,8 +105,10 @@ def lanczos(
         if left < 1:
             return replace(pairs, converged=False)
         start = _random_start(matrix, source, pairs.vectors)
-        deflated = Krylov(matrix, capacity, start, pairs.vectors, scale)
-        more = _run(deflated, 1, which, tol, left, tick)
+        # no name for it, so that no two bases are held
+        more = _run(
+            Krylov(matrix, capacity, start, pairs.vectors, scale), 1, which, tol, left, tick
+        )
         pairs, search = _join(pairs, more, k, which, tol)
     return pairs
 

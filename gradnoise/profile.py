@@ -25,7 +25,7 @@ from .losses import LossFn
 from .moments import GradientMoments
 from .operators import Hessian
 from .optimizer import read_optimizer
-from .pergrad import choose
+from .pergrad import Engine, choose
 from .problem import Problem
 from .report import Stage, progress_bar
 from .result import Profile
@@ -102,7 +102,7 @@ def profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = stream(problem, chosen, level=level, tick=tick)
         moments = with_intervals(problem, chosen, moments)
-        curvature = _curvature(problem, moments, stage, probes, tol, seed)
+        curvature = _curvature(problem, chosen, moments, stage, probes, tol, seed)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
@@ -148,11 +148,17 @@ class _Curvature:
 
 
 def _curvature(
-    problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
+    problem: Problem,
+    engine: Engine,
+    moments: GradientMoments,
+    stage: Stage,
+    probes: int,
+    tol: float,
+    seed: int,
 ) -> _Curvature:
     """The curvature, or as much as the model allows."""
     try:
-        return _measure_curvature(problem, moments, stage, probes, tol, seed)
+        return _measure_curvature(problem, engine, moments, stage, probes, tol, seed)
     except torch.OutOfMemoryError:
         raise
     except (CurvatureError, OperatorError, RuntimeError, NotImplementedError) as error:
@@ -161,7 +167,13 @@ def _curvature(
 
 
 def _measure_curvature(
-    problem: Problem, moments: GradientMoments, stage: Stage, probes: int, tol: float, seed: int
+    problem: Problem,
+    engine: Engine,
+    moments: GradientMoments,
+    stage: Stage,
+    probes: int,
+    tol: float,
+    seed: int,
 ) -> _Curvature:
     hessian = Hessian.of(problem, hvp="kept")
     pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
@@ -170,7 +182,8 @@ def _measure_curvature(
     sampled = moments.sampling_factor > 0
     halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
-    scale = measure_noise_scale(hessian, moments, signs, tick=stage("noise scale (probes)", probes))
+    tick = stage("noise scale (probes)", probes)
+    scale = measure_noise_scale(hessian, engine, moments, signs, tick=tick)
     return _Curvature(
         {
             "noise_scale": scale.hessian,

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from .errors import ArgumentError, OperatorError
 from .estimate import Estimate, Status, check_level, quantile, short
 from .krylov import breakdown
-from .losses import LossFn
-from .operators import Hessian, Operator, as_operator
+from .operators import Operator, as_operator
 from .probes import generator, random_vector
 from .quadrature import Array, GaussRule, gauss_rule
 from .spectrum_plot import draw
@@ -341,54 +339,6 @@ class SpectralDensity:
 
     def _estimate(self, value: float, low: float, high: float, stderr: float) -> Estimate:
         return Estimate(value, low, high, self.level, stderr, len(self.rules))
-
-
-def spectral_density(
-    model: nn.Module,
-    loss_fn: LossFn | nn.Module,
-    data: Any,
-    *,
-    probes: int = 4,
-    steps: int = 80,
-    seed: int = 0,
-    max_samples: int | None = 4096,
-    level: float = 0.95,
-    tick: Callable[[int], Any] | None = None,
-) -> SpectralDensity:
-    """Spectral density of the Hessian of the mean loss, by stochastic Lanczos quadrature.
-
-    It costs `probes` × `steps` Hessian products. Its intervals speak of the Hessian of the
-    measured samples; that of the population has a narrower spectrum.
-
-    Args:
-        model, loss_fn, data: as for `gradient_moments`.
-        probes, steps, level, tick: as for `SpectralDensity.of`.
-        seed: of the random vectors and of the choice of samples.
-        max_samples: n at most; None measures all.
-
-    Returns:
-        SpectralDensity.
-
-    Raises:
-        GradNoiseError: see `Hessian` and `SpectralDensity.of`.
-
-    Example:
-        >>> import torch
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
-        >>> seen = spectral_density(model, nn.MSELoss(), data)  # H = 2 XᵀX/n = diag(1, 4)
-        >>> round(seen.lower_edge, 4), round(seen.upper_edge, 4)
-        (1.0, 4.0)
-    """
-    hessian = Hessian(model, loss_fn, data, max_samples=max_samples, seed=seed)
-    return SpectralDensity.of(
-        hessian,
-        probes=probes,
-        steps=steps,
-        seed=seed,
-        level=level,
-        tick=tick,
-    )
 
 
 def _wilson(mean: Array, square: Array, tilt: Array, kappa: float, z: float) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
+from gradnoise.krylov import Krylov
 
 
 def with_spectrum(*values: float, seed: int = 0) -> Tensor:
@@ -205,8 +207,25 @@ def test_the_basis_takes_no_more_than_its_budget(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         Tensor, "new_empty", lambda self, *shape: (made.append(shape[0]), empty(self, *shape))[1]
     )
-    lanczos(spread(200), k=3, tol=1e-12, memory_budget=20 * 8 * 200, max_iterations=500)
-    assert made[:2] == [16, 4]
+    matrix = with_spectrum(*torch.linspace(0, 1, 200).tolist())
+    assert lanczos(matrix, memory_budget=20 * 8 * 200, max_iterations=500).matvecs > 40
+    assert made == [16, 4]
+
+
+def test_no_two_bases_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Krylov] = weakref.WeakSet()
+    most = 0
+    start = Krylov.__init__
+
+    def counted(self: Krylov, *args: Any, **options: Any) -> None:
+        nonlocal most
+        start(self, *args, **options)
+        alive.add(self)
+        most = max(most, len(alive))
+
+    monkeypatch.setattr(Krylov, "__init__", counted)
+    assert lanczos(with_spectrum(3.0, 3.0, 3.0, 1.0, 0.5, 0.2), k=3).values[2] == pytest.approx(3)
+    assert most == 1
 
 
 def test_both_ends_come_in_turn() -> None:

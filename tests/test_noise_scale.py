@@ -31,7 +31,7 @@ def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
         if probes is None:
             probes = oracles.complete_probes(moments.count)
         return measure_noise_scale(
-            Hessian.of(problem), moments, probes, sampling_probes=len(probes)
+            Hessian.of(problem), engine, moments, probes, sampling_probes=len(probes)
         )
 
 
@@ -145,7 +145,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch())
             moments = with_intervals(problem, engine, stream(problem, engine))
-            scale = measure_noise_scale(Hessian.of(problem), moments, sign_probes(n, 8, seed))
+            signs = sign_probes(n, 8, seed)
+            scale = measure_noise_scale(Hessian.of(problem), engine, moments, signs)
         for part in parts:
             estimate, truth = getattr(scale, part), getattr(toy.truth(), names.get(part, part))
             hits[part] += estimate.low <= truth <= estimate.high

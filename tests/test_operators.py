@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.operators import Operator, as_operator
 from gradnoise.operators import graphs as graphs_module
+from gradnoise.operators import hvp as hvp_module
 from gradnoise.operators.hvp import MODES
 
 from . import oracles
@@ -293,8 +295,7 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_along_an_eigenvector_is_what_the_preconditioned_operator_says(name: str) -> None:
-    """One step of the optimizer, its averages held, changes by lr times P⁻¹(H + D) + E."""
+def test_the_preconditioned_operator_has_the_eigenvalues_of_its_formula(name: str) -> None:
     model = mlp().double()
     loss_fn, batch = nn.CrossEntropyLoss(), labelled()
     optimizer = OPTIMIZERS[name](model.parameters())
@@ -323,6 +324,44 @@ def test_a_step_along_an_eigenvector_is_what_the_preconditioned_operator_says(na
     own = torch.linalg.eigvals(truth).real.sort().values
     torch.testing.assert_close(torch.linalg.eigvalsh(dense(matrix)), own, rtol=1e-6, atol=1e-6)
     assert matrix.T is matrix
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_contract_as_the_preconditioned_operator_says(name: str) -> None:
+    """Two steps from points δ apart, the averages held, differ by δ - lr(P⁻¹(H + D) + E)δ."""
+    model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_fn(model(batch[0]), batch[1]).backward()
+        optimizer.step()
+    held = {"betas": (0.0, 1 - 1e-15), "alpha": 1.0}
+    for group in optimizer.param_groups:
+        if "betas" in group:  # v/(1 - β₂ᵗ) as it is, for steps to come
+            correction = 1 - group["betas"][1] ** 3
+            for state in optimizer.state.values():
+                for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
+                    state[key].div_(correction)
+                state["step"].fill_(10.0**17)
+        group.update({key: value for key, value in held.items() if key in group})
+    matrix = gn.Preconditioned(gn.Hessian(model, loss_fn, batch), optimizer)
+    point = nn.utils.parameters_to_vector(model.parameters()).detach()
+    delta = 1e-5 * torch.randn(43, dtype=torch.float64)
+
+    def stepped(start: Tensor) -> Tensor:
+        twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+        nn.utils.vector_to_parameters(start, twin.parameters())
+        own = OPTIMIZERS[name](twin.parameters())
+        own.load_state_dict(memory)
+        loss_fn(twin(batch[0]), batch[1]).backward()
+        own.step()
+        return nn.utils.parameters_to_vector(twin.parameters()).detach()
+
+    forward, backward = stepped(point + delta), stepped(point - delta)
+    turned = (2 * delta - (forward - backward)) / (2 * optimizer.param_groups[0]["lr"])
+    # P^½ (P⁻¹(H + D) + E) δ is the operator on P^½ δ
+    root = matrix._root.reciprocal()
+    torch.testing.assert_close(root * turned, matrix @ (root * delta), rtol=1e-4, atol=1e-10)
 
 
 def test_what_cannot_be_preconditioned_is_said() -> None:
@@ -447,3 +486,27 @@ def test_what_is_no_real_matrix_is_refused() -> None:
         hessian + torch.ones(43, 43)
     with torch.inference_mode():
         assert torch.isfinite(hessian @ torch.ones(43)).all()
+
+
+@pytest.mark.parametrize("hvp", MODES)
+def test_a_product_that_is_interrupted_leaves_everything_as_found(
+    hvp: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian = gn.Hessian(model, loss_fn, batch, hvp=hvp, micro_batch=2)
+    before = [p.detach().clone() for p in model.parameters()]
+    truth = hessian @ torch.ones(43)
+    add, calls = hvp_module._add, []
+
+    def interrupted(*parts: Any) -> None:
+        calls.append(parts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        add(*parts)
+
+    monkeypatch.setattr(hvp_module, "_add", interrupted)
+    with pytest.raises(KeyboardInterrupt) as held:
+        hessian @ torch.ones(43)
+    assert held.value is not None  # with its traceback, and the frames in it
+    assert all(map(torch.equal, before, model.parameters()))
+    torch.testing.assert_close(hessian @ torch.ones(43), truth)

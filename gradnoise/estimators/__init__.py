@@ -1,5 +1,6 @@
 """One quantity, one file; each returns Estimates."""
 
+from .density import spectral_density
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
 from .sharpness import (
     curvature_noise_scale,
@@ -21,4 +22,5 @@ __all__ = [
     "sharpness",
     "sharpness_estimate",
     "sign_probes",
+    "spectral_density",
 ]

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import forms, sign_sums, slopes
+from ..directional import forms, sign_sums
 from ..errors import check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom, ratio, symmetric
 from ..losses import LossFn
 from ..moments import GradientMoments
-from ..operators import Hessian
-from ..pergrad import choose
+from ..operators import Hessian, PerSampleGradients
+from ..pergrad import Engine, choose
 from ..probes import is_complete, random_signs
 from ..problem import Problem
 from ..samples import MICRO_BATCH
@@ -128,7 +128,7 @@ def noise_scale(
         hessian = Hessian.of(problem, hvp="kept")
         moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
         signs = sign_probes(moments.count, probes, seed)
-        return measure_noise_scale(hessian, moments, signs)
+        return measure_noise_scale(hessian, chosen, moments, signs)
 
 
 def sign_probes(count: int, probes: int, seed: int) -> Tensor:
@@ -139,6 +139,7 @@ def sign_probes(count: int, probes: int, seed: int) -> Tensor:
 
 def measure_noise_scale(
     hessian: Hessian,
+    engine: Engine,
     moments: GradientMoments,
     signs: Tensor,
     *,
@@ -149,9 +150,10 @@ def measure_noise_scale(
     n, factor = moments.count, moments.sampling_factor
     mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
     sampled = min(sampling_probes, len(signs)) if factor else 0
+    rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
-        along, influence = _curvature_of_mean(hessian, mean, factor)
-        probed = _probe(hessian, mean, signs, sampled, tick)
+        along, influence = _curvature_of_mean(hessian, rows, mean, factor)
+        probed = _probe(hessian, rows, mean, signs, sampled, tick)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
@@ -187,30 +189,42 @@ def measure_noise_scale(
     )
 
 
-def _curvature_of_mean(hessian: Hessian, mean: Tensor, factor: float) -> tuple[float, Tensor]:
+def _curvature_of_mean(
+    hessian: Hessian, rows: PerSampleGradients, mean: Tensor, factor: float
+) -> tuple[float, Tensor]:
     """ḡᵀHḡ, and the influence of each sample on it."""
     if factor == 0:
         return float(mean @ widen(hessian @ mean)), torch.zeros(0)
-    problem = hessian.problem
-    along = forms(problem, mean, [mean])
+    along = forms(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
-    return value, own + 2 * (slopes(problem, along.product) - value)
+    return value, own + 2 * (_slopes(rows, along.product) - value)
 
 
-def _probe(hessian: Hessian, mean: Tensor, signs: Tensor, sampled: int, tick: Any) -> _Probed:
+def _slopes(rows: PerSampleGradients, direction: Tensor) -> Tensor:
+    """g_iᵀv, shape (n,)."""
+    return rows.along(direction[:, None])[:, 0]
+
+
+def _probe(
+    hessian: Hessian,
+    rows: PerSampleGradients,
+    mean: Tensor,
+    signs: Tensor,
+    sampled: int,
+    tick: Any,
+) -> _Probed:
     """All probes; the first `sampled` of them also look at the samples one by one."""
-    problem = hessian.problem
     signs = signs.to(mean)
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
     traces: list[Tensor] = []
     squares: list[Tensor] = []
     lengths: list[Tensor] = []
-    for k, direction in enumerate(sign_sums(problem, signs)):
+    for k, direction in enumerate(sign_sums(rows.problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
-            image, sampling = _look_closer(problem, mean, signs[k], direction, partners)
+            image, sampling = _look_closer(rows, mean, signs[k], direction, partners)
             seen.append(sampling)
             squares += [(partner @ image).square() for _, partner in partners]
             ring = [*ring[:1], (signs[k], direction)]
@@ -242,7 +256,7 @@ class _Sampling:
 
 
 def _look_closer(
-    problem: Problem,
+    rows: PerSampleGradients,
     mean: Tensor,
     signs: Tensor,
     direction: Tensor,
@@ -254,11 +268,11 @@ def _look_closer(
     E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu.
     """
     others = [direction, mean, *(partner for _, partner in partners)]
-    found = forms(problem, direction, others)
+    found = forms(rows.problem, direction, others)
     image = found.product
     centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
     root = math.sqrt(len(signs) - 1)
-    own = root * signs * (slopes(problem, image) - mean @ image)
+    own = root * signs * (_slopes(rows, image) - mean @ image)
     third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
     mixed = signs @ centred[:, 1] / root
     return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ..directional import forms
 from ..errors import ArgumentError
 from ..estimate import Estimate, Status, flag_zero, quantile
-from ..lanczos import MEMORY_BUDGET, Eigenpairs, lanczos
+from ..lanczos import Eigenpairs, lanczos
 from ..losses import LossFn
 from ..moments import GradientMoments
-from ..operators import GaussNewton, Hessian, Operator
+from ..operators import MEMORY_BUDGET, GaussNewton, Hessian, Operator
 from ..probes import generator, random_vector
 from ..problem import Problem
 from ..samples import MICRO_BATCH

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..lanczos import MEMORY_BUDGET, Eigenpairs, lanczos
+from ..lanczos import Eigenpairs, lanczos
 from ..losses import LossFn
-from ..operators import Hessian
+from ..operators import MEMORY_BUDGET, Hessian
 from ..probes import generator, random_vector
 from ..problem import Problem
 from ..samples import MICRO_BATCH

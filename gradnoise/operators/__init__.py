@@ -1,11 +1,14 @@
 """The bridge from a model to linear algebra: matrices that are never formed."""
 
 from .base import Operator
+from .curvature import GaussNewton, Hessian
 from .foreign import as_operator
-from .model import GaussNewton, GradientCovariance, Hessian, PerSampleGradients
+from .gradients import GradientCovariance, PerSampleGradients
+from .graphs import MEMORY_BUDGET
 from .preconditioned import Preconditioned
 
 __all__ = [
+    "MEMORY_BUDGET",
     "GaussNewton",
     "GradientCovariance",
     "Hessian",

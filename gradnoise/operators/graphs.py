@@ -20,7 +20,7 @@ from ..objective import Objective
 from ..problem import Problem
 from ..trees import Batch, map_samples, sample_count, sample_leaves, select
 
-MEMORY_BUDGET = 2**30  # bytes of graphs kept between products
+MEMORY_BUDGET = 2**30  # bytes of graphs kept between products, and of a Krylov basis
 SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
 
 
@@ -66,19 +66,13 @@ class GaussNewtonGraph(Graph):
             raise CurvatureError(
                 "the Gauss-Newton matrix is not known where model(...) is given its own outputs"
             )
-        slopes = _gradients(losses, leaves)
+        slopes = pull([losses], leaves, [torch.ones_like(losses)], create_graph=True)
         used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
         self._outputs, self._leaves = [outputs[i] for i in used], [leaves[i] for i in used]
         self._slopes = [slopes[i] for i in used]
         self._weights = [torch.zeros_like(z, requires_grad=True) for z in self._outputs]
-        self._pulled = [
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(
-                parameters,
-                pull(self._outputs, parameters, self._weights, create_graph=True),
-                strict=True,
-            )
-        ]
+        pulled = pull(self._outputs, parameters, self._weights, create_graph=True)
+        self._pulled = _dense(pulled, parameters)
 
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
         along = _dense(pull(self._pulled, self._weights, direction), self._weights)
@@ -107,10 +101,6 @@ def pull(
 def _dense(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
     pairs = zip(found, like, strict=True)
     return [torch.zeros_like(tensor) if g is None else g for g, tensor in pairs]
-
-
-def _gradients(losses: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
-    return pull([losses], leaves, [torch.ones_like(losses)], create_graph=True)
 
 
 def _reaches(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
@@ -163,9 +153,7 @@ class Keeper:
 
     def graphs(self) -> Iterator[Graph]:
         """Of one micro-batch after the other; inside the guard."""
-        if not self._budget:
-            self._kept.clear()
-        elif not self._is_at_its_point():
+        if self._budget and not self._is_at_its_point():
             self._kept, self._point = {}, [t.detach().clone() for t in self._tensors()]
         left = float(self._budget)
         for index, batch in enumerate(self._problem.batches()):
@@ -217,13 +205,14 @@ class Keeper:
             saved.append(tensor)
             return len(saved) - 1
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
-            graph = self._kind(self._problem.objective, select(largest, index))
-        dense = [t._values() if t.is_sparse else t for t in saved]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
-        saved.clear()  # graph and hooks hold each other
-        del graph
-        return sum(storages.values())
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+                self._kind(self._problem.objective, select(largest, index))
+            dense = [t._values() if t.is_sparse else t for t in saved]
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
+            return sum(storages.values())
+        finally:
+            saved.clear()  # graph and hooks hold each other
 
 
 def _entries(batch: Batch) -> float:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from ..trees import Batch, select, unflatten, widen
 from .graphs import Graph, HessianGraph, Keeper
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
+Found = Generator[tuple[int, Parts], None, None]
 
 
 class HessianProducts(abc.ABC):
@@ -48,7 +49,7 @@ class HessianProducts(abc.ABC):
         self.parameters = list(problem.objective.parameters.values())
 
     @abc.abstractmethod
-    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+    def over_samples(self, directions: list[list[Tensor]]) -> Found:
         """Parts of the sums over the samples: (number of the direction, what is added)."""
 
     def __call__(self, block: Tensor) -> Tensor:
@@ -58,8 +59,9 @@ class HessianProducts(abc.ABC):
         objective = self.problem.objective
         with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
             totals = torch.zeros_like(rows)
-            for index, parts in self.over_samples(directions):
-                _add(totals[index], parts, self.parameters)
+            with closing(self.over_samples(directions)) as found:  # before the guard is left
+                for index, parts in found:
+                    _add(totals[index], parts, self.parameters)
         return totals.div_(self.problem.samples.count).T
 
     def forget(self) -> None:
@@ -86,7 +88,7 @@ class ThroughGraphs(HessianProducts):
     def forget(self) -> None:
         self._keeper.forget()
 
-    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+    def over_samples(self, directions: list[list[Tensor]]) -> Found:
         for graph in self._keeper.graphs():
             for index, direction in enumerate(directions):
                 yield index, graph.product(direction)
@@ -134,7 +136,7 @@ class Forward(HessianProducts):
 
         return grad(total)
 
-    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+    def over_samples(self, directions: list[list[Tensor]]) -> Found:
         point = self._point()
         for batch in self.problem.batches():
             gradient = self._gradient(batch)
@@ -153,7 +155,7 @@ class Finite(HessianProducts):
 
     name, twice = "finite", False
 
-    def over_samples(self, directions: list[list[Tensor]]) -> Iterator[tuple[int, Parts]]:
+    def over_samples(self, directions: list[list[Tensor]]) -> Found:
         length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
         for index, direction in enumerate(directions):
             size = _norm(direction)

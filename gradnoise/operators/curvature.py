@@ -1,0 +1,139 @@
+"""The Hessian of the mean loss, and its Gauss-Newton part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..directional import require_second_order
+from ..losses import LossFn
+from ..problem import Problem
+from ..samples import MICRO_BATCH
+from .graphs import MEMORY_BUDGET, GaussNewtonGraph
+from .hvp import HessianProducts, ThroughGraphs, choose_products
+from .model import ModelOperator
+
+
+class Hessian(ModelOperator):
+    """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric.
+
+    The samples are drawn once and micro-batches weigh by their samples, so every product sees
+    the same matrix while the parameters stay.
+
+    Args:
+        model, loss_fn, data: as for `gradient_moments`.
+        hvp: "kept" (graphs of the gradient stay in memory), "fresh" (built anew for each product),
+            "forward" (forward over reverse mode), "finite" (differences of gradients, for losses
+            without kinks; needs no second derivatives), or "auto": kept, or finite where there
+            are none.
+        memory_budget: bytes of graphs kept; micro-batches that do not fit are built anew.
+        max_samples: n at most; None measures all.
+        seed: of the choice of samples.
+        micro_batch: samples evaluated at once.
+
+    Attributes:
+        hvp, reason: the mode taken, and why.
+
+    Raises:
+        OperatorError: the vector does not fit.
+        CurvatureError: the model has no second derivatives and `hvp` needs them.
+        ModelError: the model was changed since.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> data = (torch.eye(2), torch.zeros(2, 1))
+        >>> Hessian(model, nn.MSELoss(), data) @ torch.ones(2)  # H = 2 XᵀX/n
+        tensor([1., 1.])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        hvp: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, hvp, memory_budget)
+
+    def _start(
+        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super()._start(problem)
+        self._products, self.reason = choose_products(problem, hvp, memory_budget)
+        self.hvp = self._products.name
+
+    @property
+    def resolution(self) -> float:
+        exact = super().resolution
+        return exact if self.hvp != "finite" else float(exact ** (2 / 3))
+
+    @property
+    def T(self) -> Hessian:
+        return self
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._products(block)
+
+    def forget(self) -> None:
+        """Let go of the graphs that are kept; the next product builds them anew."""
+        self._products.forget()
+
+
+class GaussNewton(ModelOperator):
+    """The generalised Gauss-Newton matrix, the mean of J_iᵀ(∂²ℓ_i/∂z²)J_i, shape (P, P).
+
+    z are the outputs of the model and J_i their derivatives. Positive semidefinite where the loss
+    is convex in z; for exponential families with natural parameters it is the Fisher matrix
+    (Schraudolph 2002; Martens 2020, arXiv:1412.1193).
+
+    Args:
+        model, loss_fn, data, memory_budget, max_samples, seed, micro_batch: as for `Hessian`.
+
+    Raises:
+        CurvatureError: the loss is no function of the outputs of `model(...)`, or second
+            derivatives are cut off.
+        OperatorError, ModelError: as `Hessian`.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> data = (torch.eye(2), torch.zeros(2, 1))
+        >>> GaussNewton(model, nn.MSELoss(), data) @ torch.ones(2)
+        tensor([1., 1.])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, memory_budget)
+
+    def _start(self, problem: Problem, memory_budget: int = MEMORY_BUDGET) -> None:
+        super()._start(problem)
+        require_second_order(problem)
+        self._products: HessianProducts = ThroughGraphs(problem, GaussNewtonGraph, memory_budget)
+
+    @property
+    def T(self) -> GaussNewton:
+        return self
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._products(block)

@@ -1,0 +1,151 @@
+"""Per-sample gradients as a matrix, and their covariance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..directional import weighted_sum
+from ..losses import LossFn
+from ..pergrad import Engine, choose
+from ..problem import Problem
+from ..samples import MICRO_BATCH
+from ..streaming import slopes
+from ..trees import unflatten
+from .base import Operator
+from .model import ModelOperator
+
+
+class _ByEngine(ModelOperator):
+    """Made of passes of a per-sample gradient engine."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        engine: str = "auto",
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, engine)
+
+    def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
+        super()._start(problem)
+        self._engine = engine if isinstance(engine, Engine) else _chosen(problem, engine)
+
+
+def _chosen(problem: Problem, engine: str) -> Engine:
+    with problem.guard():
+        return choose(problem.objective, problem.largest_batch(), engine)
+
+
+class PerSampleGradients(_ByEngine):
+    """J, whose rows are the per-sample gradients g_i, shape (n, P); nothing of it is stored.
+
+    `J @ v` is g_iᵀv of every sample, from an engine's pass over the samples; `J.T @ w` is
+    Σ_i w_i g_i, one weighted backward pass. First derivatives alone.
+
+    Args:
+        model, loss_fn, data, max_samples, seed, micro_batch: as for `Hessian`.
+        engine: as for `gradient_moments`.
+
+    Raises:
+        OperatorError: the vector does not fit.
+        EngineError: the engine cannot measure this model.
+        ModelError: the model was changed since.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> data = (torch.ones(2, 1), torch.tensor([[0.0], [1.0]]))
+        >>> gradients = PerSampleGradients(model, nn.MSELoss(), data)
+        >>> round(float(gradients.T @ torch.tensor([1.0, -1.0])), 5)  # 2w - 2(w - 1)
+        2.0
+    """
+
+    def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
+        super()._start(problem, engine)
+        self.shape = problem.samples.count, problem.objective.size
+        self.rows_are_parameters = False
+
+    @property
+    def T(self) -> Operator:
+        return _Transposed(self)
+
+    def products(self, block: Tensor) -> Tensor:
+        return self.along(block).to(self.dtype)
+
+    def along(self, block: Tensor) -> Tensor:
+        """g_iᵀv for the columns v, shape (n, k), wide."""
+        objective = self.problem.objective
+        values = list(objective.parameters.values())
+        directions = (
+            dict(zip(objective.parameters, unflatten(column, values), strict=True))
+            for column in block.unbind(1)
+        )
+        return torch.stack([slopes(self.problem, self._engine, d) for d in directions], dim=1)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """Σ_i w_i g_i for the columns w, shape (P, k), wide."""
+        return torch.stack([weighted_sum(self.problem, w) for w in weights.unbind(1)], dim=1)
+
+
+class _Transposed(Operator):
+    """Jᵀ."""
+
+    def __init__(self, rows: PerSampleGradients) -> None:
+        self._rows = rows
+        self.shape = rows.shape[1], rows.shape[0]
+        self.dtype, self.device = rows.dtype, rows.device
+
+    @property
+    def resolution(self) -> float:
+        return self._rows.resolution
+
+    @property
+    def T(self) -> PerSampleGradients:
+        return self._rows
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._rows.weighted(block).to(self.dtype)
+
+
+class GradientCovariance(_ByEngine):
+    """Σ = Σ_i (g_i - ḡ)(g_i - ḡ)ᵀ/(n - 1), shape (P, P), symmetric and positive semidefinite.
+
+    Two passes over the samples per product, nothing stored: Σv = Jᵀc/(n - 1) with c = Jv less its
+    mean, so that Σ_i c_i = 0 and ḡ drops out.
+
+    Args:
+        model, loss_fn, data, max_samples, seed, micro_batch, engine: as for `PerSampleGradients`.
+
+    Raises:
+        As `PerSampleGradients`.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> data = (torch.ones(2, 1), torch.tensor([[0.0], [1.0]]))
+        >>> GradientCovariance(model, nn.MSELoss(), data) @ torch.ones(1)  # g_i = 2(w - y_i)
+        tensor([2.])
+    """
+
+    def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
+        super()._start(problem, engine)
+        self._rows = PerSampleGradients.of(problem, engine=self._engine)
+
+    @property
+    def T(self) -> GradientCovariance:
+        return self
+
+    def products(self, block: Tensor) -> Tensor:
+        along = self._rows.along(block)
+        centred = along - along.mean(0)
+        total: Tensor = self._rows.weighted(centred)
+        return total.div_(self.problem.samples.count - 1).to(self.dtype)
