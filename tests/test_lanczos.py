@@ -15,6 +15,7 @@ from torch import Tensor
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
 from gradnoise.krylov import Krylov
+from gradnoise.operators import as_operator
 
 
 def with_spectrum(*values: float, seed: int = 0) -> Tensor:
@@ -314,3 +315,16 @@ def test_the_smallest_eigenvalue_of_a_singular_matrix_is_found() -> None:
     pairs = lanczos(matrix, which="SA")
     assert pairs.converged
     assert pairs.values.tolist() == pytest.approx([0.0], abs=1e-11)
+
+
+def test_what_loses_its_digits_is_made_orthogonal_once_more() -> None:
+    matrix = as_operator(spread(200))
+    vector = torch.randn(200, dtype=torch.float64)
+    krylov = Krylov(matrix, 50, vector / vector.norm(), scale=1e6)  # no overlap looks asymmetric
+    for _ in range(20):
+        krylov.extend()
+    basis = torch.cat(krylov._rows())
+    nearly = basis[3] + 1e-9 * torch.randn(200, dtype=torch.float64)
+    found, norm = krylov._orthogonal(nearly, float(nearly.norm()))
+    assert float(found.norm()) == pytest.approx(norm)
+    assert float((basis @ found).abs().max()) / norm < 1e-14

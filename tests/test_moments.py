@@ -223,3 +223,12 @@ def test_a_layer_with_a_strong_signal_is_centred_though_others_are_noisy() -> No
         3 * float(spread.sum()), rel=1e-5
     )
     torch.testing.assert_close(moments.variance["strong.weight"][0], spread, rtol=1e-4, atol=0)  # type: ignore[index]
+
+
+def test_sums_in_float32_are_added_wide_before_they_lose_digits() -> None:
+    running, ones = Running(), torch.ones(2, dtype=torch.float64)
+    for _ in range(4000):
+        total = {"w": torch.full((1,), 0.2)}
+        running.add(Summary(losses=ones, total=total, sq_norms={"w": 0.01 * ones}))
+    mean = running.moments(population=math.inf, resolution=2**-23, level=0.95).mean["w"]
+    assert float(mean) == pytest.approx(float(torch.tensor(0.2)) / 2, rel=3e-7)

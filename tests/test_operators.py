@@ -510,3 +510,25 @@ def test_a_product_that_is_interrupted_leaves_everything_as_found(
     assert held.value is not None  # with its traceback, and the frames in it
     assert all(map(torch.equal, before, model.parameters()))
     torch.testing.assert_close(hessian @ torch.ones(43), truth)
+
+
+def test_differences_are_taken_outside_of_an_autocast_around_the_call() -> None:
+    model, loss_fn, (x, y) = CASES[0].build()
+    hessian = gn.Hessian(model.float(), loss_fn, (x.float(), y), hvp="finite")
+    plain = hessian @ torch.ones(43)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(hessian @ torch.ones(43), plain)
+
+
+def test_a_centred_average_below_its_mean_squared_is_rounding() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    optimizer = torch.optim.RMSprop(model.parameters(), centered=True, eps=1e-4)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for state in optimizer.state.values():
+        state["square_avg"].fill_(1 - 1e-12)
+        state["grad_avg"].fill_(1.0)
+    hessian = gn.Hessian(model, loss_fn, batch)
+    found = dense(gn.Preconditioned(hessian, optimizer))
+    torch.testing.assert_close(found, dense(hessian) / 1e-4)

@@ -262,3 +262,12 @@ def test_on_a_cuda_device_the_numbers_are_those_of_the_cpu() -> None:
     there = gn.profile(model.cuda(), loss_fn, batch, tol=1e-9, probes=4)
     for name, estimate in here.estimates.items():
         assert float(there.estimates[name]) == pytest.approx(float(estimate), rel=1e-6, nan_ok=True)
+
+
+def test_a_hessian_that_is_not_finite_does_not_take_the_gradients_with_it() -> None:
+    model = nn.Linear(3, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    loss = lambda m, x: m.weight.abs().pow(1.5).sum() + (x - m.weight).square().sum(1)  # noqa: E731
+    profile = gn.profile(model, loss, torch.randn(20, 3).double())
+    assert profile.trace_cov.is_exact
+    assert any("curvature was not measured" in warning for warning in profile.warnings)

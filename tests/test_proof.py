@@ -492,11 +492,9 @@ def test_what_was_of_parameters_alone_until_samples_are_written_into_it(samples:
     model = Function(forward, p=(1, 3), a=nn.Linear(4, 3), b=nn.Linear(3, 2)).double()
     objective = Objective(model, squares)
     with objective.guard():
-        list(
-            choose(objective, torch.randn(samples, 4).double()).summaries(
-                torch.randn(samples, 4).double(), Wanted()
-            )
-        )
+        engine = choose(objective, torch.randn(samples, 4).double())
+        assert engine.name == "hooks"
+        list(engine.summaries(torch.randn(samples, 4).double(), Wanted()))
     gc.collect()
     assert not [item for item in gc.get_objects() if type(item) is Pass]
     agree(model, squares, [(torch.randn(max(samples, 2), 4).double(),)] * 2)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.estimators import sample_curvatures
+from gradnoise.estimators import sample_curvatures, sharpness_estimate
+from gradnoise.estimators.sharpness import Halves
 from gradnoise.problem import Problem
 
 from . import oracles
@@ -124,3 +125,26 @@ def test_bfloat16_finds_the_same_two_digits() -> None:
     exact = float(gn.sharpness(model, nn.CrossEntropyLoss(), (x, y)).values)
     rough = gn.sharpness(model.bfloat16(), nn.CrossEntropyLoss(), (x.bfloat16(), y), tol=0.05)
     assert float(rough.values) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
+    model, loss_fn, batch = CORE[0].build()
+    moments = gn.gradient_moments(model, loss_fn, batch, population="distribution")
+    pairs = gn.sharpness(model, loss_fn, batch)
+    curvatures = sample_curvatures(Problem.open(model, loss_fn, batch), pairs.vectors[:, 0])
+    halves = Halves(own=2.0, held_out=1.0, converged=converged)
+    status = sharpness_estimate(pairs, curvatures, halves, moments).status
+    assert (status is gn.Status.NOT_CONVERGED) is not converged
+
+
+def test_the_gauss_newton_matrix_has_its_own_modes() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    truth = float(torch.linalg.eigvalsh(oracles.gauss_newton(model, loss_fn, batch))[-1])
+    for hvp in ("auto", "kept", "fresh"):
+        pairs = gn.sharpness(model, loss_fn, batch, operator="gauss-newton", hvp=hvp, tol=1e-9)
+        assert float(pairs.values) == pytest.approx(truth, rel=1e-8)
+    with pytest.raises(gn.ArgumentError, match="knows no `hvp` 'finite'"):
+        gn.sharpness(model, loss_fn, batch, operator="gauss-newton", hvp="finite")
+    with pytest.raises(gn.ArgumentError, match="`operator` must be one of hessian, gauss-newton"):
+        gn.sharpness(model, loss_fn, batch, operator="fisher")
