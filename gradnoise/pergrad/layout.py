@@ -69,22 +69,28 @@ class Found:
     proven: bool
 
 
-def find_layout(cotangents: Tensor) -> Found | None:
+def touched(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """Where a gradient is not zero; what is not finite is zero times such a slope."""
+    if gradient is None:
+        return torch.zeros((), dtype=torch.bool, device=like.device).expand(like.shape)
+    return gradient.nan_to_num(0.0, 0.0, 0.0) != 0
+
+
+def find_layout(entries: Tensor) -> Found | None:
     """The layout in which the loss of sample i has a gradient at the entries of sample i alone.
 
     Args:
-        cotangents: gradient of each of n losses with respect to one tensor, shape (n, ...).
+        entries: of one tensor, at which each of n losses has a gradient, shape (n, ...).
     """
-    count = len(cotangents)
-    cotangents = cotangents.nan_to_num(0.0, 0.0, 0.0)  # zero times a slope that is not finite
+    count = len(entries)
 
     def holds(layout: Layout) -> bool:
-        by_sample = [layout.split(cotangent, count) for cotangent in cotangents]
+        by_sample = [layout.split(own, count) for own in entries]
         return not any(
             bool(parts[:i].any()) or bool(parts[i + 1 :].any()) for i, parts in enumerate(by_sample)
         )
 
-    return _first(cotangents[0], count, holds, bool(cotangents.any()))
+    return _first(entries[0], count, holds, bool(entries.any()))
 
 
 def weighted_layout(

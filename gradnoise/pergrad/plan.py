@@ -15,7 +15,7 @@ from ..objective import Objective, dense
 from ..trees import Batch, TensorDict, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
 from .forms import Measured, sq_norms
-from .layout import find_layout, weighted_layout
+from .layout import find_layout, touched, weighted_layout
 from .resolution import allowed, largest_of
 from .steps import USE, Sources, Step
 from .trace import Follow, OnUse
@@ -98,7 +98,7 @@ class Planner:
     def _differentiate(
         self, losses: Tensor, outputs: list[Tensor]
     ) -> tuple[TensorDict, TensorDict, list[Tensor | None]]:
-        """Norms and sums of parameters; for each output the gradients of the losses, if any."""
+        """Norms and sums of parameters; for each output where the losses touch it, if anywhere."""
         parameters = self.objective.parameters
         inputs = [*parameters.values(), *outputs]
         norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
@@ -109,13 +109,14 @@ class Planner:
             found: Any = [None] * len(inputs)
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
-            own = [dense(g, t) for g, t in zip(found, inputs, strict=True)]
-            for name, gradient in zip(parameters, own, strict=False):
-                norms[name].append(sq_norms(gradient[None]).sqrt())
-                sums[name] += gradient
-            for column, gradient in zip(columns, own[len(parameters) :], strict=True):
-                column.append(gradient)
-            reached |= {i for i, g in enumerate(found[len(parameters) :]) if g is not None}
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
+                own = dense(gradient, parameter)
+                norms[name].append(sq_norms(own[None]).sqrt())
+                sums[name] += own
+            behind = found[len(parameters) :]
+            for column, gradient, output in zip(columns, behind, outputs, strict=True):
+                column.append(touched(gradient, output))
+            reached |= {i for i, g in enumerate(behind) if g is not None}
         joined = {name: torch.cat(own) for name, own in norms.items()}
         stacked = [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
         return joined, sums, stacked
