@@ -41,6 +41,7 @@ class Hessian(ModelOperator):
         ModelError: the model was changed since.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 1, bias=False)
         >>> data = (torch.eye(2), torch.zeros(2, 1))
         >>> Hessian(model, nn.MSELoss(), data) @ torch.ones(2)  # H = 2 XᵀX/n
@@ -104,6 +105,7 @@ class GaussNewton(ModelOperator):
         OperatorError, ModelError: as `Hessian`.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(2, 1, bias=False)
         >>> data = (torch.eye(2), torch.zeros(2, 1))
         >>> GaussNewton(model, nn.MSELoss(), data) @ torch.ones(2)
