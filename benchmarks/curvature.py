@@ -56,8 +56,8 @@ from tasks import Task
 from torch import Tensor, nn
 from torch.utils import benchmark
 
+from gradnoise.algebra import lanczos
 from gradnoise.guard import differentiable_kernels
-from gradnoise.lanczos import lanczos
 from gradnoise.losses import supervised
 from gradnoise.operators import Hessian
 from gradnoise.trees import select

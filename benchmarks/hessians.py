@@ -20,8 +20,8 @@ from tasks import Task, library
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from gradnoise.algebra import lanczos
 from gradnoise.guard import differentiable_kernels
-from gradnoise.lanczos import lanczos
 from gradnoise.operators import Hessian
 from gradnoise.trees import unflatten
 

@@ -5,7 +5,16 @@ grouped by the room they come from; docs/architecture.md is the map.
 """
 
 from . import toy
-from .diagonal import Diagonal, diagonal
+from .algebra import (
+    Curve,
+    Diagonal,
+    Eigenpairs,
+    SpectralDensity,
+    diagonal,
+    frobenius_norm,
+    lanczos,
+    trace,
+)
 from .errors import (
     ArgumentError,
     CoupledSamplesError,
@@ -29,8 +38,6 @@ from .estimators import (
     spectral_density,
 )
 from .explain import EngineReport, explain_engine
-from .frobenius import frobenius_norm
-from .lanczos import Eigenpairs, lanczos
 from .losses import causal_lm, supervised
 from .moments import GradientMoments
 from .operators import (
@@ -45,9 +52,7 @@ from .profile import profile
 from .recommendation import Recommendation
 from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
 from .result import Profile
-from .spectrum import Curve, SpectralDensity
 from .streaming import gradient_moments
-from .trace import trace
 
 __all__ = [
     # vocabulary

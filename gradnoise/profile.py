@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from . import store
+from .algebra import lanczos
 from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
@@ -20,7 +21,6 @@ from .estimators import (
     sign_probes,
 )
 from .estimators.noise_scale import PROBES
-from .lanczos import lanczos
 from .losses import LossFn
 from .moments import GradientMoments
 from .operators import Hessian

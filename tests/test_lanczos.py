@@ -14,7 +14,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
-from gradnoise.krylov import Krylov
+from gradnoise.algebra.krylov import Krylov
 from gradnoise.operators import as_operator
 
 

@@ -11,17 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "gradnoise"
 
 # from the first to the last on the way of the data; a file may import from its own room and above
 ROOMS = (
-    ("vocabulary", ["errors", "trees", "probes", "estimate", "canvas"]),
+    ("vocabulary", ["errors", "trees", "sums", "probes", "estimate", "canvas"]),
     ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
     ("streaming", ["moments", "running", "streaming"]),
-    (
-        "linear maps",
-        [
-            *["operators", "krylov", "lanczos", "quadrature", "spectrum", "spectrum_plot"],
-            *["products", "leave_one_out", "trace", "frobenius", "diagonal"],
-        ],
-    ),
+    ("linear maps", ["operators", "algebra"]),
     ("estimators", ["estimators"]),
     ("verdict", ["regime", "limits", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),

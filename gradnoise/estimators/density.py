@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from ..algebra import SpectralDensity
 from ..losses import LossFn
 from ..operators import MEMORY_BUDGET, Hessian
 from ..problem import Problem
 from ..samples import MICRO_BATCH
-from ..spectrum import SpectralDensity
 
 
 def spectral_density(

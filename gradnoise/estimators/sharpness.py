@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..algebra import Eigenpairs, lanczos
 from ..directional import forms
 from ..errors import ArgumentError
 from ..estimate import Estimate, Status, flag_zero, quantile
-from ..lanczos import Eigenpairs, lanczos
 from ..losses import LossFn
 from ..moments import GradientMoments
 from ..operators import MEMORY_BUDGET, GaussNewton, Hessian, Operator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..lanczos import Eigenpairs, lanczos
+from ..algebra import Eigenpairs, lanczos
 from ..losses import LossFn
 from ..operators import MEMORY_BUDGET, Hessian
 from ..probes import generator, random_vector

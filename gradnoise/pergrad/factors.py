@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..sums import dots, sq_norms
 from ..trees import widen
-from .forms import CANCELLED, Form, Measured, dots, sq_norms
+from .forms import CANCELLED, Form, Measured
 
 
 class Product(Form):

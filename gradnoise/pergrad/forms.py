@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..sums import dots, sq_norms
 from ..trees import widen
 
 CANCELLED = 1e-3  # of the sum of squares of parts, below which their sum is written out
-BLOCK = 1024  # products added in float32 before they are added in float64: errors of 1e-8
 CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
 
@@ -120,33 +120,6 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision is widened before anything is squared or summed."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.float() if half else tensor
-
-
-def sq_norms(rows: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of squares: blocks of the dtype's own, added wide."""
-
-    def add(block: Tensor) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(block, dim=-1)  # no copy, unlike a product
-        return widen(norms).square()
-
-    if rows.ndim != 2:
-        rows = rows.reshape(rows.shape[0], -1)
-    whole = rows.shape[1] // BLOCK * BLOCK
-    if not whole:
-        return add(rows)
-    blocks = add(rows[:, :whole].reshape(rows.shape[0], -1, BLOCK)).sum(1)
-    return blocks + add(rows[:, whole:]) if whole < rows.shape[1] else blocks
-
-
-def dots(first: Tensor, second: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of products, as `sq_norms`."""
-    first, second = (t.reshape(t.shape[0], -1) for t in (first, second))
-    whole = first.shape[1] // BLOCK * BLOCK
-    rest = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
-    if not whole:
-        return rest
-    blocks = (t[:, :whole].reshape(t.shape[0], -1, BLOCK) for t in (first, second))
-    return widen(torch.linalg.vecdot(*blocks)).sum(1) + rest
 
 
 class Whole(Form):

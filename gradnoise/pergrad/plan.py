@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..objective import Objective, dense
+from ..sums import sq_norms
 from ..trees import Batch, TensorDict, sample_count, sample_leaves
 from .calls import Call, carry_out, name_of, refuse_in_place
-from .forms import Measured, sq_norms
+from .forms import Measured
 from .layout import find_layout, touched, weighted_layout
 from .resolution import allowed, largest_of
 from .steps import USE, Sources, Step

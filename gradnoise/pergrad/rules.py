@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import EngineError
+from ..sums import sq_norms
 from .factors import Lookup, Outer, Single
-from .forms import Form, Whole, at_least_float32, sq_norms
+from .forms import Form, Whole, at_least_float32
 from .layout import Layout
 from .windows import Convolution, Correlated
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError, OperatorError, check_whole
-from .operators import as_operator
-from .trees import wide_dtype
+from ..errors import ArgumentError, OperatorError, check_whole
+from ..operators import as_operator
+from ..trees import wide_dtype
 
 
 class Products:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canvas import CURVATURE, FAINT, INK, NOISE, canvas
-from .estimate import Estimate, short
+from ..canvas import CURVATURE, FAINT, INK, NOISE, canvas
+from ..estimate import Estimate, short
 
 if TYPE_CHECKING:
     from .spectrum import Curve, SpectralDensity

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .estimate import check_level, quantile
+from ..estimate import check_level, quantile
+from ..probes import random_signs
 from .leave_one_out import LeaveOneOut
-from .probes import random_signs
 from .products import Products, suffices
 
 PAIRS_AMONG = 8  # 28 pairs, and every one shows the covariance of P entries

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError
-from .estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..errors import ArgumentError
+from ..estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..probes import generator, random_signs
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
-from .probes import generator, random_signs
 from .products import Products, suffices
 
 # one estimate per probe, the variance of their mean, and ‖A‖ for what rounding adds

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from ..operators import as_operator
 from .krylov import Krylov
-from .operators import as_operator
 
 Array = NDArray[np.float64]
 

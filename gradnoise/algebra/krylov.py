@@ -10,10 +10,10 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from .errors import OperatorError
-from .operators import Operator
-from .pergrad.forms import dots
-from .trees import widen
+from ..errors import OperatorError
+from ..operators import Operator
+from ..sums import dots
+from ..trees import widen
 
 BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
 ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, OperatorError
-from .estimate import Estimate, Status, check_level, quantile, short
+from ..errors import ArgumentError, OperatorError
+from ..estimate import Estimate, Status, check_level, quantile, short
+from ..operators import Operator, as_operator
+from ..probes import generator, random_vector
 from .krylov import breakdown
-from .operators import Operator, as_operator
-from .probes import generator, random_vector
 from .quadrature import Array, GaussRule, gauss_rule
 from .spectrum_plot import draw
 

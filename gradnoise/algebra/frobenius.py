@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..probes import generator
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
-from .probes import generator
 from .products import Products, suffices
 
 

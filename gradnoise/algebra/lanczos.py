@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError, OperatorError
+from ..errors import ArgumentError, OperatorError
+from ..operators import MEMORY_BUDGET, Operator, as_operator
+from ..probes import generator, random_vector
 from .krylov import Krylov, breakdown, inner
-from .operators import MEMORY_BUDGET, Operator, as_operator
-from .probes import generator, random_vector
 
 WHICH = ("LA", "SA", "LM", "BE")
 

@@ -1,0 +1,18 @@
+"""Answers about a symmetric matrix from its products with vectors; no model is known here."""
+
+from .diagonal import Diagonal, diagonal
+from .frobenius import frobenius_norm
+from .lanczos import Eigenpairs, lanczos
+from .spectrum import Curve, SpectralDensity
+from .trace import trace
+
+__all__ = [
+    "Curve",
+    "Diagonal",
+    "Eigenpairs",
+    "SpectralDensity",
+    "diagonal",
+    "frobenius_norm",
+    "lanczos",
+    "trace",
+]
