@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from gradnoise.pergrad import forms as forms_module
 from gradnoise.pergrad.factors import Lookup, Outer, Single
 from gradnoise.pergrad.forms import Form, Lazy, Sum, Whole
-from gradnoise.sums import BLOCK, dots, sq_norms
 from gradnoise.pergrad.pulled import Pulled, Viewed, pull_back
 from gradnoise.pergrad.windows import Convolution, Correlated
+from gradnoise.sums import BLOCK, dots, sq_norms
 
 COUNT = 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Krylov:
         matrix: A.
         capacity: rows that the basis may have.
         start: the first direction, of norm 1 and orthogonal to `known`.
-        known: orthonormal columns that the space has to avoid, shape (P, k).
+        known: orthonormal rows that the space has to avoid, in blocks of shape (k, P).
         scale: of the spectrum, as far as it is known.
     """
 
@@ -37,7 +38,7 @@ class Krylov:
         matrix: Operator,
         capacity: int,
         start: Tensor,
-        known: Tensor | None = None,
+        known: Sequence[Tensor] = (),
         scale: float = 0.0,
     ) -> None:
         self.matrix, self.size, self.known = matrix, matrix.shape[0], known
@@ -54,6 +55,11 @@ class Krylov:
     def is_full(self) -> bool:
         """Whether the basis has no row left."""
         return self.count == self.capacity
+
+    @property
+    def room(self) -> int:
+        """Rows that the basis has left."""
+        return self.capacity - self.count
 
     def extend(self) -> None:
         """One product, and the next direction."""
@@ -73,16 +79,23 @@ class Krylov:
         self._refuse_extremes(image)
         rest, beta = self._orthogonal(rest, beta)
         self._grow(alpha)
-        self.is_closed = beta <= breakdown(self.matrix) * self.scale or self._rank == self.size
+        self.is_closed = (
+            beta <= breakdown(self.matrix) * self.scale or self.count == self.dimensions
+        )
         self._coupling = np.zeros(self.count)
         self._coupling[-1] = beta
         self.next = rest / beta if beta > 0 else rest
         self.__dict__.pop("ritz", None)
 
     @property
-    def _rank(self) -> int:
-        """Dimensions that are spanned by the basis and what it avoids."""
-        return self.count + (0 if self.known is None else self.known.shape[1])
+    def dimensions(self) -> int:
+        """Of the space that is left by what has to be avoided."""
+        return self.size - sum(len(rows) for rows in self.known)
+
+    @property
+    def was_restarted(self) -> bool:
+        """Whether T is no longer tridiagonal."""
+        return self._arrow > 0
 
     def _grow(self, alpha: float) -> None:
         grown = np.zeros((self.count, self.count))
@@ -109,13 +122,12 @@ class Krylov:
         """
         for again in range(3):
             before = norm
-            overlaps = [_overlaps(rows, vector) for rows in self._rows()]
+            overlaps = [_overlaps(rows, vector) for rows in self.rows]
             if not again:
                 self._refuse_asymmetry(float(torch.cat(overlaps).abs().max()))
-            for rows, overlap in zip(self._rows(), overlaps, strict=True):
+            overlaps += [_overlaps(rows, vector) for rows in self.known]
+            for rows, overlap in zip([*self.rows, *self.known], overlaps, strict=True):
                 vector = vector.sub(overlap @ rows)
-            if self.known is not None:
-                vector = vector - self.known @ (self.known.T @ vector)
             norm = math.sqrt(inner(vector, vector))
             if norm > 0.7 * before:
                 break
@@ -147,7 +159,8 @@ class Krylov:
         self._blocks[block][row] = vector
         self.count += 1
 
-    def _rows(self) -> list[Tensor]:
+    @property
+    def rows(self) -> list[Tensor]:
         """The basis, block by block."""
         used = -(-self.count // BLOCK)
         return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
@@ -175,7 +188,7 @@ class Krylov:
         turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
         for start in range(0, self.size, COLUMNS):
             part = slice(start, start + COLUMNS)
-            turned = turn @ torch.cat([rows[:, part] for rows in self._rows()])
+            turned = turn @ torch.cat([rows[:, part] for rows in self.rows])
             for block, own in zip(self._blocks, _split(turned), strict=False):
                 block[: len(own), part] = own
         self._coupling = self._coupling @ coordinates[:, order]
@@ -186,7 +199,7 @@ class Krylov:
         """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
         weights = torch.as_tensor(coordinates.copy()).to(self.next)
         total = self.next.new_zeros(self.size, weights.shape[1])
-        for rows, own in zip(self._rows(), _split(weights), strict=True):
+        for rows, own in zip(self.rows, _split(weights), strict=True):
             total += rows.T @ own
         return total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, OperatorError
+from ..errors import ArgumentError, OperatorError, check_whole
 from ..operators import MEMORY_BUDGET, Operator, as_operator
 from ..probes import generator, random_vector
 from .krylov import Krylov, breakdown, inner
+from .missed import ANYTHING, Bounds, furthest
 
 WHICH = ("LA", "SA", "LM", "BE")
+LEAST = 5  # rows of a basis that can be restarted for one pair
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Eigenpairs:
         vectors: orthonormal columns, shape (P, k).
         matvecs: products spent.
         converged: whether every residual is within the tolerance.
+        bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
+            1e-3 over the random start; nan where the start was given or the basis restarted.
     """
 
     values: Tensor
@@ -36,6 +41,7 @@ class Eigenpairs:
     vectors: Tensor
     matvecs: int
     converged: bool
+    bound: float = math.nan
 
 
 def lanczos(
@@ -46,6 +52,7 @@ def lanczos(
     tol: float = 1e-3,
     max_iterations: int | None = None,
     v0: Tensor | None = None,
+    repeats: bool = True,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
     tick: Any = None,
@@ -56,10 +63,11 @@ def lanczos(
     ‖Hy - θy‖ = β|s_last| (Golub and Van Loan, ch. 10). Every new vector is made orthogonal to all
     earlier ones, once more where that takes digits. A basis that fills its budget is restarted
     from its best Ritz vectors (thick restart: Wu and Simon 2000). One Krylov space holds only one
-    vector of a repeated eigenvalue, so for k > 1 further spaces orthogonal to the pairs found are
-    searched until they bring nothing better, and likewise where the space of a `v0` closes. A
-    `v0` with next to nothing along the wanted vector can converge to another one: its residual is
-    honest all the same.
+    vector of a repeated eigenvalue. So for k > 1, and where the space of a `v0` closes, a random
+    direction orthogonal to it is followed until nothing better can be there, but for a chance of
+    1e-3, or something is found: about 5 products where the wanted eigenvalues stand apart, a third
+    of all where they crowd. A start with next to nothing along the wanted vector, as a `v0` can
+    be, may converge to another one: its residual is honest all the same.
 
     Args:
         operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
@@ -70,6 +78,8 @@ def lanczos(
         tol: stop when every wanted residual is at most tol·|θ|, but for the rounding of products.
         max_iterations: products at most; default max(200, 20 k).
         v0: where to start, shape (P,); default random by `seed`.
+        repeats: whether to look for what the first space cannot hold. Without, an eigenvalue that
+            is repeated counts once, as for ARPACK, and no more products are spent than there.
         seed: of the random directions.
         memory_budget: bytes of the basis.
 
@@ -88,72 +98,103 @@ def lanczos(
         tensor([3.0...], dtype=torch.float64)
     """
     matrix = as_operator(operator)
-    size = _check(matrix, k, which, tol, max_iterations)
+    _check(matrix, k, which, tol, max_iterations)
     limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
-    capacity = _capacity(matrix, k, memory_budget)
+    aim = _Aim(k, which, tol, limit, tick)
     source = generator(seed)
     start = _random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
-    krylov = Krylov(matrix, capacity, start)
-    pairs = _run(krylov, k, which, tol, limit, tick)
-    search, scale = k > 1 or (v0 is not None and krylov.is_closed), krylov.scale
-    del krylov  # and with it the basis
-    while search and pairs.converged and len(pairs.values) < size:
-        # what one Krylov space cannot hold: the same eigenvalue again, directions missing in v0
-        left = min(limit - pairs.matvecs, size - len(pairs.values))
-        if left < 1:
-            return replace(pairs, converged=False)
-        start = _random_start(matrix, source, pairs.vectors)
-        # no name for it, so that no two bases are held
-        more = _run(
-            Krylov(matrix, capacity, start, pairs.vectors, scale), 1, which, tol, left, tick
-        )
-        pairs, search = _join(pairs, more, k, which, tol)
+    krylov = Krylov(matrix, _capacity(matrix, k, memory_budget), start)
+    pairs = _run(krylov, aim)
+    if v0 is None:
+        pairs = replace(pairs, bound=furthest(krylov, which))
+    incomplete = len(pairs.values) < k or (v0 is not None and krylov.is_closed)
+    whole = krylov.count == krylov.size
+    if whole or not pairs.converged or not (incomplete or (repeats and k > 1)):
+        return pairs
+    capacity, scale, known, room = krylov.capacity, krylov.scale, krylov.rows, krylov.room
+    if room < LEAST:
+        known, room = [pairs.vectors.T], capacity
+    del krylov  # and with it the basis, unless that is what to avoid
+    pairs, found = _searched(matrix, pairs, aim, source, known, room, scale)
+    while found is not None:
+        known = [pairs.vectors.T]
+        rest = replace(aim, k=1, limit=limit - pairs.matvecs)
+        pairs = _join(pairs, _run(Krylov(matrix, capacity, found, known, scale), rest), aim)
+        known = [pairs.vectors.T]
+        pairs, found = _searched(matrix, pairs, aim, source, known, capacity, scale)
     return pairs
 
 
-def _random_start(matrix: Operator, source: torch.Generator, known: Tensor | None = None) -> Tensor:
-    """A random unit vector orthogonal to what is known."""
+@dataclass(frozen=True)
+class _Aim:
+    """What is asked for, as in `lanczos`."""
+
+    k: int
+    which: str
+    tol: float
+    limit: int
+    tick: Any
+
+    def extend(self, krylov: Krylov, kept: int) -> None:
+        """One product more; a basis that is full keeps its best half, or as many as are needed."""
+        if krylov.is_full:
+            krylov.restart(self.best(krylov.ritz[0], max(krylov.capacity // 2, kept)))
+        krylov.extend()
+        if self.tick is not None:
+            self.tick(1)
+
+    def allowed(self, values: np.ndarray, zero: float) -> np.ndarray:
+        """Residuals at which these values are accepted."""
+        residuals: np.ndarray = np.maximum(self.tol * np.abs(values), zero)
+        return residuals
+
+    def best(self, values: np.ndarray, count: int) -> np.ndarray:
+        """Positions of the wanted values, best first."""
+        return _order(values, self.which)[:count]
+
+
+def _random_start(
+    matrix: Operator, source: torch.Generator, known: Sequence[Tensor] = ()
+) -> Tensor:
+    """A random unit vector orthogonal to the rows of what is known."""
     while True:
         vector = random_vector(matrix.shape[0], source, matrix.device).to(matrix.dtype)
-        if known is not None:
-            for _ in range(2):
-                vector = vector - known @ (known.T @ vector)
+        for rows in [*known, *known]:
+            vector = vector - (rows @ vector) @ rows
         norm = math.sqrt(inner(vector, vector))
         if norm > 1e-4:  # else drawn into the space of the known: again
             return vector / norm
 
 
-def _given_start(matrix: Operator, v0: Tensor) -> Tensor:
+def _given_start(matrix: Operator, v0: Any) -> Tensor:
     size = matrix.shape[0]
-    vector = v0.detach().to(device=matrix.device, dtype=matrix.dtype)
+    vector = torch.as_tensor(v0).detach().to(device=matrix.device, dtype=matrix.dtype)
     norm = math.sqrt(inner(vector, vector)) if vector.shape == (size,) else math.nan
     if not (math.isfinite(norm) and norm > 0):
         raise ArgumentError(
-            f"`v0` must be a finite, non-zero vector of length {size}; got shape {tuple(v0.shape)}"
+            f"`v0` must be a finite, non-zero vector of length {size}; got shape "
+            f"{tuple(vector.shape)}"
         )
     return vector / norm
 
 
-def _run(krylov: Krylov, k: int, which: str, tol: float, limit: int, tick: Any) -> Eigenpairs:
+def _run(krylov: Krylov, aim: _Aim) -> Eigenpairs:
     """Up to k pairs of one Krylov space; fewer where it closes before."""
     while True:
-        if krylov.is_full:
-            krylov.restart(_wanted(krylov, which, max(krylov.capacity // 2, k + 2)))
-        krylov.extend()
-        if tick is not None:
-            tick(1)
-        order = _wanted(krylov, which, k)
+        aim.extend(krylov, aim.k + 2)
         values, coordinates, residuals = krylov.ritz
+        order = aim.best(values, aim.k)
         zero = breakdown(krylov.matrix) * krylov.scale
-        allowed = np.maximum(tol * np.abs(values[order]), zero)
-        done = krylov.is_closed or (len(order) == k and bool((residuals[order] <= allowed).all()))
-        if done or krylov.matvecs == limit:
+        allowed = aim.allowed(values[order], zero)
+        enough = len(order) == aim.k and bool((residuals[order] <= allowed).all())
+        done = krylov.is_closed or enough
+        if done or krylov.matvecs == aim.limit:
             bounds = residuals[order] + krylov.rounding
             # products that round more coarsely than the tolerance cannot tell
             sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
-            told = krylov.is_closed or bool((bounds <= 2 * tol * sizes).all())
+            told = krylov.is_closed or bool((bounds <= 2 * aim.tol * sizes).all())
             return Eigenpairs(
                 values=torch.as_tensor(values[order].copy()),
                 residuals=torch.as_tensor(bounds),
@@ -163,28 +204,62 @@ def _run(krylov: Krylov, k: int, which: str, tol: float, limit: int, tick: Any) 
             )
 
 
-def _wanted(krylov: Krylov, which: str, k: int) -> np.ndarray:
-    """Positions of the wanted Ritz values, best first."""
-    return _order(krylov.ritz[0], which)[:k]
+def _searched(
+    matrix: Operator,
+    pairs: Eigenpairs,
+    aim: _Aim,
+    source: torch.Generator,
+    known: Sequence[Tensor],
+    room: int,
+    scale: float,
+) -> tuple[Eigenpairs, Tensor | None]:
+    """The pairs, and a direction orthogonal to what is known in which there is more to find."""
+    if not pairs.converged or len(pairs.values) == matrix.shape[0]:
+        return pairs, None
+    krylov = Krylov(matrix, room, _random_start(matrix, source, known), known, scale)
+    found, settled = _search(krylov, pairs, replace(aim, limit=aim.limit - pairs.matvecs))
+    pairs = replace(pairs, matvecs=pairs.matvecs + krylov.matvecs, converged=settled)
+    if found is not None and pairs.matvecs == aim.limit:
+        return replace(pairs, converged=False), None
+    return pairs, found
 
 
-def _join(
-    pairs: Eigenpairs, more: Eigenpairs, k: int, which: str, tol: float
-) -> tuple[Eigenpairs, bool]:
-    """The best k of both, and whether the second run brought something better than the first."""
+def _search(krylov: Krylov, pairs: Eigenpairs, aim: _Aim) -> tuple[Tensor | None, bool]:
+    """A direction in which there is more to find, if there is; and whether that is settled."""
+    bounds, zero = ANYTHING, breakdown(krylov.matrix) * krylov.scale
+    if len(pairs.values) == aim.k:
+        bounds = Bounds.of(pairs.values.numpy(), aim.which, aim.tol, zero)
+    while krylov.matvecs < aim.limit:
+        aim.extend(krylov, LEAST - 2)
+        values, coordinates, residuals = krylov.ritz
+        best = aim.best(values, 1)
+        if len(bounds.outside(values[best])):
+            return krylov.combined(coordinates[:, best])[:, 0], True
+        converged = bool((residuals[best] <= aim.allowed(values[best], zero)).all())
+        if converged or bounds.nothing_beyond(krylov):
+            return None, True
+    return None, False
+
+
+def _join(pairs: Eigenpairs, more: Eigenpairs, aim: _Aim) -> Eigenpairs:
+    """The best k of both.
+
+    The second run did not see the part along the pairs of the first: y_jᵀAy for an y orthogonal to
+    y_j is at most the residual of y_j.
+    """
+    unseen = float(pairs.residuals.square().sum())
     values = torch.cat([pairs.values, more.values])
-    order = torch.as_tensor(_order(values.numpy(), which)[:k].copy())
-    worst = pairs.values[-1]
-    joined = Eigenpairs(
+    residuals = torch.cat([pairs.residuals, (more.residuals.square() + unseen).sqrt()])
+    order = torch.as_tensor(aim.best(values.numpy(), aim.k).copy())
+    vectors = torch.cat([pairs.vectors, more.vectors], dim=1)
+    return Eigenpairs(
         values=values[order],
-        residuals=torch.cat([pairs.residuals, more.residuals])[order],
-        vectors=torch.cat([pairs.vectors, more.vectors], dim=1)[:, order.to(pairs.vectors.device)],
+        residuals=residuals[order],
+        vectors=vectors[:, order.to(vectors.device)],
         matvecs=pairs.matvecs + more.matvecs,
         converged=pairs.converged and more.converged,
+        bound=pairs.bound,
     )
-    gap = float((more.values[0] - worst).abs()) > tol * float(worst.abs())
-    news = len(pairs.values) < k or (len(values) - 1 in order.tolist() and gap)
-    return joined, news
 
 
 def _order(values: np.ndarray, which: str) -> np.ndarray:
@@ -209,16 +284,16 @@ def _capacity(matrix: Operator, k: int, memory_budget: int) -> int:
     return int(rows)
 
 
-def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int | None) -> int:
+def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int | None) -> None:
     shape = tuple(matrix.shape)
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
-    if not 1 <= k <= shape[0]:
+    check_whole("k", k, 1)
+    if k > shape[0]:
         raise ArgumentError(f"`k` must be from 1 to the operator's size {shape[0]}; got {k}")
     if which not in WHICH:
         raise ArgumentError(f"`which` must be one of {', '.join(WHICH)}; got {which!r}")
     if not tol > 0:
         raise ArgumentError(f"`tol` must be positive; got {tol}")
-    if max_iterations is not None and max_iterations < 1:
-        raise ArgumentError(f"`max_iterations` must be at least 1; got {max_iterations}")
-    return int(shape[0])
+    if max_iterations is not None:
+        check_whole("max_iterations", max_iterations, 1)

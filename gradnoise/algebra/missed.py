@@ -1,0 +1,105 @@
+"""What one Krylov space cannot show: eigenvectors that its start had nothing of.
+
+A repeated eigenvalue appears in it once, and a start can be orthogonal to the vector that is
+wanted. Both are orthogonal to the whole space. A random direction orthogonal to it has its share
+of them, and a few products tell whether there is anything to find.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from .krylov import Krylov
+
+CHANCE = 1e-3  # that an eigenvalue out of bounds is overlooked, where there is one
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An eigenvalue below `low` or above `high` would have been wanted."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, which: str, tol: float, zero: float) -> Bounds:
+        """Beyond the worst of the values found at each end, by more than tolerance and rounding."""
+        upper, lower = math.inf, -math.inf
+        if which == "LA":
+            upper = float(values.min())
+        elif which == "SA":
+            lower = float(values.max())
+        elif which == "LM":
+            upper = float(np.abs(values).min())
+            lower = -upper
+        else:
+            upper = float(values[::2].min())
+            lower = float(values[1::2].max(initial=-math.inf))
+        return cls(lower - max(tol * abs(lower), zero), upper + max(tol * abs(upper), zero))
+
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Positions of the values that are out of bounds."""
+        return np.flatnonzero((values < self.low) | (values > self.high))
+
+    def nothing_beyond(self, krylov: Krylov) -> bool:
+        """Whether, but for CHANCE, no eigenvalue that a random start has a share of is beyond.
+
+        The start's share s² of an eigenvector with eigenvalue x is at most 1/Σ_j p_j(x)², p_j the
+        polynomials that are orthonormal for its spectral measure, which the entries of T generate
+        (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values the sum grows. A random
+        start in D dimensions has less than s² with a probability that is known: Beta(½, (D-1)/2).
+        """
+        if len(self.outside(krylov.ritz[0])):
+            return False
+        if krylov.is_closed:
+            return True
+        if krylov.was_restarted:
+            return False
+        ends = [x for x in (self.low, self.high) if math.isfinite(x)]
+        return all(_is_empty(krylov, x) for x in ends)
+
+
+ANYTHING = Bounds(math.inf, -math.inf)
+
+
+def furthest(krylov: Krylov, which: str) -> float:
+    """Beyond which there is no eigenvalue at the wanted end, but for CHANCE; nan if unknown."""
+    values = krylov.ritz[0]
+    if krylov.was_restarted:
+        return math.nan
+    upper, lower = (_edge(krylov, x, sign) for x, sign in ((values[-1], 1), (values[0], -1)))
+    if which == "LM":
+        return max(upper, -lower)
+    return lower if which == "SA" else upper
+
+
+def _edge(krylov: Krylov, end: float, sign: int) -> float:
+    """Where `_is_empty` begins to hold outwards of the last Ritz value."""
+    if krylov.is_closed:
+        return float(end)
+    near, far = 0.0, max(1e-12 * krylov.scale, 1e-300)
+    while not _is_empty(krylov, end + sign * far):
+        near, far = far, 2 * far
+    for _ in range(40):
+        middle = (near + far) / 2
+        near, far = (near, middle) if _is_empty(krylov, end + sign * middle) else (middle, far)
+    return float(end + sign * far)
+
+
+def _is_empty(krylov: Krylov, x: float) -> bool:
+    """Whether a random start had too little of any eigenvector at x, outside all Ritz values."""
+    share = float(special.betaincinv(0.5, (krylov.dimensions - 1) / 2, CHANCE))
+    return share * sum_of_squares(krylov, x) >= 1
+
+
+def sum_of_squares(krylov: Krylov, x: float) -> float:
+    """Σ p_j(x)² of the orthonormal polynomials that belong to T."""
+    before, now, total, beside = 0.0, 1.0, 1.0, 0.0
+    for alpha, beta in zip(krylov.diagonal, krylov.beside, strict=True):
+        before, now = now, ((x - alpha) * now - beside * before) / beta
+        beside, total = beta, total + now * now
+    return total
