@@ -32,6 +32,7 @@ from .errors import (
 from .estimate import Estimate, Status
 from .estimators import (
     NoiseScale,
+    Sharpness,
     SharpnessTracker,
     noise_scale,
     sharpness,
@@ -99,6 +100,7 @@ __all__ = [
     # estimators
     "NoiseScale",
     "noise_scale",
+    "Sharpness",
     "SharpnessTracker",
     "sharpness",
     # verdict

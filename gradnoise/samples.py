@@ -53,6 +53,11 @@ class Samples:
         """n, the number of measured samples."""
         return sum(self.counts)
 
+    @property
+    def sampling_factor(self) -> float:
+        """1/n - 1/N; 0 when the population was measured."""
+        return 1 / self.count - 1 / self.population
+
     def halves(self, seed: int) -> tuple[Samples, Samples]:
         """The samples parted at random into two sets of equal size (one more in the second)."""
         chosen = torch.zeros(self.count, dtype=torch.bool)

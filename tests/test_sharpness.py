@@ -130,11 +130,9 @@ def test_bfloat16_finds_the_same_two_digits() -> None:
 @pytest.mark.parametrize("converged", [True, False])
 def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
     model, loss_fn, batch = CORE[0].build()
-    moments = gn.gradient_moments(model, loss_fn, batch, population="distribution")
     pairs = gn.sharpness(model, loss_fn, batch)
-    curvatures = sample_curvatures(Problem.open(model, loss_fn, batch), pairs.vectors[:, 0])
     halves = Halves(own=2.0, held_out=1.0, converged=converged)
-    status = sharpness_estimate(pairs, curvatures, halves, moments).status
+    status = sharpness_estimate(pairs, 0.1, halves, 0.05, 0.95, 20).status
     assert (status is gn.Status.NOT_CONVERGED) is not converged
 
 
@@ -148,3 +146,56 @@ def test_the_gauss_newton_matrix_has_its_own_modes() -> None:
         gn.sharpness(model, loss_fn, batch, operator="gauss-newton", hvp="finite")
     with pytest.raises(gn.ArgumentError, match="`operator` must be one of hessian, gauss-newton"):
         gn.sharpness(model, loss_fn, batch, operator="fisher")
+
+
+def test_what_the_samples_leave_open_is_in_the_result() -> None:
+    toy = gn.toy.LinearRegression(torch.tensor([3.0, 1.0, 0.2]), torch.ones(3))
+    model, data = toy.model(), toy.sample(256, seed=0)
+    found = gn.sharpness(model, toy.loss_fn, data, population="distribution")
+    x, v = data[0], found.vectors[:, 0]
+    quotients = (x @ v) ** 2  # vᵀH_iv with H_i = x_i x_iᵀ
+    assert float(found.stderr) == pytest.approx(float(quotients.std()) / 16, rel=1e-9)
+    profiled = gn.profile(model, toy.loss_fn, data, population="distribution", probes=2)
+    assert found.estimate == profiled.sharpness
+    assert found.estimate.low < found.held_out <= float(found.values) < found.estimate.high
+    assert found.estimate.low < 3 < found.estimate.high
+    assert (found.hvp, found.reason) == ("kept", gn.Hessian(model, toy.loss_fn, data).reason)
+
+
+def test_the_whole_population_leaves_nothing_open() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    for options in ({}, {"operator": "gauss-newton"}, {"hvp": "finite"}):
+        found = gn.sharpness(model, loss_fn, batch, k=2, **options)
+        assert found.stderr.tolist() == [0, 0]
+        assert found.estimate.stderr == 0
+        assert float(found.estimate) == float(found.values[0])
+        assert found.estimate.high - found.estimate.low <= float(found.residuals[0]) * 1.01
+
+
+def test_a_sampling_error_that_is_not_known_is_not_invented() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    options: tuple[dict[str, Any], ...] = (
+        {"operator": "gauss-newton"},
+        {"hvp": "finite"},
+        {"intervals": False},
+    )
+    for option in options:
+        found = gn.sharpness(model, loss_fn, batch, population="distribution", **option)
+        assert found.estimate.status is gn.Status.NO_INTERVAL
+        assert math.isnan(float(found.stderr))
+        assert math.isnan(found.held_out)
+
+
+def test_the_lowest_eigenvalues_have_sampling_errors_and_no_bracket() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    truth = oracles.dense(model, loss_fn, batch)
+    found = gn.sharpness(
+        model, loss_fn, batch, which="SA", k=2, tol=1e-10, population="distribution"
+    )
+    for v, error in zip(found.vectors.T, found.stderr, strict=True):
+        quotients = truth.hessians @ v @ v
+        expected = float(quotients.std()) / len(quotients) ** 0.5
+        assert float(error) == pytest.approx(expected, rel=1e-7)
+    assert math.isnan(found.held_out)
+    middle = (found.estimate.low + found.estimate.high) / 2
+    assert middle == pytest.approx(float(found.values[0]))

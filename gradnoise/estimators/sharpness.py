@@ -3,100 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..algebra import Eigenpairs, lanczos
 from ..directional import forms
-from ..errors import ArgumentError
-from ..estimate import Estimate, Status, flag_zero, quantile
-from ..losses import LossFn
+from ..estimate import Estimate, Status, flag_zero, quantile, symmetric
 from ..moments import GradientMoments
-from ..operators import MEMORY_BUDGET, GaussNewton, Hessian, Operator
+from ..operators import Hessian
 from ..probes import generator, random_vector
 from ..problem import Problem
-from ..samples import MICRO_BATCH
 from ..trees import widen
-
-
-def sharpness(
-    model: nn.Module,
-    loss_fn: LossFn | nn.Module,
-    data: Any,
-    *,
-    k: int = 1,
-    which: str = "LA",
-    tol: float = 1e-3,
-    operator: str = "hessian",
-    hvp: str = "auto",
-    v0: Tensor | None = None,
-    max_samples: int | None = 4096,
-    max_iterations: int | None = None,
-    seed: int = 0,
-    micro_batch: int = MICRO_BATCH,
-    memory_budget: int = MEMORY_BUDGET,
-) -> Eigenpairs:
-    """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
-
-    Never the largest magnitude unless asked for: 2/λ is a learning rate only when λ is the most
-    positive curvature. Of a sub-sampled Hessian λ is biased upwards; `gn.profile` gives its
-    interval.
-
-    Args:
-        model, loss_fn, data: as for `gradient_moments`.
-        k, which, tol, max_iterations, v0, seed: as for `lanczos`.
-        operator: "hessian" or "gauss-newton".
-        hvp: how products with the Hessian are taken, as for `Hessian`.
-        max_samples: n at most; None measures all.
-        micro_batch: samples evaluated at once.
-        memory_budget: bytes of kept graphs, and of the basis of the iteration.
-
-    Returns:
-        Eigenpairs.
-
-    Raises:
-        GradNoiseError: see `Hessian`, `GaussNewton` and `lanczos`.
-
-    Example:
-        >>> import torch
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
-        >>> sharpness(model, nn.MSELoss(), data).values  # H = 2 XᵀX/n = diag(1, 4)
-        tensor([4.0...], dtype=torch.float64)
-    """
-    if operator not in _MATRICES:
-        raise ArgumentError(f"`operator` must be one of {', '.join(_MATRICES)}; got {operator!r}")
-    problem = Problem.open(
-        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-    )
-    matrix = _MATRICES[operator](problem, hvp, memory_budget)
-    with problem.guard():
-        return lanczos(
-            matrix,
-            k=k,
-            which=which,
-            tol=tol,
-            v0=v0,
-            max_iterations=max_iterations,
-            seed=seed,
-            memory_budget=memory_budget,
-        )
-
-
-_MATRICES: dict[str, Callable[[Problem, str, int], Operator]] = {
-    "hessian": lambda problem, hvp, budget: Hessian.of(problem, hvp=hvp, memory_budget=budget),
-    "gauss-newton": lambda problem, hvp, budget: _gauss_newton(problem, hvp, budget),
-}
-
-
-def _gauss_newton(problem: Problem, hvp: str, budget: int) -> Operator:
-    if hvp not in ("auto", "kept", "fresh"):
-        raise ArgumentError(f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh")
-    matrix: Operator = GaussNewton.of(problem, memory_budget=0 if hvp == "fresh" else budget)
-    return matrix
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -139,33 +57,47 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     )
 
 
+def sampling_error(curvatures: Tensor, factor: float) -> float:
+    """√((1/n - 1/N) Var_i(vᵀH_iv)), the standard error of an eigenvalue to first order."""
+    return math.sqrt(factor * float(curvatures.var())) if factor else 0.0
+
+
 def sharpness_estimate(
-    pairs: Eigenpairs, curvatures: Tensor, halves: Halves | None, moments: GradientMoments
+    pairs: Eigenpairs,
+    stderr: float,
+    halves: Halves | None,
+    factor: float,
+    level: float,
+    samples: int,
 ) -> Estimate:
-    """λ of the population, with the residual of the iteration and its sampling error.
+    """An eigenvalue of the population, with the residual of the iteration and its sampling error.
 
     λ of a part is biased upwards. Where it stands clear of the next eigenvalue the bias is
     proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
     taken off. Where it does not, that is too little; then only the bracket holds, from the
     held-out quotient below to λ of the part above. The interval is this bracket, widened by the
-    standard error √((1/n - 1/N) Var_i(vᵀH_iv)) of first-order perturbation.
+    standard error of first-order perturbation.
 
     Args:
-        pairs: the largest eigenpair on all samples.
-        curvatures: vᵀH_iv, shape (n,).
-        halves: of the same samples; None when the whole population was measured.
-        moments: of the same samples, for n, N and the level.
+        pairs: on all samples; the first is meant.
+        stderr: of its value; nan if unknown.
+        halves: of the same samples; None where the population was measured, or for an eigenvalue
+            that is not the largest.
+        factor: 1/n - 1/N.
+        level: of the interval.
+        samples: n.
     """
-    n, factor = moments.count, moments.sampling_factor
     raw, residual = float(pairs.values[0]), float(pairs.residuals[0])
+    if math.isnan(stderr):
+        return symmetric(raw, math.nan, level=level, samples=samples)
     value = below = raw
     if halves is not None:
         below = min(halves.held_out, raw)
-        value = min(max(raw - n * factor * (halves.own - raw), below), raw)
-    stderr = math.sqrt(factor * float(curvatures.var()))
-    reach = quantile(moments.level, n - 1) * stderr
+        value = min(max(raw - samples * factor * (halves.own - raw), below), raw)
+    reach = quantile(level, samples - 1) * stderr if stderr else 0.0
     high = raw + residual + reach
-    estimate = Estimate(value, below - reach, high, moments.level, stderr, n)
+    low = below - reach if halves is not None or not factor else raw - residual - reach
+    estimate = Estimate(value, low, high, level, stderr, samples)
     if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)
     return flag_zero(estimate)

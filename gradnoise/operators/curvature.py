@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..directional import require_second_order
+from ..errors import ArgumentError
 from ..losses import LossFn
 from ..problem import Problem
 from ..samples import MICRO_BATCH
@@ -98,8 +99,13 @@ class GaussNewton(ModelOperator):
 
     Args:
         model, loss_fn, data, memory_budget, max_samples, seed, micro_batch: as for `Hessian`.
+        hvp: "kept", "fresh", or "auto": kept.
+
+    Attributes:
+        hvp, reason: the mode taken, and why.
 
     Raises:
+        ArgumentError: another `hvp`.
         CurvatureError: the loss is no function of the outputs of `model(...)`, or second
             derivatives are cut off.
         OperatorError, ModelError: as `Hessian`.
@@ -118,6 +124,7 @@ class GaussNewton(ModelOperator):
         loss_fn: LossFn | nn.Module,
         data: Any,
         *,
+        hvp: str = "auto",
         memory_budget: int = MEMORY_BUDGET,
         max_samples: int | None = 4096,
         seed: int = 0,
@@ -126,12 +133,21 @@ class GaussNewton(ModelOperator):
         problem = Problem.open(
             model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
         )
-        self._start(problem, memory_budget)
+        self._start(problem, hvp, memory_budget)
 
-    def _start(self, problem: Problem, memory_budget: int = MEMORY_BUDGET) -> None:
+    def _start(
+        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        if hvp not in ("auto", "kept", "fresh"):
+            raise ArgumentError(
+                f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh"
+            )
         super()._start(problem)
         require_second_order(problem)
-        self._products: HessianProducts = ThroughGraphs(problem, GaussNewtonGraph, memory_budget)
+        budget = 0 if hvp == "fresh" else memory_budget
+        self._products: HessianProducts = ThroughGraphs(problem, GaussNewtonGraph, budget)
+        self.hvp = self._products.name
+        self.reason = "as asked for" if hvp != "auto" else "the graph of the outputs is kept"
 
     @property
     def T(self) -> GaussNewton:
