@@ -80,6 +80,24 @@ def test_finite_differences_give_nearly_the_same(case: Case) -> None:
     assert all(map(torch.equal, before, model.parameters()))
 
 
+def test_differences_say_how_far_they_can_be_trusted() -> None:
+    inputs, labels = torch.randn(512, 10), torch.randint(3, (512,))
+    for activation, fine in ((nn.Tanh(), True), (nn.ReLU(), False)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(10, 50), activation, nn.Linear(50, 3))
+        hessian = gn.Hessian(model, nn.CrossEntropyLoss(), (inputs, labels), hvp="finite")
+        v = torch.randn(703)
+        exact = gn.Hessian(model, nn.CrossEntropyLoss(), (inputs, labels)) @ v
+        off = float((hessian @ v - exact).norm() / exact.norm())
+        assert (hessian.resolution < 1e-3) is fine
+        assert off < 3 * hessian.resolution
+        if fine:
+            assert gn.lanczos(hessian, tol=1e-2, max_iterations=30).converged
+        else:
+            with pytest.raises(gn.OperatorError, match=r"are uncertain by .*kinks"):
+                gn.lanczos(hessian)
+
+
 def no_outputs(case: Case) -> bool:
     return case.name in ("layer norm and unused parameters", "scripted")
 
@@ -326,11 +344,21 @@ def test_the_preconditioned_operator_has_the_eigenvalues_of_its_formula(name: st
     assert matrix.T is matrix
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_contract_as_the_preconditioned_operator_says(name: str) -> None:
+def test_steps_contract_as_the_preconditioned_operator_says(name: str, parts: int) -> None:
     """Two steps from points δ apart, the averages held, differ by δ - lr(P⁻¹(H + D) + E)δ."""
     model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
-    optimizer = OPTIMIZERS[name](model.parameters())
+
+    def optimizer_of(net: nn.Module) -> Any:
+        parameters = list(net.parameters())
+        if parts == 1:
+            return OPTIMIZERS[name](parameters)
+        return OPTIMIZERS[name](
+            [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 0.03}]
+        )
+
+    optimizer = optimizer_of(model)
     for _ in range(3):
         optimizer.zero_grad()
         loss_fn(model(batch[0]), batch[1]).backward()
@@ -351,7 +379,7 @@ def test_steps_contract_as_the_preconditioned_operator_says(name: str) -> None:
     def stepped(start: Tensor) -> Tensor:
         twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
         nn.utils.vector_to_parameters(start, twin.parameters())
-        own = OPTIMIZERS[name](twin.parameters())
+        own = optimizer_of(twin)
         own.load_state_dict(memory)
         loss_fn(twin(batch[0]), batch[1]).backward()
         own.step()
@@ -374,6 +402,9 @@ def test_what_cannot_be_preconditioned_is_said() -> None:
         gn.Preconditioned(hessian, torch.optim.Adagrad(model.parameters()))
     with pytest.raises(gn.ArgumentError, match=r"does not hold parameter '0\.weight'"):
         gn.Preconditioned(hessian, torch.optim.SGD(model[2].parameters()))
+    groups = [{"params": model[0].parameters(), "lr": 0.0}, {"params": model[2].parameters()}]
+    with pytest.raises(gn.ArgumentError, match=r"unit and must not be 0 beside others.*0\.1"):
+        gn.Preconditioned(hessian, torch.optim.SGD(groups, lr=0.1))
     with pytest.raises(gn.ArgumentError, match="maximizes"):
         gn.Preconditioned(hessian, torch.optim.SGD(model.parameters(), maximize=True))
 

@@ -18,6 +18,7 @@ from .krylov import Krylov, breakdown, inner
 from .missed import ANYTHING, Bounds, furthest
 
 WHICH = ("LA", "SA", "LM", "BE")
+COARSE = 0.05  # relative error of products beyond which they are refused
 LEAST = 5  # rows of a basis that can be restarted for one pair
 
 
@@ -194,7 +195,8 @@ def _run(krylov: Krylov, aim: _Aim) -> Eigenpairs:
             bounds = residuals[order] + krylov.rounding
             # products that round more coarsely than the tolerance cannot tell
             sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
-            told = krylov.is_closed or bool((bounds <= 2 * aim.tol * sizes).all())
+            sure = krylov.is_closed and krylov.matrix.resolution <= aim.tol
+            told = sure or bool((bounds <= 2 * aim.tol * sizes).all())
             return Eigenpairs(
                 values=torch.as_tensor(values[order].copy()),
                 residuals=torch.as_tensor(bounds),
@@ -288,6 +290,12 @@ def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int
     shape = tuple(matrix.shape)
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
+    if matrix.resolution > COARSE:
+        raise OperatorError(
+            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
+            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
+            f"with kinks"
+        )
     check_whole("k", k, 1)
     if k > shape[0]:
         raise ArgumentError(f"`k` must be from 1 to the operator's size {shape[0]}; got {k}")

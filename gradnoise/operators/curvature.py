@@ -75,8 +75,8 @@ class Hessian(ModelOperator):
 
     @property
     def resolution(self) -> float:
-        exact = super().resolution
-        return exact if self.hvp != "finite" else float(exact ** (2 / 3))
+        own = self._products.resolution
+        return super().resolution if own is None else own
 
     @property
     def T(self) -> Hessian:

@@ -14,6 +14,7 @@ gradients step over them, and then have little to do with H and are not even sym
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -26,6 +27,7 @@ from torch.func import functional_call, grad, jvp
 from ..directional import require_second_order
 from ..errors import ArgumentError, CurvatureError, first_line
 from ..objective import Bound
+from ..probes import generator, random_vector
 from ..problem import TRIAL_SAMPLES, Problem
 from ..trees import Batch, select, unflatten, widen
 from .graphs import Graph, HessianGraph, Keeper
@@ -63,6 +65,11 @@ class HessianProducts(abc.ABC):
                 for index, parts in found:
                     _add(totals[index], parts, self.parameters)
         return totals.div_(self.problem.samples.count).T
+
+    @property
+    def resolution(self) -> float | None:
+        """Relative error of a product; None is that of the dtype."""
+        return None
 
     def forget(self) -> None:
         """Let go of what is kept between products, if anything."""
@@ -155,11 +162,30 @@ class Finite(HessianProducts):
 
     name, twice = "finite", False
 
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
+
+    @property
+    def resolution(self) -> float:
+        return self._disagreement
+
+    @functools.cached_property
+    def _disagreement(self) -> float:
+        """Of a product with one of half the step: kinks and rounding show."""
+        size, device = self.problem.objective.size, self.problem.objective.device
+        vector = random_vector(size, generator(0), device)[:, None]
+        twin = Finite(self.problem)
+        twin._length = self._length / 2
+        own, other = widen(self(vector)), widen(twin(vector))
+        scale, gap = float(own.norm()), float((own - other).norm())
+        least: float = self._length**2
+        return max(least, gap / scale if scale else 0.0)
+
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
-        length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
         for index, direction in enumerate(directions):
             size = _norm(direction)
-            for step in (length / size, -length / size) if size else ():
+            for step in (self._length / size, -self._length / size) if size else ():
                 with _moved(self.parameters, direction, step):
                     for batch in self.problem.batches():
                         with _exact(self.problem.objective.device):

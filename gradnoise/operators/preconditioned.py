@@ -25,14 +25,17 @@ class Preconditioned(Operator):
     | AdamW, decoupled | the same | E = c |
     | RMSprop | √v + eps; centred: v less the squared mean | D = c |
 
+    A group with another learning rate ε_g than the first group's ε has P ε/ε_g and E ε_g/ε: all
+    is in units of the first learning rate.
+
     Args:
         operator: a symmetric operator of a model: `Hessian`, `GaussNewton`.
         optimizer: a torch optimizer over its parameters that has taken a step. Its state is read
             now; make a new one after more steps.
 
     Raises:
-        ArgumentError: another optimizer, no step taken, a parameter that it does not hold, or
-            `maximize`.
+        ArgumentError: another optimizer, no step taken, a parameter that it does not hold,
+            `maximize`, or a first learning rate of 0 beside others.
         OperatorError: not an operator of a model that is square in its parameters.
     """
 
@@ -88,12 +91,26 @@ def _diagonals(
             raise ArgumentError(
                 f"{type(optimizer).__name__} holds no state for {name!r} yet: take a step first"
             )
+        pace = _pace(group, optimizer.param_groups[0])
         decay = torch.full_like(scale, float(group.get("weight_decay") or 0.0))
         none = torch.zeros_like(scale)
         decoupled = isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay")
-        parts = (scale, none, decay) if decoupled else (scale, decay, none)
+        parts = (scale / pace, *((none, pace * decay) if decoupled else (decay, none)))
         found.append(tuple(part.reshape(-1).to(operator.dtype) for part in parts))
     return found  # type: ignore[return-value]
+
+
+def _pace(group: dict[str, Any], first: dict[str, Any]) -> float:
+    """Learning rate in units of the first group's."""
+    own, base = float(group["lr"]), float(first["lr"])
+    if own == base:
+        return 1.0
+    if base == 0:
+        raise ArgumentError(
+            f"the first group's learning rate is the unit and must not be 0 beside others; got "
+            f"another one of {own:g}"
+        )
+    return own / base
 
 
 def _plain(_state: dict[str, Any], _group: dict[str, Any], parameter: Tensor) -> Tensor | None:
