@@ -1,8 +1,16 @@
 """One quantity, one file; each returns Estimates."""
 
+from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
+from .batch_tests import inner_product_test, norm_test, orthogonality_test
 from .density import spectral_density
+from .diagnostics import Diagnostics, diagnostics
 from .eigenvalues import Sharpness, sharpness
+from .from_arrays import noise_scale_from_gradients
+from .from_norms import noise_scale_from_batches, simple_noise_scale_from_norms
+from .from_products import noise_scale_from_gram, noise_scale_from_sums
+from .hill import hill_index
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
+from .parts import SimpleNoiseScale
 from .sharpness import (
     curvature_noise_scale,
     half_sharpness,
@@ -10,20 +18,46 @@ from .sharpness import (
     sampling_error,
     sharpness_estimate,
 )
+from .sign_noise_scale import sign_noise_scale
+from .signal_to_noise import SignalToNoise, signal_to_noise
+from .spectral_noise_scale import spectral_noise_scale
+from .tails import TailIndex, stable_index, tail_index
 from .tracker import SharpnessTracker
 
 __all__ = [
+    "Diagnostics",
     "NoiseScale",
     "Sharpness",
     "SharpnessTracker",
+    "SignalToNoise",
+    "SimpleNoiseScale",
+    "TailIndex",
+    "cabs_batch_size",
     "curvature_noise_scale",
+    "diagnostics",
+    "diversity_bound",
+    "gradient_diversity",
     "half_sharpness",
+    "hill_index",
+    "inner_product_test",
     "measure_noise_scale",
     "noise_scale",
+    "noise_scale_from_batches",
+    "noise_scale_from_gradients",
+    "noise_scale_from_gram",
+    "noise_scale_from_sums",
+    "norm_test",
+    "orthogonality_test",
     "sample_curvatures",
     "sampling_error",
     "sharpness",
     "sharpness_estimate",
+    "sign_noise_scale",
     "sign_probes",
+    "signal_to_noise",
+    "simple_noise_scale_from_norms",
     "spectral_density",
+    "spectral_noise_scale",
+    "stable_index",
+    "tail_index",
 ]
