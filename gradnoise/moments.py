@@ -51,6 +51,7 @@ class GradientMoments:
         slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
         trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
+        second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
     """
 
     mean: TensorDict
@@ -63,6 +64,7 @@ class GradientMoments:
     slopes: Tensor | None = None
     trace_cov_sq: float = math.nan
     coordinate_sq: TensorDict | None = None
+    second_slopes: Tensor | None = None
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).

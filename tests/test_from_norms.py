@@ -67,7 +67,9 @@ def test_parts_are_averaged_apart_and_divided_last() -> None:
     found = gn.simple_noise_scale_from_norms(small, big, 1, 4)
     whole = gn.simple_noise_scale_from_norms(small.mean(), big.mean(), 1, 4)
     assert float(found.grad_sq_norm) == pytest.approx(float(whole.grad_sq_norm))
-    ratios = [float(gn.simple_noise_scale_from_norms(s, b, 1, 4)) for s, b in zip(small, big)]
+    ratios = [
+        float(gn.simple_noise_scale_from_norms(s, b, 1, 4)) for s, b in zip(small, big, strict=True)
+    ]
     assert np.mean(ratios) != pytest.approx(float(whole), rel=0.05)
 
 

@@ -53,8 +53,8 @@ def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Est
 
     Then g_B points downhill with a probability that θ sets. GᵀΣG is the variance of the slopes
     g_iᵀḡ less what the sampling of ḡ adds, (1/n - 1/N)(tr(Σ²) + 2 E[cᵀG‖c‖²]), right to O(1/n²).
-    The interval is Fieller's on the root. How GᵀΣG moves with G is not in the moments: the error
-    that it adds is bounded by 2√(tr(Σ²) GᵀΣG), so the interval is wide rather than narrow.
+    The interval is Fieller's on the root. Where the moments do not hold how GᵀΣG moves with G
+    (`second_slopes`), the error that it adds is bounded by 2√(tr(Σ²) GᵀΣG): several times too wide.
 
     Args:
         moments: with slopes: of `noise_scale_from_gradients`, or of `gradient_moments` on a part of
@@ -142,7 +142,8 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
         max(across, 0.0) if exact else across,
         float(signal),
         variances=(error**2, signal.stderr**2),
-        covariance=factor * covariance_of(influence, own),
+        covariance=factor * covariance_of(influence, own)
+        - along.unseen / float(signal) * signal.stderr,  # at its worst
         level=moments.level,
         samples=moments.count,
         freedom=moments.count - 1,
@@ -157,8 +158,8 @@ class Along:
 
     Args:
         value: debiased; can be negative where the signal is weak.
-        influence: of every sample through the variance of the slopes, shape (n,).
-        unseen: bound on the standard error through G itself.
+        influence: of every sample, shape (n,).
+        unseen: bound on the standard error through G itself, where the influence leaves that out.
         error: standard error, at most.
         shared: covariance with |G|², at least.
     """
@@ -185,6 +186,8 @@ class Along:
         value = plain - factor * (trace_cov_sq(moments) + 2 * third) if factor else plain
         influence = gaps.square() - gaps.square().mean()
         unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * plain) if factor else 0.0
+        if moments.second_slopes is not None:
+            influence, unseen = influence + 2 * moments.second_slopes, 0.0
         error = math.sqrt(factor * float(influence.var())) + unseen
         return cls(value, influence, unseen, error, factor * covariance_of(influence, signal))
 

@@ -10,13 +10,15 @@ import torch
 from scipy import special
 from torch import nn
 
+from ..directional import weighted_sum
 from ..estimate import Estimate
 from ..losses import LossFn
 from ..moments import GradientMoments
-from ..pergrad import choose
+from ..pergrad import Engine, choose
 from ..problem import Problem
 from ..samples import MICRO_BATCH
-from ..streaming import stream, with_intervals
+from ..streaming import slopes, stream, with_intervals
+from ..trees import unflatten
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
 from .batch_tests import NU, THETA, inner_product_test, norm_test, orthogonality_test, trace_cov_sq
 from .hill import hill_index
@@ -100,8 +102,9 @@ def diagnostics(
     """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
 
     Two passes over the samples and eight weighted backward passes, as `gradient_moments` with
-    `variance=True` and intervals; the slopes are measured also where all of N is. What needs the
-    gradients themselves is left to `tail_index` and `spectral_noise_scale`.
+    `variance=True` and intervals; the slopes are measured also where all of N is, and two passes
+    more give the interval of the inner product test where a part of N is. What needs the gradients
+    themselves is left to `tail_index` and `spectral_noise_scale`.
 
     Args:
         model, loss_fn, data, engine, population, max_samples, level, seed, micro_batch: as for
@@ -139,7 +142,21 @@ def diagnostics(
         streamed = stream(problem, chosen, level=level, variance=True)
         sampled = replace(streamed, population=math.inf)  # slopes also where all is measured
         moments = replace(with_intervals(problem, chosen, sampled), population=streamed.population)
+        if moments.sampling_factor:
+            moments = _with_second_slopes(problem, chosen, moments)
     return diagnose(moments, lr=lr, theta=theta, nu=nu, tail=tail)
+
+
+def _with_second_slopes(
+    problem: Problem, engine: Engine, moments: GradientMoments
+) -> GradientMoments:
+    """Σ̂ḡ by one weighted backward pass, and along it one more pass over the samples."""
+    assert moments.slopes is not None
+    gaps = moments.slopes - moments.slopes.mean()
+    along = weighted_sum(problem, gaps / (moments.count - 1))
+    direction = dict(zip(moments.mean, unflatten(along, [*moments.mean.values()]), strict=True))
+    found = slopes(problem, engine, direction)
+    return replace(moments, second_slopes=found - found.mean())
 
 
 def diagnose(

@@ -62,7 +62,7 @@ def dual_noise_scale(
         return squared(lower)
     halves = _halves(rows, geometry, splits, seed)
     upper = noise.over(halves, 2 * factor, level)
-    return squared(replace(upper, low=min(upper.low, lower.low)))
+    return squared(replace(upper, low=min(lower.low, upper.value)))  # the low one if nan
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ def noise_scale_from_gradients(
     sums = _Sums(count, next(iter(rows.values())).device)
     for name, tensor in rows.items():
         sums.add(name, tensor)
+    for tensor in rows.values():
+        sums.look_again(tensor)
     return GradientMoments(
         mean=sums.mean,
         centred_sq={name: float(squares.sum()) for name, squares in sums.squares.items()},
@@ -80,6 +83,7 @@ def noise_scale_from_gradients(
         slopes=sums.slopes,
         trace_cov_sq=sums.trace_cov_sq(),
         coordinate_sq=sums.squares,
+        second_slopes=sums.second_slopes,
     )
 
 
@@ -94,15 +98,22 @@ class _Sums:
         self.squares: TensorDict = {}
         self.norms = widen(torch.zeros(count, device=device))
         self.slopes = torch.zeros_like(self.norms)
+        self.second_slopes = torch.zeros_like(self.norms)
         self.gram = self.norms.new_zeros(size, size)  # of the centred rows, or of signed sums
 
     def add(self, name: str, tensor: Tensor) -> None:
         """All coordinates of one parameter."""
-        rows, shape = tensor.reshape(len(tensor), -1), tensor.shape[1:]
-        width = max(1, BLOCK // len(rows))
-        parts = [self._block(widen(block)) for block in torch.split(rows, width, dim=1)]
+        shape = tensor.shape[1:]
+        parts = [self._block(block) for block in _blocks(tensor)]
         self.mean[name] = torch.cat([mean for mean, _ in parts]).reshape(shape)
         self.squares[name] = torch.cat([squares for _, squares in parts]).reshape(shape)
+
+    def look_again(self, tensor: Tensor) -> None:
+        """(g_i - ḡ)ᵀΣ̂ḡ, once all slopes are known."""
+        weights = (self.slopes - self.slopes.mean()) / (len(self.slopes) - 1)
+        for wide in _blocks(tensor):
+            centred = wide - wide.mean(0)
+            self.second_slopes += centred @ (weights @ centred)
 
     def _block(self, wide: Tensor) -> tuple[Tensor, Tensor]:
         mean = wide.mean(0)
@@ -120,3 +131,10 @@ class _Sums:
             size = len(squares)
             squares = (squares - squares.diagonal().diag()) / (size * (size - 1))
         return float(squares.sum()) / (len(self.norms) - 1) ** 2
+
+
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
+    """Some coordinates of all rows at a time, wide."""
+    rows = tensor.reshape(len(tensor), -1)
+    for block in torch.split(rows, max(1, BLOCK // len(rows)), dim=1):
+        yield widen(block)

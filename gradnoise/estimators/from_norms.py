@@ -99,10 +99,9 @@ def simple_noise_scale_from_norms(
         )
     norms = _sq_norms("small_sq_norm", small_sq_norm), _sq_norms("big_sq_norm", big_sq_norm)
     b, B = float(small_batch), float(big_batch)
-    rows = [[-b / (B - b), B / (B - b)], [b * B / (B - b), -b * B / (B - b)]]
-    weights = torch.tensor(rows, dtype=torch.float64)
-    means = torch.stack([norm.mean().cpu() for norm in norms])
-    signal, trace = (weights @ means).tolist()
+    small, big = (float(norm.mean()) for norm in norms)
+    signal, trace = (B * big - b * small) / (B - b), (small - big) * b * B / (B - b)
+    weights = torch.tensor([[-b, B], [b * B, -b * B]], dtype=torch.float64) / (B - b)
     covariance, freedom = _covariance_of_means(*norms)
     spread = weights @ covariance @ weights.T
     return _Parts(signal, trace, spread, freedom, max(map(len, norms))).estimate(level)

@@ -1,0 +1,229 @@
+"""Norm, inner product and orthogonality tests; diversity and CABS: closed forms, then sampling."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradnoise as gn
+from gradnoise.estimators.batch_tests import Along
+
+SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
+MEAN = torch.zeros(12).double().index_fill(0, torch.tensor([0, 6]), 0.7)
+
+
+def draw(count: int, source: torch.Generator, *, skewed: bool = False) -> Tensor:
+    """Rows of mean MEAN and covariance diag(SCALES²)."""
+    if skewed:
+        uniform = torch.rand(count, 12, generator=source, dtype=torch.float64)
+        return MEAN + SCALES * (-uniform.log() - 1)
+    return MEAN + SCALES * torch.randn(count, 12, generator=source, dtype=torch.float64)
+
+
+def rows(count: int = 50) -> Tensor:
+    return draw(count, torch.Generator().manual_seed(0))
+
+
+def truths(mean: Tensor, cov: Tensor) -> dict[str, float]:
+    """The three batch sizes with θ = ν = 1, literally."""
+    signal, along = float(mean @ mean), float(mean @ cov @ mean)
+    trace = float(cov.trace())
+    return {
+        "norm": trace / signal,
+        "inner": along / signal**2,
+        "across": (trace - along / signal) / signal,
+    }
+
+
+def measured(moments: gn.GradientMoments, width: float = 1.0) -> dict[str, gn.Estimate]:
+    return {
+        "norm": gn.norm_test(moments, theta=width),
+        "inner": gn.inner_product_test(moments, theta=width),
+        "across": gn.orthogonality_test(moments, nu=width),
+    }
+
+
+def test_of_a_whole_population_they_are_the_formulas_and_exact() -> None:
+    g = rows()
+    found = measured(gn.noise_scale_from_gradients(g, population="dataset"))
+    for name, truth in truths(g.mean(0), torch.cov(g.T)).items():
+        assert float(found[name]) == pytest.approx(truth, rel=1e-12), name
+        assert found[name].is_exact
+
+
+def test_the_batches_that_pass_are_the_smallest_by_enumeration() -> None:
+    """All batches with replacement of 3 samples: the bound of each test is met with equality."""
+    g = rows(3)
+    mean, signal = g.mean(0), float(g.mean(0) @ g.mean(0))
+    size = 4
+    batches = [g[list(pick)].mean(0) for pick in itertools.product(range(3), repeat=size)]
+    noises = torch.stack(batches) - mean
+    along = noises @ mean
+    ratios = {
+        "norm": float(noises.square().sum(1).mean()) / signal,
+        "inner": float(along.square().mean()) / signal**2,
+        "across": float((noises - along[:, None] * mean / signal).square().sum(1).mean()) / signal,
+    }
+    moments = gn.noise_scale_from_gradients(g, population="dataset")
+    for name, ratio in ratios.items():  # Σ with 1/(n - 1) against 1/n of this population of three
+        found = measured(moments, math.sqrt(ratio * 3 / 2))[name]
+        assert float(found) == pytest.approx(size, rel=1e-12), name
+
+
+def test_the_norm_test_is_the_sum_of_the_other_two() -> None:
+    found = measured(gn.noise_scale_from_gradients(rows(), population=70))
+    total = float(found["inner"]) + float(found["across"])
+    assert total == pytest.approx(float(found["norm"]), rel=1e-10)
+
+
+def test_widths_enter_as_their_squares() -> None:
+    moments = gn.noise_scale_from_gradients(rows())
+    one, half = measured(moments), measured(moments, 0.5)
+    for name, found in one.items():
+        for end in ("value", "low", "high"):
+            assert getattr(half[name], end) == pytest.approx(4 * getattr(found, end)), name
+    default = float(gn.norm_test(moments))
+    assert default == pytest.approx(float(one["norm"]) / 0.81)
+    assert float(gn.orthogonality_test(moments)) == pytest.approx(float(one["across"]) / 5.84**2)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_noise_along_the_gradient_is_debiased(skewed: bool) -> None:
+    source = torch.Generator().manual_seed(1)
+    values, plain = [], []
+    for _ in range(600):
+        moments = gn.noise_scale_from_gradients(draw(12, source, skewed=skewed))
+        values.append(Along.of(moments).value)
+        plain.append(float(moments.slopes.var()))
+    truth = float(MEAN @ (SCALES**2 * MEAN))
+    for found, biased in ((values, False), (plain, True)):
+        found = torch.tensor(found)
+        z = float(found.mean() - truth) / (float(found.std()) / math.sqrt(600))
+        assert (z > 4) if biased else (abs(z) < 3.5)
+
+
+@pytest.mark.parametrize(("skewed", "least"), [(False, 0.92), (True, 0.86)])
+def test_the_intervals_hold(skewed: bool, least: float) -> None:
+    source, runs = torch.Generator().manual_seed(2), 300
+    truth, held = truths(MEAN, (SCALES**2).diag()), dict.fromkeys(("norm", "inner", "across"), 0)
+    for _ in range(runs):
+        found = measured(gn.noise_scale_from_gradients(draw(100, source, skewed=skewed)))
+        for name, estimate in found.items():
+            held[name] += estimate.low <= truth[name] <= estimate.high
+    assert all(count / runs >= least for count in held.values()), held
+
+
+def test_without_second_slopes_the_interval_is_wider_and_the_value_the_same() -> None:
+    moments = gn.noise_scale_from_gradients(rows(200))
+    bare = replace(moments, second_slopes=None)
+    for name, found in measured(bare).items():
+        known = measured(moments)[name]
+        assert float(found) == pytest.approx(float(known))
+        assert found.low <= known.low
+        assert found.high >= known.high
+    assert measured(bare)["inner"].high > 1.5 * measured(moments)["inner"].high
+
+
+def test_without_signal_they_have_bounds_and_no_value() -> None:
+    source = torch.Generator().manual_seed(3)
+    unbounded = 0
+    for _ in range(60):
+        found = measured(gn.noise_scale_from_gradients(draw(64, source) - MEAN))
+        unbounded += all(math.isinf(e.high) for e in found.values())
+        for estimate in found.values():
+            assert estimate.is_resolved or math.isnan(float(estimate))
+            assert estimate.is_resolved or estimate.low >= 0
+        assert found["across"].low <= found["norm"].low
+        assert found["norm"].is_resolved or found["across"].low > 0
+    assert unbounded >= 52  # nominally 57 to 60
+
+
+def test_a_gradient_of_rounding_alone_is_no_signal() -> None:
+    g = rows()
+    found = measured(gn.noise_scale_from_gradients(g - g.mean(0), population="dataset"))
+    for estimate in found.values():
+        assert estimate.status is gn.Status.SIGNAL_BELOW_NOISE
+        assert math.isnan(float(estimate))
+
+
+def test_one_parameter_has_no_noise_across_its_gradient() -> None:
+    found = gn.orthogonality_test(
+        gn.noise_scale_from_gradients(rows()[:, :1], population="dataset")
+    )
+    assert float(found) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, math.nan])
+def test_widths_must_be_positive(wrong: float) -> None:
+    moments = gn.noise_scale_from_gradients(rows())
+    with pytest.raises(gn.ArgumentError, match="`theta` must be positive"):
+        gn.norm_test(moments, theta=wrong)
+    with pytest.raises(gn.ArgumentError, match="`theta` must be positive"):
+        gn.inner_product_test(moments, theta=wrong)
+    with pytest.raises(gn.ArgumentError, match="`nu` must be positive"):
+        gn.orthogonality_test(moments, nu=wrong)
+
+
+def test_slopes_are_needed() -> None:
+    moments = replace(gn.noise_scale_from_gradients(rows()), slopes=None)
+    for test in (gn.inner_product_test, gn.orthogonality_test):
+        with pytest.raises(gn.ArgumentError, match=r"hold no slopes.*gn\.diagnostics"):
+            test(moments)
+    assert gn.norm_test(moments).status is gn.Status.NO_INTERVAL
+
+
+def test_diversity_is_the_quotient_of_sums() -> None:
+    g = rows()
+    moments = gn.noise_scale_from_gradients(g, population="dataset")
+    literal = float(g.square().sum() / g.sum(0).square().sum())
+    assert float(gn.gradient_diversity(moments)) == pytest.approx(literal, rel=1e-12)
+    assert float(gn.diversity_bound(moments)) == pytest.approx(50 * literal, rel=1e-12)
+    assert gn.diversity_bound(moments).is_exact
+
+
+def test_diversity_of_a_part_aims_at_the_whole() -> None:
+    moments = gn.noise_scale_from_gradients(rows(), population=400)
+    scale, bound = moments.simple_noise_scale, gn.diversity_bound(moments)
+    for end in ("value", "low", "high"):
+        assert getattr(bound, end) == pytest.approx(1 + getattr(scale, end) * 399 / 400)
+    with pytest.raises(gn.ArgumentError, match="take diversity_bound"):
+        gn.gradient_diversity(gn.noise_scale_from_gradients(rows()))
+
+
+def test_cabs_is_noise_over_loss() -> None:
+    g = rows()
+    losses = torch.linspace(0.5, 1.5, 50)
+    moments = gn.noise_scale_from_gradients(g, losses=losses, population="dataset")
+    trace = float(torch.cov(g.T).trace())
+    assert float(gn.cabs_batch_size(moments, 0.1)) == pytest.approx(0.1 * trace)
+    assert float(gn.cabs_batch_size(moments, 0.1, optimum=0.5)) == pytest.approx(0.2 * trace)
+    assert gn.cabs_batch_size(moments, 0.1).is_exact
+    bare = replace(moments, population=math.inf, slopes=None)
+    assert gn.cabs_batch_size(bare, 0.1).status is gn.Status.NO_INTERVAL
+
+
+def test_the_interval_of_cabs_holds() -> None:
+    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([2.0, 1.0])), torch.tensor([1.0, 1.0]))
+    truth, held = 0.1 * toy.truth().trace_cov / toy.truth().loss, 0
+    w, h = toy.w, toy.hessian
+    for seed in range(300):
+        gaps = w - toy.sample(100, seed=seed)
+        losses = 0.5 * ((gaps @ h) * gaps).sum(1)
+        found = gn.cabs_batch_size(gn.noise_scale_from_gradients(gaps @ h, losses=losses), 0.1)
+        held += found.low <= truth <= found.high
+    assert held / 300 > 0.91
+
+
+def test_cabs_needs_a_rate_and_a_loss_above_its_optimum() -> None:
+    moments = gn.noise_scale_from_gradients(rows(), losses=torch.ones(50))
+    with pytest.raises(gn.ArgumentError, match="`lr` must be positive"):
+        gn.cabs_batch_size(moments, 0.0)
+    with pytest.raises(gn.ArgumentError, match=r"L - L\* = 0\b"):
+        gn.cabs_batch_size(moments, 0.1, optimum=1.0)
+    with pytest.raises(gn.ArgumentError, match="Pass the losses"):
+        gn.cabs_batch_size(gn.noise_scale_from_gradients(rows()), 0.1)
