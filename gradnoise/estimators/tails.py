@@ -16,6 +16,7 @@ from ..trees import widen
 from .arrays import as_rows, as_tensor
 
 ENTRIES = 2**20  # of the pooled noise that are looked at
+EULER = 0.5772156649015329  # E log|z| = -(EULER + log 2)/2 for a standard normal z
 CONTROLS = 39  # Gaussian replicates: their range is a 95 % interval
 
 
@@ -167,9 +168,9 @@ def tail_index(
     some = _some(centred, source)
     order = torch.randperm(some.numel(), generator=source).to(some.device)
     pooled = stable_index(some.reshape(-1)[order], block=block, level=level)
-    reads = []
+    reads, scales = [], _scales(some)
     for _ in range(controls):
-        noise = torch.randn(some.shape, generator=source).to(some) * some.std(0)
+        noise = torch.randn(some.shape, generator=source).to(some) * scales
         noise -= noise.mean(0)
         reads.append(float(stable_index(noise.reshape(-1)[order], block=block)))
     return TailIndex(
@@ -186,6 +187,17 @@ def _some(rows: Tensor, source: torch.Generator) -> Tensor:
     if rows.shape[1] <= most:
         return rows
     return rows[:, torch.randperm(rows.shape[1], generator=source)[:most].to(rows.device)]
+
+
+def _scales(rows: Tensor) -> Tensor:
+    """Of Gaussians with the same mean of log|x| in every coordinate.
+
+    Standard deviations would not do: those of Cauchy noise differ by orders of magnitude, and
+    Gaussians with that spread of scales would read as small an index.
+    """
+    known = rows != 0
+    logs = torch.where(known, rows.abs(), 1.0).log().sum(0) / known.sum(0)
+    return (logs + (EULER + math.log(2)) / 2).exp()
 
 
 def _without_interval(estimate: Estimate) -> Estimate:
