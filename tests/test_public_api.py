@@ -77,7 +77,7 @@ FIXED = """
 profile Profile per_sample_gradients per_sample_sq_norms gradient_moments noise_scale sharpness
 Hessian GaussNewton GradientCovariance PerSampleGradients lanczos spectral_density temperature
 effective_lr stable_lr max_lr scale_lr regime toy
-supervised causal_lm trace
+supervised causal_lm trace simple_noise_scale_from_norms noise_scale_from_gradients
 """
 FIXED_OF_A_PROFILE = """
 loss grad_sq_norm trace_cov simple_noise_scale noise_scale sharpness grad_curvature

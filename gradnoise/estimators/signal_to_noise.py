@@ -35,6 +35,8 @@ class SignalToNoise:
     noiseless: int
 
     def __str__(self) -> str:
+        if self.mean.is_exact:
+            return str(self.mean)
         return f"{short(float(self.mean))}, {self.share_resolved:.0%} of coordinates resolved"
 
 
