@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import gradnoise as gn
+from gradnoise.estimate import quantile
 from gradnoise.estimators.batch_tests import Along
 
 SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
@@ -107,6 +109,62 @@ def test_the_noise_along_the_gradient_is_debiased(skewed: bool) -> None:
         assert (z > 4) if biased else (abs(z) < 3.5)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_what_is_left_of_the_bias_falls_with_the_square_of_the_samples(share: float) -> None:
+    """Two kinds of samples: the expectation is a sum over how many there are of the first."""
+    kinds = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 1.0]], dtype=torch.float64)
+    mean = share * kinds[0] + (1 - share) * kinds[1]
+    gap = kinds[0] - kinds[1]
+    truth = share * (1 - share) * float(gap @ mean) ** 2
+
+    def bias(n: int) -> float:
+        total = 0.0
+        for k in range(n + 1):
+            chance = math.comb(n, k) * share**k * (1 - share) ** (n - k)
+            g = kinds[[0] * k + [1] * (n - k)]
+            total += chance * Along.of(gn.noise_scale_from_gradients(g)).value
+        return total - truth
+
+    assert bias(64) == pytest.approx(bias(32) / 4, rel=0.15, abs=1e-12)
+    assert abs(bias(32)) < 0.03 * truth
+
+
+def influences(g: Tensor, functional: Any) -> Tensor:
+    """n times the derivative of functional(mean, covariance) by the weight of every sample."""
+    weights = torch.full((len(g),), 1 / len(g), dtype=torch.float64, requires_grad=True)
+    mean = weights @ g / weights.sum()
+    centred = g - mean
+    cov = (weights[:, None] * centred).T @ centred / weights.sum()
+    (found,) = torch.autograd.grad(functional(mean, cov), weights)
+    return found
+
+
+def test_errors_are_those_of_the_infinitesimal_jackknife() -> None:
+    g, n, t = rows(400), 400, quantile(0.95, 399)
+    moments = gn.noise_scale_from_gradients(g)
+    signal = influences(g, lambda mean, cov: mean @ mean)
+    numerators = {
+        "inner": (influences(g, lambda mean, cov: (mean @ cov @ mean).sqrt()), True),
+        "across": (
+            influences(g, lambda mean, cov: cov.trace() - mean @ cov @ mean / (mean @ mean)),
+            False,
+        ),
+    }
+    found, along = measured(moments), Along.of(moments)
+    size = float(moments.grad_sq_norm)
+    values = {
+        "inner": math.sqrt(along.value),
+        "across": float(moments.trace_cov) - along.value / size,
+    }
+    for name, (influence, root) in numerators.items():
+        pair = torch.cov(torch.stack([influence, signal])) / n
+        for end in (found[name].low, found[name].high):  # the ends solve Fieller's equation
+            ratio = math.sqrt(end) if root else end
+            reach = pair[0, 0] - 2 * ratio * pair[0, 1] + ratio**2 * pair[1, 1]
+            gap = values[name] - ratio * size
+            assert abs(gap) == pytest.approx(t * math.sqrt(reach), rel=0.03), name
+
+
 @pytest.mark.parametrize(("skewed", "least"), [(False, 0.92), (True, 0.86)])
 def test_the_intervals_hold(skewed: bool, least: float) -> None:
     source, runs = torch.Generator().manual_seed(2), 300
@@ -149,6 +207,24 @@ def test_a_gradient_of_rounding_alone_is_no_signal() -> None:
     for estimate in found.values():
         assert estimate.status is gn.Status.SIGNAL_BELOW_NOISE
         assert math.isnan(float(estimate))
+
+
+def test_two_samples_give_values_and_no_intervals() -> None:
+    g = rows(2) * 0.1 + 1
+    found = measured(gn.noise_scale_from_gradients(g, population=10))
+    signal, along = truths(g.mean(0), torch.cov(g.T)), measured(gn.noise_scale_from_gradients(g))
+    for name, estimate in found.items():
+        assert estimate.status is gn.Status.NO_INTERVAL, name
+        assert float(estimate) == pytest.approx(signal[name], rel=0.2), name
+        assert along[name].status is gn.Status.NO_INTERVAL
+
+
+def test_no_gradient_at_all_is_no_signal() -> None:
+    for population in ("dataset", "distribution"):
+        found = measured(gn.noise_scale_from_gradients(torch.zeros(8, 3), population=population))
+        for estimate in found.values():
+            assert math.isnan(float(estimate))
+            assert estimate.low == 0
 
 
 def test_one_parameter_has_no_noise_across_its_gradient() -> None:
@@ -217,6 +293,17 @@ def test_the_interval_of_cabs_holds() -> None:
         found = gn.cabs_batch_size(gn.noise_scale_from_gradients(gaps @ h, losses=losses), 0.1)
         held += found.low <= truth <= found.high
     assert held / 300 > 0.91
+
+
+def test_the_interval_of_cabs_solves_fiellers_equation() -> None:
+    g, losses = rows(), rows().square().sum(1) + torch.linspace(0, 5, 50)
+    found = gn.cabs_batch_size(gn.noise_scale_from_gradients(g, losses=losses), 0.1)
+    noise = 0.1 * (g - g.mean(0)).square().sum(1) * 50 / 49
+    pair, t = torch.cov(torch.stack([noise, losses])) / 50, quantile(0.95, 49)
+    for end in (found.low, found.high):
+        reach = pair[0, 0] - 2 * end * pair[0, 1] + end**2 * pair[1, 1]
+        gap = abs(float(noise.mean()) - end * float(losses.mean()))
+        assert gap == pytest.approx(t * math.sqrt(reach), rel=0.03)
 
 
 def test_cabs_needs_a_rate_and_a_loss_above_its_optimum() -> None:

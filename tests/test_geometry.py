@@ -11,7 +11,8 @@ from scipy import integrate
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimators.sign_noise_scale import NULL_SPREAD, _debiased
+from gradnoise.estimators.sign_noise_scale import NULL_SPREAD, _debiased, _sign_noise
+from gradnoise.estimators.spectral_noise_scale import _spectral_noise
 
 from .cases import CORE
 
@@ -84,6 +85,25 @@ def test_several_parameters_are_ratios_of_sums() -> None:
     exact = {"population": "dataset", "side": "rows"}
     both = float(gn.spectral_noise_scale({"a": g, "b": g}, **exact))
     assert both == pytest.approx(float(gn.spectral_noise_scale(g, **exact)))
+
+
+def test_influences_on_the_noise_are_derivatives_by_the_weights() -> None:
+    g = rows(12)
+    weights = torch.full((12,), 1 / 12, dtype=torch.float64, requires_grad=True)
+    centred = g - torch.einsum("n,nij->ij", weights, g) / weights.sum()
+    sign = (torch.einsum("n,nij->ij", weights, centred**2) / weights.sum()).sqrt().sum()
+    second = torch.einsum("n,nik,njk->ij", weights, centred, centred) / weights.sum()
+    spectral = torch.linalg.eigvalsh(second).sqrt().sum()
+    plain = g - g.mean(0)
+    for value, noise, rows_ in (
+        (sign, _sign_noise, plain.reshape(12, -1)),
+        (spectral, _spectral_noise, plain),
+    ):
+        (expected,) = torch.autograd.grad(value, weights, retain_graph=True)
+        found, influence = noise(rows_)
+        scale = math.sqrt(12 / 11)  # Σ with 1/(n - 1)
+        assert found == pytest.approx(scale * value.item(), rel=1e-12)
+        torch.testing.assert_close(influence - influence.mean(), expected / scale)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -61,6 +61,13 @@ def test_nothing_but_dead_coordinates_has_no_mean() -> None:
     assert found.share_resolved == 0
 
 
+def test_three_samples_of_more_tell_nothing() -> None:
+    for count in (2, 3):
+        found = gn.signal_to_noise(gn.noise_scale_from_gradients(gaussian(count, 5, 1.0)))
+        assert math.isnan(float(found.mean))
+        assert found.mean.status is gn.Status.SIGNAL_BELOW_NOISE
+
+
 def test_variances_are_needed() -> None:
     toy = gn.toy.NoisyQuadratic(torch.eye(2), torch.ones(2))
     moments = gn.gradient_moments(toy.model(), toy.loss_fn, toy.sample(8, seed=0))

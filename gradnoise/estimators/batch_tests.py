@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..estimate import Estimate, ratio
+from ..estimate import Estimate, Status, ratio
 from ..moments import GradientMoments
 
 THETA = 0.9  # as in the papers
@@ -127,7 +127,8 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
     _check("nu", nu)
     along, signal, trace = Along.of(moments), moments.grad_sq_norm, moments.trace_cov
     exact = moments.sampling_factor == 0
-    if not signal.is_resolved or float(signal) <= 0 or moments.rounding:
+    weak = signal.status is Status.SIGNAL_BELOW_NOISE
+    if weak or float(signal) <= 0 or moments.rounding:
         whole = moments.simple_noise_scale
         across = max(float(trace) - math.sqrt(moments.trace_cov_sq), 0.0)
         least = across / float(trace) if across > 0 else 0.0

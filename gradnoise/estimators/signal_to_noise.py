@@ -48,8 +48,8 @@ def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
         r_j ≈ (1 - 2nφ/(n - 1)) ḡ_j²/s_j² - φ,    φ = 1/n - 1/N,
 
     unbiased for Gaussian gradients (there n ḡ_j²/s_j² is a non-central F) and N = ∞, exact for
-    n = N, else right to O(1/n). The mean over coordinates has no interval: their errors depend on
-    each other.
+    n = N, else right to O(1/n). The mean over coordinates has no interval, since their errors
+    depend on each other; of 2 or 3 samples of more it has no value.
 
     Args:
         moments: with `variance=True`.
@@ -103,10 +103,10 @@ def _quotient(square: Tensor, variance: Tensor, resolution: float) -> Tensor:
 
 def _mean(values: Tensor, moments: GradientMoments) -> Estimate:
     level, count = moments.level, moments.count
-    if not len(values):
-        bounds = (-math.inf, math.inf)
-        return Estimate(math.nan, *bounds, level, math.nan, count, Status.NO_INTERVAL)
-    value = float(values.mean())
-    if moments.sampling_factor == 0:
+    value = float(values.mean()) if len(values) else math.nan
+    if len(values) and moments.sampling_factor == 0:
         return Estimate(value, value, value, level, 0.0, count)
-    return Estimate(value, -math.inf, math.inf, level, math.nan, count, Status.NO_INTERVAL)
+    known = count > 3 or not len(values)
+    status = Status.NO_INTERVAL if known else Status.SIGNAL_BELOW_NOISE
+    bounds = (-math.inf, math.inf)
+    return Estimate(value if known else math.nan, *bounds, level, math.nan, count, status)

@@ -16,7 +16,6 @@ from ..trees import widen
 from .arrays import as_rows, as_tensor
 
 ENTRIES = 2**20  # of the pooled noise that are looked at
-EULER = 0.5772156649015329  # E log|z| = -(EULER + log 2)/2 for a standard normal z
 CONTROLS = 39  # Gaussian replicates: their range is a 95 % interval
 
 
@@ -190,14 +189,14 @@ def _some(rows: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _scales(rows: Tensor) -> Tensor:
-    """Of Gaussians with the same mean of log|x| in every coordinate.
+    """Of Gaussians with the same mean of log|x| in every coordinate, but for a common factor.
 
     Standard deviations would not do: those of Cauchy noise differ by orders of magnitude, and
     Gaussians with that spread of scales would read as small an index.
     """
     known = rows != 0
     logs = torch.where(known, rows.abs(), 1.0).log().sum(0) / known.sum(0)
-    return (logs + (EULER + math.log(2)) / 2).exp()
+    return (logs - logs.mean()).exp()
 
 
 def _without_interval(estimate: Estimate) -> Estimate:
