@@ -2,7 +2,8 @@
 
 from .diagonal import Diagonal, diagonal
 from .frobenius import frobenius_norm
-from .lanczos import Eigenpairs, lanczos
+from .iteration import Eigenpairs
+from .lanczos import lanczos
 from .spectrum import Curve, SpectralDensity
 from .trace import trace
 

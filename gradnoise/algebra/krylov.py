@@ -47,7 +47,7 @@ class Krylov:
         self._blocks: list[Tensor] = []
         self._small = np.zeros((0, 0))
         self._arrow = 0  # Ritz vectors at the head of the basis since the last restart
-        self._coupling = np.zeros(0)  # of the basis with the next direction
+        self.coupling = np.zeros(0)  # of the basis with the next direction
         self.scale = scale
         self.next = start.to(matrix.dtype)
 
@@ -82,8 +82,8 @@ class Krylov:
         self.is_closed = (
             beta <= breakdown(self.matrix) * self.scale or self.count == self.dimensions
         )
-        self._coupling = np.zeros(self.count)
-        self._coupling[-1] = beta
+        self.coupling = np.zeros(self.count)
+        self.coupling[-1] = beta
         self.next = rest / beta if beta > 0 else rest
         self.__dict__.pop("ritz", None)
 
@@ -100,13 +100,13 @@ class Krylov:
     def _grow(self, alpha: float) -> None:
         grown = np.zeros((self.count, self.count))
         grown[:-1, :-1] = self._small
-        grown[-1, :-1] = grown[:-1, -1] = self._coupling
+        grown[-1, :-1] = grown[:-1, -1] = self.coupling
         grown[-1, -1] = alpha
         self._small = grown
 
     def _less_known(self, image: Tensor, alpha: float) -> Tensor:
         """A product without the part that the row of T says it has."""
-        row = np.append(self._coupling, alpha)
+        row = np.append(self.coupling, alpha)
         if np.count_nonzero(row) > 2:  # the arrow behind a restart
             return image - self.combined(row[:, None])[:, 0]
         for index in np.flatnonzero(row):
@@ -180,7 +180,7 @@ class Krylov:
                 np.diag(self._small), np.diag(self._small, 1).copy()
             )
         self.scale = max(self.scale, float(np.abs(values).max()))
-        return values, coordinates, np.abs(self._coupling @ coordinates)
+        return values, coordinates, np.abs(self.coupling @ coordinates)
 
     def restart(self, order: np.ndarray) -> None:
         """Keep these Ritz vectors and the next direction."""
@@ -191,7 +191,7 @@ class Krylov:
             turned = turn @ torch.cat([rows[:, part] for rows in self.rows])
             for block, own in zip(self._blocks, _split(turned), strict=False):
                 block[: len(own), part] = own
-        self._coupling = self._coupling @ coordinates[:, order]
+        self.coupling = self.coupling @ coordinates[:, order]
         self._small = np.diag(values[order])
         self.count = self._arrow = len(order)
 
@@ -212,7 +212,7 @@ class Krylov:
     @property
     def beside(self) -> np.ndarray:
         """β of a basis that was not restarted; the last one leads to the next direction."""
-        beside: np.ndarray = np.append(np.diag(self._small, 1), self._coupling[-1:])
+        beside: np.ndarray = np.append(np.diag(self._small, 1), self.coupling[-1:])
         return beside
 
 

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, OperatorError, check_whole
 from ..operators import MEMORY_BUDGET, Operator, as_operator
-from ..probes import generator, random_vector
+from ..probes import generator
+from .iteration import Aim, Eigenpairs, random_start, rows_within, run
 from .krylov import Krylov, breakdown, inner
 from .missed import ANYTHING, Bounds, furthest
 
 WHICH = ("LA", "SA", "LM", "BE")
 COARSE = 0.05  # relative error of products beyond which they are refused
 LEAST = 5  # rows of a basis that can be restarted for one pair
-
-
-@dataclass(frozen=True)
-class Eigenpairs:
-    """Approximate eigenvalues with what bounds their error.
-
-    Args:
-        values: shape (k,), in the order asked for.
-        residuals: ‖Hy - θy‖ of each; some eigenvalue lies within this distance of θ, and a Ritz
-            value never exceeds the largest eigenvalue.
-        vectors: orthonormal columns, shape (P, k).
-        matvecs: products spent.
-        converged: whether every residual is within the tolerance.
-        bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
-            1e-3 over the random start; nan where the start was given or the basis restarted.
-    """
-
-    values: Tensor
-    residuals: Tensor
-    vectors: Tensor
-    matvecs: int
-    converged: bool
-    bound: float = math.nan
 
 
 def lanczos(
@@ -103,11 +80,11 @@ def lanczos(
     limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
-    aim = _Aim(k, which, tol, limit, tick)
+    aim = Aim(k, which, tol, limit, tick)
     source = generator(seed)
-    start = _random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
-    krylov = Krylov(matrix, _capacity(matrix, k, memory_budget), start)
-    pairs = _run(krylov, aim)
+    start = random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
+    krylov = Krylov(matrix, rows_within(matrix, k, memory_budget), start)
+    pairs = run(krylov, aim)
     if v0 is None:
         pairs = replace(pairs, bound=furthest(krylov, which))
     incomplete = len(pairs.values) < k or (v0 is not None and krylov.is_closed)
@@ -122,51 +99,10 @@ def lanczos(
     while found is not None:
         known = [pairs.vectors.T]
         rest = replace(aim, k=1, limit=limit - pairs.matvecs)
-        pairs = _join(pairs, _run(Krylov(matrix, capacity, found, known, scale), rest), aim)
+        pairs = _join(pairs, run(Krylov(matrix, capacity, found, known, scale), rest), aim)
         known = [pairs.vectors.T]
         pairs, found = _searched(matrix, pairs, aim, source, known, capacity, scale)
     return pairs
-
-
-@dataclass(frozen=True)
-class _Aim:
-    """What is asked for, as in `lanczos`."""
-
-    k: int
-    which: str
-    tol: float
-    limit: int
-    tick: Any
-
-    def extend(self, krylov: Krylov, kept: int) -> None:
-        """One product more; a basis that is full keeps its best half, or as many as are needed."""
-        if krylov.is_full:
-            krylov.restart(self.best(krylov.ritz[0], max(krylov.capacity // 2, kept)))
-        krylov.extend()
-        if self.tick is not None:
-            self.tick(1)
-
-    def allowed(self, values: np.ndarray, zero: float) -> np.ndarray:
-        """Residuals at which these values are accepted."""
-        residuals: np.ndarray = np.maximum(self.tol * np.abs(values), zero)
-        return residuals
-
-    def best(self, values: np.ndarray, count: int) -> np.ndarray:
-        """Positions of the wanted values, best first."""
-        return _order(values, self.which)[:count]
-
-
-def _random_start(
-    matrix: Operator, source: torch.Generator, known: Sequence[Tensor] = ()
-) -> Tensor:
-    """A random unit vector orthogonal to the rows of what is known."""
-    while True:
-        vector = random_vector(matrix.shape[0], source, matrix.device).to(matrix.dtype)
-        for rows in [*known, *known]:
-            vector = vector - (rows @ vector) @ rows
-        norm = math.sqrt(inner(vector, vector))
-        if norm > 1e-4:  # else drawn into the space of the known: again
-            return vector / norm
 
 
 def _given_start(matrix: Operator, v0: Any) -> Tensor:
@@ -181,35 +117,10 @@ def _given_start(matrix: Operator, v0: Any) -> Tensor:
     return vector / norm
 
 
-def _run(krylov: Krylov, aim: _Aim) -> Eigenpairs:
-    """Up to k pairs of one Krylov space; fewer where it closes before."""
-    while True:
-        aim.extend(krylov, aim.k + 2)
-        values, coordinates, residuals = krylov.ritz
-        order = aim.best(values, aim.k)
-        zero = breakdown(krylov.matrix) * krylov.scale
-        allowed = aim.allowed(values[order], zero)
-        enough = len(order) == aim.k and bool((residuals[order] <= allowed).all())
-        done = krylov.is_closed or enough
-        if done or krylov.matvecs == aim.limit:
-            bounds = residuals[order] + krylov.rounding
-            # products that round more coarsely than the tolerance cannot tell
-            sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
-            sure = krylov.is_closed and krylov.matrix.resolution <= aim.tol
-            told = sure or bool((bounds <= 2 * aim.tol * sizes).all())
-            return Eigenpairs(
-                values=torch.as_tensor(values[order].copy()),
-                residuals=torch.as_tensor(bounds),
-                vectors=krylov.combined(coordinates[:, order]),
-                matvecs=krylov.matvecs,
-                converged=done and told,
-            )
-
-
 def _searched(
     matrix: Operator,
     pairs: Eigenpairs,
-    aim: _Aim,
+    aim: Aim,
     source: torch.Generator,
     known: Sequence[Tensor],
     room: int,
@@ -218,7 +129,7 @@ def _searched(
     """The pairs, and a direction orthogonal to what is known in which there is more to find."""
     if not pairs.converged or len(pairs.values) == matrix.shape[0]:
         return pairs, None
-    krylov = Krylov(matrix, room, _random_start(matrix, source, known), known, scale)
+    krylov = Krylov(matrix, room, random_start(matrix, source, known), known, scale)
     found, settled = _search(krylov, pairs, replace(aim, limit=aim.limit - pairs.matvecs))
     pairs = replace(pairs, matvecs=pairs.matvecs + krylov.matvecs, converged=settled)
     if found is not None and pairs.matvecs == aim.limit:
@@ -226,7 +137,7 @@ def _searched(
     return pairs, found
 
 
-def _search(krylov: Krylov, pairs: Eigenpairs, aim: _Aim) -> tuple[Tensor | None, bool]:
+def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Tensor | None, bool]:
     """A direction in which there is more to find, if there is; and whether that is settled."""
     bounds, zero = ANYTHING, breakdown(krylov.matrix) * krylov.scale
     if len(pairs.values) == aim.k:
@@ -243,7 +154,7 @@ def _search(krylov: Krylov, pairs: Eigenpairs, aim: _Aim) -> tuple[Tensor | None
     return None, False
 
 
-def _join(pairs: Eigenpairs, more: Eigenpairs, aim: _Aim) -> Eigenpairs:
+def _join(pairs: Eigenpairs, more: Eigenpairs, aim: Aim) -> Eigenpairs:
     """The best k of both.
 
     The second run did not see the part along the pairs of the first: y_jᵀAy for an y orthogonal to
@@ -262,28 +173,6 @@ def _join(pairs: Eigenpairs, more: Eigenpairs, aim: _Aim) -> Eigenpairs:
         converged=pairs.converged and more.converged,
         bound=pairs.bound,
     )
-
-
-def _order(values: np.ndarray, which: str) -> np.ndarray:
-    if which == "BE":
-        upper = np.argsort(-values, kind="stable")
-        turns = np.stack([upper, upper[::-1]], axis=1).reshape(-1)
-        return turns[: len(values)]
-    keys = {"LA": -values, "SA": values, "LM": -np.abs(values)}
-    return np.argsort(keys[which], kind="stable")
-
-
-def _capacity(matrix: Operator, k: int, memory_budget: int) -> int:
-    """Rows of a basis within the budget."""
-    row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
-    rows = memory_budget // row
-    least = min(k + 4, matrix.shape[0])
-    if rows < least:
-        raise ArgumentError(
-            f"`memory_budget` = {memory_budget} bytes holds {rows} vectors of {row} bytes; "
-            f"k = {k} pairs need at least {least}"
-        )
-    return int(rows)
 
 
 def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int | None) -> None:

@@ -1,0 +1,83 @@
+"""What a Krylov space knows of a matrix: a part of every form uᵀAv, for inner products alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..operators import MEMORY_BUDGET, Operator
+from ..probes import generator
+from ..trees import widen
+from .iteration import Aim, Eigenpairs, random_start, rows_within, run
+from .krylov import Krylov
+
+CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
+
+
+class Deflation:
+    """M = YYᵀA + AYYᵀ - YYᵀAYYᵀ for the Ritz vectors Y that are large in size.
+
+    AY = YΘ + qcᵀ with the next direction q of the space, also behind restarts. With x the
+    coordinates of a vector along Y and q,
+
+        uᵀMv = x_uᵀ K x_v,   K = [[Θ, c], [cᵀ, 0]],
+
+    without a product. What is left, uᵀ(A - M)v, has no part in Y on either side.
+
+    Args:
+        krylov: the space.
+
+    Attributes:
+        directions: Yᵀ and q as rows, shape (k + 1, P).
+        kernel: K, shape (k + 1, k + 1), wide.
+    """
+
+    def __init__(self, krylov: Krylov) -> None:
+        values, coordinates, _ = krylov.ritz
+        kept = np.flatnonzero(np.abs(values) >= CUT * np.abs(values).max())
+        vectors = krylov.combined(coordinates[:, kept]).T
+        couplings = krylov.coupling @ coordinates[:, kept]
+        self.directions = torch.cat([vectors, krylov.next[None]])
+        kernel = np.zeros((len(kept) + 1, len(kept) + 1))
+        kernel[:-1, :-1] = np.diag(values[kept])
+        kernel[:-1, -1] = kernel[-1, :-1] = couplings
+        self.kernel = widen(torch.as_tensor(kernel).to(self.directions.device))
+
+    def coordinates(self, vectors: Tensor) -> Tensor:
+        """x of vectors as columns, shape (k + 1, columns), wide."""
+        return torch.stack([widen(row) @ widen(vectors) for row in self.directions])
+
+    def form(self, first: Tensor, second: Tensor) -> Tensor:
+        """uᵀMv of coordinates in their last dimension, by the others."""
+        form: Tensor = torch.linalg.vecdot(first @ self.kernel, second)
+        return form
+
+
+def explore(
+    operator: Operator,
+    *,
+    tol: float,
+    steps: int,
+    seed: int = 0,
+    limit: int = 200,
+    memory_budget: int = MEMORY_BUDGET,
+    tick: Any = None,
+) -> tuple[Eigenpairs, Deflation]:
+    """The largest eigenpair as `lanczos` finds it, and what the space of at least `steps` knows.
+
+    Args:
+        operator: a symmetric operator.
+        tol, seed, memory_budget, tick: as for `lanczos`.
+        steps: products at least, unless the space closes before.
+        limit: products at most for the eigenpair.
+    """
+    aim = Aim(1, "LA", tol, limit, tick)
+    capacity = rows_within(operator, 1, memory_budget)
+    krylov = Krylov(operator, capacity, random_start(operator, generator(seed)))
+    pairs = run(krylov, aim)
+    while not krylov.is_closed and krylov.matvecs < steps:
+        aim.extend(krylov, 3)
+    return pairs, Deflation(krylov)
