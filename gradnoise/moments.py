@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError
-from .estimate import Estimate, flag_zero, ratio, symmetric
+from .estimate import Estimate, flag_zero, symmetric
+from .ratio import ratio
+from .skew import Skew, lopsided
 from .trees import TensorDict, sq_norm
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
@@ -116,13 +118,13 @@ class GradientMoments:
     @property
     def loss(self) -> Estimate:
         """Mean loss L."""
-        variance = self.sampling_factor * float(self.losses.var())
-        return self._estimate(float(self.losses.mean()), variance)
+        value, variance = float(self.losses.mean()), self.sampling_factor * float(self.losses.var())
+        return self._estimate(value, variance, self._skew(self.losses[None]))
 
     @property
     def trace_cov(self) -> Estimate:
         """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
-        return self._estimate(self._trace(self.mean), self._covariances()[0])
+        return self._estimate(self._trace(self.mean), self._covariances()[0], self._skewness())
 
     @property
     def grad_sq_norm(self) -> Estimate:
@@ -130,12 +132,13 @@ class GradientMoments:
 
         McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
         """
-        return flag_zero(self._estimate(self._signal(self.mean), self._covariances()[1]))
+        value, variance = self._signal(self.mean), self._covariances()[1]
+        return flag_zero(self._estimate(value, variance, self._skewness(), part=1))
 
     @property
     def simple_noise_scale(self) -> Estimate:
         """B_simple = trΣ/|G|², in samples, with Fieller's interval."""
-        return self._simple(self.mean, self._covariances())
+        return self._simple(self.mean, self._covariances(), self._skewness())
 
     @property
     def variance(self) -> TensorDict | None:
@@ -177,11 +180,24 @@ class GradientMoments:
         if self.slopes is None or self.count < 3:  # two samples are equally far from their mean
             return math.nan, math.nan, math.nan
         matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
-        # with no signal at all, what is left is the variance of a product of two noises
+        # with no signal, or equal norms, what is left is the variance of a product of two noises
         weakest = 2 * self.sampling_factor**2 * self.trace_cov_sq
-        return float(matrix[0, 0]), max(float(matrix[1, 1]), weakest), float(matrix[0, 1])
+        trace, signal = (max(float(variance), weakest) for variance in matrix.diagonal())
+        return trace, signal, float(matrix[0, 1])
 
-    def _simple(self, names: Iterable[str], covariances: tuple[float, float, float]) -> Estimate:
+    def _skewness(self) -> Skew | None:
+        """Of (trΣ, |G|²)."""
+        return None if self.slopes is None else self._skew(self.deviations()[1:])
+
+    def _skew(self, influences: Tensor) -> Skew | None:
+        return Skew.of(influences, self.population) if self.sampling_factor else None
+
+    def _simple(
+        self,
+        names: Iterable[str],
+        covariances: tuple[float, float, float],
+        skew: Skew | None = None,
+    ) -> Estimate:
         names = list(names)
         signal, trace = self._signal(names), self._trace(names)
         return ratio(
@@ -193,6 +209,7 @@ class GradientMoments:
             samples=self.count,
             freedom=self.count - 1,
             positive_denominator=True,
+            skew=skew,
         )
 
     @property
@@ -216,10 +233,13 @@ class GradientMoments:
         names = list(names)
         return self._mean_sq(names) - self.sampling_factor * self._trace(names)
 
-    def _estimate(self, value: float, variance: float) -> Estimate:
-        return symmetric(
-            value, variance, level=self.level, samples=self.count, freedom=self.count - 1
-        )
+    def _estimate(
+        self, value: float, variance: float, skew: Skew | None = None, part: int = 0
+    ) -> Estimate:
+        level, n = self.level, self.count
+        if skew is None:
+            return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
+        return lopsided(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)
 
 
 def _by_module(names: Iterable[str]) -> dict[str, list[str]]:

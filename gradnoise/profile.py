@@ -17,7 +17,6 @@ from .estimators import (
     half_sharpness,
     measure_noise_scale,
     sample_curvatures,
-    sampling_error,
     sharpness_estimate,
     sign_probes,
 )
@@ -180,9 +179,8 @@ def _measure_curvature(
     pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
-    factor = moments.sampling_factor
-    error = sampling_error(curvatures, factor)
-    halves = half_sharpness(problem, top, tol, seed) if factor else None
+    sampled = moments.sampling_factor > 0
+    halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
     tick = stage("noise scale (probes)", probes)
     scale = measure_noise_scale(hessian, engine, moments, signs, tick=tick)
@@ -190,7 +188,7 @@ def _measure_curvature(
         {
             "noise_scale": scale.hessian,
             "sharpness": sharpness_estimate(
-                pairs, error, halves, factor, moments.level, moments.count
+                pairs, curvatures, halves, problem.samples, moments.level
             ),
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,

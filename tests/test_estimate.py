@@ -13,10 +13,10 @@ from gradnoise.estimate import (
     check_level,
     pooled_freedom,
     quantile,
-    ratio,
     short,
     symmetric,
 )
+from gradnoise.ratio import ratio
 
 INF, NAN = math.inf, math.nan
 

@@ -132,7 +132,9 @@ def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
     model, loss_fn, batch = CORE[0].build()
     pairs = gn.sharpness(model, loss_fn, batch)
     halves = Halves(own=2.0, held_out=1.0, converged=converged)
-    status = sharpness_estimate(pairs, 0.1, halves, 0.05, 0.95, 20).status
+    samples = Problem.open(model, loss_fn, batch, population="distribution").samples
+    curvatures = torch.arange(float(samples.count))
+    status = sharpness_estimate(pairs, curvatures, halves, samples, 0.95).status
     assert (status is gn.Status.NOT_CONVERGED) is not converged
 
 

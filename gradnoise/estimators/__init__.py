@@ -15,7 +15,6 @@ from .sharpness import (
     curvature_noise_scale,
     half_sharpness,
     sample_curvatures,
-    sampling_error,
     sharpness_estimate,
 )
 from .sign_noise_scale import sign_noise_scale
@@ -49,7 +48,6 @@ __all__ = [
     "norm_test",
     "orthogonality_test",
     "sample_curvatures",
-    "sampling_error",
     "sharpness",
     "sharpness_estimate",
     "sign_noise_scale",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from ..errors import ArgumentError
-from ..estimate import Estimate, ratio
+from ..estimate import Estimate
 from ..moments import GradientMoments
+from ..ratio import ratio
 from .batch_tests import covariance_of, scaled
 
 

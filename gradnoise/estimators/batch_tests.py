@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..estimate import Estimate, Status, ratio
+from ..estimate import Estimate, Status
 from ..moments import GradientMoments
+from ..ratio import ratio
 
 THETA = 0.9  # as in the papers
 NU = 5.84  # tan 80°

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import check_whole
-from ..estimate import Estimate, check_level, ratio
+from ..estimate import Estimate, check_level
 from ..moments import ROUNDING
 from ..probes import generator
+from ..ratio import ratio
 from ..trees import TensorDict, widen
 from .arrays import as_population
 from .batch_tests import covariance_of, squared

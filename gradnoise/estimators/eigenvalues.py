@@ -16,7 +16,7 @@ from ..losses import LossFn
 from ..operators import MEMORY_BUDGET, GaussNewton, Hessian
 from ..problem import Problem
 from ..samples import MICRO_BATCH
-from .sharpness import half_sharpness, sample_curvatures, sampling_error, sharpness_estimate
+from .sharpness import half_sharpness, sample_curvatures, sharpness_estimate
 
 MATRICES = {"hessian": Hessian, "gauss-newton": GaussNewton}
 
@@ -137,17 +137,19 @@ def _judged(
     known: bool,
 ) -> Sharpness:
     """The pairs with what the choice of samples leaves open, if that can be known."""
-    factor, start = problem.samples.sampling_factor, pairs.vectors[:, 0]
-    stderr, halves = torch.full_like(pairs.values, math.nan if factor else 0.0), None
+    factor, count = problem.samples.sampling_factor, problem.samples.count
+    columns, halves = [], None
     if factor and known:
-        errors = [sampling_error(sample_curvatures(problem, v), factor) for v in pairs.vectors.T]
-        stderr = torch.tensor(errors, dtype=pairs.values.dtype)
-        halves = half_sharpness(problem, start, tol, seed) if which == "LA" else None
-    samples = problem.samples.count
+        columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
+        if which == "LA":
+            halves = half_sharpness(problem, pairs.vectors[:, 0], tol, seed)
+    errors = [math.sqrt(factor * float(own.var())) if count > 1 else math.nan for own in columns]
+    unknown = torch.full_like(pairs.values, math.nan if factor else 0.0)
+    first = columns[0] if columns else None
     return Sharpness(
         **vars(pairs),
-        estimate=sharpness_estimate(pairs, float(stderr[0]), halves, factor, level, samples),
-        stderr=stderr,
+        estimate=sharpness_estimate(pairs, first, halves, problem.samples, level),
+        stderr=torch.tensor(errors).to(pairs.values) if errors else unknown,
         held_out=halves.held_out if halves else math.nan,
         hvp=matrix.hvp,
         reason=matrix.reason,

@@ -11,7 +11,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..estimate import Estimate, check_level, flag_zero, pooled_freedom, ratio, symmetric
+from ..estimate import Estimate, check_level, flag_zero, pooled_freedom, symmetric
+from ..ratio import ratio
 from .arrays import as_vector
 from .parts import SimpleNoiseScale
 

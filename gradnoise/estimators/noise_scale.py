@@ -23,14 +23,16 @@ from torch import Tensor, nn
 
 from ..directional import forms, sign_sums
 from ..errors import check_whole
-from ..estimate import Estimate, flag_zero, pooled_freedom, ratio, symmetric
+from ..estimate import Estimate, flag_zero, pooled_freedom
 from ..losses import LossFn
 from ..moments import GradientMoments
 from ..operators import Hessian, PerSampleGradients
 from ..pergrad import Engine, choose
 from ..probes import is_complete, random_signs
 from ..problem import Problem
+from ..ratio import ratio
 from ..samples import MICRO_BATCH
+from ..skew import Skew, lopsided
 from ..streaming import stream, with_intervals
 from ..trees import widen
 
@@ -165,6 +167,7 @@ def measure_noise_scale(
     freedom = pooled_freedom((probe_variance, len(signs) - 1), (sampling[0], n - 1))
     from_probes = factor**2 * (probe_variance + 4 * _mean_variance(probed.mixed))
     variances = (sampling[0] + probe_variance, sampling[1] + from_probes)
+    skew = _skew(probed, influence, moments)
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(
@@ -177,14 +180,15 @@ def measure_noise_scale(
             level=level,
             samples=n,
             freedom=freedom,
+            skew=skew,
         ),
         grad_sq_norm=moments.grad_sq_norm,
         trace_cov=moments.trace_cov,
         grad_curvature=flag_zero(
-            symmetric(curvature, variances[1], level=level, samples=n, freedom=n - 1)
+            lopsided(curvature, variances[1], skew, level=level, samples=n, freedom=n - 1, part=1)
         ),
         trace_hessian_cov=flag_zero(
-            symmetric(trace, variances[0], level=level, samples=n, freedom=freedom)
+            lopsided(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
         ),
     )
 
@@ -316,7 +320,35 @@ def _sampling_covariance(
     matrix = torch.cov(torch.stack([trace.mean(0), curvature])) * factor
     weakest = 2 * factor**2 * float(probed.squares.mean()) if len(probed.squares) else 0.0
     return (
-        max(float(matrix[0, 0]) - factor * noise, 0.0),
+        max(float(matrix[0, 0]) - factor * noise, weakest),
         max(float(matrix[1, 1]), weakest),
         float(matrix[0, 1]),
     )
+
+
+def _skew(probed: _Probed, curvature: Tensor, moments: GradientMoments) -> Skew:
+    """Skewness of (tr(HΣ), GᵀHG): from sampling, and from the choice of signs."""
+    n, probes, factor = moments.count, len(probed.traces), moments.sampling_factor
+    found = Skew.from_moment(torch.zeros(2, 2, 2, dtype=torch.float64), max(n, 1))
+    if probes > 2 and not is_complete(probes, n):
+        found += Skew.of(torch.stack([probed.traces, -factor * probed.traces]))
+    if factor and n > 2:
+        moment = _third_moment(probed.influences, curvature - curvature.mean())
+        scale = n / ((n - 1) * (n - 2))
+        found += Skew.from_moment(moment.cpu() * scale, n, moments.population)
+    return found
+
+
+def _third_moment(rows: Tensor, other: Tensor) -> Tensor:
+    """Σ_i of products of three influences, shape (2, 2, 2).
+
+    Products of different probes' rows (K', n) alone, whose noise is independent; of fewer than
+    three probes their mean serves.
+    """
+    rows = rows if len(rows) > 2 else rows.mean(0).expand(3, -1)
+    k, first, second, third = len(rows), rows.sum(0), rows.square().sum(0), (rows**3).sum(0)
+    triples = (first**3 - 3 * first * second + 2 * third) / (k * (k - 1) * (k - 2))
+    pairs = (first.square() - second) / (k * (k - 1))
+    aaa, aab = triples.sum(), pairs @ other
+    abb, bbb = (first / k) @ other.square(), (other**3).sum()
+    return torch.stack([aaa, aab, aab, abb, aab, abb, abb, bbb]).reshape(2, 2, 2).double()

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from ..algebra import Eigenpairs, lanczos
 from ..directional import forms
-from ..estimate import Estimate, Status, flag_zero, quantile, symmetric
+from ..estimate import Estimate, Status, flag_zero, symmetric
 from ..moments import GradientMoments
 from ..operators import Hessian
 from ..probes import generator, random_vector
 from ..problem import Problem
+from ..samples import Samples
+from ..skew import Skew, lopsided
 from ..trees import widen
 
 
@@ -57,18 +59,12 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     )
 
 
-def sampling_error(curvatures: Tensor, factor: float) -> float:
-    """√((1/n - 1/N) Var_i(vᵀH_iv)), the standard error of an eigenvalue to first order."""
-    return math.sqrt(factor * float(curvatures.var())) if factor else 0.0
-
-
 def sharpness_estimate(
     pairs: Eigenpairs,
-    stderr: float,
+    curvatures: Tensor | None,
     halves: Halves | None,
-    factor: float,
+    samples: Samples,
     level: float,
-    samples: int,
 ) -> Estimate:
     """An eigenvalue of the population, with the residual of the iteration and its sampling error.
 
@@ -76,28 +72,38 @@ def sharpness_estimate(
     proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
     taken off. Where it does not, that is too little; then only the bracket holds, from the
     held-out quotient below to λ of the part above. The interval is this bracket, widened by the
-    standard error of first-order perturbation.
+    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `lopsided`.
 
     Args:
         pairs: on all samples; the first is meant.
-        stderr: of its value; nan if unknown.
+        curvatures: vᵀH_iv of its vector, shape (n,); None if not measured.
         halves: of the same samples; None where the population was measured, or for an eigenvalue
             that is not the largest.
-        factor: 1/n - 1/N.
+        samples: n and N.
         level: of the interval.
-        samples: n.
     """
     raw, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    if math.isnan(stderr):
-        return symmetric(raw, math.nan, level=level, samples=samples)
+    n, factor = samples.count, samples.sampling_factor
+    if factor and curvatures is None:
+        return symmetric(raw, math.nan, level=level, samples=n)
     value = below = raw
     if halves is not None:
         below = min(halves.held_out, raw)
-        value = min(max(raw - samples * factor * (halves.own - raw), below), raw)
-    reach = quantile(level, samples - 1) * stderr if stderr else 0.0
-    high = raw + residual + reach
-    low = below - reach if halves is not None or not factor else raw - residual - reach
-    estimate = Estimate(value, low, high, level, stderr, samples)
+        value = min(max(raw - n * factor * (halves.own - raw), below), raw)
+    elif factor:
+        below = raw - residual
+    around = symmetric(0.0, 0.0, level=level, samples=n)
+    if factor and curvatures is not None:
+        around = lopsided(
+            0.0,
+            factor * float(curvatures.var()),
+            Skew.of(curvatures[None], samples.population),
+            level=level,
+            samples=n,
+            freedom=n - 1,
+        )
+    low, high = below + around.low, raw + residual + around.high
+    estimate = Estimate(value, low, high, level, around.stderr, n)
     if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)
     return flag_zero(estimate)
@@ -106,16 +112,26 @@ def sharpness_estimate(
 def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estimate:
     """B_curv = Var_i(vᵀH_iv)/λ²: how much the samples disagree about the sharpest direction.
 
-    Not positive λ: undefined, no bowl. Interval by the influence of each sample on both moments.
+    It is B_simple of the numbers vᵀH_iv in place of gradients, and has its interval: Fieller's with
+    skewness, open where λ is not distinguishable from zero. Not positive λ: undefined, no bowl.
+
+    Args:
+        curvatures: vᵀH_iv, shape (n,).
+        moments: of the same samples, for N and the level.
     """
-    n, level = len(curvatures), moments.level
-    top = float(curvatures.mean())
+    n, level, top = len(curvatures), moments.level, float(curvatures.mean())
     if top <= 0:
         status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
         return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
-    gaps = curvatures - top
-    spread = float(gaps.square().sum()) / (n - 1)
-    influence = (gaps.square() - spread) / top**2 - 2 * spread * gaps / top**3
-    stderr = math.sqrt(moments.sampling_factor * float(influence.var()))
-    value, reach = spread / top**2, quantile(level, n - 1) * stderr
-    return Estimate(value, max(value - reach, 0.0), value + reach, level, stderr, n)
+    spread = float((curvatures - top).square().sum())
+    return GradientMoments(
+        mean={"v": curvatures.mean()},
+        centred_sq={"v": spread},
+        losses=curvatures,
+        sq_norms=curvatures.square(),
+        population=moments.population,
+        resolution=moments.resolution,
+        level=level,
+        slopes=curvatures * top if moments.sampling_factor else None,
+        trace_cov_sq=(spread / (n - 1)) ** 2,
+    ).simple_noise_scale

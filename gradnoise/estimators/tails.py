@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check_whole
-from ..estimate import Estimate, Status, check_level, ratio
+from ..estimate import Estimate, Status, check_level
 from ..probes import generator
+from ..ratio import ratio
 from ..trees import widen
 from .arrays import as_rows, as_tensor
 
