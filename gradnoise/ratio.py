@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .estimate import Estimate, Status, quantile
 from .skew import Skew
 
-HALVINGS = 50  # of the bracket of an end: to the last digits
+HALVINGS = 35  # of the bracket of an end: ten digits
 
 
 def ratio(

@@ -47,8 +47,9 @@ class NoisyQuadratic:
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for centres of shape (n, d)."""
-        gaps = model.get_parameter("w") - batch
-        return 0.5 * torch.einsum("ni,ij,nj->n", gaps, self.hessian.to(gaps), gaps)
+        gaps = model.w - batch
+        losses: Tensor = 0.5 * ((gaps @ self.hessian.to(gaps)) * gaps).sum(-1)
+        return losses
 
     def sample(self, n: int, seed: int) -> Tensor:
         """n centres, shape (n, d)."""
