@@ -52,6 +52,8 @@ class GradientMoments:
         level: coverage of the intervals.
         slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
         trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
+        pulls: u_aᵀu_b, shape (2, 2), of u_a = Cov(e_a, g) with e the influences on trΣ and |G|²,
+            for the skewness of both; None when not measured.
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
         second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
     """
@@ -65,6 +67,7 @@ class GradientMoments:
     level: float = 0.95
     slopes: Tensor | None = None
     trace_cov_sq: float = math.nan
+    pulls: Tensor | None = None
     coordinate_sq: TensorDict | None = None
     second_slopes: Tensor | None = None
 
@@ -186,8 +189,22 @@ class GradientMoments:
         return trace, signal, float(matrix[0, 1])
 
     def _skewness(self) -> Skew | None:
-        """Of (trΣ, |G|²)."""
-        return None if self.slopes is None else self._skew(self.deviations()[1:])
+        """Of (trΣ, |G|²), which are quadratic in the samples: -c_iᵀc_j and c_iᵀc_j."""
+        skew = None if self.slopes is None else self._skew(self.deviations()[1:])
+        if skew is None or self.pulls is None:
+            return skew
+        signs = torch.tensor([-2.0, 2.0], dtype=torch.float64)
+        pulls = self._unbiased(self.pulls).cpu().double()
+        return skew.bent(self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, pulls))
+
+    def _unbiased(self, pulls: Tensor) -> Tensor:
+        """u_aᵀu_b less what their own noise adds: with many parameters it would be all of it."""
+        if self.slopes is None:
+            return pulls
+        influences, n = self.deviations()[1:], self.count
+        sq_norms = self.sq_norms - 2 * self.slopes + self._mean_sq(self.mean)  # ‖c_i‖²
+        squares = (influences * sq_norms) @ influences.T / n
+        return pulls - (squares - pulls.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
         return Skew.of(influences, self.population) if self.sampling_factor else None

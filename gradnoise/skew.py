@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,9 +19,14 @@ class Skew:
     cumulant φ(1/n - 2/N) K₃, and covariance φ² K₃ with the estimate of its own variance. Both
     bend the distribution of (m - μ)/s.e.; for N = ∞ they are equal.
 
+    An estimate that is quadratic in the samples, such as |G|² = ‖ḡ‖² - φ trΣ, leans even where its
+    influences do not: where ḡ is long by chance, so is its standard error. With η the influences
+    and D the second-order ones (2 c_iᵀc_j for |G|²), this enters as φ² E[η₁η₂D₁₂] (Helmers 1991).
+
     Args:
         third: third joint cumulants of the estimates, shape (k, k, k).
         coupling: covariances of an estimate with an estimated covariance, shape (k, k, k).
+        quadratic: φ² E[η₁η₂D₁₂], shape (k, k, k); only its form Σ w_aw_bw_c in it matters.
 
     Example:
         >>> skew = Skew.of(torch.tensor([[0.0, 0.0, 3.0]]))
@@ -31,6 +36,7 @@ class Skew:
 
     third: Tensor
     coupling: Tensor
+    quadratic: Tensor
 
     @classmethod
     def of(cls, influences: Tensor, population: float = math.inf) -> Skew:
@@ -48,21 +54,32 @@ class Skew:
     def from_moment(cls, moment: Tensor, samples: int, population: float = math.inf) -> Skew:
         """From K₃ itself, shape (k, k, k)."""
         factor = 1 / samples - 1 / population
-        return cls(factor * (1 / samples - 2 / population) * moment, factor**2 * moment)
+        third = factor * (1 / samples - 2 / population) * moment
+        return cls(third, factor**2 * moment, torch.zeros_like(moment))
 
     def __add__(self, other: Skew) -> Skew:
         """Of sums of independent parts."""
-        return Skew(self.third + other.third, self.coupling + other.coupling)
+        return Skew(
+            self.third + other.third,
+            self.coupling + other.coupling,
+            self.quadratic + other.quadratic,
+        )
+
+    def bent(self, quadratic: Tensor) -> Skew:
+        """With the skewness of a quadratic part."""
+        return replace(self, quadratic=self.quadratic + quadratic.cpu().double())
 
     def reaches(self, weights: tuple[float, ...], stderr: float, t: float) -> tuple[float, float]:
         """How far to go down and up from Σ w_a m_a, in standard errors: never less than t."""
         w = torch.tensor(weights, dtype=torch.float64)
-        third, coupling = (
+        third, coupling, quadratic = (
             float(cumulant @ w @ w @ w) / stderr / stderr / stderr if stderr > 0 else 0.0
-            for cumulant in (self.third, self.coupling)
+            for cumulant in (self.third, self.coupling, self.quadratic)
         )
         bend, shift = coupling / 2 - third / 6, third / 6
-        return max(t, _straight(t, bend, shift)), max(t, -_straight(-t, bend, shift))
+        lean = quadratic * (t * t + 1) / 2
+        down, up = _straight(t, bend, shift) - lean, lean - _straight(-t, bend, shift)
+        return max(t, down), max(t, up)
 
 
 def _straight(normal: float, bend: float, shift: float) -> float:
@@ -94,8 +111,9 @@ def lopsided(
         T + a T² + a² T³/3 + λ₃/6,   a = λ₂₁/2 - λ₃/6
 
     is: Johnson (1978), with the cubic term that makes it monotone by Hall (1992, J. R. Statist.
-    Soc. B 54), here also for a finite population. It is inverted for both ends. Skewness is itself
-    underestimated from few numbers, so an end is only moved outwards: the interval holds Student's.
+    Soc. B 54), here also for a finite population. It is inverted for both ends. A quadratic part
+    moves them by half of (t² + 1) times its term over s.e.³. Skewness is itself underestimated from
+    few numbers, so an end is only moved outwards: the interval holds Student's.
 
     Args:
         value: the estimate.

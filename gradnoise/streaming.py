@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .directional import sign_sums
+from .directional import sign_sums, weighted_sum
 from .estimate import check_level
 from .losses import LossFn
 from .moments import GradientMoments
@@ -73,11 +73,14 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         return moments
     noises = sign_sums(problem, random_signs(SQUARE_PROBES, moments.count, seed=0))
     pairs = [float(u @ v) ** 2 for u, v in pairwise(noises)]  # E (uᵀv)² = tr(Σ²)
-    return replace(
+    moments = replace(
         moments,
         slopes=slopes(problem, engine, moments.mean),
         trace_cov_sq=sum(pairs) / len(pairs),
     )
+    influences = moments.deviations()[1:].to(problem.objective.device)
+    pulled = torch.stack([weighted_sum(problem, row) for row in influences]) / (moments.count - 1)
+    return replace(moments, pulls=pulled @ pulled.T)
 
 
 def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:

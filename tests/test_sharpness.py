@@ -97,6 +97,15 @@ def test_equal_curvatures_leave_nothing_to_doubt() -> None:
     assert float(profile.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_model_of_one_parameter_has_halves_at_every_seed() -> None:
+    toy = gn.toy.FlippedLogistic(0.3)
+    for seed in range(8):
+        data = toy.sample(32, seed)
+        p = gn.profile(toy.model(), toy.loss_fn, data, population=100, probes=2, seed=seed)
+        assert float(p.sharpness) == pytest.approx(0.25, rel=1e-12)
+        assert float(p.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
+
+
 def test_an_iteration_cut_short_says_so() -> None:
     model, loss_fn, batch = CORE[0].build()
     pairs = gn.sharpness(model, loss_fn, batch, max_iterations=2, tol=1e-12)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import forms, sign_sums
+from ..directional import forms, sign_sums, weighted_sum
 from ..errors import check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom
 from ..losses import LossFn
@@ -168,6 +168,9 @@ def measure_noise_scale(
     from_probes = factor**2 * (probe_variance + 4 * _mean_variance(probed.mixed))
     variances = (sampling[0] + probe_variance, sampling[1] + from_probes)
     skew = _skew(probed, influence, moments)
+    if factor:
+        with hessian.problem.guard():
+            skew = skew.bent(factor**2 * _bend(hessian, influence, trace))
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(
@@ -336,6 +339,15 @@ def _skew(probed: _Probed, curvature: Tensor, moments: GradientMoments) -> Skew:
         moment = _third_moment(probed.influences, curvature - curvature.mean())
         scale = n / ((n - 1) * (n - 2))
         found += Skew.from_moment(moment.cpu() * scale, n, moments.population)
+    return found
+
+
+def _bend(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
+    """2 uᵀHu with u = Cov(η, g), less its noise: GᵀHG is quadratic in the samples, by c_iᵀHc_j."""
+    pull = weighted_sum(hessian.problem, curvature - curvature.mean()) / (len(curvature) - 1)
+    found = torch.zeros(2, 2, 2, dtype=torch.float64)
+    noise = float(curvature.var()) * trace / len(curvature)
+    found[1, 1, 1] = 2 * (float(pull @ widen(hessian @ pull)) - noise)
     return found
 
 

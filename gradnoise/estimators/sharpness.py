@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..algebra import Eigenpairs, lanczos
@@ -45,7 +46,8 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
     hessians = [Hessian.of(half, hvp="kept") for half in halves]
     # half random, because a half may have this vector as an eigenvector, and another at its top
-    start = vector + random_vector(len(vector), generator(seed + 1), vector.device)
+    other = random_vector(len(vector), generator(seed + 1), vector.device)
+    start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
     found = [lanczos(hessian, v0=start, tol=tol, seed=seed) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [
@@ -123,8 +125,9 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
     if top <= 0:
         status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
         return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
-    spread = float((curvatures - top).square().sum())
-    return GradientMoments(
+    gaps = curvatures - top
+    spread = float(gaps.square().sum())
+    alone = GradientMoments(
         mean={"v": curvatures.mean()},
         centred_sq={"v": spread},
         losses=curvatures,
@@ -132,6 +135,8 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         population=moments.population,
         resolution=moments.resolution,
         level=level,
-        slopes=curvatures * top if moments.sampling_factor else None,
+        slopes=curvatures * top,
         trace_cov_sq=(spread / (n - 1)) ** 2,
-    ).simple_noise_scale
+    )
+    pulls = alone.deviations()[1:] @ gaps / (n - 1)
+    return replace(alone, pulls=torch.outer(pulls, pulls)).simple_noise_scale
