@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "gradnoise"
 
 # from the first to the last on the way of the data; a file may import from its own room and above
 ROOMS = (
-    ("vocabulary", ["errors", "trees", "sums", "probes", "estimate", "skew", "ratio", "canvas"]),
+    (
+        "vocabulary",
+        ["errors", "trees", "sums", "probes", "estimate", "skew", "ratio", "canvas", "resampling"],
+    ),
     ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
     ("streaming", ["moments", "running", "streaming"]),
