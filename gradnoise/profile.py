@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import store
-from .algebra import lanczos
+from .algebra.deflation import explore
 from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
@@ -20,7 +20,7 @@ from .estimators import (
     sharpness_estimate,
     sign_probes,
 )
-from .estimators.noise_scale import PROBES
+from .estimators.noise_scale import ACCURACY, PROBES, STEPS, check_accuracy
 from .losses import LossFn
 from .moments import GradientMoments
 from .operators import Hessian
@@ -46,6 +46,7 @@ def profile(
     level: float = 0.95,
     seed: int = 0,
     probes: int = PROBES,
+    accuracy: float = ACCURACY,
     tol: float = 1e-3,
     micro_batch: int = MICRO_BATCH,
     progress: bool = False,
@@ -64,7 +65,8 @@ def profile(
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         level: coverage of the intervals.
         seed: of the samples and probes; the same seed gives the same numbers.
-        probes: random directions for tr(HΣ).
+        probes: random directions for tr(HΣ), at most.
+        accuracy: relative standard error of tr(HΣ) at which fewer are taken.
         tol: relative residual at which λ is accepted.
         micro_batch: samples evaluated at once; lower it when memory is short.
         progress: show a progress bar on stderr.
@@ -87,6 +89,7 @@ def profile(
     check_level(level)
     check_whole("seed", seed, 0)
     check_whole("probes", probes, 2)
+    check_accuracy(accuracy)
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     problem = Problem.open(
         model,
@@ -102,7 +105,7 @@ def profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = stream(problem, chosen, level=level, tick=tick)
         moments = with_intervals(problem, chosen, moments)
-        curvature = _curvature(problem, chosen, moments, stage, probes, tol, seed)
+        curvature = _curvature(problem, chosen, moments, stage, probes, accuracy, tol, seed)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
@@ -153,12 +156,13 @@ def _curvature(
     moments: GradientMoments,
     stage: Stage,
     probes: int,
+    accuracy: float,
     tol: float,
     seed: int,
 ) -> _Curvature:
     """The curvature, or as much as the model allows."""
     try:
-        return _measure_curvature(problem, engine, moments, stage, probes, tol, seed)
+        return _measure_curvature(problem, engine, moments, stage, probes, accuracy, tol, seed)
     except torch.OutOfMemoryError:
         raise
     except (CurvatureError, OperatorError, RuntimeError, NotImplementedError) as error:
@@ -172,18 +176,22 @@ def _measure_curvature(
     moments: GradientMoments,
     stage: Stage,
     probes: int,
+    accuracy: float,
     tol: float,
     seed: int,
 ) -> _Curvature:
     hessian = Hessian.of(problem, hvp="kept")
-    pairs = lanczos(hessian, tol=tol, seed=seed, tick=stage("sharpness (Lanczos)", None))
+    tick = stage("sharpness (Lanczos)", None)
+    pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
     sampled = moments.sampling_factor > 0
     halves = half_sharpness(problem, top, tol, seed) if sampled else None
     signs = sign_probes(moments.count, probes, seed)
     tick = stage("noise scale (probes)", probes)
-    scale = measure_noise_scale(hessian, engine, moments, signs, tick=tick)
+    scale = measure_noise_scale(
+        hessian, engine, moments, signs, deflation=deflation, accuracy=accuracy, tick=tick
+    )
     return _Curvature(
         {
             "noise_scale": scale.hessian,

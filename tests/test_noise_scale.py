@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.algebra.deflation import explore
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
 from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance
 from gradnoise.operators import Hessian
@@ -23,23 +24,35 @@ from .cases import CORE, Case, named
 POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
 
 
-def measure(problem: Problem, probes: Tensor | None = None) -> NoiseScale:
-    """With exact enumeration in place of random signs unless probes are given."""
+def measure(problem: Problem, probes: Tensor | None = None, steps: int = 0) -> NoiseScale:
+    """With exact enumeration in place of random signs unless probes are given.
+
+    Args:
+        problem: what to measure.
+        probes: signs.
+        steps: of the Krylov space that is taken out of the probes; 0 for plain ones.
+    """
     with problem.guard():
         engine = choose(problem.objective, problem.largest_batch())
         moments = with_intervals(problem, engine, stream(problem, engine))
         if probes is None:
             probes = oracles.complete_probes(moments.count)
+        hessian = Hessian.of(problem)
+        deflation = explore(hessian, tol=1.0, steps=steps)[1] if steps else None
         return measure_noise_scale(
-            Hessian.of(problem), engine, moments, probes, sampling_probes=len(probes)
+            hessian, engine, moments, probes, deflation=deflation, sampling_probes=len(probes)
         )
 
 
+@pytest.mark.parametrize("steps", [0, 6])
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize("case", CORE, ids=named)
-def test_every_part_agrees_with_dense_autograd(case: Case, population: str | int) -> None:
+def test_every_part_agrees_with_dense_autograd(
+    case: Case, population: str | int, steps: int
+) -> None:
     model, loss_fn, batch = case.build()
-    found = measure(Problem.open(model, loss_fn, batch, population=population))
+    problem = Problem.open(model, loss_fn, batch, population=population)
+    found = measure(problem, steps=steps)
     truth, size = oracles.dense(model, loss_fn, batch), POPULATIONS[population]
     signal = oracles.grad_sq_norm(truth.gradients, size)
     trace = oracles.trace_cov(truth.gradients)
@@ -100,9 +113,10 @@ def test_all_sign_vectors_average_to_the_trace() -> None:
     model, loss_fn, batch = CORE[0].build()
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=6)), dtype=torch.float64)
     truth = oracles.dense(model, loss_fn, batch)
-    found = measure(Problem.open(model, loss_fn, batch), signs)
     expected = float((truth.hessian @ truth.covariance).trace())
-    assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
+    for steps in (0, 4):
+        found = measure(Problem.open(model, loss_fn, batch), signs, steps)
+        assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
 
 
 TOYS = {
@@ -115,15 +129,16 @@ TOYS = {
 }
 
 
+@pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("name", TOYS)
-def test_parts_are_unbiased_over_repeated_samples(name: str) -> None:
+def test_parts_are_unbiased_over_repeated_samples(name: str, steps: int) -> None:
     toy, replicates, n = TOYS[name], 100, 24
     parts = ("grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
     found = {part: [] for part in parts}
     for seed in range(replicates):
         data = toy.sample(n, seed=seed)
         problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
-        scale = measure(problem, sign_probes(n, 4, seed))
+        scale = measure(problem, sign_probes(n, 4, seed), steps)
         for part in parts:
             found[part].append(float(getattr(scale, part)))
     for part in parts:
@@ -157,9 +172,16 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         assert hit / replicates > 0.8, part
 
 
+def network() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
+    """Large enough that no space of 20 directions holds its Hessian."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 10)).double()
+    return model, nn.CrossEntropyLoss(), (torch.randn(200, 20).double(), torch.randint(10, (200,)))
+
+
 def test_a_population_as_large_as_the_sample_leaves_only_probe_error() -> None:
-    toy = TOYS["T4"]
-    found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(64, seed=0), probes=8)
+    model, loss_fn, batch = network()
+    found = gn.noise_scale(model, loss_fn, batch, probes=8)
     assert found.grad_curvature.stderr == 0
     assert found.grad_sq_norm.is_exact
     assert found.simple.is_exact
@@ -167,13 +189,60 @@ def test_a_population_as_large_as_the_sample_leaves_only_probe_error() -> None:
     assert found.hessian.low < float(found.hessian) < found.hessian.high
 
 
-def test_probe_error_falls_with_the_number_of_probes() -> None:
+def test_a_space_that_closes_leaves_nothing_to_probes() -> None:
     toy = TOYS["T4"]
+    inputs, targets = toy.sample(64, seed=0)
+    found = gn.noise_scale(toy.model(), toy.loss_fn, (inputs, targets))
+    rows = inputs * (inputs @ toy.offset - targets)[:, None]
+    hessian = inputs.T @ inputs / 64
+    truth = float((hessian @ torch.cov(rows.T)).trace())
+    assert float(found.trace_hessian_cov) == pytest.approx(truth, rel=1e-10)
+    assert found.trace_hessian_cov.stderr < 1e-6 * truth
+
+
+def test_probe_error_falls_with_the_number_of_probes() -> None:
+    model, loss_fn, batch = network()
     few, many = (
-        gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(64, seed=0), probes=probes)
-        for probes in (16, 256)
+        gn.noise_scale(model, loss_fn, batch, probes=probes, accuracy=0) for probes in (16, 256)
     )
     assert many.trace_hessian_cov.stderr < 0.5 * few.trace_hessian_cov.stderr
+
+
+def test_probes_stop_when_they_are_sure_enough() -> None:
+    model, loss_fn, batch = network()
+    problem = Problem.open(model, loss_fn, batch)
+    for accuracy, least, most in ((1.0, 8, 8), (0.02, 9, 399), (0.0, 400, 400)):
+        ticks: list[int] = []
+        with problem.guard():
+            engine = choose(problem.objective, problem.largest_batch())
+            signs = sign_probes(200, 400, 0)
+            scale = measure_noise_scale(
+                Hessian.of(problem),
+                engine,
+                stream(problem, engine),
+                signs,
+                accuracy=accuracy,
+                tick=ticks.append,
+            )
+        assert least <= len(ticks) <= most
+        reached = scale.trace_hessian_cov.stderr / float(scale.trace_hessian_cov)
+        assert reached <= (accuracy or 0.02)
+    with pytest.raises(gn.ArgumentError, match=r"`accuracy` is a relative error.*got -1"):
+        gn.noise_scale(model, loss_fn, batch, accuracy=-1)
+
+
+def test_what_the_space_knows_is_taken_out_of_the_probes() -> None:
+    spectrum = torch.cat([torch.tensor([9.0, 6.0, 4.0, 3.0]), torch.full((56,), 0.05)])
+    toy = gn.toy.LinearRegression(spectrum, torch.ones(60))
+    inputs, targets = toy.sample(200, seed=0)
+    problem = Problem.open(toy.model(), toy.loss_fn, (inputs, targets))
+    rows = inputs * (inputs @ toy.offset - targets)[:, None]
+    expected = float((inputs.T @ inputs / 200 @ torch.cov(rows.T)).trace())
+    signs = sign_probes(200, 64, 0)
+    plain, deflated = (measure(problem, signs, steps).trace_hessian_cov for steps in (0, 12))
+    assert deflated.stderr < 0.02 * plain.stderr
+    for found in (plain, deflated):
+        assert abs(float(found) - expected) < 4 * found.stderr
 
 
 def test_at_the_minimum_the_noise_scales_have_only_a_lower_bound() -> None:
@@ -241,7 +310,8 @@ def test_so_few_samples_that_all_signs_fit_are_enumerated(count: int) -> None:
 def test_few_probes_that_agree_by_chance_prove_nothing() -> None:
     toy = TOYS["T4"]
     for seed in range(30):
-        found = gn.noise_scale(toy.model(), toy.loss_fn, toy.sample(3, 5), probes=2, seed=seed)
+        problem = Problem.open(toy.model(), toy.loss_fn, toy.sample(3, 5))
+        found = measure(problem, sign_probes(3, 2, seed))
         assert not found.trace_hessian_cov.is_exact
         assert not found.hessian.is_exact
 

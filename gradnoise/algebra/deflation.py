@@ -46,9 +46,14 @@ class Deflation:
         kernel[:-1, -1] = kernel[-1, :-1] = couplings
         self.kernel = widen(torch.as_tensor(kernel).to(self.directions.device))
 
-    def coordinates(self, vectors: Tensor) -> Tensor:
-        """x of vectors as columns, shape (k + 1, columns), wide."""
-        return torch.stack([widen(row) @ widen(vectors) for row in self.directions])
+    def coordinates(self, vector: Tensor) -> Tensor:
+        """x_u, shape (k + 1,), wide."""
+        return widen(self.directions @ vector.to(self.directions))
+
+    def image(self, coordinates: Tensor) -> Tensor:
+        """Mu from x_u, shape (P,), wide."""
+        weights = self.kernel @ coordinates
+        return widen(weights.to(self.directions) @ self.directions)
 
     def form(self, first: Tensor, second: Tensor) -> Tensor:
         """uᵀMv of coordinates in their last dimension, by the others."""

@@ -149,7 +149,7 @@ def _judged(
     return Sharpness(
         **vars(pairs),
         estimate=sharpness_estimate(pairs, first, halves, problem.samples, level),
-        stderr=torch.tensor(errors).to(pairs.values) if errors else unknown,
+        stderr=torch.tensor(errors, dtype=unknown.dtype) if errors else unknown,
         held_out=halves.held_out if halves else math.nan,
         hvp=matrix.hvp,
         reason=matrix.reason,

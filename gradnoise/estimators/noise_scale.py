@@ -9,7 +9,9 @@ c_i = g_i - ḡ, h_i = H_i - H and φ = 1/n - 1/N, sampling n of N without repla
 
 the moment identities of Tukey's k-statistics, linear in each factor (docs/theory/noise_scale.md).
 The sums over samples are read off random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
-backward pass, and E[uᵀHu] = tr(HΣ).
+backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that the Krylov space of λ knows (`Deflation`)
+is taken out of every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a few slopes of every
+sample, no product.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..algebra.deflation import Deflation, explore
 from ..directional import forms, sign_sums, weighted_sum
-from ..errors import check_whole
+from ..errors import ArgumentError, check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom
 from ..losses import LossFn
 from ..moments import GradientMoments
@@ -37,7 +40,9 @@ from ..streaming import stream, with_intervals
 from ..trees import widen
 
 PROBES = 32
-SAMPLING_PROBES = 8  # of them also measure what sampling adds: bias and standard error
+SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
+ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
+STEPS = 20  # products of the Krylov space that is taken out of the probes
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,11 @@ class _Probed:
     """What random signs tell.
 
     Args:
-        traces: uᵀHu per probe, shape (K,).
+        traces: uᵀ(H - M)u + tr(MΣ) per probe, shape (K,).
         third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
         mixed: C per sampling probe.
         influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
-        lengths: ‖Hu‖ per probe, and 1 for a probe that happened to be zero itself.
+        lengths: ‖(H - M)u‖ per probe, and 1 for a probe that happened to be zero itself.
         squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
     """
 
@@ -87,6 +92,7 @@ def noise_scale(
     population: str | int = "dataset",
     engine: str = "auto",
     probes: int = PROBES,
+    accuracy: float = ACCURACY,
     max_samples: int | None = 4096,
     level: float = 0.95,
     seed: int = 0,
@@ -100,14 +106,15 @@ def noise_scale(
     Args:
         model, loss_fn, data, population, engine, max_samples, level, seed, micro_batch: as for
             `gradient_moments`.
-        probes: random sign vectors for tr(HΣ); its relative error falls with their square root.
+        probes: random sign vectors for tr(HΣ), at most.
+        accuracy: relative standard error at which fewer are taken, 8 at least.
 
     Returns:
         NoiseScale.
 
     Raises:
         GradNoiseError: see `gradient_moments`.
-        ArgumentError: fewer than 2 probes.
+        ArgumentError: fewer than 2 probes, or a negative accuracy.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -116,6 +123,7 @@ def noise_scale(
         >>> scale.hessian.is_resolved
         True
     """
+    check_accuracy(accuracy)
     problem = Problem.open(
         model,
         loss_fn,
@@ -130,7 +138,16 @@ def noise_scale(
         hessian = Hessian.of(problem, hvp="kept")
         moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
         signs = sign_probes(moments.count, probes, seed)
-        return measure_noise_scale(hessian, chosen, moments, signs)
+        _, deflation = explore(hessian, tol=1.0, steps=STEPS, seed=seed)
+        return measure_noise_scale(
+            hessian, chosen, moments, signs, deflation=deflation, accuracy=accuracy
+        )
+
+
+def check_accuracy(accuracy: float) -> None:
+    """Raise ArgumentError unless `accuracy` is a relative standard error."""
+    if not accuracy >= 0:
+        raise ArgumentError(f"`accuracy` is a relative error such as 0.05, or 0; got {accuracy}")
 
 
 def sign_probes(count: int, probes: int, seed: int) -> Tensor:
@@ -145,17 +162,30 @@ def measure_noise_scale(
     moments: GradientMoments,
     signs: Tensor,
     *,
+    deflation: Deflation | None = None,
+    accuracy: float = 0.0,
     sampling_probes: int = SAMPLING_PROBES,
     tick: Any = None,
 ) -> NoiseScale:
-    """The noise scales from moments (with intervals) and sign vectors of shape (K, n)."""
+    """The noise scales from moments (with intervals) and sign vectors of shape (K, n).
+
+    Args:
+        hessian, engine, moments: of the same samples.
+        signs: at most so many probes; fewer once `accuracy` is reached, if they are random.
+        deflation: of the Hessian; None for plain probes.
+        accuracy: relative standard error of tr(HΣ) that is enough.
+        sampling_probes: that also look at single samples, where only a part is measured.
+        tick: called with 1 after every probe.
+    """
     n, factor = moments.count, moments.sampling_factor
     mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
     sampled = min(sampling_probes, len(signs)) if factor else 0
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
         along, influence = _curvature_of_mean(hessian, rows, mean, factor)
-        probed = _probe(hessian, rows, mean, signs, sampled, tick)
+        known = _Known.of(deflation, rows)
+        enough = 0.0 if is_complete(len(signs), n) else accuracy
+        probed = _probe(hessian, rows, mean, signs, sampled, known, enough, tick)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
@@ -164,7 +194,7 @@ def measure_noise_scale(
 
     probe_variance = _probe_variance(probed, moments)
     sampling = _sampling_covariance(probed, influence, factor)
-    freedom = pooled_freedom((probe_variance, len(signs) - 1), (sampling[0], n - 1))
+    freedom = pooled_freedom((probe_variance, len(probed.traces) - 1), (sampling[0], n - 1))
     from_probes = factor**2 * (probe_variance + 4 * _mean_variance(probed.mixed))
     variances = (sampling[0] + probe_variance, sampling[1] + from_probes)
     skew = _skew(probed, influence, moments)
@@ -219,9 +249,11 @@ def _probe(
     mean: Tensor,
     signs: Tensor,
     sampled: int,
+    known: _Known | None,
+    accuracy: float,
     tick: Any,
 ) -> _Probed:
-    """All probes; the first `sampled` of them also look at the samples one by one."""
+    """The probes; the first `sampled` of them also look at the samples one by one."""
     signs = signs.to(mean)
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
@@ -231,16 +263,19 @@ def _probe(
     for k, direction in enumerate(sign_sums(rows.problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
-            image, sampling = _look_closer(rows, mean, signs[k], direction, partners)
+            image, sampling = _look_closer(rows, mean, signs[k], direction, partners, known)
             seen.append(sampling)
             squares += [(partner @ image).square() for _, partner in partners]
             ring = [*ring[:1], (signs[k], direction)]
         else:
             image = widen(hessian @ direction)
-        traces.append(direction @ image)
-        lengths.append(image.norm() if direction.any() else torch.ones_like(traces[-1]))
+        rest = image if known is None else known.rest(direction, image, hessian.resolution)
+        traces.append(direction @ rest + (known.trace if known else 0.0))
+        lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
         if tick is not None:
             tick(1)
+        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, accuracy):
+            break
     n = signs.shape[1]
     third = [value for sampling in seen for value in sampling.third]
     return _Probed(
@@ -268,21 +303,63 @@ def _look_closer(
     signs: Tensor,
     direction: Tensor,
     partners: list[tuple[Tensor, Tensor]],
+    known: _Known | None,
 ) -> tuple[Tensor, _Sampling]:
     """Hu, and from the same pass what single samples do to it.
 
     With u_s and u_t of two sign vectors: E Σ s_i t_i u_sᵀh_iu_t = Σ c_iᵀh_ic_i/(n - 1), and
-    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu.
+    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu,
+    of which c_iᵀMc_i is known.
     """
     others = [direction, mean, *(partner for _, partner in partners)]
     found = forms(rows.problem, direction, others)
     image = found.product
     centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
     root = math.sqrt(len(signs) - 1)
-    own = root * signs * (_slopes(rows, image) - mean @ image)
+    rest = image if known is None else known.rest(direction, image, 0.0)
+    own = root * signs * (_slopes(rows, rest) - mean @ rest) + (known.own if known else 0.0)
     third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
     mixed = signs @ centred[:, 1] / root
     return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known without probes.
+
+    Args:
+        deflation: M.
+        own: c_iᵀMc_i, shape (n,).
+        trace: tr(MΣ).
+    """
+
+    deflation: Deflation
+    own: Tensor
+    trace: float
+
+    @classmethod
+    def of(cls, deflation: Deflation | None, rows: PerSampleGradients) -> _Known | None:
+        """By the slopes of every sample along the directions of M."""
+        if deflation is None:
+            return None
+        along = rows.along(deflation.directions.T)
+        along = along - along.mean(0)
+        own = deflation.form(along, along)
+        return cls(deflation, own, float(own.sum()) / (len(own) - 1))
+
+    def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
+        """(H - M)u from Hu; zero where it is nothing but rounding."""
+        rest = image - self.deflation.image(self.deflation.coordinates(direction))
+        if float(rest.norm()) <= 8 * resolution * float(image.norm()):
+            return torch.zeros_like(rest)
+        return rest
+
+
+def _suffice(traces: list[Tensor], accuracy: float) -> bool:
+    """Whether the mean of the probes is as sure as is asked for."""
+    values = torch.stack(traces)
+    stderr = math.sqrt(_mean_variance(values))
+    return bool(accuracy) and stderr <= accuracy * abs(float(values.mean()))
 
 
 def _stack(parts: list[Tensor]) -> Tensor:

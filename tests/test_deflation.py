@@ -1,0 +1,60 @@
+"""What a Krylov space knows of a matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradnoise.algebra.deflation import CUT, Deflation, explore
+from gradnoise.algebra.krylov import Krylov
+from gradnoise.operators import as_operator
+
+SPECTRUM = torch.tensor([9.0, -6.0, 4.0, 2.0, *torch.linspace(-1, 1, 56).tolist()]).double()
+
+
+def start(size: int) -> Tensor:
+    vector = torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return vector / vector.norm()
+
+
+def turned(spectrum: Tensor) -> Tensor:
+    source = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(len(spectrum), len(spectrum), generator=source).double())
+    return q @ torch.diag(spectrum) @ q.T
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_forms_and_images_are_those_of_both_projections(steps: int, restart: bool) -> None:
+    matrix = turned(SPECTRUM)
+    krylov = Krylov(as_operator(matrix), 30, start(60))
+    for _ in range(steps):
+        krylov.extend()
+    if restart and steps > 5:
+        krylov.restart(krylov.ritz[0].argsort()[-8:])
+        krylov.extend()
+    found = Deflation(krylov)
+    y = found.directions[:-1].T
+    known = y @ y.T @ matrix + matrix @ y @ y.T - y @ y.T @ matrix @ y @ y.T
+    u, v = torch.randn(2, 60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x, z = found.coordinates(u), found.coordinates(v)
+    assert float(found.form(x, z)) == pytest.approx(float(u @ known @ v), rel=1e-10)
+    torch.testing.assert_close(found.image(x), known @ u, rtol=1e-9, atol=1e-10)
+
+
+def test_what_is_left_has_no_large_eigenvalue() -> None:
+    matrix = turned(SPECTRUM)
+    pairs, found = explore(as_operator(matrix), tol=1e-3, steps=40)
+    assert float(pairs.values) == pytest.approx(9)
+    rest = matrix - torch.stack([found.image(found.coordinates(e)) for e in torch.eye(60).double()])
+    assert float(torch.linalg.eigvalsh(rest).abs().max()) < 2 * CUT * 9
+
+
+def test_steps_are_taken_beyond_the_eigenpair_until_the_space_closes() -> None:
+    pairs, found = explore(as_operator(turned(SPECTRUM)), tol=1e-1, steps=30)
+    assert pairs.matvecs < 30
+    low_rank = torch.diag(torch.tensor([3.0, 2.0, 0.0, 0.0, 0.0, 0.0]).double())
+    _, found = explore(as_operator(low_rank), tol=1e-3, steps=30)
+    x = found.coordinates(torch.ones(6).double())
+    assert float(found.form(x, x)) == pytest.approx(5)  # all there is
