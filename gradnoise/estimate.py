@@ -184,18 +184,20 @@ def skewed(
 
     Of few skewed numbers the mean and the standard error are too small together, and the truth lies
     beyond the interval on the side of the tail. One term of Johnson (1978) moves the ends by
-    γ(1 + 2t²)/(6√n) standard errors; only the end that moves outwards is moved.
+    γ(1 + 2t²)/(6√n) standard errors, γ the skewness of the distribution; only the end that moves
+    outwards is moved. The skewness of few numbers is about half of that (squares of one Gaussian:
+    1.3 for n = 8, 1.9 for n = 20, of 2.8), so it is taken twice.
 
     Args:
         value: the mean of n numbers.
         variance: of that mean.
-        skewness: γ of the numbers.
+        skewness: of the numbers.
         level: nominal coverage.
         samples: n.
     """
     plain = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
     t = quantile(level, samples - 1)
-    shift = skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
+    shift = 2 * skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
     return replace(plain, low=plain.low + min(shift, 0.0), high=plain.high + max(shift, 0.0))
 
 

@@ -97,7 +97,7 @@ def literal_diagonal(matrix: Tensor, tests: Tensor, probe: int, out: list[int]) 
 
 
 def forms_of(sketch: LeaveOneOut, name: str) -> Any:
-    module = importlib.import_module(f"gradnoise.{name}")  # the names are functions at the front
+    module = importlib.import_module(f"gradnoise.algebra.{name}")  # a function at the front
     return module._Deflated(sketch) if name == "diagonal" else module._without(sketch)
 
 
@@ -222,8 +222,8 @@ def test_the_intervals_of_xtrace_hold_the_truth(name: str, products: int) -> Non
 def test_where_the_probes_are_as_many_as_the_large_eigenvalues_the_error_is_still_seen() -> None:
     matrix = MATRICES["step"]  # 20 probes: each misses one direction of 20; s²/k alone covers 0.42
     errors, stderr, coverage = measured(trace, matrix, matrix.trace(), 200, products=40)
-    assert coverage >= 0.85
-    assert float(stderr.square().mean() / errors.square().mean()) == pytest.approx(1, abs=0.3)
+    assert coverage >= 0.9
+    assert 0.9 <= float(stderr.square().mean() / errors.square().mean()) <= 1.8
 
 
 @pytest.mark.parametrize("name", SPECTRA)
@@ -324,11 +324,11 @@ def test_the_probes_are_those_that_the_operator_saw() -> None:
     assert torch.equal(sketch.images, sketch.tests)
 
 
-@pytest.mark.parametrize("products", [6, 7, 31])
-def test_no_more_products_than_allowed_are_spent(products: int) -> None:
+@pytest.mark.parametrize(("products", "remainder"), [(12, 10), (15, 11), (29, 11), (31, 11)])
+def test_no_more_products_than_allowed_are_spent(products: int, remainder: int) -> None:
     for spent, probes, method in zip(
-        (products // 2 * 2, products // 3 * 3, products),
-        (products // 2, products // 3, products),
+        (products // 2 * 2, products, products),
+        (products // 2, remainder, products),
         METHODS,
         strict=True,
     ):
@@ -402,7 +402,7 @@ def test_an_interval_reaches_further_where_the_tail_is() -> None:
     )
     t = 2.306004135
     assert (even.low, even.high) == pytest.approx((1 - 0.5 * t, 1 + 0.5 * t))
-    shift = 2.0 * (1 + 2 * t * t) / 18 * 0.5
+    shift = 2 * 2.0 * (1 + 2 * t * t) / 18 * 0.5
     assert (right.low, right.high) == pytest.approx((even.low, even.high + shift))
     assert (left.low, left.high) == pytest.approx((even.low - shift, even.high))
     assert skewness([0.0, 0.0, 3.0]) == pytest.approx(1 / math.sqrt(2))
@@ -413,7 +413,7 @@ def test_an_interval_reaches_further_where_the_tail_is() -> None:
 
 
 class NotFinite:
-    shape = (9, 9)
+    shape = (19, 19)
 
     def __matmul__(self, block: Tensor) -> Tensor:
         images = block.clone()
@@ -436,13 +436,15 @@ EYE = torch.eye(9)
     ("operator", "options", "error", "message"),
     [
         (NotFinite(), {}, OperatorError, r"product 2 with the operator is not finite"),
-        (LateNotFinite(), {}, OperatorError, r"product 6 with the operator is not finite"),
+        (LateNotFinite(), {}, OperatorError, r"product 8 with the operator is not finite"),
         (torch.zeros(0, 0), {}, OperatorError, r"square operator.*got shape \(0, 0\)"),
         (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
         (torch.zeros(3), {}, OperatorError, r"got shape \(3,\)"),
-        (EYE, {"products": 3}, ArgumentError, r"`products` must be at least 4.*size 9.*got 3"),
+        (EYE, {"products": 3}, ArgumentError, r"`products` must be at least .*size 9.*got 3"),
         (EYE, {"products": 0}, ArgumentError, r"`products` must be a whole number from 1"),
         (EYE, {"products": 5.0}, ArgumentError, r"`products` must be a whole number"),
+        (EYE, {"products": True}, ArgumentError, r"`products` must be a whole number.*got True"),
+        (EYE, {"memory_budget": 0}, ArgumentError, r"`memory_budget` must be a whole number"),
         (EYE, {"level": 1.0}, ArgumentError, r"`level` is a coverage"),
     ],
 )
@@ -452,14 +454,32 @@ def test_what_makes_no_sense_is_an_error(
 ) -> None:
     operator = type(operator)() if isinstance(operator, NotFinite) else operator
     with pytest.raises(error, match=message):
-        estimator(operator, **{"products": 8, **options})
+        estimator(operator, **{"products": 12, **options})
+
+
+@pytest.mark.parametrize(
+    ("estimator", "held"), [(trace, 4.5), (frobenius_norm, 5.0), (diagonal, 7.0)]
+)
+def test_more_products_than_the_budget_holds_are_refused(estimator: Any, held: float) -> None:
+    budget = int(20.5 * held * P * 8)
+    estimator(MATRICES["flat"], products=20, memory_budget=budget)
+    with pytest.raises(ArgumentError, match=r"holds 20 products.*got `products` = 21.*at most 20"):
+        estimator(MATRICES["flat"], products=21, memory_budget=budget)
+    with pytest.raises(ArgumentError, match=r"holds 0 products .* are the fewest, or raise"):
+        estimator(MATRICES["flat"], products=21, memory_budget=1000)
+    with pytest.raises(ArgumentError, match=r"`memory_budget` = .*got `products` = 1000"):
+        estimator(MATRICES["flat"], products=1000, memory_budget=budget)  # the matrix itself
 
 
 def test_each_method_says_how_many_products_it_needs() -> None:
-    for method, least in zip(METHODS, (4, 6, 2), strict=True):
-        trace(EYE, method=method, products=least)
-        with pytest.raises(ArgumentError, match=f"`products` must be at least {least}"):
-            trace(EYE, method=method, products=least - 1)
+    for method, least in zip(METHODS, (4, 12, 10), strict=True):
+        trace(PLAIN, method=method, products=least)
+        with pytest.raises(ArgumentError, match=f"`products` must be at least {least} "):
+            trace(PLAIN, method=method, products=least - 1)
+    for function, least in ((frobenius_norm, 4), (diagonal, 12)):
+        function(MATRICES["flat"], products=least)
+        with pytest.raises(ArgumentError, match=f"`products` must be at least {least} "):
+            function(MATRICES["flat"], products=least - 1)
     with pytest.raises(ArgumentError, match=r"`method` must be one of xtrace, .*; got 'exact'"):
         trace(EYE, method="exact")
 

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from ..estimate import check_level, quantile
+from ..operators import MEMORY_BUDGET
 from ..probes import random_signs
 from .leave_one_out import LeaveOneOut
 from .products import Products, suffices
 
+LEAST = 12  # products: with fewer than 6 probes an entry's signs too often fall alike
+HELD = 7.0  # vectors of length P for each product
 PAIRS_AMONG = 8  # 28 pairs, and every one shows the covariance of P entries
 
 
@@ -53,7 +56,14 @@ class Diagonal:
         return self.values + self.reach
 
 
-def diagonal(operator: Any, *, products: int = 64, level: float = 0.95, seed: int = 0) -> Diagonal:
+def diagonal(
+    operator: Any,
+    *,
+    products: int = 64,
+    level: float = 0.95,
+    seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Diagonal:
     """diag A of a symmetric A from products with random signs, with standard errors.
 
     For signs ω_i, ω_i∘Aω_i is unbiased (Bekas, Kokiopoulou and Saad 2007), and so is
@@ -68,16 +78,18 @@ def diagonal(operator: Any, *, products: int = 64, level: float = 0.95, seed: in
 
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).
-        products: m, products with the operator, at most; half of them probe. From P on the answer
-            is exact.
+        products: m, products with the operator, at most, and at least 12: the estimates of an entry
+            that one large element decides take two values, and k probes see only one of them in
+            2^(1-k) of the cases. Half of the products probe. From P on the answer is exact.
         level: nominal coverage of the interval of each entry.
         seed: of the random signs.
+        memory_budget: bytes of the vectors held, about seven of length P for each product.
 
     Returns:
         Diagonal.
 
     Raises:
-        ArgumentError: products or level out of range.
+        ArgumentError: products or level out of range; more products than the budget holds.
         OperatorError: the operator is empty, not square, or a product is not finite.
 
     Example:
@@ -86,7 +98,7 @@ def diagonal(operator: Any, *, products: int = 64, level: float = 0.95, seed: in
     """
     check_level(level)
     known = Products(operator)
-    if suffices(products, known.size, least=4):
+    if suffices(products, known, least=LEAST, held=HELD, memory_budget=memory_budget):
         values = known.dense().diagonal().clone()
         return Diagonal(values, torch.zeros_like(values), level, known.size)
     signs = random_signs(products // 2, known.size, seed).T

@@ -9,13 +9,22 @@ from typing import Any
 from torch import Tensor
 
 from ..estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..operators import MEMORY_BUDGET
 from ..probes import generator
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .products import Products, suffices
 
+HELD = 5.0  # vectors of length P for each product
+LOG_MOST = 700.0  # beyond it, exp overflows
+
 
 def frobenius_norm(
-    operator: Any, *, products: int = 64, level: float = 0.95, seed: int = 0
+    operator: Any,
+    *,
+    products: int = 64,
+    level: float = 0.95,
+    seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Estimate:
     """‖A‖_F of a symmetric A from products with random vectors, with an interval.
 
@@ -31,16 +40,17 @@ def frobenius_norm(
 
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).
-        products: m, products with the operator, at most; half of them probe. From P on the answer
-            is exact.
+        products: m, products with the operator, at most, and at least 4; half of them probe. From
+            P on the answer is exact.
         level: nominal coverage of the interval.
         seed: of the random vectors.
+        memory_budget: bytes of the vectors held, about five of length P for each product.
 
     Returns:
         Estimate; `samples` counts the probes, m/2, or P where the answer is exact.
 
     Raises:
-        ArgumentError: products or level out of range.
+        ArgumentError: products or level out of range; more products than the budget holds.
         OperatorError: the operator is empty, not square, or a product is not finite.
 
     Example:
@@ -50,7 +60,7 @@ def frobenius_norm(
     """
     check_level(level)
     known = Products(operator)
-    if suffices(products, known.size, least=4):
+    if suffices(products, known, least=4, held=HELD, memory_budget=memory_budget):
         return symmetric(float(known.dense().norm()), 0.0, level=level, samples=known.size)
     sketch = LeaveOneOut(known, gaussian_tests(products // 2, known.size, generator(seed)))
     if sketch.is_captured:
@@ -74,7 +84,9 @@ def _root(
         return symmetric(0.0, 0.0, level=level, samples=samples)
     error = variance / (4 * square) + rounding**2
     plain = skewed(norm, error, skew, level=level, samples=samples)
-    low, high = (norm * math.exp((end - norm) / norm) for end in (plain.low, plain.high))
+    low, high = (
+        norm * math.exp(min((end - norm) / norm, LOG_MOST)) for end in (plain.low, plain.high)
+    )
     return replace(plain, low=low, high=high)
 
 

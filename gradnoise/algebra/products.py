@@ -62,16 +62,35 @@ class Products:
         return self.resolution * norm * math.sqrt(self.size)
 
 
-def suffices(products: int, size: int, least: int) -> bool:
+def suffices(
+    products: int, known: Products, *, least: int, held: float, memory_budget: int
+) -> bool:
     """Whether so many products give the matrix itself.
 
+    Args:
+        products: at most.
+        known: the operator.
+        least: products that the estimator needs.
+        held: vectors of length P that it holds for each product.
+        memory_budget: bytes for them.
+
     Raises:
-        ArgumentError: they do not, and are fewer than the estimator needs.
+        ArgumentError: the products do not give the matrix, and are fewer than the estimator needs;
+            or they are more than the budget holds.
     """
     check_whole("products", products, 1)
-    if products < min(least, size):
+    check_whole("memory_budget", memory_budget, 1)
+    if products < min(least, known.size):
         raise ArgumentError(
-            f"`products` must be at least {least} for a standard error of this estimator, or the "
-            f"operator's size {size} for the exact answer; got {products}"
+            f"`products` must be at least {least} for an interval of this estimator, or the "
+            f"operator's size {known.size} for the exact answer; got {products}"
         )
-    return products >= size
+    each = held * known.size * torch.finfo(known.dtype).bits / 8
+    fitting, needed = int(memory_budget / each), min(products, known.size)
+    if needed > fitting:
+        remedy = f"ask for at most {fitting}" if fitting >= least else f"{least} are the fewest"
+        raise ArgumentError(
+            f"`memory_budget` = {memory_budget} bytes holds {fitting} products of {each:.0f} "
+            f"bytes each; got `products` = {products}: {remedy}, or raise the budget"
+        )
+    return products >= known.size
