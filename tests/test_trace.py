@@ -180,6 +180,13 @@ def test_a_low_rank_is_found_down_to_rounding_with_an_error_of_that_size(rank: i
     assert float(entries.stderr.min()) > 0 or rank == 0
 
 
+def test_what_many_equal_eigenvalues_add_in_rounding_is_within_the_error() -> None:
+    matrix = with_spectrum(INDEX.le(21).double())
+    for method in ("xtrace", "hutch++"):
+        options = {"products": 64, "method": method}
+        assert measured(trace, matrix, matrix.trace(), 60, **options)[2] >= 0.95
+
+
 def test_zero_and_the_identity_are_exact() -> None:
     eye, zero = torch.eye(P, dtype=torch.float64), torch.zeros(P, P, dtype=torch.float64)
     for method in METHODS:
@@ -226,16 +233,77 @@ def test_where_the_probes_are_as_many_as_the_large_eigenvalues_the_error_is_stil
     assert 0.9 <= float(stderr.square().mean() / errors.square().mean()) <= 1.8
 
 
+def large(count: int, falling: bool = False) -> Tensor:
+    """So many large eigenvalues, equal or falling, and 1e-3."""
+    return with_spectrum(torch.where(count >= INDEX, 1 / INDEX if falling else 1.0, 1e-3).double())
+
+
+@pytest.mark.parametrize(
+    ("products", "falling"), [(6, False), (10, False), (20, False), (20, True)]
+)
+def test_a_direction_that_all_probes_miss_is_seen_by_leaving_out_two(
+    products: int, falling: bool
+) -> None:
+    matrix = large(products // 2, falling)
+    for estimator, truth in ((trace, matrix.trace()), (frobenius_norm, matrix.norm())):
+        _, _, coverage = measured(estimator, matrix, truth, 200, products=products)
+        assert coverage >= 0.95  # without the jackknife 0.86 to 0.91
+
+
+def test_the_error_stated_is_a_quarter_of_the_jackknifes_or_more() -> None:
+    matrix, tests = large(6), gaussian_tests(6, P, generator(0))
+    _, variance = (sketch := LeaveOneOut(Products(matrix), tests)).estimates(
+        forms_of(sketch, "trace")
+    )
+    wholes = torch.stack(
+        [
+            torch.stack(
+                [literal_trace(matrix, tests, i, [i, j]) for i in range(6) if i != j]
+            ).mean()
+            for j in range(6)
+        ]
+    )
+    jackknife = 5 / 6 * float((wholes - wholes.mean()).square().sum())
+    assert variance == pytest.approx(jackknife / 16, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["hutch++", "hutchinson"])
+def test_few_coordinates_that_decide_are_like_any_other_directions(method: str) -> None:
+    block, equal = torch.zeros(2, P, P, dtype=torch.float64)
+    block[:4, :4] = 1  # of random signs, forms of 0, 4 and 16: covered in 0.82
+    equal[0, 0] = equal[1, 1] = equal[2, 2] = 100
+    for matrix in (block, equal, large(1)):
+        options = {"products": 12, "method": method}
+        errors, _, coverage = measured(trace, matrix, matrix.trace(), 200, **options)
+        assert coverage >= 0.9
+        assert abs(float(errors.mean())) <= 4 * float(errors.std()) / math.sqrt(200) + 1e-12
+
+
+def test_entries_that_one_element_decides_have_honest_errors() -> None:
+    matrix, even = torch.zeros(P, P, dtype=torch.float64), torch.arange(0, P, 2)
+    matrix[even, even + 1] = matrix[even + 1, even] = 1.0
+    found = [diagonal(matrix, products=12, seed=seed) for seed in range(40)]
+    inside = torch.stack([(d.low <= 0) & (d.high >= 0) for d in found])
+    assert float(inside.double().mean()) >= 0.93  # with 4 probes: 0.87
+
+
+def test_hutchinsons_variance_is_that_of_random_directions() -> None:
+    matrix = MATRICES["1/i"]
+    errors = measured(trace, matrix, matrix.trace(), 400, products=10, method="hutchinson")[0]
+    spread = 2 * P / (P + 2) * (matrix.square().sum() - matrix.trace() ** 2 / P) / 10
+    assert float(errors.square().mean() / spread) == pytest.approx(1, abs=0.25)
+
+
 @pytest.mark.parametrize("name", SPECTRA)
 def test_the_other_estimates_are_unbiased_and_their_intervals_hold(name: str) -> None:
     matrix = MATRICES[name]
     for method in ("hutch++", "hutchinson"):
         options = {"products": 30, "method": method}
         errors, _, coverage = measured(trace, matrix, matrix.trace(), 200, **options)
-        assert coverage >= 0.88
+        assert coverage >= 0.9
         assert abs(float(errors.mean())) <= 4 * float(errors.std()) / math.sqrt(200)
     errors, _, coverage = measured(frobenius_norm, matrix, matrix.norm(), 200, products=20)
-    assert coverage >= 0.88
+    assert coverage >= 0.9
     squares = (errors + matrix.norm()).square() - matrix.norm().square()  # the square is unbiased
     assert abs(float(squares.mean())) <= 4 * float(squares.std()) / math.sqrt(200)
 

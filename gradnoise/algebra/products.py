@@ -57,9 +57,14 @@ class Products:
         """The whole matrix, by P products."""
         return self(torch.eye(self.size, dtype=self.dtype, device=self.device))
 
-    def rounding(self, norm: float) -> float:
-        """What rounding leaves uncertain of a sum over P entries, ‖A‖√P times the resolution."""
-        return self.resolution * norm * math.sqrt(self.size)
+    def rounding(self, norm: float, images: Tensor | None = None) -> float:
+        """What rounding leaves uncertain of a sum over P entries, ‖A‖√P times the resolution.
+
+        Vectors that are orthonormal but for ε add ε times the lengths of their images, which have
+        one sign where A has.
+        """
+        basis = 0.0 if images is None else float(images.norm(dim=0).sum())
+        return self.resolution * norm * math.sqrt(self.size) + torch.finfo(self.dtype).eps * basis
 
 
 def suffices(

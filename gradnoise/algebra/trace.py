@@ -14,7 +14,7 @@ from ..probes import generator
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .products import Products, suffices
 
-# one estimate per probe, the variance of their mean, and ‖A‖ for what rounding adds
+# one estimate per probe, the variance of their mean, and what rounding adds
 Measured = tuple[Tensor, float, float]
 
 HELD = 4.5  # vectors of length P for each product
@@ -78,8 +78,8 @@ def trace(
     if suffices(products, known, least=least, held=HELD, memory_budget=memory_budget):
         exact = float(known.dense().trace())
         return symmetric(exact, 0.0, level=level, samples=known.size)
-    values, variance, norm = measure(known, products, seed)
-    variance += known.rounding(norm) ** 2
+    values, variance, rounding = measure(known, products, seed)
+    variance += rounding**2
     skew = skewness(values.tolist())
     return skewed(float(values.mean()), variance, skew, level=level, samples=len(values))
 
@@ -88,7 +88,7 @@ def _hutchinson(known: Products, budget: int, seed: int) -> Measured:
     probes = known.fitting(gaussian_tests(budget, known.size, generator(seed)))
     images = known(probes)
     norms = images.norm(dim=0) / probes.norm(dim=0)
-    return *_forms(probes, images, known.size), float(norms.max())
+    return *_forms(probes, images, known.size), known.rounding(float(norms.max()))
 
 
 def _hutch_plus_plus(known: Products, budget: int, seed: int) -> Measured:
@@ -99,7 +99,8 @@ def _hutch_plus_plus(known: Products, budget: int, seed: int) -> Measured:
     rest = tests[:, found:]
     rest = rest - basis @ (basis.T @ rest)
     forms, variance = _forms(rest, known(rest), known.size - found)
-    return (basis * images).sum() + forms, variance, float(images.norm(dim=0).max())
+    rounding = known.rounding(float(images.norm(dim=0).max()), images)
+    return (basis * images).sum() + forms, variance, rounding
 
 
 def _forms(probes: Tensor, images: Tensor, dimension: int) -> tuple[Tensor, float]:
@@ -113,9 +114,10 @@ def _forms(probes: Tensor, images: Tensor, dimension: int) -> tuple[Tensor, floa
 
 def _xtrace(known: Products, budget: int, seed: int) -> Measured:
     sketch = LeaveOneOut(known, gaussian_tests(budget // 2, known.size, generator(seed)))
+    rounding = known.rounding(sketch.norm, sketch.basis_images)
     if sketch.is_captured:
-        return sketch.inner.trace().expand(sketch.count), 0.0, sketch.norm
-    return *sketch.estimates(_without(sketch)), sketch.norm
+        return sketch.inner.trace().expand(sketch.count), 0.0, rounding
+    return *sketch.estimates(_without(sketch)), rounding
 
 
 def _without(sketch: LeaveOneOut) -> EstimateOf:
