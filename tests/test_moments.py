@@ -24,6 +24,7 @@ from gradnoise.streaming import stream
 
 from . import oracles
 from .cases import CASES, Case, labelled, mlp, named
+from .clouds import moments_of_cloud
 
 
 def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMoments:
@@ -149,6 +150,40 @@ def test_intervals_are_the_influence_of_each_sample() -> None:
     plain, weakest = float(signal.var()) / len(g), 2 * moments.trace_cov_sq / len(g) ** 2
     expected = max(plain, weakest)
     assert moments.grad_sq_norm.stderr**2 == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("population", ["distribution", 40])
+def test_skewness_is_that_of_the_dense_influences(population: str | int) -> None:
+    model, loss_fn, batch = CASES[0].build()
+    moments = gn.gradient_moments(model, loss_fn, batch, population=population)
+    g = oracles.dense(model, loss_fn, batch, second=False).gradients
+    size = math.inf if population == "distribution" else float(population)
+    cloud = moments_of_cloud(g, size)
+    torch.testing.assert_close(moments.pulls, cloud.pulls, rtol=1e-9, atol=1e-15)
+    for part in ("grad_sq_norm", "trace_cov"):
+        one = getattr(replace(moments, trace_cov_sq=math.nan), part)
+        other = getattr(replace(cloud, trace_cov_sq=math.nan), part)
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), rel=1e-8)
+
+
+def test_with_more_parameters_than_samples_a_missing_signal_does_not_lean() -> None:
+    """The pull of the mean gradient is then noise, and is taken off."""
+    source = torch.Generator().manual_seed(0)
+    reaches, raw = [], []
+    for _ in range(20):
+        cloud = moments_of_cloud(torch.randn(32, 1000, generator=source, dtype=torch.float64))
+        found = cloud.grad_sq_norm
+        reaches.append((found.high - found.value) / found.stderr)
+        signal, noise = float(cloud.pulls[1, 1]), float(cloud._unbiased(cloud.pulls)[1, 1])
+        raw.append(noise / signal)
+    assert sum(reaches) / 20 < 2.4  # Student's is 2.04; with the noise it would be 3
+    assert abs(sum(raw) / 20) < 0.15
+
+
+def test_equal_norms_do_not_make_the_trace_exact() -> None:
+    moments = moments_of_cloud(torch.tensor([[1.0], [-1.0]] * 8, dtype=torch.float64))
+    weakest = 2 * moments.trace_cov_sq / 16**2
+    assert moments.trace_cov.stderr == pytest.approx(math.sqrt(weakest))
 
 
 def test_without_intervals_the_estimates_say_so() -> None:
