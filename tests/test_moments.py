@@ -172,11 +172,11 @@ def test_with_more_parameters_than_samples_a_missing_signal_does_not_lean() -> N
     reaches, raw = [], []
     for _ in range(20):
         cloud = moments_of_cloud(torch.randn(32, 1000, generator=source, dtype=torch.float64))
-        found = cloud.grad_sq_norm
+        found = replace(cloud, trace_cov_sq=1000.0).grad_sq_norm
         reaches.append((found.high - found.value) / found.stderr)
         signal, noise = float(cloud.pulls[1, 1]), float(cloud._unbiased(cloud.pulls)[1, 1])
         raw.append(noise / signal)
-    assert sum(reaches) / 20 < 2.4  # Student's is 2.04; with the noise it would be 3
+    assert sum(reaches) / 20 < 2.5  # Student's is 2.04; with the noise it would be 4.7
     assert abs(sum(raw) / 20) < 0.15
 
 
