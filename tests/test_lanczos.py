@@ -401,7 +401,7 @@ def test_beyond_the_bound_there_is_nothing(which: str, sign: int) -> None:
         pairs = lanczos(matrix, which=which, seed=seed)
         assert 1 <= sign * pairs.bound < 1.05
     assert math.isnan(lanczos(matrix, v0=torch.ones(300)).bound)
-    assert lanczos(torch.eye(3)).bound == pytest.approx(1)
+    assert lanczos(torch.eye(3).double()).bound == pytest.approx(1)
 
 
 def test_a_bound_that_is_too_close_fails_as_often_as_it_says(monkeypatch: Any) -> None:
@@ -421,3 +421,42 @@ def test_shares_of_eigenvectors_are_what_the_polynomials_say() -> None:
     for value, share in zip(values, start.square().tolist(), strict=True):
         # all polynomials up to degree 3 are orthonormal on 4 points: equality
         assert 1 / missed.sum_of_squares(krylov, value) == pytest.approx(share, rel=1e-9)
+
+
+def outlier(top: float, bulk: float, size: int = 1000) -> torch.Tensor:
+    values = bulk * torch.linspace(-1, 1, size, dtype=torch.float64)
+    values[-1] = top
+    return torch.diag(values)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_polynomials_that_overflow_end(which: str) -> None:
+    pairs = lanczos(outlier(1.0, 1e-3), k=5, which=which, tol=1e-6, max_iterations=120)
+    assert math.isfinite(pairs.bound)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_ends_are_searched(seed: int) -> None:
+    values = [-5.0] * 3 + [5.0] * 3 + torch.linspace(-1, 1, 60).tolist()
+    found = lanczos(torch.diag(torch.tensor(values).double()), k=6, which="BE", seed=seed).values
+    assert found.tolist() == pytest.approx([5, -5] * 3)
+    levels = torch.tensor([-2.0, -1, 0, 1, 2]).double().repeat_interleave(9)
+    found = lanczos(torch.diag(levels), k=4, which="BE", seed=seed).values
+    assert found.tolist() == pytest.approx([2, -2, 2, -2])
+
+
+def test_what_hides_behind_a_narrow_bulk_is_found() -> None:
+    bulk = 1 + 0.002 * torch.rand(999, generator=torch.Generator().manual_seed(0)).double()
+    single = torch.diag(torch.cat([bulk, torch.tensor([1.2]).double()]))
+    double = torch.diag(torch.cat([bulk, torch.tensor([2.0, 2.0]).double()]))
+    for seed in range(100):
+        assert float(lanczos(single, seed=seed).values) == pytest.approx(1.2, rel=1e-3)
+        assert lanczos(double, k=2, seed=seed).values.tolist() == pytest.approx([2, 2], rel=1e-3)
+
+
+@pytest.mark.parametrize("top", [1.0001, 1 + 1e-5, 2.0])
+def test_the_bound_knows_the_rounding_of_float32(top: float) -> None:
+    values = torch.ones(1000)
+    values[0] = top
+    bounds = [lanczos(torch.diag(values), seed=seed).bound for seed in range(100)]
+    assert min(bounds) >= float(values[0])

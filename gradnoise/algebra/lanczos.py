@@ -19,7 +19,10 @@ from .missed import ANYTHING, Bounds, furthest
 
 WHICH = ("LA", "SA", "LM", "BE")
 COARSE = 0.05  # relative error of products beyond which they are refused
+CROWDED = 0.05  # beyond the bounds, where eigenvalues crowd too much to tell at the bounds
 LEAST = 5  # rows of a basis that can be restarted for one pair
+
+Found = tuple[Tensor, str]  # a direction in which there is more, and at which end
 
 
 def lanczos(
@@ -80,7 +83,7 @@ def lanczos(
     limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
-    aim = Aim(k, which, tol, limit, tick)
+    aim = Aim(k, which, tol, limit, tick, random=v0 is None)
     source = generator(seed)
     start = random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
     krylov = Krylov(matrix, rows_within(matrix, k, memory_budget), start)
@@ -98,8 +101,9 @@ def lanczos(
     pairs, found = _searched(matrix, pairs, aim, source, known, room, scale)
     while found is not None:
         known = [pairs.vectors.T]
-        rest = replace(aim, k=1, limit=limit - pairs.matvecs)
-        pairs = _join(pairs, run(Krylov(matrix, capacity, found, known, scale), rest), aim)
+        start, end = found
+        rest = replace(aim, k=1, which=end, limit=limit - pairs.matvecs, random=False)
+        pairs = _join(pairs, run(Krylov(matrix, capacity, start, known, scale), rest), aim)
         known = [pairs.vectors.T]
         pairs, found = _searched(matrix, pairs, aim, source, known, capacity, scale)
     return pairs
@@ -125,7 +129,7 @@ def _searched(
     known: Sequence[Tensor],
     room: int,
     scale: float,
-) -> tuple[Eigenpairs, Tensor | None]:
+) -> tuple[Eigenpairs, Found | None]:
     """The pairs, and a direction orthogonal to what is known in which there is more to find."""
     if not pairs.converged or len(pairs.values) == matrix.shape[0]:
         return pairs, None
@@ -137,19 +141,24 @@ def _searched(
     return pairs, found
 
 
-def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Tensor | None, bool]:
-    """A direction in which there is more to find, if there is; and whether that is settled."""
+def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Found | None, bool]:
+    """Where there is more to find, if there is; and whether that is settled."""
     bounds, zero = ANYTHING, breakdown(krylov.matrix) * krylov.scale
     if len(pairs.values) == aim.k:
         bounds = Bounds.of(pairs.values.numpy(), aim.which, aim.tol, zero)
     while krylov.matvecs < aim.limit:
         aim.extend(krylov, LEAST - 2)
         values, coordinates, residuals = krylov.ritz
-        best = aim.best(values, 1)
-        if len(bounds.outside(values[best])):
-            return krylov.combined(coordinates[:, best])[:, 0], True
+        best = aim.best(values, 2 if aim.which == "BE" else 1)
+        beyond = best[bounds.outside(values[best])]
+        if len(beyond):
+            below = aim.which == "SA" or (aim.which != "LA" and values[beyond[0]] < bounds.low)
+            end = aim.which if aim.which == "LM" else "SA" if below else "LA"
+            return (krylov.combined(coordinates[:, beyond[:1]])[:, 0], end), True
         converged = bool((residuals[best] <= aim.allowed(values[best], zero)).all())
-        if converged or bounds.nothing_beyond(krylov):
+        if bounds.nothing_beyond(krylov) or (
+            converged and (krylov.was_restarted or bounds.nothing_beyond(krylov, CROWDED))
+        ):
             return None, True
     return None, False
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from .krylov import Krylov
+from .krylov import Krylov, breakdown
 
+TINY = 1e-300  # what is divided by, where all is zero
 CHANCE = 1e-3  # that an eigenvalue out of bounds is overlooked, where there is one
 
 
@@ -45,13 +46,17 @@ class Bounds:
         """Positions of the values that are out of bounds."""
         return np.flatnonzero((values < self.low) | (values > self.high))
 
-    def nothing_beyond(self, krylov: Krylov) -> bool:
+    def nothing_beyond(self, krylov: Krylov, margin: float = 0.0) -> bool:
         """Whether, but for CHANCE, no eigenvalue that a random start has a share of is beyond.
 
         The start's share s² of an eigenvector with eigenvalue x is at most 1/Σ_j p_j(x)², p_j the
         polynomials that are orthonormal for its spectral measure, which the entries of T generate
         (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values the sum grows. A random
         start in D dimensions has less than s² with a probability that is known: Beta(½, (D-1)/2).
+
+        Args:
+            krylov: the space of the start.
+            margin: how much further out to ask, in units of each bound.
         """
         if len(self.outside(krylov.ritz[0])):
             return False
@@ -59,8 +64,8 @@ class Bounds:
             return True
         if krylov.was_restarted:
             return False
-        ends = [x for x in (self.low, self.high) if math.isfinite(x)]
-        return all(_is_empty(krylov, x) for x in ends)
+        ends = [x + sign * margin * abs(x) for x, sign in ((self.low, -1), (self.high, 1))]
+        return all(_is_empty(krylov, x) for x in ends if math.isfinite(x))
 
 
 ANYTHING = Bounds(math.inf, -math.inf)
@@ -68,38 +73,40 @@ ANYTHING = Bounds(math.inf, -math.inf)
 
 def furthest(krylov: Krylov, which: str) -> float:
     """Beyond which there is no eigenvalue at the wanted end, but for CHANCE; nan if unknown."""
-    values = krylov.ritz[0]
     if krylov.was_restarted:
         return math.nan
-    upper, lower = (_edge(krylov, x, sign) for x, sign in ((values[-1], 1), (values[0], -1)))
+    values = krylov.ritz[0]
     if which == "LM":
-        return max(upper, -lower)
-    return lower if which == "SA" else upper
+        return max(_edge(krylov, values[-1], 1), -_edge(krylov, values[0], -1))
+    return _edge(krylov, values[0], -1) if which == "SA" else _edge(krylov, values[-1], 1)
 
 
 def _edge(krylov: Krylov, end: float, sign: int) -> float:
-    """Where `_is_empty` begins to hold outwards of the last Ritz value."""
-    if krylov.is_closed:
-        return float(end)
+    """Where `_is_empty` begins to hold outwards of the last Ritz value, and what rounding adds."""
+    if krylov.count == krylov.dimensions:  # all there is was seen
+        return float(end) + sign * krylov.rounding
     near, far = 0.0, max(1e-12 * krylov.scale, 1e-300)
     while not _is_empty(krylov, end + sign * far):
         near, far = far, 2 * far
     for _ in range(40):
         middle = (near + far) / 2
         near, far = (near, middle) if _is_empty(krylov, end + sign * middle) else (middle, far)
-    return float(end + sign * far)
+    return float(end + sign * (far + 8 * krylov.rounding))
 
 
 def _is_empty(krylov: Krylov, x: float) -> bool:
     """Whether a random start had too little of any eigenvector at x, outside all Ritz values."""
     share = float(special.betaincinv(0.5, (krylov.dimensions - 1) / 2, CHANCE))
-    return share * sum_of_squares(krylov, x) >= 1
+    return sum_of_squares(krylov, x, 1 / share) >= 1 / share
 
 
-def sum_of_squares(krylov: Krylov, x: float) -> float:
-    """Σ p_j(x)² of the orthonormal polynomials that belong to T."""
+def sum_of_squares(krylov: Krylov, x: float, enough: float = math.inf) -> float:
+    """Σ p_j(x)² of the orthonormal polynomials that belong to T, until it is enough."""
+    least = breakdown(krylov.matrix) * krylov.scale  # of β that is no rounding
     before, now, total, beside = 0.0, 1.0, 1.0, 0.0
     for alpha, beta in zip(krylov.diagonal, krylov.beside, strict=True):
-        before, now = now, ((x - alpha) * now - beside * before) / beta
+        if not total < enough:
+            return total
+        before, now = now, ((x - alpha) * now - beside * before) / max(beta, least, TINY)
         beside, total = beta, total + now * now
     return total
