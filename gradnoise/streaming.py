@@ -18,7 +18,7 @@ from .probes import random_signs
 from .problem import Problem
 from .running import Running
 from .samples import MICRO_BATCH
-from .trees import TensorDict
+from .trees import TensorDict, widen
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
@@ -79,7 +79,8 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         trace_cov_sq=sum(pairs) / len(pairs),
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
-    pulled = torch.stack([weighted_sum(problem, row) for row in influences]) / (moments.count - 1)
+    pulled = torch.stack([widen(weighted_sum(problem, row)) for row in influences])
+    pulled /= moments.count - 1
     return replace(moments, pulls=pulled @ pulled.T)
 
 

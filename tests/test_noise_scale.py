@@ -378,6 +378,23 @@ def test_fewer_than_two_probes_are_refused() -> None:
         gn.noise_scale(nn.Linear(1, 1), nn.MSELoss(), (torch.ones(4, 1),) * 2, probes=1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_part_of_the_population_is_measured_in_narrow_dtypes_too(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2), torch.randn(64, 3)
+    data = (x, (x[:, 0] + torch.randn(64) > 0).long())
+    wide, narrow = (
+        gn.profile(
+            model.to(kind), nn.CrossEntropyLoss(), (data[0].to(kind), data[1]), population=1000
+        )
+        for kind in (torch.float64, dtype)
+    )
+    rel = 1e-3 if dtype is torch.float32 else 0.2
+    for part in ("grad_sq_norm", "trace_cov", "grad_curvature", "noise_scale", "sharpness"):
+        one, other = wide.estimates[part], narrow.estimates[part]
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=rel), part
+
+
 def test_a_flat_loss_has_no_curvature_to_doubt() -> None:
     model = nn.Linear(3, 1).double()
     profile = gn.profile(model, lambda m, x: m(x)[:, 0], torch.randn(40, 3).double(), probes=4)

@@ -421,7 +421,7 @@ def _skew(probed: _Probed, curvature: Tensor, moments: GradientMoments) -> Skew:
 
 def _bend(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     """2 uᵀHu with u = Cov(η, g), less its noise: GᵀHG is quadratic in the samples, by c_iᵀHc_j."""
-    pull = weighted_sum(hessian.problem, curvature - curvature.mean()) / (len(curvature) - 1)
+    pull = widen(weighted_sum(hessian.problem, curvature - curvature.mean())) / (len(curvature) - 1)
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
     found[1, 1, 1] = 2 * (float(pull @ widen(hessian @ pull)) - noise)

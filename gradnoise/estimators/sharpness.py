@@ -46,6 +46,7 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
     hessians = [Hessian.of(half, hvp="kept") for half in halves]
     # half random, because a half may have this vector as an eigenvector, and another at its top
+    vector = widen(vector)
     other = random_vector(len(vector), generator(seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
     found = [lanczos(hessian, v0=start, tol=tol, seed=seed) for hessian in hessians]
