@@ -186,7 +186,10 @@ def _measure_curvature(
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
     sampled = moments.sampling_factor > 0
-    halves = half_sharpness(problem, top, tol, seed) if sampled else None
+    halves = None
+    if sampled:
+        hessian.forget()  # its graphs and those of the halves would be held together
+        halves = half_sharpness(problem, top, tol=tol, seed=seed)
     signs = sign_probes(moments.count, probes, seed)
     tick = stage("noise scale (probes)", probes)
     scale = measure_noise_scale(

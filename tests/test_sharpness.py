@@ -12,6 +12,7 @@ from torch import nn
 import gradnoise as gn
 from gradnoise.estimators import sample_curvatures, sharpness_estimate
 from gradnoise.estimators.sharpness import Halves
+from gradnoise.operators import Hessian
 from gradnoise.problem import Problem
 
 from . import oracles
@@ -197,16 +198,64 @@ def test_a_sampling_error_that_is_not_known_is_not_invented() -> None:
         assert math.isnan(found.held_out)
 
 
-def test_the_lowest_eigenvalues_have_sampling_errors_and_no_bracket() -> None:
+@pytest.mark.parametrize("which", ["SA", "LM", "BE"])
+def test_every_end_has_its_bracket(which: str) -> None:
     model, loss_fn, batch = CORE[0].build()
     truth = oracles.dense(model, loss_fn, batch)
     found = gn.sharpness(
-        model, loss_fn, batch, which="SA", k=2, tol=1e-10, population="distribution"
+        model, loss_fn, batch, which=which, k=2, tol=1e-10, population="distribution"
     )
     for v, error in zip(found.vectors.T, found.stderr, strict=True):
         quotients = truth.hessians @ v @ v
         expected = float(quotients.std()) / len(quotients) ** 0.5
-        assert float(error) == pytest.approx(expected, rel=1e-7)
-    assert math.isnan(found.held_out)
-    middle = (found.estimate.low + found.estimate.high) / 2
-    assert middle == pytest.approx(float(found.values[0]))
+        assert float(error) == pytest.approx(expected, rel=1e-6)
+    sign = -1 if float(found.values[0]) < 0 else 1
+    assert sign * found.held_out < sign * float(found.values[0])
+    assert found.estimate.low < found.held_out < found.estimate.high
+
+
+def test_the_smallest_eigenvalue_is_the_largest_mirrored() -> None:
+    toy = gn.toy.LinearRegression(torch.tensor([3.0, 1.0, 0.2]), torch.ones(3))
+    options: dict[str, Any] = {"population": "distribution", "tol": 1e-10}
+    model, data = toy.model(), toy.sample(128, seed=0)
+    upper = gn.sharpness(model, toy.loss_fn, data, **options)
+    lower = gn.sharpness(model, lambda m, b: -toy.loss_fn(m, b), data, which="SA", **options)
+    assert lower.held_out == pytest.approx(-upper.held_out)
+    one, other = upper.estimate, lower.estimate
+    expected = (-one.value, -one.high, -one.low, one.stderr)
+    assert (other.value, other.low, other.high, other.stderr) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_crowded_eigenvalues_are_bracketed_at_every_end(which: str) -> None:
+    toy = gn.toy.LinearRegression(torch.ones(30), torch.zeros(30))
+    found = gn.sharpness(
+        toy.model(), toy.loss_fn, toy.sample(256, 0), which=which, k=1, population="distribution"
+    )
+    assert abs(float(found.values[0]) - 1) > 0.3  # of the part
+    assert found.estimate.low < 1 < found.estimate.high
+
+
+def test_limits_hold_for_the_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    start = Hessian._start
+
+    def counted(self: Hessian, problem: Problem, *args: Any, **options: Any) -> None:
+        start(self, problem, *args, **options)
+        seen.append((options["hvp"], options["memory_budget"]))
+
+    monkeypatch.setattr(Hessian, "_start", counted)
+    model, loss_fn, batch = CORE[0].build()
+    found = gn.sharpness(
+        model,
+        loss_fn,
+        batch,
+        population="distribution",
+        hvp="fresh",
+        memory_budget=20_000,
+        max_iterations=3,
+        tol=1e-12,
+    )
+    assert seen == [("fresh", 20_000), ("fresh", 10_000), ("fresh", 10_000)]
+    assert found.matvecs <= 3 * 3 + 2
+    assert found.estimate.status is gn.Status.NOT_CONVERGED

@@ -16,7 +16,7 @@ from ..losses import LossFn
 from ..operators import MEMORY_BUDGET, GaussNewton, Hessian
 from ..problem import Problem
 from ..samples import MICRO_BATCH
-from .sharpness import half_sharpness, sample_curvatures, sharpness_estimate
+from .sharpness import Halves, half_sharpness, sample_curvatures, sharpness_estimate
 
 MATRICES = {"hessian": Hessian, "gauss-newton": GaussNewton}
 
@@ -29,11 +29,11 @@ class Sharpness(Eigenpairs):
 
     Args:
         estimate: the first value for the population, its interval made of the residual, the
-            sampling error and, for the largest eigenvalue, the bracket of two halves.
+            sampling error and the bracket of two halves.
         stderr: sampling error of each value by first-order perturbation, shape (k,):
             √((1/n - 1/N) Var_i(vᵀH_iv)); 0 where the population was measured, nan if unknown.
-        held_out: mean of vᵀHv, v of a half of the samples and H of the other; biased downwards,
-            where the value is biased upwards. nan where there was no need or no way.
+        held_out: mean of vᵀHv, v of a half of the samples and H of the other; biased inwards
+            where the value is biased outwards. nan where there was no need or no way.
         hvp, reason: how products were taken, and why.
     """
 
@@ -77,8 +77,8 @@ def sharpness(
         operator: "hessian" or "gauss-newton".
         hvp: how products with the Hessian are taken, as for `Hessian`.
         population: "dataset", "distribution" or a number N: what `.estimate` is about.
-        intervals: measure the sampling error where n < N: a pass for each pair, and for the largest
-            eigenvalue λ of two halves of the samples, about as much as λ itself.
+        intervals: measure the sampling error where n < N: a pass for each pair, and the eigenvalue
+            of two halves of the samples, about as much as λ itself; `.matvecs` holds them all.
         level: coverage of the interval.
         max_samples: n at most; None measures all.
         micro_batch: samples evaluated at once.
@@ -122,33 +122,48 @@ def sharpness(
             seed=seed,
             memory_budget=memory_budget,
         )
-        known = intervals and isinstance(matrix, Hessian) and matrix.hvp != "finite"
-        return _judged(problem, matrix, pairs, which, tol, seed, level, known)
+        if not problem.samples.sampling_factor or not intervals or operator != "hessian":
+            return _judged(problem, matrix, pairs, [], None, level)
+        if matrix.hvp == "finite":  # single samples need second derivatives
+            return _judged(problem, matrix, pairs, [], None, level)
+        matrix.forget()
+        columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
+        halves = half_sharpness(
+            problem,
+            pairs.vectors[:, 0],
+            tol=tol,
+            seed=seed,
+            which="LA" if _sign(pairs, which) > 0 else "SA",
+            hvp=matrix.hvp,
+            max_iterations=max_iterations,
+            memory_budget=memory_budget,
+        )
+        return _judged(problem, matrix, pairs, columns, halves, level, _sign(pairs, which))
+
+
+def _sign(pairs: Eigenpairs, which: str) -> int:
+    """1 if the first value is the largest of all, -1 if it is the smallest."""
+    return -1 if which == "SA" or (which == "LM" and float(pairs.values[0]) < 0) else 1
 
 
 def _judged(
     problem: Problem,
     matrix: Hessian | GaussNewton,
     pairs: Eigenpairs,
-    which: str,
-    tol: float,
-    seed: int,
+    columns: list[Tensor],
+    halves: Halves | None,
     level: float,
-    known: bool,
+    sign: int = 1,
 ) -> Sharpness:
-    """The pairs with what the choice of samples leaves open, if that can be known."""
-    factor, count = problem.samples.sampling_factor, problem.samples.count
-    columns, halves = [], None
-    if factor and known:
-        columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
-        if which == "LA":
-            halves = half_sharpness(problem, pairs.vectors[:, 0], tol, seed)
-    errors = [math.sqrt(factor * float(own.var())) if count > 1 else math.nan for own in columns]
+    """The pairs with what the choice of samples leaves open, as far as it was measured."""
+    samples = problem.samples
+    factor, first = samples.sampling_factor, columns[0] if columns else None
+    errors = [math.sqrt(factor * float(own.var())) for own in columns]
     unknown = torch.full_like(pairs.values, math.nan if factor else 0.0)
-    first = columns[0] if columns else None
+    spent = pairs.matvecs + (halves.matvecs if halves else 0)
     return Sharpness(
-        **vars(pairs),
-        estimate=sharpness_estimate(pairs, first, halves, problem.samples, level),
+        **{**vars(pairs), "matvecs": spent},
+        estimate=sharpness_estimate(pairs, first, halves, samples, level, sign),
         stderr=torch.tensor(errors, dtype=unknown.dtype) if errors else unknown,
         held_out=halves.held_out if halves else math.nan,
         hvp=matrix.hvp,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ..algebra import Eigenpairs, lanczos
 from ..directional import forms
 from ..estimate import Estimate, Status, flag_zero, symmetric
 from ..moments import GradientMoments
-from ..operators import Hessian
+from ..operators import MEMORY_BUDGET, Hessian
 from ..probes import generator, random_vector
 from ..problem import Problem
 from ..samples import Samples
@@ -41,15 +42,35 @@ class Halves:
     converged: bool = True
 
 
-def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> Halves:
-    """λ of both halves; `vector` is near their eigenvectors and serves as a start."""
+def half_sharpness(
+    problem: Problem,
+    vector: Tensor,
+    *,
+    tol: float,
+    seed: int,
+    which: str = "LA",
+    hvp: str = "kept",
+    max_iterations: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Halves:
+    """An extreme eigenvalue of both halves; `vector`, near their eigenvectors, serves as a start.
+
+    Args:
+        problem: the whole.
+        vector: of the whole, shape (P,).
+        tol, seed, which, max_iterations: as for `lanczos`; of each half.
+        hvp, memory_budget: as for `Hessian`; of both halves together.
+    """
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
-    hessians = [Hessian.of(half, hvp="kept") for half in halves]
+    hessians = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
     # half random, because a half may have this vector as an eigenvector, and another at its top
     vector = widen(vector)
     other = random_vector(len(vector), generator(seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
-    found = [lanczos(hessian, v0=start, tol=tol, seed=seed) for hessian in hessians]
+    options: dict[str, Any] = {"tol": tol, "seed": seed, "which": which}
+    found = [
+        lanczos(hessian, v0=start, max_iterations=max_iterations, **options) for hessian in hessians
+    ]
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [
         float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
@@ -57,7 +78,7 @@ def half_sharpness(problem: Problem, vector: Tensor, tol: float, seed: int) -> H
     return Halves(
         own=sum(float(pairs.values[0]) for pairs in found) / 2,
         held_out=sum(held_out) / 2,
-        matvecs=sum(pairs.matvecs for pairs in found),
+        matvecs=sum(pairs.matvecs for pairs in found) + len(held_out),
         converged=all(pairs.converged for pairs in found),
     )
 
@@ -68,45 +89,44 @@ def sharpness_estimate(
     halves: Halves | None,
     samples: Samples,
     level: float,
+    sign: int = 1,
 ) -> Estimate:
-    """An eigenvalue of the population, with the residual of the iteration and its sampling error.
+    """An extreme eigenvalue of the population, with its residual and its sampling error.
 
     λ of a part is biased upwards. Where it stands clear of the next eigenvalue the bias is
     proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
     taken off. Where it does not, that is too little; then only the bracket holds, from the
     held-out quotient below to λ of the part above. The interval is this bracket, widened by the
-    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `lopsided`.
+    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `lopsided`. Of
+    the smallest eigenvalue all of it is mirrored.
 
     Args:
         pairs: on all samples; the first is meant.
         curvatures: vᵀH_iv of its vector, shape (n,); None if not measured.
-        halves: of the same samples; None where the population was measured, or for an eigenvalue
-            that is not the largest.
+        halves: of the same samples; None where the population was measured.
         samples: n and N.
         level: of the interval.
+        sign: 1 for the largest eigenvalue, -1 for the smallest.
     """
-    raw, residual = float(pairs.values[0]), float(pairs.residuals[0])
+    raw, residual = sign * float(pairs.values[0]), float(pairs.residuals[0])
     n, factor = samples.count, samples.sampling_factor
-    if factor and curvatures is None:
-        return symmetric(raw, math.nan, level=level, samples=n)
+    if factor and (curvatures is None or halves is None):
+        return symmetric(sign * raw, math.nan, level=level, samples=n)
     value = below = raw
-    if halves is not None:
-        below = min(halves.held_out, raw)
-        value = min(max(raw - n * factor * (halves.own - raw), below), raw)
-    elif factor:
-        below = raw - residual
     around = symmetric(0.0, 0.0, level=level, samples=n)
-    if factor and curvatures is not None:
+    if curvatures is not None and halves is not None:
+        below = min(sign * halves.held_out, raw)
+        value = min(max(raw - n * factor * (sign * halves.own - raw), below), raw)
         around = lopsided(
             0.0,
             factor * float(curvatures.var()),
-            Skew.of(curvatures[None], samples.population),
+            Skew.of(sign * curvatures[None], samples.population),
             level=level,
             samples=n,
             freedom=n - 1,
         )
-    low, high = below + around.low, raw + residual + around.high
-    estimate = Estimate(value, low, high, level, around.stderr, n)
+    ends = sorted((sign * (below + around.low), sign * (raw + residual + around.high)))
+    estimate = Estimate(sign * value, ends[0], ends[1], level, around.stderr, n)
     if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)
     return flag_zero(estimate)
