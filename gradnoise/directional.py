@@ -57,7 +57,8 @@ def require_second_order(problem: Problem) -> None:
         raise CurvatureError(
             "some operation of the model has no second derivative: a custom autograd Function or "
             "kernel whose backward cannot be differentiated. Write its backward with torch "
-            "operations, without once_differentiable"
+            "operations, without once_differentiable. Or a part computes in half precision (an "
+            "autocast inside of the model or the loss): measure in float32"
         )
     if gap > 8 * math.sqrt(coarsest) * size:
         raise CurvatureError(

@@ -1,5 +1,6 @@
 """Every error the library raises on purpose: what was got, what was expected, what to do."""
 
+from numbers import Integral
 from typing import Any
 
 __all__ = [
@@ -70,7 +71,7 @@ class ProfileFileError(GradNoiseError):
 
 def check_whole(name: str, value: Any, least: int) -> None:
     """Raise ArgumentError unless an argument is a whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")
 
 

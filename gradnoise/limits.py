@@ -45,6 +45,7 @@ def greedy(
     value = math.nan
     if scale.is_resolved and float(signal) > 0:
         value = greedy_lr(float(signal), float(curvature), float(scale), batch_size)
+        low, high = min(low, value), max(high, value)  # where all is exact, but for rounding
     status = signal.status if not signal.is_resolved else scale.status
     return Estimate(value, low, high, signal.level, math.nan, signal.samples, status)
 

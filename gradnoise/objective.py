@@ -113,9 +113,14 @@ class Objective:
             for gradient, parameter in zip(gradients, parameters, strict=True)
         ]
 
-    def second_order(self) -> Any:
-        """Context in which products with the Hessian are taken."""
-        return differentiable_kernels(self.model)
+    @contextmanager
+    def second_order(self) -> Iterator[None]:
+        """Context in which products with the Hessian are taken.
+
+        Without an autocast around the call: half precision leaves no digit of second derivatives.
+        """
+        with differentiable_kernels(self.model), torch.autocast(self.device.type, enabled=False):
+            yield
 
 
 class Bound(nn.Module):

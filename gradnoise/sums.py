@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
 from .trees import widen
 
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 BLOCK = 1024  # products added in float32 before they are added in float64: errors of 1e-8
 
 
@@ -35,3 +42,17 @@ def dots(first: Tensor, second: Tensor) -> Tensor:
         return rest
     blocks = (t[:, :whole].reshape(t.shape[0], -1, BLOCK) for t in (first, second))
     return widen(torch.linalg.vecdot(*blocks)).sum(1) + rest
+
+
+def without_autocast(function: Callable[Given, Found]) -> Callable[Given, Found]:
+    """A function whose products are not rounded by an autocast around the call."""
+
+    @functools.wraps(function)
+    def exact(*args: Given.args, **options: Given.kwargs) -> Found:
+        with ExitStack() as stack:
+            for kind in ("cpu", "cuda", "xpu", "mps"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **options)
+
+    return exact

@@ -175,7 +175,11 @@ EYE = torch.eye(3)
             r"`max_iterations` must be a whole number from 1",
         ),
         (EYE, {"max_iterations": 1, "k": 2}, ArgumentError, r"cannot give k = 2 pairs"),
-        (EYE, {"v0": torch.zeros(3)}, ArgumentError, r"`v0` must be a finite, non-zero"),
+        (EYE, {"tol": math.inf}, ArgumentError, r"`tol` must be positive; got inf"),
+        (EYE, {"memory_budget": None}, ArgumentError, r"`memory_budget` must be a whole.*None"),
+        (EYE, {"v0": torch.zeros(3)}, ArgumentError, r"`v0` must be finite and not zero"),
+        (EYE, {"v0": {"w": torch.ones(3)}}, ArgumentError, r"`v0` must be a vector.*got dict"),
+        (EYE, {"v0": torch.ones(3, 1)}, ArgumentError, r"`v0`.*take a column, v0\[:, 0\]"),
         (EYE, {"v0": torch.ones(2)}, ArgumentError, r"`v0`.*got shape \(2,\)"),
     ],
 )
@@ -460,3 +464,12 @@ def test_the_bound_knows_the_rounding_of_float32(top: float) -> None:
     values[0] = top
     bounds = [lanczos(torch.diag(values), seed=seed).bound for seed in range(100)]
     assert min(bounds) >= float(values[0])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 1e-200])
+def test_the_length_of_a_start_does_not_matter(size: float) -> None:
+    v0 = size * torch.ones(3, dtype=torch.float64)
+    assert float(lanczos(torch.diag(torch.tensor([1.0, 2.0, 3.0])), v0=v0).values) == pytest.approx(
+        3
+    )
+    assert len(lanczos(EYE, k=np.int64(2)).values) == 2

@@ -609,3 +609,33 @@ def test_a_centred_average_below_its_mean_squared_is_rounding() -> None:
     hessian = gn.Hessian(model, loss_fn, batch)
     found = dense(gn.Preconditioned(hessian, optimizer))
     torch.testing.assert_close(found, dense(hessian) / 1e-4)
+
+
+def test_an_autocast_around_the_call_is_left_for_products() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    batch = (torch.randn(40, 6), torch.randint(3, (40,)))
+    exact = gn.Hessian(model, nn.CrossEntropyLoss(), batch) @ torch.ones(83)
+    for hvp in MODES:
+        with torch.autocast("cpu", torch.bfloat16):
+            hessian = gn.Hessian(model, nn.CrossEntropyLoss(), batch, hvp=hvp)
+            found = hessian @ torch.ones(83)
+            assert float(gn.lanczos(hessian, tol=1e-2).values) > 0
+        torch.testing.assert_close(found, exact, rtol=2e-3, atol=2e-3)
+
+
+def test_what_is_not_seen_by_kept_graphs_is_forgotten_on_request() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 1), 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * self.linear(x)
+
+    model = Scaled()
+    hessian = gn.Hessian(model, nn.MSELoss(), (torch.randn(40, 6), torch.randn(40, 1)))
+    before = hessian @ torch.ones(7)
+    model.scale = 2.0
+    hessian.forget()
+    torch.testing.assert_close(hessian @ torch.ones(7), 4 * before)

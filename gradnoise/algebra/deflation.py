@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..operators import MEMORY_BUDGET, Operator
 from ..probes import generator
+from ..sums import without_autocast
 from ..trees import widen
 from .iteration import Aim, Eigenpairs, random_start, rows_within, run
 from .krylov import Krylov
@@ -48,12 +49,15 @@ class Deflation:
 
     def coordinates(self, vector: Tensor) -> Tensor:
         """x_u, shape (k + 1,), wide."""
-        return widen(self.directions @ vector.to(self.directions))
+        return torch.stack([widen(row) @ widen(vector) for row in self.directions])
 
     def image(self, coordinates: Tensor) -> Tensor:
         """Mu from x_u, shape (P,), wide."""
         weights = self.kernel @ coordinates
-        return widen(weights.to(self.directions) @ self.directions)
+        total = widen(torch.zeros_like(self.directions[0]))
+        for weight, row in zip(weights, self.directions, strict=True):
+            total += weight * row
+        return total
 
     def form(self, first: Tensor, second: Tensor) -> Tensor:
         """uᵀMv of coordinates in their last dimension, by the others."""
@@ -61,6 +65,7 @@ class Deflation:
         return form
 
 
+@without_autocast
 def explore(
     operator: Operator,
     *,

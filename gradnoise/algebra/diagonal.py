@@ -11,6 +11,7 @@ from torch import Tensor
 from ..estimate import check_level, quantile
 from ..operators import MEMORY_BUDGET
 from ..probes import random_signs
+from ..sums import without_autocast
 from .leave_one_out import LeaveOneOut
 from .products import Products, suffices
 
@@ -56,6 +57,7 @@ class Diagonal:
         return self.values + self.reach
 
 
+@without_autocast
 def diagonal(
     operator: Any,
     *,

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..estimate import Estimate, check_level, skewed, skewness, symmetric
 from ..operators import MEMORY_BUDGET
 from ..probes import generator
+from ..sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .products import Products, suffices
 
@@ -18,6 +19,7 @@ HELD = 5.0  # vectors of length P for each product
 LOG_MOST = 700.0  # beyond it, exp overflows
 
 
+@without_autocast
 def frobenius_norm(
     operator: Any,
     *,

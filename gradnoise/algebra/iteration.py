@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_whole
 from ..operators import Operator
 from ..probes import random_vector
 from .krylov import Krylov, breakdown, inner
@@ -54,6 +54,10 @@ class Aim:
     limit: int
     tick: Any
     random: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.tol, (int, float)) and 0 < self.tol < math.inf):
+            raise ArgumentError(f"`tol` must be positive; got {self.tol!r}")
 
     def extend(self, krylov: Krylov, kept: int) -> None:
         """One product more; a basis that is full keeps its best half, or as many as are needed."""
@@ -128,6 +132,7 @@ def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tens
 def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
     """Rows of a basis within the budget."""
     row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
+    check_whole("memory_budget", memory_budget, 1)
     rows = memory_budget // row
     least = min(k + 4, matrix.shape[0])
     if rows < least:

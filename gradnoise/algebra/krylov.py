@@ -147,8 +147,9 @@ class Krylov:
     def _refuse_asymmetry(self, gap: float) -> None:
         if gap > max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale:
             raise OperatorError(
-                "the operator is not symmetric: products with two vectors contradict each other "
-                "(so do differences of gradients, hvp='finite', where a model has kinks)"
+                "the operator is not symmetric: products with two vectors contradict each other. "
+                "So do random losses, half precision, and differences of gradients (hvp='finite') "
+                "where a model has kinks"
             )
 
     def _append(self, vector: Tensor) -> None:

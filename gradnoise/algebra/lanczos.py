@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import ArgumentError, OperatorError, check_whole
 from ..operators import MEMORY_BUDGET, Operator, as_operator
 from ..probes import generator
+from ..sums import without_autocast
+from ..trees import widen
 from .iteration import Aim, Eigenpairs, random_start, rows_within, run
 from .krylov import Krylov, breakdown, inner
 from .missed import ANYTHING, Bounds, furthest
@@ -25,6 +27,7 @@ LEAST = 5  # rows of a basis that can be restarted for one pair
 Found = tuple[Tensor, str]  # a direction in which there is more, and at which end
 
 
+@without_autocast
 def lanczos(
     operator: Any,
     *,
@@ -79,7 +82,7 @@ def lanczos(
         tensor([3.0...], dtype=torch.float64)
     """
     matrix = as_operator(operator)
-    _check(matrix, k, which, tol, max_iterations)
+    _check(matrix, k, which, max_iterations)
     limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
@@ -110,15 +113,23 @@ def lanczos(
 
 
 def _given_start(matrix: Operator, v0: Any) -> Tensor:
+    """The vector of norm 1."""
     size = matrix.shape[0]
-    vector = torch.as_tensor(v0).detach().to(device=matrix.device, dtype=matrix.dtype)
-    norm = math.sqrt(inner(vector, vector)) if vector.shape == (size,) else math.nan
-    if not (math.isfinite(norm) and norm > 0):
+    try:
+        vector = torch.as_tensor(v0).detach().to(matrix.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = type(v0).__name__
+        raise ArgumentError(f"`v0` must be a vector of length {size}; got {got}") from error
+    if vector.shape != (size,):
         raise ArgumentError(
-            f"`v0` must be a finite, non-zero vector of length {size}; got shape "
-            f"{tuple(vector.shape)}"
+            f"`v0` must be a vector of length {size}; got shape {tuple(vector.shape)}"
+            + ("; take a column, v0[:, 0]" if vector.shape[:1] == (size,) else "")
         )
-    return vector / norm
+    vector = widen(vector)
+    vector = (vector / vector.abs().max()).to(matrix.dtype)
+    if not torch.isfinite(vector).all():
+        raise ArgumentError("`v0` must be finite and not zero")
+    return vector / math.sqrt(inner(vector, vector))
 
 
 def _searched(
@@ -184,7 +195,7 @@ def _join(pairs: Eigenpairs, more: Eigenpairs, aim: Aim) -> Eigenpairs:
     )
 
 
-def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int | None) -> None:
+def _check(matrix: Operator, k: int, which: str, max_iterations: int | None) -> None:
     shape = tuple(matrix.shape)
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
@@ -199,7 +210,5 @@ def _check(matrix: Operator, k: int, which: str, tol: float, max_iterations: int
         raise ArgumentError(f"`k` must be from 1 to the operator's size {shape[0]}; got {k}")
     if which not in WHICH:
         raise ArgumentError(f"`which` must be one of {', '.join(WHICH)}; got {which!r}")
-    if not tol > 0:
-        raise ArgumentError(f"`tol` must be positive; got {tol}")
     if max_iterations is not None:
         check_whole("max_iterations", max_iterations, 1)

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, OperatorError
 from ..estimate import Estimate, Status, check_level, quantile, short
 from ..operators import Operator, as_operator
 from ..probes import generator, random_vector
+from ..sums import without_autocast
 from .krylov import breakdown
 from .quadrature import Array, GaussRule, gauss_rule
 from .spectrum_plot import draw
@@ -79,6 +80,7 @@ class SpectralDensity:
     level: float
 
     @classmethod
+    @without_autocast
     def of(
         cls,
         operator: Any,

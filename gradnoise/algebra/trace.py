@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from ..estimate import Estimate, check_level, skewed, skewness, symmetric
 from ..operators import MEMORY_BUDGET
 from ..probes import generator
+from ..sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .products import Products, suffices
 
@@ -21,6 +22,7 @@ HELD = 4.5  # vectors of length P for each product
 PROBES = 10  # fewer are too few where one eigenvalue decides: squares of one Gaussian
 
 
+@without_autocast
 def trace(
     operator: Any,
     *,

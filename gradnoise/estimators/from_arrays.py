@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def noise_scale_from_gradients(
         sums.add(name, tensor)
     for tensor in rows.values():
         sums.look_again(tensor)
-    return GradientMoments(
+    moments = GradientMoments(
         mean=sums.mean,
         centred_sq={name: float(squares.sum()) for name, squares in sums.squares.items()},
         losses=widen(known).to(sums.norms.device),
@@ -85,6 +86,17 @@ def noise_scale_from_gradients(
         coordinate_sq=sums.squares,
         second_slopes=sums.second_slopes,
     )
+    return replace(moments, pulls=_pulls(rows, moments.deviations()[1:]))
+
+
+def _pulls(rows: TensorDict, influences: Tensor) -> Tensor:
+    """u_aᵀu_b of u_a = Cov(e_a, g), e the influences on trΣ and |G|², shape (2, 2)."""
+    total = influences.new_zeros(2, 2)
+    for tensor in rows.values():
+        for wide in _blocks(tensor):
+            pulled = influences @ wide / (len(wide) - 1)
+            total += pulled @ pulled.T
+    return total
 
 
 class _Sums:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,19 +58,20 @@ def noise_scale_from_gram(
     centred = matrix - slopes - slopes[:, None] + mean_sq
     spread = float(centred.trace())
     _check_digits(float(matrix.trace()), spread, eps)
-    return SimpleNoiseScale.of_moments(
-        GradientMoments(
-            mean={"": slopes.new_tensor([math.sqrt(max(mean_sq, 0.0))])},  # of the same length
-            centred_sq={"": spread},
-            losses=torch.full_like(slopes, math.nan),
-            sq_norms=matrix.diagonal(),
-            population=as_population(population, count),
-            resolution=eps,
-            level=level,
-            slopes=slopes,
-            trace_cov_sq=float(centred.square().sum()) / (count - 1) ** 2,
-        )
+    moments = GradientMoments(
+        mean={"": slopes.new_tensor([math.sqrt(max(mean_sq, 0.0))])},  # of the same length
+        centred_sq={"": spread},
+        losses=torch.full_like(slopes, math.nan),
+        sq_norms=matrix.diagonal(),
+        population=as_population(population, count),
+        resolution=eps,
+        level=level,
+        slopes=slopes,
+        trace_cov_sq=float(centred.square().sum()) / (count - 1) ** 2,
     )
+    influences = moments.deviations()[1:]
+    pulls = influences @ matrix @ influences.T / (count - 1) ** 2
+    return SimpleNoiseScale.of_moments(replace(moments, pulls=pulls))
 
 
 def _check_gram(matrix: Tensor, eps: float) -> None:

@@ -20,7 +20,9 @@ class Hessian(ModelOperator):
     """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric.
 
     The samples are drawn once and micro-batches weigh by their samples, so every product sees
-    the same matrix while the parameters stay.
+    the same matrix while the parameters stay. Parameters and buffers that changed are noticed by
+    value; attributes of the model and what a loss_fn closes over are not: call `.forget()` then.
+    An autocast around the call is left for the products.
 
     Args:
         model, loss_fn, data: as for `gradient_moments`.
