@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from .digits import BATCH_SIZE, digits
 from .errors import ArgumentError, GradNoiseError
+from .estimators.noise_scale import ACCURACY, PROBES
 from .optimizer import OptimizerSettings
 from .profile import profile
 from .result import Profile
@@ -65,6 +66,7 @@ def _run(options: argparse.Namespace) -> None:
         engine=options.engine,
         seed=options.seed,
         probes=options.probes,
+        accuracy=options.accuracy,
         progress=sys.stderr.isatty() and not options.quiet,
     )
     result = _with_setting(result, options)
@@ -201,8 +203,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"), help="in use")
     add("--epochs", type=_whole(0), help="digits: epochs to train first (default 5)")
-    add("--engine", default="auto", help="auto, functional or loop")
-    add("--probes", type=_whole(2), default=32, help="random directions for tr(HΣ) (default 32)")
+    add("--engine", default="auto", help="auto, hooks, functional, backpack or loop")
+    add("--probes", type=_whole(2), default=PROBES, help="directions for tr(HΣ), at most")
+    add(
+        "--accuracy",
+        type=_number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
+        default=ACCURACY,
+        help=f"relative error of tr(HΣ) at which fewer do (default {ACCURACY})",
+    )
     add("--seed", type=_whole(0), default=0, help="of samples and probes (default 0)")
     add("--json", type=Path, metavar="FILE", help="save the profile")
     add("--plot", type=Path, metavar="FILE", help="save the regime map (png, pdf, svg)")
