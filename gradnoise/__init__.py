@@ -31,6 +31,8 @@ from .errors import (
 )
 from .estimate import Estimate, Status
 from .estimators import (
+    Alignment,
+    Covariance,
     Diagnostics,
     NoiseScale,
     Sharpness,
@@ -39,6 +41,7 @@ from .estimators import (
     SimpleNoiseScale,
     TailIndex,
     cabs_batch_size,
+    covariance,
     diagnostics,
     diversity_bound,
     gradient_diversity,
@@ -125,6 +128,9 @@ __all__ = [
     "Sharpness",
     "SharpnessTracker",
     "sharpness",
+    "Covariance",
+    "Alignment",
+    "covariance",
     # estimators on arrays
     "noise_scale_from_gradients",
     "noise_scale_from_gram",

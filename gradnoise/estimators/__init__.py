@@ -1,7 +1,9 @@
 """One quantity, one file; each returns Estimates."""
 
+from .alignment import Alignment
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
 from .batch_tests import inner_product_test, norm_test, orthogonality_test
+from .covariance import Covariance, covariance
 from .density import spectral_density
 from .diagnostics import Diagnostics, diagnostics
 from .eigenvalues import Sharpness, sharpness
@@ -24,6 +26,8 @@ from .tails import TailIndex, stable_index, tail_index
 from .tracker import SharpnessTracker
 
 __all__ = [
+    "Alignment",
+    "Covariance",
     "Diagnostics",
     "NoiseScale",
     "Sharpness",
@@ -32,6 +36,7 @@ __all__ = [
     "SimpleNoiseScale",
     "TailIndex",
     "cabs_batch_size",
+    "covariance",
     "curvature_noise_scale",
     "diagnostics",
     "diversity_bound",
