@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..algebra import Eigenpairs, frobenius_norm, lanczos
 from ..algebra.deflation import explore
-from ..directional import forms
 from ..errors import CurvatureError
-from ..estimate import Estimate, Status, flag_zero, quantile, symmetric
+from ..estimate import Estimate
 from ..moments import GradientMoments
 from ..operators import Hessian, PerSampleGradients
 from ..pergrad import Engine
-from ..probes import generator
 from ..problem import Problem
-from ..trees import widen
+from .dimensions import square_influences
+from .fourth_moments import LEAST
 from .noise_scale import STEPS, measure_noise_scale, sign_probes
 from .noise_spectrum import Iteration, NoiseSpectrum
-from .subspace import principal_angles, share_of_gradient, share_of_noise, within
-
-NORM_PROBES = 8  # pairs of Gaussian directions for what sampling adds to ‖H‖²
+from .overlap import Influences, overlap, population_norm, probe_variance, spread_over_samples
+from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,28 @@ def measure_alignment(
         hessian, engine, moments, signs, deflation=deflation
     ).trace_hessian_cov
     plain = frobenius_norm(hessian, products=products, level=level, seed=seed)
-    norm = _population_norm(hessian, plain, moments, seed)
-    along = PerSampleGradients.of(problem, engine=engine).along(pairs.vectors)
+    rows = PerSampleGradients.of(problem, engine=engine)
+    along = rows.along(pairs.vectors)
+    norm, influences, from_trace = plain, None, trace.stderr**2
+    if moments.sampling_factor and moments.count >= LEAST:
+        influences = Influences.measure(hessian, rows, pairs, along, spectrum, seed)
+        norm = population_norm(plain, influences, moments)
+        sampled = moments.sampling_factor * spread_over_samples(influences.trace)
+        from_trace = max(from_trace - sampled, float(influences.traces.var()) / probes)
     return Alignment(
-        overlap=_overlap(trace, norm, trace_sq),
+        overlap=overlap(
+            trace,
+            norm,
+            trace_sq,
+            moments=moments,
+            influences=influences,
+            squares=square_influences(moments, spectrum) if influences else None,
+            probe_variances=(
+                from_trace,
+                probe_variance(plain, influences, moments),
+                spectrum.probe_variance,
+            ),
+        ),
         trace_hessian_cov=trace,
         hessian_norm=norm,
         hessian_pairs=pairs,
@@ -91,71 +106,9 @@ def measure_alignment(
 
 def _hessian(problem: Problem, memory_budget: int) -> Hessian:
     try:
-        return Hessian.of(problem, hvp="kept", memory_budget=memory_budget)
+        found: Hessian = Hessian.of(problem, hvp="kept", memory_budget=memory_budget)
+        return found
     except CurvatureError as error:
         raise CurvatureError(
             f"{error}. Or pass `hessian=False` to measure the covariance alone"
         ) from error
-
-
-def _population_norm(
-    hessian: Hessian, plain: Estimate, moments: GradientMoments, seed: int
-) -> Estimate:
-    """‖H‖_F of the population from that of n samples.
-
-    E‖H̄‖² = ‖H‖² + (1/n - 1/N) Σ_i‖h_i‖²/(N - 1) with h_i = H_i - H. For Gaussian z and w,
-    E(wᵀh_iz)² = ‖h_i‖² takes it off, and E zᵀh_iH̄z = tr(h_iH̄) gives the influence of a sample.
-    """
-    factor, n = moments.sampling_factor, moments.count
-    if not factor:
-        return plain
-    source = generator(seed + 1)
-    spreads, influences = [], []
-    for _ in range(NORM_PROBES):
-        z, w = torch.randn(2, hessian.shape[0], generator=source, dtype=torch.float64)
-        z, w = z.to(hessian.device), w.to(hessian.device)
-        found = forms(hessian.problem, z, [w, widen(hessian @ z)]).values
-        spreads.append(float(found[:, 0].var()))
-        influences.append(2 * (found[:, 1] - found[:, 1].mean()))
-    spread = torch.tensor(spreads, dtype=torch.float64)
-    square = float(plain) ** 2 - factor * float(spread.mean())
-    variance = (2 * float(plain) * plain.stderr) ** 2
-    variance += factor * float(torch.stack(influences).mean(0).var())
-    variance += factor**2 * float(spread.var()) / len(spread)
-    return square_root(square, variance, level=moments.level, samples=n)
-
-
-def square_root(square: float, variance: float, *, level: float, samples: int) -> Estimate:
-    """√x of an estimated x, none where x is not distinguishable from zero."""
-    found = flag_zero(
-        symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
-    )
-    low, high = (math.sqrt(max(end, 0.0)) for end in (found.low, found.high))
-    if square <= 0 or not found.is_resolved:
-        value = math.sqrt(square) if square > 0 and found.is_resolved else math.nan
-        status = Status.SIGNAL_BELOW_NOISE if found.is_resolved else found.status
-        return Estimate(value, low, high, level, math.nan, samples, status)
-    value = math.sqrt(square)
-    return Estimate(value, low, high, level, found.stderr / (2 * value), samples)
-
-
-def _overlap(trace: Estimate, norm: Estimate, trace_sq: Estimate) -> Estimate:
-    """tr(HΣ) over the norms; the three errors as if they were independent.
-
-    They mostly go together, so that the interval is rather too wide. Its ends are those of tr(HΣ)
-    where the norms are exact, and squares of distances add (Zou and Donner 2008).
-    """
-    level, n = trace.level, trace.samples
-    size = float(norm) * math.sqrt(max(float(trace_sq), 0.0))
-    if not size > 0:  # also nan
-        return Estimate(math.nan, -1.0, 1.0, level, math.nan, n, Status.SIGNAL_BELOW_NOISE)
-    value = float(trace) / size
-    relative = math.hypot(norm.stderr / float(norm), trace_sq.stderr / (2 * float(trace_sq)))
-    error = abs(value) * relative
-    if math.isnan(error + trace.stderr):
-        return within(symmetric(value, math.nan, level=level, samples=n), -1.0, 1.0)
-    reach = quantile(level, max(n - 1, 1)) * error
-    low, high = (math.hypot((end - float(trace)) / size, reach) for end in (trace.low, trace.high))
-    stderr = math.hypot(trace.stderr / size, error)
-    found = Estimate(value, value - low, value + high, level, stderr, n, trace.status)
-    return within(found, -1.0, 1.0)

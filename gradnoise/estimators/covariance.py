@@ -213,12 +213,13 @@ def _collected(
     beside: Alignment | None,
 ) -> Covariance:
     own = spectrum.centred.square()
+    spread = (own - own.mean(0)).square().sum(0) / (len(own) - 1)
     return Covariance(
         trace=moments.trace_cov,
         **vars(dimensions),
         grad_share=share_of_gradient(spectrum.along, moments),
         pairs=spectrum.pairs,
-        stderr=(moments.sampling_factor * own.var(0)).sqrt().cpu(),
+        stderr=(moments.sampling_factor * spread).sqrt().cpu(),
         held_out=spectrum.held_out,
         variance=moments.variance,
         alignment=beside,

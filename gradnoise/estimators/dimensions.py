@@ -94,13 +94,29 @@ def _rank_beside(moments: GradientMoments, own: Tensor | None, size: float) -> E
     )
 
 
-@dataclass(frozen=True)
-class _Squares:
-    """tr(Σ²) and (trΣ)² with the influence of every sample on both.
+def _distances(moments: GradientMoments) -> Tensor:
+    """‖g_i - ḡ‖², shape (n,)."""
+    n = moments.count
+    mean = float(moments.trace_cov) * (n - 1) / n
+    return (moments.deviations()[1] + mean).clamp(min=0)
+
+
+def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tensor:
+    """2 c_iᵀΣc_i less its mean, the influence of a sample on tr(Σ²), shape (n,).
 
     A sample enters c_iᵀΣ̂c_i also through its own part of Σ̂, ‖c_i‖⁴/(n - 1), which the unbiased
     estimate does not hold. What is left overcounts the variance that is of second order by two, as
     the jackknife does (Efron and Stein 1981).
+    """
+    n = moments.count
+    own = _distances(moments).to(spectrum.forms).square() / (n - 1)
+    forms = 2 * (spectrum.forms - moments.sampling_factor * n * own)
+    return forms - forms.mean()
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """tr(Σ²) and (trΣ)² with the influence of every sample on both.
 
     Args:
         own, both: tr(Σ²) and (trΣ)², unbiased.
@@ -122,10 +138,8 @@ class _Squares:
         if moments.slopes is None or n < LEAST:
             return cls(math.nan, math.nan, None, (math.nan, math.nan))
         spread = moments.deviations()[1].to(spectrum.forms)
-        squares = (spread + trace * (n - 1) / n).clamp(min=0)  # ‖c_i‖²
-        own, both = unbiased_squares(plain, squares, moments.population)
-        forms = spectrum.forms - factor * n / (n - 1) * squares.square()
-        influences = 2 * torch.stack([trace * spread, forms - forms.mean()])
+        own, both = unbiased_squares(plain, _distances(moments), moments.population)
+        influences = torch.stack([2 * trace * spread, square_influences(moments, spectrum)])
         sampled = factor * float(influences[1].var())
         variances = (
             (2 * trace * moments.trace_cov.stderr) ** 2,

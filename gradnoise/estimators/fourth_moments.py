@@ -1,7 +1,7 @@
 """tr(Σ²) and (trΣ)² of a population, unbiased, from n of its N samples.
 
-Write u = tr(Σ²), v = (trΣ)², κ = E‖x‖⁴ - v - 2u for a distribution with covariance Σ. What n samples
-give on the average is linear in these three (Σ̂ with 1/(n - 1), c_i = g_i - ḡ):
+Write u = tr(Σ²), v = (trΣ)², κ = E‖g - G‖⁴ - v - 2u for a distribution with covariance Σ. What n
+samples give on the average is linear in these three (Σ̂ with 1/(n - 1), c_i = g_i - ḡ):
 
     tr(Σ̂²)            u + (u + v)/(n - 1) + κ/n
     (trΣ̂)²            v + 2u/(n - 1) + κ/n

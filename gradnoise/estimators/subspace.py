@@ -33,7 +33,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
 
 
 def gradient_in(along: Tensor, moments: GradientMoments) -> tuple[float, Tensor, float]:
-    """‖VᵀG‖² = ‖Vᵀḡ‖² - (1/n - 1/N) tr(VᵀΣV): unbiased, for a V that does not depend on the samples.
+    """‖VᵀG‖² = ‖Vᵀḡ‖² - (1/n - 1/N) tr(VᵀΣV), unbiased for a V apart from the samples.
 
     Args:
         along: g_iᵀV, shape (n, k).
