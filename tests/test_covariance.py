@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.estimators.fourth_moments import unbiased_squares
+from gradnoise.estimators.noise_spectrum import Iteration, noise_spectrum
+from gradnoise.estimators.overlap import Influences, spread_over_samples
 from gradnoise.estimators.subspace import gradient_in, principal_angles, share_of_noise
+from gradnoise.pergrad import choose
+from gradnoise.problem import Problem
+from gradnoise.streaming import stream
 
 from . import oracles
 from .cases import CASES, CORE, Case, labelled, mlp, named
@@ -91,6 +96,41 @@ def test_a_known_mean_gradient_inside_and_outside_of_the_noise() -> None:
     assert len(found.eigenvalues) == 2
     assert float(found.grad_share) == pytest.approx(9 / 25)
     assert float(found.alignment.grad_share) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("k", [1, 43])
+def test_influences_are_those_of_the_dense_matrices(k: int) -> None:
+    """All eight sign vectors of four samples; of ‖H‖² where nothing is left to chance, k = P."""
+    model, loss_fn, (x, y) = CORE[0].build()
+    batch = x[:4], y[:4]
+    dense = oracles.dense(model, loss_fn, batch)
+    h, sigma, gaps = dense.hessian, dense.covariance, dense.gradients - dense.gradients.mean(0)
+    assert k in (1, len(h))
+    problem = Problem.open(model, loss_fn, batch)
+    with problem.guard():
+        engine = choose(problem.objective, batch, "auto")
+        moments = stream(problem, engine)
+        aim = Iteration(min(k, 2), 1e-10, 0, 2**30)
+        spectrum = noise_spectrum(problem, engine, moments, aim, "gram")
+        hessian = gn.Hessian.of(problem, hvp="kept")
+        rows = gn.PerSampleGradients.of(problem, engine=engine)
+        pairs = gn.lanczos(hessian, k=k, tol=1e-10)
+        along = rows.along(pairs.vectors)
+        found = Influences.measure(hessian, rows, pairs, along, spectrum, seed=0)
+    own = ((gaps @ h) * gaps).sum(1) + (dense.hessians * sigma).sum((1, 2))
+    torch.testing.assert_close(found.trace.mean(0), own, rtol=1e-7, atol=1e-9)
+    if k == len(h):
+        squares = 2 * (dense.hessians * h).sum((1, 2))
+        torch.testing.assert_close(found.hessian_sq.mean(0), squares, rtol=1e-6, atol=1e-8)
+        assert float(found.traces.abs().max()) < 1e-8
+
+
+def test_the_noise_of_random_directions_is_taken_off_the_spread() -> None:
+    truth = torch.randn(400, dtype=torch.float64)
+    noisy = truth + 2 * torch.randn(8, 400, dtype=torch.float64) + torch.randn(8, 1).double()
+    assert spread_over_samples(noisy) == pytest.approx(float(truth.var()), rel=0.15)
+    assert float(noisy.mean(0).var()) > 1.35 * float(truth.var())
+    assert spread_over_samples(truth.expand(8, -1)) == pytest.approx(float(truth.var()))
 
 
 def every_sample(rows: Tensor, size: int) -> list[Tensor]:
