@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .blocks import Blocks
 from .errors import ArgumentError
 from .estimate import Estimate, flag_zero, symmetric
+from .layers import Layer, by_module, layers_of
 from .ratio import ratio
 from .skew import Skew, lopsided
 from .trees import TensorDict, sq_norm
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The gradient of one module's own parameters.
-
-    Args:
-        name: of the module; "" is the root.
-        size: number of trainable parameters.
-        grad_sq_norm, trace_cov: |G|² and trΣ restricted to the layer.
-        simple_noise_scale: their ratio trΣ/|G|².
-        noise_share: the layer's part of the whole model's trΣ.
-    """
-
-    name: str
-    size: int
-    grad_sq_norm: Estimate
-    trace_cov: Estimate
-    simple_noise_scale: Estimate
-    noise_share: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +38,7 @@ class GradientMoments:
             for the skewness of both; None when not measured.
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
         second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
+        blocks: what is known of single parameters; None where they cannot be told apart.
     """
 
     mean: TensorDict
@@ -70,6 +53,7 @@ class GradientMoments:
     pulls: Tensor | None = None
     coordinate_sq: TensorDict | None = None
     second_slopes: Tensor | None = None
+    blocks: Blocks | None = None
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -106,7 +90,48 @@ class GradientMoments:
             resolution=max(self.resolution, other.resolution),
             level=self.level,
             coordinate_sq=squares,
+            blocks=self.blocks.merge(other.blocks) if self.blocks and other.blocks else None,
         )
+
+    def restrict(self, names: Iterable[str]) -> GradientMoments:
+        """The moments of some parameters, as if there were no others.
+
+        The intervals are of the same kind as those of the whole, from the same passes.
+
+        Raises:
+            ArgumentError: no parameters, unknown ones, or moments that cannot tell them apart.
+        """
+        names = list(dict.fromkeys(names))
+        if not names or not self.mean.keys() >= set(names):
+            raise ArgumentError(
+                f"`names` must be one or more of the parameters {', '.join(self.mean)}; got {names}"
+            )
+        if len(names) == len(self.mean):
+            return self
+        if self.blocks is None:
+            raise ArgumentError(
+                "these moments do not tell single parameters apart; take them from a model or "
+                "from per-sample gradients"
+            )
+        return self._restricted(names, self.blocks.restrict(names))
+
+    def _restricted(self, names: list[str], blocks: Blocks) -> GradientMoments:
+        squares = self.coordinate_sq
+        part = replace(
+            self,
+            mean={name: self.mean[name] for name in names},
+            centred_sq={name: self.centred_sq[name] for name in names},
+            sq_norms=blocks.norms_of(names),
+            slopes=blocks.slope,
+            trace_cov_sq=blocks.trace_cov_sq(),
+            pulls=None,
+            coordinate_sq=None if squares is None else {name: squares[name] for name in names},
+            second_slopes=None,
+            blocks=blocks,
+        )
+        if part.slopes is None:
+            return part
+        return replace(part, pulls=blocks.pulls(part.deviations()[1:]))
 
     @property
     def count(self) -> int:
@@ -127,7 +152,7 @@ class GradientMoments:
     @property
     def trace_cov(self) -> Estimate:
         """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
-        return self._estimate(self._trace(self.mean), self._covariances()[0], self._skewness())
+        return self._estimate(self._trace, self._covariances()[0], self._skewness())
 
     @property
     def grad_sq_norm(self) -> Estimate:
@@ -135,13 +160,24 @@ class GradientMoments:
 
         McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
         """
-        value, variance = self._signal(self.mean), self._covariances()[1]
+        value, variance = self._signal, self._covariances()[1]
         return flag_zero(self._estimate(value, variance, self._skewness(), part=1))
 
     @property
     def simple_noise_scale(self) -> Estimate:
         """B_simple = trΣ/|G|², in samples, with Fieller's interval."""
-        return self._simple(self.mean, self._covariances(), self._skewness())
+        trace_variance, signal_variance, covariance = self._covariances()
+        return ratio(
+            self._trace,
+            self._signal,
+            variances=(trace_variance, signal_variance + self.rounding**2),
+            covariance=covariance,
+            level=self.level,
+            samples=self.count,
+            freedom=self.count - 1,
+            positive_denominator=True,
+            skew=self._skewness(),
+        )
 
     @property
     def variance(self) -> TensorDict | None:
@@ -152,20 +188,8 @@ class GradientMoments:
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The same, module by module; intervals only where the whole population was measured."""
-        whole = self._trace(self.mean)
-        unknown = 0.0 if self.sampling_factor == 0 else math.nan
-        return {
-            module: Layer(
-                name=module,
-                size=sum(self.mean[name].numel() for name in names),
-                grad_sq_norm=self._estimate(self._signal(names), unknown),
-                trace_cov=self._estimate(self._trace(names), unknown),
-                simple_noise_scale=self._simple(names, (unknown, unknown, unknown)),
-                noise_share=self._trace(names) / whole if whole else 0.0,
-            )
-            for module, names in _by_module(self.mean).items()
-        }
+        """The same, module by module; a shared parameter belongs to the first that holds it."""
+        return layers_of(self, by_module(self.mean))
 
     def deviations(self) -> Tensor:
         """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
@@ -202,53 +226,31 @@ class GradientMoments:
         if self.slopes is None:
             return pulls
         influences, n = self.deviations()[1:], self.count
-        sq_norms = self.sq_norms - 2 * self.slopes + self._mean_sq(self.mean)  # ‖c_i‖²
+        sq_norms = self.sq_norms - 2 * self.slopes + self._mean_sq  # ‖c_i‖²
         squares = (influences * sq_norms) @ influences.T / n
         return pulls - (squares - pulls.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
         return Skew.of(influences, self.population) if self.sampling_factor else None
 
-    def _simple(
-        self,
-        names: Iterable[str],
-        covariances: tuple[float, float, float],
-        skew: Skew | None = None,
-    ) -> Estimate:
-        names = list(names)
-        signal, trace = self._signal(names), self._trace(names)
-        return ratio(
-            trace,
-            signal,
-            variances=(covariances[0], covariances[1] + self._rounding(names) ** 2),
-            covariance=covariances[2],
-            level=self.level,
-            samples=self.count,
-            freedom=self.count - 1,
-            positive_denominator=True,
-            skew=skew,
-        )
-
     @property
     def rounding(self) -> float:
         """What |G|² would be from rounding alone, where it is no more than that; else 0."""
-        return self._rounding(list(self.mean))
-
-    def _rounding(self, names: list[str]) -> float:
         # a mean gradient that is nothing but rounding is no signal, however exact the rest
-        size = self._trace(names) + self._mean_sq(names)
-        rounding = (ROUNDING * self.resolution) ** 2 * size
-        return rounding if self._signal(names) <= 4 * rounding else 0.0
+        rounding = (ROUNDING * self.resolution) ** 2 * (self._trace + self._mean_sq)
+        return rounding if self._signal <= 4 * rounding else 0.0
 
-    def _trace(self, names: Iterable[str]) -> float:
-        return sum(self.centred_sq[name] for name in names) / (self.count - 1)
+    @property
+    def _trace(self) -> float:
+        return sum(self.centred_sq.values()) / (self.count - 1)
 
-    def _mean_sq(self, names: Iterable[str]) -> float:
-        return sum(sq_norm(self.mean[name]) for name in names)
+    @property
+    def _mean_sq(self) -> float:
+        return sum(sq_norm(mean) for mean in self.mean.values())
 
-    def _signal(self, names: Iterable[str]) -> float:
-        names = list(names)
-        return self._mean_sq(names) - self.sampling_factor * self._trace(names)
+    @property
+    def _signal(self) -> float:
+        return self._mean_sq - self.sampling_factor * self._trace
 
     def _estimate(
         self, value: float, variance: float, skew: Skew | None = None, part: int = 0
@@ -257,10 +259,3 @@ class GradientMoments:
         if skew is None:
             return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
         return lopsided(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)
-
-
-def _by_module(names: Iterable[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.rpartition(".")[0], []).append(name)
-    return groups

@@ -13,14 +13,17 @@ from .algebra.deflation import explore
 from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
+    Shares,
     curvature_noise_scale,
     half_sharpness,
     measure_noise_scale,
     sample_curvatures,
+    shares_of,
     sharpness_estimate,
     sign_probes,
 )
 from .estimators.noise_scale import ACCURACY, PROBES, STEPS, check_accuracy
+from .layers import Layer, by_group, layers_of
 from .losses import LossFn
 from .moments import GradientMoments
 from .operators import Hessian
@@ -106,6 +109,10 @@ def profile(
         moments = stream(problem, chosen, level=level, tick=tick)
         moments = with_intervals(problem, chosen, moments)
         curvature = _curvature(problem, chosen, moments, stage, probes, accuracy, tol, seed)
+    groups = {}
+    if optimizer is not None:
+        own = (group["params"] for group in optimizer.param_groups)
+        groups = by_group(problem.objective.parameters, own)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
@@ -126,7 +133,8 @@ def profile(
             "simple_noise_scale": moments.simple_noise_scale,
             **curvature.estimates,
         },
-        layers=moments.layers,
+        layers=curvature.shared(moments.layers),
+        groups=curvature.shared(layers_of(moments, groups)),
         optimizer=settings,
         batch_size=batch_size or _loader_batch_size(data),
         matvecs=curvature.matvecs,
@@ -148,6 +156,11 @@ class _Curvature:
     estimates: dict[str, Estimate]
     matvecs: int = 0
     notes: tuple[str, ...] = ()
+    shares: Shares | None = None
+
+    def shared(self, layers: dict[str, Layer]) -> dict[str, Layer]:
+        """The layers with their shares of the curvature."""
+        return layers if self.shares is None else self.shares.give(layers)
 
 
 def _curvature(
@@ -195,18 +208,18 @@ def _measure_curvature(
     scale = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation, accuracy=accuracy, tick=tick
     )
+    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, moments.level)
     return _Curvature(
         {
             "noise_scale": scale.hessian,
-            "sharpness": sharpness_estimate(
-                pairs, curvatures, halves, problem.samples, moments.level
-            ),
+            "sharpness": sharpness,
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
             "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
         },
         pairs.matvecs + (halves.matvecs if halves else 0),
         () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
+        shares_of(moments, pairs, deflation, halves, sharpness, scale),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from . import store
 from .errors import NotMeasuredError
 from .estimate import Estimate
+from .layers import Layer
 from .limits import falling, greedy
-from .moments import Layer
 from .optimizer import OptimizerSettings
 from .recommendation import Recommendation, Setting, recommend
 from .regime import max_lr, mean_square_lr, regime, stable_lr, temperature
@@ -30,12 +30,14 @@ class Profile:
         seed: of samples and probes.
         engine, engine_reason: how per-sample gradients were made, and why so.
         estimates: by name; read them as attributes.
-        layers: the gradient's moments module by module.
+        layers: moments and shares of the curvature module by module; see `Layer`.
         optimizer: what the given optimizer says, or None.
         batch_size: of the data loader or as given, or None.
         matvecs: Hessian-vector products of the eigenvalue iteration.
         warnings: what the reader should know.
         versions: of gradnoise and torch.
+        groups: the same as `layers` for the optimizer's parameter groups, "group 0" and on; empty
+            without an optimizer.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Profile:
     matvecs: int = 0
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, Layer] = field(default_factory=dict)
 
     @property
     def loss(self) -> Estimate:

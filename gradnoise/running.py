@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .blocks import Blocks
 from .moments import GradientMoments
 from .pergrad import Summary
 from .trees import TensorDict, sq_norm, widen
@@ -59,7 +60,7 @@ class Running:
             self._gather()
         self._count += len(summary.losses)
         self._losses.append(widen(summary.losses))
-        self._norms.append(torch.stack(list(summary.sq_norms.values())).sum(0))
+        self._norms.append(torch.stack([summary.sq_norms[name] for name in self._spread]))
 
     def _gather(self) -> None:
         for name, total in self._recent.items():
@@ -103,15 +104,17 @@ class Running:
         mean = {name: total.div_(count) for name, total in self._total.items()}
         if self._raw:
             self._subtract(mean)
+        norms = torch.cat(self._norms, dim=1)  # [parameters, n]
         return GradientMoments(
             mean=mean,
             centred_sq=self._spread,
             losses=torch.cat(self._losses),
-            sq_norms=torch.cat(self._norms),
+            sq_norms=norms.sum(0),
             population=population,
             resolution=resolution,
             level=level,
             coordinate_sq=self._squares or None,
+            blocks=Blocks(dict(zip(mean, norms, strict=True))),
         )
 
 

@@ -16,12 +16,13 @@ import torch
 
 from .errors import ProfileFileError
 from .estimate import Estimate
-from .moments import Layer
+from .layers import Layer
 from .optimizer import OptimizerSettings
 
 FORMAT, SCHEMA = "gradnoise-profile", 1
 _SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
+_LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")  # or None
 
 
 def versions() -> dict[str, str]:
@@ -37,7 +38,9 @@ def to_dict(profile: Any) -> dict[str, Any]:
     """A profile as plain values; inf and nan as strings, which JSON has no numbers for."""
     plain = {name: getattr(profile, name) for name in (f.name for f in fields(profile))}
     plain["estimates"] = {name: e.to_dict() for name, e in profile.estimates.items()}
-    plain["layers"] = {name: _layer_to_dict(layer) for name, layer in profile.layers.items()}
+    for kind in ("layers", "groups"):
+        parts = getattr(profile, kind)
+        plain[kind] = {name: _layer_to_dict(layer) for name, layer in parts.items()}
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
     result: dict[str, Any] = _encode({"format": FORMAT, "schema": SCHEMA, **plain})
     return result
@@ -95,7 +98,10 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
     known = {f.name for f in fields(cls)}
     plain = {name: value for name, value in contents.items() if name in known}
     estimates = {name: Estimate.from_dict(e) for name, e in plain["estimates"].items()}
-    layers = {name: _layer_from_dict(layer) for name, layer in plain["layers"].items()}
+    layers, groups = (
+        {name: _layer_from_dict(layer) for name, layer in parts.items()}
+        for parts in (plain["layers"], plain.get("groups", {}))  # no groups in older files
+    )
     optimizer = plain["optimizer"]
     if optimizer is not None:
         optimizer = OptimizerSettings(**{**optimizer, "notes": tuple(optimizer["notes"])})
@@ -104,6 +110,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
             **plain,
             "estimates": estimates,
             "layers": layers,
+            "groups": groups,
             "optimizer": optimizer,
             "warnings": tuple(plain["warnings"]),
         }
@@ -112,12 +119,15 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
 
 def _layer_to_dict(layer: Layer) -> dict[str, Any]:
     own = {f.name: getattr(layer, f.name) for f in fields(layer)}
-    return {**own, **{name: own[name].to_dict() for name in _LAYER_ESTIMATES}}
+    known = [name for name in (*_LAYER_ESTIMATES, *_LAYER_SHARES) if own[name] is not None]
+    return {**own, **{name: own[name].to_dict() for name in known}}
 
 
 def _layer_from_dict(contents: dict[str, Any]) -> Layer:
-    estimates = {name: Estimate.from_dict(contents[name]) for name in _LAYER_ESTIMATES}
-    return Layer(**{**contents, **estimates})
+    shares = [name for name in _LAYER_SHARES if contents.get(name) is not None]
+    estimates = {name: Estimate.from_dict(contents[name]) for name in (*_LAYER_ESTIMATES, *shares)}
+    names = tuple(contents.get("parameters", ()))
+    return Layer(**{**contents, **estimates, "parameters": names})
 
 
 def _encode(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from .probes import random_signs
 from .problem import Problem
 from .running import Running
 from .samples import MICRO_BATCH
-from .trees import TensorDict, widen
+from .trees import Batch, TensorDict, compute_dtype, widen
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
+GRAM_BLOCK = 2**20  # coordinates that are widened at once
 
 
 def stream(
@@ -71,12 +72,16 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     """The moments with what their intervals need; nothing when the population was measured."""
     if moments.sampling_factor == 0:
         return moments
-    noises = sign_sums(problem, random_signs(SQUARE_PROBES, moments.count, seed=0))
-    pairs = [float(u @ v) ** 2 for u, v in pairwise(noises)]  # E (uᵀv)² = tr(Σ²)
+    signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
+    grams = _grams(problem, sign_sums(problem, signs))
+    pairs = torch.stack(list(grams.values())).sum(0).diagonal(1).square()  # E (uᵀv)² = tr(Σ²)
+    along = slopes_by_parameter(problem, engine, moments.mean)
+    blocks = moments.blocks
     moments = replace(
         moments,
-        slopes=slopes(problem, engine, moments.mean),
-        trace_cov_sq=sum(pairs) / len(pairs),
+        slopes=torch.stack(list(along.values())).sum(0),
+        trace_cov_sq=float(pairs.mean()),
+        blocks=blocks and replace(blocks, slopes=along, signs=signs, grams=grams),
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
     pulled = torch.stack([widen(weighted_sum(problem, row)) for row in influences])
@@ -84,17 +89,39 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     return replace(moments, pulls=pulled @ pulled.T)
 
 
+def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
+    """Inner products of the noises, parameter by parameter, each (K, K)."""
+    parameters = problem.objective.parameters
+    dtype = compute_dtype(parameters.values())
+    rows = torch.stack([noise.to(dtype) for noise in noises])
+    parts = torch.split(rows, [p.numel() for p in parameters.values()], dim=1)
+    return {name: _gram(part) for name, part in zip(parameters, parts, strict=True)}
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products of rows, wide, in blocks."""
+    blocks = map(widen, torch.split(rows, GRAM_BLOCK, dim=1))
+    return sum((b @ b.T for b in blocks), widen(rows.new_zeros(len(rows), len(rows))))
+
+
 def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
     """g_iᵀu of every sample, shape (n,), by first derivatives alone."""
-    wanted = Wanted(direction=direction)
+    along = slopes_by_parameter(problem, engine, direction)
+    return torch.stack(list(along.values())).sum(0)
+
+
+def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict) -> TensorDict:
+    """The parts of g_iᵀu that lie in each parameter, each of shape (n,)."""
     with problem.guard():
-        found = [
-            summary.dots
-            for batch in problem.batches()
-            for summary in engine.summaries(batch, wanted)
-            if summary.dots is not None
-        ]
-    return torch.cat(found)
+        found = [dots_of(engine, batch, direction) for batch in problem.batches()]
+    return {name: torch.cat([dots[name] for dots in found]) for name in direction}
+
+
+def dots_of(engine: Engine, batch: Batch, direction: TensorDict) -> TensorDict:
+    """The same for one batch."""
+    summaries = engine.summaries(batch, Wanted(direction=direction))
+    found = [summary.dots for summary in summaries if summary.dots is not None]
+    return {name: torch.cat([dots[name] for dots in found]) for name in direction}
 
 
 def gradient_moments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import ParamSpec, TypeVar
 
@@ -56,3 +56,9 @@ def without_autocast(function: Callable[Given, Found]) -> Callable[Given, Found]
             return function(*args, **options)
 
     return exact
+
+
+def by_parameter(first: Tensor, second: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Inner products of the parts of two flat vectors, wide, shape (p,)."""
+    parts = (torch.split(flat[None], list(sizes), dim=1) for flat in (first, second.to(first)))
+    return torch.cat([dots(u, v) for u, v in zip(*parts, strict=True)])

@@ -133,7 +133,7 @@ def test_slopes_along_a_direction_come_from_the_gradients() -> None:
     found = summary(model, loss_fn, batch, Wanted(direction=direction))
     assert found.dots is not None
     truth = oracles.dense(model, loss_fn, batch, second=False).gradients
-    torch.testing.assert_close(found.dots, truth @ joined(direction))
+    torch.testing.assert_close(sum(found.dots.values()), truth @ joined(direction))
 
 
 def layer(module: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:

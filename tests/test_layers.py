@@ -17,7 +17,7 @@ ROOMS = (
     ),
     ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
     ("engines", ["pergrad"]),
-    ("streaming", ["moments", "running", "streaming"]),
+    ("streaming", ["blocks", "layers", "moments", "running", "streaming"]),
     ("linear maps", ["operators", "algebra"]),
     ("estimators", ["estimators"]),
     ("verdict", ["regime", "limits", "recommendation", "optimizer"]),

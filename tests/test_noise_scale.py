@@ -287,7 +287,7 @@ def test_sampling_variances_are_those_of_the_influences() -> None:
     curvature = own + torch.randn(400, generator=source, dtype=torch.float64)
     empty = torch.zeros(0)
     squares = torch.tensor([2.0, 4.0], dtype=torch.float64)
-    probed = _Probed(empty, empty, empty, own + noise, empty, squares)
+    probed = _Probed(empty, empty, empty, own + noise, empty, squares, empty)
     trace, bend, both = _sampling_covariance(probed, curvature, 0.01)
     assert trace == pytest.approx(0.01, rel=0.25)  # without the probes' part it would be 0.021
     assert bend == pytest.approx(0.01 * float(curvature.var()))

@@ -13,6 +13,7 @@ from .from_products import noise_scale_from_gram, noise_scale_from_sums
 from .hill import hill_index
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
 from .parts import SimpleNoiseScale
+from .shares import Shares, shares_of
 from .sharpness import (
     curvature_noise_scale,
     half_sharpness,
@@ -30,6 +31,7 @@ __all__ = [
     "Covariance",
     "Diagnostics",
     "NoiseScale",
+    "Shares",
     "Sharpness",
     "SharpnessTracker",
     "SignalToNoise",
@@ -56,6 +58,7 @@ __all__ = [
     "sharpness",
     "sharpness_estimate",
     "sign_noise_scale",
+    "shares_of",
     "sign_probes",
     "signal_to_noise",
     "simple_noise_scale_from_norms",

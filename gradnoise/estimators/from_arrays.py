@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..blocks import Blocks
 from ..estimate import check_level
 from ..moments import GradientMoments
 from ..probes import random_signs
@@ -76,15 +77,16 @@ def noise_scale_from_gradients(
     moments = GradientMoments(
         mean=sums.mean,
         centred_sq={name: float(squares.sum()) for name, squares in sums.squares.items()},
-        losses=widen(known).to(sums.norms.device),
-        sq_norms=sums.norms,
+        losses=widen(known).to(sums.gram.device),
+        sq_norms=sums.blocks.norms_of(sums.mean),
         population=size,
         resolution=max(torch.finfo(tensor.dtype).eps for tensor in rows.values()),
         level=level,
-        slopes=sums.slopes,
+        slopes=sums.blocks.slope,
         trace_cov_sq=sums.trace_cov_sq(),
         coordinate_sq=sums.squares,
         second_slopes=sums.second_slopes,
+        blocks=sums.blocks,
     )
     return replace(moments, pulls=_pulls(rows, moments.deviations()[1:]))
 
@@ -103,46 +105,52 @@ class _Sums:
     """What moments are made of, added up over blocks of coordinates that are widened one by one."""
 
     def __init__(self, count: int, device: torch.device) -> None:
-        exact = count <= EXACT
-        self.signs = None if exact else random_signs(PROBES, count, seed=0).to(device)
-        size = count if exact else PROBES
+        self.exact = count <= EXACT
+        self.signs = widen(random_signs(PROBES, count, seed=0).to(device))
         self.mean: TensorDict = {}
         self.squares: TensorDict = {}
-        self.norms = widen(torch.zeros(count, device=device))
-        self.slopes = torch.zeros_like(self.norms)
-        self.second_slopes = torch.zeros_like(self.norms)
-        self.gram = self.norms.new_zeros(size, size)  # of the centred rows, or of signed sums
+        self.blocks = Blocks({}, signs=self.signs)
+        self.second_slopes = self.signs.new_zeros(count)
+        size = count if self.exact else PROBES
+        self.gram = self.signs.new_zeros(size, size)  # of the centred rows, or of signed sums
 
     def add(self, name: str, tensor: Tensor) -> None:
         """All coordinates of one parameter."""
         shape = tensor.shape[1:]
-        parts = [self._block(block) for block in _blocks(tensor)]
+        count, probes = len(tensor), len(self.signs)
+        self.blocks.sq_norms[name] = self.signs.new_zeros(count)
+        self.blocks.slopes[name] = self.signs.new_zeros(count)
+        self.blocks.grams[name] = self.signs.new_zeros(probes, probes)
+        parts = [self._block(name, block) for block in _blocks(tensor)]
         self.mean[name] = torch.cat([mean for mean, _ in parts]).reshape(shape)
         self.squares[name] = torch.cat([squares for _, squares in parts]).reshape(shape)
 
     def look_again(self, tensor: Tensor) -> None:
         """(g_i - ḡ)ᵀΣ̂ḡ, once all slopes are known."""
-        weights = (self.slopes - self.slopes.mean()) / (len(self.slopes) - 1)
+        slopes = sum(self.blocks.slopes.values(), torch.zeros_like(self.second_slopes))
+        weights = (slopes - slopes.mean()) / (len(slopes) - 1)
         for wide in _blocks(tensor):
             centred = wide - wide.mean(0)
             self.second_slopes += centred @ (weights @ centred)
 
-    def _block(self, wide: Tensor) -> tuple[Tensor, Tensor]:
-        mean = wide.mean(0)
-        self.norms += wide.square().sum(1)
-        self.slopes += wide @ mean
+    def _block(self, name: str, wide: Tensor) -> tuple[Tensor, Tensor]:
+        mean, blocks = wide.mean(0), self.blocks
+        blocks.sq_norms[name] += wide.square().sum(1)
+        blocks.slopes[name] += wide @ mean
         centred = wide - mean
-        seen = centred if self.signs is None else self.signs.to(centred) @ centred
+        signed = self.signs @ centred
+        blocks.grams[name] += signed @ signed.T / (len(wide) - 1)
+        seen = centred if self.exact else signed
         self.gram += seen @ seen.T
         return mean, centred.square().sum(0)
 
     def trace_cov_sq(self) -> float:
         """tr(Σ̂²) = ‖CCᵀ‖²/(n - 1)²; of signed sums u, v of the rows of C, E (uᵀv)² = ‖CCᵀ‖²."""
         squares = self.gram.square()
-        if self.signs is not None:
+        if not self.exact:
             size = len(squares)
             squares = (squares - squares.diagonal().diag()) / (size * (size - 1))
-        return float(squares.sum()) / (len(self.norms) - 1) ** 2
+        return float(squares.sum()) / (self.signs.shape[1] - 1) ** 2
 
 
 def _blocks(tensor: Tensor) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ sample, no product.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,12 +37,28 @@ from ..ratio import ratio
 from ..samples import MICRO_BATCH
 from ..skew import Skew, lopsided
 from ..streaming import stream, with_intervals
+from ..sums import by_parameter
 from ..trees import widen
 
 PROBES = 32
 SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
 ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
 STEPS = 20  # products of the Krylov space that is taken out of the probes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
+
+    Args:
+        curvature: ḡ_pᵀ(Hḡ)_p less the part of noise (1/n - 1/N) tr((HΣ)_pp), shape (p,).
+        traces: u_pᵀ(Hu)_p per probe, E = tr((HΣ)_pp), shape (K, p).
+        complete: whether the probes are all there are.
+    """
+
+    curvature: Tensor
+    traces: Tensor
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class NoiseScale:
         simple: B_simple = trΣ/|G|².
         hessian: B_noise = tr(HΣ)/GᵀHG.
         grad_sq_norm, trace_cov, grad_curvature, trace_hessian_cov: |G|², trΣ, GᵀHG, tr(HΣ).
+        parts: the latter two parameter by parameter.
     """
 
     simple: Estimate
@@ -61,6 +78,7 @@ class NoiseScale:
     trace_cov: Estimate
     grad_curvature: Estimate
     trace_hessian_cov: Estimate
+    parts: Parts | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,7 @@ class _Probed:
         influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
         lengths: ‖(H - M)u‖ per probe, and 1 for a probe that happened to be zero itself.
         squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
+        parts: `traces` parameter by parameter, shape (K, p).
     """
 
     traces: Tensor
@@ -82,6 +101,7 @@ class _Probed:
     influences: Tensor
     lengths: Tensor
     squares: Tensor
+    parts: Tensor
 
 
 def noise_scale(
@@ -182,8 +202,8 @@ def measure_noise_scale(
     sampled = min(sampling_probes, len(signs)) if factor else 0
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
-        along, influence = _curvature_of_mean(hessian, rows, mean, factor)
-        known = _Known.of(deflation, rows)
+        along, influence, image = _curvature_of_mean(hessian, rows, mean, factor)
+        known = _Known.of(deflation, rows, mean)
         enough = 0.0 if is_complete(len(signs), n) else accuracy
         probed = _probe(hessian, rows, mean, signs, sampled, known, enough, tick)
 
@@ -223,19 +243,29 @@ def measure_noise_scale(
         trace_hessian_cov=flag_zero(
             lopsided(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
         ),
+        parts=Parts(
+            by_parameter(mean, image, _sizes(rows)) - factor * probed.parts.mean(0),
+            probed.parts,
+            is_complete(len(probed.parts), n),
+        ),
     )
+
+
+def _sizes(rows: PerSampleGradients) -> list[int]:
+    return [parameter.numel() for parameter in rows.problem.objective.parameters.values()]
 
 
 def _curvature_of_mean(
     hessian: Hessian, rows: PerSampleGradients, mean: Tensor, factor: float
-) -> tuple[float, Tensor]:
-    """ḡᵀHḡ, and the influence of each sample on it."""
+) -> tuple[float, Tensor, Tensor]:
+    """ḡᵀHḡ, the influence of each sample on it, and Hḡ."""
     if factor == 0:
-        return float(mean @ widen(hessian @ mean)), torch.zeros(0)
+        image = widen(hessian @ mean)
+        return float(mean @ image), torch.zeros(0), image
     along = forms(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
-    return value, own + 2 * (_slopes(rows, along.product) - value)
+    return value, own + 2 * (_slopes(rows, along.product) - value), along.product
 
 
 def _slopes(rows: PerSampleGradients, direction: Tensor) -> Tensor:
@@ -258,6 +288,7 @@ def _probe(
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
     traces: list[Tensor] = []
+    parts: list[Tensor] = []
     squares: list[Tensor] = []
     lengths: list[Tensor] = []
     for k, direction in enumerate(sign_sums(rows.problem, signs)):
@@ -271,6 +302,8 @@ def _probe(
             image = widen(hessian @ direction)
         rest = image if known is None else known.rest(direction, image, hessian.resolution)
         traces.append(direction @ rest + (known.trace if known else 0.0))
+        own = by_parameter(direction, rest, _sizes(rows))
+        parts.append(own + (known.parts if known else 0.0))
         lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
         if tick is not None:
             tick(1)
@@ -285,6 +318,7 @@ def _probe(
         influences=_stack([sampling.influence for sampling in seen]),
         lengths=_stack(lengths),
         squares=_stack(squares),
+        parts=torch.stack(parts),
     )
 
 
@@ -331,21 +365,32 @@ class _Known:
         deflation: M.
         own: c_iᵀMc_i, shape (n,).
         trace: tr(MΣ).
+        parts: the same by parameter, shape (p,).
     """
 
     deflation: Deflation
     own: Tensor
     trace: float
+    parts: Tensor
 
     @classmethod
-    def of(cls, deflation: Deflation | None, rows: PerSampleGradients) -> _Known | None:
+    def of(
+        cls, deflation: Deflation | None, rows: PerSampleGradients, mean: Tensor
+    ) -> _Known | None:
         """By the slopes of every sample along the directions of M."""
         if deflation is None:
             return None
-        along = rows.along(deflation.directions.T)
-        along = along - along.mean(0)
-        own = deflation.form(along, along)
-        return cls(deflation, own, float(own.sum()) / (len(own) - 1))
+        sizes = _sizes(rows)
+        centre = torch.stack([by_parameter(mean, d, sizes) for d in deflation.directions])  # [k, p]
+        along, parts = [], torch.zeros_like(centre[0])
+        for batch in rows.along_by_parameter(deflation.directions.T):
+            gaps = batch - centre
+            along.append(batch.sum(2))
+            parts += torch.einsum("ikp,ik->p", gaps, gaps.sum(2) @ deflation.kernel)
+        whole = torch.cat(along)
+        whole = whole - whole.mean(0)
+        own = deflation.form(whole, whole)
+        return cls(deflation, own, float(own.sum()) / (len(own) - 1), parts / (len(own) - 1))
 
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is nothing but rounding."""

@@ -34,12 +34,14 @@ class Halves:
         own: mean of each half's own λ, biased upwards twice as much as that of the whole.
         held_out: mean of vᵀHv with v from one half and H of the other, biased downwards.
         matvecs, converged: products spent on both, and whether both converged.
+        vectors: v of each half, shape (2, P); None when not kept.
     """
 
     own: float
     held_out: float
     matvecs: int = 0
     converged: bool = True
+    vectors: Tensor | None = None
 
 
 def half_sharpness(
@@ -80,6 +82,7 @@ def half_sharpness(
         held_out=sum(held_out) / 2,
         matvecs=sum(pairs.matvecs for pairs in found) + len(held_out),
         converged=all(pairs.converged for pairs in found),
+        vectors=torch.stack(tops),
     )
 
 

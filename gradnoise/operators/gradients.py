@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from ..losses import LossFn
 from ..pergrad import Engine, choose
 from ..problem import Problem
 from ..samples import MICRO_BATCH
-from ..streaming import slopes
-from ..trees import unflatten
+from ..streaming import dots_of, slopes
+from ..trees import TensorDict, unflatten
 from .base import Operator
 from .model import ModelOperator
 
@@ -84,13 +85,21 @@ class PerSampleGradients(_ByEngine):
 
     def along(self, block: Tensor) -> Tensor:
         """g_iᵀv for the columns v, shape (n, k), wide."""
-        objective = self.problem.objective
-        values = list(objective.parameters.values())
-        directions = (
-            dict(zip(objective.parameters, unflatten(column, values), strict=True))
-            for column in block.unbind(1)
-        )
-        return torch.stack([slopes(self.problem, self._engine, d) for d in directions], dim=1)
+        columns = (slopes(self.problem, self._engine, d) for d in self._directions(block))
+        return torch.stack([*columns], dim=1)
+
+    def along_by_parameter(self, block: Tensor) -> Iterator[Tensor]:
+        """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p), wide."""
+        directions = self._directions(block)
+        for batch in self.problem.batches():
+            found = [dots_of(self._engine, batch, direction) for direction in directions]
+            yield torch.stack([torch.stack([*d.values()], dim=1) for d in found], dim=1)
+
+    def _directions(self, block: Tensor) -> list[TensorDict]:
+        """The columns by parameter."""
+        named = self.problem.objective.parameters
+        values = list(named.values())
+        return [dict(zip(named, unflatten(v, values), strict=True)) for v in block.unbind(1)]
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Σ_i w_i g_i for the columns w, shape (P, k), wide."""

@@ -52,7 +52,7 @@ class Summary:
         losses: ℓ_i, shape (n,).
         total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
         sq_norms: ‖g_i‖² by name, each (n,), wide.
-        dots: g_iᵀu, shape (n,), wide; None when no direction was given.
+        dots: g_iᵀu by name, each (n,), wide; None when no direction was given.
         squares: Σ_i g_i² by name and coordinate, wide, or of g_i - ḡ where `centred_sq` is given;
             None when not wanted.
         centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
@@ -62,7 +62,7 @@ class Summary:
     losses: Tensor
     total: TensorDict
     sq_norms: TensorDict
-    dots: Tensor | None = None
+    dots: TensorDict | None = None
     squares: TensorDict | None = None
     centred_sq: dict[str, float] | None = None
 
@@ -74,16 +74,15 @@ class Summary:
             LossError: a gradient that is not finite (its loss can still be).
         """
         wanted = wanted or Wanted()
-        total, norms, centred, squares = {}, {}, {}, {}
+        total, norms, centred, squares, dots = {}, {}, {}, {}, {}
         direction = wanted.direction or {}
-        dots = widen(torch.zeros_like(chunk.losses))
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
             rows = wide.reshape(len(wide), -1)
             norms[name] = rows.square().sum(1)
             total[name] = wide.sum(0)
             if name in direction:
-                dots += rows @ widen(direction[name]).reshape(-1)
+                dots[name] = rows @ widen(direction[name]).reshape(-1)
             mean = total[name] / len(wide)
             deviations = wide.sub_(mean) if wide is not gradient else wide - mean
             flat = deviations.reshape(-1)

@@ -209,18 +209,14 @@ class Pass:
         norms = {name: part.sq_norms for name, part in parts.items()}
         check_norms(norms)
         squares = {name: p.squares for name, p in parts.items() if p.squares is not None}
+        dots = {name: p.dots for name, p in parts.items() if p.dots is not None}
         return Summary(
             losses=self.losses,
             total={name: part.total for name, part in parts.items()},
             sq_norms=norms,
-            dots=self._dots(parts),
+            dots=None if self._wanted.direction is None else dots,
             squares=squares if self._wanted.variance else None,
         )
-
-    def _dots(self, parts: dict[str, Measured]) -> Tensor | None:
-        if self._wanted.direction is None:
-            return None
-        return torch.stack([p.dots for p in parts.values() if p.dots is not None]).sum(0)
 
 
 @dataclass(eq=False)

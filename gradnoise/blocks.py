@@ -1,0 +1,93 @@
+"""What moments know of single parameters, so that any set of them has intervals of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .probes import is_complete
+from .trees import TensorDict
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Per-sample numbers of every parameter, and inner products of a few noises.
+
+    With signs s_k of the samples, u_k = Σ_i s_ki (g_i - ḡ)/√(n - 1) restricted to a parameter.
+    Norms, slopes and inner products of a set of parameters are sums of those of its members.
+
+    Args:
+        sq_norms: ‖g_i‖² by name, each (n,).
+        slopes: g_iᵀḡ by name, each (n,); empty when the intervals were not measured.
+        signs: s, shape (K, n); None when not measured.
+        grams: u_kᵀu_m by name, each (K, K).
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> blocks = Blocks({"a": rows[0], "b": rows[1]})
+        >>> blocks.norms_of(["a", "b"])
+        tensor([4., 6.])
+    """
+
+    sq_norms: TensorDict
+    slopes: TensorDict = field(default_factory=dict)
+    signs: Tensor | None = None
+    grams: TensorDict = field(default_factory=dict)
+
+    def merge(self, other: Blocks) -> Blocks:
+        """Of both sets of samples; slopes and noises are about a mean that is no longer theirs."""
+        return Blocks({n: torch.cat([own, other.sq_norms[n]]) for n, own in self.sq_norms.items()})
+
+    def restrict(self, names: Iterable[str]) -> Blocks:
+        """Of some parameters."""
+        names = list(names)
+        return Blocks(
+            {name: self.sq_norms[name] for name in names},
+            {name: self.slopes[name] for name in names} if self.slopes else {},
+            self.signs,
+            {name: self.grams[name] for name in names} if self.grams else {},
+        )
+
+    def norms_of(self, names: Iterable[str]) -> Tensor:
+        """‖g_i‖² of some parameters together, shape (n,)."""
+        return _total(self.sq_norms[name] for name in names)
+
+    @property
+    def slope(self) -> Tensor | None:
+        """g_iᵀḡ of all parameters here, shape (n,)."""
+        return _total(self.slopes.values()) if self.slopes else None
+
+    def trace_cov_sq(self) -> float:
+        """tr(Σ²) of all parameters here together: E (u_kᵀu_m)² for independent signs."""
+        if self.signs is None or not self.grams:
+            return math.nan
+        between, pairs = self._between(self.signs)
+        return float(between.square().sum()) / pairs
+
+    def pulls(self, influences: Tensor) -> Tensor | None:
+        """u_aᵀu_b of u_a = Cov(e_a, g), shape (2, 2), for influences e of shape (2, n).
+
+        With x_k = Σ_i s_ki e_i/√(n - 1), E[x_k u_k] = Cov(e, g): products of independent signs are
+        unbiased, where the vectors themselves would take two backward passes for each set.
+        """
+        if self.signs is None or not self.grams:
+            return None
+        between, pairs = self._between(self.signs)
+        gaps = (influences - influences.mean(1, keepdim=True)).to(between)
+        seen = gaps @ self.signs.to(between).T / math.sqrt(gaps.shape[1] - 1)  # [2, K]
+        return seen @ between @ seen.T / pairs
+
+    def _between(self, signs: Tensor) -> tuple[Tensor, int]:
+        """u_kᵀu_m of independent signs, 0 elsewhere, and how many there are."""
+        gram, count = _total(self.grams.values()), len(signs)
+        if is_complete(*signs.shape):  # all there are: then with themselves as well
+            return gram, count * count
+        return gram - gram.diagonal().diag(), count * (count - 1)
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
