@@ -34,6 +34,7 @@ from .estimators import (
     Alignment,
     Covariance,
     Diagnostics,
+    LayerScale,
     NoiseScale,
     Sharpness,
     SharpnessTracker,
@@ -47,6 +48,7 @@ from .estimators import (
     gradient_diversity,
     hill_index,
     inner_product_test,
+    layer_noise_scales,
     noise_scale,
     noise_scale_from_batches,
     noise_scale_from_gradients,
@@ -64,6 +66,7 @@ from .estimators import (
     tail_index,
 )
 from .explain import EngineReport, explain_engine
+from .layers import Layer
 from .losses import causal_lm, supervised
 from .moments import GradientMoments
 from .operators import (
@@ -107,6 +110,7 @@ __all__ = [
     # streaming
     "GradientMoments",
     "gradient_moments",
+    "Layer",
     # linear maps
     "GaussNewton",
     "GradientCovariance",
@@ -125,6 +129,8 @@ __all__ = [
     # estimators
     "NoiseScale",
     "noise_scale",
+    "LayerScale",
+    "layer_noise_scales",
     "Sharpness",
     "SharpnessTracker",
     "sharpness",

@@ -11,6 +11,7 @@ from .from_arrays import noise_scale_from_gradients
 from .from_norms import noise_scale_from_batches, simple_noise_scale_from_norms
 from .from_products import noise_scale_from_gram, noise_scale_from_sums
 from .hill import hill_index
+from .layer_scales import LayerScale, layer_noise_scales
 from .noise_scale import NoiseScale, measure_noise_scale, noise_scale, sign_probes
 from .parts import SimpleNoiseScale
 from .shares import Shares, shares_of
@@ -30,6 +31,7 @@ __all__ = [
     "Alignment",
     "Covariance",
     "Diagnostics",
+    "LayerScale",
     "NoiseScale",
     "Shares",
     "Sharpness",
@@ -46,6 +48,7 @@ __all__ = [
     "half_sharpness",
     "hill_index",
     "inner_product_test",
+    "layer_noise_scales",
     "measure_noise_scale",
     "noise_scale",
     "noise_scale_from_batches",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from .text import listed, plain_table, render
+from .table import listed, plain_table, render
 
 if TYPE_CHECKING:
     from ..explain import EngineReport

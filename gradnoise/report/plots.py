@@ -68,7 +68,7 @@ def _isotherms(axes: Any, batches: np.ndarray, limits: tuple[float, float]) -> N
 
 def _limits(axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[float, float]) -> None:
     stable = profile.stable_lr()
-    label = f"2/λ = {short(float(stable))}"
+    label = f"2/λ = {short(float(stable))}{_steepest(profile)}"
     axes.axhline(float(stable), color=CURVATURE, lw=1.4, label=label)
     if stable.low > 0 and math.isfinite(stable.high):
         axes.axhspan(stable.low, stable.high, color=CURVATURE, alpha=0.15, lw=0)
@@ -87,6 +87,12 @@ def _limits(axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[floa
     mean_square = [float(profile.mean_square_lr(batch)) for batch in batches[inside]]
     label = "mean-square limit $(2/\\lambda)/(1 + p B_{curv})$"
     axes.plot(batches[inside], mean_square, color=INK, lw=1.2, ls="--", label=label)
+
+
+def _steepest(profile: Profile) -> str:
+    """The layer that limits the learning rate, where there are several and it is settled."""
+    names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
+    return f", by {names[0]}" if names and len(profile.layers) > 1 else ""
 
 
 def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..estimate import Estimate, Status, short
+from ..estimate import short
+from .layers import by_layer
+from .table import cells, integer, listed, plain_table, render
 
 if TYPE_CHECKING:
     from ..result import Profile
-
-WIDTH = 100
-LAYERS = 6
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -44,19 +39,11 @@ def write(profile: Profile) -> str:
     return render(_parts(profile))
 
 
-def render(parts: Sequence[Text | Table]) -> str:
-    """Texts and tables as plain text of a fixed width."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
-    console.print(Group(*parts))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
-
-
 def _parts(profile: Profile) -> list[Text | Table]:
     parts: list[Text | Table] = [_header(profile), Text(), _measured(profile)]
     if "noise_scale" in profile.estimates:
         parts += [Text(), _learning_rates(profile)]
-    parts += [Text(), _layers(profile)]
+    parts += [Text(), *by_layer(profile)]
     if "noise_scale" in profile.estimates:
         parts += [Text(), *listed("What to do", profile.recommend().reasons)]
     if profile.warnings:
@@ -65,11 +52,11 @@ def _parts(profile: Profile) -> list[Text | Table]:
 
 
 def _header(profile: Profile) -> Text:
-    size = "∞" if math.isinf(profile.population) else _integer(profile.population)
+    size = "∞" if math.isinf(profile.population) else integer(profile.population)
     lines = [
-        f"{profile.model}: {_integer(profile.parameters)} trainable parameters, {profile.dtype} "
+        f"{profile.model}: {integer(profile.parameters)} trainable parameters, {profile.dtype} "
         f"on {profile.device}, {profile.mode} mode",
-        f"measured on {_integer(profile.samples)} samples out of {size}, per-sample gradients by "
+        f"measured on {integer(profile.samples)} samples out of {size}, per-sample gradients by "
         f"{profile.engine!r}, seed {profile.seed}",
     ]
     setting = profile.setting
@@ -87,47 +74,23 @@ def _header(profile: Profile) -> Text:
     return Text("\n".join(lines))
 
 
-def _integer(number: float) -> str:
-    return f"{number:,.0f}".replace(",", " ")
-
-
 def _measured(profile: Profile) -> Table:
     table = plain_table("measured", "value", f"{profile.level:.0%} interval", "what it means")
     for name, label, unit, meaning in MEASURED:
         if name in profile.estimates:
-            table.add_row(label, *_cells(profile.estimates[name], unit), meaning)
+            table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates:
         meaning = "learning rate at which full batches diverge"
-        table.add_row("stable rate 2/λ", *_cells(profile.stable_lr(), ""), meaning)
+        table.add_row("stable rate 2/λ", *cells(profile.stable_lr(), ""), meaning)
     return table
-
-
-def _cells(estimate: Estimate, unit: str) -> tuple[str, str]:
-    """Value and interval; bounds in place of a value that is not resolved."""
-    if math.isnan(float(estimate)):
-        return estimate.bounds_in_words("≥ ", "≤ "), estimate.status.value
-    value = short(float(estimate)) + (f" {unit}" if unit else "")
-    if estimate.status is Status.NO_INTERVAL:
-        return value, estimate.status.value
-    if estimate.is_exact:
-        return value, "exact"
-    low, high = short(estimate.low), short(estimate.high)
-    interval = f"{low} to {high}" if low != high else "within last digit"
-    return (
-        value,
-        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
-    )
-
-
-_FLAGS = {Status.NOT_CONVERGED: "not converged"}
 
 
 def _learning_rates(profile: Profile) -> Table:
     batches = _batches(profile)
-    table = plain_table("learning rate at B =", *map(_integer, batches), "what it says")
+    table = plain_table("learning rate at B =", *map(integer, batches), "what it says")
     for method, label, meaning in LEARNING_RATES:
         limits = [getattr(profile, method)(batch) for batch in batches]
-        table.add_row(label, *(_cells(limit, "")[0] for limit in limits), meaning)
+        table.add_row(label, *(cells(limit, "")[0] for limit in limits), meaning)
     sides = [profile.regime(batch).removesuffix("-dominated") for batch in batches]
     table.add_row("regime", *sides, "what limits a step")
     setting = profile.setting
@@ -145,37 +108,3 @@ def _batches(profile: Profile) -> list[int]:
     middle = 2 ** round(math.log2(centre))
     wanted = {max(1, middle // 8), middle, middle * 8, profile.setting.batch_size or middle // 2}
     return sorted({int(max(1, min(batch, profile.population))) for batch in wanted})
-
-
-def _layers(profile: Profile) -> Table:
-    ranked = sorted(profile.layers.values(), key=lambda layer: -layer.noise_share)
-    exact = all(layer.trace_cov.is_exact for layer in ranked)
-    heading = "its own trΣ/|G|²" + ("" if exact else " (no interval)")
-    table = plain_table("layer", "parameters", "share of noise", heading, "")
-    for layer in ranked[:LAYERS]:
-        scale, size = _cells(layer.simple_noise_scale, "samples")[0], _integer(layer.size)
-        table.add_row(layer.name or "(root)", size, f"{layer.noise_share:.0%}", scale, "")
-    if len(ranked) > LAYERS:
-        rest = ranked[LAYERS:]
-        share = f"{sum(layer.noise_share for layer in rest):.0%}"
-        size = _integer(sum(layer.size for layer in rest))
-        table.add_row(f"({len(rest)} more)", size, share, "", "")
-    return table
-
-
-def plain_table(first: str, *others: str) -> Table:
-    """Numbers to the right, the first and the last column in words."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True, max_width=48)
-    for heading in others[:-1]:
-        table.add_column(heading, justify="right")
-    table.add_column(others[-1])
-    return table
-
-
-def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
-    """Sentences under a title."""
-    grid = Table.grid(padding=(0, 1))
-    for sentence in sentences:
-        grid.add_row("-", sentence)
-    return [Text(title), grid]
