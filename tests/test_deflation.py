@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise.algebra.deflation import CUT, Deflation, explore
+from gradnoise import OperatorError, lanczos
+from gradnoise.algebra.deflation import CUT, Deflation, explore, krylov_deflation
 from gradnoise.algebra.krylov import Krylov
 from gradnoise.operators import as_operator
 
@@ -24,14 +25,13 @@ def turned(spectrum: Tensor) -> Tensor:
     return q @ torch.diag(spectrum) @ q.T
 
 
-@pytest.mark.parametrize("restart", [False, True])
-@pytest.mark.parametrize("steps", [1, 5, 20])
+@pytest.mark.parametrize(("steps", "restart"), [(1, False), (5, False), (20, False), (20, True)])
 def test_forms_and_images_are_those_of_both_projections(steps: int, restart: bool) -> None:
     matrix = turned(SPECTRUM)
     krylov = Krylov(as_operator(matrix), 30, start(60))
     for _ in range(steps):
         krylov.extend()
-    if restart and steps > 5:
+    if restart:
         krylov.restart(krylov.ritz[0].argsort()[-8:])
         krylov.extend()
     found = Deflation(krylov)
@@ -52,9 +52,27 @@ def test_what_is_left_has_no_large_eigenvalue() -> None:
 
 
 def test_steps_are_taken_beyond_the_eigenpair_until_the_space_closes() -> None:
-    pairs, found = explore(as_operator(turned(SPECTRUM)), tol=1e-1, steps=30)
-    assert pairs.matvecs < 30
+    for steps in (20, 30):
+        ticks: list[int] = []
+        operator = as_operator(turned(SPECTRUM))
+        pairs, found = explore(operator, tol=1e-1, steps=steps, tick=ticks.append)
+        assert pairs.matvecs < 20
+        assert len(ticks) == steps
+        same = krylov_deflation(operator, steps=steps)
+        torch.testing.assert_close(found.kernel.diagonal().sum(), same.kernel.diagonal().sum())
     low_rank = torch.diag(torch.tensor([3.0, 2.0, 0.0, 0.0, 0.0, 0.0]).double())
     _, found = explore(as_operator(low_rank), tol=1e-3, steps=30)
     x = found.coordinates(torch.ones(6).double())
     assert float(found.form(x, x)) == pytest.approx(5)  # all there is
+
+
+def test_the_eigenpair_is_the_one_that_lanczos_finds() -> None:
+    bulk = 1 + 0.002 * torch.rand(999, generator=torch.Generator().manual_seed(0)).double()
+    matrix = torch.diag(torch.cat([bulk, torch.tensor([1.2]).double()]))
+    for seed in range(30):
+        one = lanczos(matrix, seed=seed)
+        other, _ = explore(as_operator(matrix), tol=1e-3, steps=2, seed=seed)
+        assert float(other.values) == float(one.values) == pytest.approx(1.2, rel=1e-3)
+        assert (other.bound, other.matvecs) == (one.bound, one.matvecs)
+    with pytest.raises(OperatorError, match=r"square operator.*got shape \(2, 3\)"):
+        explore(as_operator(torch.zeros(2, 3)), tol=1e-3, steps=5)

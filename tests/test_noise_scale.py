@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.algebra.deflation import explore
+from gradnoise.algebra.deflation import krylov_deflation
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
 from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance, _third_moment
 from gradnoise.operators import Hessian
@@ -38,7 +38,7 @@ def measure(problem: Problem, probes: Tensor | None = None, steps: int = 0) -> N
         if probes is None:
             probes = oracles.complete_probes(moments.count)
         hessian = Hessian.of(problem)
-        deflation = explore(hessian, tol=1.0, steps=steps)[1] if steps else None
+        deflation = krylov_deflation(hessian, steps=steps) if steps else None
         return measure_noise_scale(
             hessian, engine, moments, probes, deflation=deflation, sampling_probes=len(probes)
         )

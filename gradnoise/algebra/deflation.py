@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from ..operators import MEMORY_BUDGET, Operator
 from ..probes import generator
 from ..sums import without_autocast
 from ..trees import widen
-from .iteration import Aim, Eigenpairs, random_start, rows_within, run
+from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 from .krylov import Krylov
+from .missed import furthest
 
 CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
 
@@ -80,14 +82,33 @@ def explore(
 
     Args:
         operator: a symmetric operator.
-        tol, seed, memory_budget, tick: as for `lanczos`.
+        tol, seed, memory_budget: as for `lanczos`.
+        tick: called with 1 after every product.
         steps: products at least, unless the space closes before.
         limit: products at most for the eigenpair.
     """
-    aim = Aim(1, "LA", tol, limit, tick)
-    capacity = rows_within(operator, 1, memory_budget)
-    krylov = Krylov(operator, capacity, random_start(operator, generator(seed)))
+    check_operator(operator)
+    aim = Aim(1, "LA", tol, limit, tick, random=True)
+    krylov = _started(operator, seed, memory_budget)
     pairs = run(krylov, aim)
+    _extended(krylov, aim, steps)
+    return replace(pairs, bound=furthest(krylov, "LA")), Deflation(krylov)
+
+
+@without_autocast
+def krylov_deflation(operator: Operator, *, steps: int, seed: int = 0) -> Deflation:
+    """What the space of `steps` products with a symmetric operator knows."""
+    check_operator(operator)
+    krylov = _started(operator, seed, MEMORY_BUDGET)
+    return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps))
+
+
+def _started(operator: Operator, seed: int, memory_budget: int) -> Krylov:
+    capacity = rows_within(operator, 1, memory_budget)
+    return Krylov(operator, capacity, random_start(operator, generator(seed)))
+
+
+def _extended(krylov: Krylov, aim: Aim, steps: int) -> Krylov:
     while not krylov.is_closed and krylov.matvecs < steps:
         aim.extend(krylov, 3)
-    return pairs, Deflation(krylov)
+    return krylov

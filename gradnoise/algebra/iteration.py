@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, OperatorError, check_whole
 from ..operators import Operator
 from ..probes import random_vector
-from .krylov import Krylov, breakdown, inner
+from .krylov import Krylov, inner
 from .missed import Bounds
 
+COARSE = 0.05  # relative error of products beyond which they are refused
 MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
 
 
@@ -90,7 +91,7 @@ def run(krylov: Krylov, aim: Aim) -> Eigenpairs:
         aim.extend(krylov, aim.k + 2)
         values, coordinates, residuals = krylov.ritz
         order = aim.best(values, aim.k)
-        zero = breakdown(krylov.matrix) * krylov.scale
+        zero = krylov.zero
         allowed = aim.allowed(values[order], zero)
         enough = len(order) == aim.k and bool((residuals[order] <= allowed).all())
         done = krylov.is_closed or (enough and aim.is_top(krylov, values[order], zero))
@@ -141,3 +142,16 @@ def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
             f"k = {k} pairs need at least {least}"
         )
     return int(rows)
+
+
+def check_operator(matrix: Operator) -> None:
+    """Raise OperatorError unless eigenvalues can be read off the operator's products."""
+    shape = tuple(matrix.shape)
+    if shape[0] != shape[1] or shape[0] == 0:
+        raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
+    if matrix.resolution > COARSE:
+        raise OperatorError(
+            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
+            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
+            f"with kinks"
+        )

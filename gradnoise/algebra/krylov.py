@@ -57,6 +57,11 @@ class Krylov:
         return self.count == self.capacity
 
     @property
+    def zero(self) -> float:
+        """Size below which everything is rounding."""
+        return breakdown(self.matrix) * self.scale
+
+    @property
     def room(self) -> int:
         """Rows that the basis has left."""
         return self.capacity - self.count
@@ -195,6 +200,7 @@ class Krylov:
         self.coupling = self.coupling @ coordinates[:, order]
         self._small = np.diag(values[order])
         self.count = self._arrow = len(order)
+        self.__dict__.pop("ritz", None)
 
     def combined(self, coordinates: np.ndarray) -> Tensor:
         """The vectors of these coordinates (columns) in the basis, shape (P, k)."""

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, OperatorError, check_whole
+from ..errors import ArgumentError, check_whole
 from ..operators import MEMORY_BUDGET, Operator, as_operator
 from ..probes import generator
 from ..sums import without_autocast
 from ..trees import widen
-from .iteration import Aim, Eigenpairs, random_start, rows_within, run
-from .krylov import Krylov, breakdown, inner
+from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
+from .krylov import Krylov, inner
 from .missed import ANYTHING, Bounds, furthest
 
 WHICH = ("LA", "SA", "LM", "BE")
-COARSE = 0.05  # relative error of products beyond which they are refused
 CROWDED = 0.05  # beyond the bounds, where eigenvalues crowd too much to tell at the bounds
 LEAST = 5  # rows of a basis that can be restarted for one pair
 
@@ -39,7 +38,6 @@ def lanczos(
     repeats: bool = True,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
-    tick: Any = None,
 ) -> Eigenpairs:
     """k eigenpairs at an end of the spectrum by Lanczos with full reorthogonalisation.
 
@@ -86,7 +84,7 @@ def lanczos(
     limit = max_iterations or max(200, 20 * k)
     if limit < k:
         raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
-    aim = Aim(k, which, tol, limit, tick, random=v0 is None)
+    aim = Aim(k, which, tol, limit, None, random=v0 is None)
     source = generator(seed)
     start = random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
     krylov = Krylov(matrix, rows_within(matrix, k, memory_budget), start)
@@ -154,7 +152,7 @@ def _searched(
 
 def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Found | None, bool]:
     """Where there is more to find, if there is; and whether that is settled."""
-    bounds, zero = ANYTHING, breakdown(krylov.matrix) * krylov.scale
+    bounds, zero = ANYTHING, krylov.zero
     if len(pairs.values) == aim.k:
         bounds = Bounds.of(pairs.values.numpy(), aim.which, aim.tol, zero)
     while krylov.matvecs < aim.limit:
@@ -196,18 +194,10 @@ def _join(pairs: Eigenpairs, more: Eigenpairs, aim: Aim) -> Eigenpairs:
 
 
 def _check(matrix: Operator, k: int, which: str, max_iterations: int | None) -> None:
-    shape = tuple(matrix.shape)
-    if shape[0] != shape[1] or shape[0] == 0:
-        raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
-    if matrix.resolution > COARSE:
-        raise OperatorError(
-            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
-            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
-            f"with kinks"
-        )
+    check_operator(matrix)
     check_whole("k", k, 1)
-    if k > shape[0]:
-        raise ArgumentError(f"`k` must be from 1 to the operator's size {shape[0]}; got {k}")
+    if k > matrix.shape[0]:
+        raise ArgumentError(f"`k` must be from 1 to the operator's size {matrix.shape[0]}; got {k}")
     if which not in WHICH:
         raise ArgumentError(f"`which` must be one of {', '.join(WHICH)}; got {which!r}")
     if max_iterations is not None:

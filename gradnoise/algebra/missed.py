@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from .krylov import Krylov, breakdown
+from .krylov import Krylov
 
 TINY = 1e-300  # what is divided by, where all is zero
 CHANCE = 1e-3  # that an eigenvalue out of bounds is overlooked, where there is one
@@ -102,7 +102,7 @@ def _is_empty(krylov: Krylov, x: float) -> bool:
 
 def sum_of_squares(krylov: Krylov, x: float, enough: float = math.inf) -> float:
     """Σ p_j(x)² of the orthonormal polynomials that belong to T, until it is enough."""
-    least = breakdown(krylov.matrix) * krylov.scale  # of β that is no rounding
+    least = krylov.zero  # of β that is no rounding
     before, now, total, beside = 0.0, 1.0, 1.0, 0.0
     for alpha, beta in zip(krylov.diagonal, krylov.beside, strict=True):
         if not total < enough:

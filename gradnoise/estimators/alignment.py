@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..algebra import Eigenpairs, frobenius_norm, lanczos
-from ..algebra.deflation import explore
+from ..algebra.deflation import krylov_deflation
 from ..errors import CurvatureError
 from ..estimate import Estimate
 from ..moments import GradientMoments
@@ -68,7 +68,7 @@ def measure_alignment(
     k = min(aim.k, problem.objective.size)
     pairs = lanczos(hessian, k=k, tol=aim.tol, seed=seed, memory_budget=aim.memory_budget)
     signs = sign_probes(moments.count, probes, seed)
-    _, deflation = explore(hessian, tol=1.0, steps=STEPS, seed=seed)
+    deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
     trace = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation
     ).trace_hessian_cov

@@ -122,23 +122,23 @@ def sharpness(
             seed=seed,
             memory_budget=memory_budget,
         )
-        if not problem.samples.sampling_factor or not intervals or operator != "hessian":
-            return _judged(problem, matrix, pairs, [], None, level)
-        if matrix.hvp == "finite":  # single samples need second derivatives
-            return _judged(problem, matrix, pairs, [], None, level)
-        matrix.forget()
-        columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
-        halves = half_sharpness(
-            problem,
-            pairs.vectors[:, 0],
-            tol=tol,
-            seed=seed,
-            which="LA" if _sign(pairs, which) > 0 else "SA",
-            hvp=matrix.hvp,
-            max_iterations=max_iterations,
-            memory_budget=memory_budget,
-        )
-        return _judged(problem, matrix, pairs, columns, halves, level, _sign(pairs, which))
+        columns, halves, sign = [], None, _sign(pairs, which)
+        # single samples need second derivatives
+        measurable = operator == "hessian" and matrix.hvp != "finite"
+        if problem.samples.sampling_factor and intervals and measurable:
+            matrix.forget()
+            columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
+            halves = half_sharpness(
+                problem,
+                pairs.vectors[:, 0],
+                tol=tol,
+                seed=seed,
+                which="LA" if sign > 0 else "SA",
+                hvp=matrix.hvp,
+                max_iterations=max_iterations,
+                memory_budget=memory_budget,
+            )
+        return _judged(problem, matrix, pairs, columns, halves, level, sign)
 
 
 def _sign(pairs: Eigenpairs, which: str) -> int:
@@ -153,7 +153,7 @@ def _judged(
     columns: list[Tensor],
     halves: Halves | None,
     level: float,
-    sign: int = 1,
+    sign: int,
 ) -> Sharpness:
     """The pairs with what the choice of samples leaves open, as far as it was measured."""
     samples = problem.samples

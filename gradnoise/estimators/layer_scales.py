@@ -181,7 +181,7 @@ def _measure(
         pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed)
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
         curvatures = sample_curvatures(problem, top) if sampled else None
-        halves = half_sharpness(problem, top, tol, seed) if sampled else None
+        halves = half_sharpness(problem, top, tol=tol, seed=seed) if sampled else None
         signs = sign_probes(moments.count, options.probes, seed)
         noise = measure_noise_scale(
             hessian, engine, moments, signs, deflation=deflation, accuracy=options.accuracy

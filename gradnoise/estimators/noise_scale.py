@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.deflation import Deflation, explore
+from ..algebra.deflation import Deflation, krylov_deflation
 from ..directional import forms, sign_sums, weighted_sum
 from ..errors import ArgumentError, check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom
@@ -158,7 +158,7 @@ def noise_scale(
         hessian = Hessian.of(problem, hvp="kept")
         moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
         signs = sign_probes(moments.count, probes, seed)
-        _, deflation = explore(hessian, tol=1.0, steps=STEPS, seed=seed)
+        deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
         return measure_noise_scale(
             hessian, chosen, moments, signs, deflation=deflation, accuracy=accuracy
         )

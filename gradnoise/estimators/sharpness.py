@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +60,7 @@ def half_sharpness(
         problem: the whole.
         vector: of the whole, shape (P,).
         tol, seed, which, max_iterations: as for `lanczos`; of each half.
-        hvp, memory_budget: as for `Hessian`; of both halves together.
+        hvp, memory_budget: as for `Hessian`, of both halves together; and of one basis at a time.
     """
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
     hessians = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
@@ -69,9 +68,17 @@ def half_sharpness(
     vector = widen(vector)
     other = random_vector(len(vector), generator(seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
-    options: dict[str, Any] = {"tol": tol, "seed": seed, "which": which}
     found = [
-        lanczos(hessian, v0=start, max_iterations=max_iterations, **options) for hessian in hessians
+        lanczos(
+            hessian,
+            which=which,
+            tol=tol,
+            max_iterations=max_iterations,
+            v0=start,
+            seed=seed,
+            memory_budget=memory_budget,
+        )
+        for hessian in hessians
     ]
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +17,47 @@ from .hvp import HessianProducts, ThroughGraphs, choose_products
 from .model import ModelOperator
 
 
-class Hessian(ModelOperator):
+class _Curvature(ModelOperator):
+    """Symmetric, by products that are means over the samples."""
+
+    _products: HessianProducts
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        hvp: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        problem = Problem.open(
+            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+        )
+        self._start(problem, hvp, memory_budget)
+
+    @abc.abstractmethod
+    def _start(
+        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super()._start(problem)
+
+    @property
+    def T(self) -> ModelOperator:
+        return self
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._products(block)
+
+    def forget(self) -> None:
+        """Let go of the graphs that are kept; the next product builds them anew."""
+        self._products.forget()
+
+
+class Hessian(_Curvature):
     """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric.
 
     The samples are drawn once and micro-batches weigh by their samples, so every product sees
@@ -51,23 +92,6 @@ class Hessian(ModelOperator):
         tensor([1., 1.])
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFn | nn.Module,
-        data: Any,
-        *,
-        hvp: str = "auto",
-        memory_budget: int = MEMORY_BUDGET,
-        max_samples: int | None = 4096,
-        seed: int = 0,
-        micro_batch: int = MICRO_BATCH,
-    ) -> None:
-        problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
-        self._start(problem, hvp, memory_budget)
-
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
@@ -80,19 +104,8 @@ class Hessian(ModelOperator):
         own = self._products.resolution
         return super().resolution if own is None else own
 
-    @property
-    def T(self) -> Hessian:
-        return self
 
-    def products(self, block: Tensor) -> Tensor:
-        return self._products(block)
-
-    def forget(self) -> None:
-        """Let go of the graphs that are kept; the next product builds them anew."""
-        self._products.forget()
-
-
-class GaussNewton(ModelOperator):
+class GaussNewton(_Curvature):
     """The generalised Gauss-Newton matrix, the mean of J_iᵀ(∂²ℓ_i/∂z²)J_i, shape (P, P).
 
     z are the outputs of the model and J_i their derivatives. Positive semidefinite where the loss
@@ -120,23 +133,6 @@ class GaussNewton(ModelOperator):
         tensor([1., 1.])
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFn | nn.Module,
-        data: Any,
-        *,
-        hvp: str = "auto",
-        memory_budget: int = MEMORY_BUDGET,
-        max_samples: int | None = 4096,
-        seed: int = 0,
-        micro_batch: int = MICRO_BATCH,
-    ) -> None:
-        problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
-        self._start(problem, hvp, memory_budget)
-
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
@@ -147,13 +143,6 @@ class GaussNewton(ModelOperator):
         super()._start(problem)
         require_second_order(problem)
         budget = 0 if hvp == "fresh" else memory_budget
-        self._products: HessianProducts = ThroughGraphs(problem, GaussNewtonGraph, budget)
+        self._products = ThroughGraphs(problem, GaussNewtonGraph, budget)
         self.hvp = self._products.name
         self.reason = "as asked for" if hvp != "auto" else "the graph of the outputs is kept"
-
-    @property
-    def T(self) -> GaussNewton:
-        return self
-
-    def products(self, block: Tensor) -> Tensor:
-        return self._products(block)
