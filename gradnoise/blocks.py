@@ -61,32 +61,41 @@ class Blocks:
         """g_iᵀḡ of all parameters here, shape (n,)."""
         return _total(self.slopes.values()) if self.slopes else None
 
-    def trace_cov_sq(self) -> float:
-        """tr(Σ²) of all parameters here together: E (u_kᵀu_m)² for independent signs."""
+    def trace_cov_sq(self, trace: float, size: int) -> float:
+        """tr(Σ²) of all parameters here, E (u_kᵀu_m)² for independent signs: (trΣ)²/P at least."""
         if self.signs is None or not self.grams:
             return math.nan
-        between, pairs = self._between(self.signs)
-        return float(between.square().sum()) / pairs
+        squares = _total(self.grams.values()).square()
+        return max(float(squares.flatten() @ self._pairs(self.signs).flatten()), trace**2 / size)
 
-    def pulls(self, influences: Tensor) -> Tensor | None:
+    def pulls(self, influences: Tensor, mean_sq: float) -> Tensor | None:
         """u_aᵀu_b of u_a = Cov(e_a, g), shape (2, 2), for influences e of shape (2, n).
 
         With x_k = Σ_i s_ki e_i/√(n - 1), E[x_k u_k] = Cov(e, g): products of independent signs are
-        unbiased, where the vectors themselves would take two backward passes for each set.
-        """
-        if self.signs is None or not self.grams:
-            return None
-        between, pairs = self._between(self.signs)
-        gaps = (influences - influences.mean(1, keepdim=True)).to(between)
-        seen = gaps @ self.signs.to(between).T / math.sqrt(gaps.shape[1] - 1)  # [2, K]
-        return seen @ between @ seen.T / pairs
+        unbiased, where the vectors themselves would take two backward passes for each set. Their
+        part along ḡ is known from the slopes, and is taken out of the products.
 
-    def _between(self, signs: Tensor) -> tuple[Tensor, int]:
-        """u_kᵀu_m of independent signs, 0 elsewhere, and how many there are."""
-        gram, count = _total(self.grams.values()), len(signs)
+        Args:
+            influences: e.
+            mean_sq: ‖ḡ‖² of all parameters here.
+        """
+        if self.slope is None or self.signs is None or not self.grams:
+            return None
+        gram, root = _total(self.grams.values()), math.sqrt(influences.shape[1] - 1)
+        length = math.sqrt(mean_sq) or math.inf
+        along = ((self.slope - self.slope.mean()) / (length * root)).to(gram)  # c_iᵀḡ/‖ḡ‖√(n - 1)
+        gaps = (influences - influences.mean(1, keepdim=True)).to(gram) / root
+        signs = self.signs.to(gram)
+        known, seen, noise = gaps @ along, gaps @ signs.T, signs @ along  # [2], [2, K], [K]
+        rest = (gram - torch.outer(noise, noise)) * self._pairs(signs)
+        return torch.outer(known, known) + seen @ rest @ seen.T
+
+    def _pairs(self, signs: Tensor) -> Tensor:
+        """Weights (K, K) of the mean over independent signs."""
+        count, gram = len(signs), _total(self.grams.values())
         if is_complete(*signs.shape):  # all there are: then with themselves as well
-            return gram, count * count
-        return gram - gram.diagonal().diag(), count * (count - 1)
+            return torch.full_like(gram, 1 / count**2)
+        return (1 - torch.eye(count).to(gram)) / (count * (count - 1))
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:

@@ -123,7 +123,7 @@ class GradientMoments:
             centred_sq={name: self.centred_sq[name] for name in names},
             sq_norms=blocks.norms_of(names),
             slopes=blocks.slope,
-            trace_cov_sq=blocks.trace_cov_sq(),
+            trace_cov_sq=math.nan,
             pulls=None,
             coordinate_sq=None if squares is None else {name: squares[name] for name in names},
             second_slopes=None,
@@ -131,7 +131,13 @@ class GradientMoments:
         )
         if part.slopes is None:
             return part
-        return replace(part, pulls=blocks.pulls(part.deviations()[1:]))
+        return replace(
+            part,
+            trace_cov_sq=blocks.trace_cov_sq(
+                part._trace, sum(m.numel() for m in part.mean.values())
+            ),
+            pulls=blocks.pulls(part.deviations()[1:], part._mean_sq),
+        )
 
     @property
     def count(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..algebra import Eigenpairs
-from ..algebra.deflation import Deflation
+from ..algebra.deflation import CUT, Deflation
 from ..estimate import Estimate, Status, symmetric
 from ..layers import Layer
 from ..moments import GradientMoments
@@ -137,7 +137,7 @@ def shares_of(
         names=list(moments.mean),
         steepest=by_parameter(top, top, sizes),
         halves=torch.stack(found) if found else top.new_zeros(0, len(sizes)),
-        angle=_angle(float(pairs.residuals[0]), deflation.kernel.diagonal()[:-1]),
+        angle=_angle(pairs, deflation.kernel.diagonal()[:-1]),
         sharpness=sharpness,
         grad_curvature=scale.grad_curvature,
         trace_hessian_cov=scale.trace_hessian_cov,
@@ -146,8 +146,13 @@ def shares_of(
     )
 
 
-def _angle(residual: float, values: Tensor) -> float:
-    """sin ∠(v, its eigenvector), at most the residual over the gap to the next Ritz value."""
-    ranked = values.sort(descending=True).values
-    gap = float(ranked[0] - ranked[1]) if len(ranked) > 1 else abs(float(ranked[0]))
-    return min(residual / gap, 1.0) if gap > 0 else 1.0
+def _angle(pairs: Eigenpairs, found: Tensor) -> float:
+    """sin ∠(v, eigenvector of λ) ≤ ‖Hv - ρv‖/(ρ - λ₂), ρ = vᵀHv, λ₂ the second of the Ritz values.
+
+    With the largest Ritz value in place of ρ it would not hold: v may lie near the second vector.
+    """
+    ranked = found.sort(descending=True).values
+    smallest = CUT * float(found.abs().max())  # others were not kept
+    second = max([smallest, *ranked[1:].tolist()])
+    gap = float(pairs.values[0]) - second
+    return min(float(pairs.residuals[0]) / gap, 1.0) if gap > 0 else 1.0
