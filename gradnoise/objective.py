@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import LossError, ModelError
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
+from .metric import Metric
 from .trees import Batch, TensorDict, map_samples, sample_count
 
 
@@ -36,6 +37,17 @@ class Objective:
         self.parameters: TensorDict = _trainable(model)
         self._opened_modes = _modes(model)
         self._depth = 0
+
+    metric: Metric | None = None  # of the coordinates, where they are not the parameters
+
+    @property
+    def plain(self) -> Objective:
+        """The same in the parameters themselves."""
+        return self
+
+    def decay(self) -> TensorDict | None:
+        """What weight decay adds to every gradient, by name; nothing here."""
+        return None
 
     @property
     def device(self) -> torch.device:

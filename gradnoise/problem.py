@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,6 +75,11 @@ class Problem:
             else:
                 batch = rebuild(batch, [torch.cat(both) for both in leaves])
         check_batch(self.objective, batch)
+
+    @property
+    def plain(self) -> Problem:
+        """The same in the parameters themselves."""
+        return replace(self, objective=self.objective.plain)
 
     @contextmanager
     def guard(self) -> Iterator[None]:

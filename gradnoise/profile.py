@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import store
+from .algebra import Eigenpairs, lanczos
 from .algebra.deflation import explore
 from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
@@ -26,11 +27,12 @@ from .estimators.noise_scale import ACCURACY, PROBES, STEPS, check_accuracy
 from .layers import Layer, by_group, layers_of
 from .losses import LossFn
 from .moments import GradientMoments
-from .operators import Hessian
+from .operators import Hessian, with_decay
 from .optimizer import read_optimizer
 from .pergrad import Engine, choose
 from .problem import Problem
 from .report import Stage, progress_bar
+from .rescaled import in_metric
 from .result import Profile
 from .samples import MICRO_BATCH
 from .streaming import stream, with_intervals
@@ -42,6 +44,7 @@ def profile(
     data: Any,
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     batch_size: int | None = None,
     max_samples: int | None = 4096,
     population: str | int = "dataset",
@@ -62,6 +65,9 @@ def profile(
             criterion for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.
         optimizer: the one in use; its learning rate and momentum enter the report.
+        metric: "euclidean", or "optimizer": everything in the coordinates P^½w in which a step of
+            the optimizer is plain descent, with P of its state as in `Preconditioned`. Learning
+            rates are then those of the optimizer.
         batch_size: B in use; default that of a DataLoader.
         max_samples: n at most; None measures all.
         population: "dataset", "distribution" or N: what the intervals are about.
@@ -79,7 +85,7 @@ def profile(
 
     Raises:
         GradNoiseError: with what was got, what was expected and what to do; see `Objective`,
-            `Samples.draw` and `choose`.
+            `Samples.draw`, `choose` and `Preconditioned`.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -88,7 +94,7 @@ def profile(
         >>> round(float(p.stable_lr()), 3)  # 2/λ = 2/4
         0.5
     """
-    settings = read_optimizer(optimizer)
+    settings = read_optimizer(optimizer, metric)
     check_level(level)
     check_whole("seed", seed, 0)
     check_whole("probes", probes, 2)
@@ -103,6 +109,7 @@ def profile(
         seed=seed,
         micro_batch=micro_batch,
     )
+    problem = in_metric(problem, metric, optimizer)
     with problem.guard(), progress_bar(progress) as stage:
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
@@ -136,6 +143,7 @@ def profile(
         layers=curvature.shared(moments.layers),
         groups=curvature.shared(layers_of(moments, groups)),
         optimizer=settings,
+        metric=metric,
         batch_size=batch_size or _loader_batch_size(data),
         matvecs=curvature.matvecs,
         warnings=(
@@ -196,6 +204,7 @@ def _measure_curvature(
     hessian = Hessian.of(problem, hvp="kept")
     tick = stage("sharpness (Lanczos)", None)
     pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
+    pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
     sampled = moments.sampling_factor > 0
@@ -221,6 +230,19 @@ def _measure_curvature(
         () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
         shares_of(moments, pairs, deflation, halves, sharpness, scale),
     )
+
+
+def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:
+    """The eigenpair once decoupled weight decay is added, where there is any."""
+    decayed, metric = with_decay(hessian), hessian.problem.objective.metric
+    if metric is None or decayed is hessian:
+        return pairs
+    decays = set(metric.outside.values())
+    if len(decays) > 1:
+        found = lanczos(decayed, tol=tol, seed=seed)
+        return replace(found, matvecs=found.matvecs + pairs.matvecs)
+    (decay,) = decays
+    return replace(pairs, values=pairs.values + decay, bound=pairs.bound + decay)
 
 
 def _mode(model: nn.Module) -> str:

@@ -45,12 +45,14 @@ class Setting:
     Args:
         batch_size: B in samples.
         lr: ε.
-        momentum: m.
+        momentum: m, where the effective learning rate is ε/(1 - m).
+        rescales: name of an optimizer in whose metric the numbers are, if that moves.
     """
 
     batch_size: float | None = None
     lr: float | None = None
     momentum: float = 0.0
+    rescales: str | None = None
 
 
 def recommend(
@@ -81,7 +83,8 @@ def recommend(
         reason = f"No learning rate can be told: the sharpness is {why}."
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
-        return Recommendation(None, None, (*_bounds(sharpness, noise_scale), *now), "none")
+        bounds = _bounds(sharpness, noise_scale, current.rescales)
+        return Recommendation(None, None, (*bounds, *now), "none")
     batch = _round_batch(float(noise_scale), population)
     rule = max_lr(float(sharpness), float(noise_scale), batch)
     limit = rule
@@ -122,20 +125,26 @@ MEANING = {
     ),
     UNRESOLVED: "inside the noise scale's interval: near the knee, or not measured well enough",
 }
+RESCALED = (
+    "noise-dominated, below the noise scale: scale the learning rate with the square root of the "
+    "batch size, as the second moments follow the noise; momentum adds little"
+)
 
 
-def _bounds(sharpness: Estimate, noise_scale: Estimate) -> tuple[str, ...]:
+def _bounds(sharpness: Estimate, noise_scale: Estimate, rescales: str | None) -> tuple[str, ...]:
+    grows = "in proportion" if rescales is None else "that grows with its square root"
     if noise_scale.low > 0:
-        advice = "; up to there, a larger batch with a learning rate in proportion loses nothing"
+        advice = f"; up to there, a larger batch with a learning rate {grows} loses nothing"
     elif math.isfinite(noise_scale.high):
         advice = "; batches beyond that are wasted"
     else:
         advice = ""
     unit = " samples" if advice else ""
+    who = "plain SGD" if rescales is None else f"{rescales} without momentum"
     return (
         f"The noise scale is {noise_scale.bounds_in_words()}{unit}{advice}.",
         f"Its value is not resolved: {noise_scale.status.remedy}.",
-        f"Whatever the batch size, plain SGD is unstable beyond the learning rate "
+        f"Whatever the batch size, {who} is unstable beyond the learning rate "
         f"{short(stable_lr(float(sharpness)))} (2/λ).",
     )
 
@@ -144,7 +153,9 @@ def _about_current(sharpness: Estimate, noise_scale: Estimate, current: Setting)
     if current.batch_size is None:
         return ()
     side = regime(current.batch_size, noise_scale)
-    reasons = [f"Your batch size {current.batch_size:g} is {MEANING[side]}."]
+    rescaled = current.rescales is not None and side == NOISE_DOMINATED
+    meaning = RESCALED if rescaled else MEANING[side]
+    reasons = [f"Your batch size {current.batch_size:g} is {meaning}."]
     if current.lr and sharpness.low > 0 and noise_scale.is_resolved:
         limit = max_lr(float(sharpness), float(noise_scale), current.batch_size)
         used = effective_lr(current.lr, current.momentum)

@@ -64,12 +64,13 @@ def stable_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -
     """The largest learning rate at which full-batch descent is stable on a bowl of curvature λ.
 
     "sgd" (heavy ball, dampening 0): 2(1 + m)/λ; "nesterov": 2(1 + m)/(λ(1 + 2m)); "adam":
-    2(1 + β₁)/((1 - β₁)λ) with λ of the preconditioned Hessian (arXiv:2103.00065, 2207.14484).
+    2(1 + β₁)/((1 - β₁)λ) with λ of the preconditioned Hessian (arXiv:2103.00065, 2207.14484);
+    "nadam": 2(1 + β₁)/((1 - β₁)(1 + 2β₁)λ), Nesterov's form of it.
 
     Args:
         sharpness: λ; zero or less sets no limit.
-        optimizer: "sgd", "nesterov" or "adam".
-        momentum: m, or β₁ for "adam".
+        optimizer: "sgd", "nesterov", "adam" or "nadam".
+        momentum: m, or β₁ for "adam" and "nadam".
 
     Returns:
         The learning rate, ∞ when λ <= 0.
@@ -89,6 +90,7 @@ def stable_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -
         "sgd": 2 * (1 + m),
         "nesterov": 2 * (1 + m) / (1 + 2 * m),
         "adam": 2 * (1 + m) / (1 - m),
+        "nadam": 2 * (1 + m) / ((1 - m) * (1 + 2 * m)),
     }
     if optimizer not in factors:
         raise ArgumentError(f"`optimizer` must be one of {', '.join(factors)}; got {optimizer!r}")

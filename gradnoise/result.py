@@ -32,6 +32,8 @@ class Profile:
         estimates: by name; read them as attributes.
         layers: moments and shares of the curvature module by module; see `Layer`.
         optimizer: what the given optimizer says, or None.
+        metric: "euclidean", or "optimizer": estimates are of P^-½g and P^-½HP^-½, and learning
+            rates those of the optimizer.
         batch_size: of the data loader or as given, or None.
         matvecs: Hessian-vector products of the eigenvalue iteration.
         warnings: what the reader should know.
@@ -54,6 +56,7 @@ class Profile:
     estimates: dict[str, Estimate]
     layers: dict[str, Layer]
     optimizer: OptimizerSettings | None = None
+    metric: str = "euclidean"
     batch_size: int | None = None
     matvecs: int = 0
     warnings: tuple[str, ...] = ()
@@ -109,16 +112,19 @@ class Profile:
         """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
         return temperature(lr, batch_size, momentum, self.population)
 
-    def stable_lr(self, momentum: float = 0.0) -> Estimate:
+    def stable_lr(self, momentum: float | None = None) -> Estimate:
         """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
 
-        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's.
+        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's. In
+        the optimizer's metric its own form, and its own momentum unless another is given.
         """
-        nesterov = self.optimizer is not None and self.optimizer.nesterov
-        kind = "nesterov" if nesterov else "sgd"
-        return falling(
-            lambda sharpness: stable_lr(sharpness, kind, momentum=momentum), self.sharpness
-        )
+        kind, own = "sgd", 0.0
+        if self.optimizer is not None and self.metric == "optimizer":
+            kind, own = self.optimizer.kind, self.optimizer.momentum
+        elif self.optimizer is not None and self.optimizer.nesterov:
+            kind = "nesterov"
+        m = own if momentum is None else momentum
+        return falling(lambda sharpness: stable_lr(sharpness, kind, momentum=m), self.sharpness)
 
     def max_lr(self, batch_size: float) -> Estimate:
         """The noise-scale rule (2/λ)/(1 + B_noise/B)."""
@@ -157,10 +163,12 @@ class Profile:
 
     @property
     def setting(self) -> Setting:
-        """How the model is trained now, as far as it can be compared with plain SGD."""
-        if self.optimizer is None or not self.optimizer.is_plain:
+        """How the model is trained now, as far as it can be compared with what was measured."""
+        own = self.optimizer
+        if own is None or not (own.is_plain or self.metric == "optimizer"):
             return Setting(self.batch_size)
-        return Setting(self.batch_size, self.optimizer.lr, self.optimizer.momentum)
+        rescales = None if own.is_plain else own.name
+        return Setting(self.batch_size, own.lr, own.carried, rescales)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The regime map, learning rate against batch size, as a matplotlib Figure.

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from .directional import sign_sums, weighted_sum
 from .estimate import check_level
 from .losses import LossFn
+from .metric import check_metric
 from .moments import GradientMoments
 from .pergrad import Engine, Wanted, choose
 from .probes import random_signs
 from .problem import Problem
+from .rescaled import in_metric
 from .running import Running
 from .samples import MICRO_BATCH
-from .trees import Batch, TensorDict, compute_dtype, widen
+from .trees import Batch, TensorDict, compute_dtype, sq_norm, widen
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
@@ -36,13 +38,37 @@ def stream(
 ) -> GradientMoments:
     """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
     check_level(level)
-    wanted = Wanted(variance=variance)
+    wanted = Wanted(variance=variance, scale=_scale(problem))
     running = Running()
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
     rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
-    if rounding * running.cancellation <= TRACE_ERROR:
+    if rounding * running.cancellation > TRACE_ERROR:
+        again = engine.centred_summaries
+        moments = _pass(problem, engine, Running(), again, level, wanted, tick)
+    return _with_decay(problem, engine, moments)
+
+
+def _scale(problem: Problem) -> TensorDict | None:
+    metric = problem.objective.metric
+    return None if metric is None else metric.root
+
+
+def _with_decay(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
+    """With the weight decay that the optimizer adds to every gradient; spreads do not see it."""
+    decay = problem.objective.decay()
+    if decay is None:
         return moments
-    return _pass(problem, engine, Running(), engine.centred_summaries, level, wanted, tick)
+    along, blocks = slopes_by_parameter(problem, engine, decay), moments.blocks
+    added = {n: 2 * dots - sq_norm(widen(decay[n])) for n, dots in along.items()}
+    if blocks is not None:
+        own = {n: norms + added[n].to(norms) for n, norms in blocks.sq_norms.items()}
+        blocks = replace(blocks, sq_norms=own)
+    return replace(
+        moments,
+        mean={name: mean + decay[name] for name, mean in moments.mean.items()},
+        sq_norms=moments.sq_norms + sum(added.values()),
+        blocks=blocks,
+    )
 
 
 def _pass(
@@ -113,15 +139,19 @@ def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
 def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict) -> TensorDict:
     """The parts of g_iᵀu that lie in each parameter, each of shape (n,)."""
     with problem.guard():
-        found = [dots_of(engine, batch, direction) for batch in problem.batches()]
+        found = [dots_of(problem, engine, batch, direction) for batch in problem.batches()]
     return {name: torch.cat([dots[name] for dots in found]) for name in direction}
 
 
-def dots_of(engine: Engine, batch: Batch, direction: TensorDict) -> TensorDict:
-    """The same for one batch."""
-    summaries = engine.summaries(batch, Wanted(direction=direction))
+def dots_of(problem: Problem, engine: Engine, batch: Batch, direction: TensorDict) -> TensorDict:
+    """The same for one batch; with the weight decay that the optimizer adds to every gradient."""
+    summaries = engine.summaries(batch, Wanted(direction=direction, scale=_scale(problem)))
     found = [summary.dots for summary in summaries if summary.dots is not None]
-    return {name: torch.cat([dots[name] for dots in found]) for name in direction}
+    joined = {name: torch.cat([dots[name] for dots in found]) for name in direction}
+    decay = problem.objective.decay()
+    if decay is None:
+        return joined
+    return {n: dots + (widen(decay[n]) * widen(direction[n])).sum() for n, dots in joined.items()}
 
 
 def gradient_moments(
@@ -129,6 +159,8 @@ def gradient_moments(
     loss_fn: LossFn | nn.Module,
     data: Any,
     *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     engine: str = "auto",
     population: str | int = "dataset",
     variance: bool = False,
@@ -146,6 +178,9 @@ def gradient_moments(
         model: any `nn.Module`; it is left as found.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
+        optimizer: the one that trains the model, for `metric`.
+        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
+            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ tr(P⁻¹Σ).
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
         variance: also keep the variance per coordinate.
@@ -159,7 +194,7 @@ def gradient_moments(
         GradientMoments.
 
     Raises:
-        GradNoiseError: see `Objective`, `Samples.draw` and `choose`.
+        GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -167,6 +202,7 @@ def gradient_moments(
         >>> float(gradient_moments(model, nn.MSELoss(), data).trace_cov)  # g_i = 2(w - y_i)
         5.33...
     """
+    check_metric(metric, optimizer)
     problem = Problem.open(
         model,
         loss_fn,
@@ -176,6 +212,7 @@ def gradient_moments(
         seed=seed,
         micro_batch=micro_batch,
     )
+    problem = in_metric(problem, metric, optimizer)
     with problem.guard():
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         moments = stream(problem, chosen, level=level, variance=variance)

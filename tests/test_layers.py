@@ -15,7 +15,13 @@ ROOMS = (
         "vocabulary",
         ["errors", "trees", "sums", "probes", "estimate", "skew", "ratio", "canvas", "resampling"],
     ),
-    ("problem", ["guard", "losses", "objective", "checks", "samples", "problem", "directional"]),
+    (
+        "problem",
+        [
+            *("guard", "losses", "metric", "objective", "checks", "samples", "problem"),
+            *("rescaled", "directional"),
+        ],
+    ),
     ("engines", ["pergrad"]),
     ("streaming", ["blocks", "layers", "moments", "running", "streaming"]),
     ("linear maps", ["operators", "algebra"]),

@@ -13,8 +13,10 @@ from ..algebra import Eigenpairs, lanczos
 from ..errors import ArgumentError
 from ..estimate import Estimate, check_level
 from ..losses import LossFn
-from ..operators import MEMORY_BUDGET, GaussNewton, Hessian
+from ..metric import check_metric
+from ..operators import MEMORY_BUDGET, GaussNewton, Hessian, with_decay
 from ..problem import Problem
+from ..rescaled import in_metric
 from ..samples import MICRO_BATCH
 from .sharpness import Halves, half_sharpness, sample_curvatures, sharpness_estimate
 
@@ -54,6 +56,8 @@ def sharpness(
     tol: float = 1e-3,
     operator: str = "hessian",
     hvp: str = "auto",
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     v0: Tensor | None = None,
     repeats: bool = True,
     population: str | int = "dataset",
@@ -76,6 +80,8 @@ def sharpness(
         k, which, tol, max_iterations, v0, repeats, seed: as for `lanczos`.
         operator: "hessian" or "gauss-newton".
         hvp: how products with the Hessian are taken, as for `Hessian`.
+        optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is that of
+            `Preconditioned`, weight decay included.
         population: "dataset", "distribution" or a number N: what `.estimate` is about.
         intervals: measure the sampling error where n < N: a pass for each pair, and the eigenvalue
             of two halves of the samples, about as much as λ itself; `.matvecs` holds them all.
@@ -100,6 +106,7 @@ def sharpness(
     if operator not in MATRICES:
         raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
     check_level(level)
+    check_metric(metric, optimizer)
     problem = Problem.open(
         model,
         loss_fn,
@@ -109,10 +116,11 @@ def sharpness(
         seed=seed,
         micro_batch=micro_batch,
     )
+    problem = in_metric(problem, metric, optimizer)
     matrix = MATRICES[operator].of(problem, hvp=hvp, memory_budget=memory_budget)
     with problem.guard():
         pairs = lanczos(
-            matrix,
+            with_decay(matrix),
             k=k,
             which=which,
             tol=tol,

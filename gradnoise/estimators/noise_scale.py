@@ -28,12 +28,14 @@ from ..directional import forms, sign_sums, weighted_sum
 from ..errors import ArgumentError, check_whole
 from ..estimate import Estimate, flag_zero, pooled_freedom
 from ..losses import LossFn
+from ..metric import check_metric
 from ..moments import GradientMoments
 from ..operators import Hessian, PerSampleGradients
 from ..pergrad import Engine, choose
 from ..probes import is_complete, random_signs
 from ..problem import Problem
 from ..ratio import ratio
+from ..rescaled import in_metric
 from ..samples import MICRO_BATCH
 from ..skew import Skew, lopsided
 from ..streaming import stream, with_intervals
@@ -109,6 +111,8 @@ def noise_scale(
     loss_fn: LossFn | nn.Module,
     data: Any,
     *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     population: str | int = "dataset",
     engine: str = "auto",
     probes: int = PROBES,
@@ -124,8 +128,8 @@ def noise_scale(
     are kept. A ratio whose denominator is not resolved has a lower bound and no value.
 
     Args:
-        model, loss_fn, data, population, engine, max_samples, level, seed, micro_batch: as for
-            `gradient_moments`.
+        model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
+            micro_batch: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most.
         accuracy: relative standard error at which fewer are taken, 8 at least.
 
@@ -144,6 +148,7 @@ def noise_scale(
         True
     """
     check_accuracy(accuracy)
+    check_metric(metric, optimizer)
     problem = Problem.open(
         model,
         loss_fn,
@@ -153,6 +158,7 @@ def noise_scale(
         seed=seed,
         micro_batch=micro_batch,
     )
+    problem = in_metric(problem, metric, optimizer)
     with problem.guard():
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         hessian = Hessian.of(problem, hvp="kept")

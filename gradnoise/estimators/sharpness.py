@@ -12,7 +12,7 @@ from ..algebra import Eigenpairs, lanczos
 from ..directional import forms
 from ..estimate import Estimate, Status, flag_zero, symmetric
 from ..moments import GradientMoments
-from ..operators import MEMORY_BUDGET, Hessian
+from ..operators import MEMORY_BUDGET, Hessian, with_decay
 from ..probes import generator, random_vector
 from ..problem import Problem
 from ..samples import Samples
@@ -21,8 +21,11 @@ from ..trees import widen
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
-    """vᵀH_iv of every sample, shape (n,)."""
-    return forms(problem, vector, [vector]).values[:, 0]
+    """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the metric."""
+    values, metric = forms(problem, vector, [vector]).values[:, 0], problem.objective.metric
+    if metric is None or not metric.is_decayed:
+        return values
+    return values + metric.flat(metric.outside, vector) @ vector.square()
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def half_sharpness(
         hvp, memory_budget: as for `Hessian`, of both halves together; and of one basis at a time.
     """
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
-    hessians = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
+    matrices = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
+    hessians = [with_decay(matrix) for matrix in matrices]
     # half random, because a half may have this vector as an eigenvector, and another at its top
     vector = widen(vector)
     other = random_vector(len(vector), generator(seed + 1), vector.device)

@@ -2,6 +2,7 @@
 
 from .base import Operator
 from .curvature import GaussNewton, Hessian
+from .decayed import with_decay
 from .foreign import as_operator
 from .gradients import GradientCovariance, PerSampleGradients
 from .graphs import MEMORY_BUDGET
@@ -16,4 +17,5 @@ __all__ = [
     "PerSampleGradients",
     "Preconditioned",
     "as_operator",
+    "with_decay",
 ]

@@ -50,7 +50,7 @@ class _Curvature(ModelOperator):
         return self
 
     def products(self, block: Tensor) -> Tensor:
-        return self._products(block)
+        return self._around(self._products, block)
 
     def forget(self) -> None:
         """Let go of the graphs that are kept; the next product builds them anew."""
@@ -96,7 +96,7 @@ class Hessian(_Curvature):
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
         super()._start(problem)
-        self._products, self.reason = choose_products(problem, hvp, memory_budget)
+        self._products, self.reason = choose_products(problem.plain, hvp, memory_budget)
         self.hvp = self._products.name
 
     @property
@@ -141,8 +141,9 @@ class GaussNewton(_Curvature):
                 f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh"
             )
         super()._start(problem)
-        require_second_order(problem)
+        plain = problem.plain
+        require_second_order(plain)
         budget = 0 if hvp == "fresh" else memory_budget
-        self._products = ThroughGraphs(problem, GaussNewtonGraph, budget)
+        self._products = ThroughGraphs(plain, GaussNewtonGraph, budget)
         self.hvp = self._products.name
         self.reason = "as asked for" if hvp != "auto" else "the graph of the outputs is kept"

@@ -92,7 +92,9 @@ class PerSampleGradients(_ByEngine):
         """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p), wide."""
         directions = self._directions(block)
         for batch in self.problem.batches():
-            found = [dots_of(self._engine, batch, direction) for direction in directions]
+            found = [
+                dots_of(self.problem, self._engine, batch, direction) for direction in directions
+            ]
             yield torch.stack([torch.stack([*d.values()], dim=1) for d in found], dim=1)
 
     def _directions(self, block: Tensor) -> list[TensorDict]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..problem import Problem
 from ..trees import compute_dtype
@@ -29,6 +31,11 @@ class ModelOperator(Operator):
     def resolution(self) -> float:
         parameters = self.problem.objective.parameters.values()
         return float(max(torch.finfo(p.dtype).eps for p in parameters))
+
+    def _around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
+        """In the coordinates of the problem, from products in its parameters."""
+        metric = self.problem.objective.metric
+        return products(block) if metric is None else metric.around(products, block)
 
     @abc.abstractmethod
     def _start(self, problem: Problem) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, OperatorError
+from ..errors import OperatorError
+from ..metric import Metric
 from .base import Operator
 from .model import ModelOperator
 
@@ -45,10 +44,8 @@ class Preconditioned(Operator):
                 f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
                 f"{type(operator).__name__}. Restrict, scale or add afterwards"
             )
-        found = _diagonals(operator, optimizer)
-        scale, inside, outside = (torch.cat(parts) for parts in zip(*found, strict=True))
         self._operator = operator
-        self._root, self._inside, self._outside = scale.rsqrt(), inside, outside
+        self._metric = Metric.of(optimizer, operator.problem.objective.parameters)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.parameters, self.rows_are_parameters = operator.parameters, True
 
@@ -61,83 +58,6 @@ class Preconditioned(Operator):
         return self
 
     def products(self, block: Tensor) -> Tensor:
-        root = self._root[:, None]
-        inner = root * block
-        product = self._operator.products(inner) + self._inside[:, None] * inner
-        return root * product + self._outside[:, None] * block
-
-
-def _diagonals(
-    operator: ModelOperator, optimizer: torch.optim.Optimizer
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
-    if kind is None:
-        known = ", ".join(own.__name__ for own in _SCALES)
-        raise ArgumentError(
-            f"the preconditioner of {type(optimizer).__name__} is not known; known are {known}"
-        )
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    found = []
-    for name, parameter in operator.problem.objective.parameters.items():
-        group = groups.get(id(parameter))
-        if group is None:
-            raise ArgumentError(
-                f"the optimizer does not hold parameter {name!r}: freeze what is not trained"
-            )
-        if group.get("maximize"):
-            raise ArgumentError("an optimizer that maximizes has no minimum to be stable at")
-        scale = _SCALES[kind](optimizer.state.get(parameter, {}), group, parameter)
-        if scale is None:
-            raise ArgumentError(
-                f"{type(optimizer).__name__} holds no state for {name!r} yet: take a step first"
-            )
-        pace = _pace(group, optimizer.param_groups[0])
-        decay = torch.full_like(scale, float(group.get("weight_decay") or 0.0))
-        none = torch.zeros_like(scale)
-        decoupled = isinstance(optimizer, torch.optim.AdamW) or group.get("decoupled_weight_decay")
-        parts = (scale / pace, *((none, pace * decay) if decoupled else (decay, none)))
-        found.append(tuple(part.reshape(-1).to(operator.dtype) for part in parts))
-    return found  # type: ignore[return-value]
-
-
-def _pace(group: dict[str, Any], first: dict[str, Any]) -> float:
-    """Learning rate in units of the first group's."""
-    own, base = float(group["lr"]), float(first["lr"])
-    if own == base:
-        return 1.0
-    if base == 0:
-        raise ArgumentError(
-            f"the first group's learning rate is the unit and must not be 0 beside others; got "
-            f"another one of {own:g}"
-        )
-    return own / base
-
-
-def _plain(_state: dict[str, Any], _group: dict[str, Any], parameter: Tensor) -> Tensor | None:
-    return torch.ones_like(parameter, requires_grad=False)
-
-
-def _adam(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor | None:
-    if "exp_avg_sq" not in state:
-        return None
-    square = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    unbiased = square / (1 - group["betas"][1] ** float(state["step"]))
-    return unbiased.sqrt() + group["eps"]  # type: ignore[no-any-return]
-
-
-def _rmsprop(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor | None:
-    if "square_avg" not in state:
-        return None
-    square = state["square_avg"]
-    if group.get("centered"):
-        square = (square - state["grad_avg"].square()).clamp_min(0)  # rounding
-    return square.sqrt() + group["eps"]  # type: ignore[no-any-return]
-
-
-_SCALES: dict[type[torch.optim.Optimizer], Any] = {
-    torch.optim.SGD: _plain,
-    torch.optim.Adam: _adam,
-    torch.optim.AdamW: _adam,
-    torch.optim.NAdam: _adam,
-    torch.optim.RMSprop: _rmsprop,
-}
+        metric = self._metric
+        outside = metric.flat(metric.outside, block)[:, None]
+        return metric.around(self._operator.products, block) + outside * block

@@ -70,7 +70,8 @@ class BackPACK(Engine):
 
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
         self._verify(batch)
-        if wanted.direction is not None or not self._sums_are_right:
+        needs_gradients = wanted.direction is not None or wanted.scale is not None
+        if needs_gradients or not self._sums_are_right:
             yield from self.centred_summaries(batch, wanted)
             return
         written_out = (self.objective.parameters[name] for name in self._written_out)

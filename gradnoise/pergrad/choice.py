@@ -94,6 +94,7 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
         raise EngineError(
             f"`engine` must be one of {', '.join(sorted([*ENGINES, 'auto']))}; got {engine!r}"
         )
+    objective = objective.plain  # coordinates are the pass's: see `Wanted.scale`
     eps = resolution(objective, _few(batch))
     if engine == "auto":
         return Auto(objective, batch, eps)

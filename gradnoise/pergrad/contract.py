@@ -38,10 +38,12 @@ class Wanted:
     Args:
         direction: u by name; the pass gives g_iᵀu.
         variance: the pass gives the spread of every coordinate.
+        scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
     """
 
     direction: TensorDict | None = None
     variance: bool = False
+    scale: TensorDict | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Summary:
         direction = wanted.direction or {}
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
+            if wanted.scale is not None:
+                wide = wide * wanted.scale[name]
             rows = wide.reshape(len(wide), -1)
             norms[name] = rows.square().sum(1)
             total[name] = wide.sum(0)

@@ -50,13 +50,19 @@ class Product(Form):
         left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
         positions = self.left.shape[2]
-        if (squares and positions > 1) or not self._multiplies():
-            return self._written_out(direction, squares)
+        entries = squares or scale is not None  # of single samples: products for one position
+        if (entries and positions > 1) or not self._multiplies():
+            return self._written_out(direction, squares, scale)
         return Measured(
             self._total(),
-            self._gram(self),
+            self._gram(self) if scale is None else self._scaled(scale),
             None if direction is None else self._dots(direction),
             self._squares() if squares else None,
         )
@@ -115,6 +121,13 @@ class Product(Form):
         groups, (_, p, q) = self.left.shape[1], self._sizes()
         along = direction.to(self.left.dtype).reshape(groups, p, q)
         return dots(self.left @ along, self.right)
+
+    def _scaled(self, scale: Tensor) -> Tensor:
+        """‖scale ⊙ g_i‖² for one position: the squares of the factors against the scale's."""
+        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        weights = scale.to(self.left.dtype).square().reshape(groups, p, q)
+        left, right = (t[:, :, 0].square().transpose(0, 1) for t in (self.left, self.right))
+        return dots((left @ weights).transpose(0, 1), right.transpose(0, 1))
 
     def _squares(self) -> Tensor:
         left, right = (widen(t[:, :, 0]).square().transpose(0, 1) for t in (self.left, self.right))
@@ -175,11 +188,16 @@ class Single(Product):
         left, right = self._sides
         return (left.t() @ right).reshape(self.shape)
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
         _, right = self._sides
         return Measured(
             self._total(),
-            self._left_sq() * sq_norms(right),
+            self._left_sq() * sq_norms(right) if scale is None else self._scaled(scale),
             None if direction is None else self._dots(direction),
             self._squares() if squares else None,
         )
@@ -217,15 +235,21 @@ class Lookup(Form):
         total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))
         return total.to(rows.dtype)
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
         samples, ids, rows = self._table
+        scaled = rows if scale is None else rows * scale.to(rows.dtype)[ids]
         own = widen(torch.zeros(self.count, device=rows.device))
         square = None
         if squares:
             square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
         return Measured(
             self._total(),
-            own.index_add_(0, samples, sq_norms(rows)),
+            own.index_add_(0, samples, sq_norms(scaled)),
             None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
             square,
         )

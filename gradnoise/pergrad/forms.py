@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
     Args:
         total: Σ_i g_i.
-        sq_norms: ‖g_i‖², shape (n,), wide.
+        sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), wide.
         dots: g_iᵀu, shape (n,), wide.
         squares: Σ_i g_i² per coordinate, wide.
     """
@@ -63,9 +63,14 @@ class Form(abc.ABC):
     def gradients(self, part: slice) -> Tensor:
         """g_i of some samples, shape (k, *shape)."""
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
-        """All sums asked for, in one go over the samples."""
-        return self._written_out(direction, squares)
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        """All sums asked for, in one go over the samples; norms of scale ⊙ g_i."""
+        return self._written_out(direction, squares, scale)
 
     def inner(self, _other: Form) -> Tensor | None:
         """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
@@ -83,8 +88,12 @@ class Form(abc.ABC):
         """Operations per sample of the plain gradient with respect to the tensor."""
         return 2.0 * self.shape.numel()
 
-    def _written_out(self, direction: Tensor | None, squares: bool) -> Measured:
-        parts = [_measure_rows(self.gradients(part), direction, squares) for part in self._parts()]
+    def _written_out(
+        self, direction: Tensor | None, squares: bool, scale: Tensor | None
+    ) -> Measured:
+        parts = [
+            _measure_rows(self.gradients(part), direction, squares, scale) for part in self._parts()
+        ]
         total, square = parts[0].total, parts[0].squares
         for part in parts[1:]:
             total.add_(part.total)
@@ -104,16 +113,21 @@ def _measure_rows(
     gradients: Tensor,
     direction: Tensor | None,
     squares: bool,
+    scale: Tensor | None,
     norms: Callable[[], Tensor] | None = None,
 ) -> Measured:
     gradients = at_least_float32(gradients)
     rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
         gradients.sum(0),
-        sq_norms(rows) if norms is None else norms(),
+        _norms(rows, scale) if norms is None or scale is not None else norms(),
         None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
         widen(gradients).square().sum(0) if squares else None,
     )
+
+
+def _norms(rows: Tensor, scale: Tensor | None) -> Tensor:
+    return sq_norms(rows if scale is None else rows * scale.to(rows.dtype).reshape(1, -1))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -144,8 +158,13 @@ class Whole(Form):
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
-        return _measure_rows(self._gradients, direction, squares, self._norms)
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        return _measure_rows(self._gradients, direction, squares, scale, self._norms)
 
     def method(self) -> tuple[str, str]:
         return "sum over positions", "no larger than the output"
@@ -193,17 +212,22 @@ class Sum(Form):
         first, *others = (form.gradients(part) for form in self.forms)
         return sum(others, first)
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
         if len(self.forms) == 1:
-            return self.forms[0].measure(direction, squares)
-        crosses = None if squares else self._crosses()
+            return self.forms[0].measure(direction, squares, scale)
+        crosses = None if squares or scale is not None else self._crosses()
         if crosses is None:
-            return self._written_out(direction, squares)
+            return self._written_out(direction, squares, scale)
         parts = [form.measure(direction) for form in self.forms]
         own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
         norms = own + 2 * sum(crosses)
         if not bool((norms >= CANCELLED * own).all()):  # uses that cancel: no digit is left
-            return self._written_out(direction, squares)
+            return self._written_out(direction, squares, scale)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(
             sum((part.total for part in parts[1:]), parts[0].total),

@@ -54,14 +54,19 @@ class Viewed(Form):
             return widen(torch.zeros(self.count, device=self._device))
         return None
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
         if self._repeats():
-            return self._written_out(direction, squares)
-        along = None
-        if direction is not None:
-            size, stride, offset = self._place
-            along = direction.contiguous().as_strided(size, stride, offset)
-        own = self.form.measure(along, squares)
+            return self._written_out(direction, squares, scale)
+        along, seen = (
+            None if t is None else t.contiguous().as_strided(*self._place)
+            for t in (direction, scale)
+        )
+        own = self.form.measure(along, squares, seen)
         return Measured(
             self._placed(own.total),
             own.sq_norms,

@@ -109,7 +109,7 @@ class Pass:
             source = use.sources[index]
             if source in self._single and not self._keep:
                 (name,) = source.parameters
-                self._measured[name] = form.measure(self._direction(name), self._wanted.variance)
+                self._measured[name] = self._measure(name, form)
             else:
                 self._pending.setdefault(source, []).append(form)
 
@@ -120,8 +120,18 @@ class Pass:
             return nullcontext()
         return torch.autocast(device, enabled=False)
 
-    def _direction(self, name: str) -> Tensor | None:
-        return None if self._wanted.direction is None else self._wanted.direction[name]
+    def _measure(self, name: str, form: Form) -> Measured:
+        """The sums wanted; with a scale R everything is of R ⊙ g_i."""
+        direction, scale = (
+            None if given is None else given[name]
+            for given in (self._wanted.direction, self._wanted.scale)
+        )
+        if scale is None:
+            return form.measure(direction, self._wanted.variance)
+        along = None if direction is None else direction * scale
+        own = form.measure(along, self._wanted.variance, scale)
+        squares = None if own.squares is None else own.squares * scale.square()
+        return own._replace(total=own.total * scale, squares=squares)
 
     def backward(self) -> None:
         """Differentiate the sum of the losses with respect to the outputs of all uses.
@@ -168,9 +178,7 @@ class Pass:
             form = self.form(name)
             with self._exact():
                 self._measured[name] = (
-                    self._nothing(name)
-                    if form is None
-                    else form.measure(self._direction(name), self._wanted.variance)
+                    self._nothing(name) if form is None else self._measure(name, form)
                 )
         return self._measured[name]
 

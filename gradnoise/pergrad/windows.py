@@ -93,10 +93,15 @@ class Convolution(Form):
             return self._outer(part).gradients(slice(None))
         return self._grouped(self._inputs[part], self._deltas[part])
 
-    def measure(self, direction: Tensor | None = None, squares: bool = False) -> Measured:
-        if self._multiplies() and not squares:
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        if self._multiplies() and not squares and scale is None:
             return self._outer(slice(None)).measure(direction)
-        return self._written_out(direction, squares)
+        return self._written_out(direction, squares, scale)
 
     def method(self) -> tuple[str, str]:
         positions, p, q = self._sizes()

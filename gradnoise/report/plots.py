@@ -46,7 +46,7 @@ def _batch_grid(profile: Profile) -> np.ndarray:
 
 
 def _lr_limits(profile: Profile) -> tuple[float, float]:
-    top = 4 * float(profile.stable_lr())
+    top = 4 * float(profile.stable_lr(momentum=0.0))
     rule = profile.max_lr(1)
     bottom = float(rule) if rule.is_resolved else top / 1e4
     points = [x for x in (profile.setting.lr, bottom, top / 1e2) if x]
@@ -67,7 +67,7 @@ def _isotherms(axes: Any, batches: np.ndarray, limits: tuple[float, float]) -> N
 
 
 def _limits(axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[float, float]) -> None:
-    stable = profile.stable_lr()
+    stable = profile.stable_lr(momentum=0.0)
     label = f"2/λ = {short(float(stable))}{_steepest(profile)}"
     axes.axhline(float(stable), color=CURVATURE, lw=1.4, label=label)
     if stable.low > 0 and math.isfinite(stable.high):

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..estimate import short
+from ..regime import stable_lr
 from .layers import by_layer
 from .table import cells, integer, listed, plain_table, render
 
@@ -59,6 +60,11 @@ def _header(profile: Profile) -> Text:
         f"measured on {integer(profile.samples)} samples out of {size}, per-sample gradients by "
         f"{profile.engine!r}, seed {profile.seed}",
     ]
+    if profile.metric == "optimizer" and profile.optimizer is not None:
+        lines.append(
+            f"in the metric of {profile.optimizer.name}: gradient P^-½g and Hessian P^-½HP^-½, P "
+            f"from its state"
+        )
     setting = profile.setting
     used = []
     if profile.optimizer is not None:
@@ -81,8 +87,16 @@ def _measured(profile: Profile) -> Table:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates:
         meaning = "learning rate at which full batches diverge"
-        table.add_row("stable rate 2/λ", *cells(profile.stable_lr(), ""), meaning)
+        table.add_row(_stable(profile), *cells(profile.stable_lr(), ""), meaning)
     return table
+
+
+def _stable(profile: Profile) -> str:
+    """The name of the stable rate, with the factor of the optimizer whose metric it is in."""
+    if profile.metric == "euclidean" or profile.optimizer is None:
+        return "stable rate 2/λ"
+    factor = stable_lr(1.0, profile.optimizer.kind, momentum=profile.optimizer.momentum)
+    return f"stable rate {short(factor)}/λ"
 
 
 def _learning_rates(profile: Profile) -> Table:
@@ -90,6 +104,7 @@ def _learning_rates(profile: Profile) -> Table:
     table = plain_table("learning rate at B =", *map(integer, batches), "what it says")
     for method, label, meaning in LEARNING_RATES:
         limits = [getattr(profile, method)(batch) for batch in batches]
+        meaning = meaning.replace("SGD", profile.setting.rescales or "SGD")
         table.add_row(label, *(cells(limit, "")[0] for limit in limits), meaning)
     sides = [profile.regime(batch).removesuffix("-dominated") for batch in batches]
     table.add_row("regime", *sides, "what limits a step")

@@ -1,0 +1,346 @@
+"""The metric of an optimizer: dense oracles with P by hand, real steps, stability."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradnoise as gn
+from gradnoise.algebra.deflation import explore
+from gradnoise.estimators import NoiseScale, measure_noise_scale
+from gradnoise.losses import supervised
+from gradnoise.operators import Hessian
+from gradnoise.pergrad import choose
+from gradnoise.problem import Problem
+from gradnoise.rescaled import in_metric
+from gradnoise.streaming import stream, with_intervals
+
+from . import oracles
+from .cases import CASES, CORE, Case, named
+
+EXTRA = ("tied weights", "a module called twice", "parameters on the root", "fused attention")
+FEW = (*CORE, *(case for case in CASES if case.name in EXTRA))
+CHOSEN = (*FEW, *(case for case in CASES if case.name == "control flow on the data"))
+
+
+def grouped(make: Any, parameters: list[Tensor]) -> Any:
+    """The last parameter in a group of its own: three times the learning rate, no decay."""
+    own = {"params": parameters[-1:], "lr": 0.03, "weight_decay": 0.0}
+    return make([{"params": parameters[:-1]}, own])
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.3),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.3),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "AdamW in groups": lambda p: grouped(
+        lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.3), p
+    ),
+}
+
+
+def trained(case: Case, name: str) -> tuple[nn.Module, Any, Any, Any]:
+    """A model after three steps, its loss, its batch, and the optimizer with its state."""
+    model, loss_fn, batch = case.build()
+    losses = supervised(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses(model, batch).mean().backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model, loss_fn, batch, optimizer
+
+
+def by_hand(optimizer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Diagonals of P, D and E after three steps."""
+    scales, inside, outside = [], [], []
+    name, first = type(optimizer).__name__, optimizer.param_groups[0]
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            state, scale = optimizer.state[p], torch.ones_like(p)
+            if "Adam" in name:
+                v = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
+                scale = (v / (1 - 0.999**3)).sqrt() + 1e-8
+            elif name == "RMSprop":
+                scale = (state["square_avg"] - state["grad_avg"] ** 2).clamp(min=0).sqrt() + 1e-8
+            pace, decay = group["lr"] / first["lr"], torch.full_like(p, group["weight_decay"])
+            decoupled = name == "AdamW"
+            scales.append(scale / pace)
+            inside.append(0 * decay if decoupled else decay)
+            outside.append(pace * decay if decoupled else 0 * decay)
+    joined = (torch.cat([t.detach().flatten() for t in ts]) for ts in (scales, inside, outside))
+    return tuple(joined)  # type: ignore[return-value]
+
+
+def in_coordinates(model: nn.Module, truth: oracles.Dense, optimizer: Any) -> oracles.Dense:
+    """P^-½(g_i + Dw) and P^-½(H_i + D)P^-½."""
+    scale, inside, _ = by_hand(optimizer)
+    root, point = scale.rsqrt(), nn.utils.parameters_to_vector(model.parameters()).detach()
+    return replace(
+        truth,
+        gradients=root * (truth.gradients + inside * point),
+        hessians=root[:, None] * (truth.hessians + torch.diag(inside)) * root,
+    )
+
+
+def measure(problem: Problem, engine: str = "auto") -> NoiseScale:
+    """With exact enumeration in place of random signs, beyond a Krylov space of six steps."""
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        moments = with_intervals(problem, chosen, stream(problem, chosen))
+        probes = oracles.complete_probes(moments.count)
+        hessian = Hessian.of(problem)
+        known = explore(hessian, tol=1.0, steps=6)[1]
+        return measure_noise_scale(
+            hessian, chosen, moments, probes, deflation=known, sampling_probes=len(probes)
+        )
+
+
+@pytest.mark.parametrize("population", ["dataset", 11])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("case", CHOSEN, ids=named)
+def test_noise_scales_are_those_of_dense_gradients_and_hessians(
+    case: Case, name: str, population: str | int
+) -> None:
+    model, loss_fn, batch, optimizer = trained(case, name)
+    problem = Problem.open(model, loss_fn, batch, population=population)
+    found = measure(in_metric(problem, "optimizer", optimizer))
+    truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
+    size = 6 if population == "dataset" else population
+    parts = {
+        "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
+        "trace_cov": oracles.trace_cov(truth.gradients),
+        "grad_curvature": oracles.grad_curvature(truth, size),
+        "trace_hessian_cov": oracles.trace_hessian_cov(truth, size),
+    }
+    for part, value in parts.items():
+        assert float(getattr(found, part)) == pytest.approx(value, rel=1e-8), part
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("case", FEW, ids=named)
+def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> None:
+    model, loss_fn, batch, optimizer = trained(case, name)
+    scale, inside, outside = by_hand(optimizer)
+    h = oracles.dense(model, loss_fn, batch).hessian + torch.diag(inside)
+    truth = torch.linalg.eigvals(h / scale[:, None] + torch.diag(outside)).real.max()
+    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
+    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
+    assert float(profile.sharpness) == pytest.approx(float(truth), rel=1e-7)
+    alone = gn.sharpness(model, loss_fn, batch, **options)
+    assert float(alone.estimate) == pytest.approx(float(truth), rel=1e-7)
+
+
+@pytest.mark.parametrize("engine", ["hooks", "functional", "backpack", "loop"])
+@pytest.mark.parametrize("case", CORE[:3], ids=named)
+def test_every_engine_measures_the_same(case: Case, engine: str) -> None:
+    if engine == "backpack":
+        pytest.importorskip("backpack")
+    model, loss_fn, batch, optimizer = trained(case, "Adam")
+    moments = gn.gradient_moments(
+        *(model, loss_fn, batch),
+        engine=engine,
+        optimizer=optimizer,
+        metric="optimizer",
+        variance=True,
+        population="distribution",
+    )
+    plain = oracles.dense(model, loss_fn, batch, second=False)
+    plain = replace(plain, hessians=torch.zeros(6, 1, 1))
+    g = in_coordinates(model, plain, optimizer).gradients
+    mean = torch.cat([part.flatten() for part in moments.mean.values()])
+    spread = torch.cat([part.flatten() for part in moments.variance.values()])
+    torch.testing.assert_close(mean, g.mean(0), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(spread, g.var(0), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(moments.sq_norms, g.square().sum(1))
+    torch.testing.assert_close(moments.slopes, g @ g.mean(0))
+    assert float(moments.trace_cov) == pytest.approx(float(g.var(0).sum()), rel=1e-10)
+
+
+def test_where_p_is_one_nothing_changes() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"optimizer": optimizer, "population": "distribution", "batch_size": 2}
+    plain = gn.profile(model, loss_fn, batch, **options)
+    own = gn.profile(model, loss_fn, batch, metric="optimizer", **options)
+    for name, estimate in plain.estimates.items():
+        for end in ("value", "low", "high"):
+            found = getattr(own.estimates[name], end)
+            assert found == pytest.approx(getattr(estimate, end), rel=1e-7, nan_ok=True), name
+    assert own.setting == plain.setting
+
+
+def penalised(model: nn.Module, loss_fn: Any, batch: Any, decay: float) -> float:
+    square = sum(float(p.detach().square().sum()) for p in model.parameters())
+    with torch.no_grad():
+        return float(supervised(loss_fn)(model, batch).mean()) + decay / 2 * square
+
+
+def held(optimizer: Any) -> None:
+    """No momentum, and second moments that stay as they are but for rounding."""
+    for group in optimizer.param_groups:
+        if "betas" in group:
+            last = group["betas"][1]
+            for state in optimizer.state.values():
+                for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
+                    state[key].div_(1 - last ** float(state["step"]))
+                state["step"].fill_(10.0**17)
+            group["betas"] = (0.0, 1 - 1e-15)
+        group.update({k: v for k, v in {"alpha": 1.0, "momentum": 0.0}.items() if k in group})
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "amsgrad", "AdamW", "RMSprop"])
+@pytest.mark.parametrize("case", CORE[:3], ids=named)
+def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
+    """Mean over all batches of one: L - ε|G|² + ½ε²(GᵀHG + (1 - 1/N) tr(HΣ)), 1/(N - 1) in Σ."""
+    model, loss_fn, (x, y), optimizer = trained(case, name)
+    held(optimizer)
+    for group in optimizer.param_groups:
+        if name == "AdamW":
+            group["weight_decay"] = 0.0
+    decay = optimizer.param_groups[0]["weight_decay"]
+    scale = measure(in_metric(Problem.open(model, loss_fn, (x, y)), "optimizer", optimizer))
+
+    def change(lr: float) -> float:
+        changes = []
+        for i in range(6):
+            twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+            own = OPTIMIZERS[name](list(twin.parameters()))
+            own.load_state_dict(memory)
+            own.param_groups[0]["lr"] = lr
+            loss_fn(twin(x[i : i + 1]), y[i : i + 1]).backward()
+            own.step()
+            changes.append(penalised(twin, loss_fn, (x, y), decay))
+        return sum(changes) / 6 - penalised(model, loss_fn, (x, y), decay)
+
+    lr = 1e-3 / math.sqrt(float(scale.trace_cov) + float(scale.grad_sq_norm))
+    first = change(lr) - change(-lr) if name == "SGD" else 4 * change(lr / 2) - change(2 * lr) / 4
+    bend = float(scale.grad_curvature) + 5 / 6 * float(scale.trace_hessian_cov)
+    predicted = -lr * float(scale.grad_sq_norm) + lr**2 / 2 * bend
+    del first
+    steps = [change(lr * factor) for factor in (1, 2)]
+    slope = (4 * steps[0] - steps[1]) / 2 / lr
+    curve = (steps[1] - 2 * steps[0]) / lr**2
+    assert slope == pytest.approx(-float(scale.grad_sq_norm), rel=2e-3)
+    assert curve == pytest.approx(bend, rel=5e-2)
+    assert steps[0] == pytest.approx(predicted, rel=2e-3)
+
+
+BOWL = torch.tensor([[1.0, 0.4], [0.4, 9.0]], dtype=torch.float64)
+
+
+def bowl(optimizer_of: Any) -> tuple[nn.Module, Any, Tensor, Any]:
+    """½wᵀHw + xᵀw, moved for a few steps, and its second moments held."""
+    model = nn.ParameterList([nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))])
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    optimizer = optimizer_of(model.parameters())
+
+    def loss_fn(model: Any, x: Tensor) -> Tensor:
+        return 0.5 * model[0] @ BOWL @ model[0] + x @ model[0]
+
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_fn(model, x).mean().backward()
+        optimizer.step()
+    return model, loss_fn, x, optimizer
+
+
+STABLE: dict[str, Any] = {
+    "Adam, no momentum": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.0, 0.999)),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=3.0),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01, momentum_decay=0.0),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "RMSprop with momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
+    "SGD with decay": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, weight_decay=2.0),
+    "Nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, nesterov=True),
+}
+
+
+@pytest.mark.parametrize("name", STABLE)
+def test_just_beyond_the_stable_rate_steps_diverge(name: str) -> None:
+    model, loss_fn, x, optimizer = bowl(STABLE[name])
+    profile = gn.profile(
+        model, loss_fn, x, optimizer=optimizer, metric="optimizer", tol=1e-12, probes=2
+    )
+    limit = float(profile.stable_lr())
+    if name == "Adam, no momentum":
+        assert limit == pytest.approx(2 / float(profile.sharpness))
+    betas = {"betas": (optimizer.param_groups[0].get("betas", (0,))[0], 1 - 1e-15)}
+    held(optimizer)
+    kept = {"betas": betas["betas"], "momentum": 0.9 if "with momentum" in name else 0.8}
+    sizes = {}
+    for factor in (0.98, 1.02):
+        twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+        own = STABLE[name](twin.parameters())
+        own.load_state_dict(memory)
+        group = own.param_groups[0]
+        moves = name not in ("RMSprop", "Adam, no momentum")
+        group.update({k: v for k, v in kept.items() if k in group and moves})
+        group["lr"] = factor * limit
+        for _ in range(1500):
+            own.zero_grad()
+            loss_fn(twin, x).mean().backward()
+            own.step()
+        sizes[factor] = float(twin[0].detach().norm())
+    assert sizes[0.98] < 1
+    assert sizes[1.02] > 1e3
+
+
+def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
+    p = gn.profile(model, loss_fn, batch, optimizer=optimizer, metric="optimizer", batch_size=2)
+    assert (p.metric, p.setting.lr, p.setting.momentum) == ("optimizer", 0.01, 0.0)
+    text = str(p)
+    for words in (
+        "in the metric of AdamW: gradient P^-½g and Hessian P^-½HP^-½",
+        "stable rate 38.0/λ",
+        "AdamW diverges beyond it",
+        "square root of the batch size",
+    ):
+        assert words in " ".join(text.split())
+    assert any("second moments held" in note for note in p.warnings)
+    assert not any("those of plain SGD" in note for note in p.warnings)
+    p.save(tmp_path / "p.json")
+    assert gn.Profile.load(tmp_path / "p.json") == p
+    assert p.to_dict()["metric"] == "optimizer"
+    plain = gn.profile(model, loss_fn, batch, optimizer=optimizer)
+    assert plain.metric == "euclidean"
+    assert any("those of plain SGD" in note for note in plain.warnings)
+    assert "in the metric" not in str(plain)
+
+
+FRONT_DOORS = [gn.profile, gn.noise_scale, gn.gradient_moments, gn.sharpness]
+
+
+@pytest.mark.parametrize("measure", FRONT_DOORS)
+def test_what_is_no_metric_is_refused(measure: Any) -> None:
+    case = CORE[0].build()
+    fresh = torch.optim.Adam(case[0].parameters())
+    with pytest.raises(gn.ArgumentError, match=r"`metric` must be one of euclidean, optimizer"):
+        measure(*case, metric="adam")
+    with pytest.raises(gn.ArgumentError, match=r"needs `optimizer`, the torch\.optim\.Optimizer"):
+        measure(*case, metric="optimizer")
+    with pytest.raises(gn.ArgumentError, match=r"no state for '0\.weight' yet: take a step first"):
+        measure(*case, metric="optimizer", optimizer=fresh)
+    with pytest.raises(gn.ArgumentError, match="preconditioner of Adagrad is not known"):
+        measure(*case, metric="optimizer", optimizer=torch.optim.Adagrad(case[0].parameters()))
+
+
+def test_nothing_of_the_users_is_changed() -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "Adam")
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    gn.profile(model, loss_fn, batch, optimizer=optimizer, metric="optimizer")
+    after = (model.state_dict(), optimizer.state_dict())
+    assert str(before) == str(after)
+    assert all(p.grad is None for p in model.parameters())
