@@ -24,9 +24,8 @@ from gradnoise.streaming import stream, with_intervals
 from . import oracles
 from .cases import CASES, CORE, Case, named
 
-EXTRA = ("tied weights", "a module called twice", "parameters on the root", "fused attention")
-FEW = (*CORE, *(case for case in CASES if case.name in EXTRA))
-CHOSEN = (*FEW, *(case for case in CASES if case.name == "control flow on the data"))
+EXTRA = ("tied weights", "parameters on the root", "fused attention", "control flow on the data")
+CHOSEN = (*CORE, *(case for case in CASES if case.name in EXTRA))
 
 
 def grouped(make: Any, parameters: list[Tensor]) -> Any:
@@ -106,17 +105,21 @@ def measure(problem: Problem, engine: str = "auto") -> NoiseScale:
         )
 
 
-@pytest.mark.parametrize("population", ["dataset", 11])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("case", CHOSEN, ids=named)
-def test_noise_scales_are_those_of_dense_gradients_and_hessians(
-    case: Case, name: str, population: str | int
-) -> None:
+PAIRS = (
+    *((case, name) for case in CHOSEN for name in ("SGD", "Adam", "RMSprop", "AdamW in groups")),
+    *((CORE[0], name) for name in ("amsgrad", "AdamW", "NAdam")),
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), PAIRS, ids=[f"{named(case)}-{name}" for case, name in PAIRS]
+)
+def test_noise_scales_are_those_of_dense_gradients_and_hessians(case: Case, name: str) -> None:
     model, loss_fn, batch, optimizer = trained(case, name)
-    problem = Problem.open(model, loss_fn, batch, population=population)
+    size = 6 if case is CORE[1] else 11
+    problem = Problem.open(model, loss_fn, batch, population=size)
     found = measure(in_metric(problem, "optimizer", optimizer))
     truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
-    size = 6 if population == "dataset" else population
     parts = {
         "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
         "trace_cov": oracles.trace_cov(truth.gradients),
@@ -128,17 +131,18 @@ def test_noise_scales_are_those_of_dense_gradients_and_hessians(
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("case", FEW, ids=named)
+@pytest.mark.parametrize("case", CORE[:3], ids=named)
 def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> None:
     model, loss_fn, batch, optimizer = trained(case, name)
     scale, inside, outside = by_hand(optimizer)
-    h = oracles.dense(model, loss_fn, batch).hessian + torch.diag(inside)
+    h = gn.Hessian(model, loss_fn, batch) @ torch.eye(len(scale)) + torch.diag(inside)
     truth = torch.linalg.eigvals(h / scale[:, None] + torch.diag(outside)).real.max()
     options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
     profile = gn.profile(model, loss_fn, batch, probes=2, **options)
     assert float(profile.sharpness) == pytest.approx(float(truth), rel=1e-7)
-    alone = gn.sharpness(model, loss_fn, batch, **options)
-    assert float(alone.estimate) == pytest.approx(float(truth), rel=1e-7)
+    alone = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    assert float(alone.values[0]) == pytest.approx(float(truth), rel=1e-7)
+    assert alone.estimate.low < float(alone.estimate) < alone.estimate.high
 
 
 @pytest.mark.parametrize("engine", ["hooks", "functional", "backpack", "loop"])
@@ -186,17 +190,22 @@ def penalised(model: nn.Module, loss_fn: Any, batch: Any, decay: float) -> float
         return float(supervised(loss_fn)(model, batch).mean()) + decay / 2 * square
 
 
-def held(optimizer: Any) -> None:
-    """No momentum, and second moments that stay as they are but for rounding."""
+def hold(optimizer: Any, momentum: bool = True) -> None:
+    """Second moments stay as they are, for steps to come; without momentum if so wished."""
     for group in optimizer.param_groups:
-        if "betas" in group:
-            last = group["betas"][1]
-            for state in optimizer.state.values():
-                for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
-                    state[key].div_(1 - last ** float(state["step"]))
+        for state in optimizer.state.values():
+            for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
+                state[key].div_(1 - group["betas"][1] ** float(state["step"]))
+            if "exp_avg_sq" in state:
                 state["step"].fill_(10.0**17)
-            group["betas"] = (0.0, 1 - 1e-15)
-        group.update({k: v for k, v in {"alpha": 1.0, "momentum": 0.0}.items() if k in group})
+            if "mu_product" in state:
+                state["mu_product"].zero_()
+        if "betas" in group:
+            group["betas"] = (group["betas"][0] if momentum else 0.0, 1 - 1e-15)
+        if "alpha" in group:
+            group["alpha"] = 1.0
+        if "momentum" in group and not momentum:
+            group["momentum"] = 0.0
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "amsgrad", "AdamW", "RMSprop"])
@@ -204,62 +213,60 @@ def held(optimizer: Any) -> None:
 def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
     """Mean over all batches of one: L - ε|G|² + ½ε²(GᵀHG + (1 - 1/N) tr(HΣ)), 1/(N - 1) in Σ."""
     model, loss_fn, (x, y), optimizer = trained(case, name)
-    held(optimizer)
-    for group in optimizer.param_groups:
-        if name == "AdamW":
-            group["weight_decay"] = 0.0
+    hold(optimizer, momentum=False)
+    if name == "AdamW":
+        optimizer.param_groups[0]["weight_decay"] = 0.0
     decay = optimizer.param_groups[0]["weight_decay"]
     scale = measure(in_metric(Problem.open(model, loss_fn, (x, y)), "optimizer", optimizer))
+    start = penalised(model, loss_fn, (x, y), decay)
 
     def change(lr: float) -> float:
-        changes = []
+        found = 0.0
         for i in range(6):
-            twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+            twin = copy.deepcopy(model)
             own = OPTIMIZERS[name](list(twin.parameters()))
-            own.load_state_dict(memory)
+            own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
             own.param_groups[0]["lr"] = lr
             loss_fn(twin(x[i : i + 1]), y[i : i + 1]).backward()
             own.step()
-            changes.append(penalised(twin, loss_fn, (x, y), decay))
-        return sum(changes) / 6 - penalised(model, loss_fn, (x, y), decay)
+            found += penalised(twin, loss_fn, (x, y), decay) / 6
+        return found - start
 
-    lr = 1e-3 / math.sqrt(float(scale.trace_cov) + float(scale.grad_sq_norm))
-    first = change(lr) - change(-lr) if name == "SGD" else 4 * change(lr / 2) - change(2 * lr) / 4
-    bend = float(scale.grad_curvature) + 5 / 6 * float(scale.trace_hessian_cov)
-    predicted = -lr * float(scale.grad_sq_norm) + lr**2 / 2 * bend
-    del first
-    steps = [change(lr * factor) for factor in (1, 2)]
-    slope = (4 * steps[0] - steps[1]) / 2 / lr
-    curve = (steps[1] - 2 * steps[0]) / lr**2
-    assert slope == pytest.approx(-float(scale.grad_sq_norm), rel=2e-3)
-    assert curve == pytest.approx(bend, rel=5e-2)
-    assert steps[0] == pytest.approx(predicted, rel=2e-3)
+    lr = 2e-4 / math.sqrt(float(scale.trace_cov) + float(scale.grad_sq_norm))
+    one, two, four = (change(lr * factor) for factor in (1, 2, 4))
+    # of a polynomial without constant: its first two derivatives, free of the third
+    slope = (32 * one - 12 * two + four) / (12 * lr)
+    bend = (-16 * one + 10 * two - four) / (4 * lr**2)
+    assert slope == pytest.approx(-float(scale.grad_sq_norm), rel=1e-4)
+    predicted = float(scale.grad_curvature) + 5 / 6 * float(scale.trace_hessian_cov)
+    assert bend == pytest.approx(predicted, rel=1e-2)
 
 
 BOWL = torch.tensor([[1.0, 0.4], [0.4, 9.0]], dtype=torch.float64)
 
 
-def bowl(optimizer_of: Any) -> tuple[nn.Module, Any, Tensor, Any]:
-    """½wᵀHw + xᵀw, moved for a few steps, and its second moments held."""
-    model = nn.ParameterList([nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))])
-    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
-    optimizer = optimizer_of(model.parameters())
+def bowl_loss(model: Any, x: Tensor) -> Tensor:
+    return 0.5 * model[0] @ BOWL @ model[0] + x @ model[0]
 
-    def loss_fn(model: Any, x: Tensor) -> Tensor:
-        return 0.5 * model[0] @ BOWL @ model[0] + x @ model[0]
 
-    for _ in range(3):
+def descend(model: nn.Module, x: Tensor, optimizer: Any, steps: int, far: float = 1e4) -> float:
+    """How far from the minimum at 0 the steps end; no further than they have to."""
+    for _ in range(steps):
         optimizer.zero_grad()
-        loss_fn(model, x).mean().backward()
+        bowl_loss(model, x).mean().backward()
         optimizer.step()
-    return model, loss_fn, x, optimizer
+        if float(model[0].detach().norm()) > far:
+            break
+    return float(model[0].detach().norm())
 
 
 STABLE: dict[str, Any] = {
-    "Adam, no momentum": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.0, 0.999)),
+    "Adam without momentum": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.0, 0.999)),
     "Adam": lambda p: torch.optim.Adam(p, lr=0.01),
-    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=3.0),
-    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01, momentum_decay=0.0),
+    "AdamW without momentum": lambda p: torch.optim.AdamW(
+        p, lr=0.01, betas=(0.0, 0.999), weight_decay=0.3
+    ),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
     "RMSprop with momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
     "SGD with decay": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, weight_decay=2.0),
@@ -269,32 +276,26 @@ STABLE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", STABLE)
 def test_just_beyond_the_stable_rate_steps_diverge(name: str) -> None:
-    model, loss_fn, x, optimizer = bowl(STABLE[name])
+    model = nn.ParameterList([nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))])
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    optimizer = STABLE[name](model.parameters())
+    descend(model, x, optimizer, 3)
     profile = gn.profile(
-        model, loss_fn, x, optimizer=optimizer, metric="optimizer", tol=1e-12, probes=2
+        model, bowl_loss, x, optimizer=optimizer, metric="optimizer", tol=1e-12, probes=2
     )
     limit = float(profile.stable_lr())
-    if name == "Adam, no momentum":
+    if name == "Adam without momentum":
         assert limit == pytest.approx(2 / float(profile.sharpness))
-    betas = {"betas": (optimizer.param_groups[0].get("betas", (0,))[0], 1 - 1e-15)}
-    held(optimizer)
-    kept = {"betas": betas["betas"], "momentum": 0.9 if "with momentum" in name else 0.8}
+    hold(optimizer)
     sizes = {}
     for factor in (0.98, 1.02):
-        twin, memory = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+        twin = copy.deepcopy(model)
         own = STABLE[name](twin.parameters())
-        own.load_state_dict(memory)
-        group = own.param_groups[0]
-        moves = name not in ("RMSprop", "Adam, no momentum")
-        group.update({k: v for k, v in kept.items() if k in group and moves})
-        group["lr"] = factor * limit
-        for _ in range(1500):
-            own.zero_grad()
-            loss_fn(twin, x).mean().backward()
-            own.step()
-        sizes[factor] = float(twin[0].detach().norm())
+        own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        own.param_groups[0]["lr"] = factor * limit
+        sizes[factor] = descend(twin, x, own, 1500)
     assert sizes[0.98] < 1
-    assert sizes[1.02] > 1e3
+    assert sizes[1.02] > 1e4
 
 
 def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:

@@ -25,22 +25,25 @@ def weights():
         (optim.SGD(weights(), lr=0.1, momentum=0.9), OptimizerSettings("SGD", 0.1, 0.9)),
         (
             optim.SGD(weights(), lr=0.1, momentum=0.9, nesterov=True),
-            OptimizerSettings("SGD", 0.1, 0.9, nesterov=True),
+            OptimizerSettings("SGD", 0.1, 0.9, nesterov=True, kind="nesterov"),
         ),
         (
             optim.SGD(weights(), lr=0.1, weight_decay=0.01),
             OptimizerSettings("SGD", 0.1, weight_decay=0.01),
         ),
-        (optim.Adam(weights(), lr=0.1, betas=(0.8, 0.9)), OptimizerSettings("Adam", 0.1, 0.8)),
+        (
+            optim.Adam(weights(), lr=0.1, betas=(0.8, 0.9)),
+            OptimizerSettings("Adam", 0.1, 0.8, kind="adam"),
+        ),
         (
             optim.AdamW(weights(), lr=0.1, weight_decay=0.01),
-            OptimizerSettings("AdamW", 0.1, 0.9, weight_decay=0.01),
+            OptimizerSettings("AdamW", 0.1, 0.9, weight_decay=0.01, kind="adam"),
         ),
         (optim.RMSprop(weights(), lr=0.1, momentum=0.5), OptimizerSettings("RMSprop", 0.1, 0.5)),
         (optim.Adagrad(weights(), lr=0.1), OptimizerSettings("Adagrad", 0.1)),
         (
             optim.Adam(weights(), lr=torch.tensor(0.5), betas=(0.8, 0.9)),
-            OptimizerSettings("Adam", 0.5, 0.8),
+            OptimizerSettings("Adam", 0.5, 0.8, kind="adam"),
         ),
     ],
 )
@@ -66,6 +69,35 @@ def test_what_it_changes_about_the_numbers_is_noted(optimizer, notes):
 
     assert len(found) == len(notes)
     assert all(note in text for note, text in zip(notes, found, strict=True))
+
+
+HELD, INSIDE, ALONE = "second moments held", "in gradient and curvature", "in the sharpness alone"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "notes"),
+    [
+        (optim.SGD(weights(), lr=0.1, momentum=0.9), []),
+        (optim.SGD(weights(), lr=0.1, weight_decay=0.01), [INSIDE]),
+        (optim.Adam(weights(), lr=0.1), [HELD]),
+        (optim.AdamW(weights(), lr=0.1, weight_decay=0.01), [HELD, ALONE]),
+        (
+            optim.SGD([{"params": weights()}, {"params": weights(), "lr": 0.2}], lr=0.1),
+            ["others in proportion"],
+        ),
+    ],
+)
+def test_in_its_own_metric_other_things_are_noted(optimizer, notes):
+    found = read_optimizer(optimizer, "optimizer").notes
+
+    assert len(found) == len(notes)
+    assert all(note in text for note, text in zip(notes, found, strict=True))
+
+
+def test_an_average_of_gradients_carries_nothing_over():
+    assert read_optimizer(optim.Adam(weights(), lr=0.1)).carried == 0.0
+    assert read_optimizer(optim.NAdam(weights(), lr=0.1)).carried == 0.0
+    assert read_optimizer(optim.RMSprop(weights(), lr=0.1, momentum=0.5)).carried == 0.5
 
 
 def test_several_learning_rates_give_the_first():
