@@ -60,6 +60,7 @@ def _run(options: argparse.Namespace) -> None:
         loss_fn,
         data,
         optimizer=optimizer,
+        metric=options.metric,
         batch_size=options.batch_size,
         max_samples=options.samples,
         population=_population(options.population),
@@ -202,6 +203,8 @@ def _parser() -> argparse.ArgumentParser:
         help="learning rate in use",
     )
     add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"), help="in use")
+    add("--metric", default="euclidean", help="euclidean, or optimizer: of the factory's, that has "
+        "taken steps")  # fmt: skip
     add("--epochs", type=_whole(0), help="digits: epochs to train first (default 5)")
     add("--engine", default="auto", help="auto, hooks, functional, backpack or loop")
     add("--probes", type=_whole(2), default=PROBES, help="directions for tr(HΣ), at most")

@@ -95,8 +95,11 @@ def test_sums_are_those_of_the_gradients(
     assert gradients.shape == (COUNT, *form.shape)
     parts = [form.gradients(slice(i, i + 1)) for i in range(COUNT)]
     torch.testing.assert_close(torch.cat(parts), gradients)
-    direction = normal(*form.shape)
+    direction, scale = normal(*form.shape), normal(*form.shape).exp()
     for squares in (False, True):
+        found = form.measure(direction, squares, scale)
+        scaled = (gradients * scale).reshape(COUNT, -1).double()
+        torch.testing.assert_close(found.sq_norms, scaled.square().sum(1))
         found = form.measure(direction, squares)
         rows = gradients.reshape(COUNT, -1).double()
         torch.testing.assert_close(found.total.double(), gradients.sum(0).double())

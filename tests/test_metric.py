@@ -171,6 +171,19 @@ def test_every_engine_measures_the_same(case: Case, engine: str) -> None:
     assert float(moments.trace_cov) == pytest.approx(float(g.var(0).sum()), rel=1e-10)
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_single_parameters_have_their_part_of_every_sample(name: str) -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], name)
+    options = {"optimizer": optimizer, "metric": "optimizer", "population": "distribution"}
+    moments = gn.gradient_moments(model, loss_fn, batch, **options)
+    plain = oracles.dense(model, loss_fn, batch, second=False)
+    plain = replace(plain, hessians=torch.zeros(6, 1, 1))
+    first = in_coordinates(model, plain, optimizer).gradients[:, :20]
+    part = moments.restrict(["0.weight"])
+    torch.testing.assert_close(part.sq_norms, first.square().sum(1))
+    torch.testing.assert_close(part.slopes, first @ first.mean(0))
+
+
 def test_where_p_is_one_nothing_changes() -> None:
     model, loss_fn, batch = CORE[0].build()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -241,7 +241,7 @@ def test_a_batch_cannot_exceed_its_population(call):
 
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones():
-    with pytest.raises(gn.ArgumentError, match="one of sgd, nesterov, adam; got 'lion'"):
+    with pytest.raises(gn.ArgumentError, match="one of sgd, nesterov, adam, nadam; got 'lion'"):
         stable_lr(4.0, "lion")
 
 
