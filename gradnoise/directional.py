@@ -36,12 +36,12 @@ def require_second_order(problem: Problem) -> None:
     """Raise where second derivatives are visibly cut off.
 
     An operation whose backward is not itself differentiable is left out of second derivatives
-    without a word. Its trace: the slopes g_iᵀv by double backward are not those of the gradients.
-    A backward that is differentiable in the incoming gradient but treats its own saved tensors as
-    constants leaves no such trace and passes.
+    without a word. Two traces: the slopes g_iᵀv by double backward are not those of the gradients,
+    and uᵀHv is not vᵀHu. A backward that takes what it saved for constants passes where the part
+    that it leaves out is symmetric.
 
     Raises:
-        CurvatureError: they differ on a few samples.
+        CurvatureError: one of them shows on a few samples.
     """
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())

@@ -36,7 +36,9 @@ class Status(Enum):
 
 _REMEDIES = {
     Status.RESOLVED: "",
-    Status.NO_INTERVAL: "measure the intervals: gn.profile, or `intervals=True`",
+    Status.NO_INTERVAL: (
+        "measure the intervals: gn.profile, or `intervals=True` where there are second derivatives"
+    ),
     Status.SIGNAL_BELOW_NOISE: (
         "not distinguishable from zero on these samples: measure more of them (`max_samples`)"
     ),

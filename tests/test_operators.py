@@ -524,9 +524,8 @@ def test_a_model_given_its_own_outputs_has_no_known_gauss_newton_matrix() -> Non
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.GaussNewton(model, lambda m, x: OnceOnly.apply(m(x)).square().sum(1), features())
     changed = gn.GaussNewton(model, lambda m, x: m(x).sub_(1).square().sum(1), features())
-    hessian = gn.Hessian(model, lambda m, x: m(x).sub(1).square().sum(1), features())
-    assert changed.shape == hessian.shape
-    assert torch.isfinite(changed @ torch.ones(20)).all()
+    plain = gn.GaussNewton(model, lambda m, x: m(x).sub(1).square().sum(1), features())
+    torch.testing.assert_close(dense(changed), dense(plain), **CLOSE)
 
 
 def test_rows_that_are_samples_are_no_parameters() -> None:

@@ -308,8 +308,8 @@ EYE = torch.eye(3)
         (torch.zeros(0, 0), {}, OperatorError, r"not empty; got shape \(0, 0\)"),
         (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
         (torch.zeros(3), {}, OperatorError, r"got shape \(3,\)"),
-        (EYE, {"probes": 0}, ArgumentError, r"`probes` must be at least 1; got 0"),
-        (EYE, {"steps": 3}, ArgumentError, r"`steps` must be at least 4; got 3"),
+        (EYE, {"probes": 0}, ArgumentError, r"`probes` must be a whole number from 1 on; got 0"),
+        (EYE, {"steps": 3}, ArgumentError, r"`steps` must be a whole number from 4 on; got 3"),
         (EYE, {"level": 1.0}, ArgumentError, r"`level` is a coverage"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, OperatorError
+from ..errors import ArgumentError, OperatorError, check_whole
 from ..estimate import Estimate, Status, check_level, quantile, short
 from ..operators import Operator, as_operator
 from ..probes import generator, random_vector
@@ -375,9 +375,7 @@ def _check(matrix: Operator, probes: int, steps: int, level: float) -> int:
         raise OperatorError(
             f"a spectral density needs a square operator that is not empty; got shape {shape}"
         )
-    if probes < 1:
-        raise ArgumentError(f"`probes` must be at least 1; got {probes}")
-    if steps < LEAST_STEPS:
-        raise ArgumentError(f"`steps` must be at least {LEAST_STEPS}; got {steps}")
+    check_whole("probes", probes, 1)
+    check_whole("steps", steps, LEAST_STEPS)
     check_level(level)
     return shape[0]
