@@ -131,11 +131,10 @@ class GradientMoments:
         )
         if part.slopes is None:
             return part
+        size = sum(mean.numel() for mean in part.mean.values())
         return replace(
             part,
-            trace_cov_sq=blocks.trace_cov_sq(
-                part._trace, sum(m.numel() for m in part.mean.values())
-            ),
+            trace_cov_sq=blocks.trace_cov_sq(part._trace, size),
             pulls=blocks.pulls(part.deviations()[1:], part._mean_sq),
         )
 

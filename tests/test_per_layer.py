@@ -124,11 +124,11 @@ def test_with_all_sign_vectors_the_probes_of_a_layer_are_exact() -> None:
 
 def test_with_many_sign_vectors_they_are_near() -> None:
     g = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
-    part, alone = split(g, probes=4000).restrict(["b"]), moments_of_cloud(g[:, 2:])
+    part, alone = split(g, probes=1000).restrict(["b"]), moments_of_cloud(g[:, 2:])
     assert part.trace_cov_sq == pytest.approx(alone.trace_cov_sq, rel=0.1)
     assert alone.pulls is not None
     assert part.pulls is not None
-    assert float(part.pulls[1, 1]) == pytest.approx(float(alone.pulls[1, 1]), rel=0.1)
+    assert float(part.pulls[1, 1]) == pytest.approx(float(alone.pulls[1, 1]), rel=0.06)
 
 
 def test_nineteen_intervals_in_twenty_hold_the_truth_of_a_layer() -> None:
@@ -136,7 +136,7 @@ def test_nineteen_intervals_in_twenty_hold_the_truth_of_a_layer() -> None:
     c, offset = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.5]), torch.tensor([1.0, 0.0, 0.5, 0.5, 0.5])
     toy = gn.toy.LinearRegression(c, offset, noise=0.5)
     residual, slope = float(c @ offset**2) + 0.25, (c * offset).double()
-    count, hits = 400, dict.fromkeys(itertools.product("ab", range(3)), 0)
+    count, hits = 300, dict.fromkeys(itertools.product("ab", range(3)), 0)
     for seed in range(count):
         x, y = toy.sample(64, seed=seed)
         moments = split(x * (x @ offset.double() - y)[:, None])
@@ -272,7 +272,7 @@ def test_the_error_of_a_share_covers_the_exact_one() -> None:
     loss, y = nn.CrossEntropyLoss(), torch.randint(3, (40,))
     truth = oracles.dense(model, loss, (x, y))
     diagonal = (truth.hessian @ truth.covariance).diagonal()
-    hits, count = 0, 40
+    hits, count = 0, 25
     for seed in range(count):
         p = gn.profile(model, loss, (x, y), seed=seed, probes=8, tol=0.3)
         layer = p.layers["2"]

@@ -231,6 +231,41 @@ class TestLayers:
     def test_a_parameter_of_the_model_itself_is_at_the_root(self, resolved):
         assert row(resolved, "(root)")[1:3] == ["30", "100%"]
 
+    def test_each_has_its_interval_and_its_share_of_the_steepest_direction(self, deep):
+        spread = gn.Estimate(12.3, 11.2, 13.4, 0.95, 0.5, 64)
+        half = gn.Estimate(0.5, 0.4, 0.6, 0.95, 0.0, 64)
+        known = {"simple_noise_scale": spread, "noise_share": 0.99, "sharpness_share": half}
+        layer = replace(deep.layers["4"], **known)
+        profile = replace(deep, layers={**deep.layers, "4": layer})
+
+        cells = row(profile, "4")
+        assert cells[2:] == ["99%", "50%", "12.3 samples", "11.2 to 13.4"]
+
+    def test_without_curvature_the_share_is_a_dash(self, resolved):
+        layer = replace(resolved.layers[""], sharpness_share=None)
+
+        assert row(replace(resolved, layers={"": layer}), "(root)")[3] == "–"
+
+    def test_one_layer_alone_is_not_said_to_limit(self, resolved):
+        assert "limited by" not in str(resolved)
+
+    def test_the_layer_that_limits_is_said(self, deep):
+        (layer,) = [layer for layer in deep.layers.values() if layer.limits_lr]
+
+        assert f"Learning rate: limited by layer {layer.name}, which holds " in words(str(deep))
+
+    def test_groups_are_shown_where_there_are_several(self, deep):
+        group = replace(deep.layers["0"], name="group 0")
+        one, two = {"group 0": group}, {"group 0": group, "group 1": replace(group, name="group 1")}
+
+        assert "parameter group" not in str(replace(deep, groups=one))
+        assert row(replace(deep, groups=two), "group 1")[1] == "12"
+
+    def test_a_long_name_keeps_its_end(self, resolved):
+        layer = replace(resolved.layers[""], name="transformer.h.11.attention.output.dense")
+
+        assert "…h.11.attention.output.dense  " in str(replace(resolved, layers={"": layer}))
+
     def test_a_long_name_does_not_push_the_numbers_out(self, resolved):
         layer = replace(resolved.layers[""], name="transformer.h.11." + "attention.output." * 8)
         profile = replace(resolved, layers={"": layer})

@@ -267,6 +267,27 @@ class TestLoading:
 
         assert repr(gn.Profile.load(saved)) == repr(resolved)
 
+    def test_a_profile_from_before_layers_had_shares_still_loads(self, tmp_path):
+        path = tmp_path / "profile.json"
+        classifier().save(path)
+
+        def older(contents):
+            del contents["groups"]
+            for layer in contents["layers"].values():
+                for name in (*SHARES, "limits_lr", "parameters"):
+                    del layer[name]
+
+        _edit(path, older)
+
+        loaded = gn.Profile.load(path)
+        assert loaded.groups == {}
+        assert loaded.layers["0"].sharpness_share is None
+        assert loaded.layers["0"].trace_cov == classifier().layers["0"].trace_cov
+        assert "limited by" not in str(loaded)
+
+
+SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")
+
 
 def _edit(path, change):
     contents = json.loads(path.read_text("utf-8"))
