@@ -147,6 +147,24 @@ def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> N
     assert alone.estimate.low < float(alone.estimate) < alone.estimate.high
 
 
+def test_decoupled_decay_is_in_all_that_is_known_of_the_sharpness() -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
+    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-10}
+    decayed = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    plain = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    other = gn.profile(model, loss_fn, batch, probes=2, **options)
+    for end in ("value", "low", "high"):
+        gap = getattr(decayed.estimate, end) - getattr(plain.estimate, end)
+        assert gap == pytest.approx(0.3, rel=1e-6), end
+    assert decayed.held_out - plain.held_out == pytest.approx(0.3, rel=1e-6)
+    assert float(profile.sharpness) - float(other.sharpness) == pytest.approx(0.3, rel=1e-6)
+    spreads = [float(p.curvature_noise_scale) * float(p.sharpness) ** 2 for p in (profile, other)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-6)
+    assert float(profile.grad_curvature) == pytest.approx(float(other.grad_curvature), rel=1e-9)
+
+
 @pytest.mark.parametrize("engine", ["hooks", "functional", "backpack", "loop"])
 @pytest.mark.parametrize("case", CORE[:3], ids=named)
 def test_every_engine_measures_the_same(case: Case, engine: str) -> None:
