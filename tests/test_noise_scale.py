@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.algebra.deflation import krylov_deflation
 from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
-from gradnoise.estimators.noise_scale import _Probed, _sampling_covariance, _third_moment
+from gradnoise.estimators.joint_errors import sampling_covariance, third_moment
+from gradnoise.estimators.probing import Probed
 from gradnoise.operators import Hessian
 from gradnoise.pergrad import choose
 from gradnoise.problem import Problem
@@ -287,12 +288,12 @@ def test_sampling_variances_are_those_of_the_influences() -> None:
     curvature = own + torch.randn(400, generator=source, dtype=torch.float64)
     empty = torch.zeros(0)
     squares = torch.tensor([2.0, 4.0], dtype=torch.float64)
-    probed = _Probed(empty, empty, empty, own + noise, empty, squares, empty)
-    trace, bend, both = _sampling_covariance(probed, curvature, 0.01)
+    probed = Probed(empty, empty, empty, own + noise, empty, squares, empty)
+    trace, bend, both = sampling_covariance(probed, curvature, 0.01)
     assert trace == pytest.approx(0.01, rel=0.25)  # without the probes' part it would be 0.021
     assert bend == pytest.approx(0.01 * float(curvature.var()))
     assert both == pytest.approx(0.01, rel=0.25)
-    weak = _sampling_covariance(probed, 1e-6 * curvature, 0.01)
+    weak = sampling_covariance(probed, 1e-6 * curvature, 0.01)
     assert weak[1] == pytest.approx(2 * 0.01**2 * 3.0)
 
 
@@ -302,11 +303,11 @@ def test_third_moments_of_probed_influences_hold_nothing_of_the_probes_noise() -
     own, noise, other = torch.randn(3, 7, generator=source, dtype=torch.float64)
     noise = noise + 3 * own
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64)
-    found = [_third_moment(own + row[:, None] * noise, other) for row in signs]
+    found = [third_moment(own + row[:, None] * noise, other) for row in signs]
     pair = torch.stack([own, other])
     expected = torch.einsum("an,bn,cn->abc", pair, pair, pair)
     torch.testing.assert_close(torch.stack(found).mean(0), expected, rtol=1e-11, atol=1e-11)
-    few = _third_moment(own.expand(2, -1), other)
+    few = third_moment(own.expand(2, -1), other)
     torch.testing.assert_close(few, expected, rtol=1e-11, atol=1e-11)
 
 
