@@ -212,8 +212,9 @@ def skewness(numbers: Sequence[float]) -> float:
     return third / second**1.5 if second > 0 else 0.0
 
 
-def flag_zero(estimate: Estimate) -> Estimate:
-    """The estimate, not resolved when its interval holds zero."""
-    if estimate.is_resolved and estimate.stderr > 0 and estimate.low <= 0 <= estimate.high:
+def flag_zero(estimate: Estimate, *, positive: bool = False) -> Estimate:
+    """The estimate, not resolved when its interval holds zero, or lies where it cannot be."""
+    holds = estimate.low <= 0 <= estimate.high or (positive and estimate.high < 0)
+    if estimate.is_resolved and estimate.stderr > 0 and holds:
         return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
     return estimate

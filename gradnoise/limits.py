@@ -41,7 +41,7 @@ def greedy(
     least = curvature.low + trace.low / batch_size
     most = curvature.high + trace.high / batch_size
     low = max(signal.low, 0.0) / most if most > 0 else 0.0
-    high = max(signal.high, 0.0) / least if least > 0 else math.inf
+    high = signal.high / least if least > 0 and signal.high > 0 else math.inf
     value = math.nan
     if scale.is_resolved and float(signal) > 0:
         value = greedy_lr(float(signal), float(curvature), float(scale), batch_size)

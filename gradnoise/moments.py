@@ -166,7 +166,8 @@ class GradientMoments:
         McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
         """
         value, variance = self._signal, self._covariances()[1]
-        return flag_zero(self._estimate(value, variance, self._skewness(), part=1))
+        estimate = self._estimate(value, variance, self._skewness(), part=1)
+        return flag_zero(estimate, positive=True)
 
     @property
     def simple_noise_scale(self) -> Estimate:

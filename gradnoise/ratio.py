@@ -53,7 +53,9 @@ def ratio(
         value = numerator / denominator
         return Estimate(value, value, value, level, 0.0, samples)
     errors = math.sqrt(variances[0]), math.sqrt(variances[1])
-    parts = _Parts((numerator, denominator), errors, covariance, quantile(level, freedom), skew)
+    # a squared norm that comes out negative is zero as far as a lower bound of the ratio goes
+    least = max(denominator, 0.0) if positive_denominator else denominator
+    parts = _Parts((numerator, least), errors, covariance, quantile(level, freedom), skew)
     weak = not parts.exceeds(0.0, 1.0)
     negative = parts.falls_below(0.0, 1.0) and not positive_denominator
     if negative or parts.falls_below(1.0, 0.0):

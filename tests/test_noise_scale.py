@@ -413,3 +413,36 @@ def test_gradients_that_are_all_zero_get_a_report(population: str) -> None:
     assert float(profile.trace_cov) == 0
     assert "gradient noise trΣ" in str(profile)
     assert math.isnan(float(profile.noise_scale))
+
+
+def test_probes_that_agree_but_for_rounding_prove_nothing() -> None:
+    source = torch.zeros(40, 6, dtype=torch.float64)
+    source[:, 0] = 1
+    source[0, 1:3] += torch.tensor([1.3, 0.3])
+    source[1, 1:3] -= torch.tensor([1.3, 0.3])
+
+    class Bowl(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(6, dtype=torch.float64))
+
+    def loss_fn(model: nn.Module, g: Tensor) -> Tensor:
+        return g @ model.w + 0.5 * model.w.square().sum()
+
+    for seed in range(40):
+        found = gn.noise_scale(Bowl(), loss_fn, source, probes=2, seed=seed).trace_hessian_cov
+        assert found.high > found.low or found.status is gn.Status.NO_INTERVAL
+
+
+def test_a_squared_norm_that_comes_out_negative_is_no_signal_and_bounds_the_ratio() -> None:
+    source = torch.Generator().manual_seed(0)
+    rows = torch.randn(100, 20, generator=source, dtype=torch.float64)
+    rows = rows - rows.mean(0) + 1e-3
+    bounds = []
+    for level in (0.8, 0.95, 0.999):
+        found = gn.noise_scale_from_gradients(rows, level=level)
+        assert float(found.grad_sq_norm) < 0
+        assert found.grad_sq_norm.status is gn.Status.SIGNAL_BELOW_NOISE
+        assert found.simple_noise_scale.high == math.inf
+        bounds.append(found.simple_noise_scale.low)
+    assert bounds[0] > bounds[1] > bounds[2] > 0

@@ -263,4 +263,6 @@ def test_the_exact_coverage_with_flipped_labels(
                 found, exact = getattr(moments, quantity), getattr(truth, quantity)
                 covered[quantity] += chance * (found.low - 1e-12 <= exact <= found.high + 1e-12)
     for quantity, share in covered.items():
-        assert low < share < high, quantity
+        # a lower bound, where the signal is lost, can miss on one side only
+        most = 0.998 if quantity == "simple_noise_scale" else high
+        assert low < share < most, quantity

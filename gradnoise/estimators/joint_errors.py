@@ -13,7 +13,7 @@ from ..operators import Hessian
 from ..probes import is_complete
 from ..skew import Skew
 from ..trees import widen
-from .probing import Probed, mean_variance
+from .probing import Probed, agree, mean_variance
 
 
 def probe_variance(probed: Probed, moments: GradientMoments) -> float:
@@ -22,7 +22,7 @@ def probe_variance(probed: Probed, moments: GradientMoments) -> float:
     if is_complete(len(probed.traces), moments.count):
         return from_third
     own = mean_variance(probed.traces)
-    if own == 0 and bool(probed.lengths.any()):
+    if agree(probed.traces) and bool(probed.lengths.any()):
         # few probes that happen to agree prove nothing, unless Hu = 0 for every one of them
         return math.nan
     return own + from_third

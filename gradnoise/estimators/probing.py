@@ -15,6 +15,7 @@ from ..operators import Hessian, PerSampleGradients
 from ..sums import by_parameter
 from ..trees import widen
 
+AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
 SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
 
 
@@ -80,7 +81,7 @@ def probe(
         lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
         if tick is not None:
             tick(1)
-        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, accuracy):
+        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, lengths, accuracy):
             break
     n = signs.shape[1]
     third = [value for sampling in seen for value in sampling.third]
@@ -168,16 +169,23 @@ class Known:
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is nothing but rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        if float(rest.norm()) <= 8 * resolution * float(image.norm()):
+        if float(rest.norm()) <= 64 * resolution * float(image.norm()):
             return torch.zeros_like(rest)
         return rest
 
 
-def _suffice(traces: list[Tensor], accuracy: float) -> bool:
+def _suffice(traces: list[Tensor], lengths: list[Tensor], accuracy: float) -> bool:
     """Whether the mean of the probes is as sure as is asked for."""
     values = torch.stack(traces)
+    if agree(values) and bool(torch.stack(lengths).any()):
+        return False
     stderr = math.sqrt(mean_variance(values))
     return bool(accuracy) and stderr <= accuracy * abs(float(values.mean()))
+
+
+def agree(values: Tensor) -> bool:
+    """Whether all are the same number, but for rounding."""
+    return float(values.max() - values.min()) <= AGREEMENT * float(values.abs().max())
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
