@@ -145,3 +145,10 @@ def test_the_model_is_left_as_found() -> None:
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution", 100])
+def test_samples_that_are_all_the_same_have_no_tail(population: str | int) -> None:
+    batch = (torch.full((10, 3), 0.1), torch.ones(10, 1))
+    found = gn.diagnostics(nn.Linear(3, 1), nn.MSELoss(), batch, population=population)
+    assert found.hill is None

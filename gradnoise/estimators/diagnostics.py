@@ -193,7 +193,7 @@ def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, floa
     assert moments.slopes is not None
     squares = (moments.sq_norms - 2 * moments.slopes + moments.slopes.mean()).clamp(min=0)
     trace, n = float(moments.trace_cov), moments.count
-    if int((squares > 0).sum()) < 3:
+    if trace <= 0 or int((squares > 0).sum()) < 3:
         return None, math.nan
     second = trace_cov_sq(moments)
     shape = trace**2 / (2 * (second if second > 0 else moments.trace_cov_sq))
