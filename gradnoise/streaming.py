@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .blocks import Blocks
 from .directional import sign_sums, weighted_sum
 from .estimate import check_level
 from .losses import LossFn
@@ -100,14 +101,13 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         return moments
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
-    pairs = torch.stack(list(grams.values())).sum(0).diagonal(1).square()  # E (uᵀv)² = tr(Σ²)
     along = slopes_by_parameter(problem, engine, moments.mean)
-    blocks = moments.blocks
+    blocks = Blocks(moments.blocks.sq_norms if moments.blocks else {}, along, signs, grams)
     moments = replace(
         moments,
-        slopes=torch.stack(list(along.values())).sum(0),
-        trace_cov_sq=float(pairs.mean()),
-        blocks=blocks and replace(blocks, slopes=along, signs=signs, grams=grams),
+        slopes=blocks.slope,
+        trace_cov_sq=blocks.trace_cov_sq(float(moments.trace_cov), problem.objective.size),
+        blocks=moments.blocks and blocks,
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
     pulled = torch.stack([widen(weighted_sum(problem, row)) for row in influences])

@@ -160,3 +160,14 @@ def test_losses_are_kept() -> None:
     found = gn.noise_scale_from_gradients(rows(), losses=np.arange(40))
     assert float(found.loss) == 19.5
     assert found.loss.is_resolved
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_samples_have_the_same_spread_squared_by_either_way(count: int) -> None:
+    model, loss_fn, (x, y) = CORE[0].build()
+    batch = (x[:count], y[:count])
+    gradients = gn.per_sample_gradients(model, loss_fn, batch)
+    passed = gn.gradient_moments(model, loss_fn, batch, population="distribution")
+    arrays = gn.noise_scale_from_gradients(gradients)
+    assert passed.trace_cov_sq == pytest.approx(arrays.trace_cov_sq, rel=1e-8)
+    assert passed.trace_cov_sq > 0

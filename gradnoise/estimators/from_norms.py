@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import scipy
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from ..errors import ArgumentError
@@ -191,7 +191,10 @@ def _spread(residuals: Tensor, sizes: Tensor) -> Tensor:
     shape = torch.stack([sizes**-2, 1 / sizes], dim=1)
     known = 1 / sizes
     for _ in range(2):
-        parts, _ = nnls((shape / known[:, None]).numpy(), (residuals.square() / known).numpy())
+        # by name: scipy loads it when it is first asked for, which is late or never
+        parts, _ = scipy.optimize.nnls(
+            (shape / known[:, None]).numpy(), (residuals.square() / known).numpy()
+        )
         if not parts.any():
             return 1 / sizes
         known = shape @ torch.from_numpy(parts)
