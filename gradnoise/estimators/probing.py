@@ -65,6 +65,8 @@ def probe(
     parts: list[Tensor] = []
     squares: list[Tensor] = []
     lengths: list[Tensor] = []
+    products: list[Tensor] = []
+    previous: Tensor | None = None
     for k, direction in enumerate(sign_sums(rows.problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
@@ -79,9 +81,11 @@ def probe(
         own = by_parameter(direction, rest, sizes_of(rows))
         parts.append(own + (known.parts if known else 0.0))
         lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
+        products += [] if previous is None else [previous @ rest]
+        previous = direction
         if tick is not None:
             tick(1)
-        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, lengths, accuracy):
+        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, products, lengths, accuracy):
             break
     n = signs.shape[1]
     third = [value for sampling in seen for value in sampling.third]
@@ -174,12 +178,20 @@ class Known:
         return rest
 
 
-def _suffice(traces: list[Tensor], lengths: list[Tensor], accuracy: float) -> bool:
-    """Whether the mean of the probes is as sure as is asked for."""
+def _suffice(
+    traces: list[Tensor], products: list[Tensor], lengths: list[Tensor], accuracy: float
+) -> bool:
+    """Whether the mean of the probes is as sure as is asked for.
+
+    By the spread of the probes, and by what it may be at most: with R = H - M and K_ij =
+    c_iᵀRc_j/(n - 1) it is Var(uᵀRu) = 2(‖K‖_F² - ΣK_ii²) <= 2‖K‖_F² = 2 E(u_sᵀRu_t)². Where a few
+    samples make up R's part of the trace, a few probes can agree by chance; their products do not.
+    """
     values = torch.stack(traces)
     if agree(values) and bool(torch.stack(lengths).any()):
         return False
-    stderr = math.sqrt(mean_variance(values))
+    most = 2 * float(torch.stack(products).square().mean()) / len(values)
+    stderr = math.sqrt(max(mean_variance(values), most))
     return bool(accuracy) and stderr <= accuracy * abs(float(values.mean()))
 
 
