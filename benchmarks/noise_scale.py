@@ -71,7 +71,7 @@ def measured(problem: Problem, seed: int, truth: float, deflated: bool) -> Run:
     with problem.guard():
         engine = choose(problem.objective, problem.largest_batch())
         moments = stream(problem, engine)
-        signs = sign_probes(moments.count, MOST, seed)
+        signs = sign_probes(moments, MOST, seed)
         taken: list[int] = []
         pairs, space = explore(hessian, tol=1e-3, steps=STEPS, seed=seed, tick=taken.append)
         found: Any = measure_noise_scale(

@@ -23,6 +23,11 @@ def random_signs(count: int, size: int, seed: int) -> Tensor:
     if is_complete(count, size):
         codes = torch.arange(2 ** (size - 1)).unsqueeze(1)
         return 1 - 2 * (codes >> torch.arange(size) & 1).to(torch.float64)
+    return independent_signs(count, size, seed)
+
+
+def independent_signs(count: int, size: int, seed: int) -> Tensor:
+    """Independent signs ±1, shape (count, size)."""
     bits = torch.randint(0, 2, (count, size), generator=generator(seed))
     return (2 * bits - 1).to(torch.float64)
 

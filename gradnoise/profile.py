@@ -212,7 +212,7 @@ def _measure_curvature(
     if sampled:
         hessian.forget()  # its graphs and those of the halves would be held together
         halves = half_sharpness(problem, top, tol=tol, seed=seed)
-    signs = sign_probes(moments.count, probes, seed)
+    signs = sign_probes(moments, probes, seed)
     tick = stage("noise scale (probes)", probes)
     scale = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation, accuracy=accuracy, tick=tick

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.algebra.deflation import krylov_deflation
-from gradnoise.estimators import NoiseScale, measure_noise_scale, sign_probes
+from gradnoise.estimators import NoiseScale, measure_noise_scale
 from gradnoise.estimators.joint_errors import sampling_covariance, third_moment
 from gradnoise.estimators.probing import Probed
 from gradnoise.operators import Hessian
 from gradnoise.pergrad import choose
+from gradnoise.probes import independent_signs
 from gradnoise.problem import Problem
 from gradnoise.streaming import stream, with_intervals
 
@@ -120,6 +121,29 @@ def test_all_sign_vectors_average_to_the_trace() -> None:
         assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_so_few_samples_that_all_signs_would_fit_are_unbiased_too(count: int) -> None:
+    """Over all samples of five; two samples hold no third moment."""
+    toy, size, repeats = TOYS["T4"], 5, 15
+    inputs, targets = toy.sample(size, seed=3)
+    truth = oracles.dense(toy.model(), toy.loss_fn, (inputs, targets))
+    mean, hessian = truth.gradients.mean(0), truth.hessian
+    expected = torch.stack([(hessian @ truth.covariance).trace(), mean @ hessian @ mean])
+    chosen = list(itertools.combinations(range(size), count))
+    found = torch.zeros(len(chosen), repeats, 2, dtype=torch.float64)
+    for row, kept in zip(found, chosen, strict=True):
+        data = inputs[list(kept)], targets[list(kept)]
+        for seed, pair in enumerate(row):
+            scale = gn.noise_scale(
+                toy.model(), toy.loss_fn, data, population=size, probes=16, seed=seed
+            )
+            pair[0], pair[1] = float(scale.trace_hessian_cov), float(scale.grad_curvature)
+            assert not scale.trace_hessian_cov.is_exact
+    errors = (found.var(1) / repeats).mean(0).div(len(chosen)).sqrt()
+    scores = (found.mean((0, 1)) - expected) / errors
+    assert bool((scores.abs() < 3).all()), scores
+
+
 TOYS = {
     "T1": gn.toy.NoisyQuadratic(
         torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.tensor([1.0, 1, 2])
@@ -139,7 +163,7 @@ def test_parts_are_unbiased_over_repeated_samples(name: str, steps: int) -> None
     for seed in range(replicates):
         data = toy.sample(n, seed=seed)
         problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
-        scale = measure(problem, sign_probes(n, 4, seed), steps)
+        scale = measure(problem, independent_signs(4, n, seed), steps)
         for part in parts:
             found[part].append(float(getattr(scale, part)))
     for part in parts:
@@ -161,7 +185,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch())
             moments = with_intervals(problem, engine, stream(problem, engine))
-            signs = sign_probes(n, 8, seed)
+            signs = independent_signs(8, n, seed)
             scale = measure_noise_scale(Hessian.of(problem), engine, moments, signs)
         for part in parts:
             estimate, truth = getattr(scale, part), getattr(toy.truth(), names.get(part, part))
@@ -216,7 +240,7 @@ def test_probes_stop_when_they_are_sure_enough() -> None:
         ticks: list[int] = []
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch())
-            signs = sign_probes(200, 400, 0)
+            signs = independent_signs(400, 200, 0)
             scale = measure_noise_scale(
                 Hessian.of(problem),
                 engine,
@@ -239,7 +263,7 @@ def test_what_the_space_knows_is_taken_out_of_the_probes() -> None:
     problem = Problem.open(toy.model(), toy.loss_fn, (inputs, targets))
     rows = inputs * (inputs @ toy.offset - targets)[:, None]
     expected = float((inputs.T @ inputs / 200 @ torch.cov(rows.T)).trace())
-    signs = sign_probes(200, 64, 0)
+    signs = independent_signs(64, 200, 0)
     plain, deflated = (measure(problem, signs, steps).trace_hessian_cov for steps in (0, 12))
     assert deflated.stderr < 0.02 * plain.stderr
     for found in (plain, deflated):
@@ -326,7 +350,7 @@ def test_few_probes_that_agree_by_chance_prove_nothing() -> None:
     toy = TOYS["T4"]
     for seed in range(30):
         problem = Problem.open(toy.model(), toy.loss_fn, toy.sample(3, 5))
-        found = measure(problem, sign_probes(3, 2, seed))
+        found = measure(problem, independent_signs(2, 3, seed))
         assert not found.trace_hessian_cov.is_exact
         assert not found.hessian.is_exact
 

@@ -67,7 +67,7 @@ def measure_alignment(
     seed, level = aim.seed, moments.level
     k = min(aim.k, problem.objective.size)
     pairs = lanczos(hessian, k=k, tol=aim.tol, seed=seed, memory_budget=aim.memory_budget)
-    signs = sign_probes(moments.count, probes, seed)
+    signs = sign_probes(moments, probes, seed)
     deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
     trace = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation

@@ -16,10 +16,15 @@ from ..trees import widen
 from .probing import Probed, agree, mean_variance
 
 
+def are_all(probes: int, moments: GradientMoments) -> bool:
+    """Whether so many probes are a list of all sign vectors; see `sign_probes`."""
+    return moments.sampling_factor == 0 and is_complete(probes, moments.count)
+
+
 def probe_variance(probed: Probed, moments: GradientMoments) -> float:
     """Variance of the estimate of tr(HΣ) that comes from the choice of signs."""
     from_third = moments.sampling_factor**2 * mean_variance(probed.third)
-    if is_complete(len(probed.traces), moments.count):
+    if are_all(len(probed.traces), moments):
         return from_third
     own = mean_variance(probed.traces)
     if agree(probed.traces) and bool(probed.lengths.any()):
@@ -55,7 +60,7 @@ def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> S
     """Skewness of (tr(HΣ), GᵀHG): from sampling, and from the choice of signs."""
     n, probes, factor = moments.count, len(probed.traces), moments.sampling_factor
     found = Skew.from_moment(torch.zeros(2, 2, 2, dtype=torch.float64), max(n, 1))
-    if probes > 2 and not is_complete(probes, n):
+    if probes > 2 and not are_all(probes, moments):
         found += Skew.of(torch.stack([probed.traces, -factor * probed.traces]))
     if factor and n > 2:
         moment = third_moment(probed.influences, curvature - curvature.mean())

@@ -182,7 +182,7 @@ def _measure(
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
         curvatures = sample_curvatures(problem, top) if sampled else None
         halves = half_sharpness(problem, top, tol=tol, seed=seed) if sampled else None
-        signs = sign_probes(moments.count, options.probes, seed)
+        signs = sign_probes(moments, options.probes, seed)
         noise = measure_noise_scale(
             hessian, engine, moments, signs, deflation=deflation, accuracy=options.accuracy
         )

@@ -31,7 +31,7 @@ from ..metric import check_metric
 from ..moments import GradientMoments
 from ..operators import Hessian, PerSampleGradients
 from ..pergrad import Engine, choose
-from ..probes import is_complete, random_signs
+from ..probes import independent_signs, random_signs
 from ..problem import Problem
 from ..ratio import ratio
 from ..rescaled import in_metric
@@ -40,7 +40,7 @@ from ..skew import lopsided
 from ..streaming import stream, with_intervals
 from ..sums import by_parameter
 from ..trees import widen
-from .joint_errors import bend, joint_skew, probe_variance, sampling_covariance
+from .joint_errors import are_all, bend, joint_skew, probe_variance, sampling_covariance
 from .probing import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of, slopes_along
 
 PROBES = 32
@@ -140,7 +140,7 @@ def noise_scale(
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         hessian = Hessian.of(problem, hvp="kept")
         moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
-        signs = sign_probes(moments.count, probes, seed)
+        signs = sign_probes(moments, probes, seed)
         deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
         return measure_noise_scale(
             hessian, chosen, moments, signs, deflation=deflation, accuracy=accuracy
@@ -153,10 +153,15 @@ def check_accuracy(accuracy: float) -> None:
         raise ArgumentError(f"`accuracy` is a relative error such as 0.05, or 0; got {accuracy}")
 
 
-def sign_probes(count: int, probes: int, seed: int) -> Tensor:
-    """Random signs, shape (probes, count)."""
+def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
+    """Random signs, shape (probes, n).
+
+    Independent where only a part of the population was measured: what sampling adds is read off
+    products of different probes, which a list of all sign vectors would bias.
+    """
     check_whole("probes", probes, 2)
-    return random_signs(probes, count, seed)
+    draw = independent_signs if moments.sampling_factor else random_signs
+    return draw(probes, moments.count, seed)
 
 
 def measure_noise_scale(
@@ -187,7 +192,7 @@ def measure_noise_scale(
     with hessian.problem.guard():
         along, influence, image = _curvature_of_mean(hessian, rows, mean, factor)
         known = Known.of(deflation, rows, mean)
-        enough = 0.0 if is_complete(len(signs), n) else accuracy
+        enough = 0.0 if are_all(len(signs), moments) else accuracy
         probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
@@ -229,7 +234,7 @@ def measure_noise_scale(
         parts=Parts(
             by_parameter(mean, image, sizes_of(rows)) - factor * probed.parts.mean(0),
             probed.parts,
-            is_complete(len(probed.parts), n),
+            are_all(len(probed.parts), moments),
         ),
     )
 
