@@ -79,8 +79,18 @@ from .operators import (
 from .pergrad import per_sample_gradients, per_sample_sq_norms
 from .profile import profile
 from .recommendation import Recommendation
-from .regime import effective_lr, max_lr, regime, scale_lr, stable_lr, temperature
+from .regime import (
+    effective_lr,
+    greedy_lr,
+    max_lr,
+    mean_square_lr,
+    regime,
+    scale_lr,
+    stable_lr,
+    temperature,
+)
 from .result import Profile
+from .stability import Landscape, Limits
 from .streaming import gradient_moments
 
 __all__ = [
@@ -166,8 +176,12 @@ __all__ = [
     "temperature",
     "stable_lr",
     "max_lr",
+    "greedy_lr",
+    "mean_square_lr",
     "scale_lr",
     "regime",
+    "Limits",
+    "Landscape",
     "Recommendation",
     "Profile",
     "profile",

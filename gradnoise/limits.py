@@ -31,6 +31,15 @@ def falling(
     return Estimate(value, low, high, first.level, math.nan, first.samples, bad.status)
 
 
+def monotone(function: Callable[[float], float], part: Estimate) -> Estimate:
+    """What follows from one part that cannot be negative, by a function that rises or falls."""
+    if part.status is Status.NEGATIVE_CURVATURE:
+        return _undefined(part)
+    low, high = sorted(function(max(end, 0.0)) for end in (part.low, part.high))
+    value = math.nan if math.isnan(part.value) else function(part.value)
+    return Estimate(value, low, high, part.level, math.nan, part.samples, part.status)
+
+
 def greedy(
     signal: Estimate, curvature: Estimate, trace: Estimate, scale: Estimate, batch_size: float
 ) -> Estimate:

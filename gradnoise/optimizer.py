@@ -41,11 +41,6 @@ class OptimizerSettings:
         """Whether its learning rate means what it means in plain or heavy-ball SGD."""
         return self.name in PLAIN
 
-    @property
-    def carried(self) -> float:
-        """The m of the effective learning rate ε/(1 - m): none where momentum is an average."""
-        return 0.0 if self.kind in AVERAGED.values() else self.momentum
-
 
 def read_optimizer(
     optimizer: torch.optim.Optimizer | None, metric: str = "euclidean"

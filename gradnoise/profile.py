@@ -11,15 +11,18 @@ from torch import nn
 from . import store
 from .algebra import Eigenpairs, lanczos
 from .algebra.deflation import explore
+from .algebra.mean_square import CurvatureSpread
 from .errors import CurvatureError, OperatorError, check_whole
 from .estimate import Estimate, Status, check_level
 from .estimators import (
     Shares,
     curvature_noise_scale,
     half_sharpness,
+    measure_curvature_spread,
     measure_noise_scale,
     sample_curvatures,
     shares_of,
+    sharp_directions,
     sharpness_estimate,
     sign_probes,
 )
@@ -142,6 +145,7 @@ def profile(
         },
         layers=curvature.shared(moments.layers),
         groups=curvature.shared(layers_of(moments, groups)),
+        curvature_spread=curvature.spread,
         optimizer=settings,
         metric=metric,
         batch_size=batch_size or _loader_batch_size(data),
@@ -165,6 +169,7 @@ class _Curvature:
     matvecs: int = 0
     notes: tuple[str, ...] = ()
     shares: Shares | None = None
+    spread: CurvatureSpread | None = None
 
     def shared(self, layers: dict[str, Layer]) -> dict[str, Layer]:
         """The layers with their shares of the curvature."""
@@ -207,6 +212,7 @@ def _measure_curvature(
     pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
+    spread = measure_curvature_spread(problem, sharp_directions(top, deflation), curvatures)
     sampled = moments.sampling_factor > 0
     halves = None
     if sampled:
@@ -229,6 +235,7 @@ def _measure_curvature(
         pairs.matvecs + (halves.matvecs if halves else 0),
         () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
         shares_of(moments, pairs, deflation, halves, sharpness, scale),
+        spread,
     )
 
 

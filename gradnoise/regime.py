@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import ArgumentError
 from .estimate import Estimate, Status
+from .momentum import Momentum
 
 NOISE_DOMINATED = "noise-dominated"
 CURVATURE_DOMINATED = "curvature-dominated"
@@ -84,29 +85,29 @@ def stable_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -
         >>> stable_lr(4.0, momentum=0.5)
         0.75
     """
-    curvature = _finite("sharpness", sharpness)
-    m = _momentum(momentum)
-    factors = {
-        "sgd": 2 * (1 + m),
-        "nesterov": 2 * (1 + m) / (1 + 2 * m),
-        "adam": 2 * (1 + m) / (1 - m),
-        "nadam": 2 * (1 + m) / ((1 - m) * (1 + 2 * m)),
-    }
-    if optimizer not in factors:
-        raise ArgumentError(f"`optimizer` must be one of {', '.join(factors)}; got {optimizer!r}")
-    return factors[optimizer] / curvature if curvature > 0 else math.inf
+    return _limit(sharpness, 0.0, optimizer, momentum)
 
 
-def max_lr(sharpness: float, noise_scale: float, batch_size: float) -> float:
+def max_lr(
+    sharpness: float,
+    noise_scale: float,
+    batch_size: float,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
+) -> float:
     """The noise-scale rule (2/λ)/(1 + B_noise/B).
 
     The full-batch limit at B ≫ B_noise, proportional to B at B ≪ B_noise (arXiv:2006.15081). It
-    says what speed is to be had, and is no guarantee of stability.
+    says what speed is to be had, and is no guarantee of stability. With heavy ball it is
+    (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·B_noise/B): that of plain SGD times 1 - m where noise
+    dominates, where runs of equal ε/(1 - m) behave alike, and times 1 + m where curvature does.
+    The other optimizers have the form of `mean_square_lr`, with B_noise in place of B_curv.
 
     Args:
         sharpness: λ; zero or less sets no limit.
         noise_scale: B_noise in samples, ∞ allowed.
         batch_size: B in samples.
+        optimizer, momentum: as for `stable_lr`.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -116,7 +117,8 @@ def max_lr(sharpness: float, noise_scale: float, batch_size: float) -> float:
         0.125
     """
     scale = _not_negative("noise_scale", noise_scale)
-    return _damped(stable_lr(sharpness), scale / positive("batch_size", batch_size))
+    noise = scale / positive("batch_size", batch_size)
+    return _limit(sharpness, noise, optimizer, momentum)
 
 
 def greedy_lr(
@@ -145,19 +147,27 @@ def greedy_lr(
 
 
 def mean_square_lr(
-    sharpness: float, curvature_noise_scale: float, batch_size: float, population: float = math.inf
+    sharpness: float,
+    curvature_noise_scale: float,
+    batch_size: float,
+    population: float = math.inf,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
 ) -> float:
     """Upper bound (2/λ)/(1 + p·B_curv) on the mean-square stable rate, p = 1/B - 1/N.
 
     Beyond it the second moment of SGD grows along the sharpest direction, because the batches
     disagree about its curvature: B_curv = Var_i(vᵀH_iv)/λ² with 1/(n - 1) (after Mulayoff and
-    Michaeli 2024, arXiv:2306.07850).
+    Michaeli 2024, arXiv:2306.07850). With heavy ball (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·p·B_curv):
+    the knee lies at a (1 + m)/(1 - m) times larger batch. All forms are exact where the curvature
+    of one direction is drawn anew in every step (docs/theory/stability.md).
 
     Args:
         sharpness: λ; zero or less sets no limit.
         curvature_noise_scale: B_curv in samples.
         batch_size: B, at most N.
         population: N.
+        optimizer, momentum: as for `stable_lr`.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -168,7 +178,8 @@ def mean_square_lr(
     """
     scale = _not_negative("curvature_noise_scale", curvature_noise_scale)
     share = temperature(1.0, batch_size, population=population)
-    return _damped(stable_lr(sharpness), share * scale)
+    noise = share * scale if share else 0.0  # the whole population, whatever its scale
+    return _limit(sharpness, noise, optimizer, momentum)
 
 
 def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "linear") -> float:
@@ -219,6 +230,14 @@ def regime(batch_size: float, noise_scale: float | Estimate) -> str:
     if batch_size < low:
         return NOISE_DOMINATED
     return CURVATURE_DOMINATED if batch_size > high else UNRESOLVED
+
+
+def _limit(sharpness: float, noise: float, optimizer: str, momentum: float) -> float:
+    curvature = _finite("sharpness", sharpness)
+    step = Momentum.of(optimizer, _momentum(momentum)).stable_step(noise)
+    if curvature > 0:
+        return step / curvature
+    return math.inf if step else 0.0
 
 
 def _damped(limit: float, ratio: float) -> float:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from . import store
+from .algebra.mean_square import CurvatureSpread
 from .errors import NotMeasuredError
 from .estimate import Estimate
 from .layers import Layer
-from .limits import falling, greedy
 from .optimizer import OptimizerSettings
 from .recommendation import Recommendation, Setting, recommend
-from .regime import max_lr, mean_square_lr, regime, stable_lr, temperature
+from .regime import regime, temperature
 from .report import draw, write
+from .stability import Landscape, Limits
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Profile:
         versions: of gradnoise and torch.
         groups: the same as `layers` for the optimizer's parameter groups, "group 0" and on; empty
             without an optimizer.
+        curvature_spread: the spread of the samples' curvature in the sharpest directions, or None.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Profile:
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     groups: dict[str, Layer] = field(default_factory=dict)
+    curvature_spread: CurvatureSpread | None = None
 
     @property
     def loss(self) -> Estimate:
@@ -118,33 +121,46 @@ class Profile:
         Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's. In
         the optimizer's metric its own form, and its own momentum unless another is given.
         """
-        kind, own = "sgd", 0.0
-        if self.optimizer is not None and self.metric == "optimizer":
-            kind, own = self.optimizer.kind, self.optimizer.momentum
-        elif self.optimizer is not None and self.optimizer.nesterov:
-            kind = "nesterov"
-        m = own if momentum is None else momentum
-        return falling(lambda sharpness: stable_lr(sharpness, kind, momentum=m), self.sharpness)
+        return self.landscape(momentum).stable_lr
 
-    def max_lr(self, batch_size: float) -> Estimate:
-        """The noise-scale rule (2/λ)/(1 + B_noise/B)."""
-        return falling(
-            lambda sharpness, scale: max_lr(sharpness, scale, batch_size),
-            self.sharpness,
-            self.noise_scale,
-        )
+    def max_lr(self, batch_size: float, momentum: float | None = None) -> Estimate:
+        """The noise-scale rule (2/λ)/(1 + B_noise/B); momentum as in `stable_lr`."""
+        return self.landscape(momentum).max_lr(batch_size)
 
     def greedy_lr(self, batch_size: float) -> Estimate:
         """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
-        parts = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov, self.noise_scale
-        return greedy(*parts, batch_size)
+        return self.landscape().greedy_lr(batch_size)
 
-    def mean_square_lr(self, batch_size: float) -> Estimate:
-        """(2/λ)/(1 + p·B_curv) with p = 1/B - 1/N: beyond it SGD diverges in mean square."""
-        return falling(
-            lambda sharpness, scale: mean_square_lr(sharpness, scale, batch_size, self.population),
-            self.sharpness,
-            self.curvature_noise_scale,
+    def mean_square_lr(self, batch_size: float, momentum: float | None = None) -> Estimate:
+        """Beyond it SGD diverges in mean square: (2/λ)/(1 + p·B_curv), p = 1/B - 1/N, or less.
+
+        That is the limit along the sharpest direction; the next ones, as many as change it, take
+        off their part (`curvature_spread`). Momentum as in `stable_lr`.
+        """
+        return self.landscape(momentum).mean_square_lr(batch_size)
+
+    def limits(self, batch_size: float, momentum: float | None = None) -> Limits:
+        """The three limits side by side, with a sentence on where they disagree."""
+        return self.landscape(momentum).limits(batch_size)
+
+    def landscape(self, momentum: float | None = None) -> Landscape:
+        """What limits a step, in the form of an optimizer with this momentum; see `stable_lr`."""
+        own, rule, m = self.optimizer, "sgd", 0.0
+        if own is not None and self.metric == "optimizer":
+            rule, m = own.kind, own.momentum
+        elif own is not None and own.nesterov:
+            rule = "nesterov"
+        return Landscape(
+            sharpness=self.sharpness,
+            curvature_noise_scale=self.curvature_noise_scale,
+            noise_scale=self.noise_scale,
+            grad_sq_norm=self.grad_sq_norm,
+            grad_curvature=self.grad_curvature,
+            trace_hessian_cov=self.trace_hessian_cov,
+            population=self.population,
+            spread=self.curvature_spread,
+            optimizer=rule,
+            momentum=m if momentum is None else momentum,
         )
 
     def regime(self, batch_size: float) -> str:
@@ -152,14 +168,8 @@ class Profile:
         return regime(batch_size, self.noise_scale)
 
     def recommend(self) -> Recommendation:
-        """Batch size and learning rate with reasons."""
-        return recommend(
-            self.sharpness,
-            self.noise_scale,
-            self.curvature_noise_scale,
-            self.population,
-            self.setting,
-        )
+        """Batch size and learning rate with reasons, for the optimizer in use."""
+        return recommend(self.landscape(self.setting.momentum), self.setting)
 
     @property
     def setting(self) -> Setting:
@@ -168,7 +178,7 @@ class Profile:
         if own is None or not (own.is_plain or self.metric == "optimizer"):
             return Setting(self.batch_size)
         rescales = None if own.is_plain else own.name
-        return Setting(self.batch_size, own.lr, own.carried, rescales)
+        return Setting(self.batch_size, own.lr, own.momentum, own.kind, rescales)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The regime map, learning rate against batch size, as a matplotlib Figure.

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .algebra.mean_square import CurvatureSpread
 from .errors import ProfileFileError
 from .estimate import Estimate
 from .layers import Layer
@@ -41,6 +42,8 @@ def to_dict(profile: Any) -> dict[str, Any]:
     for kind in ("layers", "groups"):
         parts = getattr(profile, kind)
         plain[kind] = {name: _layer_to_dict(layer) for name, layer in parts.items()}
+    spread = profile.curvature_spread
+    plain["curvature_spread"] = None if spread is None else asdict(spread)
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
     result: dict[str, Any] = _encode({"format": FORMAT, "schema": SCHEMA, **plain})
     return result
@@ -102,6 +105,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
         {name: _layer_from_dict(layer) for name, layer in parts.items()}
         for parts in (plain["layers"], plain.get("groups", {}))  # no groups in older files
     )
+    spread = plain.get("curvature_spread")  # none in older files
     optimizer = plain["optimizer"]
     if optimizer is not None:
         optimizer = OptimizerSettings(**{**optimizer, "notes": tuple(optimizer["notes"])})
@@ -111,6 +115,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
             "estimates": estimates,
             "layers": layers,
             "groups": groups,
+            "curvature_spread": None if spread is None else CurvatureSpread.from_dict(spread),
             "optimizer": optimizer,
             "warnings": tuple(plain["warnings"]),
         }

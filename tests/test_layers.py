@@ -13,7 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "gradnoise"
 ROOMS = (
     (
         "vocabulary",
-        ["errors", "trees", "sums", "probes", "estimate", "skew", "ratio", "canvas", "resampling"],
+        [
+            *("errors", "trees", "sums", "probes", "estimate", "skew", "ratio", "canvas"),
+            *("resampling", "momentum"),
+        ],
     ),
     (
         "problem",
@@ -26,7 +29,7 @@ ROOMS = (
     ("streaming", ["blocks", "layers", "moments", "running", "streaming"]),
     ("linear maps", ["operators", "algebra"]),
     ("estimators", ["estimators"]),
-    ("verdict", ["regime", "limits", "recommendation", "optimizer"]),
+    ("verdict", ["regime", "limits", "stability", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),
     ("the call", ["result", "profile", "explain"]),
     ("outlets", ["digits", "cli"]),

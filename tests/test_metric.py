@@ -334,11 +334,12 @@ def test_just_beyond_the_stable_rate_steps_diverge(name: str) -> None:
 def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
     model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
     p = gn.profile(model, loss_fn, batch, optimizer=optimizer, metric="optimizer", batch_size=2)
-    assert (p.metric, p.setting.lr, p.setting.momentum) == ("optimizer", 0.01, 0.0)
+    assert (p.metric, p.setting.lr, p.setting.momentum) == ("optimizer", 0.01, 0.9)
+    assert p.setting.effective_lr == pytest.approx(0.01)
     text = str(p)
     for words in (
         "in the metric of AdamW: gradient P^-½g and Hessian P^-½HP^-½",
-        "stable rate 38.0/λ",
+        "stable rate 38/λ",
         "AdamW diverges beyond it",
         "square root of the batch size",
     ):

@@ -94,12 +94,6 @@ def test_in_its_own_metric_other_things_are_noted(optimizer, notes):
     assert all(note in text for note, text in zip(notes, found, strict=True))
 
 
-def test_an_average_of_gradients_carries_nothing_over():
-    assert read_optimizer(optim.Adam(weights(), lr=0.1)).carried == 0.0
-    assert read_optimizer(optim.NAdam(weights(), lr=0.1)).carried == 0.0
-    assert read_optimizer(optim.RMSprop(weights(), lr=0.1, momentum=0.5)).carried == 0.5
-
-
 def test_several_learning_rates_give_the_first():
     groups = [{"params": weights()}, {"params": weights(), "lr": 0.2}]
 

@@ -158,9 +158,19 @@ def test_learning_rates_are_the_formulas_at_the_measured_values() -> None:
     assert float(p.greedy_lr(16)) == pytest.approx(step / (1 + scale / 16))
     share = 1 / 16 - 1 / 200
     limit = 2 / lam / (1 + share * float(p.curvature_noise_scale))
+    others = p.curvature_spread.reduction(share)
     with pytest.raises(gn.ArgumentError, match="`batch_size` must be a positive number; got 0"):
         p.greedy_lr(0)
-    assert float(p.mean_square_lr(16)) == pytest.approx(limit)
+    assert 0.5 < others < 1
+    assert float(p.mean_square_lr(16)) == pytest.approx(limit * others)
+    damped = 3.8 / lam / (1 + 19 * share * float(p.curvature_noise_scale))
+    others = p.curvature_spread.reduction(share, "sgd", 0.9)
+    assert float(p.mean_square_lr(16, momentum=0.9)) == pytest.approx(damped * others)
+    assert float(p.max_lr(16, momentum=0.9)) == pytest.approx(3.8 / lam / (1 + 19 * scale / 16))
+    both = p.limits(16)
+    assert float(both.noise_scale_rule) == float(p.max_lr(16))
+    assert float(both.mean_square) == float(p.mean_square_lr(16))
+    assert float(both.one_step) == pytest.approx(2 * float(p.greedy_lr(16)))
     assert p.temperature(0.1, 16) == pytest.approx(0.1 * share)
     assert p.temperature(0.1, 16, momentum=0.5) == pytest.approx(0.2 * share)
 

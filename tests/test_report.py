@@ -200,7 +200,7 @@ class TestLearningRates:
         profile = replace(resolved, batch_size=32, optimizer=settings)
 
         column = row(profile, "learning rate at B =").index("32")
-        assert row(profile, "temperature ε/B")[column] == "0.00313"  # 0.2 (1/32 - 1/64)
+        assert row(profile, "temperature ε/(1-m)B")[column] == "0.00313"  # 0.2 (1/32 - 1/64)
 
     def test_without_a_rate_in_use_there_is_no_temperature(self, resolved):
         assert "temperature" not in str(resolved)
@@ -343,12 +343,14 @@ class TestPlot:
 
     @pytest.mark.parametrize(
         ("momentum", "label"),
-        [(0.0, "now = 0.1, B = 16"), (0.5, "now: ε/(1 - m) = 0.2, B = 16")],
+        [(0.0, "learning rate ε"), (0.5, "learning rate ε (momentum 0.5)")],
     )
     def test_the_setting_in_use_is_a_point(self, resolved, momentum, label):
         settings = OptimizerSettings("SGD", 0.1, momentum)
+        figure = replace(resolved, optimizer=settings, batch_size=16).plot()
 
-        assert label in legend(replace(resolved, optimizer=settings, batch_size=16).plot())
+        assert "now: ε = 0.1, B = 16" in legend(figure)
+        assert figure.axes[0].get_ylabel() == label
 
     def test_the_suggestion_is_a_point(self, resolved):
         advice = resolved.recommend()

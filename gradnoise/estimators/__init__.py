@@ -4,6 +4,7 @@ from .alignment import Alignment
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
 from .batch_tests import inner_product_test, norm_test, orthogonality_test
 from .covariance import Covariance, covariance
+from .curvature_spread import measure_curvature_spread, sharp_directions
 from .density import spectral_density
 from .diagnostics import Diagnostics, diagnostics
 from .eigenvalues import Sharpness, sharpness
@@ -49,6 +50,7 @@ __all__ = [
     "hill_index",
     "inner_product_test",
     "layer_noise_scales",
+    "measure_curvature_spread",
     "measure_noise_scale",
     "noise_scale",
     "noise_scale_from_batches",
@@ -58,6 +60,7 @@ __all__ = [
     "norm_test",
     "orthogonality_test",
     "sample_curvatures",
+    "sharp_directions",
     "sharpness",
     "sharpness_estimate",
     "sign_noise_scale",

@@ -11,9 +11,12 @@ import numpy as np
 from ..canvas import CURVATURE, FAINT, INK, NOISE, canvas
 from ..errors import NotMeasuredError
 from ..estimate import short
+from ..momentum import Momentum
+from ..regime import stable_lr
 
 if TYPE_CHECKING:
     from ..result import Profile
+    from ..stability import Landscape
 
 
 def draw(profile: Profile, path: str | Path | None = None) -> Any:
@@ -24,11 +27,12 @@ def draw(profile: Profile, path: str | Path | None = None) -> Any:
         raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
     figure, axes = canvas()
     batches = _batch_grid(profile)
-    limits = _lr_limits(profile)
+    landscape = profile.landscape(profile.setting.momentum)
+    limits = _lr_limits(profile, landscape)
     axes.set(xscale="log", yscale="log", xlim=(batches[0], batches[-1]), ylim=limits)
     axes.set_xscale("log", base=2)
-    _isotherms(axes, batches, limits)
-    _limits(axes, profile, batches, limits)
+    _isotherms(axes, batches, limits, landscape)
+    _limits(axes, profile, landscape, batches, limits)
     _noise_scale(axes, profile, batches)
     _points(axes, profile)
     _words(axes, profile)
@@ -45,54 +49,65 @@ def _batch_grid(profile: Profile) -> np.ndarray:
     return np.geomspace(1, 2 ** math.ceil(math.log2(top)), 200)
 
 
-def _lr_limits(profile: Profile) -> tuple[float, float]:
-    top = 4 * float(profile.stable_lr(momentum=0.0))
-    rule = profile.max_lr(1)
+def _lr_limits(profile: Profile, landscape: Landscape) -> tuple[float, float]:
+    top = 4 * float(landscape.stable_lr)
+    rule = landscape.max_lr(1)
     bottom = float(rule) if rule.is_resolved else top / 1e4
     points = [x for x in (profile.setting.lr, bottom, top / 1e2) if x]
     return min(points) / 2, max(top, 2 * (profile.setting.lr or 0))
 
 
-def _isotherms(axes: Any, batches: np.ndarray, limits: tuple[float, float]) -> None:
-    first = math.floor(math.log10(limits[0] / batches[-1]))
-    last = math.ceil(math.log10(limits[1] / batches[0]))
+def _isotherms(
+    axes: Any, batches: np.ndarray, limits: tuple[float, float], landscape: Landscape
+) -> None:
+    drift = Momentum.of(landscape.optimizer, landscape.momentum).drift  # T = ε·drift/B
+    first = math.floor(math.log10(limits[0] / batches[-1] * drift))
+    last = math.ceil(math.log10(limits[1] / batches[0] * drift))
     for power in range(first, last + 1):
-        axes.plot(batches, 10.0**power * batches, color=FAINT, lw=0.6, ls=":", zorder=1)
+        slope = 10.0**power / drift
+        axes.plot(batches, slope * batches, color=FAINT, lw=0.6, ls=":", zorder=1)
         # label where the line enters the picture, at the left edge or at the bottom
-        x = batches[0] * 1.15 if 10.0**power > limits[0] else limits[0] * 1.3 / 10.0**power
-        y = 10.0**power * x
+        x = batches[0] * 1.15 if slope > limits[0] else limits[0] * 1.3 / slope
+        y = slope * x
         if limits[0] * 1.2 < y < limits[1] / 2 and x < batches[-1] / 2:
             text = f"T = $10^{{{power}}}$"
             axes.text(x, y * 1.15, text, color=FAINT, fontsize=7, va="bottom", rotation=0)
 
 
-def _limits(axes: Any, profile: Profile, batches: np.ndarray, limits: tuple[float, float]) -> None:
-    stable = profile.stable_lr(momentum=0.0)
-    label = f"2/λ = {short(float(stable))}{_steepest(profile)}"
+def _limits(
+    axes: Any,
+    profile: Profile,
+    landscape: Landscape,
+    batches: np.ndarray,
+    limits: tuple[float, float],
+) -> None:
+    stable = landscape.stable_lr
+    factor = f"{stable_lr(1.0, landscape.optimizer, landscape.momentum):.3g}"
+    label = f"{factor}/λ = {short(float(stable))}{_steepest(profile)}"
     axes.axhline(float(stable), color=CURVATURE, lw=1.4, label=label)
     if stable.low > 0 and math.isfinite(stable.high):
         axes.axhspan(stable.low, stable.high, color=CURVATURE, alpha=0.15, lw=0)
     axes.axhspan(float(stable), limits[1], color=CURVATURE, alpha=0.05, lw=0)
-    scale = profile.noise_scale
+    scale = landscape.noise_scale
     if scale.low > 0 or math.isfinite(scale.high):
-        rule = [profile.max_lr(batch) for batch in batches]
-        name = "noise-scale rule $(2/\\lambda)/(1 + B_{noise}/B)$"
+        rule = [landscape.max_lr(batch) for batch in batches]
+        name = "noise-scale rule (beyond it noise eats the gain)"
         if scale.is_resolved:
             axes.plot(batches, [float(r) for r in rule], color=NOISE, lw=2, label=name)
         low = [r.low or limits[0] for r in rule]
         high = [min(r.high, float(stable)) for r in rule]
         band = None if scale.is_resolved else f"{name}: bounds only"
         axes.fill_between(batches, low, high, color=NOISE, alpha=0.2, lw=0, label=band)
-    inside = batches <= profile.population
-    mean_square = [float(profile.mean_square_lr(batch)) for batch in batches[inside]]
-    label = "mean-square limit $(2/\\lambda)/(1 + p B_{curv})$"
-    axes.plot(batches[inside], mean_square, color=INK, lw=1.2, ls="--", label=label)
+    inside = batches[batches <= profile.population][::4]
+    mean_square = [float(landscape.mean_square_lr(batch)) for batch in inside]
+    label = "mean-square limit (runs diverge beyond it)"
+    axes.plot(inside, mean_square, color=INK, lw=1.2, ls="--", label=label)
 
 
 def _steepest(profile: Profile) -> str:
     """The layer that limits the learning rate, where there are several and it is settled."""
     names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
-    return f", by {names[0]}" if names and len(profile.layers) > 1 else ""
+    return f", by layer {names[0]}" if names and len(profile.layers) > 1 else ""
 
 
 def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
@@ -109,21 +124,26 @@ def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
 def _points(axes: Any, profile: Profile) -> None:
     setting, advice = profile.setting, profile.recommend()
     if setting.lr and setting.batch_size:
-        effective = setting.lr / (1 - setting.momentum)
-        name = "now: ε/(1 - m)" if setting.momentum else "now"
-        label = f"{name} = {effective:g}, B = {setting.batch_size:g}"
-        axes.plot(setting.batch_size, effective, "o", color=INK, ms=8, label=label, zorder=5)
+        label = f"now: ε = {setting.lr:g}, B = {setting.batch_size:g}"
+        axes.plot(setting.batch_size, setting.lr, "o", color=INK, ms=8, label=label, zorder=5)
     if advice.lr and advice.batch_size:
-        lr = advice.lr / (1 - setting.momentum)
-        label = f"suggested: up to {short(lr)} at B = {advice.batch_size}"
+        label = f"suggested: up to {short(advice.lr)} at B = {advice.batch_size}"
         axes.plot(
-            advice.batch_size, lr, "*", color=NOISE, ms=15, mec="white", label=label, zorder=6
+            advice.batch_size,
+            advice.lr,
+            "*",
+            color=NOISE,
+            ms=15,
+            mec="white",
+            label=label,
+            zorder=6,
         )
 
 
 def _words(axes: Any, profile: Profile) -> None:
     axes.set_xlabel("batch size B (samples)")
-    axes.set_ylabel("learning rate ε")
+    momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
+    axes.set_ylabel(f"learning rate ε{momentum}")
     axes.set_title(
         f"{profile.model} on {profile.samples} samples: {_headline(profile)}",
         fontsize=10,

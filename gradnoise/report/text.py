@@ -15,6 +15,7 @@ from .table import cells, integer, listed, plain_table, render
 
 if TYPE_CHECKING:
     from ..result import Profile
+    from ..stability import Landscape
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -35,6 +36,12 @@ LEARNING_RATES = (
 )
 
 
+TRADE_OFF = (
+    ("steps", "steps × fewest", "what a run takes in time"),
+    ("samples", "samples × fewest", "what it takes in compute"),
+)
+
+
 def write(profile: Profile) -> str:
     """The report as plain text."""
     return render(_parts(profile))
@@ -43,7 +50,7 @@ def write(profile: Profile) -> str:
 def _parts(profile: Profile) -> list[Text | Table]:
     parts: list[Text | Table] = [_header(profile), Text(), _measured(profile)]
     if "noise_scale" in profile.estimates:
-        parts += [Text(), _learning_rates(profile)]
+        parts += [Text(), *_learning_rates(profile)]
     parts += [Text(), *by_layer(profile)]
     if "noise_scale" in profile.estimates:
         parts += [Text(), *listed("What to do", profile.recommend().reasons)]
@@ -87,32 +94,42 @@ def _measured(profile: Profile) -> Table:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates:
         meaning = "learning rate at which full batches diverge"
-        table.add_row(_stable(profile), *cells(profile.stable_lr(), ""), meaning)
+        landscape = profile.landscape(profile.setting.momentum)
+        table.add_row(_stable(landscape), *cells(landscape.stable_lr, ""), meaning)
     return table
 
 
-def _stable(profile: Profile) -> str:
-    """The name of the stable rate, with the factor of the optimizer whose metric it is in."""
-    if profile.metric == "euclidean" or profile.optimizer is None:
-        return "stable rate 2/λ"
-    factor = stable_lr(1.0, profile.optimizer.kind, momentum=profile.optimizer.momentum)
-    return f"stable rate {short(factor)}/λ"
+def _stable(landscape: Landscape) -> str:
+    """The name of the stable rate, with the factor of the optimizer's momentum."""
+    return f"stable rate {stable_lr(1.0, landscape.optimizer, landscape.momentum):.3g}/λ"
 
 
-def _learning_rates(profile: Profile) -> Table:
-    batches = _batches(profile)
+def _learning_rates(profile: Profile) -> list[Text | Table]:
+    batches, setting = _batches(profile), profile.setting
+    landscape = profile.landscape(setting.momentum)
     table = plain_table("learning rate at B =", *map(integer, batches), "what it says")
     for method, label, meaning in LEARNING_RATES:
-        limits = [getattr(profile, method)(batch) for batch in batches]
-        meaning = meaning.replace("SGD", profile.setting.rescales or "SGD")
+        limits = [getattr(landscape, method)(batch) for batch in batches]
+        meaning = meaning.replace("SGD", setting.rescales or "SGD")
         table.add_row(label, *(cells(limit, "")[0] for limit in limits), meaning)
+    for method, label, meaning in TRADE_OFF:
+        costs = [getattr(landscape, method)(batch) for batch in batches]
+        table.add_row(label, *(cells(cost, "")[0] for cost in costs), meaning)
     sides = [profile.regime(batch).removesuffix("-dominated") for batch in batches]
     table.add_row("regime", *sides, "what limits a step")
-    setting = profile.setting
-    if setting.lr:
-        rates = [profile.temperature(setting.lr, batch, setting.momentum) for batch in batches]
-        table.add_row("temperature ε/B", *map(short, rates), "equal ε/B, equal noise")
-    return table
+    if setting.effective_lr:
+        rates = [profile.temperature(setting.effective_lr, batch) for batch in batches]
+        drift = " ε/(1-m)B" if setting.effective_lr != setting.lr else " ε/B"
+        table.add_row(f"temperature{drift}", *map(short, rates), "equal ones, equal noise")
+    readings = [
+        landscape.limits(batch).reading for batch in dict.fromkeys((batches[0], batches[-1]))
+    ]
+    if setting.momentum:
+        own = f"with momentum {setting.momentum:g}"
+        readings.append(
+            f"All are those of {setting.rescales or 'SGD'} {own}, but for the single step."
+        )
+    return [table, Text(), *listed("The limits side by side", tuple(readings))]
 
 
 def _batches(profile: Profile) -> list[int]:
