@@ -62,11 +62,13 @@ class Samples:
         """The samples parted at random into two sets of equal size (one more in the second)."""
         chosen = torch.zeros(self.count, dtype=torch.bool)
         chosen[torch.randperm(self.count, generator=generator(seed))[: self.count // 2]] = True
+        return self.subset(chosen), self.subset(~chosen)
+
+    def subset(self, chosen: Tensor) -> Samples:
+        """Those of the samples where a mask of shape (n,) holds; at least one."""
         masks = torch.split(chosen, list(self.counts))
-        pairs = list(zip(self.batches, masks, strict=True))
-        first = tuple(select(batch, mask) for batch, mask in pairs if mask.any())
-        second = tuple(select(batch, ~mask) for batch, mask in pairs if not mask.all())
-        return replace(self, batches=first), replace(self, batches=second)
+        pairs = zip(self.batches, masks, strict=True)
+        return replace(self, batches=tuple(select(b, mask) for b, mask in pairs if mask.any()))
 
     @classmethod
     def draw(

@@ -46,8 +46,8 @@ class Limits:
         if not (rule.is_resolved and square.is_resolved):
             if square.is_resolved:
                 return (
-                    f"{where} a run diverges beyond {short(float(square))}; how much of that noise "
-                    f"leaves useful is not resolved."
+                    f"{where} a run diverges beyond {short(float(square))}; what speed noise "
+                    f"leaves below it is not resolved."
                 )
             return f"{where} the limits cannot be compared: measure more samples."
         ratio = float(square) / float(rule) if float(rule) else float("inf")
@@ -133,6 +133,13 @@ class Landscape:
             scaled(self.greedy_lr(batch_size), 2 / drift),
             self.mean_square_lr(batch_size),
         )
+
+    def noise_interaction(self, batch_size: float) -> Estimate:
+        """E[g_BᵀHg_B]/|G|² = 1/ε_opt(B), gradient-noise interaction: how soon noise bends a step.
+
+        Twice it is where a single step stops to lower the loss; no certificate of stability.
+        """
+        return monotone(lambda lr: 1 / lr if lr else math.inf, self.greedy_lr(batch_size))
 
     def steps(self, batch_size: float) -> Estimate:
         """Steps of a run over the fewest that any batch takes: S/S_min = 1 + B_noise/B."""

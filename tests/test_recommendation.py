@@ -5,7 +5,8 @@ import math
 import pytest
 
 from gradnoise.estimate import Estimate, Status
-from gradnoise.recommendation import Setting, recommend
+from gradnoise.recommendation import Setting, recommend, samples_needed
+from gradnoise.stability import Landscape
 
 INF, NAN = math.inf, math.nan
 
@@ -22,8 +23,24 @@ AT_MOST = estimate(NAN, 0.0, 9.0, Status.NOISE_BELOW_ERROR)
 NEGATIVE = estimate(NAN, -INF, INF, Status.NEGATIVE_CURVATURE)
 
 
+def landscape(noise_scale, sharpness=SHARPNESS, curvature=B_CURV, population=INF, **own):
+    """A gradient of squared length 1 and curvature 4 along it."""
+    trace = estimate(4 * noise_scale.value, 4 * noise_scale.low, 4 * noise_scale.high)
+    parts = {"grad_sq_norm": estimate(1.0), "grad_curvature": estimate(4.0), **own}
+    return Landscape(
+        trace_hessian_cov=trace,
+        noise_scale=noise_scale,
+        sharpness=sharpness,
+        curvature_noise_scale=curvature,
+        population=population,
+        **parts,
+    )
+
+
 def advise(noise_scale, sharpness=SHARPNESS, curvature=B_CURV, population=INF, **setting):
-    return recommend(sharpness, noise_scale, curvature, population, Setting(**setting))
+    current = Setting(**setting)
+    own = {"optimizer": current.optimizer, "momentum": current.momentum}
+    return recommend(landscape(noise_scale, sharpness, curvature, population, **own), current)
 
 
 class TestResolved:
@@ -65,7 +82,7 @@ class TestResolved:
     def test_momentum_shortens_the_learning_rate(self):
         advice = advise(estimate(128.0), momentum=0.75)
 
-        assert advice.lr == 0.0625
+        assert advice.lr == pytest.approx(3.5 / 4 / (1 + 7))  # 2(1 + m)/λ over 1 + (1 + m)/(1 - m)
         assert "with momentum 0.750" in str(advice)
 
     @pytest.mark.parametrize(
@@ -148,10 +165,40 @@ class TestNow:
 
         assert "Your learning rate 0.25 is 2.00 times the noise-scale rule 0.125" in text
 
-    def test_with_momentum_the_effective_one_is_compared(self):
+    def test_with_momentum_the_rule_is_that_of_momentum(self):
         text = str(advise(estimate(96.0), batch_size=32, lr=0.25, momentum=0.5))
 
-        assert "learning rate ε/(1 - m) 0.5 is 4.00 times the noise-scale rule 0.125" in text
+        assert "learning rate 0.25 with momentum 0.500 is 3.33 times the noise-scale rule" in text
+
+    def test_what_the_batch_costs_is_said(self):
+        text = str(advise(estimate(96.0), batch_size=32))
+
+        assert "At 0.333 times the noise scale" in text
+        assert "4.00 times the fewest steps and 1.33 times the fewest samples" in text
+
+    @pytest.mark.parametrize(
+        ("lr", "said"),  # ε_opt = 0.0625 there, and ΔL/ΔL_max 1/4
+        [(0.0625, "gains 25% of what"), (0.03125, "gains 19% of what"), (0.2, "expected to lose")],
+    )
+    def test_the_gain_of_a_step_is_said(self, lr, said):
+        assert f"A step of it {said}" in str(advise(estimate(96.0), batch_size=32, lr=lr)).replace(
+            "is expected", "expected"
+        )
+
+    @pytest.mark.parametrize(
+        ("rescales", "said"),
+        [(None, "Linear scaling carries it to 0.400"), ("Adam", "Square root scaling carries it")],
+    )
+    def test_below_the_noise_scale_the_rate_is_carried_to_the_suggested_batch(self, rescales, said):
+        setting = {"batch_size": 32, "lr": 0.1, "rescales": rescales}
+        assert said in str(advise(estimate(128.0), **setting))
+        assert "carries" not in str(advise(estimate(8.0), **setting))
+
+    def test_a_rate_beyond_the_mean_square_limit_is_called_so(self):
+        beyond = str(advise(estimate(96.0), batch_size=32, lr=0.48))
+
+        assert "beyond the mean-square limit 0.471" in beyond  # (2/4)/(1 + 2/32)
+        assert "mean-square limit" not in str(advise(estimate(96.0), batch_size=32, lr=0.45))
 
     @pytest.mark.parametrize(
         ("lr", "said"),  # the rule is 0.125 there
@@ -163,7 +210,7 @@ class TestNow:
         ],
     )
     def test_the_comparison_says_what_to_do(self, lr, said):
-        assert said in advise(estimate(96.0), batch_size=32, lr=lr).reasons[-1]
+        assert said in str(advise(estimate(96.0), batch_size=32, lr=lr))
 
     @pytest.mark.parametrize("setting", [{}, {"lr": 0.1}])
     def test_without_a_batch_size_nothing_is_said(self, setting):
@@ -177,3 +224,38 @@ def test_each_reason_is_a_line():
     advice = advise(estimate(96.0), batch_size=32, lr=0.25)
 
     assert str(advice).split("\n") == [f"- {reason}" for reason in advice.reasons]
+
+
+class TestSamplesNeeded:
+    """1/n - 1/N has to fall by the factor between the value and the reach of its interval."""
+
+    @pytest.mark.parametrize(
+        ("value", "low", "population", "expected"),
+        [
+            (1.0, -1.0, INF, 200),
+            (0.5, -4.5, INF, 1000),
+            (1.0, -1.0, 200, 134),
+            (1.0, 0.5, INF, None),
+        ],
+    )
+    def test_the_interval_of_a_lost_curvature_would_end_at_zero(
+        self, value, low, population, expected
+    ):
+        lost = estimate(value, low, 9.0, Status.SIGNAL_BELOW_NOISE)
+        found = landscape(AT_LEAST, population=population, grad_curvature=lost)
+        assert samples_needed(found) == expected
+
+    @pytest.mark.parametrize("value", [0.0, -1.0])
+    def test_of_a_curvature_that_is_not_positive_there_is_no_saying(self, value):
+        lost = estimate(value, -5.0, 5.0, Status.SIGNAL_BELOW_NOISE)
+        assert samples_needed(landscape(AT_LEAST, grad_curvature=lost)) is None
+
+    def test_the_whole_population_has_no_more(self):
+        lost = estimate(1.0, -1.0, 5.0, Status.SIGNAL_BELOW_NOISE)
+        assert samples_needed(landscape(AT_LEAST, population=100, grad_curvature=lost)) is None
+
+    def test_it_is_part_of_the_advice(self):
+        lost = estimate(1.0, -1.0, 5.0, Status.SIGNAL_BELOW_NOISE)
+        advice = recommend(landscape(AT_LEAST, grad_curvature=lost), Setting())
+        assert advice.samples == 200
+        assert "about 200 samples may tell" in str(advice)

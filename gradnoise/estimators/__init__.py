@@ -2,6 +2,7 @@
 
 from .alignment import Alignment
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
+from .batch_sharpness import batch_sharpness
 from .batch_tests import inner_product_test, norm_test, orthogonality_test
 from .covariance import Covariance, covariance
 from .curvature_spread import measure_curvature_spread, sharp_directions
@@ -40,6 +41,7 @@ __all__ = [
     "SignalToNoise",
     "SimpleNoiseScale",
     "TailIndex",
+    "batch_sharpness",
     "cabs_batch_size",
     "covariance",
     "curvature_noise_scale",
