@@ -98,7 +98,7 @@ def _limits(
         high = [min(r.high, float(stable)) for r in rule]
         band = None if scale.is_resolved else f"{name}: bounds only"
         axes.fill_between(batches, low, high, color=NOISE, alpha=0.2, lw=0, label=band)
-    inside = batches[batches <= profile.population][::4]
+    inside = np.geomspace(batches[0], min(batches[-1], profile.population), 60)
     mean_square = [float(landscape.mean_square_lr(batch)) for batch in inside]
     label = "mean-square limit (runs diverge beyond it)"
     axes.plot(inside, mean_square, color=INK, lw=1.2, ls="--", label=label)
