@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,16 +71,35 @@ class Skew:
         return replace(self, quadratic=self.quadratic + quadratic.cpu().double())
 
     def reaches(self, weights: tuple[float, ...], stderr: float, t: float) -> tuple[float, float]:
-        """How far to go down and up from Σ w_a m_a, in standard errors: never less than t."""
+        """How far to go down and up from Σ w_a m_a, in standard errors: never less than t.
+
+        Nor less than for a smaller t: a strong quadratic part would draw an end back in as t grows.
+        """
         w = torch.tensor(weights, dtype=torch.float64)
         third, coupling, quadratic = (
             float(cumulant @ w @ w @ w) / stderr / stderr / stderr if stderr > 0 else 0.0
             for cumulant in (self.third, self.coupling, self.quadratic)
         )
         bend, shift = coupling / 2 - third / 6, third / 6
-        lean = quadratic * (t * t + 1) / 2
-        down, up = _straight(t, bend, shift) - lean, lean - _straight(-t, bend, shift)
-        return max(t, down), max(t, up)
+
+        def down(at: float) -> float:
+            return _straight(at, bend, shift) - quadratic * (at * at + 1) / 2
+
+        def up(at: float) -> float:
+            return quadratic * (at * at + 1) / 2 - _straight(-at, bend, shift)
+
+        return max(t, _highest(down, t)), max(t, _highest(up, t))
+
+
+def _highest(reach: Callable[[float], float], t: float) -> float:
+    """The largest value on [0, t] of a function that rises, or rises and then falls."""
+    if reach(t) >= reach(t * (1 - 1e-6)):
+        return reach(t)
+    low, high = 0.0, t
+    for _ in range(60):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (left, high) if reach(left) < reach(right) else (low, right)
+    return reach((low + high) / 2)
 
 
 def _straight(normal: float, bend: float, shift: float) -> float:

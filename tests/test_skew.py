@@ -106,6 +106,18 @@ class TestReaches:
         bent = skew_of(0.0).bent(torch.full((1, 1, 1), 0.8))
         assert bent.reaches((1.0,), 2.0, 3.0)[1] == pytest.approx(3.5)
 
+    @pytest.mark.parametrize("quadratic", [-3.0, -0.3, 0.0, 0.5, 2.0])
+    @pytest.mark.parametrize("coupling", [-0.6, 0.0, 0.4])
+    @pytest.mark.parametrize("third", [-0.8, 0.0, 1.0])
+    def test_more_certainty_never_draws_an_end_in(
+        self, third: float, coupling: float, quadratic: float
+    ) -> None:
+        skew = skew_of(third, coupling, quadratic)
+        ends = [skew.reaches((1.0,), 1.0, t) for t in (0.2, 0.7, 1.3, 1.6, 1.96, 2.6, 3.3, 5.0)]
+        for less, more in itertools.pairwise(ends):
+            assert more[0] >= less[0] * (1 - 1e-9)
+            assert more[1] >= less[1] * (1 - 1e-9)
+
     @pytest.mark.parametrize("third", [1e200, -1e200, math.inf])
     def test_a_monstrous_skewness_breaks_nothing(self, third: float) -> None:
         assert all(reach >= 2 for reach in skew_of(third).reaches((1.0,), 1.0, 2.0))
