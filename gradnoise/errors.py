@@ -16,6 +16,7 @@ __all__ = [
     "OperatorError",
     "ProfileFileError",
     "RandomLossError",
+    "SweepFileError",
     "check_whole",
     "first_line",
 ]
@@ -67,6 +68,10 @@ class NotMeasuredError(GradNoiseError, AttributeError):
 
 class ProfileFileError(GradNoiseError):
     """A file is not a profile saved by this library, or it is damaged."""
+
+
+class SweepFileError(GradNoiseError):
+    """A file is not of this sweep, or not of a sweep at all."""
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

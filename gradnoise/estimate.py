@@ -27,6 +27,7 @@ class Status(Enum):
     NEGATIVE_CURVATURE = "negative curvature"
     NOT_CONVERGED = "not converged"
     NOT_SEPARATED = "not separated"
+    BEYOND_GRID = "beyond the grid"
 
     @property
     def remedy(self) -> str:
@@ -53,6 +54,9 @@ _REMEDIES = {
     Status.NOT_SEPARATED: (
         "eigenvalues crowd here, closer than the products tell apart: use more `steps`, or ask "
         "for the share beyond a margin, such as .cumulative(-width)"
+    ),
+    Status.BEYOND_GRID: (
+        "the runs do not tell: widen the grid (`batch_sizes`, `lrs`) or take more `seeds`"
     ),
 }
 

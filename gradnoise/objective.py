@@ -33,7 +33,7 @@ class Objective:
 
     def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module) -> None:
         self.model = model
-        self.loss_fn = _as_loss_fn(loss_fn)
+        self.loss_fn = as_loss_fn(loss_fn)
         self.parameters: TensorDict = _trainable(model)
         self._opened_modes = _modes(model)
         self._depth = 0
@@ -148,7 +148,8 @@ class Bound(nn.Module):
         return self._loss_fn(self.model, batch)
 
 
-def _as_loss_fn(loss_fn: Any) -> LossFn:
+def as_loss_fn(loss_fn: Any) -> LossFn:
+    """The per-sample losses that a criterion or a function stands for."""
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
     if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
         return supervised(loss_fn)

@@ -32,6 +32,7 @@ ROOMS = (
     ("verdict", ["regime", "limits", "stability", "recommendation", "optimizer"]),
     ("shown", ["report", "store"]),
     ("the call", ["result", "profile", "explain"]),
+    ("train and see", ["training"]),
     ("outlets", ["digits", "cli"]),
 )
 BESIDE = ["toy"]  # truths: they import vocabulary, and no estimator imports them

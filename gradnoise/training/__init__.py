@@ -1,0 +1,7 @@
+"""Train and see: runs over a grid of learning rates and batch sizes, beside what was predicted."""
+
+from .result import Best, Sweep
+from .sweep import sweep
+from .threshold import Bracket, Knee
+
+__all__ = ["Best", "Bracket", "Knee", "Sweep", "sweep"]

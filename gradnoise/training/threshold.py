@@ -1,0 +1,201 @@
+"""The largest stable learning rates of a grid, and the knee ε_∞/(1 + B_c/B) through them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from ..errors import ArgumentError
+from ..estimate import Estimate, Status
+from .plan import Record
+
+LEAST_SPREAD = 0.02  # of ln ε between runs, so that equal brackets do not make it zero
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which learning rates the runs of one batch size and seed begin to diverge.
+
+    Args:
+        batch_size, seed: B and the seed.
+        stable: the largest ε of the grid below the smallest that diverged; 0 where none is.
+        diverged: the smallest that diverged; ∞ where none did.
+    """
+
+    batch_size: int
+    seed: int
+    stable: float
+    diverged: float
+
+    @property
+    def middle(self) -> float:
+        """The geometric middle, or the end that there is; nan where there is none."""
+        if self.stable > 0 and math.isfinite(self.diverged):
+            return math.sqrt(self.stable * self.diverged)
+        return self.stable or (self.diverged if math.isfinite(self.diverged) else math.nan)
+
+
+def brackets(records: Sequence[Record]) -> list[Bracket]:
+    """One for every batch size and seed, in this order."""
+    runs: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        runs.setdefault((record.run.batch_size, record.run.seed), []).append(record)
+    found = []
+    for (batch_size, seed), own in sorted(runs.items()):
+        diverged = min((r.run.lr for r in own if r.diverged), default=math.inf)
+        stable = max((r.run.lr for r in own if r.run.lr < diverged), default=0.0)
+        found.append(Bracket(batch_size, seed, stable, diverged))
+    return found
+
+
+@dataclass(frozen=True)
+class Knee:
+    """ε*(B) = ε_∞/(1 + B_c/B) through the largest stable learning rates.
+
+    Args:
+        saturation: ε_∞, the level at large batches.
+        batch_size: B_c, where half of it is reached; open where the grid does not tell.
+        spread: standard deviation of ln ε* between seeds and around the curve.
+    """
+
+    saturation: Estimate
+    batch_size: Estimate
+    spread: float
+
+    def lr(self, batch_size: float) -> float:
+        """ε*(B)."""
+        return float(self.saturation) / (1 + float(self.batch_size) / batch_size)
+
+
+def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
+    """The most likely knee, and where the likelihood has fallen as far as `level` allows.
+
+    ln ε* of a run is Gaussian around ln ε_∞ - ln(1 + B_c/B) with an unknown spread, and is known
+    to lie in its bracket. The interval of one parameter is where the maximum over the others is
+    within half of the quantile of χ²₁ of the largest (Wilks), the quantile that of Student's t
+    squared for the degrees of freedom that are left.
+
+    Args:
+        found: brackets of at least three batch sizes.
+        level: coverage of the intervals.
+
+    Raises:
+        ArgumentError: fewer than three batch sizes, or no batch size with both a stable and a
+            diverged run.
+    """
+    sizes = {bracket.batch_size for bracket in found}
+    closed = [b for b in found if b.stable > 0 and math.isfinite(b.diverged)]
+    if len(sizes) < 3 or not closed:
+        raise ArgumentError(
+            f"a knee needs three batch sizes with stable and with diverged runs; got {len(sizes)} "
+            f"batch sizes and {len(closed)} brackets that are closed. Add `batch_sizes`, or `lrs` "
+            f"further apart"
+        )
+    likelihood = _Likelihood.of(found)
+    best = likelihood.best()
+    freedom = max(len(found) - 3, 1)
+    drop = float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2 / 2
+    ends = [likelihood.interval(best, place, drop) for place in (0, 1)]
+    saturation, knee = (
+        _estimate(math.exp(best[place]), ends[place], level, len(found)) for place in (0, 1)
+    )
+    return Knee(saturation, knee, likelihood.spread(best[2]))
+
+
+def _estimate(value: float, ends: tuple[float, float], level: float, runs: int) -> Estimate:
+    low, high = map(math.exp, ends)
+    low, high = (0.0 if low < _SMALL else low), (math.inf if high > 1 / _SMALL else high)
+    status = Status.RESOLVED if low > 0 and math.isfinite(high) else Status.BEYOND_GRID
+    return Estimate(value, low, high, level, math.nan, runs, status)
+
+
+_SMALL = 1e-7
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """Of (ln ε_∞, ln B_c, ln σ), from brackets of ln ε*."""
+
+    sizes: Any
+    low: Any
+    high: Any
+
+    @classmethod
+    def of(cls, found: Sequence[Bracket]) -> _Likelihood:
+        with np.errstate(divide="ignore"):
+            low, high = (
+                np.log([getattr(b, name) for b in found]) for name in ("stable", "diverged")
+            )
+        return cls(np.array([b.batch_size for b in found], dtype=float), low, high)
+
+    @staticmethod
+    def spread(log_spread: float) -> float:
+        return LEAST_SPREAD + math.exp(min(log_spread, 10.0))
+
+    def deviance(self, point: Any) -> float:
+        """Minus the logarithm of the likelihood."""
+        level, knee, log_spread = point
+        curve = level - np.logaddexp(0.0, knee - np.log(self.sizes))
+        sigma = self.spread(log_spread)
+        upper, lower = (self.high - curve) / sigma, (self.low - curve) / sigma
+        swap = lower > 0  # the difference of two tails, where it keeps its digits
+        upper, lower = np.where(swap, -lower, upper), np.where(swap, -upper, lower)
+        first, second = special.log_ndtr(upper), special.log_ndtr(lower)
+        inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
+        penalty = 1e-4 * (log_spread + 2) ** 2  # keeps ln σ in sight where it does not matter
+        return float(-inside.sum() + penalty)
+
+    def best(self) -> Any:
+        middle = 0.5 * (np.where(np.isfinite(self.low), self.low, self.high) + np.where(
+            np.isfinite(self.high), self.high, self.low
+        ))  # fmt: skip
+        top = float(np.nanmax(middle[np.isfinite(middle)]))
+        starts = [(top, math.log(size), -1.5) for size in np.unique(self.sizes)]
+        found = [_minimum(self.deviance, start) for start in starts]
+        return min(found, key=lambda each: each[1])[0]
+
+    def interval(self, best: Any, place: int, drop: float) -> tuple[float, float]:
+        """Where the profile of one parameter has fallen by `drop`, on both sides."""
+        limit = self.deviance(best) + drop
+
+        def excess(value: float, start: Any) -> tuple[float, Any]:
+            def rest(free: Any) -> float:
+                return self.deviance(np.insert(free, place, value))
+
+            point, lowest = _minimum(rest, np.delete(start, place))
+            return lowest - limit, np.insert(point, place, value)
+
+        return _end(excess, best, place, -1), _end(excess, best, place, +1)
+
+
+def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
+    inside, point, step = float(best[place]), best, 0.05
+    while abs(inside - best[place]) < 25:
+        outside = inside + sign * step
+        found, moved = excess(outside, point)
+        if found > 0:
+            break
+        inside, point, step = outside, moved, 1.5 * step
+    else:
+        return sign * 100.0
+    for _ in range(20):
+        middle = (inside + outside) / 2
+        found, moved = excess(middle, point)
+        if found > 0:
+            outside = middle
+        else:
+            inside, point = middle, moved
+    return inside
+
+
+def _minimum(function: Callable[[Any], float], start: Any) -> tuple[Any, float]:
+    found = optimize.minimize(
+        function, np.asarray(start), method="Nelder-Mead",
+        options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 2000},
+    )  # fmt: skip
+    return found.x, float(found.fun)
