@@ -28,6 +28,7 @@ from .errors import (
     OperatorError,
     ProfileFileError,
     RandomLossError,
+    SweepFileError,
 )
 from .estimate import Estimate, Status
 from .estimators import (
@@ -93,6 +94,7 @@ from .regime import (
 from .result import Profile
 from .stability import Landscape, Limits
 from .streaming import gradient_moments
+from .training import Knee, LrSweep, Sweep, lr_sweep, sweep
 
 __all__ = [
     # vocabulary
@@ -110,6 +112,7 @@ __all__ = [
     "OperatorError",
     "ProfileFileError",
     "RandomLossError",
+    "SweepFileError",
     # problem
     "supervised",
     "causal_lm",
@@ -187,6 +190,12 @@ __all__ = [
     "Recommendation",
     "Profile",
     "profile",
+    # train and see
+    "sweep",
+    "Sweep",
+    "Knee",
+    "lr_sweep",
+    "LrSweep",
     # truths
     "toy",
 ]

@@ -1,0 +1,106 @@
+"""Runs carried out: together or one by one, here or by an executor, written down as they end."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
+
+import torch
+
+from ..errors import ArgumentError
+from ..report import progress_bar
+from .ensemble import Ensemble, obstacle
+from .ledger import Ledger
+from .plain import train
+from .plan import Plan, Record, Run
+
+TOGETHER = 256  # runs of one program at most
+
+
+def together(plan: Plan, runs: list[Run], vectorise: bool | str) -> tuple[int, str]:
+    """How many runs at once, and why not."""
+    if vectorise is False:
+        return 0, ""
+    if vectorise not in (True, "auto"):
+        raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
+    reason = obstacle(plan, runs[0])
+    if reason is None:
+        return min(TOGETHER, max(len(group) for group in groups(runs, TOGETHER))), ""
+    if vectorise is True:
+        raise ArgumentError(f"`vectorise` = True, but the runs cannot be one program: {reason}")
+    return 0, f"they cannot be one program: {reason}"
+
+
+def groups(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
+    """Runs of one batch size and length, at most so many."""
+    by = sorted(runs, key=lambda run: (run.budget, run.batch_size, run.steps))
+    for _, own in itertools.groupby(by, key=lambda run: (run.budget, run.batch_size, run.steps)):
+        several = list(own)
+        for start in range(0, len(several), most):
+            yield several[start : start + most]
+
+
+def carry_out(
+    plan: Plan,
+    runs: Sequence[Run],
+    ledger: Ledger,
+    at_once: int,
+    executor: Executor | None,
+    progress: bool,
+) -> None:
+    """Train what the ledger does not hold yet, the longest first."""
+    done = {record.run.key for record in ledger.records}
+    left = [run for run in runs if run.key not in done]
+    tasks = sorted(groups(left, max(at_once, 1)), key=lambda own: -own[0].steps)
+    with progress_bar(progress) as stage:
+        tick = stage("training", sum(run.steps for run in left))
+        if executor is None:
+            for task in tasks:
+                ledger.add(run_group(plan, task, bool(at_once), tick))
+            return
+        _check_sendable(plan, executor)
+        futures: dict[Future[list[Record]], list[Run]] = {
+            executor.submit(run_group, plan, task, bool(at_once)): task for task in tasks
+        }
+        try:
+            for future in as_completed(futures):
+                ledger.add(future.result())
+                tick(sum(run.steps for run in futures[future]))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def run_group(
+    plan: Plan, runs: list[Run], vectorised: bool, tick: Callable[[int], None] | None = None
+) -> list[Record]:
+    """The records of runs of one batch size; what an executor is given."""
+    done = tick or (lambda _steps: None)
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # the processes share the cores
+    if vectorised:
+        return Ensemble(plan, runs).run(done)
+    records = []
+    for run in runs:
+        records.append(train(plan, run)[0])
+        done(run.steps)
+    return records
+
+
+def _check_sendable(plan: Plan, executor: Executor) -> None:
+    if type(executor).__name__ == "ThreadPoolExecutor":
+        raise ArgumentError(
+            "`executor` runs threads, which share torch's random state; use processes "
+            "(ProcessPoolExecutor), or None"
+        )
+    try:
+        pickle.dumps(plan)
+    except Exception as error:
+        raise ArgumentError(
+            f"`make_model`, `loss_fn`, `schedule`, `metrics` and the data are sent to the executor "
+            f"and have to be picklable: functions at the top of a module, no lambdas ({error})"
+        ) from error
