@@ -18,6 +18,7 @@ from .skew import Skew, lopsided
 from .trees import TensorDict, sq_norm
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
+COARSE = 1e-4  # resolution from which on numbers are not called exact
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class GradientMoments:
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
         second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
         blocks: what is known of single parameters; None where they cannot be told apart.
+        gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where they were taken of centred gradients; else they
+            are differences of `sq_norms` and `slopes`.
     """
 
     mean: TensorDict
@@ -54,6 +57,7 @@ class GradientMoments:
     coordinate_sq: TensorDict | None = None
     second_slopes: Tensor | None = None
     blocks: Blocks | None = None
+    gap_sq_norms: Tensor | None = None
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -128,6 +132,7 @@ class GradientMoments:
             coordinate_sq=None if squares is None else {name: squares[name] for name in names},
             second_slopes=None,
             blocks=blocks,
+            gap_sq_norms=None,
         )
         if part.slopes is None:
             return part
@@ -201,7 +206,7 @@ class GradientMoments:
         """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
         if self.slopes is None:
             raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
-        squares = self.sq_norms - 2 * self.slopes
+        squares = self._gaps
         spread = squares - squares.mean()
         signal = 2 * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
         return torch.stack([self.losses - self.losses.mean(), spread, signal])
@@ -209,8 +214,11 @@ class GradientMoments:
     def _covariances(self) -> tuple[float, float, float]:
         """Sampling variances of trΣ and |G|², and their covariance."""
         if self.sampling_factor == 0:
-            return 0.0, 0.0, 0.0
-        if self.slopes is None or self.count < 3:  # two samples are equally far from their mean
+            # half precision is no exact measurement, of however many samples
+            coarse = self.resolution if self.resolution > COARSE else 0.0
+            return (coarse * self._trace) ** 2, (coarse * self._mean_sq) ** 2, 0.0
+        # two samples are equally far from their mean; samples that agree say nothing of others
+        if self.slopes is None or self.count < 3 or self._trace == 0:
             return math.nan, math.nan, math.nan
         matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
         # with no signal, or equal norms, what is left is the variance of a product of two noises
@@ -232,12 +240,18 @@ class GradientMoments:
         if self.slopes is None:
             return pulls
         influences, n = self.deviations()[1:], self.count
-        sq_norms = self.sq_norms - 2 * self.slopes + self._mean_sq  # ‖c_i‖²
-        squares = (influences * sq_norms) @ influences.T / n
+        squares = (influences * self._gaps) @ influences.T / n
         return pulls - (squares - pulls.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
         return Skew.of(influences, self.population) if self.sampling_factor else None
+
+    @property
+    def _gaps(self) -> Tensor:
+        """‖g_i - ḡ‖², shape (n,)."""
+        if self.gap_sq_norms is not None or self.slopes is None:
+            return self.sq_norms if self.gap_sq_norms is None else self.gap_sq_norms
+        return self.sq_norms - 2 * self.slopes + self._mean_sq
 
     @property
     def rounding(self) -> float:

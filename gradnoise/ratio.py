@@ -144,7 +144,8 @@ def _edge(inside: float, outside: float, rejected: Callable[[float], bool]) -> f
 
 def _bare_ratio(numerator: float, denominator: float, level: float, samples: int) -> Estimate:
     usable = numerator >= 0 and denominator > 0
-    status = Status.NO_INTERVAL if usable else Status.SIGNAL_BELOW_NOISE
+    negative = Status.NOISE_BELOW_ERROR if denominator > 0 else Status.SIGNAL_BELOW_NOISE
+    status = Status.NO_INTERVAL if usable else negative
     value = numerator / denominator if usable else math.nan
     return Estimate(value, 0.0, math.inf, level, math.nan, samples, status)
 

@@ -171,3 +171,54 @@ def test_few_samples_have_the_same_spread_squared_by_either_way(count: int) -> N
     arrays = gn.noise_scale_from_gradients(gradients)
     assert passed.trace_cov_sq == pytest.approx(arrays.trace_cov_sq, rel=1e-8)
     assert passed.trace_cov_sq > 0
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-8, 1e-12])
+def test_tiny_noise_on_a_strong_signal_keeps_its_digits(noise: float) -> None:
+    """The spread of signal + noise has the interval of the noise alone."""
+    alone = noise * rows()
+    there = gn.noise_scale_from_gradients(1 + alone.double())
+    exact = gn.noise_scale_from_gradients((1 + alone.double()) - 1)
+    same(there.trace_cov, exact.trace_cov, rel=1e-3)
+
+
+def test_any_layout_of_the_numbers_will_do() -> None:
+    plain = gn.noise_scale_from_gradients(rows()).simple_noise_scale
+    backwards = np.ascontiguousarray(rows().numpy()[::-1])[::-1]
+    for other in (backwards, rows().numpy()[:, ::-1], rows().to_sparse()):
+        same(gn.noise_scale_from_gradients(other).simple_noise_scale, plain)
+    gram = (rows() @ rows().T).to_sparse()
+    same(gn.noise_scale_from_gram(gram), plain)
+    same(
+        gn.noise_scale_from_gradients(rows(), population=np.int64(80)).simple_noise_scale,
+        gn.noise_scale_from_gradients(rows(), population=80).simple_noise_scale,
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-60, 1e60, 1e200])
+def test_gradients_whose_products_leave_float64_are_refused(unit: float) -> None:
+    with pytest.raises(gn.ArgumentError, match="their products leave the range of float64"):
+        gn.noise_scale_from_gradients(unit * rows())
+
+
+def test_half_precision_is_no_exact_measurement() -> None:
+    found = gn.noise_scale_from_gradients(rows().bfloat16(), population="dataset")
+    wide = gn.noise_scale_from_gradients(rows(), population="dataset")
+    for name in ("trace_cov", "grad_sq_norm", "simple_noise_scale"):
+        estimate = getattr(found, name)
+        assert not estimate.is_exact
+        assert estimate.low <= float(getattr(wide, name)) <= estimate.high
+        assert getattr(wide, name).is_exact
+
+
+def test_samples_that_agree_do_not_prove_that_all_do() -> None:
+    found = gn.noise_scale_from_gradients(torch.ones(8, 3))
+    assert found.trace_cov.status is gn.Status.NO_INTERVAL
+    assert found.simple_noise_scale.status is gn.Status.NO_INTERVAL
+    assert gn.noise_scale_from_gradients(torch.ones(8, 3), population="dataset").trace_cov.is_exact
+
+
+@pytest.mark.parametrize("resolution", [-1.0, 1.0, math.nan])
+def test_a_resolution_is_a_relative_rounding(resolution: float) -> None:
+    with pytest.raises(gn.ArgumentError, match="`resolution` is a relative rounding such as 1e-7"):
+        gn.noise_scale_from_sums(4, torch.tensor([12.0]), 46.0, resolution=resolution)

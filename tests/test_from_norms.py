@@ -46,7 +46,8 @@ def test_two_norms_give_the_parts_by_arithmetic(small, big, batches, signal, tra
     else:
         assert math.isnan(float(found))
         assert (found.low, found.high) == (0.0, math.inf)
-        assert found.status is gn.Status.SIGNAL_BELOW_NOISE
+        below = gn.Status.NOISE_BELOW_ERROR if signal > 0 else gn.Status.SIGNAL_BELOW_NOISE
+        assert found.status is below
 
 
 def test_all_batches_with_replacement_average_to_the_truth() -> None:
@@ -189,3 +190,11 @@ def test_what_are_no_two_batch_sizes_is_refused(arguments: tuple, message: str) 
 def test_what_is_no_line_is_refused(sizes: list, norms: list, message: str) -> None:
     with pytest.raises(gn.ArgumentError, match=message):
         gn.noise_scale_from_batches(sizes, norms)
+
+
+@pytest.mark.parametrize("norms", [[9.0, 5.0, 3.0], [9.0, 5.0, 3.0, 3.0, 2.0]])
+def test_norms_that_lie_on_a_line_by_chance_are_not_exact(norms: list[float]) -> None:
+    sizes = [1, 2, 4, 4, 8][: len(norms)]
+    found = gn.noise_scale_from_batches(sizes, norms)
+    assert float(found) == pytest.approx(8.0)
+    assert found.status is gn.Status.NO_INTERVAL

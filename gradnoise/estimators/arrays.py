@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..trees import TensorDict, widen
+
+SMALLEST, LARGEST = 1e-45, 1e45  # of gradients whose sixth powers are taken
 
 
 def as_tensor(name: str, array: Any) -> Tensor:
@@ -30,6 +33,8 @@ def as_tensor(name: str, array: Any) -> Tensor:
         raise ArgumentError(f"`{name}` must be real numbers; got {tensor.dtype}")
     if not tensor.is_floating_point():
         tensor = tensor.double()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
     if not torch.isfinite(tensor).all():
         bad = (~torch.isfinite(tensor)).nonzero()[:3].tolist()
         raise ArgumentError(f"`{name}` must be finite; it is not at {bad}")
@@ -38,7 +43,8 @@ def as_tensor(name: str, array: Any) -> Tensor:
 
 def _of_numbers(array: Any) -> Tensor:
     found = np.asarray(array)  # Python's own numbers are float64, unlike in torch.as_tensor
-    return torch.as_tensor(found if found.flags.writeable else found.copy())
+    plain = found.flags.writeable and all(stride >= 0 for stride in found.strides)
+    return torch.as_tensor(found if plain else found.copy())
 
 
 def as_rows(gradients: Any, *, least: int = 2) -> TensorDict:
@@ -60,6 +66,12 @@ def as_rows(gradients: Any, *, least: int = 2) -> TensorDict:
         raise ArgumentError(
             f"`per_sample_gradients` must hold at least {least} samples of one parameter or more; "
             f"got shapes {shapes}"
+        )
+    largest = max(float(tensor.abs().max()) for tensor in rows.values() if tensor.numel())
+    if largest and not SMALLEST < largest < LARGEST:
+        raise ArgumentError(
+            f"`per_sample_gradients` are of size {largest:.1e}: their products leave the range of "
+            f"float64. Multiply them by a number first; B_simple does not depend on it"
         )
     return rows
 
@@ -87,7 +99,7 @@ def as_population(population: str | int, count: int) -> float:
     words = {"dataset": float(count), "distribution": math.inf}
     if isinstance(population, str) and population in words:
         return words[population]
-    number = isinstance(population, (int, float)) and not isinstance(population, bool)
+    number = isinstance(population, Real) and not isinstance(population, bool)
     if not number or not float(population) >= count:
         raise ArgumentError(
             f'`population` must be "distribution", "dataset" (the {count} samples are all there '

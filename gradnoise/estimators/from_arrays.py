@@ -87,6 +87,7 @@ def noise_scale_from_gradients(
         coordinate_sq=sums.squares,
         second_slopes=sums.second_slopes,
         blocks=sums.blocks,
+        gap_sq_norms=sums.gaps,
     )
     return replace(moments, pulls=_pulls(rows, moments.deviations()[1:]))
 
@@ -96,7 +97,7 @@ def _pulls(rows: TensorDict, influences: Tensor) -> Tensor:
     total = influences.new_zeros(2, 2)
     for tensor in rows.values():
         for wide in _blocks(tensor):
-            pulled = influences @ wide / (len(wide) - 1)
+            pulled = influences @ (wide - wide.mean(0)) / (len(wide) - 1)
             total += pulled @ pulled.T
     return total
 
@@ -111,6 +112,7 @@ class _Sums:
         self.squares: TensorDict = {}
         self.blocks = Blocks({}, signs=self.signs)
         self.second_slopes = self.signs.new_zeros(count)
+        self.gaps = self.signs.new_zeros(count)
         size = count if self.exact else PROBES
         self.gram = self.signs.new_zeros(size, size)  # of the centred rows, or of signed sums
 
@@ -138,6 +140,7 @@ class _Sums:
         blocks.sq_norms[name] += wide.square().sum(1)
         blocks.slopes[name] += wide @ mean
         centred = wide - mean
+        self.gaps += centred.square().sum(1)
         signed = self.signs @ centred
         blocks.grams[name] += signed @ signed.T / (len(wide) - 1)
         seen = centred if self.exact else signed

@@ -16,6 +16,7 @@ from ..ratio import ratio
 from .arrays import as_vector
 from .parts import SimpleNoiseScale
 
+ON_A_LINE = 1e-12  # relative residuals that are nothing but rounding
 ROUNDS = 8  # of weighting and fitting; it settles in three or four
 
 
@@ -182,7 +183,11 @@ def _fit(line: Tensor, norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     coefficients = inverse @ (line.T @ (weights * norms))
     if len(norms) == 2:
         return coefficients, torch.full((2, 2), math.nan).double()
-    scale = float(weights @ (norms - line @ coefficients).square()) / (len(norms) - 2)
+    residuals = norms - line @ coefficients
+    if float(residuals.abs().max()) <= ON_A_LINE * float(norms.abs().max()):
+        # numbers that lie on a line by chance, or by rounding, do not tell how far off they are
+        return coefficients, torch.full((2, 2), math.nan).double()
+    scale = float(weights @ residuals.square()) / (len(norms) - 2)
     return coefficients, scale * inverse
 
 

@@ -125,6 +125,8 @@ def noise_scale_from_sums(
     """
     check_level(level)
     check_whole("samples", samples, 2)
+    if resolution is not None and not 0 <= resolution < 1:
+        raise ArgumentError(f"`resolution` is a relative rounding such as 1e-7; got {resolution}")
     size = as_population(population, samples)
     mean_sq, square, eps = _sums(samples, total, sum_sq_norms)
     eps = eps if resolution is None else resolution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from ..errors import ArgumentError
 from ..estimate import Estimate, Status
 from .plan import Record
 
-LEAST_SPREAD = 0.02  # of ln ε between runs, so that equal brackets do not make it zero
+LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ class Knee:
 def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
     """The most likely knee, and where the likelihood has fallen as far as `level` allows.
 
-    ln ε* of a run is Gaussian around ln ε_∞ - ln(1 + B_c/B) with an unknown spread, and is known
-    to lie in its bracket. The interval of one parameter is where the maximum over the others is
-    within half of the quantile of χ²₁ of the largest (Wilks), the quantile that of Student's t
-    squared for the degrees of freedom that are left.
+    ln ε* of a run is Gaussian around ln ε_∞ - ln(1 + B_c/B), with one unknown spread between seeds
+    and one of batch sizes around the curve, and is known to lie in its bracket. The interval of one
+    parameter is where the maximum over the others is within half of t² of the largest (Wilks), t
+    Student's quantile for the number of batch sizes less two.
 
     Args:
         found: brackets of at least three batch sizes.
@@ -96,15 +99,20 @@ def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
             f"batch sizes and {len(closed)} brackets that are closed. Add `batch_sizes`, or `lrs` "
             f"further apart"
         )
+    return _fitted(tuple(found), level)
+
+
+@functools.lru_cache(maxsize=64)
+def _fitted(found: tuple[Bracket, ...], level: float) -> Knee:
     likelihood = _Likelihood.of(found)
     best = likelihood.best()
-    freedom = max(len(found) - 3, 1)
+    freedom = max(len({bracket.batch_size for bracket in found}) - 2, 1)
     drop = float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2 / 2
     ends = [likelihood.interval(best, place, drop) for place in (0, 1)]
     saturation, knee = (
         _estimate(math.exp(best[place]), ends[place], level, len(found)) for place in (0, 1)
     )
-    return Knee(saturation, knee, likelihood.spread(best[2]))
+    return Knee(saturation, knee, math.hypot(*(LEAST_SPREAD + np.exp(best[2:]))))
 
 
 def _estimate(value: float, ends: tuple[float, float], level: float, runs: int) -> Estimate:
@@ -119,11 +127,16 @@ _SMALL = 1e-7
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """Of (ln ε_∞, ln B_c, ln σ), from brackets of ln ε*."""
+    """Of (ln ε_∞, ln B_c, ln σ, ln τ), from brackets of ln ε*.
+
+    σ is the spread between seeds, τ that of batch sizes around the curve, which is no law. It is
+    integrated over by Gauss and Hermite's rule.
+    """
 
     sizes: Any
     low: Any
     high: Any
+    groups: Any  # one-hot, of runs by batch size
 
     @classmethod
     def of(cls, found: Sequence[Bracket]) -> _Likelihood:
@@ -131,31 +144,29 @@ class _Likelihood:
             low, high = (
                 np.log([getattr(b, name) for b in found]) for name in ("stable", "diverged")
             )
-        return cls(np.array([b.batch_size for b in found], dtype=float), low, high)
-
-    @staticmethod
-    def spread(log_spread: float) -> float:
-        return LEAST_SPREAD + math.exp(min(log_spread, 10.0))
+        sizes = np.array([b.batch_size for b in found], dtype=float)
+        return cls(sizes, low, high, (np.unique(sizes)[:, None] == sizes).astype(float))
 
     def deviance(self, point: Any) -> float:
         """Minus the logarithm of the likelihood."""
-        level, knee, log_spread = point
+        level, knee, *spreads = point
         curve = level - np.logaddexp(0.0, knee - np.log(self.sizes))
-        sigma = self.spread(log_spread)
-        upper, lower = (self.high - curve) / sigma, (self.low - curve) / sigma
+        within, between = (LEAST_SPREAD + np.exp(np.minimum(x, 5.0)) for x in spreads)
+        moved = curve + between * _NODES[:, None]  # [nodes, runs]
+        upper, lower = (self.high - moved) / within, (self.low - moved) / within
         swap = lower > 0  # the difference of two tails, where it keeps its digits
         upper, lower = np.where(swap, -lower, upper), np.where(swap, -upper, lower)
         first, second = special.log_ndtr(upper), special.log_ndtr(lower)
         inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
-        penalty = 1e-4 * (log_spread + 2) ** 2  # keeps ln σ in sight where it does not matter
-        return float(-inside.sum() + penalty)
+        together = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
+        penalty = 0.02 * sum((x + 2) ** 2 for x in spreads)  # in sight where they do not matter
+        return float(-together.sum() + penalty)
 
     def best(self) -> Any:
-        middle = 0.5 * (np.where(np.isfinite(self.low), self.low, self.high) + np.where(
-            np.isfinite(self.high), self.high, self.low
-        ))  # fmt: skip
-        top = float(np.nanmax(middle[np.isfinite(middle)]))
-        starts = [(top, math.log(size), -1.5) for size in np.unique(self.sizes)]
+        ends = np.stack([self.low, self.high])
+        known = np.where(np.isfinite(ends), ends, ends[::-1])
+        top = float(known[np.isfinite(known)].max())
+        starts = [(top, math.log(size), -1.5, -2.0) for size in np.unique(self.sizes)[::2]]
         found = [_minimum(self.deviance, start) for start in starts]
         return min(found, key=lambda each: each[1])[0]
 
@@ -175,7 +186,7 @@ class _Likelihood:
 
 def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
     inside, point, step = float(best[place]), best, 0.05
-    while abs(inside - best[place]) < 25:
+    while abs(inside - best[place]) < 20:
         outside = inside + sign * step
         found, moved = excess(outside, point)
         if found > 0:
@@ -183,7 +194,7 @@ def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
         inside, point, step = outside, moved, 1.5 * step
     else:
         return sign * 100.0
-    for _ in range(20):
+    for _ in range(10):
         middle = (inside + outside) / 2
         found, moved = excess(middle, point)
         if found > 0:
@@ -196,6 +207,6 @@ def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
 def _minimum(function: Callable[[Any], float], start: Any) -> tuple[Any, float]:
     found = optimize.minimize(
         function, np.asarray(start), method="Nelder-Mead",
-        options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 2000},
+        options={"xatol": 1e-4, "fatol": 1e-5, "maxiter": 1000},
     )  # fmt: skip
     return found.x, float(found.fun)

@@ -1,0 +1,353 @@
+"""The claims of Smith, Elsen and De 2020 (arXiv:2006.15081) on small data, and what was predicted.
+
+    python benchmarks/paper.py            # all parts, about 25 minutes on two cores
+    python benchmarks/paper.py stability  # or one of: stability, epochs, steps, budgets
+
+Sweeps are kept in out/paper and go on where they were stopped; pictures go to docs/images. Numbers
+and verdicts are printed as the tables of docs/paper.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits
+from torch import Tensor, nn
+
+import gradnoise as gn
+from gradnoise.training.grid import make_plan
+from gradnoise.training.plain import train
+from gradnoise.training.plan import Run
+
+OUT, IMAGES = Path("out/paper"), Path("docs/images")
+CRITERION = nn.CrossEntropyLoss()
+Data = tuple[Tensor, Tensor]
+
+
+def digits(noise: float = 0.0) -> tuple[Data, Data]:
+    """1024 training and 500 test images; a share of the training labels drawn at random."""
+    bunch = load_digits()
+    inputs = torch.as_tensor(bunch.data, dtype=torch.float32) / 16
+    return parted(inputs, torch.as_tensor(bunch.target), 1024, 500, noise)
+
+
+def cancer() -> tuple[Data, Data]:
+    """384 training and 185 test patients, features standardised."""
+    bunch = load_breast_cancer()
+    inputs = torch.as_tensor(bunch.data, dtype=torch.float32)
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    return parted(inputs, torch.as_tensor(bunch.target), 384, 185, 0.0)
+
+
+def parted(inputs: Tensor, labels: Tensor, train_count: int, test_count: int, noise: float) -> Any:
+    source = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(inputs), generator=source)
+    inputs, labels = inputs[order], labels[order]
+    ours = labels[:train_count].clone()
+    wrong = torch.rand(train_count, generator=source) < noise
+    ours[wrong] = torch.randint(int(labels.max()) + 1, (int(wrong.sum()),), generator=source)
+    rest = slice(train_count, train_count + test_count)
+    return (inputs[:train_count], ours), (inputs[rest], labels[rest])
+
+
+def mlp(pixels: int = 64, hidden: int = 64, classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def accuracy(model: nn.Module, batch: Data) -> Tensor:
+    return (model(batch[0]).argmax(-1) == batch[1]).float()
+
+
+def halving(fraction: float) -> float:
+    """Constant for half of the budget, then halved every twentieth of it."""
+    return 1.0 if fraction < 0.5 else 0.5 ** (1 + math.floor((fraction - 0.5) * 20))
+
+
+def powers(low: float, high: float, per_octave: int = 1) -> list[float]:
+    count = round((high - low) * per_octave) + 1
+    return [2.0 ** (low + k / per_octave) for k in range(count)]
+
+
+def swept(name: str, model: Any, data: tuple[Data, Data], **options: Any) -> gn.Sweep:
+    OUT.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    found = gn.sweep(
+        model, CRITERION, data[0], test_data=data[1], metrics={"accuracy": accuracy},
+        path=OUT / f"{name}.jsonl", **options,
+    )  # fmt: skip
+    print(f"\n### {name}: {time.perf_counter() - start:.0f} s\n\n```text\n{found}\n```", flush=True)
+    return found
+
+
+# ---- where runs begin to diverge, and what measurements of the same runs predict
+
+
+PROBLEMS = {
+    "digits MLP": (mlp, digits, 10, 0.0, (-6, 4)),
+    "digits MLP, momentum 0.9": (mlp, digits, 10, 0.9, (-10, 4)),
+    "digits CNN": (cnn, digits, 10, 0.0, (-7, 3)),
+    "breast cancer MLP": (partial(mlp, 30, 32, 2), cancer, 8, 0.0, (-4, 6)),
+}
+STEPS = 400
+
+
+def stability() -> None:
+    """Largest stable rates at constant ε and 400 steps; λ, B_curv, B_noise where runs settle."""
+    rows, details = [], []
+    for name, (model, data, top, momentum, (low, high)) in PROBLEMS.items():
+        sets = data()
+        sizes = [2**k for k in range(top + 1) if 2**k <= len(sets[0][0])]
+        slug = name.replace(" ", "_").replace(",", "")
+        found = swept(
+            f"stability_{slug}", model, sets, batch_sizes=sizes, lrs=powers(low, high, 2),
+            momentum=momentum, steps=STEPS, seeds=3,
+        )  # fmt: skip
+        knee, settled = found.fit(), measured(model, sets[0], found, momentum)
+        rows.append(compared(knee, settled))
+        details += [(name, size, *cells) for size, cells in described(settled).items()]
+        middle = settled[min(settled, key=lambda size: abs(math.log(size / 16)))]["profile"]
+        figure = found.plot(predictions=middle, best=None)
+        figure.axes[0].set_title(
+            f"{name}: {STEPS} steps; predictions measured at B = 16", fontsize=10
+        )
+        figure.savefig(IMAGES / f"paper_{slug}.png", dpi=110)
+    print(
+        "\n"
+        + table(
+            ["problem", *rows[0]],
+            [[row_name, *row.values()] for row_name, row in zip(PROBLEMS, rows, strict=True)],
+        )
+    )
+    head = ["problem", "B", "ε", "loss", "full batch", "B_curv", "mean square", "found", "B_noise"]
+    print("\n" + table([*head, "rule"], details))
+
+
+def measured(model: Any, data: Data, found: gn.Sweep, momentum: float) -> dict[int, Any]:
+    """Profiles of runs at half the largest stable rate."""
+    plan = make_plan(model, CRITERION, data, None, None, "sgd", momentum, 0.0, None)
+    settled = {}
+    for size, lr in found.largest_stable().items():
+        if lr == 0:
+            continue
+        record, trained = train(plan, Run(size, lr / 2, 0, "steps", STEPS))
+        profile = gn.profile(trained, CRITERION, data)
+        settled[size] = {
+            "lr": lr, "loss": record.train_loss, "profile": profile,
+            "landscape": profile.landscape(momentum),
+        }  # fmt: skip
+    return settled
+
+
+def compared(knee: gn.Knee, settled: dict[int, Any]) -> dict[str, str]:
+    """Saturation and knee: found, and by each of the rules."""
+    sizes = np.array(list(settled))
+    large = [s for s in settled if s >= 4 * float(knee.batch_size)] or [max(settled)]
+    level = statistics.median(float(settled[s]["landscape"].stable_lr) for s in large)
+    found = {}
+    for method in ("mean_square_lr", "max_lr"):
+        values = [float(getattr(settled[s]["landscape"], method)(s)) for s in settled]
+        found[method] = log_fit(sizes, np.array(values), level)
+    return {
+        "ε_∞ found": interval(knee.saturation),
+        "measured at large B": f"{level:.2f}",
+        "ratio": f"{float(knee.saturation) / level:.2f}",
+        "B_c found": interval(knee.batch_size),
+        "by the mean-square limit": f"{found['mean_square_lr']:.1f}",
+        "ratio of knees": f"{float(knee.batch_size) / found['mean_square_lr']:.2f}",
+        "by the noise-scale rule": f"{found['max_lr']:.0f}",
+    }
+
+
+def log_fit(sizes: Any, values: Any, level: float) -> float:
+    """The knee of level/(1 + B_c/B) through values, by least squares of logarithms."""
+    knees = np.geomspace(1e-2, 1e5, 4000)
+    curves = np.log(level) - np.log1p(knees[:, None] / sizes)
+    usable = np.isfinite(values) & (values > 0)
+    misfit = np.square(curves[:, usable] - np.log(values[usable])).sum(1)
+    return float(knees[misfit.argmin()])
+
+
+def described(settled: dict[int, Any]) -> dict[int, tuple[str, ...]]:
+    rows = {}
+    for size, own in settled.items():
+        land, p = own["landscape"], own["profile"]
+        numbers = (
+            *(own["lr"] / 2, own["loss"], land.stable_lr, p.curvature_noise_scale),
+            *(land.mean_square_lr(size), own["lr"], p.noise_scale, land.max_lr(size)),
+        )
+        rows[size] = tuple(f"{float(x):.3g}" for x in numbers)
+    return rows
+
+
+# ---- equal epochs: C1, C2, C3, C6
+
+
+def epochs() -> None:
+    """Best rates with and without momentum at 40 epochs."""
+    data, sizes = digits(), [2**k for k in range(11)]
+    options: dict[str, Any] = {"batch_sizes": sizes, "epochs": 40, "schedule": halving, "seeds": 3}
+    plain = swept("epochs", mlp, data, lrs=powers(-7, 3), **options)
+    ball = swept("epochs_momentum", mlp, data, lrs=powers(-11, 2), momentum=0.9, **options)
+    best, moved = plain.best("accuracy"), ball.best("accuracy")
+    top = max(each.lr for each in best.values())
+    below = [size for size in sizes if best[size].lr < top]
+    knee = min(size for size in sizes if best[size].lr == top)
+    below = [size for size in below if size < knee]
+    slope = float(np.polyfit(np.log(below), np.log([best[s].lr for s in below]), 1)[0])
+    spread = 100 * (max(best[s].value for s in below) - min(best[s].value for s in below))
+    past = [size for size in sizes if size >= knee]
+    rates = [best[s].lr for s in past]
+    falls = [best[s].value for s in past]
+    temperatures = [best[s].lr / s for s in below]
+    effective = {s: moved[s].lr / 0.1 / best[s].lr for s in sizes}
+    drop = 100 * (falls[0] - falls[-1])
+    rows = [
+        ("C1", f"slope {slope:.2f} for B in {below}, accuracy within {spread:.1f} points",
+         0.6 <= slope <= 1.2 and spread <= 0.6),
+        ("C2", f"best ε {min(rates):g} to {max(rates):g} from B = {knee} on, accuracy "
+         f"{', '.join(f'{100 * v:.1f}' for v in falls)}",
+         max(rates) <= 2 * min(rates) and drop > 0 and falls == sorted(falls, reverse=True)),
+        ("C3", "ε_eff over ε of SGD " + ", ".join(f"{s}: {r:.2g}" for s, r in effective.items())
+         + f"; accuracy at 512: {100 * moved[512].value:.1f} and {100 * best[512].value:.1f}",
+         all(0.25 <= effective[s] <= 4 for s in sizes if s <= 32)
+         and all(effective[s] >= 3 for s in sizes if s >= 512)),
+        ("C6", f"T* = {', '.join(f'{t:.3g}' for t in temperatures)}",
+         max(temperatures) <= 3 * min(temperatures)),
+    ]  # fmt: skip
+    print("\n" + verdicts(rows))
+    epochs_picture(plain, ball)
+
+
+def epochs_picture(plain: gn.Sweep, ball: gn.Sweep) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2))
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for found, momentum, look in ((plain, 0.0, "o-"), (ball, 0.9, "s--")):
+        best = found.best("accuracy")
+        sizes = list(best)
+        effective = [best[s].lr / (1 - momentum) for s in sizes]
+        name = f"momentum {momentum:g}" if momentum else "SGD"
+        left.plot(sizes, effective, look, label=f"{name}: best ε/(1 - m)")
+        values = [100 * best[s].value for s in sizes]
+        errors = [100 * best[s].stderr for s in sizes]
+        right.errorbar(sizes, values, errors, fmt=look, capsize=3, label=name)
+    left.plot(sizes, [best_line(plain) * s for s in sizes], ":", color="grey", label="linear in B")
+    left.set(xscale="log", yscale="log", xlabel="batch size B", ylabel="effective learning rate")
+    left.set_ylim(top=40)
+    right.set(xscale="log", xlabel="batch size B", ylabel="test accuracy in %, ± s.e.")
+    for axes in (left, right):
+        axes.legend(fontsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.suptitle("digits, 40 epochs for every batch size, three seeds", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(IMAGES / "paper_epochs.png", dpi=110)
+
+
+def best_line(found: gn.Sweep) -> float:
+    """The median temperature of the smaller batches."""
+    best = found.best("accuracy")
+    return statistics.median(best[s].lr / s for s in list(best)[:5])
+
+
+# ---- equal steps: C4
+
+
+def steps() -> None:
+    """Label noise of 20 %, 2000 steps for every batch size."""
+    data, sizes = digits(noise=0.2), [8, 16, 32, 64, 128, 256, 512, 1024]
+    found = swept(
+        "steps_label_noise", mlp, data, batch_sizes=sizes, lrs=powers(-6, 1), steps=2000,
+        schedule=halving, seeds=5,
+    )  # fmt: skip
+    best = found.best("accuracy")
+    loss = {
+        size: statistics.fmean(
+            r.train_loss for r in found.records
+            if (r.run.batch_size, r.run.lr) == (size, best[size].lr)
+        )
+        for size in sizes
+    }  # fmt: skip
+    small = max(sizes, key=lambda size: best[size].value)
+    gap = best[small].value - best[1024].value
+    error = math.hypot(best[small].stderr, best[1024].stderr)
+    seen = (
+        f"test {percent(best[small])} at B = {small}, {percent(best[1024])} at 1024, train loss "
+        f"{loss[small]:.3g} and {loss[1024]:.3g}"
+    )
+    holds = gap >= 0.01 and gap > 3 * error and loss[1024] < loss[small]
+    rows = [("C4", seen, holds)]
+    print("\n" + verdicts(rows))
+
+
+def percent(best: Any) -> str:
+    return f"{100 * best.value:.1f} ± {100 * best.stderr:.1f} %"
+
+
+# ---- growing budgets: C5
+
+
+def budgets() -> None:
+    """B = 64 for 5 to 320 epochs, with and without label noise."""
+    for noise in (0.0, 0.2):
+        rows = []
+        for length in (5, 20, 80, 320):
+            found = swept(
+                f"budget_{length}_{noise:g}", mlp, digits(noise), batch_sizes=[64],
+                lrs=powers(-6, 2), epochs=length, schedule=halving, seeds=5,
+            )  # fmt: skip
+            test, own = found.best("accuracy")[64], found.best()[64]
+            rows.append((length, f"{test.lr:g}", f"{own.lr:g}", f"{100 * test.value:.1f}"))
+        head = ["epochs", "best ε by test", "by train loss", "test accuracy"]
+        print(f"\nC5, label noise {noise:.0%}\n\n" + table(head, rows))
+
+
+# ---- tables
+
+
+def interval(estimate: gn.Estimate) -> str:
+    return f"{float(estimate):.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def verdicts(rows: list[tuple[str, str, bool]]) -> str:
+    said = [
+        (claim, seen, "reproduced" if holds else "not reproduced") for claim, seen, holds in rows
+    ]
+    return table(["claim", "seen", "verdict"], said)
+
+
+def table(head: list[str], rows: Any) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+PARTS = {"stability": stability, "epochs": epochs, "steps": steps, "budgets": budgets}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    for part in parser.parse_args().parts or PARTS:
+        PARTS[part]()
+
+
+if __name__ == "__main__":
+    main()
