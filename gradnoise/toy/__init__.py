@@ -1,9 +1,28 @@
-"""Analytic problems with exact answers: model, loss, samples and truth of each."""
+"""Analytic problems with exact answers: model, loss, samples, truth and dynamics of each."""
 
+from .dynamics import Dynamics, diverging_lr, stationary_covariance
+from .finite_least_squares import FiniteLeastSquares
 from .flipped_logistic import FlippedLogistic
 from .linear_regression import LinearRegression
 from .noisy_quadratic import NoisyQuadratic
+from .noisy_quadratic_model import NoisyQuadraticModel
+from .problem import Toy, ToyLimits
+from .random_curvature import RandomCurvature
 from .softmax_regression import SoftmaxRegression
 from .truth import Truth
 
-__all__ = ["FlippedLogistic", "LinearRegression", "NoisyQuadratic", "SoftmaxRegression", "Truth"]
+__all__ = [
+    "Dynamics",
+    "FiniteLeastSquares",
+    "FlippedLogistic",
+    "LinearRegression",
+    "NoisyQuadratic",
+    "NoisyQuadraticModel",
+    "RandomCurvature",
+    "SoftmaxRegression",
+    "Toy",
+    "ToyLimits",
+    "Truth",
+    "diverging_lr",
+    "stationary_covariance",
+]

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from ..probes import generator
 from ..trees import Batch
+from .problem import Toy
 from .truth import Point, Truth
 
 
-class FlippedLogistic:
+class FlippedLogistic(Toy):
     """ℓ_i(w) = log(1 + exp(-y_i w)), y = 1 but for a share q of flipped labels, y = -1.
 
     g_i is -σ(-w), and 1 - σ(-w) where the label is flipped: G = q - σ(-w), Σ = q(1 - q) at every w,

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from ..probes import generator
 from ..trees import Batch
+from .dynamics import Dynamics
+from .problem import Toy
 from .truth import Point, Truth
 
 
-class LinearRegression:
+class LinearRegression(Toy):
     """ℓ_i(w) = ½(x_iᵀw - y_i)², x ~ N(0, C), y = xᵀw* + e, e ~ N(0, s²).
 
     With δ = w - w* and q = δᵀCδ: G = Cδ, H = C, Σ = C(q + s²) + CδδᵀC (Isserlis), and
@@ -91,3 +93,16 @@ class LinearRegression:
             trace_hessian_cov=float(c @ c) * residual + (1 + tails) * bend,
             curvature_noise_scale=2.0 + tails,
         )
+
+    def dynamics(self) -> Dynamics:
+        """Exact second moments of training; Σ(δ) = C(δᵀCδ + s²) + CδδᵀC and what tails add."""
+        spectrum = torch.diag(self.spectrum)
+        tails = 6 / (self.freedom - 4)
+
+        def gradient_cov(second: Tensor) -> Tensor:
+            offsets = second[:-1, :-1]
+            residual = (spectrum * offsets).sum() + self.noise**2 * second[-1, -1]
+            heavy = tails * torch.diag(self.spectrum**2 * offsets.diagonal())
+            return spectrum * residual + spectrum @ offsets @ spectrum + heavy
+
+        return Dynamics(spectrum, gradient_cov)

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from ..probes import generator
 from ..trees import Batch
+from .dynamics import Dynamics
+from .problem import Toy
 from .truth import Point, Truth
 
 
-class NoisyQuadratic:
+class NoisyQuadratic(Toy):
     """ℓ_i(w) = ½(w - c_i)ᵀH(w - c_i) with c_i ~ N(0, S).
 
     G = Hw, Σ = HSH, and every sample has the same Hessian H, so B_curv = 0.
@@ -70,3 +72,8 @@ class NoisyQuadratic:
             trace_hessian_cov=float(torch.trace(h @ cov)),
             curvature_noise_scale=0.0,
         )
+
+    def dynamics(self) -> Dynamics:
+        """Exact second moments of training."""
+        cov = self.hessian @ self.centre_cov @ self.hessian
+        return Dynamics(self.hessian, lambda second: cov * second[-1, -1])

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from ..probes import generator
 from ..trees import Batch
+from .problem import Toy
 from .truth import Truth
 
 
-class SoftmaxRegression:
+class SoftmaxRegression(Toy):
     """Cross entropy of K classes at W = 0, where every class has probability 1/K.
 
     Labels y are uniform and x ~ N(μ_y, C). With p = 1/K and e_y the unit vector of the label, the
