@@ -117,59 +117,86 @@ def stability() -> None:
             f"stability_{slug}", model, sets, batch_sizes=sizes, lrs=powers(low, high, 2),
             momentum=momentum, steps=STEPS, seeds=3,
         )  # fmt: skip
-        knee, settled = found.fit(), measured(model, sets[0], found, momentum)
+        knee, runs = found.fit(), measured(model, sets[0], found, momentum)
+        settled = {size: typical(own, momentum, size) for size, own in runs.items()}
         rows.append(compared(knee, settled))
         details += [(name, size, *cells) for size, cells in described(settled).items()]
-        middle = settled[min(settled, key=lambda size: abs(math.log(size / 16)))]["profile"]
+        middle = runs[min(runs, key=lambda size: abs(math.log(size / 16)))][0]["profile"]
         figure = found.plot(predictions=middle, best=None)
-        figure.axes[0].set_title(
-            f"{name}: {STEPS} steps; predictions measured at B = 16", fontsize=10
-        )
+        axes = figure.axes[0]
+        for key, look, label in (
+            ("mean_square", "D", "mean-square limit measured there"),
+            ("rule", "v", "noise-scale rule measured there"),
+        ):
+            values = [own[key] for own in settled.values()]
+            axes.plot(list(settled), values, look, color="#222222", ms=5, label=label)
+        axes.legend(loc="lower right", fontsize=7)
+        axes.set_title(f"{name}: {STEPS} steps; lines measured at B = 16", fontsize=10)
         figure.savefig(IMAGES / f"paper_{slug}.png", dpi=110)
     print(
         "\n"
         + table(
-            ["problem", *rows[0]],
-            [[row_name, *row.values()] for row_name, row in zip(PROBLEMS, rows, strict=True)],
+            ["problem", *rows[0]], [[n, *r.values()] for n, r in zip(PROBLEMS, rows, strict=True)]
         )
     )
-    head = ["problem", "B", "ε", "loss", "full batch", "B_curv", "mean square", "found", "B_noise"]
-    print("\n" + table([*head, "rule"], details))
+    head = ["problem", "B", "ε", "loss", "full batch", "B_curv", "mean square", "B_noise"]
+    print("\n" + table([*head, "rule", "one step"], details))
 
 
-def measured(model: Any, data: Data, found: gn.Sweep, momentum: float) -> dict[int, Any]:
-    """Profiles of runs at half the largest stable rate."""
+def measured(model: Any, data: Data, found: gn.Sweep, momentum: float) -> dict[int, list[Any]]:
+    """Profiles of three runs at the largest stable rate, where they are after all their steps."""
     plan = make_plan(model, CRITERION, data, None, None, "sgd", momentum, 0.0, None)
-    settled = {}
+    settled: dict[int, list[Any]] = {}
     for size, lr in found.largest_stable().items():
-        if lr == 0:
-            continue
-        record, trained = train(plan, Run(size, lr / 2, 0, "steps", STEPS))
-        profile = gn.profile(trained, CRITERION, data)
-        settled[size] = {
-            "lr": lr, "loss": record.train_loss, "profile": profile,
-            "landscape": profile.landscape(momentum),
-        }  # fmt: skip
+        for seed in range(3) if lr else ():
+            record, trained = train(plan, Run(size, lr, seed, "steps", STEPS))
+            if record.diverged:
+                continue
+            profile = gn.profile(trained, CRITERION, data)
+            if profile.sharpness.low > 0:
+                own = {"lr": lr, "loss": record.train_loss, "profile": profile}
+                settled.setdefault(size, []).append(own)
     return settled
 
 
-def compared(knee: gn.Knee, settled: dict[int, Any]) -> dict[str, str]:
+def typical(runs: list[Any], momentum: float, size: int) -> dict[str, float]:
+    """Geometric means over the runs of one batch size."""
+
+    def mean(of: Any) -> float:
+        values = [float(of(run["profile"].landscape(momentum))) for run in runs]
+        known = [value for value in values if 0 < value < math.inf]
+        return statistics.geometric_mean(known) if known else math.nan
+
+    return {
+        "lr": runs[0]["lr"],
+        "loss": statistics.fmean(run["loss"] for run in runs),
+        "stable": mean(lambda land: land.stable_lr),
+        "spread": mean(lambda land: land.curvature_noise_scale),
+        "mean_square": mean(lambda land: land.mean_square_lr(size)),
+        "noise_scale": mean(lambda land: land.noise_scale),
+        "rule": mean(lambda land: land.max_lr(size)),
+        "step": mean(lambda land: land.limits(size).one_step),
+    }
+
+
+def compared(knee: gn.Knee, settled: dict[int, dict[str, float]]) -> dict[str, str]:
     """Saturation and knee: found, and by each of the rules."""
     sizes = np.array(list(settled))
     large = [s for s in settled if s >= 4 * float(knee.batch_size)] or [max(settled)]
-    level = statistics.median(float(settled[s]["landscape"].stable_lr) for s in large)
-    found = {}
-    for method in ("mean_square_lr", "max_lr"):
-        values = [float(getattr(settled[s]["landscape"], method)(s)) for s in settled]
-        found[method] = log_fit(sizes, np.array(values), level)
+    level = statistics.geometric_mean(settled[s]["stable"] for s in large)
+    found = {
+        name: log_fit(sizes, np.array([settled[s][name] for s in settled]), level)
+        for name in ("mean_square", "rule", "step")
+    }
     return {
         "ε_∞ found": interval(knee.saturation),
-        "measured at large B": f"{level:.2f}",
+        "full-batch limit at large B": f"{level:.2f}",
         "ratio": f"{float(knee.saturation) / level:.2f}",
         "B_c found": interval(knee.batch_size),
-        "by the mean-square limit": f"{found['mean_square_lr']:.1f}",
-        "ratio of knees": f"{float(knee.batch_size) / found['mean_square_lr']:.2f}",
-        "by the noise-scale rule": f"{found['max_lr']:.0f}",
+        "by the mean-square limit": f"{found['mean_square']:.1f}",
+        "ratio of knees": f"{float(knee.batch_size) / found['mean_square']:.2f}",
+        "by the noise-scale rule": f"{found['rule']:.0f}",
+        "by the one-step limit": f"{found['step']:.0f}",
     }
 
 
@@ -182,16 +209,8 @@ def log_fit(sizes: Any, values: Any, level: float) -> float:
     return float(knees[misfit.argmin()])
 
 
-def described(settled: dict[int, Any]) -> dict[int, tuple[str, ...]]:
-    rows = {}
-    for size, own in settled.items():
-        land, p = own["landscape"], own["profile"]
-        numbers = (
-            *(own["lr"] / 2, own["loss"], land.stable_lr, p.curvature_noise_scale),
-            *(land.mean_square_lr(size), own["lr"], p.noise_scale, land.max_lr(size)),
-        )
-        rows[size] = tuple(f"{float(x):.3g}" for x in numbers)
-    return rows
+def described(settled: dict[int, dict[str, float]]) -> dict[int, tuple[str, ...]]:
+    return {size: tuple(f"{value:.3g}" for value in own.values()) for size, own in settled.items()}
 
 
 # ---- equal epochs: C1, C2, C3, C6

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -15,20 +16,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .digits import BATCH_SIZE, digits
+from .digits import BATCH_SIZE, digits, digits_net
 from .errors import ArgumentError, GradNoiseError
 from .estimators.noise_scale import ACCURACY, PROBES
 from .optimizer import OptimizerSettings
 from .profile import profile
+from .report import progress_bar
 from .result import Profile
 from .store import versions
+from .training import sweep
+from .validation import table, validate
 
-USAGE_ERROR = 2
+FAILED, USAGE_ERROR = 1, 2
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 with one line on stderr when the user can mend it."""
+    """Run one command: 0 when it worked, 1 when validation failed.
+
+    2 with one line on stderr when the user can mend it.
+    """
     for stream in (sys.stdout, sys.stderr):  # a console without Greek letters still gets a report
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -36,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if options.debug else "ignore")
-            _run(options)
+            return _run(options)
     except BrokenPipeError:  # the reader has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -50,7 +57,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    return COMMANDS[options.command](options)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    with progress_bar(sys.stderr.isatty() and not options.quiet) as stage:
+        checks = validate(options.seed, stage)
+    print(table(checks, start))
+    return 0 if all(check.holds for check in checks) else FAILED
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    _check_targets(options)
+    if options.epochs is None and options.steps is None:
+        options.epochs = 10.0
+    make_model, loss_fn, data = _trainable(options)
+    found = sweep(
+        make_model,
+        loss_fn,
+        data,
+        batch_sizes=options.batch_sizes,
+        lrs=options.lrs,
+        momentum=options.momentum or 0.0,
+        epochs=options.epochs,
+        steps=options.steps,
+        seeds=options.seeds,
+        path=options.out,
+        progress=sys.stderr.isatty() and not options.quiet,
+    )
+    print(found)
+    if options.plot:
+        for budget in sorted({record.run.budget for record in found.records})[:1]:
+            found.under(budget).plot(options.plot)
+    written = [str(path) for path in (options.out, options.plot) if path]
+    if written:
+        print(f"\nwritten: {', '.join(written)}")
+    return 0
+
+
+def _trainable(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """A function that makes the model anew, the loss and the data."""
+    if options.target == "digits":
+        return digits_net, *digits(epochs=0)[1:3]
+    _, loss_fn, data, _ = _parts_of(options.target)
+    return lambda: _parts_of(options.target)[0], loss_fn, data
+
+
+def _profile(options: argparse.Namespace) -> int:
     _check_targets(options)
     model, loss_fn, data, optimizer = _problem(options)
     if options.momentum is not None and options.lr is None and optimizer is None:
@@ -79,6 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     written = [str(path) for path in (options.json, options.plot) if path]
     if written:
         print(f"\nwritten: {', '.join(written)}")
+    return 0
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
@@ -92,11 +148,15 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         return digits(seed=options.seed, **chosen)
     if options.epochs is not None:
         raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
-    made = _made(options.target)
+    return _parts_of(options.target)
+
+
+def _parts_of(target: str) -> tuple[Any, Any, Any, Any]:
+    made = _made(target)
     if not isinstance(made, tuple) or len(made) not in (3, 4):
         got = f"{len(made)} things" if isinstance(made, tuple) else type(made).__name__
         raise ArgumentError(
-            f"{options.target} must return (model, loss_fn, data) or "
+            f"{target} must return (model, loss_fn, data) or "
             f"(model, loss_fn, data, optimizer); got {got}"
         )
     return made if len(made) == 4 else (*made, None)
@@ -149,7 +209,8 @@ def _population(text: str) -> str | int:
 
 def _check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
-    for path in filter(None, (options.json, options.plot)):
+    named = (getattr(options, name, None) for name in ("json", "out", "plot"))
+    for path in filter(None, named):
         if not path.parent.is_dir():
             raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
         if path.is_dir():
@@ -186,6 +247,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions()["gradnoise"])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _profile_options(commands)
+    _sweep_options(commands)
+    _validate_options(commands)
+    return parser
+
+
+def _sweep_options(commands: Any) -> None:
+    command = commands.add_parser(
+        "sweep",
+        help="train over a grid of learning rates and batch sizes and find the stable ones",
+        description="Train over a grid of learning rates and batch sizes; find the largest stable "
+        "learning rates and the knee.",
+    )
+    add = command.add_argument
+    add("target", help="'digits' (built in), or path/to/file.py:factory, a function that returns "
+        "(model, loss_fn, data) and is called anew for every seed")  # fmt: skip
+    add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B")
+    add("--lrs", type=_number(lambda x: 0 < x < math.inf, "a positive number"), nargs="+",
+        default=[2.0**k for k in range(-6, 4)], metavar="LR", help="learning rates")  # fmt: skip
+    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"))
+    add("--epochs", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
+        help="length of the runs in passes over the data (default 10)")  # fmt: skip
+    add("--steps", type=_whole(1), help="length of the runs in steps")
+    add("--seeds", type=_whole(1), default=1, help="how many (default 1)")
+    add("--out", type=Path, metavar="FILE", help="keep finished runs here, and go on from them")
+    add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _validate_options(commands: Any) -> None:
+    command = commands.add_parser(
+        "validate",
+        help="hold every estimator to analytic problems; exit code 1 if any fails",
+        description="Hold every estimator to every analytic problem that determines it: truth, "
+        "estimate, z-score and verdict. Exit code 1 if any fails.",
+    )
+    add = command.add_argument
+    add("--seed", type=_whole(0), default=0, help="of samples and probes (default 0)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _profile_options(commands: Any) -> None:
     command = commands.add_parser(
         "profile",
         help="measure one model and print what follows for batch size and learning rate",
@@ -219,7 +324,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--plot", type=Path, metavar="FILE", help="save the regime map (png, pdf, svg)")
     add("--quiet", action="store_true", help="no progress bar")
     add("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+
+
+COMMANDS = {"profile": _profile, "sweep": _sweep, "validate": _validate}
 
 
 def _whole(least: int) -> Any:

@@ -17,6 +17,11 @@ class DigitsNet(nn.Sequential):
     """64 pixels, 64 hidden units, 10 classes."""
 
 
+def digits_net() -> nn.Module:
+    """A fresh one."""
+    return DigitsNet(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
 def digits(
     *,
     lr: float = 0.1,
@@ -45,7 +50,7 @@ def digits(
     source = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = DigitsNet(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        model = digits_net()
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     data = TensorDataset(images, labels)

@@ -19,6 +19,8 @@ from ..samples import Samples
 from ..skew import Skew, lopsided
 from ..trees import widen
 
+AGREEMENT = 16.0  # of curvatures that are one, in units of their resolution
+
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the metric."""
@@ -152,6 +154,8 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
     It is B_simple of the numbers vᵀH_iv in place of gradients, and has its interval: Fieller's with
     skewness, open where λ is not distinguishable from zero. Not positive λ: undefined, no bowl.
 
+    Exactly 0 where all samples agree but for rounding, as those of a quadratic do.
+
     Args:
         curvatures: vᵀH_iv, shape (n,).
         moments: of the same samples, for N and the level.
@@ -161,6 +165,8 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
         return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
     gaps = curvatures - top
+    if float(gaps.abs().max()) <= AGREEMENT * moments.resolution * top:
+        return symmetric(0.0, 0.0, level=level, samples=n)  # samples of one curvature
     spread = float(gaps.square().sum())
     alone = GradientMoments(
         mean={"v": curvatures.mean()},
