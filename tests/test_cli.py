@@ -357,3 +357,42 @@ def test_it_runs_as_a_program(file, name, code, lines):
     assert done.returncode == code, done.stderr
     assert ("noise scale B_noise" in done.stdout) == (code == 0)
     assert len(done.stderr.splitlines()) == lines
+
+
+class TestSweep:
+    FACTORY = """
+import torch
+from torch import nn
+
+def factory():
+    source = torch.Generator().manual_seed(0)
+    data = torch.randn(32, 4, generator=source), torch.arange(32) % 2
+    return nn.Linear(4, 2), nn.CrossEntropyLoss(), data
+"""
+
+    def test_a_grid_is_trained_kept_and_drawn(self, tmp_path, capsys):
+        file, kept, drawn = (tmp_path / name for name in ("own.py", "s.jsonl", "s.png"))
+        file.write_text(self.FACTORY)
+        command = [
+            *("sweep", f"{file}:factory", "--batch-sizes", "4", "8", "16", "--lrs", "0.1", "300"),
+            *("--epochs", "4", "--seeds", "2", "--out", str(kept), "--plot", str(drawn), "--quiet"),
+        ]
+        assert cli.main(command) == 0
+        printed = capsys.readouterr().out
+        assert "12 runs" in printed
+        assert f"written: {kept}, {drawn}" in printed
+        assert drawn.stat().st_size > 1000
+        assert len(kept.read_text().splitlines()) == 13
+        assert cli.main(command) == 0
+        assert capsys.readouterr().out.split("trained")[0] == printed.split("trained")[0]
+
+    def test_digits_are_built_in(self, capsys):
+        command = [
+            *("sweep", "digits", "--batch-sizes", "256", "--lrs", "0.5", "--steps", "2", "--quiet"),
+        ]
+        assert cli.main(command) == 0
+        assert "equal steps, B =" in capsys.readouterr().out
+
+    def test_what_cannot_be_is_said_in_a_line(self, tmp_path, capsys):
+        assert cli.main(["sweep", "digits", "--out", str(tmp_path / "no" / "x.jsonl")]) == 2
+        assert "there is no folder" in capsys.readouterr().err

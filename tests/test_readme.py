@@ -6,7 +6,9 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,18 @@ def test_the_programs_run_one_after_the_other() -> None:
     assert names["rate"] == 0.125
     value, vector = names["pairs"].values[0], names["pairs"].vectors[:, 0]
     assert (names["image"] - value * vector).norm() < 2e-3 * value
+
+
+def test_the_program_of_the_page_on_sweeps_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sweep.md").read_text("utf-8"), re.S)
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block, "sweep.md", "exec"), names)
+    assert len(names["found"].rows) == 42
+    assert (tmp_path / "sweep.jsonl").exists()
 
 
 def test_the_program_for_the_readers_own_model_is_short() -> None:

@@ -1,0 +1,97 @@
+"""The knee through brackets: what they are, a known curve found again, what a grid cannot tell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import gradnoise as gn
+from gradnoise.training.plan import Record, Run
+from gradnoise.training.threshold import Bracket, brackets, fit_knee
+
+SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def record(batch_size: int, lr: float, diverged: bool, seed: int = 0) -> Record:
+    return Record(Run(batch_size, lr, seed, "steps", 10), diverged, None, 1.0, 0.5)
+
+
+def grid(top: float, knee: float, spread: float, seed: int, seeds: int = 2) -> list[Bracket]:
+    """Thresholds around a knee, seen on a grid of factors of √2."""
+    source, rates = np.random.default_rng(seed), 2.0 ** (np.arange(-30, 20) / 2)
+    found = []
+    for size in SIZES:
+        for each in range(seeds):
+            limit = top / (1 + knee / size) * math.exp(spread * source.normal())
+            stable, diverged = rates[rates <= limit], rates[rates > limit]
+            found.append(Bracket(size, each, float(stable[-1]), float(diverged[0])))
+    return found
+
+
+class TestBrackets:
+    def test_they_lie_between_stable_and_diverged(self) -> None:
+        own = [record(4, lr, lr > 0.3) for lr in (0.1, 0.2, 0.4, 0.8)]
+        (bracket,) = brackets(own)
+        assert (bracket.stable, bracket.diverged) == (0.2, 0.4)
+        assert bracket.middle == pytest.approx(math.sqrt(0.08))
+
+    def test_a_stable_run_beyond_one_that_diverged_does_not_count(self) -> None:
+        own = [record(4, 0.1, False), record(4, 0.2, True), record(4, 0.4, False)]
+        (bracket,) = brackets(own)
+        assert (bracket.stable, bracket.diverged) == (0.1, 0.2)
+
+    def test_they_are_open_where_all_or_none_diverged(self) -> None:
+        all_of_them = brackets([record(4, lr, True) for lr in (0.1, 0.2)])[0]
+        none = brackets([record(4, lr, False) for lr in (0.1, 0.2)])[0]
+        assert (all_of_them.stable, all_of_them.diverged, all_of_them.middle) == (0.0, 0.1, 0.1)
+        assert (none.stable, none.diverged, none.middle) == (0.2, math.inf, 0.2)
+
+    def test_there_is_one_for_every_batch_size_and_seed(self) -> None:
+        own = [record(size, 0.1, False, seed) for size in (8, 2) for seed in (1, 0)]
+        assert [(b.batch_size, b.seed) for b in brackets(own)] == [(2, 0), (2, 1), (8, 0), (8, 1)]
+
+
+class TestKnee:
+    @pytest.mark.parametrize(("top", "knee"), [(3.0, 10.0), (0.02, 2.0)])
+    def test_a_known_curve_is_found_again(self, top: float, knee: float) -> None:
+        found = fit_knee(grid(top, knee, 0.1, seed=0))
+        assert found.saturation.low < top < found.saturation.high
+        assert found.batch_size.low < knee < found.batch_size.high
+        assert float(found.saturation) == pytest.approx(top, rel=0.2)
+        assert float(found.batch_size) == pytest.approx(knee, rel=0.35)
+        assert found.saturation.is_resolved
+        assert found.lr(knee) == pytest.approx(float(found.saturation) / 2, rel=0.35)
+
+    def test_a_line_alone_has_no_knee(self) -> None:
+        """Limits in proportion to B all the way: the level is at least the last of them."""
+        found = fit_knee(grid(1e6, 1e6, 0.05, seed=1))
+        assert found.batch_size.high == math.inf
+        assert found.batch_size.status is gn.Status.BEYOND_GRID
+        assert found.saturation.low > 64
+        assert "beyond the grid" in str(found.batch_size)
+
+    def test_a_level_alone_has_its_knee_below_the_grid(self) -> None:
+        found = fit_knee(grid(2.0, 1e-9, 0.05, seed=2))
+        assert found.batch_size.low == 0
+        assert found.batch_size.high < 2
+        assert found.saturation.low < 2.0 < found.saturation.high
+
+    def test_more_scatter_is_more_doubt(self) -> None:
+        calm, wild = (fit_knee(grid(3.0, 10.0, spread, seed=3)) for spread in (0.05, 0.5))
+        assert wild.spread > 3 * calm.spread
+        for name in ("saturation", "batch_size"):
+            first, second = getattr(calm, name), getattr(wild, name)
+            assert second.high / second.low > 1.5 * first.high / first.low
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            [Bracket(4, 0, 0.1, 0.2), Bracket(8, 0, 0.1, 0.2)],
+            [Bracket(size, 0, 0.1, math.inf) for size in (2, 4, 8)],
+        ],
+    )
+    def test_too_little_is_refused(self, found: list[Bracket]) -> None:
+        with pytest.raises(gn.ArgumentError, match="a knee needs three batch sizes"):
+            fit_knee(found)
