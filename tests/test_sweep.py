@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,12 @@ def normalised() -> nn.Module:
 
 def dropping() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 60), nn.Dropout(0.5), nn.Linear(60, 2)).double()
+
+
+def half_frozen() -> nn.Module:
+    model = small()
+    model[0].requires_grad_(False)
+    return model
 
 
 def accuracy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -327,6 +335,7 @@ class TestGrid:
             ({"optimizer": "lion"}, "`optimizer` must be one of sgd, nesterov, adam; got 'lion'"),
             ({"optimizer": "nesterov"}, "needs a `momentum` above 0"),
             ({"vectorise": "maybe"}, '`vectorise` must be "auto", True or False'),
+            ({"metrics": {"accuracy": accuracy}}, "`metrics` are about `test_data`; give some"),
         ],
     )
     def test_what_cannot_be_trained_is_refused(self, options, message):
@@ -356,10 +365,44 @@ class TestGrid:
             swept(test_data=TEST, metrics={"all": lambda model, batch: model(batch[0]).sum()})
 
     def test_nothing_of_the_callers_is_changed(self):
-        before = torch.get_rng_state()
-        swept()
-        swept(vectorise=False)
-        assert torch.equal(torch.get_rng_state(), before)
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(*DATA), batch_size=8, shuffle=True
+        )
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        with torch.no_grad():
+            swept()
+            gn.sweep(
+                small, nn.CrossEntropyLoss(), loader, batch_sizes=[8], lrs=[1.0], epochs=1,
+                vectorise=False,
+            )  # fmt: skip
+            gn.lr_sweep(small, nn.CrossEntropyLoss(), loader, batch_size=8, lrs=[0.1, 1e4])
+            assert not torch.is_grad_enabled()
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+
+    def test_a_model_too_large_to_be_stacked_is_trained_alone(self, monkeypatch):
+        monkeypatch.setattr("gradnoise.training.execute.MEMORY", 1000)
+        found = swept()
+        assert found.vectorised == 0
+        assert "too large to be stacked" in found.reason
+
+    def test_frozen_parameters_that_the_seed_decides_are_not_shared(self):
+        found = gn.sweep(
+            half_frozen, nn.CrossEntropyLoss(), DATA, batch_sizes=[8], lrs=[0.1], epochs=1, seeds=2
+        )
+        assert found.vectorised == 0
+        assert found.records[0].start_loss != found.records[1].start_loss
+
+    def test_runs_that_diverge_are_strict_json(self, tmp_path):
+        toy = gn.toy.NoisyQuadratic(torch.eye(2), torch.ones(2))
+        path = tmp_path / "sweep.jsonl"
+        options = {"batch_sizes": [8], "lrs": [0.1, 90.0], "steps": 60, "path": path}
+        found = gn.sweep(toy.model, toy.loss_fn, toy.sample(16, seed=0), **options)
+        for line in path.read_text().splitlines():
+            json.loads(line, parse_constant=lambda name: pytest.fail(name))
+        json.dumps(found.to_dict(), allow_nan=False)
+        assert set(map(str, gn.Sweep.load(path).records)) == set(map(str, found.records))
+        assert found.records[1].train_loss == math.inf
 
 
 class TestTable:

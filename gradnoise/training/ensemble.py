@@ -42,7 +42,8 @@ class Ensemble:
             for name in _trainable(self._model)
         }
         starts = {seed: mean_over(plan.bound(models[seed]), self._samples) for seed in seeds}
-        self._watch = Watch(torch.tensor([starts[run.seed] for run in runs]), plan.forgive)
+        first = torch.tensor([starts[run.seed] for run in runs], dtype=torch.float64)
+        self._watch = Watch(first, plan.forgive)
         self._update = _UPDATES[plan.optimizer](plan)
 
     def run(self, tick: Callable[[int], None]) -> list[Record]:

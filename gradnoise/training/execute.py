@@ -18,6 +18,7 @@ from .plain import train
 from .plan import Plan, Record, Run
 
 TOGETHER = 256  # runs of one program at most
+MEMORY, COPIES = 2**31, 5  # bytes for parameters, gradients, momenta and what updates them
 
 
 def together(plan: Plan, runs: list[Run], vectorise: bool | str) -> tuple[int, str]:
@@ -26,9 +27,10 @@ def together(plan: Plan, runs: list[Run], vectorise: bool | str) -> tuple[int, s
         return 0, ""
     if vectorise not in (True, "auto"):
         raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
-    reason = obstacle(plan, runs[0])
+    most = min(TOGETHER, MEMORY // (COPIES * plan.model_bytes))
+    reason = obstacle(plan, runs[0]) if most > 1 else "the model is too large to be stacked"
     if reason is None:
-        return min(TOGETHER, max(len(group) for group in groups(runs, TOGETHER))), ""
+        return min(most, max(len(group) for group in groups(runs, TOGETHER))), ""
     if vectorise is True:
         raise ArgumentError(f"`vectorise` = True, but the runs cannot be one program: {reason}")
     return 0, f"they cannot be one program: {reason}"

@@ -29,6 +29,8 @@ def make_plan(
             "`make_model` must be a function that returns a new model, such as "
             "lambda: nn.Linear(4, 2); a model that exists can be trained only once"
         )
+    if metrics and test_data is None:
+        raise ArgumentError("`metrics` are about `test_data`; give some")
     return Plan(
         make_model,
         loss_fn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -48,7 +49,7 @@ class Ledger:
         new = list(records)
         self.records += new
         if self._path is not None:
-            self._write([asdict(record) for record in new])
+            self._write([plain(asdict(record)) for record in new])
 
     def _end_line(self) -> None:
         """A line that a kill cut off would spoil the next one."""
@@ -91,6 +92,13 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[Record]]:
     except (TypeError, KeyError) as error:
         raise SweepFileError(f"{path} is damaged ({error}); sweep again") from error
     return header, list({record.run.key: record for record in records}.values())
+
+
+def plain(value: Any) -> Any:
+    """With infinities and nan as strings, for which JSON has no numbers."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

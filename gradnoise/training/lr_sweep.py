@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ArgumentError, check_whole
 from ..estimate import short
+from ..guard import untouched
 from ..losses import LossFn
 from ..report.table import plain_table, render
 from .execute import carry_out, together
@@ -108,32 +109,33 @@ def lr_sweep(
         True
     """
     check_whole("refine", refine, 0)
-    plan = make_plan(
-        make_model, loss_fn, train_data, None, None, optimizer, momentum, weight_decay, None
-    )
-    plan = replace(plan, forgive=False)
-    chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
-    ledger = Ledger(None, {})
-    at_once = 0
+    with untouched(nn.Identity(), train_data):
+        plan = make_plan(
+            make_model, loss_fn, train_data, None, None, optimizer, momentum, weight_decay, None
+        )
+        plan = replace(plan, forgive=False)
+        chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
+        ledger = Ledger(None, {})
+        at_once = 0
 
-    def try_out(rates: Sequence[float]) -> None:
-        nonlocal at_once
-        runs = make_grid(plan, [batch_size], rates, chosen, epochs, None)
-        at_once = at_once or together(plan, runs, vectorise)[0]
-        carry_out(plan, runs, ledger, at_once, executor, progress)
+        def try_out(rates: Sequence[float]) -> None:
+            nonlocal at_once
+            runs = make_grid(plan, [batch_size], rates, chosen, epochs, None)
+            at_once = at_once or together(plan, runs, vectorise)[0]
+            carry_out(plan, runs, ledger, at_once, executor, progress)
 
-    try_out(COARSE if lrs is None else lrs)
-    stable, diverged = _extended(ledger, try_out)
-    if refine:
-        try_out(np.geomspace(stable, diverged, refine + 2)[1:-1].tolist())
-        stable, diverged = _bounds(ledger.records)
-    losses = {record.run.lr: 0.0 for record in ledger.records if record.run.lr <= stable}
-    for record in ledger.records:
-        if record.run.lr in losses:
-            losses[record.run.lr] += record.train_loss
-    best = min(losses, key=lambda lr: losses[lr])
-    records = sorted(ledger.records, key=lambda record: (record.run.lr, record.run.seed))
-    return LrSweep(batch_size, stable, diverged, best, tuple(records))
+        try_out(COARSE if lrs is None else lrs)
+        stable, diverged = _extended(ledger, try_out)
+        if refine:
+            try_out(np.geomspace(stable, diverged, refine + 2)[1:-1].tolist())
+            stable, diverged = _bounds(ledger.records)
+        losses = {record.run.lr: 0.0 for record in ledger.records if record.run.lr <= stable}
+        for record in ledger.records:
+            if record.run.lr in losses:
+                losses[record.run.lr] += record.train_loss
+        best = min(losses, key=lambda lr: losses[lr])
+        records = sorted(ledger.records, key=lambda record: (record.run.lr, record.run.seed))
+        return LrSweep(batch_size, stable, diverged, best, tuple(records))
 
 
 def _extended(ledger: Ledger, try_out: Callable[[Sequence[float]], None]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     bound = plan.bound(model)
     samples, _ = plan.on(parameters[0].device)
     start = mean_over(bound, samples)
-    watch = Watch(torch.tensor([start]), plan.forgive)
+    watch = Watch(torch.tensor([start], dtype=torch.float64), plan.forgive)
     order = Order(plan.count, run.batch_size, run.seed)
     for step in range(run.steps):
         for group in optimizer.param_groups:
@@ -69,7 +69,7 @@ def ended(plan: Plan, run: Run, model: nn.Module, watch: Watch, place: int) -> R
         }
     alone = Watch(watch.start[place : place + 1], plan.forgive)
     alone.peak = watch.peak[place : place + 1]
-    (diverged,) = alone.verdict(torch.tensor([end]))
+    (diverged,) = alone.verdict(torch.tensor([end], dtype=torch.float64))
     return Record(run, diverged, None, float(alone.start), end, test_loss, others)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, DataError, ModelError
+from ..guard import seed_everything
 from ..losses import LossFn
 from ..objective import Bound, as_loss_fn
 from ..probes import generator
@@ -74,7 +75,12 @@ class Record:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """What `dataclasses.asdict` and JSON made of it."""
-        return cls(**{**fields, "run": Run(**fields["run"])})
+        numbers = {
+            name: None if fields[name] is None else float(fields[name])
+            for name in ("start_loss", "train_loss", "test_loss")
+        }
+        metrics = {name: float(value) for name, value in fields["metrics"].items()}
+        return cls(**{**fields, **numbers, "metrics": metrics, "run": Run(**fields["run"])})
 
 
 _NESTED = ("run", "metrics")
@@ -109,13 +115,18 @@ class Plan:
     def model(self, seed: int) -> nn.Module:
         """A fresh model; the global random states are left as found."""
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            seed_everything(seed)
             model = self.make_model()
         if not isinstance(model, nn.Module):
             raise ModelError(
                 f"`make_model` must return a new torch.nn.Module; got {type(model).__name__}"
             )
         return model
+
+    @property
+    def model_bytes(self) -> int:
+        """Of the parameters of one model."""
+        return sum(p.numel() * p.element_size() for p in self.model(0).parameters()) or 1
 
     @property
     def losses(self) -> LossFn:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
-from .ledger import read
+from .ledger import plain, read
 from .picture import draw
 from .plan import Record
 from .table import write
@@ -153,8 +153,8 @@ class Sweep:
         return draw(self, path, predictions, best)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        records = [asdict(record) for record in self.records]
+        """Everything as plain values that JSON can hold; infinities as strings."""
+        records = [plain(asdict(record)) for record in self.records]
         own = {"vectorised": self.vectorised, "reason": self.reason}
         return {"settings": self.settings, **own, "records": records}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..guard import untouched
 from ..losses import LossFn
 from .execute import carry_out, together
 from .grid import make_grid, make_plan
@@ -86,21 +87,22 @@ def sweep(
         >>> found.largest_stable()  # 2/λ = 0.5
         {16: 0.4}
     """
-    plan = make_plan(
-        make_model, loss_fn, train_data, test_data, metrics, optimizer, momentum, weight_decay,
-        schedule,
-    )  # fmt: skip
-    chosen = range(seeds) if isinstance(seeds, int) else seeds
-    runs = make_grid(plan, batch_sizes, lrs, list(chosen), epochs, steps)
-    header = {
-        "fingerprint": plan.fingerprint,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-    }
-    ledger = Ledger(path, header)
-    at_once, reason = together(plan, runs, vectorise)
-    carry_out(plan, runs, ledger, at_once, executor, progress)
-    wanted = {run.key for run in runs}
-    records = {r.run.key: r for r in ledger.records if r.run.key in wanted}
-    return Sweep(tuple(records[run.key] for run in runs), header, at_once, reason)
+    with untouched(nn.Identity(), train_data):
+        plan = make_plan(
+            make_model, loss_fn, train_data, test_data, metrics, optimizer, momentum, weight_decay,
+            schedule,
+        )  # fmt: skip
+        chosen = range(seeds) if isinstance(seeds, int) else seeds
+        runs = make_grid(plan, batch_sizes, lrs, list(chosen), epochs, steps)
+        header = {
+            "fingerprint": plan.fingerprint,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
+        ledger = Ledger(path, header)
+        at_once, reason = together(plan, runs, vectorise)
+        carry_out(plan, runs, ledger, at_once, executor, progress)
+        wanted = {run.key for run in runs}
+        records = {r.run.key: r for r in ledger.records if r.run.key in wanted}
+        return Sweep(tuple(records[run.key] for run in runs), header, at_once, reason)
