@@ -152,8 +152,8 @@ def measured(model: Any, data: Data, found: gn.Sweep, momentum: float) -> dict[i
         for seed, steps in itertools.product(range(3) if lr else (), SETTLED):
             # constant rates: a run of fewer steps is the beginning of a longer one
             record, trained = train(plan, Run(size, lr, seed, "steps", steps))
-            if record.diverged:
-                continue
+            if record.diverged or record.train_loss > 0.9 * record.start_loss:
+                continue  # not yet, or not any more, in training
             profile = gn.profile(trained, CRITERION, data, probes=8)
             if profile.sharpness.low > 0:
                 own = {"lr": lr, "loss": record.train_loss, "profile": profile}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gradnoise as gn
 from gradnoise.training.plan import Record, Run
-from gradnoise.training.threshold import Bracket, brackets, fit_knee
+from gradnoise.training.threshold import Bracket, brackets, fit_knee, with_lost
 
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
 
@@ -51,6 +52,17 @@ class TestBrackets:
     def test_there_is_one_for_every_batch_size_and_seed(self) -> None:
         own = [record(size, 0.1, False, seed) for size in (8, 2) for seed in (1, 0)]
         assert [(b.batch_size, b.seed) for b in brackets(own)] == [(2, 0), (2, 1), (8, 0), (8, 1)]
+
+
+def test_what_a_smaller_rate_gains_and_a_larger_one_loses_has_diverged() -> None:
+    """A network that died in one step ends at the loss of guessing, a little below its start."""
+
+    def ended(lr: float, loss: float, seed: int = 0) -> Record:
+        return replace(record(4, lr, False, seed), train_loss=loss)
+
+    own = [ended(0.01, 0.99), ended(0.1, 0.3), ended(1.0, 0.98), ended(1.0, 0.98, seed=1)]
+    assert [each.diverged for each in with_lost(own)] == [False, False, True, False]
+    assert brackets(with_lost(own))[0].diverged == 1.0
 
 
 class TestKnee:

@@ -20,6 +20,7 @@ from .execute import carry_out, together
 from .grid import make_grid, make_plan
 from .ledger import Ledger
 from .plan import Record
+from .threshold import with_lost
 
 COARSE = tuple(10.0**power for power in np.arange(-4, 2.1, 0.5))
 FARTHEST = 1e9  # from the coarse grid, in both directions
@@ -134,7 +135,9 @@ def lr_sweep(
             if record.run.lr in losses:
                 losses[record.run.lr] += record.train_loss
         best = min(losses, key=lambda lr: losses[lr])
-        records = sorted(ledger.records, key=lambda record: (record.run.lr, record.run.seed))
+        records = sorted(
+            with_lost(ledger.records), key=lambda record: (record.run.lr, record.run.seed)
+        )
         return LrSweep(batch_size, stable, diverged, best, tuple(records))
 
 
@@ -160,5 +163,5 @@ def _extended(ledger: Ledger, try_out: Callable[[Sequence[float]], None]) -> tup
 
 def _bounds(records: Sequence[Record]) -> tuple[float, float]:
     """The largest ε below every one that diverged, and the smallest that did."""
-    diverged = min((r.run.lr for r in records if r.diverged), default=math.inf)
+    diverged = min((r.run.lr for r in with_lost(records) if r.diverged), default=math.inf)
     return max((r.run.lr for r in records if r.run.lr < diverged), default=0.0), diverged

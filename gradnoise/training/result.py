@@ -13,7 +13,7 @@ from .ledger import plain, read
 from .picture import draw
 from .plan import Record
 from .table import write
-from .threshold import Bracket, Knee, brackets, fit_knee
+from .threshold import Bracket, Knee, brackets, fit_knee, with_lost
 
 if TYPE_CHECKING:
     from ..result import Profile
@@ -166,7 +166,7 @@ class Sweep:
             SweepFileError: no such file, or not of a sweep.
         """
         header, records = read(path)
-        return cls(tuple(records), header)
+        return cls(tuple(with_lost(records)), header)
 
     def __str__(self) -> str:
         return write(self)

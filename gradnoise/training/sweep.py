@@ -16,6 +16,7 @@ from .grid import make_grid, make_plan
 from .ledger import Ledger
 from .plan import Metric
 from .result import Sweep
+from .threshold import with_lost
 
 
 def sweep(
@@ -46,8 +47,8 @@ def sweep(
     for all learning rates of a seed; an incomplete last batch is left out.
 
     A run *diverges* when its loss is not finite, exceeds 10⁴ times its start (on a running mean of
-    ten steps), ends above its start, or ends above 0.9 of its start after the running mean was
-    above 1.5 of it.
+    ten steps), ends above its start, or ends above 0.9 of its start although the running mean was
+    above 1.5 of it or a smaller learning rate got below that.
 
     Args:
         make_model: returns a new model, called without arguments under each seed.
@@ -105,4 +106,5 @@ def sweep(
         carry_out(plan, runs, ledger, at_once, executor, progress)
         wanted = {run.key for run in runs}
         records = {r.run.key: r for r in ledger.records if r.run.key in wanted}
-        return Sweep(tuple(records[run.key] for run in runs), header, at_once, reason)
+        ended = with_lost([records[run.key] for run in runs])
+        return Sweep(tuple(ended), header, at_once, reason)

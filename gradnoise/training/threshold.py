@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..errors import ArgumentError
 from ..estimate import Estimate, Status
 from .plan import Record
 
+KEPT = 0.9  # of the loss at the start: what is above it at the end has not been trained
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -41,6 +42,31 @@ class Bracket:
         if self.stable > 0 and math.isfinite(self.diverged):
             return math.sqrt(self.stable * self.diverged)
         return self.stable or (self.diverged if math.isfinite(self.diverged) else math.nan)
+
+
+def with_lost(records: Sequence[Record]) -> list[Record]:
+    """The runs, those that lost what a smaller learning rate gains counted as diverged.
+
+    A network whose units die in one large step ends at the loss of guessing, a little below its
+    start: it ends above 0.9 of its start, where a smaller ε of the same batch size, seed and budget
+    ended below.
+    """
+    least: dict[tuple[Any, ...], float] = {}
+    for record in records:
+        if not record.diverged and record.train_loss <= KEPT * record.start_loss:
+            kind = _kind(record)
+            least[kind] = min(least.get(kind, math.inf), record.run.lr)
+    return [
+        replace(record, diverged=True)
+        if record.train_loss > KEPT * record.start_loss
+        and record.run.lr > least.get(_kind(record), math.inf)
+        else record
+        for record in records
+    ]
+
+
+def _kind(record: Record) -> tuple[Any, ...]:
+    return record.run.batch_size, record.run.seed, record.run.budget, record.run.steps
 
 
 def brackets(records: Sequence[Record]) -> list[Bracket]:
