@@ -21,6 +21,7 @@ from ..samples import Samples
 from ..trees import Batch, rebuild, sample_count, sample_leaves, to_device
 
 OPTIMIZERS = ("sgd", "nesterov", "adam")
+KEPT = 0.9  # of the loss at the start: what ends above it has not been trained
 Metric = Callable[[nn.Module, Batch], Tensor]
 
 
@@ -235,7 +236,7 @@ class Watch:
     def verdict(self, end: Tensor) -> list[bool]:
         """Whether the runs that came to their end have diverged."""
         end = end.double().cpu()
-        lost = (end > 0.9 * self.start) & (self.peak > 1.5 * self.start)
+        lost = (end > KEPT * self.start) & (self.peak > 1.5 * self.start)
         return (~torch.isfinite(end) | (end > self.start) | lost).tolist()
 
 

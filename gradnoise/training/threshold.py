@@ -13,9 +13,8 @@ from scipy import optimize, special
 
 from ..errors import ArgumentError
 from ..estimate import Estimate, Status
-from .plan import Record
+from .plan import KEPT, Record
 
-KEPT = 0.9  # of the loss at the start: what is above it at the end has not been trained
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
