@@ -241,6 +241,7 @@ def judged(
     slope = float(np.polyfit(np.log(below), np.log([rates[s] for s in below]), 1)[0])
     spread = max(scores[s] for s in below) - min(scores[s] for s in below)
     falls = [scores[s] for s in past]
+    cells = [accuracies(plain, s, rates[s]) for s in past]
     temperatures = [rates[s] / s for s in below]
     ratios = {s: moved[s].lr / (1 - 0.9) / rates[s] for s in sizes}
     at_512 = 100 * statistics.fmean(accuracies(ball, 512, moved[512].lr))
@@ -252,13 +253,24 @@ def judged(
          0.6 <= slope <= 1.2 and spread <= 0.6),
         ("C2", f"best ε {min(rates[s] for s in past):g} to {max(rates.values()):g} from B = {knee} "
          f"on, accuracy {', '.join(f'{value:.1f}' for value in falls)}",
-         flat and falls == sorted(falls, reverse=True)),
+         flat and falling(cells)),
         ("C3", "ε/(1 - m) over ε of SGD "
          + ", ".join(f"{s}: {ratio:.2g}" for s, ratio in ratios.items())
          + f"; accuracy at 512: {at_512:.1f} and {scores[512]:.1f}", same and more),
         ("C6", f"T* = {', '.join(f'{t:.3g}' for t in temperatures)}",
          max(temperatures) <= 3 * min(temperatures)),
     ]  # fmt: skip
+
+
+def falling(cells: list[list[float]]) -> bool:
+    """Whether no mean is above the one before by more than two standard errors of the gap."""
+    means, errors = zip(*((statistics.fmean(c), standard_error(c)) for c in cells), strict=True)
+    steps = zip(itertools.pairwise(means), itertools.pairwise(errors), strict=True)
+    return means[-1] < means[0] and all(b - a <= 2 * math.hypot(*e) for (a, b), e in steps)
+
+
+def standard_error(values: list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def accuracies(found: gn.Sweep, size: int, lr: float) -> list[float]:
@@ -285,7 +297,7 @@ def epochs_picture(plain: gn.Sweep, ball: gn.Sweep) -> None:
         left.plot(sizes, effective, look, label=f"{name}: best ε/(1 - m)")
         cells = [accuracies(found, s, best[s].lr) for s in sizes]
         values = [100 * statistics.fmean(cell) for cell in cells]
-        errors = [100 * statistics.stdev(cell) / math.sqrt(len(cell)) for cell in cells]
+        errors = [100 * standard_error(cell) for cell in cells]
         right.errorbar(sizes, values, errors, fmt=look, capsize=3, label=name)
     left.plot(sizes, [best_line(plain) * s for s in sizes], ":", color="grey", label="linear in B")
     left.set(xscale="log", yscale="log", xlabel="batch size B", ylabel="effective learning rate")
@@ -321,10 +333,7 @@ def steps() -> None:
         best = found.best(by)
         cells = {size: accuracies(found, size, best[size].lr) for size in sizes}
         mean = {size: 100 * statistics.fmean(cells[size]) for size in sizes}
-        error = {
-            size: 100 * statistics.stdev(cells[size]) / math.sqrt(len(cells[size]))
-            for size in sizes
-        }
+        error = {size: 100 * standard_error(cells[size]) for size in sizes}
         loss = {size: train_loss(found, size, best[size].lr) for size in sizes}
         small = max(sizes, key=lambda size: mean[size])
         gap, unsure = mean[small] - mean[1024], math.hypot(error[small], error[1024])
