@@ -122,18 +122,7 @@ def stability() -> None:
         settled = {size: typical(own, momentum, size) for size, own in runs.items()}
         rows.append(compared(knee, settled))
         details += [(name, size, *cells) for size, cells in described(settled).items()]
-        middle = runs[min(runs, key=lambda size: abs(math.log(size / 16)))][0]["profile"]
-        figure = found.plot(predictions=middle, best=None)
-        axes = figure.axes[0]
-        for key, look, label in (
-            ("mean_square", "D", "mean-square limit measured there"),
-            ("rule", "v", "noise-scale rule measured there"),
-        ):
-            values = [own[key] for own in settled.values()]
-            axes.plot(list(settled), values, look, color="#222222", ms=5, label=label)
-        axes.legend(loc="lower right", fontsize=7)
-        axes.set_title(f"{name}: {STEPS} steps; lines measured at B = 16", fontsize=10)
-        figure.savefig(IMAGES / f"paper_{slug}.png", dpi=110)
+        picture(name, found, settled, float(rows[-1]["by the mean-square limit"]))
     print(
         "\n"
         + table(
@@ -142,6 +131,23 @@ def stability() -> None:
     )
     head = ["problem", "B", "ε", "loss", "full batch", "B_curv", "mean square", "B_noise"]
     print("\n" + table([*head, "rule", "one step"], details))
+
+
+def picture(name: str, found: gn.Sweep, settled: dict[int, dict[str, float]], knee: float) -> None:
+    """The runs, the knee through them, and what was measured in them."""
+    figure = found.plot(best=None)
+    axes = figure.axes[0]
+    for key, look, label in (
+        ("mean_square", "D", "mean-square limit, measured in these runs"),
+        ("rule", "v", "noise-scale rule, measured in these runs"),
+    ):
+        values = [own[key] for own in settled.values()]
+        axes.plot(list(settled), values, look, color="#222222", ms=5, label=label)
+    axes.axvline(knee, color="#222222", ls="--", lw=1, label=f"knee predicted: {knee:.1f}")
+    axes.legend(loc="lower right", fontsize=7)
+    axes.set_title(f"{name}, {STEPS} steps", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(IMAGES / f"paper_{name.replace(' ', '_').replace(',', '')}.png", dpi=110)
 
 
 def measured(model: Any, data: Data, found: gn.Sweep, momentum: float) -> dict[int, list[Any]]:

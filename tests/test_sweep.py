@@ -327,6 +327,7 @@ class TestGrid:
             ({"batch_sizes": [0]}, "`batch_sizes` must be a whole number from 1 on; got 0"),
             ({"batch_sizes": [64]}, "`batch_sizes` holds 64, and there are 32 samples"),
             ({"lrs": [0.1, -1.0]}, "`lrs` must be positive numbers"),
+            ({"lrs": ["0.1"]}, "`lrs` must be positive numbers"),
             ({"seeds": [-1]}, "`seeds` must be a whole number from 0 on; got -1"),
             ({"epochs": None}, "say how long to train"),
             ({"epochs": 0}, "`epochs` must be a positive number; got 0"),
@@ -346,6 +347,8 @@ class TestGrid:
         for wrong, error, message in (
             (small(), gn.ArgumentError, "`make_model` must be a function"),
             (lambda: None, gn.ModelError, "`make_model` must return a new torch.nn.Module"),
+            (nn.Linear, gn.ArgumentError, "`make_model` is called without arguments"),
+            (nn.Tanh, gn.ModelError, "the model has no trainable parameter"),
         ):
             with pytest.raises(error, match=message):
                 gn.sweep(wrong, nn.CrossEntropyLoss(), DATA, batch_sizes=[8], lrs=[1.0], epochs=1)
@@ -359,10 +362,17 @@ class TestGrid:
         def mean_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
             return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-        with pytest.raises(gn.GradNoiseError, match="must return one"):
+        with pytest.raises(gn.LossError, match="`loss_fn` must return one number per sample"):
             gn.sweep(small, mean_loss, DATA, batch_sizes=[8], lrs=[1.0], epochs=1)
-        with pytest.raises(gn.ArgumentError, match="a metric must return one number per sample"):
+        with pytest.raises(gn.LossError, match="a metric must return one number per sample"):
             swept(test_data=TEST, metrics={"all": lambda model, batch: model(batch[0]).sum()})
+
+    def test_a_loss_that_is_not_finite_from_the_start_is_said(self):
+        with pytest.raises(gn.LossError, match="the loss of a fresh model is not finite"):
+            gn.sweep(
+                small, nn.CrossEntropyLoss(), (math.nan * DATA[0], DATA[1]), batch_sizes=[8],
+                lrs=[1.0], epochs=1,
+            )  # fmt: skip
 
     def test_nothing_of_the_callers_is_changed(self):
         loader = torch.utils.data.DataLoader(

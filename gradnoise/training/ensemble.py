@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from ..errors import first_line
 from ..trees import Batch, TensorDict, map_samples, select
 from .plain import ended, step_losses
-from .plan import Order, Plan, Record, Run, Watch, mean_over
+from .plan import Order, Plan, Record, Run, Watch
 
 TOLERANCE = 1e-3  # relative, of the trial gradients: float32 in another order of operations
 
@@ -41,7 +41,7 @@ class Ensemble:
             name: torch.stack([_trainable(models[run.seed])[name].detach() for run in runs])
             for name in _trainable(self._model)
         }
-        starts = {seed: mean_over(plan.bound(models[seed]), self._samples) for seed in seeds}
+        starts = {seed: plan.start_loss(models[seed], self._samples) for seed in seeds}
         first = torch.tensor([starts[run.seed] for run in runs], dtype=torch.float64)
         self._watch = Watch(first, plan.forgive)
         self._update = _UPDATES[plan.optimizer](plan)

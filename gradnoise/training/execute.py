@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, as_completed
 import torch
 
 from ..errors import ArgumentError
+from ..objective import Objective
 from ..report import progress_bar
 from .ensemble import Ensemble, obstacle
 from .ledger import Ledger
@@ -23,10 +24,12 @@ MEMORY, COPIES = 2**31, 5  # bytes for parameters, gradients, momenta and what u
 
 def together(plan: Plan, runs: list[Run], vectorise: bool | str) -> tuple[int, str]:
     """How many runs at once, and why not."""
+    if vectorise not in (True, False, "auto"):
+        raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
+    first = Objective(plan.model(runs[0].seed), plan.loss_fn)  # something can be trained
+    plan.start_loss(first.model, plan.on(first.device)[0])
     if vectorise is False:
         return 0, ""
-    if vectorise not in (True, "auto"):
-        raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
     most = min(TOGETHER, MEMORY // (COPIES * plan.model_bytes))
     reason = obstacle(plan, runs[0]) if most > 1 else "the model is too large to be stacked"
     if reason is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -29,6 +31,10 @@ def make_plan(
             "`make_model` must be a function that returns a new model, such as "
             "lambda: nn.Linear(4, 2); a model that exists can be trained only once"
         )
+    try:
+        inspect.signature(make_model).bind()
+    except TypeError as error:
+        raise ArgumentError(f"`make_model` is called without arguments ({error})") from error
     if metrics and test_data is None:
         raise ArgumentError("`metrics` are about `test_data`; give some")
     return Plan(
@@ -87,5 +93,5 @@ def _check_grid(
         raise ArgumentError(
             f"`batch_sizes` holds {max(batch_sizes)}, and there are {plan.count} samples"
         )
-    if not all(0 < lr < math.inf for lr in lrs):
+    if not all(isinstance(lr, Real) and 0 < lr < math.inf for lr in lrs):
         raise ArgumentError(f"`lrs` must be positive numbers; got {list(lrs)}")

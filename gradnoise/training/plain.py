@@ -25,7 +25,7 @@ def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     optimizer = make_optimizer(plan, parameters, run.lr)
     bound = plan.bound(model)
     samples, _ = plan.on(parameters[0].device)
-    start = mean_over(bound, samples)
+    start = plan.start_loss(model, samples)
     watch = Watch(torch.tensor([start], dtype=torch.float64), plan.forgive)
     order = Order(plan.count, run.batch_size, run.seed)
     for step in range(run.steps):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, DataError, ModelError
+from ..errors import DataError, LossError, ModelError
 from ..guard import seed_everything
 from ..losses import LossFn
 from ..objective import Bound, as_loss_fn
@@ -138,6 +138,19 @@ class Plan:
         """The losses as a module."""
         return Bound(model, self.losses)
 
+    def start_loss(self, model: nn.Module, samples: Batch) -> float:
+        """Mean over all training samples of a fresh model.
+
+        Raises:
+            LossError: not one loss per sample, or not finite.
+        """
+        found = mean_over(self.bound(model), samples, "`loss_fn`")
+        if not math.isfinite(found):
+            raise LossError(
+                "the loss of a fresh model is not finite: look at the data and at `make_model`"
+            )
+        return found
+
     def factor(self, step: int, steps: int) -> float:
         """Of the learning rate in a step."""
         return 1.0 if self.schedule is None else float(self.schedule(step / steps))
@@ -240,7 +253,9 @@ class Watch:
         return (~torch.isfinite(end) | (end > self.start) | lost).tolist()
 
 
-def mean_over(function: Callable[[Batch], Tensor], batch: Batch, rows: int = 4096) -> float:
+def mean_over(
+    function: Callable[[Batch], Tensor], batch: Batch, name: str = "a metric", rows: int = 4096
+) -> float:
     """The mean over all samples of a function with one number per sample."""
     count = sample_count(batch)
     total = 0.0
@@ -251,9 +266,9 @@ def mean_over(function: Callable[[Batch], Tensor], batch: Batch, rows: int = 409
             values = function(part)
             size = min(rows, count - start)
             if values.shape != (size,):
-                raise ArgumentError(
-                    f"a metric must return one number per sample, shape ({size},); got shape "
-                    f"{tuple(values.shape)}"
+                raise LossError(
+                    f"{name} must return one number per sample, shape ({size},); got shape "
+                    f"{tuple(values.shape)}. Use reduction='none', or pass a torch criterion itself"
                 )
             total += float(values.double().sum())
     return total / count if math.isfinite(total) else math.inf
