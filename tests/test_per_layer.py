@@ -299,7 +299,7 @@ def test_the_sharpest_layer_limits_the_learning_rate() -> None:
     assert not p.layers["1"].limits_lr
     assert "Learning rate: limited by layer 0, which holds " in str(p)
     labels = [text.get_text() for text in p.plot().axes[0].get_legend().get_texts()]
-    assert any(label.endswith(", by 0") for label in labels)
+    assert any(label.endswith(", by layer 0") for label in labels)
 
 
 class Apart(nn.Module):
