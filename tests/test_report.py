@@ -297,7 +297,9 @@ class TestNotes:
     def test_the_advice_is_the_recommendation(self, name, request):
         profile = request.getfixturevalue(name)
 
-        assert f"What to do {words(str(profile.recommend()))}" in words(str(profile))
+        advice = profile.recommend()
+        said = f"What to do (confidence: {advice.confidence}) {words(str(advice))}"
+        assert said in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])
     def test_no_line_is_wider_than_a_hundred(self, name, request):

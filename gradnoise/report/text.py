@@ -53,7 +53,8 @@ def _parts(profile: Profile) -> list[Text | Table]:
         parts += [Text(), *_learning_rates(profile)]
     parts += [Text(), *by_layer(profile)]
     if "noise_scale" in profile.estimates:
-        parts += [Text(), *listed("What to do", profile.recommend().reasons)]
+        advice = profile.recommend()
+        parts += [Text(), *listed(f"What to do (confidence: {advice.confidence})", advice.reasons)]
     if profile.warnings:
         parts += [Text(), *listed("Please note", profile.warnings)]
     return parts
