@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.training.checkpoint import Checkpoint
 from gradnoise.training.ensemble import Ensemble, obstacle
 from gradnoise.training.grid import make_plan
 from gradnoise.training.plain import train
@@ -29,6 +30,9 @@ from gradnoise.training.plan import Order, Plan, Run, Watch
 INPUTS = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = (INPUTS[:, 0] + 0.5 * INPUTS[:, 1] > 0).long()
 DATA, TEST = (INPUTS[:32], LABELS[:32]), (INPUTS[32:], LABELS[32:])
+
+
+NOWHERE = Checkpoint(None, "", ())
 
 
 def small() -> nn.Module:
@@ -77,7 +81,9 @@ class TestEnsemble:
     def test_it_trains_as_torch_does(self, optimizer, momentum, decay):
         plan = plan_of(optimizer=optimizer, momentum=momentum, decay=decay)
         runs = [Run(4, lr, seed, "epochs", 24) for lr in (0.01, 0.1) for seed in (0, 3)]
-        together = {record.run: record for record in Ensemble(plan, runs).run(lambda _: None)}
+        together = {
+            record.run: record for record in Ensemble(plan, runs).run(lambda _: None, NOWHERE)
+        }
         for run in runs:
             alone, _ = train(plan, run)
             for name in ("start_loss", "train_loss", "test_loss"):
@@ -224,6 +230,53 @@ class TestLedger:
             gn.Sweep.load(tmp_path / "nothing.jsonl")
         with pytest.raises(gn.SweepFileError, match="cannot write"):
             swept(path=tmp_path / "no folder" / "sweep.jsonl")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"momentum": 0.9, "optimizer": "nesterov"},
+            {"momentum": 0.9, "optimizer": "adam", "weight_decay": 0.1},
+        ],
+    )
+    def test_a_program_that_was_cut_off_goes_on_where_it_stood(
+        self, tmp_path, monkeypatch, options
+    ):
+        """Interrupted after 21 of 32 steps, with one run of six given up before."""
+        path = tmp_path / "sweep.jsonl"
+        chosen = {"batch_sizes": [4], "lrs": [0.01, 0.1, 1e30], "epochs": 4, **options}
+        whole = swept(**chosen)
+        monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
+        real, taken = Ensemble._step, []
+
+        def step(self, at, gradients):
+            if len(taken) == 21:
+                raise KeyboardInterrupt
+            taken.append(at)
+            real(self, at, gradients)
+
+        monkeypatch.setattr(Ensemble, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            swept(path=path, **chosen)
+        assert len(list(tmp_path.glob("*.part"))) == 1
+        assert not gn.Sweep.load(path).records
+        taken.append("resumed")
+        again = swept(path=path, **chosen)
+        assert taken == [*range(21), "resumed", *range(21, 32)]
+        assert again.records == whole.records
+        assert not list(tmp_path.glob("*.part"))
+
+    def test_a_checkpoint_that_cannot_be_read_is_left_out(self, tmp_path):
+        kept = Checkpoint(tmp_path / "s.jsonl", "mark", ("a",))
+        assert kept.load() is None
+        kept.path.write_bytes(b"half a file")
+        assert kept.load() is None
+        assert Checkpoint(kept.ledger, "other", ("a",)).path != kept.path
+        kept.save({"step": 3})
+        assert kept.load() == {"step": 3}
+        kept.clear()
+        kept.clear()
+        assert not kept.path.exists()
 
     def test_a_killed_sweep_goes_on(self, tmp_path):
         """Killed without warning once something is written; the rest is trained, nothing twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from ..errors import first_line
 from ..trees import Batch, TensorDict, map_samples, select
+from .checkpoint import Checkpoint
 from .plain import ended, step_losses
 from .plan import Order, Plan, Record, Run, Watch
 
@@ -46,10 +48,17 @@ class Ensemble:
         self._watch = Watch(first, plan.forgive)
         self._update = _UPDATES[plan.optimizer](plan)
 
-    def run(self, tick: Callable[[int], None]) -> list[Record]:
-        """All to their ends; `tick` is called with the steps that are done, times runs."""
+    def run(self, tick: Callable[[int], None], checkpoint: Checkpoint) -> list[Record]:
+        """All to their ends, from where the checkpoint stands.
+
+        Args:
+            tick: called with the steps that are done, times runs.
+            checkpoint: of these runs.
+        """
         records: dict[str, Record] = {}
-        for step in range(self._steps):
+        for step in range(self._restored(checkpoint.load(), records, tick), self._steps):
+            if not self._runs:
+                break
             losses, gradients = self.gradients(step)
             self._step(step, gradients)
             alive = self._watch.see(losses)
@@ -60,8 +69,8 @@ class Ensemble:
                     records[run.key] = Record(run, True, step + 1, start, math.inf)
                     tick(self._steps - step - 1)
                 self._keep(alive)
-                if not self._runs:
-                    break
+            if checkpoint.is_due:
+                checkpoint.save(self._state(step + 1, records))
         for place, run in enumerate(self._runs):
             own = {name: weight[place] for name, weight in self._weights.items()}
             with torch.no_grad():
@@ -69,6 +78,34 @@ class Ensemble:
                     parameter.copy_(own[name])
             records[run.key] = ended(self._plan, run, self._model, self._watch, place)
         return list(records.values())
+
+    def _state(self, step: int, records: dict[str, Record]) -> dict[str, Any]:
+        return {
+            "step": step,
+            "records": [asdict(record) for record in records.values()],
+            "alive": [run.key for run in self._runs],
+            "weights": self._weights,
+            "memory": self._update.memory,
+            "watch": vars(self._watch),
+        }
+
+    def _restored(
+        self,
+        state: dict[str, Any] | None,
+        records: dict[str, Record],
+        tick: Callable[[int], None],
+    ) -> int:
+        """The step to go on with; what is saved put in place."""
+        if state is None:
+            return 0
+        records.update({r.run.key: r for r in map(Record.from_dict, state["records"])})
+        tick(state["step"] * len(self._runs))
+        tick(sum(self._steps - state["step"] for _ in records))
+        self._keep(torch.tensor([run.key in state["alive"] for run in self._runs]))
+        self._weights = state["weights"]
+        self._update.memory = state["memory"]
+        vars(self._watch).update(state["watch"])
+        return int(state["step"])
 
     def gradients(self, step: int) -> tuple[Tensor, TensorDict]:
         """Losses (R,) and gradients (R, ...) of a step."""
@@ -106,49 +143,46 @@ class Ensemble:
         self._watch.keep(alive)
 
 
-class _Momentum:
-    """SGD, heavy ball and Nesterov as torch has them."""
+class _Update:
+    """What an optimizer remembers of every parameter, by kind and name."""
 
     def __init__(self, plan: Plan) -> None:
-        self._momentum, self._nesterov = plan.momentum, plan.optimizer == "nesterov"
-        self._buffers: TensorDict = {}
-
-    def direction(self, name: str, gradient: Tensor, _step: int) -> Tensor:
-        """What the learning rate is multiplied with."""
-        if not self._momentum:
-            return gradient
-        old = self._buffers.get(name)
-        new = gradient.clone() if old is None else old.mul_(self._momentum).add_(gradient)
-        self._buffers[name] = new
-        return gradient + self._momentum * new if self._nesterov else new
+        self.momentum, self.nesterov = plan.momentum, plan.optimizer == "nesterov"
+        self.memory: dict[str, TensorDict] = {"first": {}, "second": {}}
 
     def keep(self, alive: Tensor) -> None:
         """Go on with these runs alone."""
-        self._buffers = {name: buffer[alive] for name, buffer in self._buffers.items()}
+        self.memory = {
+            kind: {name: buffer[alive] for name, buffer in buffers.items()}
+            for kind, buffers in self.memory.items()
+        }
 
 
-class _Adam:
+class _Momentum(_Update):
+    """SGD, heavy ball and Nesterov as torch has them."""
+
+    def direction(self, name: str, gradient: Tensor, _step: int) -> Tensor:
+        """What the learning rate is multiplied with."""
+        if not self.momentum:
+            return gradient
+        old = self.memory["first"].get(name)
+        new = gradient.clone() if old is None else old.mul_(self.momentum).add_(gradient)
+        self.memory["first"][name] = new
+        return gradient + self.momentum * new if self.nesterov else new
+
+
+class _Adam(_Update):
     """Adam as torch has it, β₂ = 0.999 and eps = 10⁻⁸."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._beta = plan.momentum
-        self._first: TensorDict = {}
-        self._second: TensorDict = {}
 
     def direction(self, name: str, gradient: Tensor, step: int) -> Tensor:
         """What the learning rate is multiplied with."""
         zeros = torch.zeros_like(gradient)
-        first = self._first.setdefault(name, zeros.clone())
-        second = self._second.setdefault(name, zeros)
-        first.lerp_(gradient, 1 - self._beta)
+        first = self.memory["first"].setdefault(name, zeros.clone())
+        second = self.memory["second"].setdefault(name, zeros)
+        first.lerp_(gradient, 1 - self.momentum)
         second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         scale = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-        return first / (1 - self._beta ** (step + 1)) / scale
-
-    def keep(self, alive: Tensor) -> None:
-        """Go on with these runs alone."""
-        self._first = {name: buffer[alive] for name, buffer in self._first.items()}
-        self._second = {name: buffer[alive] for name, buffer in self._second.items()}
+        return first / (1 - self.momentum ** (step + 1)) / scale
 
 
 _UPDATES: dict[str, Any] = {"sgd": _Momentum, "nesterov": _Momentum, "adam": _Adam}

@@ -13,6 +13,7 @@ import torch
 from ..errors import ArgumentError
 from ..objective import Objective
 from ..report import progress_bar
+from .checkpoint import Checkpoint
 from .ensemble import Ensemble, obstacle
 from .ledger import Ledger
 from .plain import train
@@ -60,20 +61,26 @@ def carry_out(
     done = {record.run.key for record in ledger.records}
     left = [run for run in runs if run.key not in done]
     tasks = sorted(groups(left, max(at_once, 1)), key=lambda own: -own[0].steps)
+    checkpoints = [
+        Checkpoint(ledger.path, ledger.mark, tuple(run.key for run in task)) for task in tasks
+    ]
     with progress_bar(progress) as stage:
         tick = stage("training", sum(run.steps for run in left))
         if executor is None:
-            for task in tasks:
-                ledger.add(run_group(plan, task, bool(at_once), tick))
+            for task, kept in zip(tasks, checkpoints, strict=True):
+                ledger.add(run_group(plan, task, kept, bool(at_once), tick))
+                kept.clear()
             return
         _check_sendable(plan, executor)
-        futures: dict[Future[list[Record]], list[Run]] = {
-            executor.submit(run_group, plan, task, bool(at_once)): task for task in tasks
+        futures: dict[Future[list[Record]], Checkpoint] = {
+            executor.submit(run_group, plan, task, kept, bool(at_once)): kept
+            for task, kept in zip(tasks, checkpoints, strict=True)
         }
         try:
             for future in as_completed(futures):
                 ledger.add(future.result())
-                tick(sum(run.steps for run in futures[future]))
+                tick(sum(record.run.steps for record in future.result()))
+                futures[future].clear()
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -81,14 +88,18 @@ def carry_out(
 
 
 def run_group(
-    plan: Plan, runs: list[Run], vectorised: bool, tick: Callable[[int], None] | None = None
+    plan: Plan,
+    runs: list[Run],
+    checkpoint: Checkpoint,
+    vectorised: bool,
+    tick: Callable[[int], None] | None = None,
 ) -> list[Record]:
     """The records of runs of one batch size; what an executor is given."""
     done = tick or (lambda _steps: None)
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # the processes share the cores
     if vectorised:
-        return Ensemble(plan, runs).run(done)
+        return Ensemble(plan, runs).run(done, checkpoint)
     records = []
     for run in runs:
         records.append(train(plan, run)[0])

@@ -28,12 +28,13 @@ class Ledger:
     """
 
     def __init__(self, path: str | Path | None, header: dict[str, Any]) -> None:
-        self._path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path)
         self.records: list[Record] = []
-        if self._path is None:
+        self.mark = str(header.get("fingerprint"))
+        if self.path is None:
             return
-        if self._path.exists() and self._path.stat().st_size:
-            found, self.records = read(self._path)
+        if self.path.exists() and self.path.stat().st_size:
+            found, self.records = read(self.path)
             if found != header:
                 other = [name for name in header if found.get(name) != header[name]]
                 raise SweepFileError(
@@ -48,26 +49,26 @@ class Ledger:
         """Write finished runs; they are on the disk when this returns."""
         new = list(records)
         self.records += new
-        if self._path is not None:
+        if self.path is not None:
             self._write([plain(asdict(record)) for record in new])
 
     def _end_line(self) -> None:
         """A line that a kill cut off would spoil the next one."""
-        assert self._path is not None
-        with open(self._path, "rb+") as file:
+        assert self.path is not None
+        with open(self.path, "rb+") as file:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        assert self._path is not None
+        assert self.path is not None
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise SweepFileError(f"cannot write {self._path}: {error.strerror}") from error
+            raise SweepFileError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], list[Record]]:

@@ -1,0 +1,71 @@
+"""Where a program of runs stands, kept beside the ledger while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+EVERY = 30.0  # seconds between two of them
+
+
+@dataclass
+class Checkpoint:
+    """The state of one program in a file of its own, which goes when the program has ended.
+
+    Args:
+        ledger: the file of the sweep; None keeps nothing.
+        mark: the fingerprint of the sweep.
+        keys: of the program's runs.
+    """
+
+    ledger: Path | None
+    mark: str
+    keys: tuple[str, ...]
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = time.monotonic()
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file."""
+        if self.ledger is None:
+            return None
+        name = hashlib.sha256(repr((self.mark, self.keys)).encode()).hexdigest()[:12]
+        return self.ledger.with_name(f"{self.ledger.name}.{name}.part")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        return self.ledger is not None and time.monotonic() - self.last >= EVERY
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write it, whole or not at all."""
+        path = self.path
+        assert path is not None
+        torch.save(state, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+        self.last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved of these runs, if it can be read."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            found: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except Exception:  # a damaged file raises whatever its bytes happen to say
+            return None
+        return found
+
+    def clear(self) -> None:
+        """The program has ended, and its runs are on their way to the ledger."""
+        if self.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
