@@ -20,9 +20,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.digits import digits
-from gradnoise.operators import Hessian, PerSampleGradients
-from gradnoise.problem import Problem
+from gradnoise.operators.gradients import PerSampleGradients
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.problem import Problem
+from gradnoise.toy.digits import digits
 
 
 class Sequence(nn.Module):

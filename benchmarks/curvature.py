@@ -56,11 +56,11 @@ from tasks import Task
 from torch import Tensor, nn
 from torch.utils import benchmark
 
-from gradnoise.algebra import lanczos
-from gradnoise.guard import differentiable_kernels
-from gradnoise.losses import supervised
-from gradnoise.operators import Hessian
-from gradnoise.trees import select
+from gradnoise.linalg.lanczos import lanczos
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.guard import differentiable_kernels
+from gradnoise.problem.losses import supervised
+from gradnoise.tensors.trees import select
 
 OFF = 1e-2  # relative error beyond which a product, or λ, is another one's
 REFERENCE = 1e-9  # residual of λ in float64

@@ -20,10 +20,10 @@ from tasks import Task, library
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from gradnoise.algebra import lanczos
-from gradnoise.guard import differentiable_kernels
-from gradnoise.operators import Hessian
-from gradnoise.trees import unflatten
+from gradnoise.linalg.lanczos import lanczos
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.guard import differentiable_kernels
+from gradnoise.tensors.trees import unflatten
 
 TOL = 1e-3  # residual relative to λ that is asked for
 LIMIT = 200  # products of methods that would go on

@@ -19,9 +19,9 @@ from coverage import PROBLEMS
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimate import Estimate, symmetric
 from gradnoise.resampling import block_jackknife, bootstrap_t
-from gradnoise.skew import Skew, lopsided
+from gradnoise.statistics.estimate import Estimate, symmetric
+from gradnoise.statistics.skewness import Skew, lopsided
 
 SHOWN = ("T1", "T4 isotropic", "T4 ill-conditioned", "T4 Student 9")
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
-from gradnoise.objective import Objective
-from gradnoise.pergrad import ENGINES, Wanted, choose
-from gradnoise.trees import Batch, sample_count, select
+from gradnoise.per_sample.choice import ENGINES, choose
+from gradnoise.per_sample.contract.engine import Wanted
+from gradnoise.problem.objective import Objective
+from gradnoise.tensors.trees import Batch, sample_count, select
 
 Found = tuple[Tensor, Sequence[Tensor]]  # ‖g_i‖² of shape (n,), mean gradient by parameter
 Run = Callable[[], Any]

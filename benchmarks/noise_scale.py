@@ -20,14 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 import gradnoise as gn
-from gradnoise.algebra.deflation import explore
-from gradnoise.digits import digits
-from gradnoise.estimators import measure_noise_scale, sign_probes
-from gradnoise.estimators.noise_scale import ACCURACY, STEPS
-from gradnoise.operators import Hessian
-from gradnoise.pergrad import choose
-from gradnoise.problem import Problem
-from gradnoise.streaming import stream
+from gradnoise.estimators.noise.noise_scale import ACCURACY, STEPS, measure_noise_scale, sign_probes
+from gradnoise.linalg.deflation import explore
+from gradnoise.moments.measure import stream
+from gradnoise.operators.hessian import Hessian
+from gradnoise.per_sample.choice import choose
+from gradnoise.problem.problem import Problem
+from gradnoise.toy.digits import digits
 
 MOST = 2000  # probes
 

@@ -24,9 +24,9 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.training.grid import make_plan
-from gradnoise.training.plain import train
-from gradnoise.training.plan import Run
+from gradnoise.sweeps.grid import make_plan
+from gradnoise.sweeps.run import train
+from gradnoise.sweeps.settings import Run
 
 OUT, IMAGES = Path("out/paper"), Path("docs/images")
 CRITERION = nn.CrossEntropyLoss()

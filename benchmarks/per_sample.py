@@ -43,7 +43,7 @@ from methods import METHODS, Found, Prepare, Run, loop, plain
 from tasks import MODELS, Task, make
 from torch.utils import benchmark
 
-from gradnoise.trees import select
+from gradnoise.tensors.trees import select
 
 TOLERANCE = 1e-3  # relative error beyond which a method is wrong
 MIB = 2**20

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.digits import digits_net
+from gradnoise.toy.digits import digits_net
 
 
 def main() -> None:

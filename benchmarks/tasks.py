@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.losses import LossFn, supervised
-from gradnoise.trees import Batch
+from gradnoise.problem.losses import LossFn, supervised
+from gradnoise.tensors.trees import Batch
 
 
 @dataclass(frozen=True)

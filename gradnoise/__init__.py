@@ -5,16 +5,6 @@ grouped by the room they come from; docs/architecture.md is the map.
 """
 
 from . import toy
-from .algebra import (
-    Curve,
-    Diagonal,
-    Eigenpairs,
-    SpectralDensity,
-    diagonal,
-    frobenius_norm,
-    lanczos,
-    trace,
-)
 from .errors import (
     ArgumentError,
     CoupledSamplesError,
@@ -30,58 +20,32 @@ from .errors import (
     RandomLossError,
     SweepFileError,
 )
-from .estimate import Estimate, Status
-from .estimators import (
-    Alignment,
-    Covariance,
-    Diagnostics,
-    LayerScale,
-    NoiseScale,
-    Sharpness,
-    SharpnessTracker,
-    SignalToNoise,
-    SimpleNoiseScale,
-    TailIndex,
-    batch_sharpness,
+from .estimators.covariance.alignment import Alignment
+from .estimators.covariance.covariance import Covariance, covariance
+from .estimators.curvature.batch_sharpness import batch_sharpness
+from .estimators.curvature.density import spectral_density
+from .estimators.curvature.sharpness import Sharpness, sharpness
+from .estimators.curvature.tracker import SharpnessTracker
+from .estimators.diagnostics.batch_bounds import (
     cabs_batch_size,
-    covariance,
-    diagnostics,
     diversity_bound,
     gradient_diversity,
-    hill_index,
-    inner_product_test,
-    layer_noise_scales,
-    noise_scale,
-    noise_scale_from_batches,
-    noise_scale_from_gradients,
-    noise_scale_from_gram,
-    noise_scale_from_sums,
-    norm_test,
-    orthogonality_test,
-    sharpness,
-    sign_noise_scale,
-    signal_to_noise,
-    simple_noise_scale_from_norms,
-    spectral_density,
-    spectral_noise_scale,
-    stable_index,
-    tail_index,
 )
-from .explain import EngineReport, explain_engine
-from .layers import Layer
-from .losses import causal_lm, supervised
-from .moments import GradientMoments
-from .operators import (
-    GaussNewton,
-    GradientCovariance,
-    Hessian,
-    PerSampleGradients,
-    Preconditioned,
-)
-from .pergrad import per_sample_gradients, per_sample_sq_norms
-from .profile import profile
-from .recommendation import Recommendation
-from .regime import (
+from .estimators.diagnostics.batch_tests import inner_product_test, norm_test, orthogonality_test
+from .estimators.diagnostics.diagnostics import Diagnostics, diagnostics
+from .estimators.diagnostics.hill import hill_index
+from .estimators.diagnostics.sign import sign_noise_scale
+from .estimators.diagnostics.signal_to_noise import SignalToNoise, signal_to_noise
+from .estimators.diagnostics.spectral import spectral_noise_scale
+from .estimators.diagnostics.tails import TailIndex, stable_index, tail_index
+from .estimators.from_arrays.gradients import noise_scale_from_gradients
+from .estimators.from_arrays.gram import noise_scale_from_gram, noise_scale_from_sums
+from .estimators.from_arrays.norms import noise_scale_from_batches, simple_noise_scale_from_norms
+from .estimators.from_arrays.result import SimpleNoiseScale
+from .estimators.noise.by_layer import LayerScale, layer_noise_scales
+from .estimators.noise.noise_scale import NoiseScale, noise_scale
+from .learning_rate.advice import Recommendation
+from .learning_rate.formulas import (
     effective_lr,
     greedy_lr,
     max_lr,
@@ -91,10 +55,29 @@ from .regime import (
     stable_lr,
     temperature,
 )
-from .result import Profile
-from .stability import Landscape, Limits
-from .streaming import gradient_moments
-from .training import Knee, LrSweep, Sweep, lr_sweep, sweep
+from .learning_rate.landscape import Landscape, Limits
+from .linalg.density.spectral_density import Curve, SpectralDensity
+from .linalg.diagonal import Diagonal, diagonal
+from .linalg.frobenius import frobenius_norm
+from .linalg.lanczos import lanczos
+from .linalg.ritz import Eigenpairs
+from .linalg.trace import trace
+from .moments.layer import Layer
+from .moments.measure import gradient_moments
+from .moments.moments import GradientMoments
+from .operators.gradients import GradientCovariance, PerSampleGradients
+from .operators.hessian import GaussNewton, Hessian
+from .operators.preconditioned import Preconditioned
+from .per_sample.explain import EngineReport, explain_engine
+from .per_sample.public import per_sample_gradients, per_sample_sq_norms
+from .problem.losses import causal_lm, supervised
+from .profiles.measure import profile
+from .profiles.profile import Profile
+from .statistics.estimate import Estimate, Status
+from .sweeps.knee import Knee
+from .sweeps.lr_sweep import LrSweep, lr_sweep
+from .sweeps.runs import Sweep
+from .sweeps.sweep import sweep
 
 __all__ = [
     # vocabulary

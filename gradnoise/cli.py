@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .digits import BATCH_SIZE, digits, digits_net
 from .errors import ArgumentError, GradNoiseError
-from .estimators.noise_scale import ACCURACY, PROBES
-from .optimizer import OptimizerSettings
-from .profile import profile
-from .report import progress_bar
-from .result import Profile
-from .store import versions
-from .training import sweep
+from .estimators.noise.noise_scale import ACCURACY, PROBES
+from .problem.optimizer_settings import OptimizerSettings
+from .profiles.file import versions
+from .profiles.measure import profile
+from .profiles.profile import Profile
+from .show.progress import progress_bar
+from .sweeps.sweep import sweep
+from .toy.digits import BATCH_SIZE, digits, digits_net
 from .validation import table, validate
 
 FAILED, USAGE_ERROR = 1, 2

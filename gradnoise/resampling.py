@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .errors import check_whole
-from .estimate import Estimate, check_level
-from .probes import generator
+from .statistics.estimate import Estimate, check_level
+from .tensors.random import generator
 
 Statistic = Callable[[Tensor], Tensor]
 

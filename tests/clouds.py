@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gradnoise.moments import GradientMoments
+from gradnoise.moments.moments import GradientMoments
 
 
 def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> GradientMoments:

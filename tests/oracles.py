@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnoise.losses import supervised
-from gradnoise.trees import sample_count, select
+from gradnoise.problem.losses import supervised
+from gradnoise.tensors.trees import sample_count, select
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.objective import Objective
-from gradnoise.pergrad import Loop, Summary, Wanted
-from gradnoise.pergrad.backpack import BackPACK
-from gradnoise.problem import Problem
-from gradnoise.streaming import stream
+from gradnoise.moments.measure import stream
+from gradnoise.per_sample.backpack import BackPACK
+from gradnoise.per_sample.contract.engine import Summary, Wanted
+from gradnoise.per_sample.loop import Loop
+from gradnoise.problem.objective import Objective
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 from .cases import CASES, SAMPLES, Case, features, images, mlp, named

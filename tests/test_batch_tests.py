@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimate import quantile
-from gradnoise.estimators.batch_tests import Along
+from gradnoise.estimators.diagnostics.batch_tests import Along
+from gradnoise.statistics.estimate import quantile
 
 SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
 MEAN = torch.zeros(12).double().index_fill(0, torch.tensor([0, 6]), 0.7)

@@ -12,13 +12,13 @@ from scipy import linalg
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.fourth_moments import unbiased_squares
-from gradnoise.estimators.noise_spectrum import Iteration, noise_spectrum
-from gradnoise.estimators.overlap import Influences, spread_over_samples
-from gradnoise.estimators.subspace import gradient_in, principal_angles, share_of_noise
-from gradnoise.pergrad import choose
-from gradnoise.problem import Problem
-from gradnoise.streaming import stream
+from gradnoise.estimators.covariance.cosine import Influences, spread_over_samples
+from gradnoise.estimators.covariance.spectrum import Iteration, noise_spectrum
+from gradnoise.estimators.covariance.subspace import gradient_in, principal_angles, share_of_noise
+from gradnoise.moments.measure import stream
+from gradnoise.per_sample.choice import choose
+from gradnoise.problem.problem import Problem
+from gradnoise.statistics.fourth_moments import unbiased_squares
 
 from . import oracles
 from .cases import CASES, CORE, Case, labelled, mlp, named

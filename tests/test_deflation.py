@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from gradnoise import OperatorError, lanczos
-from gradnoise.algebra.deflation import CUT, Deflation, explore, krylov_deflation
-from gradnoise.algebra.krylov import Krylov
-from gradnoise.operators import as_operator
+from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.deflation import CUT, Deflation, explore, krylov_deflation
+from gradnoise.linalg.krylov import Krylov
 
 SPECTRUM = torch.tensor([9.0, -6.0, 4.0, 2.0, *torch.linspace(-1, 1, 56).tolist()]).double()
 

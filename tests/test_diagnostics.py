@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.diagnostics import diagnose
+from gradnoise.estimators.diagnostics.diagnostics import diagnose
 
 from . import oracles
 from .cases import CORE, Case, labelled, mlp, named

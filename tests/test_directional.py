@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.directional import _slopes, forms, require_second_order
-from gradnoise.problem import Problem
+from gradnoise.problem.directional import _slopes, forms, require_second_order
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 from .cases import CASES, Case, named

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.momentum import Momentum
-from gradnoise.regime import mean_square_lr
+from gradnoise.learning_rate.formulas import mean_square_lr
+from gradnoise.learning_rate.update_rule import Momentum
 from gradnoise.toy import Dynamics, diverging_lr, stationary_covariance
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradnoise as gn
-from gradnoise.estimate import (
+from gradnoise.statistics.estimate import (
     Estimate,
     Status,
     check_level,
@@ -16,7 +16,7 @@ from gradnoise.estimate import (
     short,
     symmetric,
 )
-from gradnoise.ratio import ratio
+from gradnoise.statistics.ratio import ratio
 
 INF, NAN = math.inf, math.nan
 

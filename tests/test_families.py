@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.objective import Objective
-from gradnoise.pergrad import choose
+from gradnoise.per_sample.choice import choose
+from gradnoise.problem.objective import Objective
 
 from . import oracles
 

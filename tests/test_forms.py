@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gradnoise.pergrad import forms as forms_module
-from gradnoise.pergrad.factors import Lookup, Outer, Single
-from gradnoise.pergrad.forms import Form, Lazy, Sum, Whole
-from gradnoise.pergrad.pulled import Pulled, Viewed, pull_back
-from gradnoise.pergrad.windows import Convolution, Correlated
-from gradnoise.sums import BLOCK, dots, sq_norms
+from gradnoise.per_sample.hooks import factored as forms_module
+from gradnoise.per_sample.hooks.chain_rule import Pulled, Viewed, pull_back
+from gradnoise.per_sample.hooks.convolution import Convolution, Correlated
+from gradnoise.per_sample.hooks.factored import Form, Lazy, Sum, Whole
+from gradnoise.per_sample.hooks.outer_products import Lookup, Outer, Single
+from gradnoise.tensors.sums import BLOCK, dots, sq_norms
 
 COUNT = 4
 

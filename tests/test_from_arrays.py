@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimators import from_arrays
-from gradnoise.estimators.batch_tests import trace_cov_sq
+from gradnoise.estimators.diagnostics.batch_tests import trace_cov_sq
+from gradnoise.estimators.from_arrays import gradients as from_arrays
 
 from . import oracles
 from .cases import CORE, Case, named

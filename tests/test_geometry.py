@@ -11,8 +11,8 @@ from scipy import integrate
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimators.sign_noise_scale import NULL_SPREAD, _debiased, _sign_noise
-from gradnoise.estimators.spectral_noise_scale import _spectral_noise
+from gradnoise.estimators.diagnostics.sign import NULL_SPREAD, _debiased, _sign_noise
+from gradnoise.estimators.diagnostics.spectral import _spectral_noise
 
 from .cases import CORE
 

@@ -15,7 +15,7 @@ from torch.utils import checkpoint as checkpoint_module
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from gradnoise.guard import differentiable_kernels, seed_everything, untouched
+from gradnoise.problem.guard import differentiable_kernels, seed_everything, untouched
 
 
 def fresh() -> nn.Module:

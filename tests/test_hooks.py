@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from torch.overrides import wrap_torch_function
 
 import gradnoise as gn
-from gradnoise.objective import Objective
-from gradnoise.pergrad import Chunk, Summary, Wanted, choose
-from gradnoise.pergrad.hooks import Hooks
-from gradnoise.pergrad.layout import Layout
-from gradnoise.pergrad.rules import RULES, At, add, linear
+from gradnoise.per_sample.choice import choose
+from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
+from gradnoise.per_sample.hooks.engine import Hooks
+from gradnoise.per_sample.hooks.layout import Layout
+from gradnoise.per_sample.hooks.rules import RULES, At, add, linear
+from gradnoise.problem.objective import Objective
 
 from . import oracles
 from .cases import SAMPLES, Case, features, labelled, mlp, named

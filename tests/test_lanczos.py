@@ -17,9 +17,9 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
-from gradnoise.algebra import missed
-from gradnoise.algebra.krylov import Krylov
-from gradnoise.operators import as_operator
+from gradnoise.linalg import missed_eigenvalues as missed
+from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.krylov import Krylov
 
 
 def with_spectrum(*values: float, seed: int = 0) -> Tensor:

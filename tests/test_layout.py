@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise.pergrad.layout import (
+from gradnoise.per_sample.hooks.layout import (
     Found,
     Layout,
     candidates,

@@ -8,16 +8,13 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.algebra.deflation import explore
-from gradnoise.algebra.mean_square import CurvatureSpread
-from gradnoise.estimators import (
-    measure_curvature_spread,
-    sample_curvatures,
-    sharp_directions,
-)
-from gradnoise.momentum import Momentum
-from gradnoise.operators import Hessian
-from gradnoise.problem import Problem
+from gradnoise.estimators.curvature.extreme_eigenvalue import sample_curvatures
+from gradnoise.estimators.curvature.spread import measure_curvature_spread, sharp_directions
+from gradnoise.learning_rate.mean_square import CurvatureSpread
+from gradnoise.learning_rate.update_rule import Momentum
+from gradnoise.linalg.deflation import explore
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.algebra.deflation import explore
-from gradnoise.estimators import NoiseScale, measure_noise_scale
-from gradnoise.losses import supervised
-from gradnoise.operators import Hessian
-from gradnoise.pergrad import choose
-from gradnoise.problem import Problem
-from gradnoise.rescaled import in_metric
-from gradnoise.streaming import stream, with_intervals
+from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
+from gradnoise.linalg.deflation import explore
+from gradnoise.moments.measure import stream, with_intervals
+from gradnoise.operators.hessian import Hessian
+from gradnoise.per_sample.choice import choose
+from gradnoise.problem.coordinates import in_metric
+from gradnoise.problem.losses import supervised
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 from .cases import CASES, CORE, Case, named

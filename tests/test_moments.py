@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments import GradientMoments
-from gradnoise.pergrad import Chunk, Loop, Summary, Wanted
-from gradnoise.problem import Problem
-from gradnoise.running import Running
-from gradnoise.streaming import stream
+from gradnoise.moments.accumulator import Running
+from gradnoise.moments.measure import stream
+from gradnoise.moments.moments import GradientMoments
+from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
+from gradnoise.per_sample.loop import Loop
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 from .cases import CASES, Case, labelled, mlp, named

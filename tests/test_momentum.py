@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.momentum import Momentum
-from gradnoise.regime import max_lr, mean_square_lr
+from gradnoise.learning_rate.formulas import max_lr, mean_square_lr
+from gradnoise.learning_rate.update_rule import Momentum
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]
 

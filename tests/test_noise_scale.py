@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.algebra.deflation import krylov_deflation
-from gradnoise.estimators import NoiseScale, measure_noise_scale
-from gradnoise.estimators.joint_errors import sampling_covariance, third_moment
-from gradnoise.estimators.probing import Probed
-from gradnoise.operators import Hessian
-from gradnoise.pergrad import choose
-from gradnoise.probes import independent_signs
-from gradnoise.problem import Problem
-from gradnoise.streaming import stream, with_intervals
+from gradnoise.estimators.noise.errors import sampling_covariance, third_moment
+from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
+from gradnoise.estimators.noise.sign_probes import Probed
+from gradnoise.linalg.deflation import krylov_deflation
+from gradnoise.moments.measure import stream, with_intervals
+from gradnoise.operators.hessian import Hessian
+from gradnoise.per_sample.choice import choose
+from gradnoise.problem.problem import Problem
+from gradnoise.tensors.random import independent_signs
 
 from . import oracles
 from .cases import CORE, Case, named

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.checks import check_batch
-from gradnoise.objective import Objective
+from gradnoise.problem.checks import check_batch
+from gradnoise.problem.objective import Objective
 
 X, Y = torch.randn(8, 3), torch.randint(2, (8,))
 CE = nn.CrossEntropyLoss()

@@ -13,10 +13,11 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.operators import Operator, as_operator
-from gradnoise.operators import graphs as graphs_module
-from gradnoise.operators import hvp as hvp_module
-from gradnoise.operators.hvp import MODES
+from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.operator import Operator
+from gradnoise.operators import graph_cache as graphs_module
+from gradnoise.operators import products as hvp_module
+from gradnoise.operators.products import MODES
 
 from . import oracles
 from .cases import CASES, Case, features, labelled, mlp, named

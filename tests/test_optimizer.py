@@ -7,7 +7,7 @@ import torch
 from torch import optim
 
 import gradnoise as gn
-from gradnoise.optimizer import OptimizerSettings, read_optimizer
+from gradnoise.problem.optimizer_settings import OptimizerSettings, read_optimizer
 
 RESCALES = "rescales the gradient"
 DECAY = "without the optimizer's weight decay of 0.01"

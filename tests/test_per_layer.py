@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.blocks import Blocks
-from gradnoise.estimators.from_arrays import noise_scale_from_gradients
-from gradnoise.estimators.noise_scale import Parts
-from gradnoise.estimators.shares import Shares
-from gradnoise.layers import UNGROUPED, by_group, layers_of
-from gradnoise.moments import GradientMoments
-from gradnoise.probes import random_signs
-from gradnoise.report.layers import steepest
+from gradnoise.estimators.from_arrays.gradients import noise_scale_from_gradients
+from gradnoise.estimators.noise.noise_scale import Parts
+from gradnoise.estimators.noise.shares import Shares
+from gradnoise.moments.layer import UNGROUPED, by_group, layers_of
+from gradnoise.moments.moments import GradientMoments
+from gradnoise.moments.per_parameter import Blocks
+from gradnoise.profiles.layer_table import steepest
+from gradnoise.tensors.random import random_signs
 
 from . import oracles
 from .cases import CASES, CORE, Case, mlp, named

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.objective import Objective
-from gradnoise.pergrad import ENGINES, Functional, Loop, choose
+from gradnoise.per_sample.choice import ENGINES, choose
+from gradnoise.per_sample.functional import Functional
+from gradnoise.per_sample.loop import Loop
+from gradnoise.problem.objective import Objective
 
 from . import oracles
 from .cases import CASES, SAMPLES, Case, features, labelled, mlp, named, sequence_loss

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.objective import Objective
-from gradnoise.pergrad import Hooks, Wanted, choose
-from gradnoise.pergrad.tapped import Pass
+from gradnoise.per_sample.choice import choose
+from gradnoise.per_sample.contract.engine import Wanted
+from gradnoise.per_sample.hooks.backward import Pass
+from gradnoise.per_sample.hooks.engine import Hooks
+from gradnoise.problem.objective import Objective
 
 from . import oracles
 from .layer_cases import Function, squares

@@ -58,7 +58,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLABLES)
 def test_options_are_named_and_keyword_only(name: str) -> None:
-    numbers_only = CALLABLES[name].__module__ == "gradnoise.regime"
+    numbers_only = CALLABLES[name].__module__ == "gradnoise.learning_rate.formulas"
     results = inspect.isclass(CALLABLES[name]) and dataclasses.is_dataclass(CALLABLES[name])
     for parameter in inspect.signature(CALLABLES[name]).parameters.values():
         assert parameter.kind is not inspect.Parameter.VAR_KEYWORD

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from gradnoise.estimate import Estimate, Status
-from gradnoise.recommendation import Setting, recommend, samples_needed
-from gradnoise.stability import Landscape
+from gradnoise.learning_rate.advice import Setting, recommend, samples_needed
+from gradnoise.learning_rate.landscape import Landscape
+from gradnoise.statistics.estimate import Estimate, Status
 
 INF, NAN = math.inf, math.nan
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.estimate import Estimate, Status
-from gradnoise.regime import (
+from gradnoise.learning_rate.formulas import (
     effective_lr,
     greedy_lr,
     max_lr,
@@ -19,6 +18,7 @@ from gradnoise.regime import (
     stable_lr,
     temperature,
 )
+from gradnoise.statistics.estimate import Estimate, Status
 
 INF, NAN = math.inf, math.nan
 

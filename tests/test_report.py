@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.optimizer import OptimizerSettings
-from gradnoise.report import progress_bar
+from gradnoise.problem.optimizer_settings import OptimizerSettings
+from gradnoise.show.progress import progress_bar
 from gradnoise.toy import NoisyQuadratic
 
 SLOPE = ("loss", "grad_sq_norm", "trace_cov", "simple_noise_scale")

@@ -20,8 +20,8 @@ from torch.utils.data import (
 )
 
 from gradnoise import ArgumentError, DataError
-from gradnoise.samples import Samples
-from gradnoise.trees import sample_leaves
+from gradnoise.problem.samples import Samples
+from gradnoise.tensors.trees import sample_leaves
 
 X = torch.arange(10.0).reshape(10, 1)
 DATA = TensorDataset(X, X[:, 0])

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.estimators import sample_curvatures, sharpness_estimate
-from gradnoise.estimators.sharpness import Halves
-from gradnoise.operators import Hessian
-from gradnoise.problem import Problem
+from gradnoise.estimators.curvature.extreme_eigenvalue import (
+    Halves,
+    sample_curvatures,
+    sharpness_estimate,
+)
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.problem import Problem
 
 from . import oracles
 from .cases import CORE, Case, named

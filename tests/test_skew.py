@@ -12,9 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.estimate import Status, quantile, symmetric
-from gradnoise.ratio import ratio
-from gradnoise.skew import Skew, lopsided
+from gradnoise.statistics.estimate import Status, quantile, symmetric
+from gradnoise.statistics.ratio import ratio
+from gradnoise.statistics.skewness import Skew, lopsided
 
 from .clouds import moments_of_cloud
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Estimate, OperatorError, SpectralDensity, Status
-from gradnoise.algebra.quadrature import gauss_rule
-from gradnoise.probes import generator, random_vector
+from gradnoise.linalg.density.quadrature import gauss_rule
+from gradnoise.tensors.random import generator, random_vector
 
 from . import oracles
 from .cases import CORE, Case, named

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from gradnoise.algebra.mean_square import CurvatureSpread
-from gradnoise.estimate import Status
+from gradnoise.learning_rate.mean_square import CurvatureSpread
+from gradnoise.statistics.estimate import Status
 
 from .test_recommendation import AT_LEAST, NEGATIVE, UNKNOWN, estimate, landscape
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.optimizer import OptimizerSettings
+from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.toy import NoisyQuadratic
 
 

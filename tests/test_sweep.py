@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.training.checkpoint import Checkpoint
-from gradnoise.training.ensemble import Ensemble, obstacle
-from gradnoise.training.grid import make_plan
-from gradnoise.training.plain import train
-from gradnoise.training.plan import Order, Plan, Run, Watch
+from gradnoise.sweeps.checkpoint import Checkpoint
+from gradnoise.sweeps.ensemble import Ensemble, obstacle
+from gradnoise.sweeps.grid import make_plan
+from gradnoise.sweeps.run import train
+from gradnoise.sweeps.settings import Order, Plan, Run, Watch
 
 INPUTS = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = (INPUTS[:, 0] + 0.5 * INPUTS[:, 1] > 0).long()
@@ -188,7 +188,7 @@ class TestLedger:
     def test_what_is_done_is_not_done_again(self, tmp_path, monkeypatch):
         path = tmp_path / "sweep.jsonl"
         first = swept(path=path)
-        monkeypatch.setattr("gradnoise.training.execute.run_group", None)  # nothing left to do
+        monkeypatch.setattr("gradnoise.sweeps.execute.run_group", None)  # nothing left to do
         again = swept(path=path)
         assert again.records == first.records
         assert gn.Sweep.load(path).records == first.records
@@ -246,7 +246,7 @@ class TestLedger:
         path = tmp_path / "sweep.jsonl"
         chosen = {"batch_sizes": [4], "lrs": [0.01, 0.1, 1e30], "epochs": 4, **options}
         whole = swept(**chosen)
-        monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
+        monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
         real, taken = Ensemble._step, []
 
         def step(self, at, gradients):
@@ -287,7 +287,7 @@ class TestLedger:
                 import sys, time, torch
                 from torch import nn
                 import gradnoise as gn
-                import gradnoise.training.execute as execute
+                import gradnoise.sweeps.execute as execute
 
                 def small():
                     return nn.Linear(3, 2)
@@ -444,7 +444,7 @@ class TestGrid:
         assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 
     def test_a_model_too_large_to_be_stacked_is_trained_alone(self, monkeypatch):
-        monkeypatch.setattr("gradnoise.training.execute.MEMORY", 1000)
+        monkeypatch.setattr("gradnoise.sweeps.execute.MEMORY", 1000)
         found = swept()
         assert found.vectorised == 0
         assert "too large to be stacked" in found.reason

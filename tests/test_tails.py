@@ -131,7 +131,7 @@ def test_dicts_and_seeds() -> None:
 def test_of_very_many_entries_some_coordinates_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gradnoise.estimators.tails.ENTRIES", 64 * 100)
+    monkeypatch.setattr("gradnoise.estimators.diagnostics.tails.ENTRIES", 64 * 100)
     found = gn.tail_index(gradients("gauss"))
     assert found.pooled.samples == 80  # blocks of √6400
     assert not found.below_gaussian

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gradnoise as gn
-from gradnoise.training.plan import Record, Run
-from gradnoise.training.threshold import Bracket, brackets, fit_knee, with_lost
+from gradnoise.sweeps.knee import Bracket, brackets, fit_knee, with_lost
+from gradnoise.sweeps.settings import Record, Run
 
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
 

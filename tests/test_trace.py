@@ -21,10 +21,10 @@ from gradnoise import (
     frobenius_norm,
     trace,
 )
-from gradnoise.algebra.leave_one_out import LeaveOneOut, gaussian_tests
-from gradnoise.algebra.products import Products
-from gradnoise.estimate import skewed, skewness
-from gradnoise.probes import generator
+from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
+from gradnoise.linalg.products import Products
+from gradnoise.statistics.estimate import skewed, skewness
+from gradnoise.tensors.random import generator
 
 P = 100
 INDEX = torch.arange(1, P + 1, dtype=torch.float64)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise import DataError, trees
+from gradnoise import DataError
+from gradnoise.tensors import trees
 
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(6.0).reshape(3, 2), torch.arange(3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..metric import Metric
-from .base import Operator
-from .model import ModelOperator
+from ..linalg.operator import Operator
+from ..problem.preconditioner import Metric
+from .of_model import ModelOperator
 
 
 class Decayed(Operator):

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..directional import weighted_sum
-from ..losses import LossFn
-from ..pergrad import Engine, choose
-from ..problem import Problem
-from ..samples import MICRO_BATCH
-from ..streaming import dots_of, slopes
-from ..trees import TensorDict, unflatten
-from .base import Operator
-from .model import ModelOperator
+from ..linalg.operator import Operator
+from ..moments.measure import dots_of, slopes
+from ..per_sample.choice import choose
+from ..per_sample.contract.engine import Engine
+from ..problem.directional import weighted_sum
+from ..problem.losses import LossFn
+from ..problem.problem import Problem
+from ..problem.samples import MICRO_BATCH
+from ..tensors.trees import TensorDict, unflatten
+from .of_model import ModelOperator
 
 
 class _ByEngine(ModelOperator):

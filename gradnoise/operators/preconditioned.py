@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..metric import Metric
-from .base import Operator
-from .model import ModelOperator
+from ..linalg.operator import Operator
+from ..problem.preconditioner import Metric
+from .of_model import ModelOperator
 
 
 class Preconditioned(Operator):

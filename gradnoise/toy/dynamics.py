@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..momentum import Momentum
+from ..learning_rate.update_rule import Momentum
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from ..probes import generator
-from ..trees import Batch
+from ..tensors.random import generator
+from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .problem import Toy
 from .truth import Point, Truth

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..trees import Batch
+from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .truth import Truth
 

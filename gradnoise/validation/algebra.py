@@ -7,8 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..algebra import SpectralDensity, diagonal, frobenius_norm, lanczos, trace
-from ..operators import Operator
+from ..linalg.density.spectral_density import SpectralDensity
+from ..linalg.diagonal import diagonal
+from ..linalg.frobenius import frobenius_norm
+from ..linalg.lanczos import lanczos
+from ..linalg.operator import Operator
+from ..linalg.trace import trace
 from .check import LEVEL, Check, exact, statistical
 
 SIZE = 120

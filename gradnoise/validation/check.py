@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..estimate import Estimate
+from ..statistics.estimate import Estimate
 
 LEVEL = 1 - 1e-5  # of every interval: a hundred of them miss by chance once in a thousand runs
 

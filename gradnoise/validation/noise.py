@@ -7,22 +7,18 @@ from typing import Any
 
 import torch
 
-from ..estimators import (
-    covariance,
-    gradient_diversity,
-    layer_noise_scales,
-    noise_scale_from_batches,
-    noise_scale_from_gradients,
-    noise_scale_from_gram,
-    noise_scale_from_sums,
-    sharpness,
-    sign_noise_scale,
-    simple_noise_scale_from_norms,
-    stable_index,
-)
-from ..pergrad import per_sample_gradients
-from ..profile import profile
-from ..streaming import gradient_moments
+from ..estimators.covariance.covariance import covariance
+from ..estimators.curvature.sharpness import sharpness
+from ..estimators.diagnostics.batch_bounds import gradient_diversity
+from ..estimators.diagnostics.sign import sign_noise_scale
+from ..estimators.diagnostics.tails import stable_index
+from ..estimators.from_arrays.gradients import noise_scale_from_gradients
+from ..estimators.from_arrays.gram import noise_scale_from_gram, noise_scale_from_sums
+from ..estimators.from_arrays.norms import noise_scale_from_batches, simple_noise_scale_from_norms
+from ..estimators.noise.by_layer import layer_noise_scales
+from ..moments.measure import gradient_moments
+from ..per_sample.public import per_sample_gradients
+from ..profiles.measure import profile
 from ..toy import (
     FiniteLeastSquares,
     FlippedLogistic,

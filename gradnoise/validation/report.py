@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-from ..estimate import short
-from ..report import Stage
-from ..report.table import plain_table, render
+from ..show.progress import Stage
+from ..show.table import plain_table, render
+from ..statistics.estimate import short
 from . import algebra, noise, training
 from .check import Check
 

@@ -1,0 +1,1 @@
+"""Σ: trace, eigenpairs, ranks, and how it lies beside H."""

@@ -1,0 +1,117 @@
+"""How the covariance of the gradients lies beside the Hessian."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...errors import CurvatureError
+from ...linalg.deflation import krylov_deflation
+from ...linalg.frobenius import frobenius_norm
+from ...linalg.lanczos import lanczos
+from ...linalg.ritz import Eigenpairs
+from ...moments.moments import GradientMoments
+from ...operators.gradients import PerSampleGradients
+from ...operators.hessian import Hessian
+from ...per_sample.contract.engine import Engine
+from ...problem.problem import Problem
+from ...statistics.estimate import Estimate
+from ...statistics.fourth_moments import LEAST
+from ..noise.noise_scale import STEPS, measure_noise_scale, sign_probes
+from .cosine import Influences, overlap, population_norm, probe_variance, spread_over_samples
+from .ranks import square_influences
+from .spectrum import Iteration, NoiseSpectrum
+from .subspace import principal_angles, share_of_gradient, share_of_noise
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Σ beside H.
+
+    Args:
+        overlap: tr(HΣ)/(‖H‖_F ‖Σ‖_F), the cosine between the two as vectors, in [-1, 1].
+        trace_hessian_cov: tr(HΣ).
+        hessian_norm: ‖H‖_F.
+        hessian_pairs: the k largest (algebraic) eigenpairs of H.
+        angles: principal angles between the top subspaces of H and Σ, ascending, in radians.
+        grad_share: ‖VᵀG‖²/|G|² for the top eigenvectors V of H.
+        noise_share: tr(VᵀΣV)/trΣ for the same.
+    """
+
+    overlap: Estimate
+    trace_hessian_cov: Estimate
+    hessian_norm: Estimate
+    hessian_pairs: Eigenpairs
+    angles: Tensor
+    grad_share: Estimate
+    noise_share: Estimate
+
+    @property
+    def subspace_overlap(self) -> float:
+        """Mean cos² of the principal angles: 1 for equal subspaces, about k/P for random ones."""
+        return float(self.angles.cos().square().mean()) if len(self.angles) else math.nan
+
+
+def measure_alignment(
+    problem: Problem,
+    engine: Engine,
+    moments: GradientMoments,
+    spectrum: NoiseSpectrum,
+    trace_sq: Estimate,
+    *,
+    aim: Iteration,
+    probes: int,
+    products: int,
+) -> Alignment:
+    """The top of H, tr(HΣ) by random signs, ‖H‖_F by random directions, and what follows."""
+    hessian = _hessian(problem, aim.memory_budget)
+    seed, level = aim.seed, moments.level
+    k = min(aim.k, problem.objective.size)
+    pairs = lanczos(hessian, k=k, tol=aim.tol, seed=seed, memory_budget=aim.memory_budget)
+    signs = sign_probes(moments, probes, seed)
+    deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
+    trace = measure_noise_scale(
+        hessian, engine, moments, signs, deflation=deflation
+    ).trace_hessian_cov
+    plain = frobenius_norm(hessian, products=products, level=level, seed=seed)
+    rows = PerSampleGradients.of(problem, engine=engine)
+    along = rows.along(pairs.vectors)
+    norm, influences, from_trace = plain, None, trace.stderr**2
+    if moments.sampling_factor and moments.count >= LEAST:
+        influences = Influences.measure(hessian, rows, pairs, along, spectrum, seed)
+        norm = population_norm(plain, influences, moments)
+        sampled = moments.sampling_factor * spread_over_samples(influences.trace)
+        from_trace = max(from_trace - sampled, float(influences.traces.var()) / probes)
+    return Alignment(
+        overlap=overlap(
+            trace,
+            norm,
+            trace_sq,
+            moments=moments,
+            influences=influences,
+            squares=square_influences(moments, spectrum) if influences else None,
+            probe_variances=(
+                from_trace,
+                probe_variance(plain, influences, moments),
+                spectrum.probe_variance,
+            ),
+        ),
+        trace_hessian_cov=trace,
+        hessian_norm=norm,
+        hessian_pairs=pairs,
+        angles=principal_angles(spectrum.pairs.vectors, pairs.vectors),
+        grad_share=share_of_gradient(along, moments),
+        noise_share=share_of_noise(along, moments),
+    )
+
+
+def _hessian(problem: Problem, memory_budget: int) -> Hessian:
+    try:
+        found: Hessian = Hessian.of(problem, hvp="kept", memory_budget=memory_budget)
+        return found
+    except CurvatureError as error:
+        raise CurvatureError(
+            f"{error}. Or pass `hessian=False` to measure the covariance alone"
+        ) from error

@@ -1,0 +1,195 @@
+"""The cosine between H and Σ, and how far the samples determine it.
+
+tr(HΣ), ‖H‖² and tr(Σ²) go up and down together, so that the interval of their ratio needs the
+influence of every sample on all three, with h_i = H_i - H:
+
+    on tr(HΣ)   c_iᵀHc_i + tr(h_iΣ)
+    on ‖H‖²     2 tr(h_iH)
+    on tr(Σ²)   2 c_iᵀΣc_i
+
+What the top eigenvectors of H and Σ know of them is exact; the rest is read off random directions,
+whose own noise, seen between them, is taken off the variance over samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...linalg.ritz import Eigenpairs
+from ...moments.moments import GradientMoments
+from ...operators.gradients import PerSampleGradients
+from ...operators.hessian import Hessian
+from ...problem.directional import forms, sign_sums
+from ...statistics.estimate import Estimate, Status, flag_zero, symmetric
+from ...tensors.random import generator, random_signs
+from ...tensors.trees import widen
+from .spectrum import NoiseSpectrum
+from .subspace import within
+
+RANDOM = 8  # directions of each kind
+
+
+@dataclass(frozen=True)
+class Influences:
+    """Of every sample, by m random directions.
+
+    Args:
+        trace: on tr(HΣ), shape (m, n).
+        hessian_sq: on ‖H‖², shape (m, n).
+        spread: Σ_i‖h_i‖²/(n - 1), shape (m,).
+        traces: the part of tr(HΣ) that is left to random signs, shape (m,).
+    """
+
+    trace: Tensor
+    hessian_sq: Tensor
+    spread: Tensor
+    traces: Tensor
+
+    @classmethod
+    def measure(
+        cls,
+        hessian: Hessian,
+        rows: PerSampleGradients,
+        pairs: Eigenpairs,
+        along: Tensor,
+        spectrum: NoiseSpectrum,
+        seed: int,
+    ) -> Influences:
+        """From the top of H, g_iᵀv along it, and the top of Σ."""
+        top = widen(pairs.vectors), pairs.values.to(along)
+        noisy = widen(spectrum.pairs.vectors), spectrum.pairs.values.to(along)
+        gaps = along - along.mean(0)
+        own, mixed = _curvatures(hessian, *top), _curvatures(hessian, *noisy)
+        known = gaps.square() @ top[1] + mixed
+        squares, spread = _gaussian(hessian, top[0], seed + 1)
+        found, traces = _signed(hessian, rows, top, noisy[0], seed)
+        return cls(known + found, 2 * (own + squares), spread, traces)
+
+
+def _curvatures(hessian: Hessian, vectors: Tensor, values: Tensor) -> Tensor:
+    """Σ_j λ_j v_jᵀH_iv_j, shape (n,)."""
+    total = vectors.new_zeros(hessian.problem.samples.count)
+    for vector, value in zip(vectors.T, values, strict=True):
+        total += value * forms(hessian.problem, vector, [vector]).values[:, 0]
+    return total
+
+
+def _without(vector: Tensor, basis: Tensor) -> Tensor:
+    return vector - basis @ (basis.T @ vector)
+
+
+def _gaussian(hessian: Hessian, top: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """zᵀH_iHz across the top of H, (m, n), and Σ_i(wᵀh_iz)²/(n - 1), (m,)."""
+    source, squares, spread = generator(seed), [], []
+    for _ in range(RANDOM):
+        z, w = torch.randn(2, hessian.shape[0], generator=source, dtype=torch.float64).to(top)
+        across = _without(z, top)
+        image = _without(widen(hessian @ across), top)
+        squares.append(forms(hessian.problem, across, [image]).values[:, 0])
+        spread.append(forms(hessian.problem, z, [w]).values[:, 0].var())
+    return torch.stack(squares), torch.stack(spread)
+
+
+def _signed(
+    hessian: Hessian,
+    rows: PerSampleGradients,
+    top: tuple[Tensor, Tensor],
+    noisy: Tensor,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """c_iᵀHc_i + tr(H_iΣ) without what the top eigenvectors know, (m, n), and uᵀHu, (m,)."""
+    vectors, values = top
+    found, traces = [], []
+    signs = random_signs(RANDOM, hessian.problem.samples.count, seed + 2).to(vectors)
+    root = math.sqrt(signs.shape[1] - 1)
+    for row, noise in zip(signs, sign_sums(hessian.problem, signs), strict=True):
+        image = widen(hessian @ noise) - vectors @ (values * (vectors.T @ noise))
+        slopes = rows.along(image[:, None])[:, 0]
+        across = _without(noise, noisy)
+        mixed = forms(hessian.problem, across, [across]).values[:, 0]
+        found.append(root * row * (slopes - slopes.mean()) + mixed)
+        traces.append(noise @ image)
+    return torch.stack(found), torch.stack(traces)
+
+
+def spread_over_samples(influences: Tensor) -> float:
+    """Variance over samples of influences (m, n), without that of their random directions."""
+    gaps = influences - influences.mean(1, keepdim=True)
+    m, n = gaps.shape
+    noise = float(gaps.var(0).sum()) / (n - 1) / m
+    return max(float(gaps.mean(0).var()) - noise, 0.0)
+
+
+def population_norm(plain: Estimate, influences: Influences, moments: GradientMoments) -> Estimate:
+    """‖H‖_F of the population: E‖H̄‖² = ‖H‖² + (1/n - 1/N) Σ_i‖h_i‖²/(N - 1)."""
+    factor, spread = moments.sampling_factor, influences.spread
+    square = float(plain) ** 2 - factor * float(spread.mean())
+    variance = factor * spread_over_samples(influences.hessian_sq)
+    variance += probe_variance(plain, influences, moments)
+    return square_root(square, variance, level=moments.level, samples=moments.count)
+
+
+def probe_variance(
+    plain: Estimate, influences: Influences | None, moments: GradientMoments
+) -> float:
+    """Of the estimate of ‖H‖² of the population, from random directions."""
+    own = (2 * float(plain) * plain.stderr) ** 2
+    if influences is None:
+        return own
+    spread = influences.spread
+    return own + moments.sampling_factor**2 * float(spread.var()) / len(spread)
+
+
+def square_root(square: float, variance: float, *, level: float, samples: int) -> Estimate:
+    """√x of an estimated x; not resolved where x is not distinguishable from zero."""
+    found = symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
+    found = flag_zero(found)
+    value = math.sqrt(square) if square > 0 else math.nan
+    low, high = (math.sqrt(max(end, 0.0)) for end in (found.low, found.high))
+    stderr = found.stderr / (2 * value) if value else 0.0
+    status = found.status if square > 0 else Status.SIGNAL_BELOW_NOISE
+    return Estimate(value, low, high, level, stderr, samples, status)
+
+
+def overlap(
+    trace: Estimate,
+    norm: Estimate,
+    trace_sq: Estimate,
+    *,
+    moments: GradientMoments,
+    influences: Influences | None,
+    squares: Tensor | None,
+    probe_variances: tuple[float, float, float],
+) -> Estimate:
+    """tr(HΣ)/(‖H‖_F ‖Σ‖_F).
+
+    Args:
+        trace, norm, trace_sq: tr(HΣ), ‖H‖_F, tr(Σ²).
+        moments: of the same samples.
+        influences, squares: on the first two and on tr(Σ²); None where nothing was sampled.
+        probe_variances: of tr(HΣ), ‖H‖² and tr(Σ²), from random directions.
+    """
+    level, n = moments.level, moments.count
+    size = float(norm) * math.sqrt(max(float(trace_sq), 0.0))
+    if not size > 0:  # also nan
+        return Estimate(math.nan, -1.0, 1.0, level, math.nan, n, Status.SIGNAL_BELOW_NOISE)
+    value = float(trace) / size
+    slopes = 1 / size, -value / (2 * float(norm) ** 2), -value / (2 * float(trace_sq))
+    variance = sum(c * c * v for c, v in zip(slopes, probe_variances, strict=True))
+    freedom = math.inf
+    if influences is not None and squares is not None:
+        all_three = (
+            slopes[0] * influences.trace + slopes[1] * influences.hessian_sq + slopes[2] * squares
+        )
+        variance += moments.sampling_factor * spread_over_samples(all_three)
+        freedom = n - 1
+    elif moments.sampling_factor:
+        variance = math.nan
+    # as wide as it is also where the value comes out beyond the end of what is possible
+    inside = min(max(value, -1.0), 1.0)
+    found = symmetric(inside, variance, level=level, samples=n, freedom=freedom)
+    return within(found, -1.0, 1.0)

@@ -1,0 +1,229 @@
+"""The covariance of the per-sample gradients: how large, how many directions, along which."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...errors import ArgumentError, check_whole
+from ...linalg.ritz import Eigenpairs
+from ...moments.measure import stream, with_intervals
+from ...moments.moments import GradientMoments
+from ...operators.graph_cache import MEMORY_BUDGET
+from ...per_sample.choice import choose
+from ...problem.losses import LossFn
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate
+from ...tensors.trees import TensorDict
+from ..noise.noise_scale import PROBES
+from .alignment import Alignment, measure_alignment
+from .ranks import Dimensions
+from .spectrum import METHODS, Iteration, NoiseSpectrum, noise_spectrum
+from .subspace import share_of_gradient
+
+PRODUCTS = 64  # with H, for its Frobenius norm
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Σ = Cov(g_i), its size, shape and directions; `print` it.
+
+    The eigenpairs are those of Σ̂ of the measured samples. Of a part of the population its large
+    eigenvalues are biased upwards; `held_out` is biased downwards, sum by sum (Ky Fan): that of the
+    first j values of `held_out` is on the average at most that of the first j eigenvalues of Σ,
+    and that of `eigenvalues` at least.
+
+    Args:
+        trace: trΣ, unbiased.
+        top_eigenvalue: λ_max(Σ) of the population, with the bracket of the two halves.
+        trace_sq: tr(Σ²) = ‖Σ‖_F², unbiased; plainly from n samples it is about (trΣ)²/n too large.
+        effective_rank: trΣ/λ_max(Σ), the stable rank of the matrix of centred gradients.
+        participation_ratio: (trΣ)²/tr(Σ²).
+        grad_share: ‖VᵀG‖²/|G|², the part of the gradient in the span of the eigenvectors V.
+        pairs: `.values` (k,), `.vectors` (P, k), `.residuals`; k may be fewer than asked for, since
+            n samples give rank n - 1 at most.
+        stderr: sampling error of each eigenvalue by first-order perturbation, shape (k,).
+        held_out: v_jᵀΣ̂v_j with v_j of one half of the samples and Σ̂ of the other, shape (k,); nan
+            where the population was measured.
+        variance: diagonal of Σ by parameter, if asked for.
+        alignment: Σ beside the Hessian, if asked for.
+        samples, population, method: n, N, and how the eigenpairs were found.
+    """
+
+    trace: Estimate
+    top_eigenvalue: Estimate
+    trace_sq: Estimate
+    effective_rank: Estimate
+    participation_ratio: Estimate
+    grad_share: Estimate
+    pairs: Eigenpairs
+    stderr: Tensor
+    held_out: Tensor
+    variance: TensorDict | None
+    alignment: Alignment | None
+    samples: int
+    population: float
+    method: str
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """Of Σ̂, largest first, shape (k,)."""
+        return self.pairs.values
+
+    @property
+    def eigenvectors(self) -> Tensor:
+        """Orthonormal columns, shape (P, k)."""
+        return self.pairs.vectors
+
+    def __str__(self) -> str:
+        size = "a distribution" if math.isinf(self.population) else f"{self.population:g}"
+        heading = (
+            f"gradient covariance of {self.samples} samples out of {size}, "
+            f"{self.trace.level:.0%} intervals, top {len(self.eigenvalues)} by {self.method}"
+        )
+        return "\n".join([heading, *(f"  {label:<34}{text}" for label, text in self._rows())])
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("trΣ", str(self.trace)),
+            ("λ_max(Σ)", str(self.top_eigenvalue)),
+            ("effective rank trΣ/λ_max", str(self.effective_rank)),
+            ("participation ratio (trΣ)²/tr(Σ²)", str(self.participation_ratio)),
+            ("|G|² in the top of Σ", str(self.grad_share)),
+        ]
+        if self.alignment is not None:
+            beside = self.alignment
+            rows += [
+                ("|G|² in the top of H", str(beside.grad_share)),
+                ("trΣ in the top of H", str(beside.noise_share)),
+                ("tr(HΣ)/(‖H‖‖Σ‖)", str(beside.overlap)),
+                ("overlap of the top subspaces", f"{beside.subspace_overlap:.3g}"),
+            ]
+        return rows
+
+
+def covariance(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    k: int = 10,
+    hessian: bool = True,
+    variance: bool = False,
+    method: str = "auto",
+    population: str | int = "dataset",
+    engine: str = "auto",
+    tol: float = 1e-3,
+    probes: int = PROBES,
+    products: int = PRODUCTS,
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Covariance:
+    """Σ = Cov(g_i) without the matrix: its trace, top eigenpairs, effective ranks, and H beside it.
+
+    Of a part of the population trΣ, tr(Σ²), tr(HΣ) and ‖H‖_F² are unbiased, and ratios of them
+    biased by O(1/n). Eigenvectors are those of the measured samples: shares are about the subspace
+    that was found, and lean upwards because it was found on the same samples; angles have no
+    interval (docs/theory/covariance.md).
+
+    Args:
+        model, loss_fn, data, population, engine, max_samples, level, seed, micro_batch: as for
+            `gradient_moments`.
+        k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
+        hessian: also measure how Σ lies beside H; needs second derivatives.
+        variance: keep the diagonal of Σ, from the same pass.
+        method: "gram" writes the n·P gradients out and is exact; "lanczos" stores nothing and takes
+            two passes per product; "auto": the first where min(n, P) is at most 1024 and two copies
+            of the gradients fit into `memory_budget`.
+        tol: relative residual of eigenpairs by Lanczos.
+        probes: random sign vectors for tr(HΣ), at most.
+        products: with H, for ‖H‖_F; exact from P on.
+        memory_budget: bytes of gradients, kept graphs, and the basis of an iteration.
+
+    Returns:
+        Covariance.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+        ArgumentError: k, method, probes or products out of range.
+        CurvatureError: no second derivatives, and `hessian` is asked for.
+
+    Source: effective rank: Vershynin, High-Dimensional Probability, 5.6; shares in top subspaces:
+    Gur-Ari, Roberts and Dyer 2018 (arXiv:1812.04754); overlap: Wu, Wang and Su 2022
+    (arXiv:2207.02628) with the Gauss-Newton matrix in place of H.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> data = (torch.eye(2).repeat(2, 1), torch.tensor([1.0, 0.5, -1.0, -0.5])[:, None])
+        >>> _ = nn.init.zeros_(model.weight)  # g_i = ∓2e_1 and ∓e_2: Σ = diag(8, 2)/3
+        >>> found = covariance(model, nn.MSELoss(), data)
+        >>> round(float(found.effective_rank), 4), round(float(found.participation_ratio), 4)
+        (1.25, 1.4706)
+    """
+    _check(k, method)
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    aim = Iteration(k, tol, seed, memory_budget)
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        streamed = stream(problem, chosen, level=level, variance=variance)
+        moments = with_intervals(problem, chosen, streamed)
+        spectrum = noise_spectrum(problem, chosen, moments, aim, method)
+        dimensions = Dimensions.of(moments, spectrum, problem.samples)
+        beside = None
+        if hessian:
+            beside = measure_alignment(
+                problem,
+                chosen,
+                moments,
+                spectrum,
+                dimensions.trace_sq,
+                aim=aim,
+                probes=probes,
+                products=products,
+            )
+    return _collected(moments, spectrum, dimensions, beside)
+
+
+def _check(k: int, method: str) -> None:
+    check_whole("k", k, 1)
+    if method not in METHODS:
+        raise ArgumentError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}")
+
+
+def _collected(
+    moments: GradientMoments,
+    spectrum: NoiseSpectrum,
+    dimensions: Dimensions,
+    beside: Alignment | None,
+) -> Covariance:
+    own = spectrum.centred.square()
+    spread = (own - own.mean(0)).square().sum(0) / (len(own) - 1)
+    return Covariance(
+        trace=moments.trace_cov,
+        **vars(dimensions),
+        grad_share=share_of_gradient(spectrum.along, moments),
+        pairs=spectrum.pairs,
+        stderr=(moments.sampling_factor * spread).sqrt().cpu(),
+        held_out=spectrum.held_out,
+        variance=moments.variance,
+        alignment=beside,
+        samples=moments.count,
+        population=moments.population,
+        method=spectrum.method,
+    )

@@ -1,0 +1,215 @@
+"""The top of the spectrum of Σ, written out where that is cheap, by Lanczos where it is not.
+
+Written out: n·P numbers, the smaller of the Gram matrix CCᵀ (n, n) and CᵀC (P, P), every eigenvalue
+at once, exact. The price is n·P·min(n, P) multiplications and a dense eigenproblem: less than a
+second up to min(n, P) = 1024. Lanczos: two passes over the samples per product, n + P numbers for
+each vector of its basis, top eigenpairs only; tr(Σ²) then is known up to random signs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...linalg.lanczos import lanczos
+from ...linalg.ritz import Eigenpairs
+from ...moments.moments import GradientMoments
+from ...operators.gradients import GradientCovariance, PerSampleGradients
+from ...per_sample.contract.engine import Engine
+from ...problem.directional import sign_sums
+from ...problem.problem import Problem
+from ...tensors.random import generator, is_complete, random_signs
+from ...tensors.trees import widen
+from ..curvature.extreme_eigenvalue import Halves
+
+WRITTEN_OUT = 1024  # the smaller of n and P up to which eigenproblems are dense
+SQUARE_PROBES = 16  # sign vectors for what the top leaves of tr(Σ²)
+METHODS = ("auto", "gram", "lanczos")
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What Lanczos needs to know: number of pairs, tolerance, seed, bytes of its basis."""
+
+    k: int
+    tol: float
+    seed: int
+    memory_budget: int
+
+
+@dataclass(frozen=True)
+class NoiseSpectrum:
+    """Σ̂ of the measured samples.
+
+    Args:
+        pairs: the largest eigenpairs, none that is rounding.
+        along: g_iᵀv_j, shape (n, k), wide.
+        forms: c_iᵀΣ̂c_i, shape (n,): their sum is (n - 1) tr(Σ̂²).
+        probe_variance: of tr(Σ̂²), from random signs.
+        halves: the largest eigenvalue of two halves; None where there is no need or no way.
+        held_out: v_jᵀΣ̂v_j, v_j of one half and Σ̂ of the other, mean of both, shape (k,).
+        method: "gram" or "lanczos".
+    """
+
+    pairs: Eigenpairs
+    along: Tensor
+    forms: Tensor
+    probe_variance: float
+    halves: Halves | None
+    held_out: Tensor
+    method: str
+
+    @property
+    def centred(self) -> Tensor:
+        """c_iᵀv_j, shape (n, k)."""
+        return self.along - self.along.mean(0)
+
+    @property
+    def trace_sq(self) -> float:
+        """tr(Σ̂²)."""
+        return float(self.forms.sum()) / (len(self.forms) - 1)
+
+
+def noise_spectrum(
+    problem: Problem, engine: Engine, moments: GradientMoments, aim: Iteration, method: str
+) -> NoiseSpectrum:
+    """By the cheaper way, or the one asked for."""
+    n, size = problem.samples.count, problem.objective.size
+    aim = replace(aim, k=min(aim.k, n - 1, size))
+    fits = min(n, size) <= WRITTEN_OUT and 16 * n * size <= aim.memory_budget  # and a copy
+    if method == "gram" or (method == "auto" and fits):
+        found = _written_out(_rows(problem, engine), aim, split=moments.sampling_factor > 0)
+    else:
+        found = _iterated(problem, engine, aim, split=moments.sampling_factor > 0)
+    mean_sq = sum(float(part.square().sum()) for part in moments.mean.values())
+    return _above(found, moments.resolution**2 * mean_sq)
+
+
+def _above(found: NoiseSpectrum, rounding: float) -> NoiseSpectrum:
+    """Without eigenvalues that are no more than rounding."""
+    pairs = found.pairs
+    kept = int((pairs.values > rounding).sum())
+    few = replace(
+        pairs,
+        values=pairs.values[:kept],
+        residuals=pairs.residuals[:kept],
+        vectors=pairs.vectors[:, :kept],
+    )
+    return replace(found, pairs=few, along=found.along[:, :kept], held_out=found.held_out[:kept])
+
+
+def _rows(problem: Problem, engine: Engine) -> Tensor:
+    """All per-sample gradients, shape (n, P), wide."""
+    names = list(problem.objective.parameters)
+    with problem.guard():
+        return torch.cat(
+            [
+                torch.cat([widen(c.gradients[k]).reshape(len(c.losses), -1) for k in names], dim=1)
+                for batch in problem.batches()
+                for c in engine.chunks(batch)
+            ]
+        )
+
+
+def _written_out(rows: Tensor, aim: Iteration, *, split: bool) -> NoiseSpectrum:
+    n = len(rows)
+    centred = rows - rows.mean(0)
+    values, vectors, forms = _dense(centred, aim.k)
+    halves, held_out = None, torch.full_like(values, math.nan)
+    if split and n >= 4:
+        order = torch.randperm(n, generator=generator(aim.seed)).to(rows.device)
+        parts = [rows[half] - rows[half].mean(0) for half in (order[: n // 2], order[n // 2 :])]
+        found = [_dense(part, aim.k) for part in parts]
+        others = [_spread(o @ v) for o, (_, v, _) in zip(reversed(parts), found, strict=True)]
+        halves, held_out = _joined([own for own, _, _ in found], others, len(values))
+    exact = torch.zeros_like(values)
+    pairs = Eigenpairs(values, exact, vectors, matvecs=0, converged=True)
+    return NoiseSpectrum(pairs, rows @ vectors, forms, 0.0, halves, held_out, "gram")
+
+
+def _dense(centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k largest eigenvalues that are not zero, their vectors (P, k), and c_iᵀΣ̂c_i."""
+    n, size = centred.shape
+    if size <= n:
+        matrix = centred.T @ centred / (n - 1)
+        forms = ((centred @ matrix) * centred).sum(1)
+    else:
+        matrix = centred @ centred.T / (n - 1)
+        forms = matrix.square().sum(1) * (n - 1)
+    values, vectors = torch.linalg.eigh(matrix.cpu())
+    rounding = len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
+    kept = (values > rounding).nonzero()[:, 0].flip(0)[:k]
+    top = vectors[:, kept].to(centred)
+    if size > n:
+        top = torch.linalg.qr(centred.T @ top).Q
+    return values[kept], top, forms
+
+
+def _iterated(problem: Problem, engine: Engine, aim: Iteration, *, split: bool) -> NoiseSpectrum:
+    covariance = GradientCovariance.of(problem, engine=engine)
+    pairs = _lanczos(covariance, aim)
+    rows = PerSampleGradients.of(problem, engine=engine)
+    along = rows.along(pairs.vectors)
+    gaps = along - along.mean(0)
+    rest = _rest(problem, rows, pairs, aim.seed)  # [m, n]
+    forms = gaps.square() @ pairs.values.to(gaps) + rest.mean(0)
+    n, traces = rest.shape[1], rest.sum(1)
+    variance = 0.0
+    if not is_complete(len(rest), n):
+        variance = float(traces.var()) / len(rest) / (n - 1) ** 2
+    halves, held_out = None, torch.full_like(pairs.values, math.nan)
+    if split and n >= 4:
+        halves, held_out = _iterated_halves(problem, engine, aim, len(pairs.values))
+    return NoiseSpectrum(pairs, along, forms, variance, halves, held_out, "lanczos")
+
+
+def _lanczos(covariance: GradientCovariance, aim: Iteration, repeats: bool = True) -> Eigenpairs:
+    budget = aim.memory_budget
+    return lanczos(
+        covariance, k=aim.k, tol=aim.tol, seed=aim.seed, memory_budget=budget, repeats=repeats
+    )
+
+
+def _rest(problem: Problem, rows: PerSampleGradients, pairs: Eigenpairs, seed: int) -> Tensor:
+    """(c_iᵀr_s)² of every sample and probe, shape (m, n): r = u without its part in the top."""
+    top, found = widen(pairs.vectors), []
+    for noise in sign_sums(problem, random_signs(SQUARE_PROBES, problem.samples.count, seed)):
+        own = rows.along((noise - top @ (top.T @ noise))[:, None])[:, 0]
+        found.append((own - own.mean()).square())
+    return torch.stack(found)
+
+
+def _iterated_halves(
+    problem: Problem, engine: Engine, aim: Iteration, count: int
+) -> tuple[Halves, Tensor]:
+    parts = [replace(problem, samples=half) for half in problem.samples.halves(aim.seed)]
+    found = []
+    for part in parts:
+        few = replace(aim, k=min(aim.k, part.samples.count - 1))
+        found.append(_lanczos(GradientCovariance.of(part, engine=engine), few, repeats=False))
+    rows = [PerSampleGradients.of(part, engine=engine) for part in reversed(parts)]
+    others = [_spread(o.along(p.vectors)) for o, p in zip(rows, found, strict=True)]
+    halves, held_out = _joined([pairs.values for pairs in found], others, count)
+    matvecs = sum(pairs.matvecs for pairs in found)
+    converged = all(pairs.converged for pairs in found)
+    return replace(halves, matvecs=matvecs, converged=converged), held_out
+
+
+def _spread(along: Tensor) -> Tensor:
+    """vᵀΣ̂v from g_iᵀv."""
+    return along.var(0).cpu()
+
+
+def _joined(own: list[Tensor], others: list[Tensor], count: int) -> tuple[Halves, Tensor]:
+    """Means of both halves; nan for what a half has not."""
+    if any(not len(values) for values in own):
+        return Halves(0.0, 0.0), torch.full((count,), math.nan, dtype=torch.float64)
+    padded = [
+        torch.nn.functional.pad(values, (0, max(count - len(values), 0)), value=math.nan)[:count]
+        for values in others
+    ]
+    held_out = (padded[0] + padded[1]) / 2
+    return Halves(float(own[0][0] + own[1][0]) / 2, float(held_out[0])), held_out

@@ -1,0 +1,1 @@
+"""λ, its sampling error, B_curv, batch sharpness, spectral density."""

@@ -1,0 +1,114 @@
+"""Batch sharpness: the curvature of a batch's loss along the batch's own gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import ArgumentError, check_whole
+from ...problem.coordinates import in_metric
+from ...problem.directional import forms, weighted_sum
+from ...problem.losses import LossFn
+from ...problem.preconditioner import check_metric
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate, check_level, skewed, skewness, symmetric
+from ...tensors.random import generator
+
+BATCHES = 32
+
+
+def batch_sharpness(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    batch_size: int,
+    batches: int = BATCHES,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> Estimate:
+    """E_B[g_BᵀH_Bg_B/‖g_B‖²], which settles at 2/ε in training with plain SGD (arXiv:2412.20553).
+
+    The batch's own gradient and Hessian: of one sample it is as sharp as single samples are, of
+    the whole data it is GᵀHG/|G|². Compare it with 2/ε of the rate in use: far below, the rate has
+    not yet been felt; with momentum m it settles at 2(1 - m)/ε for small batches and at
+    2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no certificate of stability.
+
+    Args:
+        model, loss_fn, data, optimizer, metric, max_samples, micro_batch: as for
+            `gradient_moments`; of the coordinates of a metric, decoupled weight decay left out.
+        batch_size: B in samples.
+        batches: how many are drawn, each without replacement, anew from the measured samples.
+        level: coverage of the interval, which is about the measured samples.
+        seed: of the samples and of the batches.
+
+    Returns:
+        Estimate; exact where a batch is all samples.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+        ArgumentError: a batch larger than what is measured, fewer than 2 batches, or a batch
+            without any gradient.
+
+    Example:
+        >>> data = (torch.ones(8, 1), torch.arange(8.0)[:, None])  # H = 2 for every sample
+        >>> float(batch_sharpness(nn.Linear(1, 1, bias=False), nn.MSELoss(), data, batch_size=2))
+        2.0
+    """
+    check_whole("batch_size", batch_size, 1)
+    check_whole("batches", batches, 2)
+    check_level(level)
+    check_metric(metric, optimizer)
+    problem = Problem.open(
+        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+    )
+    problem, count = in_metric(problem, metric, optimizer), problem.samples.count
+    if batch_size > count:
+        raise ArgumentError(
+            f"`batch_size` = {batch_size} is more than the {count} samples that are measured; give "
+            f"more `data` or raise `max_samples`"
+        )
+    with problem.guard():
+        if batch_size == count:
+            return symmetric(_sharpness(problem), 0.0, level=level, samples=count)
+        source = generator(seed)
+        values = [_sharpness(_batch(problem, batch_size, source)) for _ in range(batches)]
+    found = torch.tensor(values, dtype=torch.float64)
+    return replace(
+        skewed(
+            float(found.mean()),
+            float(found.var()) / batches,
+            skewness(values),
+            level=level,
+            samples=batches,
+        ),
+        samples=count,
+    )
+
+
+def _batch(problem: Problem, size: int, source: torch.Generator) -> Problem:
+    chosen = torch.zeros(problem.samples.count, dtype=torch.bool)
+    chosen[torch.randperm(len(chosen), generator=source)[:size]] = True
+    return replace(problem, samples=problem.samples.subset(chosen))
+
+
+def _sharpness(problem: Problem) -> float:
+    """gᵀHg/‖g‖² of these samples."""
+    n = problem.samples.count
+    slope = weighted_sum(problem, torch.full((n,), 1 / n, device=problem.objective.device))
+    length = float(slope.norm())
+    if not length:
+        raise ArgumentError(
+            f"a batch of {n} samples has no gradient at all, and so no curvature along it; "
+            f"measure a larger `batch_size`"
+        )
+    direction = slope / length
+    return float(direction @ forms(problem, direction, []).product)

@@ -1,0 +1,65 @@
+"""Where all eigenvalues of the Hessian lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ...linalg.density.spectral_density import SpectralDensity
+from ...operators.graph_cache import MEMORY_BUDGET
+from ...operators.hessian import Hessian
+from ...problem.losses import LossFn
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+
+
+def spectral_density(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    probes: int = 4,
+    steps: int = 80,
+    hvp: str = "auto",
+    max_samples: int | None = 4096,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+    memory_budget: int = MEMORY_BUDGET,
+    level: float = 0.95,
+    tick: Callable[[int], Any] | None = None,
+) -> SpectralDensity:
+    """Spectral density of the Hessian of the mean loss, by stochastic Lanczos quadrature.
+
+    It costs `probes` × `steps` Hessian products. Its intervals speak of the Hessian of the
+    measured samples; that of the population has a narrower spectrum.
+
+    Args:
+        model, loss_fn, data: as for `gradient_moments`.
+        probes, steps, level, tick: as for `SpectralDensity.of`.
+        hvp, max_samples, micro_batch, memory_budget: as for `Hessian`.
+        seed: of the random vectors and of the choice of samples.
+
+    Returns:
+        SpectralDensity.
+
+    Raises:
+        GradNoiseError: see `Hessian` and `SpectralDensity.of`.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
+        >>> seen = spectral_density(model, nn.MSELoss(), data)  # H = 2 XᵀX/n = diag(1, 4)
+        >>> round(seen.lower_edge, 4), round(seen.upper_edge, 4)
+        (1.0, 4.0)
+    """
+    problem = Problem.open(
+        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
+    )
+    hessian = Hessian.of(problem, hvp=hvp, memory_budget=memory_budget)
+    with problem.guard():
+        return SpectralDensity.of(
+            hessian, probes=probes, steps=steps, seed=seed, level=level, tick=tick
+        )

@@ -1,0 +1,186 @@
+"""λ, the largest eigenvalue of the Hessian, and how much the samples disagree about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...linalg.lanczos import lanczos
+from ...linalg.ritz import Eigenpairs
+from ...moments.moments import GradientMoments
+from ...operators.decayed import with_decay
+from ...operators.graph_cache import MEMORY_BUDGET
+from ...operators.hessian import Hessian
+from ...problem.directional import forms
+from ...problem.problem import Problem
+from ...problem.samples import Samples
+from ...statistics.estimate import Estimate, Status, flag_zero, symmetric
+from ...statistics.skewness import Skew, lopsided
+from ...tensors.random import generator, random_vector
+from ...tensors.trees import widen
+
+AGREEMENT = 16.0  # of curvatures that are one, in units of their resolution
+
+
+def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
+    """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the metric."""
+    values, metric = forms(problem, vector, [vector]).values[:, 0], problem.objective.metric
+    if metric is None or not metric.is_decayed:
+        return values
+    return values + metric.flat(metric.outside, vector) @ vector.square()
+
+
+@dataclass(frozen=True)
+class Halves:
+    """λ seen by two random halves of the samples.
+
+    Args:
+        own: mean of each half's own λ, biased upwards twice as much as that of the whole.
+        held_out: mean of vᵀHv with v from one half and H of the other, biased downwards.
+        matvecs, converged: products spent on both, and whether both converged.
+        vectors: v of each half, shape (2, P); None when not kept.
+    """
+
+    own: float
+    held_out: float
+    matvecs: int = 0
+    converged: bool = True
+    vectors: Tensor | None = None
+
+
+def half_sharpness(
+    problem: Problem,
+    vector: Tensor,
+    *,
+    tol: float,
+    seed: int,
+    which: str = "LA",
+    hvp: str = "kept",
+    max_iterations: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Halves:
+    """An extreme eigenvalue of both halves; `vector`, near their eigenvectors, serves as a start.
+
+    Args:
+        problem: the whole.
+        vector: of the whole, shape (P,).
+        tol, seed, which, max_iterations: as for `lanczos`; of each half.
+        hvp, memory_budget: as for `Hessian`, of both halves together; and of one basis at a time.
+    """
+    halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
+    matrices = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
+    hessians = [with_decay(matrix) for matrix in matrices]
+    # half random, because a half may have this vector as an eigenvector, and another at its top
+    vector = widen(vector)
+    other = random_vector(len(vector), generator(seed + 1), vector.device)
+    start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
+    found = [
+        lanczos(
+            hessian,
+            which=which,
+            tol=tol,
+            max_iterations=max_iterations,
+            v0=start,
+            seed=seed,
+            memory_budget=memory_budget,
+        )
+        for hessian in hessians
+    ]
+    tops = [pairs.vectors[:, 0] for pairs in found]
+    held_out = [
+        float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
+    ]
+    return Halves(
+        own=sum(float(pairs.values[0]) for pairs in found) / 2,
+        held_out=sum(held_out) / 2,
+        matvecs=sum(pairs.matvecs for pairs in found) + len(held_out),
+        converged=all(pairs.converged for pairs in found),
+        vectors=torch.stack(tops),
+    )
+
+
+def sharpness_estimate(
+    pairs: Eigenpairs,
+    curvatures: Tensor | None,
+    halves: Halves | None,
+    samples: Samples,
+    level: float,
+    sign: int = 1,
+) -> Estimate:
+    """An extreme eigenvalue of the population, with its residual and its sampling error.
+
+    λ of a part is biased upwards. Where it stands clear of the next eigenvalue the bias is
+    proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
+    taken off. Where it does not, that is too little; then only the bracket holds, from the
+    held-out quotient below to λ of the part above. The interval is this bracket, widened by the
+    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `lopsided`. Of
+    the smallest eigenvalue all of it is mirrored.
+
+    Args:
+        pairs: on all samples; the first is meant.
+        curvatures: vᵀH_iv of its vector, shape (n,); None if not measured.
+        halves: of the same samples; None where the population was measured.
+        samples: n and N.
+        level: of the interval.
+        sign: 1 for the largest eigenvalue, -1 for the smallest.
+    """
+    raw, residual = sign * float(pairs.values[0]), float(pairs.residuals[0])
+    n, factor = samples.count, samples.sampling_factor
+    if factor and (curvatures is None or halves is None):
+        return symmetric(sign * raw, math.nan, level=level, samples=n)
+    value = below = raw
+    around = symmetric(0.0, 0.0, level=level, samples=n)
+    if curvatures is not None and halves is not None:
+        below = min(sign * halves.held_out, raw)
+        value = min(max(raw - n * factor * (sign * halves.own - raw), below), raw)
+        around = lopsided(
+            0.0,
+            factor * float(curvatures.var()),
+            Skew.of(sign * curvatures[None], samples.population),
+            level=level,
+            samples=n,
+            freedom=n - 1,
+        )
+    ends = sorted((sign * (below + around.low), sign * (raw + residual + around.high)))
+    estimate = Estimate(sign * value, ends[0], ends[1], level, around.stderr, n)
+    if not (pairs.converged and (halves is None or halves.converged)):
+        return replace(estimate, status=Status.NOT_CONVERGED)
+    return flag_zero(estimate)
+
+
+def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estimate:
+    """B_curv = Var_i(vᵀH_iv)/λ²: how much the samples disagree about the sharpest direction.
+
+    It is B_simple of the numbers vᵀH_iv in place of gradients, and has its interval: Fieller's with
+    skewness, open where λ is not distinguishable from zero. Not positive λ: undefined, no bowl.
+
+    Exactly 0 where all samples agree but for rounding, as those of a quadratic do.
+
+    Args:
+        curvatures: vᵀH_iv, shape (n,).
+        moments: of the same samples, for N and the level.
+    """
+    n, level, top = len(curvatures), moments.level, float(curvatures.mean())
+    if top <= 0:
+        status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
+        return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
+    gaps = curvatures - top
+    if float(gaps.abs().max()) <= AGREEMENT * moments.resolution * top:
+        return symmetric(0.0, 0.0, level=level, samples=n)  # samples of one curvature
+    spread = float(gaps.square().sum())
+    alone = GradientMoments(
+        mean={"v": curvatures.mean()},
+        centred_sq={"v": spread},
+        losses=curvatures,
+        sq_norms=curvatures.square(),
+        population=moments.population,
+        resolution=moments.resolution,
+        level=level,
+        slopes=curvatures * top,
+        trace_cov_sq=(spread / (n - 1)) ** 2,
+    )
+    pulls = alone.deviations()[1:] @ gaps / (n - 1)
+    return replace(alone, pulls=torch.outer(pulls, pulls)).simple_noise_scale

@@ -1,0 +1,182 @@
+"""Eigenvalues of a model's Hessian with everything that limits them: residual and sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ArgumentError
+from ...linalg.lanczos import lanczos
+from ...linalg.ritz import Eigenpairs
+from ...operators.decayed import with_decay
+from ...operators.graph_cache import MEMORY_BUDGET
+from ...operators.hessian import GaussNewton, Hessian
+from ...problem.coordinates import in_metric
+from ...problem.losses import LossFn
+from ...problem.preconditioner import check_metric
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate, check_level
+from .extreme_eigenvalue import Halves, half_sharpness, sample_curvatures, sharpness_estimate
+
+MATRICES = {"hessian": Hessian, "gauss-newton": GaussNewton}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness(Eigenpairs):
+    """Eigenpairs of a model's curvature, and how far the samples determine them.
+
+    Besides what `Eigenpairs` holds, which is about the matrix of the measured samples:
+
+    Args:
+        estimate: the first value for the population, its interval made of the residual, the
+            sampling error and the bracket of two halves.
+        stderr: sampling error of each value by first-order perturbation, shape (k,):
+            √((1/n - 1/N) Var_i(vᵀH_iv)); 0 where the population was measured, nan if unknown.
+        held_out: mean of vᵀHv, v of a half of the samples and H of the other; biased inwards
+            where the value is biased outwards. nan where there was no need or no way.
+        hvp, reason: how products were taken, and why.
+    """
+
+    estimate: Estimate
+    stderr: Tensor
+    held_out: float
+    hvp: str
+    reason: str
+
+
+def sharpness(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    k: int = 1,
+    which: str = "LA",
+    tol: float = 1e-3,
+    operator: str = "hessian",
+    hvp: str = "auto",
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
+    v0: Tensor | None = None,
+    repeats: bool = True,
+    population: str | int = "dataset",
+    intervals: bool = True,
+    level: float = 0.95,
+    max_samples: int | None = 4096,
+    max_iterations: int | None = None,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Sharpness:
+    """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
+
+    Never the largest magnitude unless asked for: 2/λ is a learning rate only when λ is the most
+    positive curvature. Of a sub-sampled Hessian λ is biased upwards: `.values` are those of the
+    measured samples, `.estimate` is about the population.
+
+    Args:
+        model, loss_fn, data: as for `gradient_moments`.
+        k, which, tol, max_iterations, v0, repeats, seed: as for `lanczos`.
+        operator: "hessian" or "gauss-newton".
+        hvp: how products with the Hessian are taken, as for `Hessian`.
+        optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is that of
+            `Preconditioned`, weight decay included.
+        population: "dataset", "distribution" or a number N: what `.estimate` is about.
+        intervals: measure the sampling error where n < N: a pass for each pair, and the eigenvalue
+            of two halves of the samples, about as much as λ itself; `.matvecs` holds them all.
+        level: coverage of the interval.
+        max_samples: n at most; None measures all.
+        micro_batch: samples evaluated at once.
+        memory_budget: bytes of kept graphs, and of the basis of the iteration.
+
+    Returns:
+        Sharpness.
+
+    Raises:
+        GradNoiseError: see `Hessian`, `GaussNewton` and `lanczos`.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
+        >>> sharpness(model, nn.MSELoss(), data).values  # H = 2 XᵀX/n = diag(1, 4)
+        tensor([4.0...], dtype=torch.float64)
+    """
+    if operator not in MATRICES:
+        raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
+    check_level(level)
+    check_metric(metric, optimizer)
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    problem = in_metric(problem, metric, optimizer)
+    matrix = MATRICES[operator].of(problem, hvp=hvp, memory_budget=memory_budget)
+    with problem.guard():
+        pairs = lanczos(
+            with_decay(matrix),
+            k=k,
+            which=which,
+            tol=tol,
+            v0=v0,
+            repeats=repeats,
+            max_iterations=max_iterations,
+            seed=seed,
+            memory_budget=memory_budget,
+        )
+        columns, halves, sign = [], None, _sign(pairs, which)
+        # single samples need second derivatives
+        measurable = operator == "hessian" and matrix.hvp != "finite"
+        if problem.samples.sampling_factor and intervals and measurable:
+            matrix.forget()
+            columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
+            halves = half_sharpness(
+                problem,
+                pairs.vectors[:, 0],
+                tol=tol,
+                seed=seed,
+                which="LA" if sign > 0 else "SA",
+                hvp=matrix.hvp,
+                max_iterations=max_iterations,
+                memory_budget=memory_budget,
+            )
+        return _judged(problem, matrix, pairs, columns, halves, level, sign)
+
+
+def _sign(pairs: Eigenpairs, which: str) -> int:
+    """1 if the first value is the largest of all, -1 if it is the smallest."""
+    return -1 if which == "SA" or (which == "LM" and float(pairs.values[0]) < 0) else 1
+
+
+def _judged(
+    problem: Problem,
+    matrix: Hessian | GaussNewton,
+    pairs: Eigenpairs,
+    columns: list[Tensor],
+    halves: Halves | None,
+    level: float,
+    sign: int,
+) -> Sharpness:
+    """The pairs with what the choice of samples leaves open, as far as it was measured."""
+    samples = problem.samples
+    factor, first = samples.sampling_factor, columns[0] if columns else None
+    errors = [math.sqrt(factor * float(own.var())) for own in columns]
+    unknown = torch.full_like(pairs.values, math.nan if factor else 0.0)
+    spent = pairs.matvecs + (halves.matvecs if halves else 0)
+    return Sharpness(
+        **{**vars(pairs), "matvecs": spent},
+        estimate=sharpness_estimate(pairs, first, halves, samples, level, sign),
+        stderr=torch.tensor(errors, dtype=unknown.dtype) if errors else unknown,
+        held_out=halves.held_out if halves else math.nan,
+        hvp=matrix.hvp,
+        reason=matrix.reason,
+    )

@@ -1,0 +1,74 @@
+"""The spread of the samples' curvature in the sharpest directions, as many as matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...learning_rate.mean_square import CurvatureSpread
+from ...linalg.deflation import Deflation
+from ...problem.directional import forms
+from ...problem.problem import Problem
+from ...tensors.trees import widen
+
+DIRECTIONS = 4  # at most
+CHANGE = 0.05  # of the limit by one direction more, below which none is added
+
+
+def sharp_directions(vector: Tensor, deflation: Deflation, count: int = DIRECTIONS) -> Tensor:
+    """v and the next Ritz vectors of positive curvature, orthonormal rows, shape (<= count, P)."""
+    curvatures = deflation.kernel.diagonal()[:-1]
+    order = torch.argsort(curvatures, descending=True)[1:count]
+    others = deflation.directions[order[curvatures[order] > 0]]
+    basis: Tensor = torch.linalg.qr(widen(torch.cat([vector[None], others])).T).Q
+    return basis.T.to(vector)
+
+
+def measure_curvature_spread(
+    problem: Problem, directions: Tensor, curvatures: Tensor, change: float = CHANGE
+) -> CurvatureSpread | None:
+    """VᵀH_iV of every sample, direction by direction until the mean-square limit at B = 1 settles.
+
+    The j-th direction takes a pass with j products per sample. None where the loss does not curve
+    upwards along the first.
+
+    Args:
+        problem: what to measure, in the metric of its optimizer; decoupled decay is counted.
+        directions: orthonormal, the sharpest first, shape (k, P).
+        curvatures: v_1ᵀH_iv_1 of every sample, which are known, shape (n,).
+        change: relative, by one direction more, that counts as settled.
+    """
+    entries = curvatures.cpu().double().numpy()[:, None, None]
+    found = CurvatureSpread.of(entries)
+    if found.mean[0][0] <= 0:
+        return None
+    share = 1 - 1 / problem.samples.population
+    for count in range(2, len(directions) + 1):
+        entries = _bordered(entries, _column(problem, directions[:count]))
+        kept, found = found, CurvatureSpread.of(entries)
+        if np.linalg.eigvalsh(np.array(found.mean))[0] <= 0:  # a Ritz vector that is not one yet
+            return replace(kept, converged=False)
+        if found.stable_lr(share) >= (1 - change) * kept.stable_lr(share):
+            return found
+    return replace(found, converged=found.directions == problem.objective.size)
+
+
+def _column(problem: Problem, directions: Tensor) -> np.ndarray:
+    """v_lᵀH_iv of all directions v_l and the last of them, v, shape (n, l)."""
+    last, metric = directions[-1], problem.objective.metric
+    column = forms(problem, last, list(directions)).values
+    if metric is not None and metric.is_decayed:
+        column = column + widen(directions) @ widen(metric.flat(metric.outside, last) * last)
+    return column.cpu().double().numpy()
+
+
+def _bordered(entries: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Symmetric matrices with one row and column more, shape (n, k, k)."""
+    size = column.shape[1]
+    grown = np.zeros((len(column), size, size))
+    grown[:, :-1, :-1] = entries
+    grown[:, -1, :] = grown[:, :, -1] = column
+    return grown

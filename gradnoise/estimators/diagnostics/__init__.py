@@ -1,0 +1,1 @@
+"""Batch tests, diversity, signal-to-noise, tails."""

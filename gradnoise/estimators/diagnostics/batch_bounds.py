@@ -1,0 +1,126 @@
+"""Batch sizes by two rules of thumb: gradient diversity and CABS."""
+
+from __future__ import annotations
+
+import math
+
+from ...errors import ArgumentError
+from ...moments.moments import GradientMoments
+from ...statistics.estimate import Estimate
+from ...statistics.ratio import ratio
+from .batch_tests import covariance_of, scaled
+
+
+def diversity_bound(moments: GradientMoments) -> Estimate:
+    """B_S = N Σ‖g_i‖²/‖Σg_i‖², the batch up to which gradient diversity bears the speed-up.
+
+    Over the population Σ‖g_i‖²/N = |G|² + (1 - 1/N) trΣ, so B_S = 1 + (1 - 1/N) B_simple: the same
+    measurement as the noise scale, and unbiased parts in both. Yin et al. show that SGD on batches
+    of up to δB_S(w) + 1 needs hardly more samples than on single ones, if this holds for all w on
+    the way; a value at one w is no guarantee.
+
+    Args:
+        moments: of `gradient_moments`, or of `noise_scale_from_gradients`.
+
+    Returns:
+        Estimate in samples; bias and interval are those of B_simple.
+
+    Raises:
+        nothing of its own.
+
+    Source: Yin et al. 2018 (arXiv:1706.05699), definitions 1 and 2.
+
+    Example:
+        >>> import torch
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> found = noise_scale_from_gradients(torch.eye(3), population="dataset")
+        >>> round(float(diversity_bound(found)), 12)  # orthogonal: 3·3/3
+        3.0
+    """
+    return scaled(moments.simple_noise_scale, 1 - 1 / moments.population, 1.0)
+
+
+def gradient_diversity(moments: GradientMoments) -> Estimate:
+    """Δ_S = Σ‖g_i‖²/‖Σg_i‖² = B_S/N over a population of N.
+
+    Args:
+        moments: of a finite population.
+
+    Returns:
+        Estimate without unit: 1/N when all gradients agree, 1 when they are orthogonal.
+
+    Raises:
+        ArgumentError: the population is a distribution; only `diversity_bound` has a meaning then.
+
+    Source: Yin et al. 2018 (arXiv:1706.05699), definition 1.
+
+    Example:
+        >>> import torch
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> found = noise_scale_from_gradients(torch.eye(3), population="dataset")
+        >>> round(float(gradient_diversity(found)), 12)
+        1.0
+    """
+    if math.isinf(moments.population):
+        raise ArgumentError(
+            "gradient diversity belongs to a data set of N samples and falls with 1/N; for "
+            '`population="distribution"` take diversity_bound, which is N times as large'
+        )
+    return scaled(diversity_bound(moments), 1 / moments.population)
+
+
+def cabs_batch_size(moments: GradientMoments, lr: float, *, optimum: float = 0.0) -> Estimate:
+    """CABS: B = ε trΣ/(L - L*), which couples the batch to the learning rate of plain SGD.
+
+    It maximises a bound on the gain per sample when ε is near 1/λ; |G|² is not needed, so it is
+    resolved where noise scales are not. It depends on the scale of the loss and on what is put for
+    L*: for a loss that cannot reach 0 it is too small a batch.
+
+    Args:
+        moments: with losses.
+        lr: ε.
+        optimum: L*, a lower bound of the loss, 0 in the paper.
+
+    Returns:
+        Estimate in samples, with Fieller's interval where the moments hold slopes.
+
+    Raises:
+        ArgumentError: `lr` is not positive, losses are not known, or L is not above `optimum`.
+
+    Source: Balles, Romero and Hennig 2017 (arXiv:1612.05086), eq. 22.
+
+    Example:
+        >>> import torch
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> rows, losses = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.5, 1.5])
+        >>> found = noise_scale_from_gradients(rows, losses=losses, population="dataset")
+        >>> float(cabs_batch_size(found, lr=0.1))  # 0.1·2/1
+        0.2
+    """
+    if not 0 < lr < math.inf:
+        raise ArgumentError(f"`lr` must be positive; got {lr}")
+    height = float(moments.losses.mean()) - optimum
+    if not height > 0:
+        raise ArgumentError(
+            f"CABS divides by the loss above its `optimum`; got L - L* = {height:g}. Pass the "
+            f"losses to the moments, and a lower bound of the loss as `optimum`"
+        )
+    errors = (0.0, 0.0), 0.0
+    if moments.sampling_factor:
+        errors = (math.nan, math.nan), math.nan
+        if moments.slopes is not None and moments.count > 2:
+            loss, spread, _ = moments.deviations()
+            each = (float(spread.var()) * lr**2, float(loss.var()))
+            shared = lr * covariance_of(spread, loss)
+            factor = moments.sampling_factor
+            errors = (factor * each[0], factor * each[1]), factor * shared
+    return ratio(
+        lr * float(moments.trace_cov),
+        height,
+        variances=errors[0],
+        covariance=errors[1],
+        level=moments.level,
+        samples=moments.count,
+        freedom=moments.count - 1,
+        positive_denominator=True,
+    )

@@ -1,0 +1,236 @@
+"""Adaptive sampling tests: the smallest batch whose gradient is good enough to step along.
+
+Each compares the noise of a batch gradient g_B with |G|², and is passed from a batch size on that
+is a ratio of moments; samples of a batch are taken to be drawn independently. Papers plug the
+batch's own gradient into both sides; here both are debiased, and a ratio with a weak |G|² has a
+bound and no value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...errors import ArgumentError
+from ...moments.moments import GradientMoments
+from ...statistics.estimate import Estimate, Status
+from ...statistics.ratio import ratio
+
+THETA = 0.9  # as in the papers
+NU = 5.84  # tan 80°
+
+
+def norm_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
+    """Smallest batch with E‖g_B - G‖² ≤ θ²|G|²: trΣ/(θ²|G|²) = B_simple/θ².
+
+    Args:
+        moments: of `gradient_moments`, or of `noise_scale_from_gradients`.
+        theta: θ, how long the noise may be beside the gradient.
+
+    Returns:
+        Estimate in samples, to be rounded up; bias and interval are those of B_simple.
+
+    Raises:
+        ArgumentError: `theta` is not positive.
+
+    Source: Byrd, Chin, Nocedal and Wu 2012 (Math. Program. 134), eq. 3.4.
+
+    Example:
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> rows = torch.tensor([[3.0, 1.0], [3.0, -1.0], [5.0, 0.0], [1.0, 0.0]])
+        >>> found = noise_scale_from_gradients(rows, population="dataset")
+        >>> round(float(norm_test(found, theta=0.5)), 4)  # (10/3)/(9/4)
+        1.4815
+    """
+    _check("theta", theta)
+    return scaled(moments.simple_noise_scale, 1 / theta**2)
+
+
+def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
+    """Smallest batch with Var(g_BᵀG) ≤ θ²|G|⁴: GᵀΣG/(θ²|G|⁴).
+
+    Then g_B points downhill with a probability that θ sets. GᵀΣG is the variance of the slopes
+    g_iᵀḡ less what the sampling of ḡ adds, (1/n - 1/N)(tr(Σ²) + 2 E[cᵀG‖c‖²]), right to O(1/n²).
+    The interval is Fieller's on the root. Where the moments do not hold how GᵀΣG moves with G
+    (`second_slopes`), the error that it adds is bounded by 2√(tr(Σ²) GᵀΣG): several times too wide.
+
+    Args:
+        moments: with slopes: of `noise_scale_from_gradients`, or of `gradient_moments` on a part of
+            the population.
+        theta: θ.
+
+    Returns:
+        Estimate in samples, to be rounded up.
+
+    Raises:
+        ArgumentError: `theta` is not positive, or the moments hold no slopes.
+
+    Source: Bollapragada, Byrd and Nocedal 2018 (arXiv:1710.11258), eq. 2.6.
+
+    Example:
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> rows = torch.tensor([[3.0, 1.0], [3.0, -1.0], [5.0, 0.0], [1.0, 0.0]])
+        >>> found = noise_scale_from_gradients(rows, population="dataset")
+        >>> round(float(inner_product_test(found, theta=1)), 4)  # (9·8/3)/81
+        0.2963
+    """
+    _check("theta", theta)
+    along, signal = Along.of(moments), moments.grad_sq_norm
+    root = math.sqrt(max(along.value, 0.0))
+    error, covariance = along.error, 0.0
+    if root:
+        error, covariance = along.error / (2 * root), along.shared / (2 * root)
+    elif error:
+        error = math.sqrt(error)
+    found = ratio(
+        root,
+        float(signal),
+        variances=(error**2, signal.stderr**2 + moments.rounding**2),
+        covariance=covariance,
+        level=moments.level,
+        samples=moments.count,
+        freedom=moments.count - 1,
+        positive_denominator=True,
+    )
+    return scaled(squared(found), 1 / theta**2)
+
+
+def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
+    """Smallest batch with E‖g_B across G‖² ≤ ν²|G|²: (trΣ - GᵀΣG/|G|²)/(ν²|G|²).
+
+    With the inner product test it keeps g_B from being long across the gradient; with ν = θ the two
+    batches add up to that of the norm test. Bias and interval as for `inner_product_test`. Where
+    |G|² is not resolved the lower bound takes as much of the noise to lie along G as can be,
+    √tr(Σ²).
+
+    Args:
+        moments: as for `inner_product_test`.
+        nu: ν.
+
+    Returns:
+        Estimate in samples, to be rounded up.
+
+    Raises:
+        ArgumentError: `nu` is not positive, or the moments hold no slopes.
+
+    Source: Bollapragada, Byrd and Nocedal 2018 (arXiv:1710.11258), eq. 3.3.
+
+    Example:
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> rows = torch.tensor([[3.0, 1.0], [3.0, -1.0], [5.0, 0.0], [1.0, 0.0]])
+        >>> found = noise_scale_from_gradients(rows, population="dataset")
+        >>> round(float(orthogonality_test(found, nu=1)), 4)  # (2/3)/9
+        0.0741
+    """
+    _check("nu", nu)
+    along, signal, trace = Along.of(moments), moments.grad_sq_norm, moments.trace_cov
+    exact = moments.sampling_factor == 0
+    weak = signal.status is Status.SIGNAL_BELOW_NOISE
+    if weak or float(signal) <= 0 or moments.rounding:
+        whole = moments.simple_noise_scale
+        across = max(float(trace) - math.sqrt(moments.trace_cov_sq), 0.0)
+        least = across / float(trace) if across > 0 else 0.0
+        return scaled(replace(whole, low=max(whole.low, 0.0) * least), 1 / nu**2)
+    across = float(trace) - along.value / float(signal)
+    influence = moments.deviations()[1] - along.influence / float(signal)
+    own = moments.deviations()[2]
+    influence = influence + along.value / float(signal) ** 2 * own
+    factor = moments.sampling_factor
+    error = math.sqrt(factor * float(influence.var())) + along.unseen / float(signal)
+    found = ratio(
+        max(across, 0.0) if exact else across,
+        float(signal),
+        variances=(error**2, signal.stderr**2),
+        covariance=factor * covariance_of(influence, own)
+        - along.unseen / float(signal) * signal.stderr,  # at its worst
+        level=moments.level,
+        samples=moments.count,
+        freedom=moments.count - 1,
+        positive_denominator=True,
+    )
+    return scaled(found, 1 / nu**2)
+
+
+@dataclass(frozen=True)
+class Along:
+    """GᵀΣG, the noise along the gradient.
+
+    Args:
+        value: debiased; can be negative where the signal is weak.
+        influence: of every sample, shape (n,).
+        unseen: bound on the standard error through G itself, where the influence leaves that out.
+        error: standard error, at most.
+        shared: covariance with |G|², at least.
+    """
+
+    value: float
+    influence: Tensor
+    unseen: float
+    error: float
+    shared: float
+
+    @classmethod
+    def of(cls, moments: GradientMoments) -> Along:
+        """From slopes and distances of the samples."""
+        if moments.slopes is None:
+            raise ArgumentError(
+                "these moments hold no slopes g_iᵀḡ: use gn.diagnostics, gn.gradient_moments with "
+                '`intervals=True` and `population="distribution"`, or noise_scale_from_gradients'
+            )
+        factor = moments.sampling_factor
+        gaps = moments.slopes - moments.slopes.mean()
+        _, spread, signal = moments.deviations()
+        plain = float(gaps.square().sum()) / (moments.count - 1)
+        third = covariance_of(gaps, spread)
+        value = plain - factor * (trace_cov_sq(moments) + 2 * third) if factor else plain
+        influence = gaps.square() - gaps.square().mean()
+        unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * plain) if factor else 0.0
+        if moments.second_slopes is not None:
+            influence, unseen = influence + 2 * moments.second_slopes, 0.0
+        error = math.sqrt(factor * float(influence.var())) + unseen
+        return cls(value, influence, unseen, error, factor * covariance_of(influence, signal))
+
+
+def trace_cov_sq(moments: GradientMoments) -> float:
+    """tr(Σ²) without the bias of about (trΣ)²/n that tr(Σ̂²) has; tr(Σ̂²) of fewer than 4 samples.
+
+    Himeno and Yamada 2014 (J. Multivariate Anal. 130), for any distribution with fourth moments.
+    """
+    n, plain, trace = moments.count, moments.trace_cov_sq, float(moments.trace_cov)
+    if n < 4 or moments.slopes is None:
+        return plain
+    squares = moments.sq_norms - 2 * moments.slopes + moments.slopes.mean()  # ‖g_i - ḡ‖²
+    fourth = float(squares.square().sum()) / (n - 1)
+    inner = (n - 1) * (n - 2) * plain + trace**2 - n * fourth
+    return (n - 1) / (n * (n - 2) * (n - 3)) * inner
+
+
+def covariance_of(first: Tensor, second: Tensor) -> float:
+    """Sample covariance of two vectors."""
+    return float(torch.cov(torch.stack([first, second]))[0, 1])
+
+
+def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
+    """factor·x + offset with a positive factor."""
+    return replace(
+        Estimate(**{name: getattr(estimate, name) for name in Estimate.__dataclass_fields__}),
+        value=factor * estimate.value + offset,
+        low=factor * estimate.low + offset,
+        high=factor * estimate.high + offset,
+        stderr=factor * estimate.stderr,
+    )
+
+
+def squared(estimate: Estimate) -> Estimate:
+    """x² of an x that is not negative."""
+    low = max(estimate.low, 0.0) ** 2
+    stderr = 0.0 if estimate.is_exact else math.nan
+    return replace(estimate, value=estimate.value**2, low=low, high=estimate.high**2, stderr=stderr)
+
+
+def _check(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ArgumentError(f"`{name}` must be positive, such as {THETA}; got {value}")

@@ -1,0 +1,207 @@
+"""All diagnostics of the field that one measurement of the moments gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy import special
+from torch import nn
+
+from ...moments.measure import slopes, stream, with_intervals
+from ...moments.moments import GradientMoments
+from ...per_sample.choice import choose
+from ...per_sample.contract.engine import Engine
+from ...problem.directional import weighted_sum
+from ...problem.losses import LossFn
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate
+from ...tensors.trees import unflatten
+from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
+from .batch_tests import NU, THETA, inner_product_test, norm_test, orthogonality_test, trace_cov_sq
+from .hill import hill_index
+from .sign import sign_noise_scale
+from .signal_to_noise import SignalToNoise, signal_to_noise
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What the field computes from per-sample gradients; batch sizes in samples.
+
+    Args:
+        moments: what all of it is computed from.
+        norm_test, inner_product_test, orthogonality_test: smallest batches that pass.
+        diversity_bound: B_S of gradient diversity.
+        gradient_diversity: Δ_S; None for a distribution.
+        cabs: batch size by CABS; None without a learning rate.
+        sign_noise_scale: ‖σ‖₁²/‖G‖₁².
+        signal_to_noise: GSNR per coordinate and on the average.
+        hill: tail exponent of ‖g_i - ḡ‖.
+        hill_gaussian: the same read on Gaussian noise with the same trΣ and tr(Σ²); nan where all
+            gradients are equal.
+    """
+
+    moments: GradientMoments
+    norm_test: Estimate
+    inner_product_test: Estimate
+    orthogonality_test: Estimate
+    diversity_bound: Estimate
+    gradient_diversity: Estimate | None
+    cabs: Estimate | None
+    sign_noise_scale: Estimate
+    signal_to_noise: SignalToNoise
+    hill: Estimate | None
+    hill_gaussian: float
+
+    def __str__(self) -> str:
+        moments = self.moments
+        size = "a distribution" if math.isinf(moments.population) else f"{moments.population:g}"
+        heading = (
+            f"measured on {moments.count} samples out of {size}, {moments.level:.0%} intervals"
+        )
+        return "\n".join([heading, *(f"  {label:<30}{text}" for label, text in self._rows())])
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("B_simple = trΣ/|G|²", str(self.moments.simple_noise_scale)),
+            ("batch by norm test", str(self.norm_test)),
+            ("batch by inner product test", str(self.inner_product_test)),
+            ("batch by orthogonality test", str(self.orthogonality_test)),
+            ("diversity bound B_S", str(self.diversity_bound)),
+            ("sign noise scale", str(self.sign_noise_scale)),
+            ("mean GSNR", str(self.signal_to_noise)),
+        ]
+        if self.gradient_diversity is not None:
+            rows.append(("gradient diversity", str(self.gradient_diversity)))
+        if self.cabs is not None:
+            rows.append(("batch by CABS", str(self.cabs)))
+        if self.hill is not None:
+            beside = f"{self.hill}; Gaussian noise reads {self.hill_gaussian:.3g}"
+            rows.append(("tail exponent of ‖g_i - ḡ‖", beside))
+        return rows
+
+
+def diagnostics(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    lr: float | None = None,
+    theta: float = THETA,
+    nu: float = NU,
+    tail: float = 0.1,
+    engine: str = "auto",
+    population: str | int = "dataset",
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> Diagnostics:
+    """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
+
+    Two passes over the samples and eight weighted backward passes, as `gradient_moments` with
+    `variance=True` and intervals; the slopes are measured also where all of N is, and two passes
+    more give the interval of the inner product test where a part of N is. What needs the gradients
+    themselves is left to `tail_index` and `spectral_noise_scale`.
+
+    Args:
+        model, loss_fn, data, engine, population, max_samples, level, seed, micro_batch: as for
+            `gradient_moments`.
+        lr: learning rate, for CABS.
+        theta: of the norm and the inner product test.
+        nu: of the orthogonality test.
+        tail: share of the samples that Hill's exponent looks at.
+
+    Returns:
+        Diagnostics; `print` it.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+        ArgumentError: see the single diagnostics.
+
+    Example:
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.eye(2), torch.tensor([3.0, 4.0]))  # |G|² = 25, trΣ = 2
+        >>> found = diagnostics(toy.model(), toy.loss_fn, toy.sample(512, seed=0))
+        >>> 0.05 < float(found.norm_test) < 0.15  # 2/25/0.81
+        True
+    """
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        streamed = stream(problem, chosen, level=level, variance=True)
+        sampled = replace(streamed, population=math.inf)  # slopes also where all is measured
+        moments = replace(with_intervals(problem, chosen, sampled), population=streamed.population)
+        if moments.sampling_factor:
+            moments = _with_second_slopes(problem, chosen, moments)
+    return diagnose(moments, lr=lr, theta=theta, nu=nu, tail=tail)
+
+
+def _with_second_slopes(
+    problem: Problem, engine: Engine, moments: GradientMoments
+) -> GradientMoments:
+    """Σ̂ḡ by one weighted backward pass, and along it one more pass over the samples."""
+    assert moments.slopes is not None
+    gaps = moments.slopes - moments.slopes.mean()
+    along = weighted_sum(problem, gaps / (moments.count - 1))
+    direction = dict(zip(moments.mean, unflatten(along, [*moments.mean.values()]), strict=True))
+    found = slopes(problem, engine, direction)
+    return replace(moments, second_slopes=found - found.mean())
+
+
+def diagnose(
+    moments: GradientMoments,
+    *,
+    lr: float | None = None,
+    theta: float = THETA,
+    nu: float = NU,
+    tail: float = 0.1,
+) -> Diagnostics:
+    """The diagnostics of moments with variances and slopes."""
+    finite = not math.isinf(moments.population)
+    hill, gaussian = _tails(moments, tail)
+    return Diagnostics(
+        moments=moments,
+        norm_test=norm_test(moments, theta=theta),
+        inner_product_test=inner_product_test(moments, theta=theta),
+        orthogonality_test=orthogonality_test(moments, nu=nu),
+        diversity_bound=diversity_bound(moments),
+        gradient_diversity=gradient_diversity(moments) if finite else None,
+        cabs=None if lr is None else cabs_batch_size(moments, lr),
+        sign_noise_scale=sign_noise_scale(moments),
+        signal_to_noise=signal_to_noise(moments),
+        hill=hill,
+        hill_gaussian=gaussian,
+    )
+
+
+def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, float]:
+    """Hill's exponent of ‖g_i - ḡ‖, and of the quantiles that Gaussian noise would have.
+
+    ‖c‖² of Gaussian noise has mean trΣ and variance 2tr(Σ²): a Γ law of these moments.
+    """
+    assert moments.slopes is not None
+    squares = (moments.sq_norms - 2 * moments.slopes + moments.slopes.mean()).clamp(min=0)
+    trace, n = float(moments.trace_cov), moments.count
+    if trace <= 0 or int((squares > 0).sum()) < 3:
+        return None, math.nan
+    second = trace_cov_sq(moments)
+    shape = trace**2 / (2 * (second if second > 0 else moments.trace_cov_sq))
+    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    quantiles = torch.from_numpy(special.gammaincinv(shape, places.numpy())).sqrt()
+    level = moments.level
+    return (
+        hill_index(squares.sqrt(), tail=tail, level=level),
+        float(hill_index(quantiles, tail=tail)),
+    )

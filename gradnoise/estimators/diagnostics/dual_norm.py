@@ -1,0 +1,119 @@
+"""The batch whose noise is as large as its signal, for steps that are steepest in some norm.
+
+Such a step sees the gradient in the dual norm ‖·‖*, and the scale is (noise)²/‖G‖*², with noise a
+bound on E‖g_i - G‖*. ‖ḡ‖* overstates ‖G‖*: by noise alone it is not zero. Here the direction u that
+attains the norm is taken from one half of the samples and the length uᵀḡ from the other, with the
+halves exchanged, over several splits. That is 0 on the average where there is no signal, approaches
+‖G‖* where it is clear, and never exceeds it on the average, since uᵀG ≤ ‖G‖* for every such u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...errors import check_whole
+from ...moments.moments import ROUNDING
+from ...statistics.estimate import Estimate, check_level
+from ...statistics.ratio import ratio
+from ...tensors.random import generator
+from ...tensors.trees import TensorDict, widen
+from ..from_arrays.inputs import as_population
+from .batch_tests import covariance_of, squared
+
+SPLITS = 8
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A dual norm.
+
+    Args:
+        noise: of centred rows (n, …): its value, and the influence of every sample, (n,).
+        direction: u of a mean gradient: uᵀG = ‖G‖*.
+    """
+
+    noise: Callable[[Tensor], tuple[float, Tensor]]
+    direction: Callable[[Tensor], Tensor]
+
+
+def dual_noise_scale(
+    rows: TensorDict,
+    geometry: Geometry,
+    population: str | int,
+    splits: int,
+    level: float,
+    seed: int,
+) -> Estimate:
+    """(noise)²/‖G‖*² of rows (n, …) by name; both parts are summed over the names first."""
+    check_level(level)
+    check_whole("splits", splits, 1)
+    count = len(next(iter(rows.values())))
+    factor = 1 / count - 1 / as_population(population, count)
+    eps = max(torch.finfo(tensor.dtype).eps for tensor in rows.values())
+    rows = {name: widen(tensor) for name, tensor in rows.items()}
+    noises = [geometry.noise(tensor - tensor.mean(0)) for tensor in rows.values()]
+    noise = _Noise(sum(v for v, _ in noises), torch.stack([i for _, i in noises]).sum(0), eps)
+    plain = torch.stack([_along(t, geometry.direction(t.mean(0))) for t in rows.values()]).sum(0)
+    lower = noise.over(plain, factor, level)
+    if factor == 0:
+        return squared(lower)
+    halves = _halves(rows, geometry, splits, seed)
+    upper = noise.over(halves, 2 * factor, level)
+    return squared(replace(upper, low=min(lower.low, upper.value)))  # the low one if nan
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of a geometry.
+
+    Args:
+        value: of it.
+        influence: of every sample on it, (n,).
+        eps: relative rounding of the gradients.
+    """
+
+    value: float
+    influence: Tensor
+    eps: float
+
+    def over(self, slopes: Tensor, factor: float, level: float) -> Estimate:
+        """noise/mean slope with Fieller's interval; `factor` is 1/n - 1/N, or above it."""
+        signal, rounding = float(slopes.mean()), ROUNDING * self.eps * self.value
+        least = rounding**2 if signal <= rounding else 0.0
+        return ratio(
+            self.value,
+            signal,
+            variances=(
+                factor * float(self.influence.var()),
+                factor * float(slopes.var()) + least,
+            ),
+            covariance=factor * covariance_of(self.influence, slopes),
+            level=level,
+            samples=len(slopes),
+            freedom=len(slopes) - 1,
+            positive_denominator=True,
+        )
+
+
+def _along(rows: Tensor, direction: Tensor) -> Tensor:
+    """uᵀg_i of every sample."""
+    return rows.reshape(len(rows), -1) @ direction.reshape(-1)
+
+
+def _halves(rows: TensorDict, geometry: Geometry, splits: int, seed: int) -> Tensor:
+    """uᵀg_i with u from the half without i, averaged over splits, shape (n,)."""
+    source = generator(seed)
+    first = next(iter(rows.values()))
+    found = first.new_zeros(len(first))
+    for _ in range(splits):
+        order = torch.randperm(len(first), generator=source).to(first.device)
+        parts = order[: len(order) // 2], order[len(order) // 2 :]
+        for own, other in (parts, parts[::-1]):
+            for tensor in rows.values():
+                direction = geometry.direction(tensor[other].mean(0))
+                found[own] += _along(tensor[own], direction) / splits
+    return found

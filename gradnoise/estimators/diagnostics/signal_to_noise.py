@@ -1,0 +1,112 @@
+"""GSNR: the squared mean of every coordinate of the gradient over its variance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import ArgumentError
+from ...moments.moments import ROUNDING, GradientMoments
+from ...statistics.estimate import Estimate, Status, quantile, short
+from ...tensors.trees import TensorDict
+
+
+@dataclass(frozen=True)
+class SignalToNoise:
+    """The ratio G_j²/Σ_jj of every coordinate, and what can be said of all.
+
+    Args:
+        values: by name, in the shapes of the parameters, debiased: where a coordinate has no
+            signal they scatter around 0 and are negative half of the time. nan where all gradients
+            are zero, inf where they are equal and not zero.
+        mean: over the coordinates with a finite value.
+        share_resolved: of these, those whose |ḡ_j| is beyond its interval at `level`; with no
+            signal at all it is 1 - level.
+        silent, noiseless: how many coordinates are nan and inf.
+    """
+
+    values: TensorDict
+    mean: Estimate
+    share_resolved: float
+    silent: int
+    noiseless: int
+
+    def __str__(self) -> str:
+        if self.mean.is_exact:
+            return str(self.mean)
+        return f"{short(float(self.mean))}, {self.share_resolved:.0%} of coordinates resolved"
+
+
+def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
+    """GSNR r_j = G_j²/Σ_jj of every coordinate, debiased.
+
+    ḡ_j²/s_j² overstates it by (1/n - 1/N), and by the curvature of 1/s_j². Both are taken off,
+
+        r_j ≈ (1 - 2nφ/(n - 1)) ḡ_j²/s_j² - φ,    φ = 1/n - 1/N,
+
+    unbiased for Gaussian gradients (there n ḡ_j²/s_j² is a non-central F) and N = ∞, exact for
+    n = N, else right to O(1/n). The mean over coordinates has no interval, since their errors
+    depend on each other; of 2 or 3 samples of more it has no value.
+
+    Args:
+        moments: with `variance=True`.
+
+    Returns:
+        SignalToNoise; ratios per sample, without unit.
+
+    Raises:
+        ArgumentError: the moments hold no variance per coordinate.
+
+    Source: Liu et al. 2020 (arXiv:2001.07384), definition 1.
+
+    Example:
+        >>> from gradnoise import noise_scale_from_gradients
+        >>> rows = torch.tensor([[3.0, 1.0], [3.0, -1.0], [5.0, 0.0], [1.0, 0.0]])
+        >>> found = noise_scale_from_gradients(rows, population="dataset")
+        >>> signal_to_noise(found).values[""].tolist()  # 9/(8/3) and 0
+        [3.375, 0.0]
+    """
+    variance = moments.variance
+    if variance is None:
+        raise ArgumentError("these moments hold no variances; measure with `variance=True`")
+    n, factor = moments.count, moments.sampling_factor
+    shrink = max(1 - 2 * n * factor / (n - 1), 0.0)
+    values, finite, resolved = {}, [], 0
+    reach = quantile(moments.level, n - 1) ** 2 * factor
+    for name, mean in moments.mean.items():
+        plain = _quotient(mean.square(), variance[name], moments.resolution)
+        values[name] = shrink * plain - factor
+        known = torch.isfinite(plain)
+        finite.append(values[name][known])
+        resolved += int((plain[known] > reach).sum())
+    every = torch.cat(finite)
+    joined = torch.cat([value.reshape(-1) for value in values.values()])
+    return SignalToNoise(
+        values=values,
+        mean=_mean(every, moments),
+        share_resolved=resolved / len(every) if len(every) else 0.0,
+        silent=int(joined.isnan().sum()),
+        noiseless=int(joined.isinf().sum()),
+    )
+
+
+def _quotient(square: Tensor, variance: Tensor, resolution: float) -> Tensor:
+    """ḡ²/s²; a variance that is nothing but rounding of ḡ² counts as none."""
+    none = variance <= ROUNDING * resolution * square
+    found = square / variance
+    found[none] = torch.where(square[none] > 0, math.inf, math.nan).to(found)
+    return found
+
+
+def _mean(values: Tensor, moments: GradientMoments) -> Estimate:
+    level, count = moments.level, moments.count
+    value = float(values.mean()) if len(values) else math.nan
+    if len(values) and moments.sampling_factor == 0:
+        return Estimate(value, value, value, level, 0.0, count)
+    known = count > 3 or not len(values)
+    status = Status.NO_INTERVAL if known else Status.SIGNAL_BELOW_NOISE
+    bounds = (-math.inf, math.inf)
+    return Estimate(value if known else math.nan, *bounds, level, math.nan, count, status)

@@ -1,0 +1,1 @@
+"""The same numbers from gradients, inner products, sums or norms at hand."""

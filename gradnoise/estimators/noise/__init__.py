@@ -1,0 +1,1 @@
+"""tr(HΣ), GᵀHG and B_noise; layer by layer."""

@@ -1,0 +1,190 @@
+"""Noise scale and sharpness of each layer's own block, as if the others were frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from ...errors import ArgumentError
+from ...linalg.deflation import explore
+from ...moments.layer import by_module
+from ...moments.measure import stream, with_intervals
+from ...operators.hessian import Hessian
+from ...per_sample.choice import choose
+from ...problem.losses import LossFn
+from ...problem.objective import Objective
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate, check_level
+from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
+from .noise_scale import (
+    ACCURACY,
+    PROBES,
+    STEPS,
+    NoiseScale,
+    check_accuracy,
+    measure_noise_scale,
+    sign_probes,
+)
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """One layer measured alone, all other parameters held where they are.
+
+    Args:
+        name: of the layer.
+        parameters: names of its parameters.
+        sharpness: λ_l, the largest eigenvalue of its block H_ll; never above λ of the whole. A step
+            in this layer alone is unstable beyond 2/λ_l.
+        noise: B_simple and B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l), with their parts.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    sharpness: Estimate
+    noise: NoiseScale
+
+
+@dataclass(frozen=True)
+class _Options:
+    engine: str
+    probes: int
+    accuracy: float
+    tol: float
+    level: float
+    seed: int
+
+
+def layer_noise_scales(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    layers: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
+    population: str | int = "dataset",
+    engine: str = "auto",
+    probes: int = PROBES,
+    accuracy: float = ACCURACY,
+    tol: float = 1e-3,
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> dict[str, LayerScale]:
+    """λ and B_noise of the blocks of the Hessian that belong to single layers.
+
+    With H_ll and Σ_ll the layer's blocks, λ_l = λ_max(H_ll), B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l).
+    Curvature between layers takes no part, so that blocks do not sum to the whole; the shares in
+    `profile(...).layers` do. Each layer is a measurement of its own with the others frozen, on the
+    same samples: about the cost of `noise_scale` and `sharpness` each time.
+
+    Args:
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch: as for
+            `gradient_moments`.
+        layers: names of modules or parameters, a module with all below it; or name -> names of
+            parameters, such as those of an optimizer's group; default: every module that holds
+            parameters of its own.
+        engine, probes, accuracy: as for `noise_scale`.
+        tol: relative residual at which λ_l is accepted.
+
+    Returns:
+        dict of LayerScale by name.
+
+    Raises:
+        GradNoiseError: see `gradient_moments` and `sharpness`.
+        ArgumentError: a layer without trainable parameters.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        >>> for p, w in zip(model.parameters(), (2.0, 3.0)):
+        ...     _ = nn.init.constant_(p, w)
+        >>> data = (torch.ones(4, 1), torch.tensor([[0.0], [2.0], [0.0], [2.0]]))
+        >>> scales = layer_noise_scales(model, nn.MSELoss(), data)  # loss (w₁w₂ - y)²
+        >>> [round(float(scale.sharpness), 3) for scale in scales.values()]  # 2w₂², 2w₁²
+        [18.0, 8.0]
+    """
+    check_level(level)
+    check_accuracy(accuracy)
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    options = _Options(engine, probes, accuracy, tol, level, seed)
+    members = _members(list(problem.objective.parameters), layers)
+    found = {}
+    with problem.guard():
+        for name, own in members.items():
+            with _alone(problem, own) as part:
+                found[name] = _measure(part, name, tuple(own), options)
+    return found
+
+
+def _members(
+    known: list[str], layers: Mapping[str, Iterable[str]] | Iterable[str] | None
+) -> dict[str, list[str]]:
+    """Names of parameters by layer."""
+    if layers is None:
+        return by_module(known)
+    if isinstance(layers, str):
+        layers = [layers]
+    groups = layers if isinstance(layers, Mapping) else {name: [name] for name in layers}
+    members = {
+        key: [own for own in known if any(_within(own, name) for name in names)]
+        for key, names in ((key, list(names)) for key, names in groups.items())
+    }
+    for key, own in members.items():
+        if not own:
+            raise ArgumentError(
+                f"`layers` names {key!r}, which holds no trainable parameter; the parameters are "
+                f"{', '.join(known)}"
+            )
+    return members
+
+
+def _within(parameter: str, name: str) -> bool:
+    return parameter == name or name == "" or parameter.startswith(f"{name}.")
+
+
+@contextmanager
+def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
+    """The problem with all parameters but these frozen."""
+    objective = problem.objective
+    others = [p for name, p in objective.parameters.items() if name not in names]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield replace(problem, objective=Objective(objective.model, objective.loss_fn))
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _measure(
+    problem: Problem, name: str, parameters: tuple[str, ...], options: _Options
+) -> LayerScale:
+    level, seed, tol = options.level, options.seed, options.tol
+    with problem.guard():
+        engine = choose(problem.objective, problem.largest_batch(), options.engine)
+        moments = with_intervals(problem, engine, stream(problem, engine, level=level))
+        hessian = Hessian.of(problem, hvp="kept")
+        pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed)
+        top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
+        curvatures = sample_curvatures(problem, top) if sampled else None
+        halves = half_sharpness(problem, top, tol=tol, seed=seed) if sampled else None
+        signs = sign_probes(moments, options.probes, seed)
+        noise = measure_noise_scale(
+            hessian, engine, moments, signs, deflation=deflation, accuracy=options.accuracy
+        )
+    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level)
+    return LayerScale(name, parameters, sharpness, noise)

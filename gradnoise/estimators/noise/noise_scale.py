@@ -1,0 +1,254 @@
+"""B_noise = tr(HΣ)/GᵀHG and its parts, unbiased for a finite or infinite population.
+
+H, Σ and G come from the same samples, so a product of them is biased even where each is not. With
+c_i = g_i - ḡ, h_i = H_i - H and φ = 1/n - 1/N, sampling n of N without replacement gives
+
+    E[tr(HΣ)]  = tr(HΣ) + φ K3
+    E[ḡᵀHḡ]    = GᵀHG + φ tr(HΣ) + 2φ C + φ(1/n - 2/N) K3
+    C = Σ ḡᵀh_ic_i/(n - 1) with E[C] = C + φ K3,   K3 = n Σ c_iᵀh_ic_i/((n - 1)(n - 2)) unbiased,
+
+the moment identities of Tukey's k-statistics, linear in each factor (docs/theory/noise_scale.md).
+The sums over samples are read off random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
+backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that the Krylov space of λ knows (`Deflation`)
+is taken out of every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a few slopes of every
+sample, no product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ArgumentError, check_whole
+from ...linalg.deflation import Deflation, krylov_deflation
+from ...moments.measure import stream, with_intervals
+from ...moments.moments import GradientMoments
+from ...operators.gradients import PerSampleGradients
+from ...operators.hessian import Hessian
+from ...per_sample.choice import choose
+from ...per_sample.contract.engine import Engine
+from ...problem.coordinates import in_metric
+from ...problem.directional import forms
+from ...problem.losses import LossFn
+from ...problem.preconditioner import check_metric
+from ...problem.problem import Problem
+from ...problem.samples import MICRO_BATCH
+from ...statistics.estimate import Estimate, flag_zero, pooled_freedom
+from ...statistics.ratio import ratio
+from ...statistics.skewness import lopsided
+from ...tensors.random import independent_signs, random_signs
+from ...tensors.sums import by_parameter
+from ...tensors.trees import widen
+from .errors import are_all, bend, joint_skew, probe_variance, sampling_covariance
+from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of, slopes_along
+
+PROBES = 32
+ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
+STEPS = 20  # products of the Krylov space that is taken out of the probes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
+
+    Args:
+        curvature: ḡ_pᵀ(Hḡ)_p less the part of noise (1/n - 1/N) tr((HΣ)_pp), shape (p,).
+        traces: u_pᵀ(Hu)_p per probe, E = tr((HΣ)_pp), shape (K, p).
+        complete: whether the probes are all there are.
+    """
+
+    curvature: Tensor
+    traces: Tensor
+    complete: bool
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """The two noise scales and what they are made of.
+
+    Args:
+        simple: B_simple = trΣ/|G|².
+        hessian: B_noise = tr(HΣ)/GᵀHG.
+        grad_sq_norm, trace_cov, grad_curvature, trace_hessian_cov: |G|², trΣ, GᵀHG, tr(HΣ).
+        parts: the latter two parameter by parameter.
+    """
+
+    simple: Estimate
+    hessian: Estimate
+    grad_sq_norm: Estimate
+    trace_cov: Estimate
+    grad_curvature: Estimate
+    trace_hessian_cov: Estimate
+    parts: Parts | None = field(default=None, repr=False, compare=False)
+
+
+def noise_scale(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
+    population: str | int = "dataset",
+    engine: str = "auto",
+    probes: int = PROBES,
+    accuracy: float = ACCURACY,
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> NoiseScale:
+    """B_simple and B_noise with their intervals.
+
+    B_noise = tr(HΣ)/GᵀHG (McCandlish et al. 2018, arXiv:1812.06162, eq. 2.8); both unbiased parts
+    are kept. A ratio whose denominator is not resolved has a lower bound and no value.
+
+    Args:
+        model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
+            micro_batch: as for `gradient_moments`.
+        probes: random sign vectors for tr(HΣ), at most.
+        accuracy: relative standard error at which fewer are taken, 8 at least.
+
+    Returns:
+        NoiseScale.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+        ArgumentError: fewer than 2 probes, or a negative accuracy.
+
+    Example:
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([2.0, 1.0])), torch.ones(2))
+        >>> scale = noise_scale(toy.model(), toy.loss_fn, toy.sample(512, seed=0))
+        >>> scale.hessian.is_resolved
+        True
+    """
+    check_accuracy(accuracy)
+    check_metric(metric, optimizer)
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    problem = in_metric(problem, metric, optimizer)
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        hessian = Hessian.of(problem, hvp="kept")
+        moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
+        signs = sign_probes(moments, probes, seed)
+        deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
+        return measure_noise_scale(
+            hessian, chosen, moments, signs, deflation=deflation, accuracy=accuracy
+        )
+
+
+def check_accuracy(accuracy: float) -> None:
+    """Raise ArgumentError unless `accuracy` is a relative standard error."""
+    if not accuracy >= 0:
+        raise ArgumentError(f"`accuracy` is a relative error such as 0.05, or 0; got {accuracy}")
+
+
+def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
+    """Random signs, shape (probes, n).
+
+    Independent where only a part of the population was measured: what sampling adds is read off
+    products of different probes, which a list of all sign vectors would bias.
+    """
+    check_whole("probes", probes, 2)
+    draw = independent_signs if moments.sampling_factor else random_signs
+    return draw(probes, moments.count, seed)
+
+
+def measure_noise_scale(
+    hessian: Hessian,
+    engine: Engine,
+    moments: GradientMoments,
+    signs: Tensor,
+    *,
+    deflation: Deflation | None = None,
+    accuracy: float = 0.0,
+    sampling_probes: int = SAMPLING_PROBES,
+    tick: Any = None,
+) -> NoiseScale:
+    """The noise scales from moments (with intervals) and sign vectors of shape (K, n).
+
+    Args:
+        hessian, engine, moments: of the same samples.
+        signs: at most so many probes; fewer once `accuracy` is reached, if they are random.
+        deflation: of the Hessian; None for plain probes.
+        accuracy: relative standard error of tr(HΣ) that is enough.
+        sampling_probes: that also look at single samples, where only a part is measured.
+        tick: called with 1 after every probe.
+    """
+    n, factor = moments.count, moments.sampling_factor
+    mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
+    sampled = min(sampling_probes, len(signs)) if factor else 0
+    rows = PerSampleGradients.of(hessian.problem, engine=engine)
+    with hessian.problem.guard():
+        along, influence, image = _curvature_of_mean(hessian, rows, mean, factor)
+        known = Known.of(deflation, rows, mean)
+        enough = 0.0 if are_all(len(signs), moments) else accuracy
+        probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
+
+    third = float(probed.third.mean()) if len(probed.third) else 0.0
+    trace = float(probed.traces.mean()) - factor * third
+    mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
+    curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
+
+    of_probes = probe_variance(probed, moments)
+    sampling = sampling_covariance(probed, influence, factor)
+    freedom = pooled_freedom((of_probes, len(probed.traces) - 1), (sampling[0], n - 1))
+    from_probes = factor**2 * (of_probes + 4 * mean_variance(probed.mixed))
+    variances = (sampling[0] + of_probes, sampling[1] + from_probes)
+    skew = joint_skew(probed, influence, moments)
+    if factor:
+        with hessian.problem.guard():
+            skew = skew.bent(factor**2 * bend(hessian, influence, trace))
+    level, size = moments.level, float(moments.trace_cov)
+    rounding = moments.rounding * abs(trace) / size if size else 0.0
+    return NoiseScale(
+        simple=moments.simple_noise_scale,
+        hessian=ratio(
+            trace,
+            curvature,
+            variances=(variances[0], variances[1] + rounding**2),
+            covariance=sampling[2] - factor * of_probes,
+            level=level,
+            samples=n,
+            freedom=freedom,
+            skew=skew,
+        ),
+        grad_sq_norm=moments.grad_sq_norm,
+        trace_cov=moments.trace_cov,
+        grad_curvature=flag_zero(
+            lopsided(curvature, variances[1], skew, level=level, samples=n, freedom=n - 1, part=1)
+        ),
+        trace_hessian_cov=flag_zero(
+            lopsided(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
+        ),
+        parts=Parts(
+            by_parameter(mean, image, sizes_of(rows)) - factor * probed.parts.mean(0),
+            probed.parts,
+            are_all(len(probed.parts), moments),
+        ),
+    )
+
+
+def _curvature_of_mean(
+    hessian: Hessian, rows: PerSampleGradients, mean: Tensor, factor: float
+) -> tuple[float, Tensor, Tensor]:
+    """ḡᵀHḡ, the influence of each sample on it, and Hḡ."""
+    if factor == 0:
+        image = widen(hessian @ mean)
+        return float(mean @ image), torch.zeros(0), image
+    along = forms(hessian.problem, mean, [mean])
+    value = float(mean @ along.product)
+    own = along.values[:, 0] - value
+    return value, own + 2 * (slopes_along(rows, along.product) - value), along.product

@@ -1,0 +1,214 @@
+"""Random signs and what they tell of the sums over samples in B_noise and its parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.deflation import Deflation
+from ...operators.gradients import PerSampleGradients
+from ...operators.hessian import Hessian
+from ...problem.directional import forms, sign_sums
+from ...tensors.sums import by_parameter
+from ...tensors.trees import widen
+
+AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
+SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What random signs tell.
+
+    Args:
+        traces: uᵀ(H - M)u + tr(MΣ) per probe, shape (K,).
+        third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
+        mixed: C per sampling probe.
+        influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
+        lengths: ‖(H - M)u‖ per probe, and 1 for a probe that happened to be zero itself.
+        squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
+        parts: `traces` parameter by parameter, shape (K, p).
+    """
+
+    traces: Tensor
+    third: Tensor
+    mixed: Tensor
+    influences: Tensor
+    lengths: Tensor
+    squares: Tensor
+    parts: Tensor
+
+
+def slopes_along(rows: PerSampleGradients, direction: Tensor) -> Tensor:
+    """g_iᵀv, shape (n,)."""
+    return rows.along(direction[:, None])[:, 0]
+
+
+def probe(
+    hessian: Hessian,
+    rows: PerSampleGradients,
+    mean: Tensor,
+    signs: Tensor,
+    sampled: int,
+    known: Known | None,
+    accuracy: float,
+    tick: Any,
+) -> Probed:
+    """The probes; the first `sampled` of them also look at the samples one by one."""
+    signs = signs.to(mean)
+    ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
+    seen: list[_Sampling] = []
+    traces: list[Tensor] = []
+    parts: list[Tensor] = []
+    squares: list[Tensor] = []
+    lengths: list[Tensor] = []
+    products: list[Tensor] = []
+    previous: Tensor | None = None
+    for k, direction in enumerate(sign_sums(rows.problem, signs)):
+        if k < sampled:
+            partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
+            image, sampling = _look_closer(rows, mean, signs[k], direction, partners, known)
+            seen.append(sampling)
+            squares += [(partner @ image).square() for _, partner in partners]
+            ring = [*ring[:1], (signs[k], direction)]
+        else:
+            image = widen(hessian @ direction)
+        rest = image if known is None else known.rest(direction, image, hessian.resolution)
+        traces.append(direction @ rest + (known.trace if known else 0.0))
+        own = by_parameter(direction, rest, sizes_of(rows))
+        parts.append(own + (known.parts if known else 0.0))
+        lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
+        products += [] if previous is None else [previous @ rest]
+        previous = direction
+        if tick is not None:
+            tick(1)
+        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, products, lengths, accuracy):
+            break
+    n = signs.shape[1]
+    third = [value for sampling in seen for value in sampling.third]
+    return Probed(
+        traces=torch.stack(traces),
+        third=_stack(third) * (n / (n - 2) if n > 2 else 0.0),
+        mixed=_stack([sampling.mixed for sampling in seen]),
+        influences=_stack([sampling.influence for sampling in seen]),
+        lengths=_stack(lengths),
+        squares=_stack(squares),
+        parts=torch.stack(parts),
+    )
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """One probe's share of `Probed`, before the factor n/(n - 2) of the third moment."""
+
+    third: list[Tensor]
+    mixed: Tensor
+    influence: Tensor
+
+
+def _look_closer(
+    rows: PerSampleGradients,
+    mean: Tensor,
+    signs: Tensor,
+    direction: Tensor,
+    partners: list[tuple[Tensor, Tensor]],
+    known: Known | None,
+) -> tuple[Tensor, _Sampling]:
+    """Hu, and from the same pass what single samples do to it.
+
+    With u_s and u_t of two sign vectors: E Σ s_i t_i u_sᵀh_iu_t = Σ c_iᵀh_ic_i/(n - 1), and
+    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu,
+    of which c_iᵀMc_i is known.
+    """
+    others = [direction, mean, *(partner for _, partner in partners)]
+    found = forms(rows.problem, direction, others)
+    image = found.product
+    centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
+    root = math.sqrt(len(signs) - 1)
+    rest = image if known is None else known.rest(direction, image, 0.0)
+    own = root * signs * (slopes_along(rows, rest) - mean @ rest) + (known.own if known else 0.0)
+    third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
+    mixed = signs @ centred[:, 1] / root
+    return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known without probes.
+
+    Args:
+        deflation: M.
+        own: c_iᵀMc_i, shape (n,).
+        trace: tr(MΣ).
+        parts: the same by parameter, shape (p,).
+    """
+
+    deflation: Deflation
+    own: Tensor
+    trace: float
+    parts: Tensor
+
+    @classmethod
+    def of(
+        cls, deflation: Deflation | None, rows: PerSampleGradients, mean: Tensor
+    ) -> Known | None:
+        """By the slopes of every sample along the directions of M."""
+        if deflation is None:
+            return None
+        sizes = sizes_of(rows)
+        centre = torch.stack([by_parameter(mean, d, sizes) for d in deflation.directions])  # [k, p]
+        along, parts = [], torch.zeros_like(centre[0])
+        for batch in rows.along_by_parameter(deflation.directions.T):
+            gaps = batch - centre
+            along.append(batch.sum(2))
+            parts += torch.einsum("ikp,ik->p", gaps, gaps.sum(2) @ deflation.kernel)
+        whole = torch.cat(along)
+        whole = whole - whole.mean(0)
+        own = deflation.form(whole, whole)
+        return cls(deflation, own, float(own.sum()) / (len(own) - 1), parts / (len(own) - 1))
+
+    def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
+        """(H - M)u from Hu; zero where it is nothing but rounding."""
+        rest = image - self.deflation.image(self.deflation.coordinates(direction))
+        if float(rest.norm()) <= 64 * resolution * float(image.norm()):
+            return torch.zeros_like(rest)
+        return rest
+
+
+def _suffice(
+    traces: list[Tensor], products: list[Tensor], lengths: list[Tensor], accuracy: float
+) -> bool:
+    """Whether the mean of the probes is as sure as is asked for.
+
+    By the spread of the probes, and by what it may be at most: with R = H - M and K_ij =
+    c_iᵀRc_j/(n - 1) it is Var(uᵀRu) = 2(‖K‖_F² - ΣK_ii²) <= 2‖K‖_F² = 2 E(u_sᵀRu_t)². Where a few
+    samples make up R's part of the trace, a few probes can agree by chance; their products do not.
+    """
+    values = torch.stack(traces)
+    if agree(values) and bool(torch.stack(lengths).any()):
+        return False
+    most = 2 * float(torch.stack(products).square().mean()) / len(values)
+    stderr = math.sqrt(max(mean_variance(values), most))
+    return bool(accuracy) and stderr <= accuracy * abs(float(values.mean()))
+
+
+def agree(values: Tensor) -> bool:
+    """Whether all are the same number, but for rounding."""
+    return float(values.max() - values.min()) <= AGREEMENT * float(values.abs().max())
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts) if parts else torch.zeros(0)
+
+
+def mean_variance(values: Tensor) -> float:
+    """Variance of the mean of independent values."""
+    return float(values.var()) / len(values) if len(values) > 1 else 0.0
+
+
+def sizes_of(rows: PerSampleGradients) -> list[int]:
+    return [parameter.numel() for parameter in rows.problem.objective.parameters.values()]

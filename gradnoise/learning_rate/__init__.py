@@ -1,0 +1,1 @@
+"""Numbers in, learning rates and advice out; no tensors."""

@@ -1,0 +1,1 @@
+"""A symmetric matrix known by its products; no model."""

@@ -1,0 +1,115 @@
+"""What a Krylov space knows of a matrix: a part of every form uᵀAv, for inner products alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..operators.graph_cache import MEMORY_BUDGET
+from ..tensors.random import generator
+from ..tensors.sums import without_autocast
+from ..tensors.trees import widen
+from .krylov import Krylov
+from .missed_eigenvalues import furthest
+from .operator import Operator
+from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
+
+CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
+
+
+class Deflation:
+    """M = YYᵀA + AYYᵀ - YYᵀAYYᵀ for the Ritz vectors Y that are large in size.
+
+    AY = YΘ + qcᵀ with the next direction q of the space, also behind restarts. With x the
+    coordinates of a vector along Y and q,
+
+        uᵀMv = x_uᵀ K x_v,   K = [[Θ, c], [cᵀ, 0]],
+
+    without a product. What is left, uᵀ(A - M)v, has no part in Y on either side.
+
+    Args:
+        krylov: the space.
+
+    Attributes:
+        directions: Yᵀ and q as rows, shape (k + 1, P).
+        kernel: K, shape (k + 1, k + 1), wide.
+    """
+
+    def __init__(self, krylov: Krylov) -> None:
+        values, coordinates, _ = krylov.ritz
+        kept = np.flatnonzero(np.abs(values) >= CUT * np.abs(values).max())
+        vectors = krylov.combined(coordinates[:, kept]).T
+        couplings = krylov.coupling @ coordinates[:, kept]
+        self.directions = torch.cat([vectors, krylov.next[None]])
+        kernel = np.zeros((len(kept) + 1, len(kept) + 1))
+        kernel[:-1, :-1] = np.diag(values[kept])
+        kernel[:-1, -1] = kernel[-1, :-1] = couplings
+        self.kernel = widen(torch.as_tensor(kernel).to(self.directions.device))
+
+    def coordinates(self, vector: Tensor) -> Tensor:
+        """x_u, shape (k + 1,), wide."""
+        return torch.stack([widen(row) @ widen(vector) for row in self.directions])
+
+    def image(self, coordinates: Tensor) -> Tensor:
+        """Mu from x_u, shape (P,), wide."""
+        weights = self.kernel @ coordinates
+        total = widen(torch.zeros_like(self.directions[0]))
+        for weight, row in zip(weights, self.directions, strict=True):
+            total += weight * row
+        return total
+
+    def form(self, first: Tensor, second: Tensor) -> Tensor:
+        """uᵀMv of coordinates in their last dimension, by the others."""
+        form: Tensor = torch.linalg.vecdot(first @ self.kernel, second)
+        return form
+
+
+@without_autocast
+def explore(
+    operator: Operator,
+    *,
+    tol: float,
+    steps: int,
+    seed: int = 0,
+    limit: int = 200,
+    memory_budget: int = MEMORY_BUDGET,
+    tick: Any = None,
+) -> tuple[Eigenpairs, Deflation]:
+    """The largest eigenpair as `lanczos` finds it, and what the space of at least `steps` knows.
+
+    Args:
+        operator: a symmetric operator.
+        tol, seed, memory_budget: as for `lanczos`.
+        tick: called with 1 after every product.
+        steps: products at least, unless the space closes before.
+        limit: products at most for the eigenpair.
+    """
+    check_operator(operator)
+    aim = Aim(1, "LA", tol, limit, tick, random=True)
+    krylov = _started(operator, seed, memory_budget)
+    pairs = run(krylov, aim)
+    _extended(krylov, aim, steps)
+    return replace(pairs, bound=furthest(krylov, "LA")), Deflation(krylov)
+
+
+@without_autocast
+def krylov_deflation(operator: Operator, *, steps: int, seed: int = 0) -> Deflation:
+    """What the space of `steps` products with a symmetric operator knows."""
+    check_operator(operator)
+    krylov = _started(operator, seed, MEMORY_BUDGET)
+    return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps))
+
+
+def _started(operator: Operator, seed: int, memory_budget: int) -> Krylov:
+    capacity = rows_within(operator, 1, memory_budget)
+    return Krylov(operator, capacity, random_start(operator, generator(seed)))
+
+
+def _extended(krylov: Krylov, aim: Aim, steps: int) -> Krylov:
+    while not krylov.is_closed and krylov.matvecs < steps:
+        aim.extend(krylov, 3)
+    return krylov

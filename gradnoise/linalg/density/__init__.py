@@ -1,0 +1,1 @@
+"""Where all eigenvalues lie: stochastic Lanczos quadrature."""

@@ -1,0 +1,243 @@
+"""The Krylov space of a symmetric operator: its basis, and what the operator is on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
+
+from ..errors import OperatorError
+from ..tensors.sums import dots
+from ..tensors.trees import widen
+from .operator import Operator
+
+BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
+ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry
+BLOCK = 16  # rows of the basis made at a time
+COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dtype, at a time
+
+
+class Krylov:
+    """The growing basis Q and T = QᵀAQ: tridiagonal, behind a restart an arrow and a tail.
+
+    Args:
+        matrix: A.
+        capacity: rows that the basis may have.
+        start: the first direction, of norm 1 and orthogonal to `known`.
+        known: orthonormal rows that the space has to avoid, in blocks of shape (k, P).
+        scale: of the spectrum, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        matrix: Operator,
+        capacity: int,
+        start: Tensor,
+        known: Sequence[Tensor] = (),
+        scale: float = 0.0,
+    ) -> None:
+        self.matrix, self.size, self.known = matrix, matrix.shape[0], known
+        self.capacity = min(capacity, self.size)
+        self.matvecs, self.count, self.is_closed = 0, 0, False
+        self._blocks: list[Tensor] = []
+        self._small = np.zeros((0, 0))
+        self._arrow = 0  # Ritz vectors at the head of the basis since the last restart
+        self.coupling = np.zeros(0)  # of the basis with the next direction
+        self.scale = scale
+        self.next = start.to(matrix.dtype)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the basis has no row left."""
+        return self.count == self.capacity
+
+    @property
+    def zero(self) -> float:
+        """Size below which everything is rounding."""
+        return breakdown(self.matrix) * self.scale
+
+    @property
+    def room(self) -> int:
+        """Rows that the basis has left."""
+        return self.capacity - self.count
+
+    def extend(self) -> None:
+        """One product, and the next direction."""
+        current = self.next
+        self._append(current)
+        image = self.matrix @ current
+        self.matvecs += 1
+        if not math.isfinite(float(image.sum())) and not torch.isfinite(image).all():
+            raise OperatorError(
+                f"product {self.matvecs} with the operator is not finite: look for "
+                f"parameters, samples or second derivatives that overflow or divide by zero"
+            )
+        alpha = inner(current, image)
+        rest = self._less_known(image, alpha)
+        beta = math.sqrt(inner(rest, rest))
+        self.scale = max(self.scale, abs(alpha), beta)
+        self._refuse_extremes(image)
+        rest, beta = self._orthogonal(rest, beta)
+        self._grow(alpha)
+        self.is_closed = (
+            beta <= breakdown(self.matrix) * self.scale or self.count == self.dimensions
+        )
+        self.coupling = np.zeros(self.count)
+        self.coupling[-1] = beta
+        self.next = rest / beta if beta > 0 else rest
+        self.__dict__.pop("ritz", None)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the space that is left by what has to be avoided."""
+        return self.size - sum(len(rows) for rows in self.known)
+
+    @property
+    def was_restarted(self) -> bool:
+        """Whether T is no longer tridiagonal."""
+        return self._arrow > 0
+
+    def _grow(self, alpha: float) -> None:
+        grown = np.zeros((self.count, self.count))
+        grown[:-1, :-1] = self._small
+        grown[-1, :-1] = grown[:-1, -1] = self.coupling
+        grown[-1, -1] = alpha
+        self._small = grown
+
+    def _less_known(self, image: Tensor, alpha: float) -> Tensor:
+        """A product without the part that the row of T says it has."""
+        row = np.append(self.coupling, alpha)
+        if np.count_nonzero(row) > 2:  # the arrow behind a restart
+            return image - self.combined(row[:, None])[:, 0]
+        for index in np.flatnonzero(row):
+            block, place = divmod(int(index), BLOCK)
+            image = image.sub(self._blocks[block][place], alpha=float(row[index]))
+        return image
+
+    def _orthogonal(self, vector: Tensor, norm: float) -> tuple[Tensor, float]:
+        """Orthogonal to the basis and to what it avoids; once more where digits were lost.
+
+        Twice is enough (Parlett, The Symmetric Eigenvalue Problem, section 6.9). What is left of
+        a product has next to nothing in the basis, if the operator is symmetric.
+        """
+        for again in range(3):
+            before = norm
+            overlaps = [_overlaps(rows, vector) for rows in self.rows]
+            if not again:
+                self._refuse_asymmetry(float(torch.cat(overlaps).abs().max()))
+            overlaps += [_overlaps(rows, vector) for rows in self.known]
+            for rows, overlap in zip([*self.rows, *self.known], overlaps, strict=True):
+                vector = vector.sub(overlap @ rows)
+            norm = math.sqrt(inner(vector, vector))
+            if norm > 0.7 * before:
+                break
+        return vector, norm
+
+    def _refuse_extremes(self, image: Tensor) -> None:
+        """Squares must neither overflow nor vanish."""
+        largest = float(image.abs().max())
+        limits = torch.finfo(image.dtype)
+        vanished = largest > 0 and self.scale < 1e3 * limits.tiny**0.5
+        if vanished or largest > 1e-3 * limits.max**0.5:
+            raise OperatorError(
+                f"products of size {largest:.0e} have no squares in {image.dtype}: scale the "
+                f"operator, for instance 1e6 * A or 1e-6 * A"
+            )
+
+    def _refuse_asymmetry(self, gap: float) -> None:
+        if gap > max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale:
+            raise OperatorError(
+                "the operator is not symmetric: products with two vectors contradict each other. "
+                "So do random losses, half precision, and differences of gradients (hvp='finite') "
+                "where a model has kinks"
+            )
+
+    def _append(self, vector: Tensor) -> None:
+        block, row = divmod(self.count, BLOCK)
+        if block == len(self._blocks):
+            rows = min(BLOCK, self.capacity - self.count)
+            self._blocks.append(vector.new_empty(rows, self.size))
+        self._blocks[block][row] = vector
+        self.count += 1
+
+    @property
+    def rows(self) -> list[Tensor]:
+        """The basis, block by block."""
+        used = -(-self.count // BLOCK)
+        return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
+
+    @property
+    def rounding(self) -> float:
+        """What rounding of the products leaves open of every residual."""
+        return self.matrix.resolution * self.scale
+
+    @functools.cached_property
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values, coordinates by column, and residuals but for the rounding."""
+        if self._arrow:
+            values, coordinates = np.linalg.eigh(self._small)
+        else:
+            values, coordinates = eigh_tridiagonal(
+                np.diag(self._small), np.diag(self._small, 1).copy()
+            )
+        self.scale = max(self.scale, float(np.abs(values).max()))
+        return values, coordinates, np.abs(self.coupling @ coordinates)
+
+    def restart(self, order: np.ndarray) -> None:
+        """Keep these Ritz vectors and the next direction."""
+        values, coordinates, _ = self.ritz
+        turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
+        for start in range(0, self.size, COLUMNS):
+            part = slice(start, start + COLUMNS)
+            turned = turn @ torch.cat([rows[:, part] for rows in self.rows])
+            for block, own in zip(self._blocks, _split(turned), strict=False):
+                block[: len(own), part] = own
+        self.coupling = self.coupling @ coordinates[:, order]
+        self._small = np.diag(values[order])
+        self.count = self._arrow = len(order)
+        self.__dict__.pop("ritz", None)
+
+    def combined(self, coordinates: np.ndarray) -> Tensor:
+        """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
+        weights = torch.as_tensor(coordinates.copy()).to(self.next)
+        total = self.next.new_zeros(self.size, weights.shape[1])
+        for rows, own in zip(self.rows, _split(weights), strict=True):
+            total += rows.T @ own
+        return total
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """α of a basis that was not restarted."""
+        diagonal: np.ndarray = np.diag(self._small).copy()
+        return diagonal
+
+    @property
+    def beside(self) -> np.ndarray:
+        """β of a basis that was not restarted; the last one leads to the next direction."""
+        beside: np.ndarray = np.append(np.diag(self._small, 1), self.coupling[-1:])
+        return beside
+
+
+def breakdown(matrix: Operator) -> float:
+    """What is nothing but rounding, relative to the spectrum."""
+    return max(BREAKDOWN, 8 * matrix.resolution)
+
+
+def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products with the rows, added wide from parts of the columns."""
+    parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
+    return torch.stack([widen(own @ part) for own, part in parts]).sum(0).to(vector)
+
+
+def _split(rows: Tensor) -> list[Tensor]:
+    """By the blocks of the basis."""
+    return list(torch.split(rows, BLOCK))
+
+
+def inner(first: Tensor, second: Tensor) -> float:
+    return float(dots(first[None], second[None]))

@@ -1,0 +1,206 @@
+"""Eigenvalues at the ends of a symmetric operator's spectrum, from its products alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, check_whole
+from ..operators.graph_cache import MEMORY_BUDGET
+from ..tensors.random import generator
+from ..tensors.sums import without_autocast
+from ..tensors.trees import widen
+from .convert import as_operator
+from .krylov import Krylov, inner
+from .missed_eigenvalues import ANYTHING, Bounds, furthest
+from .operator import Operator
+from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
+
+WHICH = ("LA", "SA", "LM", "BE")
+CROWDED = 0.05  # beyond the bounds, where eigenvalues crowd too much to tell at the bounds
+LEAST = 5  # rows of a basis that can be restarted for one pair
+
+Found = tuple[Tensor, str]  # a direction in which there is more, and at which end
+
+
+@without_autocast
+def lanczos(
+    operator: Any,
+    *,
+    k: int = 1,
+    which: str = "LA",
+    tol: float = 1e-3,
+    max_iterations: int | None = None,
+    v0: Tensor | None = None,
+    repeats: bool = True,
+    seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Eigenpairs:
+    """k eigenpairs at an end of the spectrum by Lanczos with full reorthogonalisation.
+
+    The Krylov basis Q turns H into a small T = QᵀHQ, whose eigenpairs (θ, s) give y = Qs with
+    ‖Hy - θy‖ = β|s_last| (Golub and Van Loan, ch. 10). Every new vector is made orthogonal to all
+    earlier ones, once more where that takes digits. A basis that fills its budget is restarted
+    from its best Ritz vectors (thick restart: Wu and Simon 2000). One Krylov space holds only one
+    vector of a repeated eigenvalue. So for k > 1, and where the space of a `v0` closes, a random
+    direction orthogonal to it is followed until nothing better can be there, but for a chance of
+    1e-3, or something is found: about 5 products where the wanted eigenvalues stand apart, a third
+    of all where they crowd. A start with next to nothing along the wanted vector, as a `v0` can
+    be, may converge to another one: its residual is honest all the same.
+
+    Args:
+        operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
+            a SciPy LinearOperator, curvlinops.
+        k: number of pairs, at most P.
+        which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude, "BE" from
+            both ends in turn, beginning at the upper.
+        tol: stop when every wanted residual is at most tol·|θ|, but for the rounding of products.
+        max_iterations: products at most; default max(200, 20 k).
+        v0: where to start, shape (P,); default random by `seed`.
+        repeats: whether to look for what the first space cannot hold. Without, an eigenvalue that
+            is repeated counts once, as for ARPACK, and no more products are spent than there.
+        seed: of the random directions.
+        memory_budget: bytes of the basis.
+
+    Returns:
+        Eigenpairs; `converged` is False when `max_iterations` came first, and then there can be
+        fewer than k.
+
+    Raises:
+        ArgumentError: k, which, tol, max_iterations or v0 out of range; a budget of fewer than
+            k + 4 vectors.
+        OperatorError: the operator is empty, not square or not symmetric, or a product is not
+            finite.
+
+    Example:
+        >>> lanczos(torch.diag(torch.tensor([-10.0, 3.0, 1.0], dtype=torch.float64))).values
+        tensor([3.0...], dtype=torch.float64)
+    """
+    matrix = as_operator(operator)
+    _check(matrix, k, which, max_iterations)
+    limit = max_iterations or max(200, 20 * k)
+    if limit < k:
+        raise ArgumentError(f"`max_iterations` = {max_iterations} cannot give k = {k} pairs")
+    aim = Aim(k, which, tol, limit, None, random=v0 is None)
+    source = generator(seed)
+    start = random_start(matrix, source) if v0 is None else _given_start(matrix, v0)
+    krylov = Krylov(matrix, rows_within(matrix, k, memory_budget), start)
+    pairs = run(krylov, aim)
+    if v0 is None:
+        pairs = replace(pairs, bound=furthest(krylov, which))
+    incomplete = len(pairs.values) < k or (v0 is not None and krylov.is_closed)
+    whole = krylov.count == krylov.size
+    if whole or not pairs.converged or not (incomplete or (repeats and k > 1)):
+        return pairs
+    capacity, scale, known, room = krylov.capacity, krylov.scale, krylov.rows, krylov.room
+    if room < LEAST:
+        known, room = [pairs.vectors.T], capacity
+    del krylov  # and with it the basis, unless that is what to avoid
+    pairs, found = _searched(matrix, pairs, aim, source, known, room, scale)
+    while found is not None:
+        known = [pairs.vectors.T]
+        start, end = found
+        rest = replace(aim, k=1, which=end, limit=limit - pairs.matvecs, random=False)
+        pairs = _join(pairs, run(Krylov(matrix, capacity, start, known, scale), rest), aim)
+        known = [pairs.vectors.T]
+        pairs, found = _searched(matrix, pairs, aim, source, known, capacity, scale)
+    return pairs
+
+
+def _given_start(matrix: Operator, v0: Any) -> Tensor:
+    """The vector of norm 1."""
+    size = matrix.shape[0]
+    try:
+        vector = torch.as_tensor(v0).detach().to(matrix.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = type(v0).__name__
+        raise ArgumentError(f"`v0` must be a vector of length {size}; got {got}") from error
+    if vector.shape != (size,):
+        raise ArgumentError(
+            f"`v0` must be a vector of length {size}; got shape {tuple(vector.shape)}"
+            + ("; take a column, v0[:, 0]" if vector.shape[:1] == (size,) else "")
+        )
+    vector = widen(vector)
+    vector = (vector / vector.abs().max()).to(matrix.dtype)
+    if not torch.isfinite(vector).all():
+        raise ArgumentError("`v0` must be finite and not zero")
+    return vector / math.sqrt(inner(vector, vector))
+
+
+def _searched(
+    matrix: Operator,
+    pairs: Eigenpairs,
+    aim: Aim,
+    source: torch.Generator,
+    known: Sequence[Tensor],
+    room: int,
+    scale: float,
+) -> tuple[Eigenpairs, Found | None]:
+    """The pairs, and a direction orthogonal to what is known in which there is more to find."""
+    if not pairs.converged or len(pairs.values) == matrix.shape[0]:
+        return pairs, None
+    krylov = Krylov(matrix, room, random_start(matrix, source, known), known, scale)
+    found, settled = _search(krylov, pairs, replace(aim, limit=aim.limit - pairs.matvecs))
+    pairs = replace(pairs, matvecs=pairs.matvecs + krylov.matvecs, converged=settled)
+    if found is not None and pairs.matvecs == aim.limit:
+        return replace(pairs, converged=False), None
+    return pairs, found
+
+
+def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Found | None, bool]:
+    """Where there is more to find, if there is; and whether that is settled."""
+    bounds, zero = ANYTHING, krylov.zero
+    if len(pairs.values) == aim.k:
+        bounds = Bounds.of(pairs.values.numpy(), aim.which, aim.tol, zero)
+    while krylov.matvecs < aim.limit:
+        aim.extend(krylov, LEAST - 2)
+        values, coordinates, residuals = krylov.ritz
+        best = aim.best(values, 2 if aim.which == "BE" else 1)
+        beyond = best[bounds.outside(values[best])]
+        if len(beyond):
+            below = aim.which == "SA" or (aim.which != "LA" and values[beyond[0]] < bounds.low)
+            end = aim.which if aim.which == "LM" else "SA" if below else "LA"
+            return (krylov.combined(coordinates[:, beyond[:1]])[:, 0], end), True
+        converged = bool((residuals[best] <= aim.allowed(values[best], zero)).all())
+        if bounds.nothing_beyond(krylov) or (
+            converged and (krylov.was_restarted or bounds.nothing_beyond(krylov, CROWDED))
+        ):
+            return None, True
+    return None, False
+
+
+def _join(pairs: Eigenpairs, more: Eigenpairs, aim: Aim) -> Eigenpairs:
+    """The best k of both.
+
+    The second run did not see the part along the pairs of the first: y_jᵀAy for an y orthogonal to
+    y_j is at most the residual of y_j.
+    """
+    unseen = float(pairs.residuals.square().sum())
+    values = torch.cat([pairs.values, more.values])
+    residuals = torch.cat([pairs.residuals, (more.residuals.square() + unseen).sqrt()])
+    order = torch.as_tensor(aim.best(values.numpy(), aim.k).copy())
+    vectors = torch.cat([pairs.vectors, more.vectors], dim=1)
+    return Eigenpairs(
+        values=values[order],
+        residuals=residuals[order],
+        vectors=vectors[:, order.to(vectors.device)],
+        matvecs=pairs.matvecs + more.matvecs,
+        converged=pairs.converged and more.converged,
+        bound=pairs.bound,
+    )
+
+
+def _check(matrix: Operator, k: int, which: str, max_iterations: int | None) -> None:
+    check_operator(matrix)
+    check_whole("k", k, 1)
+    if k > matrix.shape[0]:
+        raise ArgumentError(f"`k` must be from 1 to the operator's size {matrix.shape[0]}; got {k}")
+    if which not in WHICH:
+        raise ArgumentError(f"`which` must be one of {', '.join(WHICH)}; got {which!r}")
+    if max_iterations is not None:
+        check_whole("max_iterations", max_iterations, 1)

@@ -1,0 +1,222 @@
+"""Matrices that are never formed: products, sums and restrictions of whatever has products."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from ..errors import OperatorError
+from ..tensors.trees import TensorDict
+
+
+class Operator(abc.ABC):
+    """A matrix known by its products.
+
+    `A @ v` takes a vector (columns,), a block of vectors (columns, k), or, where the columns are
+    a model's parameters, a dict of tensors by name; where the rows are parameters as well, a dict
+    comes back. `A + B`, `A - B`, `c * A`, `A.T`, `A.restrict(names)` and `A.to_scipy()` are
+    operators again.
+
+    Attributes:
+        shape: (rows, columns).
+        dtype: of what `@` gives; what it takes is converted.
+        device: of both.
+        resolution: relative error of a product; by default that of the dtype.
+        parameters: shapes of a model's parameters by name, in the order of the vectors' entries;
+            None where the columns are not parameters.
+        rows_are_parameters: whether the rows are the same parameters.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+    parameters: dict[str, torch.Size] | None = None
+    rows_are_parameters: bool = False
+
+    @property
+    def resolution(self) -> float:
+        return float(torch.finfo(self.dtype).eps)
+
+    @property
+    @abc.abstractmethod
+    def T(self) -> Operator:
+        """The transpose."""
+
+    @abc.abstractmethod
+    def products(self, block: Tensor) -> Tensor:
+        """The matrix times the columns of a block of its own dtype: (columns, k) -> (rows, k)."""
+
+    def __matmul__(self, other: Tensor | TensorDict) -> Any:
+        if isinstance(other, dict):
+            product = self @ self._flat(other)
+            return self._named(product) if self.rows_are_parameters else product
+        if not isinstance(other, Tensor) or other.ndim not in (1, 2):
+            got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
+            raise OperatorError(f"`@` takes a vector, a block of vectors or a dict; got {got}")
+        if other.shape[0] != self.shape[1]:
+            raise OperatorError(
+                f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}; "
+                f"got {other.shape[0]}"
+            )
+        block = other.detach().to(device=self.device, dtype=self.dtype)
+        if block.ndim == 1:
+            return self.products(block[:, None])[:, 0]
+        return self.products(block)
+
+    def _flat(self, named: TensorDict) -> Tensor:
+        shapes = self.parameters
+        if shapes is None:
+            raise OperatorError("the columns of this operator are not a model's parameters")
+        if {name: t.shape for name, t in named.items()} != shapes:
+            raise OperatorError(
+                f"a dict must hold a tensor for each of {', '.join(shapes)}, of its shape; got "
+                f"{ {name: tuple(t.shape) for name, t in named.items()} }"
+            )
+        return torch.cat([named[name].reshape(-1).to(self.device) for name in shapes])
+
+    def _named(self, vector: Tensor) -> TensorDict:
+        assert self.parameters is not None  # or `_flat` had raised
+        shapes = self.parameters
+        parts = torch.split(vector, [shape.numel() for shape in shapes.values()])
+        return {name: p.view(s) for (name, s), p in zip(shapes.items(), parts, strict=True)}
+
+    def __add__(self, other: Operator) -> Operator:
+        return Sum(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def __sub__(self, other: Operator) -> Operator:
+        return Sum(self, Scaled(-1.0, other)) if isinstance(other, Operator) else NotImplemented
+
+    def __mul__(self, factor: float) -> Operator:
+        return Scaled(factor, self) if isinstance(factor, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Operator:
+        return Scaled(-1.0, self)
+
+    def restrict(self, names: Iterable[str]) -> Operator:
+        """The block of some parameters: those of these names, and of modules of these names.
+
+        Raises:
+            OperatorError: the operator is not square in parameters; a name that there is not.
+        """
+        return Restricted(self, tuple(names))
+
+    def to_scipy(self) -> LinearOperator:
+        """For `scipy.sparse.linalg`: NumPy in, NumPy out, of the operator's own dtype."""
+        matrix, transposed = _NumPy(self), _NumPy(self.T)
+        return LinearOperator(
+            self.shape,
+            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+            matvec=matrix,
+            matmat=matrix,
+            rmatvec=transposed,
+            rmatmat=transposed,
+        )
+
+
+class _NumPy:
+    """Products of arrays."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+
+    def __call__(self, array: Any) -> Any:
+        return (self._operator @ torch.tensor(array)).cpu().numpy()
+
+
+class Sum(Operator):
+    """A + B."""
+
+    def __init__(self, first: Operator, second: Operator) -> None:
+        if first.shape != second.shape or first.device != second.device:
+            raise OperatorError(
+                f"a sum needs operators of one shape on one device; got {first.shape} on "
+                f"{first.device} and {second.shape} on {second.device}"
+            )
+        self._first, self._second = first, second
+        self.shape, self.device = first.shape, first.device
+        self.dtype = torch.promote_types(first.dtype, second.dtype)
+        self.parameters = first.parameters or second.parameters
+        self.rows_are_parameters = first.rows_are_parameters and second.rows_are_parameters
+
+    @property
+    def resolution(self) -> float:
+        return max(self._first.resolution, self._second.resolution)
+
+    @property
+    def T(self) -> Operator:
+        return Sum(self._first.T, self._second.T)
+
+    def products(self, block: Tensor) -> Tensor:
+        first, second = (part @ block for part in (self._first, self._second))
+        total: Tensor = first.to(self.dtype) + second.to(self.dtype)
+        return total
+
+
+class Scaled(Operator):
+    """c A."""
+
+    def __init__(self, factor: float, operator: Operator) -> None:
+        self._factor, self._operator = float(factor), operator
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.parameters = operator.parameters
+        self.rows_are_parameters = operator.rows_are_parameters
+
+    @property
+    def resolution(self) -> float:
+        return self._operator.resolution
+
+    @property
+    def T(self) -> Operator:
+        return Scaled(self._factor, self._operator.T)
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._operator.products(block).mul(self._factor)
+
+
+class Restricted(Operator):
+    """A block of rows and columns of the same parameters."""
+
+    def __init__(self, operator: Operator, names: tuple[str, ...]) -> None:
+        shapes = operator.parameters
+        if shapes is None or not operator.rows_are_parameters:
+            raise OperatorError("only an operator that is square in parameters can be restricted")
+        for name in names:
+            if not any(_within(own, name) for own in shapes):
+                raise OperatorError(
+                    f"there is no trainable parameter or module {name!r}; the parameters are "
+                    f"{', '.join(shapes)}"
+                )
+        kept = [any(_within(own, name) for name in names) for own in shapes]
+        sizes = torch.tensor([shape.numel() for shape in shapes.values()])
+        self._operator, self._names = operator, names
+        self._index = torch.tensor(kept).repeat_interleave(sizes).nonzero()[:, 0]
+        self._index = self._index.to(operator.device)
+        self.parameters = {own: shapes[own] for own, has in zip(shapes, kept, strict=True) if has}
+        self.shape = len(self._index), len(self._index)
+        self.dtype, self.device = operator.dtype, operator.device
+        self.rows_are_parameters = True
+
+    @property
+    def resolution(self) -> float:
+        return self._operator.resolution
+
+    @property
+    def T(self) -> Operator:
+        return Restricted(self._operator.T, self._names)
+
+    def products(self, block: Tensor) -> Tensor:
+        whole = block.new_zeros(self._operator.shape[1], block.shape[1])
+        whole[self._index] = block
+        product: Tensor = self._operator.products(whole)
+        return product[self._index]
+
+
+def _within(parameter: str, name: str) -> bool:
+    return parameter == name or name == "" or parameter.startswith(f"{name}.")

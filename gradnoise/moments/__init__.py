@@ -1,0 +1,1 @@
+"""n gradients become sums: mean, |G|², trΣ and what their intervals need."""

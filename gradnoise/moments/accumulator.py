@@ -1,0 +1,123 @@
+"""Sums over the samples, streamed in constant memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..per_sample.contract.engine import Summary
+from ..tensors.trees import TensorDict, sq_norm, widen
+from .moments import GradientMoments
+from .per_parameter import Blocks
+
+TOGETHER = 8  # sums of gradients added in their own dtype before they are added wide
+
+
+class Running:
+    """The moments of all summaries so far, added up in place; memory for one mean gradient.
+
+    Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
+    LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is not taken. It is taken
+    once, at the end, for engines that know norms and not gradients.
+    """
+
+    def __init__(self) -> None:
+        self._total: TensorDict = {}
+        self._recent: TensorDict = {}  # what is not yet in the total
+        self._waiting = 0  # summaries in it
+        self._spread: dict[str, float] = {}
+        self._squares: TensorDict = {}
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._count = 0
+        self.cancellation = 0.0  # the largest Σ‖g_i‖² of a parameter in units of its spread
+        self._raw = False  # whether the spreads are still sums of squares
+
+    def add(self, summary: Summary) -> None:
+        """Take in the samples of one summary."""
+        if not self._count:
+            self._raw = summary.centred_sq is None
+        elif self._raw and summary.centred_sq is not None:
+            self._raw = False
+            self._gather()
+            self._subtract({name: total / self._count for name, total in self._total.items()})
+        elif not self._raw and summary.centred_sq is None:
+            summary = self._centred(summary)
+        for name, total in summary.total.items():
+            known = self._spread.get(name, 0.0)
+            if summary.centred_sq is None:
+                self._spread[name] = known + float(summary.sq_norms[name].sum())
+            else:
+                self._spread[name] = known + summary.centred_sq[name] + self._gap(name, summary)
+            if summary.squares is not None:
+                _add(self._squares, name, summary.squares[name])
+            _add(self._recent, name, total)
+        self._waiting += 1
+        if self._waiting == TOGETHER or not self._raw:
+            self._gather()
+        self._count += len(summary.losses)
+        self._losses.append(widen(summary.losses))
+        self._norms.append(torch.stack([summary.sq_norms[name] for name in self._spread]))
+
+    def _gather(self) -> None:
+        for name, total in self._recent.items():
+            known = self._total.get(name)
+            self._total[name] = widen(total) if known is None else known.add_(total)
+        self._recent, self._waiting = {}, 0
+
+    def _centred(self, summary: Summary) -> Summary:
+        """A summary of an engine that does not centre, for a sum that does."""
+        own = Running()
+        own.add(summary)
+        own._subtract({n: widen(t) / own._count for n, t in summary.total.items()})
+        self.cancellation = max(self.cancellation, own.cancellation)
+        return replace(summary, centred_sq=own._spread, squares=own._squares or None)
+
+    def _subtract(self, mean: TensorDict) -> None:
+        for name, value in self._spread.items():
+            self._spread[name] = max(value - self._count * sq_norm(mean[name]), 0.0)
+            if value:
+                lost = value / self._spread[name] if self._spread[name] else math.inf
+                self.cancellation = max(self.cancellation, lost)
+        for name, square in self._squares.items():
+            square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
+
+    def _gap(self, name: str, summary: Summary) -> float:
+        """What the distance of the means of two parts adds to the spread of the whole."""
+        if not self._count:
+            return 0.0
+        count = len(summary.losses)
+        weight = self._count * count / (self._count + count)
+        gap = widen(summary.total[name]) / count - self._total[name] / self._count
+        gap.square_()
+        if summary.squares is not None:
+            self._squares[name].add_(gap, alpha=weight)
+        return weight * float(gap.sum())
+
+    def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
+        """What has been taken in; the sums become the result, so this comes last."""
+        self._gather()
+        count = self._count
+        mean = {name: total.div_(count) for name, total in self._total.items()}
+        if self._raw:
+            self._subtract(mean)
+        norms = torch.cat(self._norms, dim=1)  # [parameters, n]
+        return GradientMoments(
+            mean=mean,
+            centred_sq=self._spread,
+            losses=torch.cat(self._losses),
+            sq_norms=norms.sum(0),
+            population=population,
+            resolution=resolution,
+            level=level,
+            coordinate_sq=self._squares or None,
+            blocks=Blocks(dict(zip(mean, norms, strict=True))),
+        )
+
+
+def _add(sums: TensorDict, name: str, own: Tensor) -> None:
+    known = sums.get(name)
+    sums[name] = own.clone() if known is None else known.add_(own)

@@ -1,0 +1,101 @@
+"""Moments of parts of a model: its modules, or the parameter groups of an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..statistics.estimate import Estimate
+
+if TYPE_CHECKING:
+    from .moments import GradientMoments
+
+UNGROUPED = "no group"  # parameters that an optimizer does not know
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module's own parameters, or one parameter group.
+
+    Sums over the layers of |G|², trΣ and of each share are those of the whole model; B_simple of
+    the whole is the ratio of the sums, and no mean of the layers' own.
+
+    Args:
+        name: of the module, "" for the root; or of the group.
+        size: number of trainable parameters.
+        grad_sq_norm, trace_cov: |G|² and trΣ restricted to the layer.
+        simple_noise_scale: their ratio trΣ/|G|².
+        noise_share: the layer's part of the whole model's trΣ.
+        sharpness_share: ‖v_l‖², the layer's part of the steepest direction v, and as v_lᵀ(Hv)_l/λ
+            its part of the curvature λ along it; None where curvature was not measured.
+        curvature_share: ḡ_lᵀ(Hḡ)_l of ḡᵀHḡ, the layer's part of GᵀHG.
+        curvature_noise_share: tr((HΣ)_ll), its part of tr(HΣ).
+        limits_lr: whether it holds more of the steepest direction than any other: there a learning
+            rate beyond 2/λ diverges. No layer does where halves of the samples disagree.
+        parameters: their names.
+
+    The last two shares include the curvature between the layer and all others, and with it can be
+    negative: noise of one layer that lowers the loss by way of another.
+    """
+
+    name: str
+    size: int
+    grad_sq_norm: Estimate
+    trace_cov: Estimate
+    simple_noise_scale: Estimate
+    noise_share: float
+    sharpness_share: Estimate | None = None
+    curvature_share: Estimate | None = None
+    curvature_noise_share: Estimate | None = None
+    limits_lr: bool = False
+    parameters: tuple[str, ...] = ()
+
+
+def layers_of(moments: GradientMoments, groups: Mapping[str, Iterable[str]]) -> dict[str, Layer]:
+    """The moments of every group of parameters; groups without any are left out."""
+    whole = float(moments.trace_cov)
+    members = {group: list(names) for group, names in groups.items()}
+    return {
+        group: _layer(group, moments.restrict(names), whole)
+        for group, names in members.items()
+        if names
+    }
+
+
+def _layer(name: str, part: GradientMoments, whole: float) -> Layer:
+    trace = part.trace_cov
+    return Layer(
+        name=name,
+        size=sum(mean.numel() for mean in part.mean.values()),
+        grad_sq_norm=part.grad_sq_norm,
+        trace_cov=trace,
+        simple_noise_scale=part.simple_noise_scale,
+        noise_share=float(trace) / whole if whole else 0.0,
+        parameters=tuple(part.mean),
+    )
+
+
+def by_module(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of parameters by the module that holds them."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0], []).append(name)
+    return groups
+
+
+def by_group(
+    parameters: Mapping[str, object], groups: Iterable[Iterable[object]]
+) -> dict[str, list[str]]:
+    """Names of parameters by "group 0", "group 1", ...; those of no group are "no group".
+
+    Args:
+        parameters: by name, those that are measured.
+        groups: the same objects, group by group; others among them are passed over.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    found = {
+        f"group {i}": [names.pop(id(p)) for p in group if id(p) in names]
+        for i, group in enumerate(groups)
+    }
+    return {**found, UNGROUPED: list(names.values())}

@@ -1,0 +1,220 @@
+"""The pass over the samples: summaries of per-sample gradients become moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..per_sample.choice import choose
+from ..per_sample.contract.engine import Engine, Wanted
+from ..problem.coordinates import in_metric
+from ..problem.directional import sign_sums, weighted_sum
+from ..problem.losses import LossFn
+from ..problem.preconditioner import check_metric
+from ..problem.problem import Problem
+from ..problem.samples import MICRO_BATCH
+from ..statistics.estimate import check_level
+from ..tensors.random import random_signs
+from ..tensors.trees import Batch, TensorDict, compute_dtype, sq_norm, widen
+from .accumulator import Running
+from .moments import GradientMoments
+from .per_parameter import Blocks
+
+SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
+TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
+SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
+GRAM_BLOCK = 2**20  # coordinates that are widened at once
+
+
+def stream(
+    problem: Problem,
+    engine: Engine,
+    *,
+    level: float = 0.95,
+    variance: bool = False,
+    tick: Any = None,
+) -> GradientMoments:
+    """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
+    check_level(level)
+    wanted = Wanted(variance=variance, scale=_scale(problem))
+    running = Running()
+    moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
+    rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
+    if rounding * running.cancellation > TRACE_ERROR:
+        again = engine.centred_summaries
+        moments = _pass(problem, engine, Running(), again, level, wanted, tick)
+    return _with_decay(problem, engine, moments)
+
+
+def _scale(problem: Problem) -> TensorDict | None:
+    metric = problem.objective.metric
+    return None if metric is None else metric.root
+
+
+def _with_decay(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
+    """With the weight decay that the optimizer adds to every gradient; spreads do not see it."""
+    decay = problem.objective.decay()
+    if decay is None:
+        return moments
+    along, blocks = slopes_by_parameter(problem, engine, decay), moments.blocks
+    added = {n: 2 * dots - sq_norm(widen(decay[n])) for n, dots in along.items()}
+    if blocks is not None:
+        own = {n: norms + added[n].to(norms) for n, norms in blocks.sq_norms.items()}
+        blocks = replace(blocks, sq_norms=own)
+    return replace(
+        moments,
+        mean={name: mean + decay[name] for name, mean in moments.mean.items()},
+        sq_norms=moments.sq_norms + sum(added.values()),
+        blocks=blocks,
+    )
+
+
+def _pass(
+    problem: Problem,
+    engine: Engine,
+    running: Running,
+    summaries: Any,
+    level: float,
+    wanted: Wanted,
+    tick: Any,
+) -> GradientMoments:
+    with problem.guard():
+        for batch in problem.batches():
+            for summary in summaries(batch, wanted):
+                running.add(summary)
+                if tick is not None:
+                    tick(len(summary.losses))
+    parameters = problem.objective.parameters.values()
+    return running.moments(
+        population=problem.samples.population,
+        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
+        level=level,
+    )
+
+
+def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
+    """The moments with what their intervals need; nothing when the population was measured."""
+    if moments.sampling_factor == 0:
+        return moments
+    signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
+    grams = _grams(problem, sign_sums(problem, signs))
+    along = slopes_by_parameter(problem, engine, moments.mean)
+    blocks = Blocks(moments.blocks.sq_norms if moments.blocks else {}, along, signs, grams)
+    moments = replace(
+        moments,
+        slopes=blocks.slope,
+        trace_cov_sq=blocks.trace_cov_sq(float(moments.trace_cov), problem.objective.size),
+        blocks=moments.blocks and blocks,
+    )
+    influences = moments.deviations()[1:].to(problem.objective.device)
+    pulled = torch.stack([widen(weighted_sum(problem, row)) for row in influences])
+    pulled /= moments.count - 1
+    return replace(moments, pulls=pulled @ pulled.T)
+
+
+def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
+    """Inner products of the noises, parameter by parameter, each (K, K)."""
+    parameters = problem.objective.parameters
+    dtype = compute_dtype(parameters.values())
+    rows = torch.stack([noise.to(dtype) for noise in noises])
+    parts = torch.split(rows, [p.numel() for p in parameters.values()], dim=1)
+    return {name: _gram(part) for name, part in zip(parameters, parts, strict=True)}
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products of rows, wide, in blocks."""
+    blocks = map(widen, torch.split(rows, GRAM_BLOCK, dim=1))
+    return sum((b @ b.T for b in blocks), widen(rows.new_zeros(len(rows), len(rows))))
+
+
+def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
+    """g_iᵀu of every sample, shape (n,), by first derivatives alone."""
+    along = slopes_by_parameter(problem, engine, direction)
+    return torch.stack(list(along.values())).sum(0)
+
+
+def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict) -> TensorDict:
+    """The parts of g_iᵀu that lie in each parameter, each of shape (n,)."""
+    with problem.guard():
+        found = [dots_of(problem, engine, batch, direction) for batch in problem.batches()]
+    return {name: torch.cat([dots[name] for dots in found]) for name in direction}
+
+
+def dots_of(problem: Problem, engine: Engine, batch: Batch, direction: TensorDict) -> TensorDict:
+    """The same for one batch; with the weight decay that the optimizer adds to every gradient."""
+    summaries = engine.summaries(batch, Wanted(direction=direction, scale=_scale(problem)))
+    found = [summary.dots for summary in summaries if summary.dots is not None]
+    joined = {name: torch.cat([dots[name] for dots in found]) for name in direction}
+    decay = problem.objective.decay()
+    if decay is None:
+        return joined
+    return {n: dots + (widen(decay[n]) * widen(direction[n])).sum() for n, dots in joined.items()}
+
+
+def gradient_moments(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
+    engine: str = "auto",
+    population: str | int = "dataset",
+    variance: bool = False,
+    intervals: bool = True,
+    max_samples: int | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> GradientMoments:
+    """Mean gradient, |G|², trΣ and B_simple of a model, in one streaming pass.
+
+    Σ = Cov(g_i) per sample, estimated with 1/(n - 1); |G|² is unbiased for the population.
+
+    Args:
+        model: any `nn.Module`; it is left as found.
+        loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
+        data: a DataLoader, a Dataset, a list of batches, or one batch.
+        optimizer: the one that trains the model, for `metric`.
+        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
+            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ tr(P⁻¹Σ).
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
+        population: "dataset", "distribution" or a number N.
+        variance: also keep the variance per coordinate.
+        intervals: a second pass for the intervals; not needed when all of N is measured.
+        max_samples: n at most; None measures all.
+        level: coverage of the intervals.
+        seed: of the choice of samples.
+        micro_batch: samples evaluated at once.
+
+    Returns:
+        GradientMoments.
+
+    Raises:
+        GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> data = (torch.ones(4, 1), torch.tensor([[0.0], [2.0], [0.0], [2.0]]))
+        >>> float(gradient_moments(model, nn.MSELoss(), data).trace_cov)  # g_i = 2(w - y_i)
+        5.33...
+    """
+    check_metric(metric, optimizer)
+    problem = Problem.open(
+        model,
+        loss_fn,
+        data,
+        max_samples=max_samples,
+        population=population,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+    problem = in_metric(problem, metric, optimizer)
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        moments = stream(problem, chosen, level=level, variance=variance)
+        return with_intervals(problem, chosen, moments) if intervals else moments

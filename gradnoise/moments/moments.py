@@ -1,0 +1,281 @@
+"""Moments of the per-sample gradients, and the estimates that they give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..statistics.estimate import Estimate, flag_zero, symmetric
+from ..statistics.ratio import ratio
+from ..statistics.skewness import Skew, lopsided
+from ..tensors.trees import TensorDict, sq_norm
+from .layer import Layer, by_module, layers_of
+from .per_parameter import Blocks
+
+ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
+COARSE = 1e-4  # resolution from which on numbers are not called exact
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Mean and spread of n per-sample gradients out of a population of N.
+
+    Args:
+        mean: ḡ per parameter, wide.
+        centred_sq: Σ_i ‖g_i - ḡ‖² per parameter.
+        losses: ℓ_i, shape (n,).
+        sq_norms: ‖g_i‖², shape (n,).
+        population: N, inf for a distribution.
+        resolution: relative rounding error of the gradients (the dtype's eps).
+        level: coverage of the intervals.
+        slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
+        trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
+        pulls: u_aᵀu_b, shape (2, 2), of u_a = Cov(e_a, g) with e the influences on trΣ and |G|²,
+            for the skewness of both; None when not measured.
+        coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
+        second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
+        blocks: what is known of single parameters; None where they cannot be told apart.
+        gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where they were taken of centred gradients; else they
+            are differences of `sq_norms` and `slopes`.
+    """
+
+    mean: TensorDict
+    centred_sq: dict[str, float]
+    losses: Tensor
+    sq_norms: Tensor
+    population: float
+    resolution: float
+    level: float = 0.95
+    slopes: Tensor | None = None
+    trace_cov_sq: float = math.nan
+    pulls: Tensor | None = None
+    coordinate_sq: TensorDict | None = None
+    second_slopes: Tensor | None = None
+    blocks: Blocks | None = None
+    gap_sq_norms: Tensor | None = None
+
+    def merge(self, other: GradientMoments) -> GradientMoments:
+        """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
+
+        The intervals of the merged moments need `slopes` along the new mean, so they are dropped.
+
+        Raises:
+            ArgumentError: the two are about different parameters or populations.
+        """
+        if self.mean.keys() != other.mean.keys() or self.population != other.population:
+            raise ArgumentError(
+                "only moments of the same parameters and the same population can be merged; got "
+                f"{len(self.mean)} and {len(other.mean)} parameters, populations of "
+                f"{self.population:g} and {other.population:g}"
+            )
+        count = self.count + other.count
+        share, weight = other.count / count, self.count * other.count / count
+        gaps = {name: other.mean[name] - mean for name, mean in self.mean.items()}
+        squares = None
+        if self.coordinate_sq is not None and other.coordinate_sq is not None:
+            squares = {
+                name: spread + other.coordinate_sq[name] + weight * gaps[name] ** 2
+                for name, spread in self.coordinate_sq.items()
+            }
+        return GradientMoments(
+            mean={name: mean + share * gaps[name] for name, mean in self.mean.items()},
+            centred_sq={
+                name: spread + other.centred_sq[name] + weight * float(gaps[name].square().sum())
+                for name, spread in self.centred_sq.items()
+            },
+            losses=torch.cat([self.losses, other.losses]),
+            sq_norms=torch.cat([self.sq_norms, other.sq_norms]),
+            population=self.population,
+            resolution=max(self.resolution, other.resolution),
+            level=self.level,
+            coordinate_sq=squares,
+            blocks=self.blocks.merge(other.blocks) if self.blocks and other.blocks else None,
+        )
+
+    def restrict(self, names: Iterable[str]) -> GradientMoments:
+        """The moments of some parameters, as if there were no others.
+
+        The intervals are of the same kind as those of the whole, from the same passes.
+
+        Raises:
+            ArgumentError: no parameters, unknown ones, or moments that cannot tell them apart.
+        """
+        names = list(dict.fromkeys(names))
+        if not names or not self.mean.keys() >= set(names):
+            raise ArgumentError(
+                f"`names` must be one or more of the parameters {', '.join(self.mean)}; got {names}"
+            )
+        if len(names) == len(self.mean):
+            return self
+        if self.blocks is None:
+            raise ArgumentError(
+                "these moments do not tell single parameters apart; take them from a model or "
+                "from per-sample gradients"
+            )
+        return self._restricted(names, self.blocks.restrict(names))
+
+    def _restricted(self, names: list[str], blocks: Blocks) -> GradientMoments:
+        squares = self.coordinate_sq
+        part = replace(
+            self,
+            mean={name: self.mean[name] for name in names},
+            centred_sq={name: self.centred_sq[name] for name in names},
+            sq_norms=blocks.norms_of(names),
+            slopes=blocks.slope,
+            trace_cov_sq=math.nan,
+            pulls=None,
+            coordinate_sq=None if squares is None else {name: squares[name] for name in names},
+            second_slopes=None,
+            blocks=blocks,
+            gap_sq_norms=None,
+        )
+        if part.slopes is None:
+            return part
+        size = sum(mean.numel() for mean in part.mean.values())
+        return replace(
+            part,
+            trace_cov_sq=blocks.trace_cov_sq(part._trace, size),
+            pulls=blocks.pulls(part.deviations()[1:], part._mean_sq),
+        )
+
+    @property
+    def count(self) -> int:
+        """n, the number of samples."""
+        return len(self.losses)
+
+    @property
+    def sampling_factor(self) -> float:
+        """1/n - 1/N: the covariance of the mean gradient is this times Σ; 0 when n = N."""
+        return 1 / self.count - 1 / self.population
+
+    @property
+    def loss(self) -> Estimate:
+        """Mean loss L."""
+        value, variance = float(self.losses.mean()), self.sampling_factor * float(self.losses.var())
+        return self._estimate(value, variance, self._skew(self.losses[None]))
+
+    @property
+    def trace_cov(self) -> Estimate:
+        """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
+        return self._estimate(self._trace, self._covariances()[0], self._skewness())
+
+    @property
+    def grad_sq_norm(self) -> Estimate:
+        """|G|² = ‖ḡ‖² - (1/n - 1/N) trΣ, unbiased; its value can be negative.
+
+        McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
+        """
+        value, variance = self._signal, self._covariances()[1]
+        estimate = self._estimate(value, variance, self._skewness(), part=1)
+        return flag_zero(estimate, positive=True)
+
+    @property
+    def simple_noise_scale(self) -> Estimate:
+        """B_simple = trΣ/|G|², in samples, with Fieller's interval."""
+        trace_variance, signal_variance, covariance = self._covariances()
+        return ratio(
+            self._trace,
+            self._signal,
+            variances=(trace_variance, signal_variance + self.rounding**2),
+            covariance=covariance,
+            level=self.level,
+            samples=self.count,
+            freedom=self.count - 1,
+            positive_denominator=True,
+            skew=self._skewness(),
+        )
+
+    @property
+    def variance(self) -> TensorDict | None:
+        """Variance of each coordinate of the gradient (the diagonal of Σ), if asked for."""
+        if self.coordinate_sq is None:
+            return None
+        return {name: spread / (self.count - 1) for name, spread in self.coordinate_sq.items()}
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The same, module by module; a shared parameter belongs to the first that holds it."""
+        return layers_of(self, by_module(self.mean))
+
+    def deviations(self) -> Tensor:
+        """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
+        if self.slopes is None:
+            raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
+        squares = self._gaps
+        spread = squares - squares.mean()
+        signal = 2 * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
+        return torch.stack([self.losses - self.losses.mean(), spread, signal])
+
+    def _covariances(self) -> tuple[float, float, float]:
+        """Sampling variances of trΣ and |G|², and their covariance."""
+        if self.sampling_factor == 0:
+            # half precision is no exact measurement, of however many samples
+            coarse = self.resolution if self.resolution > COARSE else 0.0
+            return (coarse * self._trace) ** 2, (coarse * self._mean_sq) ** 2, 0.0
+        # two samples are equally far from their mean; samples that agree say nothing of others
+        if self.slopes is None or self.count < 3 or self._trace == 0:
+            return math.nan, math.nan, math.nan
+        matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
+        # with no signal, or equal norms, what is left is the variance of a product of two noises
+        weakest = 2 * self.sampling_factor**2 * self.trace_cov_sq
+        trace, signal = (max(float(variance), weakest) for variance in matrix.diagonal())
+        return trace, signal, float(matrix[0, 1])
+
+    def _skewness(self) -> Skew | None:
+        """Of (trΣ, |G|²), which are quadratic in the samples: -c_iᵀc_j and c_iᵀc_j."""
+        skew = None if self.slopes is None else self._skew(self.deviations()[1:])
+        if skew is None or self.pulls is None:
+            return skew
+        signs = torch.tensor([-2.0, 2.0], dtype=torch.float64)
+        pulls = self._unbiased(self.pulls).cpu().double()
+        return skew.bent(self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, pulls))
+
+    def _unbiased(self, pulls: Tensor) -> Tensor:
+        """u_aᵀu_b less what their own noise adds: with many parameters it would be all of it."""
+        if self.slopes is None:
+            return pulls
+        influences, n = self.deviations()[1:], self.count
+        squares = (influences * self._gaps) @ influences.T / n
+        return pulls - (squares - pulls.to(squares)) / (n - 1)
+
+    def _skew(self, influences: Tensor) -> Skew | None:
+        return Skew.of(influences, self.population) if self.sampling_factor else None
+
+    @property
+    def _gaps(self) -> Tensor:
+        """‖g_i - ḡ‖², shape (n,)."""
+        if self.gap_sq_norms is not None or self.slopes is None:
+            return self.sq_norms if self.gap_sq_norms is None else self.gap_sq_norms
+        return self.sq_norms - 2 * self.slopes + self._mean_sq
+
+    @property
+    def rounding(self) -> float:
+        """What |G|² would be from rounding alone, where it is no more than that; else 0."""
+        # a mean gradient that is nothing but rounding is no signal, however exact the rest
+        rounding = (ROUNDING * self.resolution) ** 2 * (self._trace + self._mean_sq)
+        return rounding if self._signal <= 4 * rounding else 0.0
+
+    @property
+    def _trace(self) -> float:
+        return sum(self.centred_sq.values()) / (self.count - 1)
+
+    @property
+    def _mean_sq(self) -> float:
+        return sum(sq_norm(mean) for mean in self.mean.values())
+
+    @property
+    def _signal(self) -> float:
+        return self._mean_sq - self.sampling_factor * self._trace
+
+    def _estimate(
+        self, value: float, variance: float, skew: Skew | None = None, part: int = 0
+    ) -> Estimate:
+        level, n = self.level, self.count
+        if skew is None:
+            return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
+        return lopsided(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)

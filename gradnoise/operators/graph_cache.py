@@ -1,0 +1,220 @@
+"""Graphs over one micro-batch that are differentiated once more per product, and their keeper.
+
+A product with a Hessian through the graph of the gradient is one backward pass more, about 1.5 to 2
+plain gradients; building the graph is as much again. So graphs are kept while they fit a budget.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CurvatureError
+from ..problem.objective import Objective
+from ..problem.problem import Problem
+from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves, select
+
+MEMORY_BUDGET = 2**30  # bytes of graphs kept between products, and of a Krylov basis
+SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
+
+
+class Graph(abc.ABC):
+    """The graph of a matrix Σ_i A_i over the samples of one micro-batch."""
+
+    @abc.abstractmethod
+    def __init__(self, objective: Objective, batch: Batch) -> None: ...
+
+    @abc.abstractmethod
+    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        """Its product with a direction, by parameter; None is zero."""
+
+
+class HessianGraph(Graph):
+    """H_i: the gradient with its graph."""
+
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        self._parameters = list(objective.parameters.values())
+        self._gradient = objective.gradient(batch, create_graph=True)
+
+    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        return pull(self._gradient, self._parameters, direction)
+
+
+class GaussNewtonGraph(Graph):
+    """J_iᵀ(∂²ℓ_i/∂z²)J_i for z the outputs of the model: its derivatives apart from the loss's.
+
+    Jd is the derivative of Jᵀu in u (double backward), since that is linear in u.
+    """
+
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        self._parameters = parameters = list(objective.parameters.values())
+        with _outputs_cut(objective) as cut:
+            losses = objective.losses(batch)
+        outputs, leaves = (list(side) for side in zip(*cut, strict=True)) if cut else ([], [])
+        if _reaches([losses], parameters) or not leaves:
+            raise CurvatureError(
+                "the Gauss-Newton matrix needs a loss of the model's outputs: loss_fn must call "
+                "model(...) itself, and use no parameter outside of it"
+            )
+        if _reaches(outputs, leaves):
+            raise CurvatureError(
+                "the Gauss-Newton matrix is not known where model(...) is given its own outputs"
+            )
+        slopes = pull([losses], leaves, [torch.ones_like(losses)], create_graph=True)
+        used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
+        self._outputs, self._leaves = [outputs[i] for i in used], [leaves[i] for i in used]
+        self._slopes = [slopes[i] for i in used]
+        self._weights = [torch.zeros_like(z, requires_grad=True) for z in self._outputs]
+        pulled = pull(self._outputs, parameters, self._weights, create_graph=True)
+        self._pulled = _dense(pulled, parameters)
+
+    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        along = _dense(pull(self._pulled, self._weights, direction), self._weights)
+        curved = _dense(pull(self._slopes, self._leaves, along), self._leaves)
+        return pull(self._outputs, self._parameters, curved)
+
+
+def pull(
+    outputs: Sequence[Any],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """Jᵀu of outputs with respect to inputs; the graph stays."""
+    pairs = [(z, u) for z, u in zip(outputs, cotangents, strict=True) if z.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    held, weights = zip(*pairs, strict=True)
+    found = torch.autograd.grad(
+        held, inputs, weights, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+
+
+def _dense(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    pairs = zip(found, like, strict=True)
+    return [torch.zeros_like(tensor) if g is None else g for g, tensor in pairs]
+
+
+def _reaches(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
+    """Whether outputs depend on inputs."""
+    found = pull(outputs, inputs, [torch.ones_like(z) for z in outputs])
+    return any(g is not None for g in found)
+
+
+@contextmanager
+def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Meanwhile the model gives leaves in place of its outputs; both are listed."""
+    cut: list[tuple[Tensor, Tensor]] = []
+
+    def replaced(output: Tensor) -> Tensor:
+        if not output.is_floating_point():
+            return output
+        leaf = output.detach().requires_grad_()
+        cut.append((output, leaf))
+        return leaf.clone()  # which the loss may write into
+
+    def hook(_module: Any, _inputs: Any, outputs: Any) -> Any:
+        return map_samples(replaced, outputs)
+
+    if isinstance(objective.model, torch.jit.ScriptModule):
+        raise CurvatureError(
+            "the outputs of a scripted model cannot be told from its loss: pass the module that "
+            "was scripted"
+        )
+    handle = objective.model.register_forward_hook(hook)
+    try:
+        yield cut
+    finally:
+        handle.remove()
+
+
+class Keeper:
+    """The graphs of all micro-batches; as many of them as fit the budget are kept.
+
+    Args:
+        problem: the samples and the losses.
+        kind: of the graphs.
+        budget: bytes; 0 keeps none.
+    """
+
+    def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
+        self._problem, self._kind, self._budget = problem, kind, budget
+        self._kept: dict[int, Graph] = {}
+        self._point: list[Tensor] = []  # parameters and buffers that the graphs are of
+        self._sizes: tuple[float, float] | None = None  # of any graph, and of each sample in it
+
+    def graphs(self) -> Iterator[Graph]:
+        """Of one micro-batch after the other; inside the guard."""
+        if self._budget and not self._is_at_its_point():
+            self._kept, self._point = {}, [t.detach().clone() for t in self._tensors()]
+        left = float(self._budget)
+        for index, batch in enumerate(self._problem.batches()):
+            left -= self._expected(batch)
+            graph = self._kept.get(index)
+            if graph is None:
+                graph = self._kind(self._problem.objective, batch)
+                if left >= 0:
+                    self._kept[index] = graph
+            yield graph
+
+    def forget(self) -> None:
+        """Let go of all graphs."""
+        self._kept.clear()
+
+    def _is_at_its_point(self) -> bool:
+        """By value: fused optimizers and `.data` leave pointers and versions as they were."""
+        now = self._tensors()
+        return len(now) == len(self._point) and all(map(torch.equal, now, self._point))
+
+    def _tensors(self) -> list[Tensor]:
+        objective = self._problem.objective
+        parts = [
+            part for part in (objective.model, objective.loss_fn) if isinstance(part, nn.Module)
+        ]
+        return [t for part in parts for t in (*part.parameters(), *part.buffers())]
+
+    def _expected(self, batch: Batch) -> float:
+        """Bytes of the graph of a micro-batch: of the gradients it ends in, and by its entries."""
+        if not self._budget:
+            return math.inf
+        if self._sizes is None:
+            few, more = SIZED_ON
+            small, large = self._bytes(few), self._bytes(more)
+            each = (large - small) / (more - few)
+            parameters = self._problem.objective.parameters.values()
+            ends = sum(p.numel() * p.element_size() for p in parameters)
+            entries = _entries(self._problem.largest_batch())
+            self._sizes = ends + max(small - few * each, 0.0), each / entries
+        return self._sizes[0] + self._sizes[1] * _entries(batch) * sample_count(batch)
+
+    def _bytes(self, count: int) -> int:
+        """What the graph of some samples saves, parameters and the samples themselves included."""
+        largest = self._problem.largest_batch()
+        index = torch.arange(count) % sample_count(largest)
+        saved: list[Tensor] = []
+
+        def pack(tensor: Tensor) -> int:
+            saved.append(tensor)
+            return len(saved) - 1
+
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+                self._kind(self._problem.objective, select(largest, index))
+            dense = [t._values() if t.is_sparse else t for t in saved]
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
+            return sum(storages.values())
+        finally:
+            saved.clear()  # graph and hooks hold each other
+
+
+def _entries(batch: Batch) -> float:
+    """Numbers in one sample: graphs grow with them, where samples are of several lengths."""
+    return max(1.0, sum(leaf[0].numel() for leaf in sample_leaves(batch)))

@@ -1,0 +1,1 @@
+"""Per-sample gradients: one contract, several engines, and the choice among them."""

@@ -1,0 +1,187 @@
+"""What every per-sample gradient engine gives, however it computes it."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import LossError
+from ...problem.objective import Objective
+from ...tensors.trees import Batch, TensorDict, widen
+
+MEMORY_BUDGET = 256 * 2**20  # bytes for the per-sample gradients of one chunk
+COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The gradients of some consecutive samples of a batch.
+
+    Args:
+        losses: shape (n,).
+        gradients: name -> (n, *parameter.shape), in the dtype of the parameter.
+    """
+
+    losses: Tensor
+    gradients: TensorDict
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass gives beside losses, sums and squared norms.
+
+    Args:
+        direction: u by name; the pass gives g_iᵀu.
+        variance: the pass gives the spread of every coordinate.
+        scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
+    """
+
+    direction: TensorDict | None = None
+    variance: bool = False
+    scale: TensorDict | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a pass over some consecutive samples tells, without their n×P gradients.
+
+    Args:
+        losses: ℓ_i, shape (n,).
+        total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
+        sq_norms: ‖g_i‖² by name, each (n,), wide.
+        dots: g_iᵀu by name, each (n,), wide; None when no direction was given.
+        squares: Σ_i g_i² by name and coordinate, wide, or of g_i - ḡ where `centred_sq` is given;
+            None when not wanted.
+        centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
+            that do not centre: then it is the difference of the sums above.
+    """
+
+    losses: Tensor
+    total: TensorDict
+    sq_norms: TensorDict
+    dots: TensorDict | None = None
+    squares: TensorDict | None = None
+    centred_sq: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, chunk: Chunk, wanted: Wanted | None = None) -> Summary:
+        """Of gradients that are at hand; spreads are centred before they are squared.
+
+        Raises:
+            LossError: a gradient that is not finite (its loss can still be).
+        """
+        wanted = wanted or Wanted()
+        total, norms, centred, squares, dots = {}, {}, {}, {}, {}
+        direction = wanted.direction or {}
+        for name, gradient in chunk.gradients.items():
+            wide = widen(gradient)
+            if wanted.scale is not None:
+                wide = wide * wanted.scale[name]
+            rows = wide.reshape(len(wide), -1)
+            norms[name] = rows.square().sum(1)
+            total[name] = wide.sum(0)
+            if name in direction:
+                dots[name] = rows @ widen(direction[name]).reshape(-1)
+            mean = total[name] / len(wide)
+            deviations = wide.sub_(mean) if wide is not gradient else wide - mean
+            flat = deviations.reshape(-1)
+            centred[name] = float(torch.dot(flat, flat))
+            if wanted.variance:
+                squares[name] = deviations.square_().sum(0)
+        return cls(
+            losses=chunk.losses,
+            total=total,
+            sq_norms=check_norms(norms),
+            centred_sq=centred,
+            dots=None if wanted.direction is None else dots,
+            squares=squares if wanted.variance else None,
+        )
+
+
+def check_norms(norms: TensorDict) -> TensorDict:
+    """Squared norms as they are, name -> (n,).
+
+    Raises:
+        LossError: one that is not finite.
+    """
+    if math.isfinite(float(torch.stack(list(norms.values())).sum())):
+        return norms
+    name, own = next((n, own) for n, own in norms.items() if not torch.isfinite(own).all())
+    bad = (~torch.isfinite(own)).nonzero().flatten().tolist()
+    raise LossError(
+        f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(own)} "
+        f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
+        f"division at zero, or overflow in half precision."
+    )
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How the norms of one parameter are found.
+
+    Args:
+        parameter: its name.
+        operations: the torch functions that use it.
+        rule, reason: the way taken, and why.
+        extra: operations per sample that it takes beyond the plain gradient; an estimate.
+        plain: operations per sample of the parameter's own plain gradient.
+    """
+
+    parameter: str
+    operations: str
+    rule: str
+    reason: str
+    extra: float
+    plain: float
+
+
+class Engine(abc.ABC):
+    """Per-sample gradients g_i = ∇ℓ_i of one objective.
+
+    Use inside `objective.guard()`.
+
+    Args:
+        objective: what to differentiate.
+        eps: relative rounding of the coarsest dtype at work beside the parameters' (autocast).
+    """
+
+    name: str
+    proves: bool = False  # whether `prepare` holds it to single samples
+    failures: Sequence[str] = ()  # of cheaper engines
+
+    def __init__(self, objective: Objective, eps: float = 0.0) -> None:
+        self.objective, self.eps = objective, eps
+
+    @property
+    def reason(self) -> str:
+        """Why this engine; what others could not do."""
+        return "as asked for"
+
+    @abc.abstractmethod
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        """The samples of a batch in order, as many at a time as memory allows."""
+
+    def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        """The same samples, summed up; engines that need no n×P numbers for it override this."""
+        return self.centred_summaries(batch, wanted)
+
+    def centred_summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        """The same from the gradients themselves, for signals far above the noise."""
+        for chunk in self.chunks(batch):
+            yield Summary.of(chunk, wanted)
+
+    def prepare(self, _batch: Batch) -> None:  # noqa: B027
+        """Look at a few samples before the first pass.
+
+        Raises:
+            EngineError: the engine cannot handle the model.
+        """
+
+    def explain(self, _batch: Batch) -> list[Explained]:
+        """Parameter by parameter; empty where the engine treats the model as a whole."""
+        return []

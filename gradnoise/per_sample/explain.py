@@ -1,0 +1,77 @@
+"""What an engine does with a model, and why, for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..problem.losses import LossFn
+from ..tensors.trees import Batch
+from .choice import choose
+from .contract.engine import Explained
+from .explain_text import explain
+from .public import open_batch
+
+
+@dataclass(frozen=True, repr=False)
+class EngineReport:
+    """How the per-sample gradients of one model are made; `print` shows it as a table.
+
+    Args:
+        engine: its name.
+        reason: why it was chosen.
+        uses: parameter by parameter: operation, rule, reason, operations; empty for engines that
+            treat the model as a whole.
+        ways_out: what to do where the cheapest engine could not be used.
+    """
+
+    engine: str
+    reason: str
+    uses: tuple[Explained, ...]
+    ways_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return explain(self)
+
+    __repr__ = __str__
+
+
+def explain_engine(
+    model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, *, engine: str = "auto"
+) -> EngineReport:
+    """How per-sample gradients of a model are made: per parameter the rule, why, and its cost.
+
+    The cost is counted in operations per sample beyond those of the parameter's plain gradient.
+
+    Args:
+        model, loss_fn, batch: as for `per_sample_gradients`.
+        engine: "auto", or the engine to explain.
+
+    Returns:
+        EngineReport.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+
+    Example:
+        >>> import torch
+        >>> batch = (torch.ones(4, 2), torch.zeros(4, 1))
+        >>> report = explain_engine(nn.Linear(2, 1), nn.MSELoss(), batch)
+        >>> [(use.parameter, use.rule) for use in report.uses]
+        [('weight', 'product of norms'), ('bias', 'sum over positions')]
+    """
+    problem = open_batch(model, loss_fn, batch)
+    with problem.guard():
+        whole = problem.largest_batch()
+        chosen = choose(problem.objective, whole, engine)
+        uses = tuple(chosen.explain(whole))
+    return EngineReport(chosen.name, chosen.reason, uses, _WAYS_OUT if chosen.failures else ())
+
+
+_WAYS_OUT = (
+    "The numbers are right, and cost more than a plain gradient.",
+    "Use parameters through torch operations on tensors that keep one axis for the samples, "
+    "rather than in custom autograd functions, scripted code or loops over samples, and the "
+    "cheapest engine can follow.",
+)

@@ -1,0 +1,1 @@
+"""Per-sample gradients from hooks on the operations of one ordinary pass."""

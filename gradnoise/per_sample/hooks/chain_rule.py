@@ -1,0 +1,134 @@
+"""Gradients of what is computed from a parameter, carried back to the parameter itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...tensors.trees import widen
+from .factored import Form, Measured, Sum
+
+Place = tuple[torch.Size, tuple[int, ...], int]
+
+
+def pull_back(forms: Sequence[Form], derived: Sequence[Tensor], parameter: Tensor) -> list[Form]:
+    """Forms with respect to `parameter` of what was computed from it; equal views are joined."""
+    found: list[Form] = []
+    views: dict[Place, list[Form]] = {}
+    for form, tensor in zip(forms, derived, strict=True):
+        if tensor._base is parameter and parameter.is_contiguous():
+            offset = int(tensor.storage_offset()) - int(parameter.storage_offset())
+            views.setdefault((tensor.size(), tensor.stride(), offset), []).append(form)
+        else:
+            found.append(Pulled(form, tensor, parameter))
+    return found + [Viewed(Sum(own), place, parameter) for place, own in views.items()]
+
+
+class Viewed(Form):
+    """Entries of the parameter seen through a view: the same numbers in other places.
+
+    Args:
+        form: with respect to the view.
+        place: size, strides and offset of the view.
+        parameter: contiguous.
+    """
+
+    def __init__(self, form: Form, place: Place, parameter: Tensor) -> None:
+        self.form, self.count, self.shape = form, form.count, parameter.shape
+        self._place, self._device = place, parameter.device
+
+    def gradients(self, part: slice) -> Tensor:
+        own = self.form.gradients(part)
+        rows = own.new_zeros(len(own), self.shape.numel())
+        size, stride, offset = self._place
+        if self._repeats():
+            return rows.index_add_(1, self._entries(), own.flatten(1)).reshape(-1, *self.shape)
+        rows.as_strided([len(own), *size], [rows.shape[1], *stride], offset).copy_(own)
+        return rows.reshape(-1, *self.shape)
+
+    def inner(self, other: Form) -> Tensor | None:
+        """Views that share no entry are orthogonal."""
+        if isinstance(other, Viewed) and int((self._marks() + other._marks()).max()) <= 1:
+            return widen(torch.zeros(self.count, device=self._device))
+        return None
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        if self._repeats():
+            return self._written_out(direction, squares, scale)
+        along, seen = (
+            None if t is None else t.contiguous().as_strided(*self._place)
+            for t in (direction, scale)
+        )
+        own = self.form.measure(along, squares, seen)
+        return Measured(
+            self._placed(own.total),
+            own.sq_norms,
+            own.dots,
+            None if own.squares is None else self._placed(own.squares),
+        )
+
+    def method(self) -> tuple[str, str]:
+        name, why = self.form.method()
+        return name, f"{why}, through a view of the parameter"
+
+    def _placed(self, values: Tensor) -> Tensor:
+        whole = values.new_zeros(self.shape)
+        whole.as_strided(*self._place).copy_(values)
+        return whole
+
+    def _entries(self) -> Tensor:
+        """Which entry of the parameter each entry of the view is, flat."""
+        size, stride, offset = self._place
+        entries = torch.tensor(offset, device=self._device)
+        for extent, step in zip(size, stride, strict=True):
+            entries = entries[..., None] + step * torch.arange(extent, device=self._device)
+        return entries.reshape(-1)
+
+    def _marks(self) -> Tensor:
+        """How often each entry of the parameter is seen."""
+        return torch.bincount(self._entries(), minlength=self.shape.numel())
+
+    def _repeats(self) -> bool:
+        size, stride, _ = self._place
+        reach = 0  # of the dimensions with smaller strides
+        for step, extent in sorted(zip(stride, size, strict=True)):
+            if extent > 1 and step <= reach:
+                return int(self._marks().max()) > 1
+            reach += step * (extent - 1)
+        return False
+
+
+class Pulled(Form):
+    """Gradients with respect to φ(p), times the derivative of φ, a few samples at a time.
+
+    Args:
+        form: with respect to φ(p).
+        derived: φ(p) with its graph.
+        parameter: p.
+    """
+
+    def __init__(self, form: Form, derived: Tensor, parameter: Tensor) -> None:
+        self.form, self.count, self.shape = form, form.count, parameter.shape
+        self._derived, self._parameter = derived, parameter
+
+    def gradients(self, part: slice) -> Tensor:
+        own = self.form.gradients(part).to(self._derived.dtype)
+        (pulled,) = torch.autograd.grad(
+            self._derived,
+            self._parameter,
+            own.reshape(len(own), *self._derived.shape),
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        return own.new_zeros(len(own), *self.shape) if pulled is None else pulled
+
+    def method(self) -> tuple[str, str]:
+        return "written out", "carried back to the parameter that it was computed from"

@@ -1,0 +1,117 @@
+"""One forward and one backward pass: the mean gradient and every sample's norm with it.
+
+Operations that use a parameter are run on it detached, with a *tap* on their output: a hook that is
+handed the gradient of the output. There a rule makes the per-sample gradients in factors and takes
+their sums and norms. A gradient that reaches a parameter by autograd comes from a use unseen.
+
+Where the samples are in each operation's output is found once, on a few samples, by differentiating
+their losses one by one; the same losses are the oracle that the first pass is held to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import torch
+
+from ...errors import EngineError
+from ...problem.objective import Objective
+from ...tensors.trees import Batch, sample_count, select, split
+from ..contract.engine import MEMORY_BUDGET, Chunk, Engine, Explained, Summary, Wanted
+from .backward import Pass
+from .plan import Planner, prove
+from .steps import Step, UnplannedError
+
+PLAN_SAMPLES = 5  # a number that few dimensions of a model have
+PROOF_SAMPLES = 7  # another number than the plan's, few enough to hold their gradients at once
+
+
+class Hooks(Engine):
+    """Per-sample norms, sums and products from the factors of each operation."""
+
+    name = "hooks"
+    proves = True
+
+    def __init__(
+        self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super().__init__(objective, eps)
+        self._plan: list[Step] = []
+        self._planned = 0  # samples that the plan was made on
+        self._doubtful = False
+        self._rooted = False
+        self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
+
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        for part in split(batch, self.chunk_size):
+            run = self._run(part, keep=True)
+            parameters = self.objective.parameters
+            yield Chunk(
+                run.losses,
+                {name: run.written_out(name).to(p.dtype) for name, p in parameters.items()},
+            )
+
+    def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
+        yield self._run(batch, wanted).summary()
+
+    def prepare(self, batch: Batch) -> None:
+        """Find the plan, and hold it to single samples."""
+        self._make_plan(batch)
+
+    def explain(self, batch: Batch) -> list[Explained]:
+        run = self._run(_spread(batch, PLAN_SAMPLES), keep=True)
+        return [run.explained(name) for name in self.objective.parameters]
+
+    def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> Pass:
+        """A pass by the plan at hand; by a new one where the operations are others."""
+        wanted = wanted or Wanted()
+        if self._planned < PLAN_SAMPLES and self._planned < sample_count(batch):
+            self._make_plan(batch)
+        with suppress(UnplannedError):
+            return self._by_plan(batch, wanted, keep)
+        self._make_plan(batch)
+        with suppress(UnplannedError):
+            return self._by_plan(batch, wanted, keep)
+        raise EngineError(_CHANGING)
+
+    def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> Pass:
+        plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
+        return self._passed(batch, plan, wanted, keep)
+
+    def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
+        run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
+        if not run.lost:
+            run.backward()
+        # a graph of the model's own (inputs or a frozen layer's output that require gradients), or
+        # an output that is a view and is changed in place
+        if (run.lost or run.waiting) and not self._rooted:
+            self._rooted = True
+            return self._passed(batch, plan, wanted, keep)
+        return run
+
+    def _make_plan(self, batch: Batch) -> None:
+        few = _spread(batch, PLAN_SAMPLES)
+        planner = Planner(self.objective, few)
+        plan = planner.plan()
+        try:
+            if sample_count(batch) > PLAN_SAMPLES:
+                plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)
+            trial = self._passed(few, plan, Wanted(), keep=False)
+        except UnplannedError:
+            raise EngineError(_CHANGING) from None
+        planner.compare(trial.measured, self.eps)
+        # without a gradient to tell by, or with samples picked by what they hold, the layouts of
+        # one batch say nothing about another: each is looked at
+        uses = [step for step in plan if step.layout is not None]
+        self._doubtful = planner.reorders or not all(step.proven for step in uses)
+        self._plan, self._planned = plan, sample_count(few)
+
+
+_CHANGING = "the operations of the model change from one evaluation to the next"
+
+
+def _spread(batch: Batch, count: int) -> Batch:
+    """Samples from all over the batch, in order."""
+    size = sample_count(batch)
+    return select(batch, torch.linspace(0, size - 1, min(count, size)).long())

@@ -1,0 +1,261 @@
+"""Per-sample gradients of one tensor in factors: sums, norms and products without n×P numbers.
+
+A form knows the gradients g_i of n samples with respect to one tensor. Whatever a subclass does not
+do from its factors is done here from the gradients themselves, a few samples at a time.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...tensors.sums import dots, sq_norms
+from ...tensors.trees import widen
+
+CANCELLED = 1e-3  # of the sum of squares of parts, below which their sum is written out
+CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
+
+
+class Measured(NamedTuple):
+    """Sums over the samples of a form.
+
+    Args:
+        total: Σ_i g_i.
+        sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), wide.
+        dots: g_iᵀu, shape (n,), wide.
+        squares: Σ_i g_i² per coordinate, wide.
+    """
+
+    total: Tensor
+    sq_norms: Tensor
+    dots: Tensor | None = None
+    squares: Tensor | None = None
+
+
+class Form(abc.ABC):
+    """g_i of n samples, each of the shape of the tensor.
+
+    Args:
+        count: n.
+        shape: of the tensor.
+    """
+
+    count: int
+    shape: torch.Size
+    held: int = 0  # numbers per sample beyond the gradient, while it is written out
+
+    def kind(self) -> Any:
+        """Forms of one kind are joined; by default a form stands for itself."""
+        return id(self)
+
+    def join(self, forms: Sequence[Any]) -> Form:
+        """One form for several of this kind; a form that stands for itself is alone."""
+        own: Form
+        (own,) = forms
+        return own
+
+    @abc.abstractmethod
+    def gradients(self, part: slice) -> Tensor:
+        """g_i of some samples, shape (k, *shape)."""
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        """All sums asked for, in one go over the samples; norms of scale ⊙ g_i."""
+        return self._written_out(direction, squares, scale)
+
+    def inner(self, _other: Form) -> Tensor | None:
+        """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
+        return None
+
+    def method(self) -> tuple[str, str]:
+        """How the norms are found, and why."""
+        return "written out", "no factors to multiply"
+
+    def extra(self) -> float:
+        """Operations per sample beyond those of the plain gradient, for people."""
+        return 4.0 * self.shape.numel()  # squares and sums of what is written out
+
+    def plain(self) -> float:
+        """Operations per sample of the plain gradient with respect to the tensor."""
+        return 2.0 * self.shape.numel()
+
+    def _written_out(
+        self, direction: Tensor | None, squares: bool, scale: Tensor | None
+    ) -> Measured:
+        parts = [
+            _measure_rows(self.gradients(part), direction, squares, scale) for part in self._parts()
+        ]
+        total, square = parts[0].total, parts[0].squares
+        for part in parts[1:]:
+            total.add_(part.total)
+            if square is not None and part.squares is not None:
+                square.add_(part.squares)
+        along = [part.dots for part in parts if part.dots is not None]
+        dots = torch.cat(along) if along else None
+        return Measured(total, torch.cat([part.sq_norms for part in parts]), dots, square)
+
+    def _parts(self) -> Iterator[slice]:
+        rows = max(1, CHUNK_BYTES // (4 * max(1, self.shape.numel() + self.held)))
+        for start in range(0, self.count, rows):
+            yield slice(start, min(start + rows, self.count))
+
+
+def _measure_rows(
+    gradients: Tensor,
+    direction: Tensor | None,
+    squares: bool,
+    scale: Tensor | None,
+    norms: Callable[[], Tensor] | None = None,
+) -> Measured:
+    gradients = at_least_float32(gradients)
+    rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
+    return Measured(
+        gradients.sum(0),
+        _norms(rows, scale) if norms is None or scale is not None else norms(),
+        None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
+        widen(gradients).square().sum(0) if squares else None,
+    )
+
+
+def _norms(rows: Tensor, scale: Tensor | None) -> Tensor:
+    return sq_norms(rows if scale is None else rows * scale.to(rows.dtype).reshape(1, -1))
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision is widened before anything is squared or summed."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.float() if half else tensor
+
+
+class Whole(Form):
+    """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small.
+
+    Args:
+        gradients: g_i.
+        norms: ‖g_i‖², for whom others need them as well.
+    """
+
+    def __init__(self, gradients: Tensor, norms: Callable[[], Tensor] | None = None) -> None:
+        self._gradients, self._norms = gradients, norms
+        self.count, self.shape = gradients.shape[0], gradients.shape[1:]
+
+    def kind(self) -> Any:
+        return Whole
+
+    def join(self, forms: Sequence[Whole]) -> Form:
+        first, *others = (form._gradients for form in forms)
+        return Whole(sum(others, first))
+
+    def gradients(self, part: slice) -> Tensor:
+        return self._gradients[part]
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        return _measure_rows(self._gradients, direction, squares, scale, self._norms)
+
+    def method(self) -> tuple[str, str]:
+        return "sum over positions", "no larger than the output"
+
+
+class Lazy(Form):
+    """Gradients computed for some samples at a time.
+
+    Args:
+        count, shape: of the form.
+        compute: part -> (k, *shape).
+        how: the method's name and reason.
+        held: further numbers that a sample takes meanwhile.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        shape: torch.Size,
+        compute: Callable[[slice], Tensor],
+        how: tuple[str, str],
+        held: int = 0,
+    ) -> None:
+        self.count, self.shape, self.held = count, shape, held
+        self._compute, self._how = compute, how
+
+    def gradients(self, part: slice) -> Tensor:
+        return self._compute(part)
+
+    def method(self) -> tuple[str, str]:
+        return self._how
+
+
+class Sum(Form):
+    """Several uses of one tensor: their gradients are added before the norm is taken."""
+
+    def __init__(self, forms: Sequence[Form]) -> None:
+        groups: dict[Any, list[Form]] = {}
+        for form in forms:
+            groups.setdefault(form.kind(), []).append(form)
+        self.forms = [own[0].join(own) if len(own) > 1 else own[0] for own in groups.values()]
+        self.count, self.shape = forms[0].count, forms[0].shape
+
+    def gradients(self, part: slice) -> Tensor:
+        first, *others = (form.gradients(part) for form in self.forms)
+        return sum(others, first)
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        if len(self.forms) == 1:
+            return self.forms[0].measure(direction, squares, scale)
+        crosses = None if squares or scale is not None else self._crosses()
+        if crosses is None:
+            return self._written_out(direction, squares, scale)
+        parts = [form.measure(direction) for form in self.forms]
+        own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
+        norms = own + 2 * sum(crosses)
+        if not bool((norms >= CANCELLED * own).all()):  # uses that cancel: no digit is left
+            return self._written_out(direction, squares, scale)
+        along = [part.dots for part in parts if part.dots is not None]
+        return Measured(
+            sum((part.total for part in parts[1:]), parts[0].total),
+            norms,
+            sum(along[1:], along[0]) if along else None,
+        )
+
+    def method(self) -> tuple[str, str]:
+        if len(self.forms) == 1:
+            return self.forms[0].method()
+        names = " + ".join(form.method()[0] for form in self.forms)
+        return names, "added before the norm is taken"
+
+    def extra(self) -> float:
+        return sum(form.extra() for form in self.forms) + (
+            super().extra() if len(self.forms) > 1 and self._crosses() is None else 0.0
+        )
+
+    def plain(self) -> float:
+        return sum(form.plain() for form in self.forms)
+
+    def _crosses(self) -> list[Tensor] | None:
+        """Inner products of each pair of forms; None where a pair has no short way."""
+        crosses = []
+        for first, second in combinations(self.forms, 2):
+            cross = first.inner(second)
+            cross = second.inner(first) if cross is None else cross
+            if cross is None:
+                return None
+            crosses.append(cross)
+        return crosses

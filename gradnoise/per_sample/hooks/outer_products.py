@@ -1,0 +1,285 @@
+"""Gradients in two factors: outer products summed over positions, and rows looked up in a table."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...tensors.sums import dots, sq_norms
+from ...tensors.trees import widen
+from .factored import CANCELLED, Form, Measured
+
+
+class Product(Form):
+    """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows."""
+
+    @property
+    @abc.abstractmethod
+    def left(self) -> Tensor:
+        """Shape (n, groups, T, p)."""
+
+    @property
+    @abc.abstractmethod
+    def right(self) -> Tensor:
+        """Shape (n, groups, T, q)."""
+
+    def kind(self) -> Any:
+        return Product, self.left.shape[1::2]
+
+    def join(self, forms: Sequence[Product]) -> Form:
+        left, right = (
+            torch.cat(sides, 2) for sides in zip(*((f.left, f.right) for f in forms), strict=True)
+        )
+        return Outer(left, right, self.shape)
+
+    def gradients(self, part: slice) -> Tensor:
+        blocks = self.left[part].transpose(2, 3) @ self.right[part]
+        return blocks.reshape(len(blocks), *self.shape)
+
+    def _total(self) -> Tensor:
+        if self.left.shape[1] == 1:
+            p, q = self.left.shape[3], self.right.shape[3]
+            product = self.left.reshape(-1, p).T @ self.right.reshape(-1, q)
+            return product.reshape(self.shape)
+        left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        positions = self.left.shape[2]
+        entries = squares or scale is not None  # of single samples: products for one position
+        if (entries and positions > 1) or not self._multiplies():
+            return self._written_out(direction, squares, scale)
+        return Measured(
+            self._total(),
+            self._gram(self) if scale is None else self._scaled(scale),
+            None if direction is None else self._dots(direction),
+            self._squares() if squares else None,
+        )
+
+    def inner(self, other: Form) -> Tensor | None:
+        return self._gram(other) if isinstance(other, Product) else None
+
+    def _gram(self, other: Product) -> Tensor:
+        """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
+        if self is other and self.left.shape[2] == 1:
+            norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
+            return (norms[0] * norms[1]).reshape(self.count, -1).sum(1)
+        left, right = (
+            own @ others.transpose(2, 3)
+            for own, others in ((self.left, other.left), (self.right, other.right))
+        )
+        inner = dots(left, right)
+        return inner if self is not other else self._mended(inner, left, right)
+
+    def _mended(self, norms: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Norms of samples whose positions cancel are written out: no digit is left of theirs."""
+        parts = dots(left.diagonal(dim1=2, dim2=3), right.diagonal(dim1=2, dim2=3))
+        for index in (~(norms >= CANCELLED * parts)).nonzero().flatten().tolist():
+            norms[index] = sq_norms(self.gradients(slice(index, index + 1)))[0]
+        return norms
+
+    def method(self) -> tuple[str, str]:
+        positions, p, q = self._sizes()
+        if positions == 1:
+            return "product of norms", f"one position: {p} + {q} numbers for {p} × {q}"
+        how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
+        return ("Gram matrices" if self._multiplies() else "written out"), how
+
+    def extra(self) -> float:
+        positions, p, q = self._sizes()
+        if not self._multiplies():
+            return super().extra()
+        return 2.0 * self.left.shape[1] * (p + q) * positions**2
+
+    def plain(self) -> float:
+        return 2.0 * math.prod(self._sizes()) * self.left.shape[1]
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.left.shape[2], self.left.shape[3], self.right.shape[3]
+
+    def _multiplies(self) -> bool:
+        """Whether Gram matrices cost less than gradients written out, which give the sum as well.
+
+        In operations they are T(p + q) against pq; measured, they are worth it below half of
+        that.
+        """
+        positions, p, q = self._sizes()
+        return positions == 1 or 2 * positions * (p + q) <= p * q
+
+    def _dots(self, direction: Tensor) -> Tensor:
+        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        along = direction.to(self.left.dtype).reshape(groups, p, q)
+        return dots(self.left @ along, self.right)
+
+    def _scaled(self, scale: Tensor) -> Tensor:
+        """‖scale ⊙ g_i‖² for one position: the squares of the factors against the scale's."""
+        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        weights = scale.to(self.left.dtype).square().reshape(groups, p, q)
+        left, right = (t[:, :, 0].square().transpose(0, 1) for t in (self.left, self.right))
+        return dots((left @ weights).transpose(0, 1), right.transpose(0, 1))
+
+    def _squares(self) -> Tensor:
+        left, right = (widen(t[:, :, 0]).square().transpose(0, 1) for t in (self.left, self.right))
+        return (left.transpose(1, 2) @ right).reshape(self.shape)
+
+
+class Outer(Product):
+    """Any number of positions.
+
+    Args:
+        left: shape (n, groups, T, p).
+        right: shape (n, groups, T, q).
+        shape: of the tensor, (groups·p·q entries).
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, shape: torch.Size) -> None:
+        self._left, self._right, self.shape = left, right, shape
+        self.count = len(left)
+
+    @property
+    def left(self) -> Tensor:
+        return self._left
+
+    @property
+    def right(self) -> Tensor:
+        return self._right
+
+
+class Single(Product):
+    """g_i = left_i ⊗ right_i: one position, where the norm is a product of two.
+
+    Args:
+        left: shape (n, p).
+        right: shape (n, q).
+        shape: of the tensor, (p·q entries).
+        left_sq: ‖left_i‖², for whom others need them as well.
+    """
+
+    def __init__(
+        self,
+        left: Tensor,
+        right: Tensor,
+        shape: torch.Size,
+        left_sq: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self._sides, self.shape, self.count = (left, right), shape, left.shape[0]
+        self._left_sq = left_sq or functools.partial(sq_norms, left)
+
+    @property
+    def left(self) -> Tensor:
+        return self._sides[0][:, None, None]
+
+    @property
+    def right(self) -> Tensor:
+        return self._sides[1][:, None, None]
+
+    def _total(self) -> Tensor:
+        left, right = self._sides
+        return (left.t() @ right).reshape(self.shape)
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        _, right = self._sides
+        return Measured(
+            self._total(),
+            self._left_sq() * sq_norms(right) if scale is None else self._scaled(scale),
+            None if direction is None else self._dots(direction),
+            self._squares() if squares else None,
+        )
+
+
+class Lookup(Form):
+    """g_i has the rows `values`_it added at `ids`_it: an embedding, whose one-hot inputs are ids.
+
+    Args:
+        ids: shape (n, T).
+        values: shape (n, T, d).
+        shape: of the tensor, (rows, d).
+    """
+
+    def __init__(self, ids: Tensor, values: Tensor, shape: torch.Size) -> None:
+        self.ids, self.values, self.shape = ids, values, shape
+        self.count = len(ids)
+
+    def kind(self) -> Any:
+        return Lookup
+
+    def join(self, forms: Sequence[Lookup]) -> Form:
+        ids, values = (
+            torch.cat(parts, 1) for parts in zip(*((f.ids, f.values) for f in forms), strict=True)
+        )
+        return Lookup(ids, values, self.shape)
+
+    def gradients(self, part: slice) -> Tensor:
+        ids, values = self.ids[part], self.values[part]
+        rows = values.new_zeros(len(ids), *self.shape)
+        return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
+
+    def _total(self) -> Tensor:
+        _, ids, rows = self._table  # many equal ids in a row would lose digits
+        total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))
+        return total.to(rows.dtype)
+
+    def measure(
+        self,
+        direction: Tensor | None = None,
+        squares: bool = False,
+        scale: Tensor | None = None,
+    ) -> Measured:
+        samples, ids, rows = self._table
+        scaled = rows if scale is None else rows * scale.to(rows.dtype)[ids]
+        own = widen(torch.zeros(self.count, device=rows.device))
+        square = None
+        if squares:
+            square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
+        return Measured(
+            self._total(),
+            own.index_add_(0, samples, sq_norms(scaled)),
+            None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
+            square,
+        )
+
+    def method(self) -> tuple[str, str]:
+        return "rows looked up", "equal ids of a sample added, all other rows are zero"
+
+    def extra(self) -> float:
+        return 4.0 * self.values[0].numel()
+
+    def plain(self) -> float:
+        return 1.0 * self.values[0].numel()
+
+    def inner(self, other: Form) -> Tensor | None:
+        if isinstance(other, Product) and other.left.shape[1::2] == (1, self.shape[0]):
+            return self._tied(other)
+        return None
+
+    def _tied(self, other: Product) -> Tensor:
+        """With an outer product over the same rows: an embedding and the head tied to it."""
+        left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
+        picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))
+        return dots(picked, right @ self.values.transpose(1, 2))
+
+    @functools.cached_property
+    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample, id and summed row of every distinct id of every sample."""
+        samples = torch.arange(self.count, device=self.ids.device)[:, None]
+        keys = (samples * self.shape[0] + self.ids).reshape(-1)
+        distinct, where = torch.unique(keys, return_inverse=True)
+        rows = self.values.new_zeros(len(distinct), self.shape[1])
+        rows.index_add_(0, where, self.values.flatten(0, 1))
+        return distinct // self.shape[0], distinct % self.shape[0], rows

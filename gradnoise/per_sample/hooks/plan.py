@@ -1,0 +1,233 @@
+"""Where the samples are at each use of a parameter, found on a few and held to the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import EngineError
+from ...problem.objective import Objective, dense
+from ...tensors.sums import sq_norms
+from ...tensors.trees import Batch, TensorDict, sample_count, sample_leaves
+from .call import Call, carry_out, name_of, refuse_in_place
+from .discovery import Watch
+from .factored import Measured
+from .layout import find_layout, touched, weighted_layout
+from .precision import allowed, largest_of
+from .steps import USE, Sources, Step
+from .tracing import Follow, OnUse
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A forward pass, and its losses differentiated one by one.
+
+    Args:
+        steps, reorders: as of `Watch`.
+        outputs: of the uses.
+        columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
+        norms: ‖g_i‖ by name, shape (n,).
+        sums: Σ_i g_i by name.
+        more: positions of steps that turned out to be uses.
+    """
+
+    steps: list[Step]
+    reorders: bool
+    outputs: list[Tensor]
+    columns: list[Tensor | None]
+    norms: TensorDict
+    sums: TensorDict
+    more: frozenset[int]
+
+
+class Planner:
+    """Finds where the samples are, and the truth about a few of them."""
+
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        self.objective, self.batch, self.count = objective, batch, sample_count(batch)
+        own: frozenset[int] = frozenset()
+        self._found = self._look(own)
+        while self._found.more:  # what is made for every sample of parameters alone is a use too
+            own |= self._found.more
+            self._found = self._look(own)
+
+    @property
+    def reorders(self) -> bool:
+        """Whether samples are picked by data before a use."""
+        return self._found.reorders
+
+    def _look(self, own: frozenset[int]) -> _Look:
+        outputs: list[Tensor] = []
+        leaves = sample_leaves(self.batch)
+        trace = Watch(self.objective.parameters, _keeping(outputs), leaves, own)
+        losses = trace.losses(self.objective, self.batch)
+        self._same(losses.detach(), self.objective.losses(self.batch).detach())
+        derived = {
+            i: t
+            for i, t in trace.derived.items()
+            if any(size % self.count == 0 for size in t.shape)
+        }
+        seen = [i for i, output in enumerate(outputs) if output.requires_grad]
+        norms, sums, found = self._differentiate(
+            losses, [*(outputs[i] for i in seen), *derived.values()]
+        )
+        columns: list[Tensor | None] = [None] * len(outputs)
+        for i, column in zip(seen, found, strict=False):
+            columns[i] = column
+        more = self._uses(dict(zip(derived, found[len(seen) :], strict=True)))
+        return _Look(trace.steps, trace.reorders, outputs, columns, norms, sums, more)
+
+    def _uses(self, derived: dict[int, Tensor | None]) -> frozenset[int]:
+        """The first that has entries for every sample, of what parameters alone give."""
+        for position, column in derived.items():
+            found = None if column is None else find_layout(column)
+            if self.count > 1 and found is not None and found.proven:
+                return frozenset([position])
+        return frozenset()
+
+    def _same(self, traced: Tensor, plain: Tensor) -> None:
+        """Raise unless operations that were opened give what they give whole."""
+        allowed = math.sqrt(torch.finfo(plain.dtype).eps) * plain.abs().mean()
+        if not bool(((traced - plain).abs() <= allowed).all()):
+            raise EngineError("the losses differ where the operations of the model are followed")
+
+    def _differentiate(
+        self, losses: Tensor, outputs: list[Tensor]
+    ) -> tuple[TensorDict, TensorDict, list[Tensor | None]]:
+        """Norms and sums of parameters; for each output where the losses touch it, if anywhere."""
+        parameters = self.objective.parameters
+        inputs = [*parameters.values(), *outputs]
+        norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        columns: list[list[Tensor]] = [[] for _ in outputs]
+        reached: set[int] = set()
+        for loss in losses:
+            found: Any = [None] * len(inputs)
+            if loss.requires_grad:
+                found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
+                own = dense(gradient, parameter)
+                norms[name].append(sq_norms(own[None]).sqrt())
+                sums[name] += own
+            behind = found[len(parameters) :]
+            for column, gradient, output in zip(columns, behind, outputs, strict=True):
+                column.append(touched(gradient, output))
+            reached |= {i for i, g in enumerate(behind) if g is not None}
+        joined = {name: torch.cat(own) for name, own in norms.items()}
+        stacked = [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
+        return joined, sums, stacked
+
+    def plan(self) -> list[Step]:
+        """The steps, with the layouts of the outputs of uses."""
+        uses = iter(zip(self._found.outputs, self._found.columns, strict=True))
+        return [
+            self._placed(step, *next(uses)) if step.kind == USE else step
+            for step in self._found.steps
+        ]
+
+    def _placed(self, step: Step, output: Tensor, column: Tensor | None) -> Step:
+        if column is None:
+            return step
+        found = find_layout(column)
+        if found is None:
+            raise _no_layout(step, output)
+        return step.at(found, output, self.count)
+
+    def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
+        """Raise unless sums and norms are those of the losses differentiated one by one."""
+        largest = largest_of(self._found.norms.values())
+        for name, size in self._found.norms.items():
+            if not bool(size.isfinite().all()):
+                continue
+            found = measured(name)
+            own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
+            margin = allowed(size, largest, own)
+            if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
+                raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
+            gap = sq_norms((found.total - self._found.sums[name])[None]).sqrt()
+            if not bool(gap <= margin.sum()):
+                raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+
+
+def _keeping(outputs: list[Tensor]) -> OnUse:
+    """Runs every use as it is, and keeps what it gives."""
+
+    def keep(call: Call, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise EngineError(f"{call.name} uses a parameter and gives several outputs")
+        outputs.append(output)
+        return output.clone()  # is what the model may change in place: hooks see it before
+
+    def use(call: Call, _sources: Sources, _step: Step) -> Any:
+        refuse_in_place(call)
+        return carry_out(call, lambda output: keep(call, output))
+
+    return use
+
+
+def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
+    """The plan with every layout held to this batch, and found anew where it was not proven.
+
+    Weighing the losses of the samples by powers of two has to scale the gradient at each use
+    sample by sample. The exponents are the digits of the sample's number, so that no two samples
+    have the same. Costs a forward pass and, for up to 16, 256, ... samples, two, three, ...
+    backward passes without weight gradients.
+
+    Raises:
+        EngineError: a use where it does not.
+        UnplannedError: other operations than the plan's.
+    """
+    outputs: list[Tensor] = []
+    trace = Follow(objective.parameters, _keeping(outputs), plan)
+    losses = trace.losses(objective, batch)
+    inputs = [output for output in outputs if output.requires_grad]
+    weights = _digits(len(losses), 4 if any(t.dtype == torch.float16 for t in inputs) else 16)
+    columns: list[Any] = [[None] * len(inputs)] * (1 + len(weights))
+    if losses.requires_grad and inputs:
+        columns = [
+            torch.autograd.grad(
+                losses, inputs, w.to(losses), retain_graph=left > 0, allow_unused=True
+            )
+            for left, w in reversed(list(enumerate([*reversed(weights), torch.ones(len(losses))])))
+        ]
+    found = {id(t): column for t, *column in zip(inputs, *columns, strict=True)}
+    uses = iter(outputs)
+    return [
+        _proven(step, output, found[id(output)], weights)
+        if step.kind == USE and (output := next(uses)).requires_grad and step.layout is not None
+        else step
+        for step in plan
+    ]
+
+
+def _digits(count: int, base: int) -> list[Tensor]:
+    """Powers of one half whose exponents are the digits of 0 … count - 1."""
+    numbers, weights = torch.arange(count), list[Tensor]()
+    while not weights or bool(numbers.any()):
+        weights.append(0.5 ** (numbers % base))
+        numbers = numbers // base
+    return weights
+
+
+def _proven(step: Step, output: Tensor, column: list[Any], weights: list[Tensor]) -> Step:
+    plain, *weighted = (torch.zeros_like(output) if g is None else g for g in column)
+    found = weighted_layout(plain, weighted, weights)
+    if found is None:
+        raise _no_layout(step, output)
+    if not found.proven and step.proven:  # no gradient here to tell from
+        return step
+    if step.proven and found.layout != step.layout and step.each > 1:
+        raise _no_layout(step, output)
+    return step.at(found, output, len(weights[0]))
+
+
+def _no_layout(step: Step, output: Tensor) -> EngineError:
+    return EngineError(
+        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in which samples have "
+        f"no axis of their own"
+    )

@@ -1,0 +1,142 @@
+"""Which operations of a forward pass use which parameters, seen as torch runs them.
+
+Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
+depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
+constants. An operation that joins sources with samples is a *use*, handed to who traces; a fused
+or composite operation without a rule is opened first, so that the uses inside it are seen. `Watch`
+finds these steps on a few samples; `Follow` takes the same steps again.
+"""
+
+from __future__ import annotations
+
+import abc
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ...problem.objective import Objective
+from ...tensors.trees import Batch
+from .call import Call, is_in_place, results_of, tensors_of
+from .composite import simpler
+from .steps import DERIVE, OPEN, Source, Sources, Step, UnplannedError
+
+OnUse = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, the step
+
+
+class Trace(TorchFunctionMode, abc.ABC):
+    """Follow one forward pass.
+
+    Args:
+        parameters: by name.
+        use: is handed every use, and gives its result.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor], use: OnUse) -> None:
+        super().__init__()
+        self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
+        self._use = use
+
+    def losses(self, objective: Objective, batch: Batch) -> Tensor:
+        """Per-sample losses of a batch, shape (n,), while this follows."""
+        with eager():
+            return objective.losses(batch, self)
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ == "__get__":  # shape, device, ...: most calls, and most give no tensor
+            result = func(*args, **kwargs)
+            if not isinstance(result, Tensor):
+                return result
+        if torch.is_grad_enabled() and (self._given(args) or self._given(kwargs.values())):
+            return self.given_sources(func, args, kwargs)
+        return self.without_sources(func, args, kwargs)
+
+    def _given(self, values: Iterable[Any]) -> bool:
+        for value in values:
+            if id(value) in self.sources or (
+                isinstance(value, (tuple, list)) and self._given(value)
+            ):
+                return True
+        return False
+
+    @abc.abstractmethod
+    def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that is given no parameter."""
+
+    @abc.abstractmethod
+    def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that is."""
+
+    def take(self, step: Step, args: Any, kwargs: Any) -> Any:
+        """Run an operation as its step says."""
+        if step.kind == OPEN:
+            inner = simpler(step.func)
+            assert inner is not None  # or the step would be no OPEN
+            with self:
+                return inner(*args, **kwargs)
+        if step.kind == DERIVE:
+            return self._derive(step.func, args, kwargs)
+        call = Call(step.func, args, kwargs)
+        own = {i: self.sources[id(t)] for i, t in enumerate(call.tensors) if id(t) in self.sources}
+        if step.dependent and step.places != (call.places, tuple(own)):
+            raise UnplannedError
+        result = self._use(call, own, step)
+        if is_in_place(step.func):  # what was of parameters alone no longer is
+            self.sources.pop(id(args[0]), None)
+        return result
+
+    def _derive(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        made = [t for t in results_of(func, args, result) if t.requires_grad]
+        if made:
+            given = (self.sources.get(id(t)) for t in tensors_of((args, kwargs.values())))
+            names = frozenset[str]().union(*(source.parameters for source in given if source))
+            for tensor in made:
+                self.sources.setdefault(id(tensor), Source(tensor, names, derived=True))
+        return result
+
+
+class Follow(Trace):
+    """Takes the steps of a plan.
+
+    Args:
+        parameters, use: as of `Trace`.
+        plan: the steps.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor], use: OnUse, plan: list[Step]) -> None:
+        super().__init__(parameters, use)
+        self._plan, self._taken = plan, 0
+
+    def losses(self, objective: Objective, batch: Batch) -> Tensor:
+        """Per-sample losses of a batch, shape (n,).
+
+        Raises:
+            UnplannedError: the operations of the model are not those of the plan.
+        """
+        losses = super().losses(objective, batch)
+        if self._taken < len(self._plan):
+            raise UnplannedError
+        return losses
+
+    def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self._taken == len(self._plan) or self._plan[self._taken].func != func:
+            raise UnplannedError
+        self._taken += 1
+        return self.take(self._plan[self._taken - 1], args, kwargs)
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Compiled models run their original code, whose operations can be seen."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        return nullcontext()
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")

@@ -1,0 +1,27 @@
+"""One backward pass per sample: slow, right for any model, the oracle of the other engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..tensors.trees import Batch, sample_count, select
+from .contract.engine import Chunk, Engine
+
+
+class Loop(Engine):
+    """Differentiates the loss of one sample after the other."""
+
+    name = "loop"
+
+    def chunks(self, batch: Batch) -> Iterator[Chunk]:
+        for index in range(sample_count(batch)):
+            loss = self.objective.losses(select(batch, slice(index, index + 1)))
+            gradients = self.objective.differentiate(loss.sum())
+            names = self.objective.parameters
+            yield Chunk(
+                loss.detach(),
+                {
+                    name: gradient.unsqueeze(0)
+                    for name, gradient in zip(names, gradients, strict=True)
+                },
+            )

@@ -1,0 +1,86 @@
+"""Per-sample gradients of one batch, for research code."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from ..problem.losses import LossFn
+from ..problem.problem import Problem
+from ..tensors.trees import Batch, TensorDict
+from .choice import choose
+from .contract.engine import Wanted
+
+
+def per_sample_gradients(
+    model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, *, engine: str = "auto"
+) -> TensorDict:
+    """g_i = ∇ℓ_i of every sample of one batch.
+
+    Args:
+        model: any `nn.Module`; it is left as found.
+        loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
+        batch: a tensor or any nesting of tuples and mappings of tensors.
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
+
+    Returns:
+        name -> (n, *parameter.shape) for every trainable parameter, in its dtype.
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> batch = (torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1))
+        >>> gradients = per_sample_gradients(model, nn.MSELoss(), batch)["weight"]
+        >>> (gradients / model.weight).flatten()  # g_i = 2wx_i²
+        tensor([2., 8.]...)
+    """
+    problem = open_batch(model, loss_fn, batch)
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        chunks = [c for part in problem.batches() for c in chosen.chunks(part)]
+    return {name: torch.cat([c.gradients[name] for c in chunks]) for name in chunks[0].gradients}
+
+
+def per_sample_sq_norms(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    batch: Batch,
+    *,
+    engine: str = "auto",
+    per_parameter: bool = False,
+) -> Tensor | TensorDict:
+    """‖g_i‖² of every sample of one batch, accumulated in float64.
+
+    Args:
+        model, loss_fn, batch, engine: as for `per_sample_gradients`.
+        per_parameter: give each parameter's part instead of their sum.
+
+    Returns:
+        Shape (n,), or name -> (n,).
+
+    Raises:
+        GradNoiseError: see `gradient_moments`.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 0.5)
+        >>> per_sample_sq_norms(model, nn.MSELoss(), (torch.eye(2)[:, :1], torch.zeros(2, 1)))
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    problem = open_batch(model, loss_fn, batch)
+    with problem.guard():
+        chosen = choose(problem.objective, problem.largest_batch(), engine)
+        found = [s for part in problem.batches() for s in chosen.summaries(part, Wanted())]
+        norms = [summary.sq_norms for summary in found]
+    joined = {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
+    return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
+
+
+def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
+    """A problem of one batch, whole."""
+    one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
+    return Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)

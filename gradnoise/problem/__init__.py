@@ -1,0 +1,1 @@
+"""The only reader of the user's model, loss and data."""

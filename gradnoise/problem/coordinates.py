@@ -1,0 +1,82 @@
+"""A model's losses as a function of z = P^½ w, in which an optimizer's step is plain descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tensors.trees import Batch
+from .objective import Objective
+from .preconditioner import Metric, check_metric
+from .problem import Problem
+
+
+class Rescaled(Objective):
+    """ℓ_i + ½wᵀDw, differentiable in z: gradients P^-½(g_i + Dw), Hessians P^-½(H_i + D)P^-½.
+
+    Args:
+        plain: the same in w; `parameters` are still w, and its guard is this one's.
+        metric: P and D.
+    """
+
+    def __init__(self, plain: Objective, metric: Metric) -> None:
+        vars(self).update(vars(plain))
+        self._plain, self.metric = plain, metric
+        self._coupled = any(metric.inside.values())
+
+    @property
+    def plain(self) -> Objective:
+        return self._plain
+
+    @contextmanager
+    def guard(self, data: Any = None) -> Iterator[None]:
+        """That of the plain one."""
+        with self._plain.guard(data):
+            yield
+
+    def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
+        """Per-sample losses with the penalty of a weight decay that the optimizer adds to g."""
+        losses = self._plain.losses(batch, watch)
+        return losses + self._penalty().to(losses) if self._coupled else losses
+
+    def differentiate(
+        self, outputs: Tensor, weights: Tensor | None = None, *, create_graph: bool = False
+    ) -> list[Tensor]:
+        """∇_z of outputs: P^-½ times that in w."""
+        plain = self._plain.differentiate(outputs, weights, create_graph=create_graph)
+        return [g * root for g, root in zip(plain, self._metric.root.values(), strict=True)]
+
+    def decay(self) -> dict[str, Tensor] | None:
+        """P^-½Dw by name, what weight decay adds to every gradient; None where there is none."""
+        if not self._coupled:
+            return None
+        inside, root = self._metric.inside, self._metric.root
+        return {n: root[n] * (inside[n] * p.detach()) for n, p in self.parameters.items()}
+
+    def _penalty(self) -> Tensor:
+        pairs = zip(self._metric.inside.values(), self.parameters.values(), strict=True)
+        terms = [decay / 2 * p.square().sum().to(self.device) for decay, p in pairs]
+        return torch.stack([term.double() if not term.is_mps else term for term in terms]).sum()
+
+    @property
+    def _metric(self) -> Metric:
+        assert self.metric is not None
+        return self.metric
+
+
+def in_metric(problem: Problem, metric: str, optimizer: torch.optim.Optimizer | None) -> Problem:
+    """The problem as it is ("euclidean"), or in the coordinates of an optimizer ("optimizer").
+
+    Raises:
+        ArgumentError: another name; no optimizer; see `Metric.of`.
+    """
+    check_metric(metric, optimizer)
+    if metric == "euclidean" or optimizer is None:
+        return problem
+    found = Metric.of(optimizer, problem.objective.parameters)
+    return replace(problem, objective=Rescaled(problem.objective, found))

@@ -1,0 +1,240 @@
+"""The mean of per-sample losses as a function of the model's trainable parameters."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LossError, ModelError
+from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
+from .guard import differentiable_kernels, untouched
+from .losses import LossFn, supervised
+from .preconditioner import Metric
+
+
+class Objective:
+    """L(w) = mean over samples of ℓ_i(w), differentiable in the trainable parameters w.
+
+    Args:
+        model: any `nn.Module`; it is never changed.
+        loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
+            for batches `(inputs, targets)`.
+
+    Raises:
+        ModelError: no trainable parameter; parameters not initialised or not real.
+        LossError: `loss_fn` is not callable.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module) -> None:
+        self.model = model
+        self.loss_fn = as_loss_fn(loss_fn)
+        self.parameters: TensorDict = _trainable(model)
+        self._opened_modes = _modes(model)
+        self._depth = 0
+
+    metric: Metric | None = None  # of the coordinates, where they are not the parameters
+
+    @property
+    def plain(self) -> Objective:
+        """The same in the parameters themselves."""
+        return self
+
+    def decay(self) -> TensorDict | None:
+        """What weight decay adds to every gradient, by name; nothing here."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the samples have to be."""
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def size(self) -> int:
+        """Number of trainable parameters P."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the gradient of one sample, in the dtypes of the parameters."""
+        return sum(p.numel() * p.element_size() for p in self.parameters.values())
+
+    @contextmanager
+    def guard(self, data: Any = None) -> Iterator[None]:
+        """Measure inside this; the outermost one puts everything back."""
+        if self._depth:
+            yield
+            return
+        self._check_unchanged()
+        self._depth += 1
+        try:
+            with untouched(self.model, data):
+                yield
+        finally:
+            self._depth -= 1
+
+    def _check_unchanged(self) -> None:
+        """The model has to be the one that was opened: same parameters, same modes."""
+        now = _trainable(self.model)
+        same = [*map(id, now.values())] == [*map(id, self.parameters.values())]
+        if not same or _modes(self.model) != self._opened_modes:
+            raise ModelError(
+                "the model has other trainable parameters, or other training modes, than when "
+                "this measurement was set up; build the operator again after changing the model"
+            )
+
+    def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
+        """Per-sample losses, shape (n,), with their graph; `watch` is held by the user's code.
+
+        Raises:
+            LossError: not one loss per sample, or a loss that is not finite.
+        """
+        own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
+        with watch or nullcontext():
+            losses = self.loss_fn(self.model, own)
+        _check_shape(losses, sample_count(batch))
+        check_finite(losses)
+        return losses
+
+    def gradient(
+        self, batch: Batch, weights: Tensor | None = None, *, create_graph: bool = False
+    ) -> list[Tensor]:
+        """Σ_i weights_i ∇ℓ_i over a batch, one tensor per parameter; weights default to 1."""
+        losses = self.losses(batch)
+        if weights is None:
+            weights = torch.ones_like(losses)
+        return self.differentiate(losses, weights.to(losses), create_graph=create_graph)
+
+    def differentiate(
+        self, outputs: Tensor, weights: Tensor | None = None, *, create_graph: bool = False
+    ) -> list[Tensor]:
+        """∇_w of outputs (weighted sum), zeros where a parameter does not take part."""
+        parameters = list(self.parameters.values())
+        if not outputs.requires_grad:
+            return [torch.zeros_like(parameter) for parameter in parameters]
+        gradients = torch.autograd.grad(
+            outputs, parameters, weights, create_graph=create_graph, allow_unused=True
+        )
+        return [
+            dense(gradient, parameter)
+            for gradient, parameter in zip(gradients, parameters, strict=True)
+        ]
+
+    @contextmanager
+    def second_order(self) -> Iterator[None]:
+        """Context in which products with the Hessian are taken.
+
+        Without an autocast around the call: half precision leaves no digit of second derivatives.
+        """
+        with differentiable_kernels(self.model), torch.autocast(self.device.type, enabled=False):
+            yield
+
+
+class Bound(nn.Module):
+    """`loss_fn(model, batch)` as a module, so that `functional_call` can swap the parameters."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_fn = loss_fn
+        self.training = model.training
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss_fn(self.model, batch)
+
+
+def as_loss_fn(loss_fn: Any) -> LossFn:
+    """The per-sample losses that a criterion or a function stands for."""
+    bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
+        return supervised(loss_fn)
+    if isinstance(loss_fn, type):
+        raise LossError(
+            f"`loss_fn` is the class {loss_fn.__name__}; make one: {loss_fn.__name__}()"
+        )
+    if callable(loss_fn):
+        return loss_fn  # type: ignore[no-any-return]
+    raise LossError(
+        f"`loss_fn` must be a torch criterion or a function of (model, batch) that returns one "
+        f"loss per sample, shape (n,); got {type(loss_fn).__name__}"
+    )
+
+
+_FUNCTIONAL = nn.functional.__name__
+
+
+def _modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def _trainable(model: nn.Module) -> TensorDict:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
+    named = list(model.named_parameters())
+    for name, parameter in named:
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ModelError(
+                f"parameter {name!r} is not initialised yet; run the model once on a batch first"
+            )
+        if parameter.is_inference():
+            raise ModelError(
+                f"parameter {name!r} was made under torch.inference_mode() and has no gradient; "
+                f"build or load the model outside of it"
+            )
+        if parameter.is_complex():
+            raise ModelError(
+                f"parameter {name!r} is complex; keep its real and imaginary parts as two real "
+                f"parameters (torch.view_as_real) to measure this model"
+            )
+    trainable: TensorDict = {
+        name: parameter for name, parameter in named if parameter.requires_grad
+    }
+    if not sum(parameter.numel() for parameter in trainable.values()):
+        raise ModelError(
+            f"the model has no trainable parameter: {len(named)} parameters, none with entries "
+            f"and requires_grad. Unfreeze what you train before measuring."
+        )
+    return trainable
+
+
+def check_finite(losses: Tensor) -> None:
+    """Raise LossError if any per-sample loss is nan or infinite."""
+    if math.isfinite(float(losses.detach().sum())):
+        return
+    finite = torch.isfinite(losses.detach())
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
+        raise LossError(
+            f"the loss is not finite for {len(bad)} of {len(losses)} samples of a micro-batch "
+            f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "
+            f"has diverged has no noise scale."
+        )
+
+
+def _check_shape(losses: Any, count: int) -> None:
+    if not isinstance(losses, Tensor):
+        raise LossError(
+            f"loss_fn must return a tensor with one loss per sample, shape ({count},); "
+            f"got {type(losses).__name__}"
+        )
+    if losses.shape == (count,):
+        return
+    shape = tuple(losses.shape)
+    got = "a single number for the whole batch" if losses.ndim == 0 else f"shape {shape}"
+    raise LossError(
+        f"loss_fn must return one loss per sample, shape ({count},); got {got}. Use "
+        f"reduction='none' and average over a sample's own dimensions only, or pass the torch "
+        f"criterion itself."
+    )
+
+
+def dense(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """What `torch.autograd.grad` gives: zeros for None, and no sparse tensors."""
+    if gradient is None:
+        return torch.zeros_like(like)
+    return gradient.to_dense() if gradient.is_sparse else gradient

@@ -1,0 +1,125 @@
+"""What a torch optimizer says about how a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import ArgumentError
+from .preconditioner import is_decoupled
+
+PLAIN = ("SGD",)
+AVERAGED = {torch.optim.NAdam: "nadam", torch.optim.Adam: "adam", torch.optim.AdamW: "adam"}
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Settings of the first parameter group.
+
+    Args:
+        name: class name.
+        lr: ε.
+        momentum: m of SGD and RMSprop, β₁ of the Adam family.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: its coefficient.
+        notes: what the reader should know.
+        kind: which form of `gn.stable_lr` is its own in its own metric.
+    """
+
+    name: str
+    lr: float | None
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    notes: tuple[str, ...] = ()
+    kind: str = "sgd"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its learning rate means what it means in plain or heavy-ball SGD."""
+        return self.name in PLAIN
+
+
+def read_optimizer(
+    optimizer: torch.optim.Optimizer | None, metric: str = "euclidean"
+) -> OptimizerSettings | None:
+    """The settings of an optimizer, with notes for a measurement in a metric; it is only read.
+
+    Raises:
+        ArgumentError: not a torch optimizer.
+    """
+    if optimizer is None:
+        return None
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ArgumentError(
+            f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}"
+        )
+    group: dict[str, Any] = optimizer.param_groups[0]
+    name = type(optimizer).__name__
+    betas = group.get("betas", (group.get("momentum", 0.0),))
+    decay = float(group.get("weight_decay", 0.0) or 0.0)
+    nesterov = bool(group.get("nesterov", False))
+    averaged = (kind for own, kind in AVERAGED.items() if isinstance(optimizer, own))
+    notes = _notes if metric == "euclidean" else _notes_of_its_metric
+    return OptimizerSettings(
+        name=name,
+        lr=None if group.get("lr") is None else float(group["lr"]),
+        momentum=float(betas[0]),
+        nesterov=nesterov,
+        weight_decay=decay,
+        notes=tuple(notes(optimizer, name, decay)),
+        kind=next(averaged, "nesterov" if nesterov else "sgd"),
+    )
+
+
+def _notes(optimizer: torch.optim.Optimizer, name: str, decay: float) -> list[str]:
+    notes = []
+    if name not in PLAIN:
+        notes.append(
+            f"{name} rescales the gradient: noise scales and learning rate limits here are those "
+            f"of plain SGD in the same place, not of {name}"
+        )
+    notes += _dampening(optimizer)
+    if _paces(optimizer) > 1:
+        notes.append("the optimizer has several learning rates; the first group's is reported")
+    if decay:
+        notes.append(
+            f"the loss is measured without the optimizer's weight decay of {decay:g}, which SGD "
+            f"would add to the curvature"
+        )
+    return notes
+
+
+def _notes_of_its_metric(optimizer: torch.optim.Optimizer, name: str, _: float) -> list[str]:
+    notes = []
+    if name not in PLAIN:
+        notes.append(
+            f"all is in the metric of {name} with its second moments held as they are now. They "
+            f"follow the batch size: below the noise scale the learning rate that they allow grows "
+            f"with √B where the rule here grows with B"
+        )
+    notes += _dampening(optimizer)
+    if _paces(optimizer) > 1:
+        notes.append(
+            "the optimizer has several learning rates; those here are the first group's, the "
+            "others in proportion"
+        )
+    decays = [group for group in optimizer.param_groups if group.get("weight_decay")]
+    if any(map(is_decoupled, [optimizer] * len(decays), decays)):
+        notes.append("decoupled weight decay is counted in the sharpness alone")
+    elif decays:
+        notes.append("weight decay is counted in gradient and curvature, and not in the loss")
+    return notes
+
+
+def _dampening(optimizer: torch.optim.Optimizer) -> list[str]:
+    if not any(group.get("dampening", 0) for group in optimizer.param_groups):
+        return []
+    return ["dampening is not taken into account: formulas are those of dampening 0"]
+
+
+def _paces(optimizer: torch.optim.Optimizer) -> int:
+    """How many different learning rates there are."""
+    return len({float(group.get("lr") or 0.0) for group in optimizer.param_groups})

@@ -1,0 +1,150 @@
+"""The metric in which an optimizer's step is plain descent, read from its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..tensors.trees import TensorDict, compute_dtype, widen
+
+METRICS = ("euclidean", "optimizer")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """P and the weight decay of the step w ← w - ε(P⁻¹(g + Dw) + Ew).
+
+    In z = P^½w the step is z ← z - ε(P^-½(g + Dw) + Ez): the gradient is P^-½(g + Dw), the
+    Hessian P^-½(H + D)P^-½. A group with another learning rate ε_g than the first group's ε has
+    P ε/ε_g and E ε_g/ε: all is in units of the first learning rate.
+
+    Args:
+        root: P^-½ by parameter, float32 at least.
+        inside, outside: D and E by parameter.
+    """
+
+    root: TensorDict
+    inside: dict[str, float]
+    outside: dict[str, float]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, parameters: TensorDict) -> Metric:
+        """Of parameters that an optimizer has moved; the formulas are in `Preconditioned`.
+
+        Raises:
+            ArgumentError: another optimizer, no step taken, a parameter that it does not hold,
+                `maximize`, or a first learning rate of 0 beside others.
+        """
+        kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
+        if kind is None:
+            known = ", ".join(own.__name__ for own in _SCALES)
+            raise ArgumentError(
+                f"the preconditioner of {type(optimizer).__name__} is not known; known are {known}"
+            )
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        metric = cls({}, {}, {})
+        for name, parameter in parameters.items():
+            group = _checked(groups.get(id(parameter)), name)
+            scale = _SCALES[kind](optimizer.state.get(parameter, {}), group, parameter)
+            if scale is None:
+                raise ArgumentError(
+                    f"{type(optimizer).__name__} holds no state for {name!r} yet: take a step "
+                    f"first, and freeze what takes no part in the loss"
+                )
+            pace, decay = _pace(group, optimizer.param_groups[0]), group.get("weight_decay") or 0.0
+            root = (widen(scale.detach().to(parameter.device)) / pace).rsqrt()
+            metric.root[name] = root.to(compute_dtype([parameter]))
+            metric.inside[name], metric.outside[name] = float(decay), 0.0
+            if is_decoupled(optimizer, group):
+                metric.inside[name], metric.outside[name] = 0.0, pace * float(decay)
+        return metric
+
+    @property
+    def is_decayed(self) -> bool:
+        """Whether a part of the step is decoupled weight decay."""
+        return any(self.outside.values())
+
+    def flat(self, values: dict[str, float] | TensorDict, like: Tensor) -> Tensor:
+        """Values by name as one vector, shape (P,), of the dtype of `like`."""
+        parts = [torch.zeros_like(root) + values[name] for name, root in self.root.items()]
+        return torch.cat([part.reshape(-1).to(like) for part in parts])
+
+    def around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
+        """P^-½(A + D)P^-½ times a block (P, k), from the products with A."""
+        root, inside = (self.flat(v, block)[:, None] for v in (self.root, self.inside))
+        inner = root * block
+        return root * (products(inner) + inside * inner)
+
+
+def check_metric(metric: str, optimizer: Any) -> None:
+    """Raise ArgumentError unless the metric is known, and has its optimizer."""
+    if metric not in METRICS:
+        raise ArgumentError(f"`metric` must be one of {', '.join(METRICS)}; got {metric!r}")
+    if metric == "optimizer" and not isinstance(optimizer, torch.optim.Optimizer):
+        raise ArgumentError(
+            f"metric='optimizer' needs `optimizer`, the torch.optim.Optimizer that trains the "
+            f"model; got {type(optimizer).__name__}"
+        )
+
+
+def is_decoupled(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
+    """Whether weight decay moves the parameters beside the gradient, and not through it."""
+    return isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+
+
+def _checked(group: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    if group is None:
+        raise ArgumentError(
+            f"the optimizer does not hold parameter {name!r}: freeze what is not trained"
+        )
+    if group.get("maximize"):
+        raise ArgumentError("an optimizer that maximizes has no minimum to be stable at")
+    return group
+
+
+def _pace(group: dict[str, Any], first: dict[str, Any]) -> float:
+    """Learning rate in units of the first group's."""
+    own, base = float(group["lr"]), float(first["lr"])
+    if own == base:
+        return 1.0
+    if base == 0:
+        raise ArgumentError(
+            f"the first group's learning rate is the unit and must not be 0 beside others; got "
+            f"another one of {own:g}"
+        )
+    return own / base
+
+
+def _plain(_state: dict[str, Any], _group: dict[str, Any], parameter: Tensor) -> Tensor | None:
+    return torch.ones_like(parameter, requires_grad=False)
+
+
+def _adam(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor | None:
+    if "exp_avg_sq" not in state:
+        return None
+    square = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
+    unbiased = square / (1 - group["betas"][1] ** float(state["step"]))
+    return unbiased.sqrt() + group["eps"]  # type: ignore[no-any-return]
+
+
+def _rmsprop(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor | None:
+    if "square_avg" not in state:
+        return None
+    square = state["square_avg"]
+    if group.get("centered"):
+        square = (square - state["grad_avg"].square()).clamp_min(0)  # rounding
+    return square.sqrt() + group["eps"]  # type: ignore[no-any-return]
+
+
+_SCALES: dict[type[torch.optim.Optimizer], Any] = {
+    torch.optim.SGD: _plain,
+    torch.optim.Adam: _adam,
+    torch.optim.AdamW: _adam,
+    torch.optim.NAdam: _adam,
+    torch.optim.RMSprop: _rmsprop,
+}

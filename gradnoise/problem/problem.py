@@ -1,0 +1,99 @@
+"""An objective and the samples it is measured on: all that the user's objects are read for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
+from .checks import check_batch, refuse_coupling
+from .losses import LossFn
+from .objective import Objective
+from .samples import MICRO_BATCH, Samples
+
+TRIAL_SAMPLES = 4  # on which engines and second derivatives are tried
+CHECK_SAMPLES = 32  # on which losses are looked at: coupling and chance show on few
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every measurement starts from.
+
+    Args:
+        objective: the per-sample losses as a function of the parameters.
+        samples: the fixed samples.
+    """
+
+    objective: Objective
+    samples: Samples
+
+    @classmethod
+    def open(
+        cls,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        max_samples: int | None = 4096,
+        population: str | int = "dataset",
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+        least: int = 2,
+    ) -> Problem:
+        """Read the user's objects and check once that there is something to measure.
+
+        Arguments and errors are those of `Objective`, `check_batch` and `Samples.draw`.
+        """
+        objective = Objective(model, loss_fn)
+        with objective.guard(data):
+            samples = Samples.draw(
+                data,
+                max_samples=max_samples,
+                population=population,
+                seed=seed,
+                micro_batch=micro_batch,
+                least=least,
+            )
+            problem = cls(objective, samples)
+            problem._check()
+        return problem
+
+    def _check(self) -> None:
+        """On a part of the largest micro-batch; on two joined where each holds one sample."""
+        whole = self.largest_batch()
+        batch = select(whole, slice(0, CHECK_SAMPLES))
+        if sample_count(batch) == 1 and len(self.samples.batches) > 1:
+            pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
+            leaves = list(zip(*map(sample_leaves, pair), strict=True))
+            if any(first.shape != second.shape for first, second in leaves):
+                refuse_coupling(self.objective)
+            else:
+                batch = rebuild(batch, [torch.cat(both) for both in leaves])
+        check_batch(self.objective, batch)
+
+    @property
+    def plain(self) -> Problem:
+        """The same in the parameters themselves."""
+        return replace(self, objective=self.objective.plain)
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """The user's objects are as found when this is left."""
+        with self.objective.guard():
+            yield
+
+    def largest_batch(self) -> Batch:
+        """The micro-batch with the most samples, for checks and trials."""
+        counts = self.samples.counts
+        largest = self.samples.batches[counts.index(max(counts))]
+        return to_device(largest, self.objective.device)
+
+    def batches(self) -> Iterator[Batch]:
+        """The micro-batches, each on the device of the model."""
+        for batch in self.samples.batches:
+            yield to_device(batch, self.objective.device)

@@ -1,0 +1,296 @@
+"""The samples that are measured: drawn once, kept, and the same in every pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
+
+from ..errors import ArgumentError, DataError, check_whole
+from ..tensors.random import generator
+from ..tensors.trees import Batch, sample_count, select, split
+from .guard import seed_everything
+
+MICRO_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n samples in micro-batches, out of a population of N.
+
+    Args:
+        batches: micro-batches, none empty.
+        population: N, the number of samples the answer is about; inf for a distribution.
+        notes: what the reader should know about how they were drawn.
+    """
+
+    batches: tuple[Batch, ...]
+    population: float
+    notes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(sample_count(batch) for batch in self.batches))
+
+    @property
+    def count(self) -> int:
+        """n, the number of measured samples."""
+        return sum(self.counts)
+
+    @property
+    def sampling_factor(self) -> float:
+        """1/n - 1/N; 0 when the population was measured."""
+        return 1 / self.count - 1 / self.population
+
+    def halves(self, seed: int) -> tuple[Samples, Samples]:
+        """The samples parted at random into two sets of equal size (one more in the second)."""
+        chosen = torch.zeros(self.count, dtype=torch.bool)
+        chosen[torch.randperm(self.count, generator=generator(seed))[: self.count // 2]] = True
+        return self.subset(chosen), self.subset(~chosen)
+
+    def subset(self, chosen: Tensor) -> Samples:
+        """Those of the samples where a mask of shape (n,) holds; at least one."""
+        masks = torch.split(chosen, list(self.counts))
+        pairs = zip(self.batches, masks, strict=True)
+        return replace(self, batches=tuple(select(b, mask) for b, mask in pairs if mask.any()))
+
+    @classmethod
+    def draw(
+        cls,
+        data: Any,
+        *,
+        max_samples: int | None = 4096,
+        population: str | int = "dataset",
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+        least: int = 2,
+    ) -> Samples:
+        """Choose and keep the samples to measure.
+
+        A data set, a loader in sequential or shuffled order, a list of batches and a single batch
+        give a simple random sample without replacement of at most `max_samples` (all of them in
+        order when they fit). Streams and loaders with a sampler of their own give their first
+        `max_samples` samples.
+
+        Args:
+            data: a DataLoader, a Dataset, a list of batches, or one batch (a tensor, or any
+                nesting of tuples and mappings of tensors).
+            max_samples: n at most; None takes all.
+            population: "dataset" (N = all samples of `data`), "distribution" (N = ∞), or N.
+            seed: of the choice, and of augmentation that draws from the global random states.
+            micro_batch: samples evaluated at once; a loader's smaller batches stay as they are.
+            least: samples that are needed, 2 to see gradients differ.
+
+        Raises:
+            DataError: no samples, one sample, a one-shot generator, something that is no data.
+            ArgumentError: `max_samples`, `micro_batch` or `population` out of range.
+        """
+        _check_arguments(max_samples, population, micro_batch)
+        check_whole("seed", seed, 0)
+        seed_everything(seed)
+        limit = math.inf if max_samples is None else max_samples
+        drawn = _draw(data, limit, generator(seed), micro_batch)
+        pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
+        count = sum(sample_count(piece) for piece in pieces)
+        if count < least:
+            raise DataError(
+                f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed, "
+                f"to see how gradients differ. Pass a non-empty data set, loader, list or batch."
+            )
+        total, note = _population(population, max(drawn.available, count), count)
+        notes = tuple(text for text in (drawn.note, note) if text)
+        return cls(pieces, total, notes)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    batches: list[Batch]
+    available: float
+    note: str = ""
+
+
+def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
+    if max_samples is not None:
+        check_whole("max_samples", max_samples, 2)
+    check_whole("micro_batch", micro_batch, 1)
+    words = isinstance(population, str) and population in ("dataset", "distribution")
+    number = isinstance(population, int) and not isinstance(population, bool) and population >= 2
+    if not words and not number:
+        raise ArgumentError(
+            f'`population` must be "dataset", "distribution" or a number of samples; '
+            f"got {population!r}"
+        )
+
+
+def _population(population: str | int, available: float, count: int) -> tuple[float, str]:
+    if population == "distribution":
+        return math.inf, ""
+    if population == "dataset":
+        if math.isinf(available):
+            return available, (
+                "the size of the stream is not known, so the population is taken as infinite; "
+                "pass `population` as a number of samples if it is finite"
+            )
+        return available, ""
+    if int(population) < count:
+        raise ArgumentError(
+            f"`population` = {population} is smaller than the {count} measured samples; pass the "
+            f'size of the whole population, "dataset" or "distribution"'
+        )
+    return float(population), ""
+
+
+def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) -> _Drawn:
+    if isinstance(data, DataLoader):
+        return _from_loader(data, limit, source)
+    if isinstance(data, IterableDataset):
+        return _from_stream(DataLoader(data, batch_size=micro_batch), limit)
+    if isinstance(data, Dataset):
+        return _from_dataset(data, limit, source, {"batch_size": micro_batch})
+    if isinstance(data, list) and not _is_one_batch(data):
+        return _from_batches(data, limit, source)
+    if isinstance(data, (Tensor, tuple, list, Mapping)):
+        return _from_batches([data], limit, source)
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"`data` is a one-shot {type(data).__name__}, which reading would use up and could "
+            f"not put back. Pass list(itertools.islice(data, k)), a DataLoader, or a Dataset."
+        )
+    if isinstance(data, (str, bytes, np.ndarray)):
+        raise DataError(
+            f"`data` must hold tensors; got {type(data).__name__}. Convert arrays with "
+            f"torch.as_tensor, in the dtype of the model."
+        )
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _from_dataset(data, limit, source, {"batch_size": micro_batch})
+    if isinstance(data, Iterable):
+        return _from_stream(data, limit)
+    raise DataError(
+        f"`data` must be a DataLoader, a Dataset, a list of batches, or one batch of tensors; "
+        f"got {type(data).__name__}"
+    )
+
+
+def _is_one_batch(data: list[Any]) -> bool:
+    """Whether a list is one batch [inputs, targets], as default collation makes them."""
+    tensors = [item for item in data if isinstance(item, Tensor)]
+    if not tensors:
+        return False
+    if len(tensors) < len(data):
+        return True  # tensors beside other things
+    kinds = {(item.dtype, tuple(item.shape[1:])) for item in tensors}
+    same_count = len({len(item) if item.ndim else 1 for item in tensors}) == 1
+    if len(tensors) > 1 and len(kinds) == 1 and same_count:
+        raise DataError(
+            f"a list of {len(data)} tensors of the same shape can be one batch or several. Pass a "
+            f"tuple for one batch, or a list of one-element tuples for several."
+        )
+    return len(kinds) > 1
+
+
+def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator) -> _Drawn:
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return _from_stream(loader, limit)
+    if not _plain_order(loader):
+        drawn = _from_stream(loader, limit)
+        known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
+        note = f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
+        return _Drawn(drawn.batches, min(drawn.available, known), note)
+    return _from_dataset(
+        loader.dataset,
+        limit,
+        source,
+        {
+            "batch_size": loader.batch_size,
+            "num_workers": loader.num_workers,
+            "collate_fn": loader.collate_fn,
+            "worker_init_fn": loader.worker_init_fn,
+        },
+    )
+
+
+def _plain_order(loader: DataLoader[Any]) -> bool:
+    """Whether every entry comes once, in an order that means nothing."""
+    sampler = loader.sampler
+    shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement
+    whole = shuffled and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+    return type(loader.batch_sampler) is BatchSampler and (
+        type(sampler) is SequentialSampler or whole
+    )
+
+
+def _from_dataset(
+    data: Any, limit: float, source: torch.Generator, options: dict[str, Any]
+) -> _Drawn:
+    if type(data) is TensorDataset and set(options) == {"batch_size"}:
+        return _from_batches([list(data.tensors)], limit, source)  # rather than entry by entry
+    total = len(data)
+    if total > limit:
+        data = Subset(data, torch.randperm(total, generator=source)[: int(limit)].tolist())
+    return _Drawn(list(DataLoader(data, **options)) if total else [], total)
+
+
+def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _Drawn:
+    if any(map(_is_single_sample, data)):
+        raise DataError(
+            "the list holds single samples (a tensor beside a number) where batches are expected; "
+            "batch them with DataLoader(data, batch_size=...)"
+        )
+    data = [batch for batch in data if sample_count(batch)]
+    total = sum(sample_count(batch) for batch in data)
+    if total <= limit:
+        return _Drawn(data, total)
+    chosen = torch.randperm(total, generator=source)[: int(limit)].sort().values
+    batches, start = [], 0
+    for batch in data:
+        stop = start + sample_count(batch)
+        here = chosen[(chosen >= start) & (chosen < stop)] - start
+        if len(here):
+            batches.append(select(batch, here))
+        start = stop
+    return _Drawn(batches, total)
+
+
+def _is_single_sample(batch: Batch) -> bool:
+    if not isinstance(batch, tuple):
+        return False
+    numbers = [x for x in batch if isinstance(x, (int, float)) or _is_scalar(x)]
+    return bool(numbers) and len(numbers) < len(batch)
+
+
+def _is_scalar(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim == 0
+
+
+def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
+    batches: list[Batch] = []
+    count, stream = 0, iter(data)
+    for batch in stream:
+        room = min(sample_count(batch), limit - count)
+        batches.append(select(batch, slice(0, int(room))))
+        count += int(room)
+        if count >= limit:
+            whole = room == sample_count(batch) and not list(islice(stream, 1))
+            note = f"the first {count} samples were taken in the loader's own order"
+            return _Drawn(batches, count, "") if whole else _Drawn(batches, math.inf, note)
+    return _Drawn([batch for batch in batches if sample_count(batch)], count)
+
+
+def _split(batch: Batch, size: int) -> list[Batch]:
+    return [batch] if sample_count(batch) <= size else list(split(batch, size))

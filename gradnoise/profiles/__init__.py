@@ -1,0 +1,1 @@
+"""The call that goes the whole way, and what it returns."""

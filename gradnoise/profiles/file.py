@@ -1,0 +1,165 @@
+"""Profiles as JSON with a schema version: no pickle, no half-written file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ProfileFileError
+from ..learning_rate.mean_square import CurvatureSpread
+from ..problem.optimizer_settings import OptimizerSettings
+from ..moments.layer import Layer
+from ..statistics.estimate import Estimate
+
+FORMAT, SCHEMA = "gradnoise-profile", 1
+_SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
+_LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")  # or None
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    try:
+        own = metadata.version("gradnoise")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        own = "unknown"
+    return {"gradnoise": own, "torch": str(torch.__version__)}
+
+
+def to_dict(profile: Any) -> dict[str, Any]:
+    """A profile as plain values; inf and nan as strings, which JSON has no numbers for."""
+    plain = {name: getattr(profile, name) for name in (f.name for f in fields(profile))}
+    plain["estimates"] = {name: e.to_dict() for name, e in profile.estimates.items()}
+    for kind in ("layers", "groups"):
+        parts = getattr(profile, kind)
+        plain[kind] = {name: _layer_to_dict(layer) for name, layer in parts.items()}
+    spread = profile.curvature_spread
+    plain["curvature_spread"] = None if spread is None else asdict(spread)
+    plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
+    result: dict[str, Any] = _encode({"format": FORMAT, "schema": SCHEMA, **plain})
+    return result
+
+
+def save(contents: dict[str, Any], path: str | Path) -> None:
+    """Write JSON to a neighbour and move it into place."""
+    target = Path(path)
+    text = json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    except OSError as error:
+        raise ProfileFileError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        if not isinstance(error, OSError):
+            raise
+        raise ProfileFileError(f"cannot write {target}: {error.strerror}") from error
+
+
+def load(cls: Any, path: str | Path) -> Any:
+    """A profile from a file that `save` wrote."""
+    contents = _read(Path(path))
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise ProfileFileError(f"{path} is not a profile: it does not say format={FORMAT!r}")
+    if contents.get("schema") != SCHEMA:
+        raise ProfileFileError(
+            f"{path} has schema {contents.get('schema')!r} and this version reads {SCHEMA}; "
+            f"use the version of gradnoise that wrote it, or measure again"
+        )
+    try:
+        return _profile(cls, _decode(contents))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProfileFileError(
+            f"{path} is a damaged profile ({type(error).__name__}: {error}); measure again"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileFileError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ProfileFileError(f"{path} is not a profile: no valid JSON ({error})") from error
+
+
+def _profile(cls: Any, contents: dict[str, Any]) -> Any:
+    known = {f.name for f in fields(cls)}
+    plain = {name: value for name, value in contents.items() if name in known}
+    estimates = {name: Estimate.from_dict(e) for name, e in plain["estimates"].items()}
+    layers, groups = (
+        {name: _layer_from_dict(layer) for name, layer in parts.items()}
+        for parts in (plain["layers"], plain.get("groups", {}))  # no groups in older files
+    )
+    spread = plain.get("curvature_spread")  # none in older files
+    optimizer = plain["optimizer"]
+    if optimizer is not None:
+        optimizer = OptimizerSettings(**{**optimizer, "notes": tuple(optimizer["notes"])})
+    return cls(
+        **{
+            **plain,
+            "estimates": estimates,
+            "layers": layers,
+            "groups": groups,
+            "curvature_spread": None if spread is None else CurvatureSpread.from_dict(spread),
+            "optimizer": optimizer,
+            "warnings": tuple(plain["warnings"]),
+        }
+    )
+
+
+def _layer_to_dict(layer: Layer) -> dict[str, Any]:
+    own = {f.name: getattr(layer, f.name) for f in fields(layer)}
+    known = [name for name in (*_LAYER_ESTIMATES, *_LAYER_SHARES) if own[name] is not None]
+    return {**own, **{name: own[name].to_dict() for name in known}}
+
+
+def _layer_from_dict(contents: dict[str, Any]) -> Layer:
+    shares = [name for name in _LAYER_SHARES if contents.get(name) is not None]
+    estimates = {name: Estimate.from_dict(contents[name]) for name in (*_LAYER_ESTIMATES, *shares)}
+    names = tuple(contents.get("parameters", ()))
+    return Layer(**{**contents, **estimates, "parameters": names})
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _decode(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _decode(item, name) for name, item in value.items()}
+    if isinstance(value, str) and key in _NUMBERS:
+        return _SPECIAL[value]
+    return value
+
+
+_NUMBERS = (
+    *("value", "low", "high", "level", "stderr", "population", "noise_share"),
+    *("lr", "momentum", "weight_decay"),
+)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,162 @@
+"""The regime map: learning rate against batch size, and where a model stands on it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import NotMeasuredError
+from ..learning_rate.formulas import stable_lr
+from ..learning_rate.update_rule import Momentum
+from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
+from ..statistics.estimate import short
+
+if TYPE_CHECKING:
+    from ..learning_rate.landscape import Landscape
+    from .profile import Profile
+
+
+def draw(profile: Profile, path: str | Path | None = None) -> Any:
+    """A matplotlib Figure; saved to `path` when given."""
+    if "noise_scale" not in profile.estimates:
+        raise NotMeasuredError("the regime map needs curvature, which was not measured")
+    if not float(profile.sharpness) > 0:
+        raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
+    figure, axes = canvas()
+    batches = _batch_grid(profile)
+    landscape = profile.landscape(profile.setting.momentum)
+    limits = _lr_limits(profile, landscape)
+    axes.set(xscale="log", yscale="log", xlim=(batches[0], batches[-1]), ylim=limits)
+    axes.set_xscale("log", base=2)
+    _isotherms(axes, batches, limits, landscape)
+    _limits(axes, profile, landscape, batches, limits)
+    _noise_scale(axes, profile, batches)
+    _points(axes, profile)
+    _words(axes, profile)
+    figure.tight_layout()
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _batch_grid(profile: Profile) -> np.ndarray:
+    scale = profile.noise_scale
+    known = [x for x in (float(scale), scale.low, profile.setting.batch_size) if x and x < 2**40]
+    top = max([64.0, *(8 * x for x in known if math.isfinite(x))])
+    return np.geomspace(1, 2 ** math.ceil(math.log2(top)), 200)
+
+
+def _lr_limits(profile: Profile, landscape: Landscape) -> tuple[float, float]:
+    top = 4 * float(landscape.stable_lr)
+    rule = landscape.max_lr(1)
+    bottom = float(rule) if rule.is_resolved else top / 1e4
+    points = [x for x in (profile.setting.lr, bottom, top / 1e2) if x]
+    return min(points) / 2, max(top, 2 * (profile.setting.lr or 0))
+
+
+def _isotherms(
+    axes: Any, batches: np.ndarray, limits: tuple[float, float], landscape: Landscape
+) -> None:
+    drift = Momentum.of(landscape.optimizer, landscape.momentum).drift  # T = ε·drift/B
+    first = math.floor(math.log10(limits[0] / batches[-1] * drift))
+    last = math.ceil(math.log10(limits[1] / batches[0] * drift))
+    for power in range(first, last + 1):
+        slope = 10.0**power / drift
+        axes.plot(batches, slope * batches, color=FAINT, lw=0.6, ls=":", zorder=1)
+        # label where the line enters the picture, at the left edge or at the bottom
+        x = batches[0] * 1.15 if slope > limits[0] else limits[0] * 1.3 / slope
+        y = slope * x
+        if limits[0] * 1.2 < y < limits[1] / 2 and x < batches[-1] / 2:
+            text = f"T = $10^{{{power}}}$"
+            axes.text(x, y * 1.15, text, color=FAINT, fontsize=7, va="bottom", rotation=0)
+
+
+def _limits(
+    axes: Any,
+    profile: Profile,
+    landscape: Landscape,
+    batches: np.ndarray,
+    limits: tuple[float, float],
+) -> None:
+    stable = landscape.stable_lr
+    factor = f"{stable_lr(1.0, landscape.optimizer, landscape.momentum):.3g}"
+    label = f"{factor}/λ = {short(float(stable))}{_steepest(profile)}"
+    axes.axhline(float(stable), color=CURVATURE, lw=1.4, label=label)
+    if stable.low > 0 and math.isfinite(stable.high):
+        axes.axhspan(stable.low, stable.high, color=CURVATURE, alpha=0.15, lw=0)
+    axes.axhspan(float(stable), limits[1], color=CURVATURE, alpha=0.05, lw=0)
+    scale = landscape.noise_scale
+    if scale.low > 0 or math.isfinite(scale.high):
+        rule = [landscape.max_lr(batch) for batch in batches]
+        name = "noise-scale rule (beyond it noise eats the gain)"
+        if scale.is_resolved:
+            axes.plot(batches, [float(r) for r in rule], color=NOISE, lw=2, label=name)
+        low = [r.low or limits[0] for r in rule]
+        high = [min(r.high, float(stable)) for r in rule]
+        band = None if scale.is_resolved else f"{name}: bounds only"
+        axes.fill_between(batches, low, high, color=NOISE, alpha=0.2, lw=0, label=band)
+    inside = np.geomspace(batches[0], min(batches[-1], profile.population), 60)
+    mean_square = [float(landscape.mean_square_lr(batch)) for batch in inside]
+    label = "mean-square limit (runs diverge beyond it)"
+    axes.plot(inside, mean_square, color=INK, lw=1.2, ls="--", label=label)
+
+
+def _steepest(profile: Profile) -> str:
+    """The layer that limits the learning rate, where there are several and it is settled."""
+    names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
+    return f", by layer {names[0]}" if names and len(profile.layers) > 1 else ""
+
+
+def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
+    scale = profile.noise_scale
+    if scale.is_resolved:
+        label = f"$B_{{noise}}$ = {short(float(scale))}"
+        axes.axvline(float(scale), color=INK, lw=1.4, label=label)
+    if scale.low > 0 or math.isfinite(scale.high):
+        high = min(scale.high, batches[-1])
+        bounds = None if scale.is_resolved else f"$B_{{noise}}$ {scale.bounds_in_words()}"
+        axes.axvspan(max(scale.low, 1), high, color=INK, alpha=0.08, lw=0, label=bounds)
+
+
+def _points(axes: Any, profile: Profile) -> None:
+    setting, advice = profile.setting, profile.recommend()
+    if setting.lr and setting.batch_size:
+        label = f"now: ε = {setting.lr:g}, B = {setting.batch_size:g}"
+        axes.plot(setting.batch_size, setting.lr, "o", color=INK, ms=8, label=label, zorder=5)
+    if advice.lr and advice.batch_size:
+        label = f"suggested: up to {short(advice.lr)} at B = {advice.batch_size}"
+        axes.plot(
+            advice.batch_size,
+            advice.lr,
+            "*",
+            color=NOISE,
+            ms=15,
+            mec="white",
+            label=label,
+            zorder=6,
+        )
+
+
+def _words(axes: Any, profile: Profile) -> None:
+    axes.set_xlabel("batch size B (samples)")
+    momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
+    axes.set_ylabel(f"learning rate ε{momentum}")
+    axes.set_title(
+        f"{profile.model} on {profile.samples} samples: {_headline(profile)}",
+        fontsize=10,
+        color=INK,
+    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.legend(loc="lower right", fontsize=8, framealpha=0.95)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _headline(profile: Profile) -> str:
+    scale = profile.noise_scale
+    if scale.is_resolved:
+        return "noise-dominated left of $B_{noise}$, curvature-dominated right of it"
+    return f"$B_{{noise}}$ {scale.bounds_in_words()}, not resolved"

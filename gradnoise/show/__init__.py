@@ -1,0 +1,1 @@
+"""Axes, tables and progress bars: handed data, they know nothing of models."""

@@ -1,0 +1,1 @@
+"""A number and how sure it is: estimates, intervals, quotients."""

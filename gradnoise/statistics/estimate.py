@@ -1,0 +1,224 @@
+"""A measured number with its interval, and the intervals themselves.
+
+No number leaves the library naked: an `Estimate` says how far it can be trusted, and when the
+data cannot determine it, that is the answer, together with what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any
+
+from scipy import special
+
+from ..errors import ArgumentError
+
+
+class Status(Enum):
+    """What can be said of an estimate; `remedy` says what to do about it."""
+
+    RESOLVED = "resolved"
+    NO_INTERVAL = "interval not measured"
+    SIGNAL_BELOW_NOISE = "signal below noise"
+    NOISE_BELOW_ERROR = "noise below its own error"
+    NEGATIVE_CURVATURE = "negative curvature"
+    NOT_CONVERGED = "not converged"
+    NOT_SEPARATED = "not separated"
+    BEYOND_GRID = "beyond the grid"
+
+    @property
+    def remedy(self) -> str:
+        """What the reader can do; empty when nothing is needed."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Status.RESOLVED: "",
+    Status.NO_INTERVAL: (
+        "measure the intervals: gn.profile, or `intervals=True` where there are second derivatives"
+    ),
+    Status.SIGNAL_BELOW_NOISE: (
+        "not distinguishable from zero on these samples: measure more of them (`max_samples`)"
+    ),
+    Status.NOISE_BELOW_ERROR: (
+        "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
+    ),
+    Status.NEGATIVE_CURVATURE: (
+        "undefined here: the loss curves downwards along the gradient or its noise, and no "
+        "quadratic bowl limits the step; read the parts, or measure later in training"
+    ),
+    Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
+    Status.NOT_SEPARATED: (
+        "eigenvalues crowd here, closer than the products tell apart: use more `steps`, or ask "
+        "for the share beyond a margin, such as .cumulative(-width)"
+    ),
+    Status.BEYOND_GRID: (
+        "the runs do not tell: widen the grid (`batch_sizes`, `lrs`) or take more `seeds`"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its interval, and what the interval is worth.
+
+    Args:
+        value: the point estimate; nan when `status` says that there is none.
+        low, high: ends of the interval; `high = inf` when the data give only a lower bound.
+        level: nominal coverage of the interval.
+        stderr: standard error of the value; 0 when it is exact for its population, nan when
+            the interval does not come from one (ratios) or was not measured.
+        samples: number of samples it was measured on.
+        status: whether the value is resolved, and if not, why.
+
+    Example:
+        >>> float(Estimate(3.0, 2.5, 3.5, 0.95, 0.25, 100))
+        3.0
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    stderr: float
+    samples: int
+    status: Status = Status.RESOLVED
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        if self.status is Status.NO_INTERVAL:
+            return f"{short(self.value)} (no interval)"
+        if self.is_exact:
+            return f"{short(self.value)} (exact)"
+        if math.isnan(self.value):
+            return f"{self.bounds_in_words()} ({self.status.value})"
+        flag = "" if self.is_resolved else f" ({self.status.value})"
+        return f"{short(self.value)} [{short(self.low)}, {short(self.high)}]{flag}"
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the value can be used as it stands."""
+        return self.status is Status.RESOLVED
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the whole population was measured, with nothing random left."""
+        return self.low == self.high == self.value
+
+    def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:
+        """What the interval alone says: "at least 1 200", "at most 3", "unknown", "undefined"."""
+        bounded_below, bounded_above = self.low > 0, math.isfinite(self.high)
+        if bounded_below and bounded_above:
+            return f"{short(self.low)} to {short(self.high)}"
+        if bounded_below:
+            return f"{below}{short(self.low)}"
+        if bounded_above:
+            return f"{above}{short(self.high)}"
+        return "undefined" if self.status is Status.NEGATIVE_CURVATURE else "unknown"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON but for infinities."""
+        return {**asdict(self), "status": self.status.value}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Estimate:
+        """The estimate that `to_dict` wrote."""
+        numbers = {
+            name: float(fields[name]) for name in ("value", "low", "high", "level", "stderr")
+        }
+        samples, status = int(fields["samples"]), Status(fields["status"])
+        return cls(**{**fields, **numbers, "samples": samples, "status": status})
+
+
+def short(number: float) -> str:
+    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.50e-06, ∞."""
+    if math.isnan(number):
+        return "–"
+    if math.isinf(number):
+        return "∞" if number > 0 else "-∞"
+    if number == 0:
+        return "0"
+    rounded = float(f"{number:.2e}")
+    if not 1e-3 <= abs(rounded) < 1e6:
+        return f"{number:.2e}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}".replace(",", " ")
+
+
+def check_level(level: float) -> None:
+    """Raise ArgumentError unless `level` is a coverage, such as 0.95."""
+    if not 0 < level < 1:
+        raise ArgumentError(f"`level` is a coverage between 0 and 1, such as 0.95; got {level}")
+
+
+def quantile(level: float, freedom: float) -> float:
+    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom."""
+    check_level(level)
+    tail = 0.5 + level / 2
+    return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
+
+
+def pooled_freedom(*parts: tuple[float, float]) -> float:
+    """Degrees of freedom of a sum of (variance, degrees of freedom): Welch and Satterthwaite."""
+    total = sum(variance for variance, _ in parts)
+    if not total > 0:
+        return math.inf
+    return 1 / sum((variance / total) ** 2 / freedom for variance, freedom in parts)
+
+
+def symmetric(
+    value: float, variance: float, *, level: float, samples: int, freedom: float = math.inf
+) -> Estimate:
+    """value ± t·s.e.; a variance of nan says that the interval was not measured."""
+    if math.isnan(variance):
+        bounds = (-math.inf, math.inf)
+        return Estimate(value, *bounds, level, math.nan, samples, Status.NO_INTERVAL)
+    stderr = math.sqrt(max(variance, 0.0))
+    reach = quantile(level, freedom) * stderr
+    return Estimate(value, value - reach, value + reach, level, stderr, samples)
+
+
+def skewed(
+    value: float, variance: float, skewness: float, *, level: float, samples: int
+) -> Estimate:
+    """value ± t·s.e. of a mean, reaching further on the side of the long tail.
+
+    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
+    beyond the interval on the side of the tail. One term of Johnson (1978) moves the ends by
+    γ(1 + 2t²)/(6√n) standard errors, γ the skewness of the distribution; only the end that moves
+    outwards is moved. The skewness of few numbers is about half of that (squares of one Gaussian:
+    1.3 for n = 8, 1.9 for n = 20, of 2.8), so it is taken twice.
+
+    Args:
+        value: the mean of n numbers.
+        variance: of that mean.
+        skewness: of the numbers.
+        level: nominal coverage.
+        samples: n.
+    """
+    plain = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
+    t = quantile(level, samples - 1)
+    shift = 2 * skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
+    return replace(plain, low=plain.low + min(shift, 0.0), high=plain.high + max(shift, 0.0))
+
+
+def skewness(numbers: Sequence[float]) -> float:
+    """Third central moment over the cube of the standard deviation; 0 where all are equal."""
+    mean = math.fsum(numbers) / len(numbers)
+    widest = max(abs(x - mean) for x in numbers) or 1.0  # so that no power overflows
+    gaps = [(x - mean) / widest for x in numbers]
+    second, third = (math.fsum(gap**power for gap in gaps) / len(gaps) for power in (2, 3))
+    return third / second**1.5 if second > 0 else 0.0
+
+
+def flag_zero(estimate: Estimate, *, positive: bool = False) -> Estimate:
+    """The estimate, not resolved when its interval holds zero, or lies where it cannot be."""
+    holds = estimate.low <= 0 <= estimate.high or (positive and estimate.high < 0)
+    if estimate.is_resolved and estimate.stderr > 0 and holds:
+        return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
+    return estimate

@@ -1,0 +1,1 @@
+"""Training runs over learning rates, batch sizes and seeds."""

@@ -1,0 +1,97 @@
+"""From the arguments of a sweep to its plan and its runs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from torch import nn
+
+from ..errors import ArgumentError, check_whole
+from .settings import OPTIMIZERS, Plan, Run, gathered
+
+
+def make_plan(
+    make_model: Any, loss_fn: Any, train_data: Any, test_data: Any, metrics: Any, optimizer: str,
+    momentum: float, weight_decay: float, schedule: Any,
+) -> Plan:  # fmt: skip
+    """The plan of `gn.sweep`'s arguments, checked."""
+    if optimizer not in OPTIMIZERS:
+        names = ", ".join(OPTIMIZERS)
+        raise ArgumentError(f"`optimizer` must be one of {names}; got {optimizer!r}")
+    if not 0 <= momentum < 1:
+        raise ArgumentError(f"`momentum` must be at least 0 and below 1; got {momentum!r}")
+    if optimizer == "nesterov" and not momentum:
+        raise ArgumentError("`optimizer` 'nesterov' needs a `momentum` above 0")
+    if not callable(make_model) or isinstance(make_model, nn.Module):
+        raise ArgumentError(
+            "`make_model` must be a function that returns a new model, such as "
+            "lambda: nn.Linear(4, 2); a model that exists can be trained only once"
+        )
+    try:
+        inspect.signature(make_model).bind()
+    except TypeError as error:
+        raise ArgumentError(f"`make_model` is called without arguments ({error})") from error
+    if metrics and test_data is None:
+        raise ArgumentError("`metrics` are about `test_data`; give some")
+    return Plan(
+        make_model,
+        loss_fn,
+        gathered(train_data, "train_data"),
+        None if test_data is None else gathered(test_data, "test_data"),
+        dict(metrics or {}),
+        optimizer,
+        float(momentum),
+        float(weight_decay),
+        schedule,
+    )
+
+
+def make_grid(
+    plan: Plan,
+    batch_sizes: Sequence[int],
+    lrs: Sequence[float],
+    seeds: list[int],
+    epochs: float | None,
+    steps: int | None,
+) -> list[Run]:
+    """Every combination, checked."""
+    _check_grid(plan, batch_sizes, lrs, seeds)
+    if epochs is None and steps is None:
+        raise ArgumentError("say how long to train: `epochs`, `steps`, or both")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ArgumentError(f"`epochs` must be a positive number; got {epochs}")
+    if steps is not None:
+        check_whole("steps", steps, 1)
+    budgets: list[tuple[str, int, int]] = []
+    for size in sorted(set(batch_sizes)):
+        if epochs is not None:
+            budgets.append(("epochs", size, max(1, round(epochs * (plan.count // size)))))
+        if steps is not None:
+            budgets.append(("steps", size, steps))
+    return [
+        Run(size, float(lr), seed, budget, length)
+        for budget, size, length in sorted(budgets)
+        for lr in sorted(set(lrs))
+        for seed in sorted(set(seeds))
+    ]
+
+
+def _check_grid(
+    plan: Plan, batch_sizes: Sequence[int], lrs: Sequence[float], seeds: list[int]
+) -> None:
+    if not (batch_sizes and lrs and seeds):
+        raise ArgumentError("`batch_sizes`, `lrs` and `seeds` must each hold something")
+    for size in batch_sizes:
+        check_whole("batch_sizes", size, 1)
+    for seed in seeds:
+        check_whole("seeds", seed, 0)
+    if max(batch_sizes) > plan.count:
+        raise ArgumentError(
+            f"`batch_sizes` holds {max(batch_sizes)}, and there are {plan.count} samples"
+        )
+    if not all(isinstance(lr, Real) and 0 < lr < math.inf for lr in lrs):
+        raise ArgumentError(f"`lrs` must be positive numbers; got {list(lrs)}")

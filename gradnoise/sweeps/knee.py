@@ -1,0 +1,237 @@
+"""The largest stable learning rates of a grid, and the knee ε_∞/(1 + B_c/B) through them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from ..errors import ArgumentError
+from ..statistics.estimate import Estimate, Status
+from .settings import KEPT, Record
+
+LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which learning rates the runs of one batch size and seed begin to diverge.
+
+    Args:
+        batch_size, seed: B and the seed.
+        stable: the largest ε of the grid below the smallest that diverged; 0 where none is.
+        diverged: the smallest that diverged; ∞ where none did.
+    """
+
+    batch_size: int
+    seed: int
+    stable: float
+    diverged: float
+
+    @property
+    def middle(self) -> float:
+        """The geometric middle, or the end that there is; nan where there is none."""
+        if self.stable > 0 and math.isfinite(self.diverged):
+            return math.sqrt(self.stable * self.diverged)
+        return self.stable or (self.diverged if math.isfinite(self.diverged) else math.nan)
+
+
+def with_lost(records: Sequence[Record]) -> list[Record]:
+    """The runs, those that lost what a smaller learning rate gains counted as diverged.
+
+    A network whose units die in one large step ends at the loss of guessing, a little below its
+    start: it ends above 0.9 of its start, where a smaller ε of the same batch size, seed and budget
+    ended below.
+    """
+    least: dict[tuple[Any, ...], float] = {}
+    for record in records:
+        if not record.diverged and record.train_loss <= KEPT * record.start_loss:
+            kind = _kind(record)
+            least[kind] = min(least.get(kind, math.inf), record.run.lr)
+    return [
+        replace(record, diverged=True)
+        if record.train_loss > KEPT * record.start_loss
+        and record.run.lr > least.get(_kind(record), math.inf)
+        else record
+        for record in records
+    ]
+
+
+def _kind(record: Record) -> tuple[Any, ...]:
+    return record.run.batch_size, record.run.seed, record.run.budget, record.run.steps
+
+
+def brackets(records: Sequence[Record]) -> list[Bracket]:
+    """One for every batch size and seed, in this order."""
+    runs: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        runs.setdefault((record.run.batch_size, record.run.seed), []).append(record)
+    found = []
+    for (batch_size, seed), own in sorted(runs.items()):
+        diverged = min((r.run.lr for r in own if r.diverged), default=math.inf)
+        stable = max((r.run.lr for r in own if r.run.lr < diverged), default=0.0)
+        found.append(Bracket(batch_size, seed, stable, diverged))
+    return found
+
+
+@dataclass(frozen=True)
+class Knee:
+    """ε*(B) = ε_∞/(1 + B_c/B) through the largest stable learning rates.
+
+    Args:
+        saturation: ε_∞, the level at large batches.
+        batch_size: B_c, where half of it is reached; open where the grid does not tell.
+        spread: standard deviation of ln ε* between seeds and around the curve.
+    """
+
+    saturation: Estimate
+    batch_size: Estimate
+    spread: float
+
+    def lr(self, batch_size: float) -> float:
+        """ε*(B)."""
+        return float(self.saturation) / (1 + float(self.batch_size) / batch_size)
+
+
+def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
+    """The most likely knee, and where the likelihood has fallen as far as `level` allows.
+
+    ln ε* of a run is Gaussian around ln ε_∞ - ln(1 + B_c/B), with one unknown spread between seeds
+    and one of batch sizes around the curve, and is known to lie in its bracket. The interval of one
+    parameter is where the maximum over the others is within half of t² of the largest (Wilks), t
+    Student's quantile for the number of batch sizes less two.
+
+    Args:
+        found: brackets of at least three batch sizes.
+        level: coverage of the intervals.
+
+    Raises:
+        ArgumentError: fewer than three batch sizes, or no batch size with both a stable and a
+            diverged run.
+    """
+    sizes = {bracket.batch_size for bracket in found}
+    closed = [b for b in found if b.stable > 0 and math.isfinite(b.diverged)]
+    if len(sizes) < 3 or not closed:
+        raise ArgumentError(
+            f"a knee needs three batch sizes with stable and with diverged runs; got {len(sizes)} "
+            f"batch sizes and {len(closed)} brackets that are closed. Add `batch_sizes`, or `lrs` "
+            f"further apart"
+        )
+    return _fitted(tuple(found), level)
+
+
+@functools.lru_cache(maxsize=64)
+def _fitted(found: tuple[Bracket, ...], level: float) -> Knee:
+    likelihood = _Likelihood.of(found)
+    best = likelihood.best()
+    freedom = max(len({bracket.batch_size for bracket in found}) - 2, 1)
+    drop = float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2 / 2
+    ends = [likelihood.interval(best, place, drop) for place in (0, 1)]
+    saturation, knee = (
+        _estimate(math.exp(best[place]), ends[place], level, len(found)) for place in (0, 1)
+    )
+    return Knee(saturation, knee, math.hypot(*(LEAST_SPREAD + np.exp(best[2:]))))
+
+
+def _estimate(value: float, ends: tuple[float, float], level: float, runs: int) -> Estimate:
+    low, high = map(math.exp, ends)
+    low, high = (0.0 if low < _SMALL else low), (math.inf if high > 1 / _SMALL else high)
+    status = Status.RESOLVED if low > 0 and math.isfinite(high) else Status.BEYOND_GRID
+    return Estimate(value, low, high, level, math.nan, runs, status)
+
+
+_SMALL = 1e-7
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """Of (ln ε_∞, ln B_c, ln σ, ln τ), from brackets of ln ε*.
+
+    σ is the spread between seeds, τ that of batch sizes around the curve, which is no law. It is
+    integrated over by Gauss and Hermite's rule.
+    """
+
+    sizes: Any
+    low: Any
+    high: Any
+    groups: Any  # one-hot, of runs by batch size
+
+    @classmethod
+    def of(cls, found: Sequence[Bracket]) -> _Likelihood:
+        with np.errstate(divide="ignore"):
+            low, high = (
+                np.log([getattr(b, name) for b in found]) for name in ("stable", "diverged")
+            )
+        sizes = np.array([b.batch_size for b in found], dtype=float)
+        return cls(sizes, low, high, (np.unique(sizes)[:, None] == sizes).astype(float))
+
+    def deviance(self, point: Any) -> float:
+        """Minus the logarithm of the likelihood."""
+        level, knee, *spreads = point
+        curve = level - np.logaddexp(0.0, knee - np.log(self.sizes))
+        within, between = (LEAST_SPREAD + np.exp(np.minimum(x, 5.0)) for x in spreads)
+        moved = curve + between * _NODES[:, None]  # [nodes, runs]
+        upper, lower = (self.high - moved) / within, (self.low - moved) / within
+        swap = lower > 0  # the difference of two tails, where it keeps its digits
+        upper, lower = np.where(swap, -lower, upper), np.where(swap, -upper, lower)
+        first, second = special.log_ndtr(upper), special.log_ndtr(lower)
+        inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
+        together = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
+        penalty = 0.02 * sum((x + 2) ** 2 for x in spreads)  # in sight where they do not matter
+        return float(-together.sum() + penalty)
+
+    def best(self) -> Any:
+        ends = np.stack([self.low, self.high])
+        known = np.where(np.isfinite(ends), ends, ends[::-1])
+        top = float(known[np.isfinite(known)].max())
+        starts = [(top, math.log(size), -1.5, -2.0) for size in np.unique(self.sizes)[::2]]
+        found = [_minimum(self.deviance, start) for start in starts]
+        return min(found, key=lambda each: each[1])[0]
+
+    def interval(self, best: Any, place: int, drop: float) -> tuple[float, float]:
+        """Where the profile of one parameter has fallen by `drop`, on both sides."""
+        limit = self.deviance(best) + drop
+
+        def excess(value: float, start: Any) -> tuple[float, Any]:
+            def rest(free: Any) -> float:
+                return self.deviance(np.insert(free, place, value))
+
+            point, lowest = _minimum(rest, np.delete(start, place))
+            return lowest - limit, np.insert(point, place, value)
+
+        return _end(excess, best, place, -1), _end(excess, best, place, +1)
+
+
+def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
+    inside, point, step = float(best[place]), best, 0.05
+    while abs(inside - best[place]) < 20:
+        outside = inside + sign * step
+        found, moved = excess(outside, point)
+        if found > 0:
+            break
+        inside, point, step = outside, moved, 1.5 * step
+    else:
+        return sign * 100.0
+    for _ in range(10):
+        middle = (inside + outside) / 2
+        found, moved = excess(middle, point)
+        if found > 0:
+            outside = middle
+        else:
+            inside, point = middle, moved
+    return inside
+
+
+def _minimum(function: Callable[[Any], float], start: Any) -> tuple[Any, float]:
+    found = optimize.minimize(
+        function, np.asarray(start), method="Nelder-Mead",
+        options={"xatol": 1e-4, "fatol": 1e-5, "maxiter": 1000},
+    )  # fmt: skip
+    return found.x, float(found.fun)

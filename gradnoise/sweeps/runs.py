@@ -1,0 +1,192 @@
+"""What a sweep found: a table of runs, the largest stable and the best learning rates, the knee."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArgumentError
+from .knee import Bracket, Knee, brackets, fit_knee, with_lost
+from .ledger import plain, read
+from .picture import draw
+from .settings import Record
+from .table import write
+
+if TYPE_CHECKING:
+    from ..profiles.profile import Profile
+
+LOSSES = ("train_loss", "test_loss")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best learning rate of one batch size.
+
+    Args:
+        batch_size, lr: B and ε.
+        value: mean over the seeds of what was asked for.
+        stderr: of that mean; nan of one seed.
+        at_edge: whether it is the smallest or largest ε of the grid, so that the best may lie
+            beyond.
+    """
+
+    batch_size: int
+    lr: float
+    value: float
+    stderr: float
+    at_edge: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a sweep and what they say.
+
+    Args:
+        records: one per run.
+        settings: what all have in common, in words.
+        vectorised: how many runs were one program; 0 where each was trained by itself.
+        reason: why so.
+    """
+
+    records: tuple[Record, ...]
+    settings: dict[str, Any]
+    vectorised: int = 0
+    reason: str = ""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table, ready for a data frame: a dict per run."""
+        return [record.row() for record in self.records]
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """B, ascending."""
+        return sorted({record.run.batch_size for record in self.records})
+
+    @property
+    def lrs(self) -> list[float]:
+        """ε, ascending."""
+        return sorted({record.run.lr for record in self.records})
+
+    def under(self, budget: str) -> Sweep:
+        """The runs of one budget, "epochs" or "steps", where both were swept."""
+        kept = tuple(record for record in self.records if record.run.budget == budget)
+        if not kept:
+            raise ArgumentError(f"no run has the `budget` {budget!r}; there are {self._budgets}")
+        return Sweep(kept, self.settings, self.vectorised, self.reason)
+
+    @property
+    def _budgets(self) -> list[str]:
+        return sorted({record.run.budget for record in self.records})
+
+    def brackets(self) -> list[Bracket]:
+        """Between which ε divergence begins, for every batch size and seed."""
+        self._check_one_budget()
+        return brackets(self.records)
+
+    def largest_stable(self) -> dict[int, float]:
+        """Per batch size the largest ε at which, and below which, no seed diverged; 0 if none."""
+        found: dict[int, float] = {}
+        for bracket in self.brackets():
+            so_far = found.get(bracket.batch_size, math.inf)
+            found[bracket.batch_size] = min(so_far, bracket.stable)
+        return found
+
+    def best(self, by: str = "train_loss", largest: bool | None = None) -> dict[int, Best]:
+        """Per batch size the ε with the best mean over seeds, of runs that did not diverge.
+
+        Args:
+            by: "train_loss", "test_loss" or the name of a metric.
+            largest: whether large values are good; by default for metrics alone.
+
+        Raises:
+            ArgumentError: nothing of that name was measured, or two budgets are mixed.
+        """
+        self._check_one_budget()
+        up = by not in LOSSES if largest is None else largest
+        found = {}
+        for size in self.batch_sizes:
+            means = {
+                lr: values
+                for lr in self.lrs
+                if (values := self._values(size, lr, by)) and all(map(math.isfinite, values))
+            }
+            if not means:
+                continue
+            sign = 1 if up else -1
+            lr = max(means, key=lambda each: sign * statistics.fmean(means[each]))
+            values = means[lr]
+            several = len(values) > 1
+            stderr = statistics.stdev(values) / math.sqrt(len(values)) if several else math.nan
+            edge = lr in (self.lrs[0], self.lrs[-1])
+            found[size] = Best(size, lr, statistics.fmean(values), stderr, edge)
+        return found
+
+    def fit(self, level: float = 0.95) -> Knee:
+        """The knee ε_∞/(1 + B_c/B) through the largest stable learning rates; see `fit_knee`.
+
+        Raises:
+            ArgumentError: too few batch sizes with stable and diverged runs.
+        """
+        return fit_knee(self.brackets(), level)
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Profile | None = None,
+        best: str | None = "train_loss",
+    ) -> Any:
+        """Stable and diverged runs, the knee, and what a profile predicts, as a Figure.
+
+        Args:
+            path: where to save it as well.
+            predictions: a profile whose limits are drawn in.
+            best: what the best learning rates are best by; None leaves them out.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return draw(self, path, predictions, best)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON can hold; infinities as strings."""
+        records = [plain(asdict(record)) for record in self.records]
+        own = {"vectorised": self.vectorised, "reason": self.reason}
+        return {"settings": self.settings, **own, "records": records}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sweep:
+        """The finished runs of a file that `gn.sweep` writes.
+
+        Raises:
+            SweepFileError: no such file, or not of a sweep.
+        """
+        header, records = read(path)
+        return cls(tuple(with_lost(records)), header)
+
+    def __str__(self) -> str:
+        return write(self)
+
+    def _values(self, size: int, lr: float, by: str) -> list[float]:
+        own = [r for r in self.records if r.run.batch_size == size and r.run.lr == lr]
+        values = []
+        for record in own:
+            row = record.row()
+            if record.diverged:
+                return []
+            if row.get(by) is None:
+                names = sorted(name for name, value in row.items() if isinstance(value, float))
+                raise ArgumentError(f"`by` = {by!r} was not measured; there are {names}")
+            values.append(row[by])
+        return values
+
+    def _check_one_budget(self) -> None:
+        if len(self._budgets) > 1:
+            raise ArgumentError(
+                "these runs have two budgets; choose one: sweep.under('epochs') or "
+                "sweep.under('steps')"
+            )

@@ -1,0 +1,110 @@
+"""`gn.sweep`: train over a grid of learning rates, batch sizes and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..problem.guard import untouched
+from ..problem.losses import LossFn
+from .execute import carry_out, together
+from .grid import make_grid, make_plan
+from .knee import with_lost
+from .ledger import Ledger
+from .runs import Sweep
+from .settings import Metric
+
+
+def sweep(
+    make_model: Callable[[], nn.Module],
+    loss_fn: LossFn | nn.Module,
+    train_data: Any,
+    *,
+    batch_sizes: Sequence[int],
+    lrs: Sequence[float],
+    momentum: float = 0.0,
+    epochs: float | None = None,
+    steps: int | None = None,
+    seeds: int | Sequence[int] = 1,
+    executor: Executor | None = None,
+    optimizer: str = "sgd",
+    weight_decay: float = 0.0,
+    schedule: Callable[[float], float] | None = None,
+    test_data: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    vectorise: bool | str = "auto",
+    path: str | Path | None = None,
+    progress: bool = False,
+) -> Sweep:
+    """Train with every learning rate, batch size and seed, and see what is stable and what is best.
+
+    Runs of one batch size are one vectorised program where the model allows, which is tried on one
+    step and held to torch's own. Batches are drawn without replacement, anew every epoch, the same
+    for all learning rates of a seed; an incomplete last batch is left out.
+
+    A run *diverges* when its loss is not finite, exceeds 10⁴ times its start (on a running mean of
+    ten steps), ends above its start, or ends above 0.9 of its start although the running mean was
+    above 1.5 of it or a smaller learning rate got below that.
+
+    Args:
+        make_model: returns a new model, called without arguments under each seed.
+        loss_fn: as for `gn.profile`.
+        train_data: as for `gn.profile`, all of it; samples of equal shapes.
+        batch_sizes, lrs: B and ε.
+        momentum: m, or β₁ of "adam".
+        epochs: length of the runs in passes over the data.
+        steps: length of the runs in steps; given with `epochs`, both are swept.
+        seeds: how many, or which.
+        executor: any `concurrent.futures.Executor`: processes here, or a cluster's; None trains
+            in this process.
+        optimizer: "sgd", "nesterov" or "adam", as torch has them.
+        weight_decay: its coefficient, as a penalty.
+        schedule: factor of ε by the fraction of a run that is done, from 0 to below 1.
+        test_data: what `test_loss` and `metrics` are about.
+        metrics: `metric(model, batch)` with one number per sample, by name.
+        vectorise: "auto", or whether runs have to be, or must not be, one program.
+        path: of a file that finished runs are written to as they finish. With the same file a
+            sweep that was stopped goes on; the grid may grow.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        Sweep.
+
+    Raises:
+        ArgumentError: an argument out of range; neither `epochs` nor `steps`; `vectorise=True`
+            where the model does not allow it; something that cannot be sent to the executor.
+        SweepFileError: `path` is of another sweep.
+
+    Example:
+        >>> import torch
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+        >>> data = toy.sample(64, seed=0)
+        >>> found = sweep(toy.model, toy.loss_fn, data, batch_sizes=[16], lrs=[0.4, 0.6], steps=50)
+        >>> found.largest_stable()  # 2/λ = 0.5
+        {16: 0.4}
+    """
+    with untouched(nn.Identity(), train_data):
+        plan = make_plan(
+            make_model, loss_fn, train_data, test_data, metrics, optimizer, momentum, weight_decay,
+            schedule,
+        )  # fmt: skip
+        chosen = range(seeds) if isinstance(seeds, int) else seeds
+        runs = make_grid(plan, batch_sizes, lrs, list(chosen), epochs, steps)
+        header = {
+            "fingerprint": plan.fingerprint,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
+        ledger = Ledger(path, header)
+        at_once, reason = together(plan, runs, vectorise)
+        carry_out(plan, runs, ledger, at_once, executor, progress)
+        wanted = {run.key for run in runs}
+        records = {r.run.key: r for r in ledger.records if r.run.key in wanted}
+        ended = with_lost([records[run.key] for run in runs])
+        return Sweep(tuple(ended), header, at_once, reason)

@@ -1,0 +1,1 @@
+"""Numbers before they mean anything: nested batches, flat vectors, sums, random directions."""

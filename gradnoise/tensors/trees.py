@@ -1,0 +1,146 @@
+"""Nested containers of tensors: parameter dicts, batches, and their flat vectors.
+
+A *batch* is a tensor or any nesting of tuples, lists and mappings of tensors that share their
+leading dimension, one entry per sample. Leaves of other kinds, and tensors without dimensions,
+pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+
+Batch = Any
+TensorDict = dict[str, Tensor]
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which sums are kept: float64, or float32 on devices that have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def compute_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The finest dtype among tensors, float32 at least."""
+    found = torch.float32
+    for tensor in tensors:
+        found = torch.promote_types(found, tensor.dtype)
+    return found
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """The tensor in the dtype in which sums are kept."""
+    return tensor.float() if tensor.is_mps else tensor.double()
+
+
+def sq_norm(tensor: Tensor) -> float:
+    """Sum of squares of the entries, without a copy."""
+    return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """One wide vector, shape (P,), of all entries in order."""
+    return torch.cat([widen(tensor.detach()).reshape(-1) for tensor in tensors])
+
+
+def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut a vector of shape (P,) into tensors of the shapes, dtypes and devices of `like`."""
+    parts = torch.split(vector, [tensor.numel() for tensor in like])
+    return [
+        part.reshape(target.shape).to(device=target.device, dtype=target.dtype)
+        for part, target in zip(parts, like, strict=True)
+    ]
+
+
+def _is_sliced(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0
+
+
+def map_samples(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
+    """A batch of the same nesting with `function` applied to every tensor that holds samples."""
+    if _is_sliced(batch):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return _map_mapping(function, batch)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_samples(function, item) for item in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_samples(function, item) for item in batch)
+    return batch
+
+
+def _map_mapping(function: Callable[[Tensor], Any], batch: Mapping[Any, Any]) -> Any:
+    mapped = {key: map_samples(function, item) for key, item in batch.items()}
+    if type(batch) is dict:
+        return mapped
+    if not isinstance(batch, (dict, UserDict)):  # a copy might share what it holds
+        return mapped
+    twin: Any = copy.copy(batch)  # keeps defaultdict, BatchEncoding and the like what they are
+    for key, item in mapped.items():
+        twin[key] = item
+    return twin
+
+
+def sample_leaves(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch that hold samples, in a fixed order."""
+    leaves: list[Tensor] = []
+    map_samples(lambda leaf: leaves.append(leaf), batch)
+    return leaves
+
+
+def rebuild(batch: Batch, leaves: Sequence[Tensor]) -> Batch:
+    """The nesting of `batch` with its sample tensors replaced by `leaves`."""
+    remaining = iter(leaves)
+    return map_samples(lambda _: next(remaining), batch)
+
+
+def select(batch: Batch, index: slice | Tensor) -> Batch:
+    """The samples at `index` of every tensor."""
+    return map_samples(lambda leaf: leaf[_on(leaf, index)], batch)
+
+
+def split(batch: Batch, rows: int) -> Iterator[Batch]:
+    """The samples in order, at most `rows` at a time."""
+    for start in range(0, sample_count(batch), rows):
+        yield select(batch, slice(start, start + rows))
+
+
+def _on(leaf: Tensor, index: slice | Tensor) -> slice | Tensor:
+    return index.to(leaf.device) if isinstance(index, Tensor) else index
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`, fit for differentiation."""
+    return map_samples(
+        lambda leaf: (leaf.clone() if leaf.is_inference() else leaf).to(device), batch
+    )
+
+
+def sample_count(batch: Batch) -> int:
+    """Number of samples of a batch.
+
+    Raises:
+        DataError: the batch holds no tensor, or its tensors disagree about the count.
+    """
+    leaves = sample_leaves(batch)
+    if not leaves:
+        raise DataError(
+            f"a batch must hold tensors with one entry per sample in the leading dimension; "
+            f"got {type(batch).__name__} without any. Convert arrays with torch.as_tensor, and "
+            f"pass tensors, tuples, lists or dicts of them."
+        )
+    counts = [leaf.shape[0] for leaf in leaves]
+    if len(set(counts)) > 1:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves)
+        raise DataError(
+            f"the tensors of one batch must agree on the number of samples in their leading "
+            f"dimension; got shapes {shapes}. If these are several batches, pass them as a list "
+            f"of tuples; if a tensor belongs to all samples, keep it in the model or the loss_fn."
+        )
+    return counts[0]
