@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import torch
 from coverage import PROBLEMS
+from resampling import block_jackknife, bootstrap_t
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.resampling import block_jackknife, bootstrap_t
 from gradnoise.statistics.estimate import Estimate, symmetric
 from gradnoise.statistics.skewness import Skew, lopsided
 

@@ -56,7 +56,8 @@ from .learning_rate.formulas import (
     temperature,
 )
 from .learning_rate.landscape import Landscape, Limits
-from .linalg.density.spectral_density import Curve, SpectralDensity
+from .linalg.density.curve import Curve
+from .linalg.density.spectral_density import SpectralDensity
 from .linalg.diagonal import Diagonal, diagonal
 from .linalg.frobenius import frobenius_norm
 from .linalg.lanczos import lanczos
@@ -76,8 +77,7 @@ from .profiles.profile import Profile
 from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
 from .sweeps.lr_sweep import LrSweep, lr_sweep
-from .sweeps.runs import Sweep
-from .sweeps.sweep import sweep
+from .sweeps.sweep import Sweep, sweep
 
 __all__ = [
     # vocabulary

@@ -25,7 +25,7 @@ from .profiles.profile import Profile
 from .show.progress import progress_bar
 from .sweeps.sweep import sweep
 from .toy.digits import BATCH_SIZE, digits, digits_net
-from .validation import table, validate
+from .validation.report import table, validate
 
 FAILED, USAGE_ERROR = 1, 2
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")

@@ -1,5 +1,6 @@
 """Every error the library raises on purpose: what was got, what was expected, what to do."""
 
+import math
 from numbers import Integral
 from typing import Any
 
@@ -78,6 +79,40 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Raise ArgumentError unless an argument is a whole number from `least` on."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")
+
+
+def number(name: str, value: Any) -> float:
+    """The value as a float; raise ArgumentError unless it is a number."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ArgumentError(f"`{name}` must be a number; got {value!r}")
+
+
+def finite(name: str, value: Any) -> float:
+    """The value as a float; raise ArgumentError unless it is finite."""
+    found = number(name, value)
+    if not math.isfinite(found):
+        raise ArgumentError(f"`{name}` must be a finite number; got {value!r}")
+    return found
+
+
+def positive(name: str, value: Any, finite: bool = True) -> float:
+    """The value as a float; raise ArgumentError unless it is positive."""
+    found = number(name, value)
+    if not found > 0 or (finite and math.isinf(found)):
+        raise ArgumentError(f"`{name}` must be a positive number; got {value!r}")
+    return found
+
+
+def not_negative(name: str, value: Any) -> float:
+    """The value as a float; raise ArgumentError unless it is zero or positive."""
+    found = number(name, value)
+    if not found >= 0:
+        raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from .cases import SAMPLES, Case
+from tests.cases import SAMPLES, Case
 
 HOOKS = ("hooks",)
 ALL = ("hooks", "functional")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import gradnoise as gn
-from gradnoise.cli import cli
+from gradnoise import cli
 
 QUICK = ("--samples", "64", "--probes", "4", "--quiet")
 FEW = ("--samples", "16", "--probes", "2", "--quiet")

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import gradnoise as gn
-from gradnoise.errors import errors
+from gradnoise import errors
 
 ERRORS = [e for e in vars(errors).values() if inspect.isclass(e) and issubclass(e, Exception)]
 

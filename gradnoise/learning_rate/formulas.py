@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, finite, not_negative, number, positive
 from ..statistics.estimate import Estimate, Status
 from .update_rule import Momentum
 
@@ -116,7 +116,7 @@ def max_lr(
         >>> max_lr(4.0, noise_scale=96, batch_size=32)
         0.125
     """
-    scale = _not_negative("noise_scale", noise_scale)
+    scale = not_negative("noise_scale", noise_scale)
     noise = scale / positive("batch_size", batch_size)
     return _limit(sharpness, noise, optimizer, momentum)
 
@@ -142,7 +142,7 @@ def greedy_lr(
     """
     signal = positive("grad_sq_norm", grad_sq_norm)
     curvature = positive("grad_curvature", grad_curvature)
-    scale = _not_negative("noise_scale", noise_scale)
+    scale = not_negative("noise_scale", noise_scale)
     return _damped(signal / curvature, scale / positive("batch_size", batch_size))
 
 
@@ -176,7 +176,7 @@ def mean_square_lr(
         >>> mean_square_lr(4.0, curvature_noise_scale=3.0, batch_size=1)
         0.125
     """
-    scale = _not_negative("curvature_noise_scale", curvature_noise_scale)
+    scale = not_negative("curvature_noise_scale", curvature_noise_scale)
     share = temperature(1.0, batch_size, population=population)
     noise = share * scale if share else 0.0  # the whole population, whatever its scale
     return _limit(sharpness, noise, optimizer, momentum)
@@ -226,14 +226,14 @@ def regime(batch_size: float, noise_scale: float | Estimate) -> str:
             return UNRESOLVED
         low, high = noise_scale.low, noise_scale.high
     else:
-        low = high = _not_negative("noise_scale", noise_scale)
+        low = high = not_negative("noise_scale", noise_scale)
     if batch_size < low:
         return NOISE_DOMINATED
     return CURVATURE_DOMINATED if batch_size > high else UNRESOLVED
 
 
 def _limit(sharpness: float, noise: float, optimizer: str, momentum: float) -> float:
-    curvature = _finite("sharpness", sharpness)
+    curvature = finite("sharpness", sharpness)
     step = Momentum.of(optimizer, _momentum(momentum)).stable_step(noise)
     if curvature > 0:
         return step / curvature
@@ -244,39 +244,8 @@ def _damped(limit: float, ratio: float) -> float:
     return limit / (1 + ratio) if math.isfinite(ratio) else 0.0
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        if not isinstance(value, str):
-            return float(value)
-    except (TypeError, ValueError):
-        pass
-    raise ArgumentError(f"`{name}` must be a number; got {value!r}")
-
-
-def _finite(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if not math.isfinite(number):
-        raise ArgumentError(f"`{name}` must be a finite number; got {value!r}")
-    return number
-
-
-def positive(name: str, value: Any, finite: bool = True) -> float:
-    """The value as a number; raise ArgumentError unless it is positive."""
-    number = _number(name, value)
-    if not number > 0 or (finite and math.isinf(number)):
-        raise ArgumentError(f"`{name}` must be a positive number; got {value!r}")
-    return number
-
-
-def _not_negative(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if not number >= 0:
-        raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
-    return number
-
-
 def _momentum(momentum: Any) -> float:
-    number = _number("momentum", momentum)
-    if not 0 <= number < 1:
+    value = number("momentum", momentum)
+    if not 0 <= value < 1:
         raise ArgumentError(f"`momentum` must be at least 0 and below 1; got {momentum!r}")
-    return number
+    return value

@@ -8,11 +8,12 @@ run diverges.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from ..errors import positive
 from ..statistics.estimate import Estimate, Status, short
-from ..statistics.transform import falling, greedy, monotone
-from .formulas import max_lr, mean_square_lr, positive, stable_lr
+from ..statistics.transform import falling, monotone, scaled, undefined
+from .formulas import greedy_lr, max_lr, mean_square_lr, stable_lr
 from .mean_square import CurvatureSpread
 from .update_rule import Momentum
 
@@ -108,7 +109,7 @@ class Landscape:
     def greedy_lr(self, batch_size: float) -> Estimate:
         """ε_opt(B) of a single step without momentum."""
         parts = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov, self.noise_scale
-        return greedy(*parts, batch_size)
+        return _greedy(*parts, batch_size)
 
     def mean_square_lr(self, batch_size: float) -> Estimate:
         """The mean-square limit: of the sharpest direction, less what the others take off."""
@@ -162,9 +163,20 @@ class Landscape:
         return x * (2 - x) / float(self.steps(batch_size))
 
 
-def scaled(estimate: Estimate, factor: float) -> Estimate:
-    """The estimate in units of 1/factor."""
-    bounds = estimate.value * factor, estimate.low * factor, estimate.high * factor
-    return replace(
-        estimate, value=bounds[0], low=bounds[1], high=bounds[2], stderr=estimate.stderr * factor
-    )
+def _greedy(
+    signal: Estimate, curvature: Estimate, trace: Estimate, scale: Estimate, batch_size: float
+) -> Estimate:
+    """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B) from |G|², GᵀHG, tr(HΣ) and their B_noise."""
+    batch_size = positive("batch_size", batch_size)
+    if scale.status is Status.NEGATIVE_CURVATURE:
+        return undefined(scale)
+    least = curvature.low + trace.low / batch_size
+    most = curvature.high + trace.high / batch_size
+    low = max(signal.low, 0.0) / most if most > 0 else 0.0
+    high = signal.high / least if least > 0 and signal.high > 0 else math.inf
+    value = math.nan
+    if scale.is_resolved and float(signal) > 0:
+        value = greedy_lr(float(signal), float(curvature), float(scale), batch_size)
+        low, high = min(low, value), max(high, value)  # where all is exact, but for rounding
+    status = signal.status if not signal.is_resolved else scale.status
+    return Estimate(value, low, high, signal.level, math.nan, signal.samples, status)

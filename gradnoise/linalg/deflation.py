@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..operators.graph_cache import MEMORY_BUDGET
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
 from .krylov import Krylov
 from .missed_eigenvalues import furthest
-from .operator import Operator
+from .operator import MEMORY_BUDGET, Operator
 from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 
 CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance

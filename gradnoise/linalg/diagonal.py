@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operators.graph_cache import MEMORY_BUDGET
 from ..statistics.estimate import check_level, quantile
 from ..tensors.random import random_signs
 from ..tensors.sums import without_autocast
 from .leave_one_out import LeaveOneOut
+from .operator import MEMORY_BUDGET
 from .products import Products, suffices
 
 LEAST = 12  # products: with fewer than 6 probes an entry's signs too often fall alike

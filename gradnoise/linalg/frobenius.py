@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..operators.graph_cache import MEMORY_BUDGET
 from ..statistics.estimate import Estimate, check_level, skewed, skewness, symmetric
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
+from .operator import MEMORY_BUDGET
 from .products import Products, suffices
 
 HELD = 5.0  # vectors of length P for each product

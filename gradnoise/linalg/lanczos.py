@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check_whole
-from ..operators.graph_cache import MEMORY_BUDGET
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
 from .convert import as_operator
 from .krylov import Krylov, inner
 from .missed_eigenvalues import ANYTHING, Bounds, furthest
-from .operator import Operator
+from .operator import MEMORY_BUDGET, Operator
 from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 
 WHICH = ("LA", "SA", "LM", "BE")

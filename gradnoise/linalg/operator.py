@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import OperatorError
 from ..tensors.trees import TensorDict
 
+MEMORY_BUDGET = 2**30  # bytes of a Krylov basis, and of graphs kept between products
+
 
 class Operator(abc.ABC):
     """A matrix known by its products.

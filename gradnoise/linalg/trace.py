@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..operators.graph_cache import MEMORY_BUDGET
 from ..statistics.estimate import Estimate, check_level, skewed, skewness, symmetric
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
+from .operator import MEMORY_BUDGET
 from .products import Products, suffices
 
 # one estimate per probe, the variance of their mean, and what rounding adds

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..statistics.estimate import Estimate
-
-if TYPE_CHECKING:
-    from .moments import GradientMoments
 
 UNGROUPED = "no group"  # parameters that an optimizer does not know
 
@@ -50,30 +46,6 @@ class Layer:
     curvature_noise_share: Estimate | None = None
     limits_lr: bool = False
     parameters: tuple[str, ...] = ()
-
-
-def layers_of(moments: GradientMoments, groups: Mapping[str, Iterable[str]]) -> dict[str, Layer]:
-    """The moments of every group of parameters; groups without any are left out."""
-    whole = float(moments.trace_cov)
-    members = {group: list(names) for group, names in groups.items()}
-    return {
-        group: _layer(group, moments.restrict(names), whole)
-        for group, names in members.items()
-        if names
-    }
-
-
-def _layer(name: str, part: GradientMoments, whole: float) -> Layer:
-    trace = part.trace_cov
-    return Layer(
-        name=name,
-        size=sum(mean.numel() for mean in part.mean.values()),
-        grad_sq_norm=part.grad_sq_norm,
-        trace_cov=trace,
-        simple_noise_scale=part.simple_noise_scale,
-        noise_share=float(trace) / whole if whole else 0.0,
-        parameters=tuple(part.mean),
-    )
 
 
 def by_module(names: Iterable[str]) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from ..statistics.estimate import Estimate, flag_zero, symmetric
 from ..statistics.ratio import ratio
 from ..statistics.skewness import Skew, lopsided
 from ..tensors.trees import TensorDict, sq_norm
-from .layer import Layer, by_module, layers_of
+from .layer import Layer, by_module
 from .per_parameter import Blocks
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
@@ -200,7 +200,24 @@ class GradientMoments:
     @property
     def layers(self) -> dict[str, Layer]:
         """The same, module by module; a shared parameter belongs to the first that holds it."""
-        return layers_of(self, by_module(self.mean))
+        return self.by_groups(by_module(self.mean))
+
+    def by_groups(self, groups: Mapping[str, Iterable[str]]) -> dict[str, Layer]:
+        """The same for groups of parameters, given by their names; empty groups are left out."""
+        members = {group: list(names) for group, names in groups.items()}
+        return {name: self._layer(name, own) for name, own in members.items() if own}
+
+    def _layer(self, name: str, members: list[str]) -> Layer:
+        part, whole = self.restrict(members), float(self.trace_cov)
+        return Layer(
+            name=name,
+            size=sum(mean.numel() for mean in part.mean.values()),
+            grad_sq_norm=part.grad_sq_norm,
+            trace_cov=part.trace_cov,
+            simple_noise_scale=part.simple_noise_scale,
+            noise_share=float(part.trace_cov) / whole if whole else 0.0,
+            parameters=tuple(part.mean),
+        )
 
     def deviations(self) -> Tensor:
         """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""

@@ -20,7 +20,6 @@ from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves, select
 
-MEMORY_BUDGET = 2**30  # bytes of graphs kept between products, and of a Krylov basis
 SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from ..linalg.operator import MEMORY_BUDGET
 from ..problem.directional import require_second_order
 from ..problem.losses import LossFn
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
-from .graph_cache import MEMORY_BUDGET, GaussNewtonGraph
+from .graph_cache import GaussNewtonGraph
 from .of_model import ModelOperator
 from .products import HessianProducts, ThroughGraphs, choose_products
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from ..problem.losses import LossFn
+from ..show.table import listed, plain_table, render
 from ..tensors.trees import Batch
 from .choice import choose
 from .contract.engine import Explained
-from .explain_text import explain
 from .public import open_batch
 
 
@@ -32,7 +34,7 @@ class EngineReport:
     ways_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return explain(self)
+        return _text(self)
 
     __repr__ = __str__
 
@@ -75,3 +77,38 @@ _WAYS_OUT = (
     "rather than in custom autograd functions, scripted code or loops over samples, and the "
     "cheapest engine can follow.",
 )
+
+
+def _text(report: EngineReport) -> str:
+    """The report as plain text."""
+    parts: list[Text | Table] = [Text(f"engine {report.engine!r}: {report.reason}")]
+    if report.uses:
+        parts += [Text(), _uses(report), Text(), Text(_sum(report))]
+    if report.ways_out:
+        parts += [Text(), *listed("What to do", report.ways_out)]
+    return render(parts)
+
+
+def _uses(report: EngineReport) -> Table:
+    table = plain_table("parameter", "operation", "rule", "cost", "why")
+    for column in (1, 2):
+        table.columns[column].justify = "left"
+    for use in report.uses:
+        table.add_row(
+            use.parameter, use.operations, use.rule, _share(use.extra, report), use.reason
+        )
+    return table
+
+
+def _share(extra: float, report: EngineReport) -> str:
+    """Of a forward and a backward pass: three products for each weight gradient's one."""
+    share = extra / (3 * sum(use.plain for use in report.uses) or 1)
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
+def _sum(report: EngineReport) -> str:
+    extra = sum(use.extra for use in report.uses)
+    return (
+        f"cost: operations beyond a forward and backward pass, in parts of it: "
+        f"{_share(extra, report)} in all. Seconds depend on memory as well: time it."
+    )

@@ -16,8 +16,8 @@ import torch
 
 from ..errors import ProfileFileError
 from ..learning_rate.mean_square import CurvatureSpread
-from ..problem.optimizer_settings import OptimizerSettings
 from ..moments.layer import Layer
+from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
 
 FORMAT, SCHEMA = "gradnoise-profile", 1

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from ..moments.layer import Layer
 from ..show.table import cells, integer, plain_table
 from ..statistics.estimate import Estimate, Status
-
-if TYPE_CHECKING:
-    from ..moments.layer import Layer
-    from .profile import Profile
+from .results import Results
 
 SHOWN = 6
 NAME = 28  # characters of a layer's name; of longer ones the end
 
 
-def by_layer(profile: Profile) -> list[Text | Table]:
+def by_layer(profile: Results) -> list[Text | Table]:
     """The noisiest layers, then the groups where there are several, then who limits."""
     parts: list[Text | Table] = [_table("layer", profile.layers, profile.level)]
     if len(profile.groups) > 1:

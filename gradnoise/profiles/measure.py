@@ -26,11 +26,10 @@ from ..estimators.noise.noise_scale import (
 )
 from ..estimators.noise.shares import Shares, shares_of
 from ..learning_rate.mean_square import CurvatureSpread
-from ..problem.optimizer_settings import read_optimizer
 from ..linalg.deflation import explore
 from ..linalg.lanczos import lanczos
 from ..linalg.ritz import Eigenpairs
-from ..moments.layer import Layer, by_group, layers_of
+from ..moments.layer import Layer, by_group
 from ..moments.measure import stream, with_intervals
 from ..moments.moments import GradientMoments
 from ..operators.decayed import with_decay
@@ -39,6 +38,7 @@ from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.coordinates import in_metric
 from ..problem.losses import LossFn
+from ..problem.optimizer_settings import read_optimizer
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..show.progress import Stage, progress_bar
@@ -150,7 +150,7 @@ def profile(
             **curvature.estimates,
         },
         layers=curvature.shared(moments.layers),
-        groups=curvature.shared(layers_of(moments, groups)),
+        groups=curvature.shared(moments.by_groups(groups)),
         curvature_spread=curvature.spread,
         optimizer=settings,
         metric=metric,

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import NotMeasuredError
 from ..learning_rate.formulas import stable_lr
+from ..learning_rate.landscape import Landscape
 from ..learning_rate.update_rule import Momentum
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ..statistics.estimate import short
-
-if TYPE_CHECKING:
-    from ..learning_rate.landscape import Landscape
-    from .profile import Profile
+from .results import Results
 
 
-def draw(profile: Profile, path: str | Path | None = None) -> Any:
+def draw(profile: Results, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     if "noise_scale" not in profile.estimates:
         raise NotMeasuredError("the regime map needs curvature, which was not measured")
@@ -42,14 +40,14 @@ def draw(profile: Profile, path: str | Path | None = None) -> Any:
     return figure
 
 
-def _batch_grid(profile: Profile) -> np.ndarray:
+def _batch_grid(profile: Results) -> np.ndarray:
     scale = profile.noise_scale
     known = [x for x in (float(scale), scale.low, profile.setting.batch_size) if x and x < 2**40]
     top = max([64.0, *(8 * x for x in known if math.isfinite(x))])
     return np.geomspace(1, 2 ** math.ceil(math.log2(top)), 200)
 
 
-def _lr_limits(profile: Profile, landscape: Landscape) -> tuple[float, float]:
+def _lr_limits(profile: Results, landscape: Landscape) -> tuple[float, float]:
     top = 4 * float(landscape.stable_lr)
     rule = landscape.max_lr(1)
     bottom = float(rule) if rule.is_resolved else top / 1e4
@@ -76,7 +74,7 @@ def _isotherms(
 
 def _limits(
     axes: Any,
-    profile: Profile,
+    profile: Results,
     landscape: Landscape,
     batches: np.ndarray,
     limits: tuple[float, float],
@@ -104,13 +102,13 @@ def _limits(
     axes.plot(inside, mean_square, color=INK, lw=1.2, ls="--", label=label)
 
 
-def _steepest(profile: Profile) -> str:
+def _steepest(profile: Results) -> str:
     """The layer that limits the learning rate, where there are several and it is settled."""
     names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
     return f", by layer {names[0]}" if names and len(profile.layers) > 1 else ""
 
 
-def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
+def _noise_scale(axes: Any, profile: Results, batches: np.ndarray) -> None:
     scale = profile.noise_scale
     if scale.is_resolved:
         label = f"$B_{{noise}}$ = {short(float(scale))}"
@@ -121,7 +119,7 @@ def _noise_scale(axes: Any, profile: Profile, batches: np.ndarray) -> None:
         axes.axvspan(max(scale.low, 1), high, color=INK, alpha=0.08, lw=0, label=bounds)
 
 
-def _points(axes: Any, profile: Profile) -> None:
+def _points(axes: Any, profile: Results) -> None:
     setting, advice = profile.setting, profile.recommend()
     if setting.lr and setting.batch_size:
         label = f"now: ε = {setting.lr:g}, B = {setting.batch_size:g}"
@@ -140,7 +138,7 @@ def _points(axes: Any, profile: Profile) -> None:
         )
 
 
-def _words(axes: Any, profile: Profile) -> None:
+def _words(axes: Any, profile: Results) -> None:
     axes.set_xlabel("batch size B (samples)")
     momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
     axes.set_ylabel(f"learning rate ε{momentum}")
@@ -155,7 +153,7 @@ def _words(axes: Any, profile: Profile) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _headline(profile: Profile) -> str:
+def _headline(profile: Results) -> str:
     scale = profile.noise_scale
     if scale.is_resolved:
         return "noise-dominated left of $B_{noise}$, curvature-dominated right of it"

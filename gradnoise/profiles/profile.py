@@ -1,26 +1,19 @@
-"""What a profile is: the estimates, what they were measured on, and what follows from them."""
+"""What `gn.profile` returns: the results, and the ways to show and keep them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NotMeasuredError
-from ..learning_rate.advice import Recommendation, Setting, recommend
-from ..learning_rate.formulas import regime, temperature
-from ..learning_rate.landscape import Landscape, Limits
-from ..learning_rate.mean_square import CurvatureSpread
-from ..problem.optimizer_settings import OptimizerSettings
-from ..moments.layer import Layer
-from ..statistics.estimate import Estimate
-from . import file as store
+from . import file
 from .picture import draw
+from .results import Results
 from .text import write
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Results):
     """The noise and curvature of one model at one point of its training.
 
     Args:
@@ -45,142 +38,6 @@ class Profile:
         curvature_spread: the spread of the samples' curvature in the sharpest directions, or None.
     """
 
-    model: str
-    parameters: int
-    mode: str
-    dtype: str
-    device: str
-    samples: int
-    population: float
-    level: float
-    seed: int
-    engine: str
-    engine_reason: str
-    estimates: dict[str, Estimate]
-    layers: dict[str, Layer]
-    optimizer: OptimizerSettings | None = None
-    metric: str = "euclidean"
-    batch_size: int | None = None
-    matvecs: int = 0
-    warnings: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-    groups: dict[str, Layer] = field(default_factory=dict)
-    curvature_spread: CurvatureSpread | None = None
-
-    @property
-    def loss(self) -> Estimate:
-        """L, the mean loss."""
-        return self._measured("loss")
-
-    @property
-    def grad_sq_norm(self) -> Estimate:
-        """|G|², squared norm of the mean gradient."""
-        return self._measured("grad_sq_norm")
-
-    @property
-    def trace_cov(self) -> Estimate:
-        """trΣ, variance of one sample's gradient summed over parameters."""
-        return self._measured("trace_cov")
-
-    @property
-    def simple_noise_scale(self) -> Estimate:
-        """B_simple = trΣ/|G|², in samples."""
-        return self._measured("simple_noise_scale")
-
-    @property
-    def noise_scale(self) -> Estimate:
-        """B_noise = tr(HΣ)/GᵀHG, in samples."""
-        return self._measured("noise_scale")
-
-    @property
-    def sharpness(self) -> Estimate:
-        """λ, the largest eigenvalue of the Hessian of the mean loss."""
-        return self._measured("sharpness")
-
-    @property
-    def grad_curvature(self) -> Estimate:
-        """GᵀHG, curvature along the gradient times |G|²."""
-        return self._measured("grad_curvature")
-
-    @property
-    def trace_hessian_cov(self) -> Estimate:
-        """tr(HΣ), twice the loss that the noise of one-sample steps adds, per ε²."""
-        return self._measured("trace_hessian_cov")
-
-    @property
-    def curvature_noise_scale(self) -> Estimate:
-        """B_curv = Var_i(vᵀH_iv)/λ², in samples."""
-        return self._measured("curvature_noise_scale")
-
-    def temperature(self, lr: float, batch_size: float, momentum: float = 0.0) -> float:
-        """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
-        return temperature(lr, batch_size, momentum, self.population)
-
-    def stable_lr(self, momentum: float | None = None) -> Estimate:
-        """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
-
-        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's. In
-        the optimizer's metric its own form, and its own momentum unless another is given.
-        """
-        return self.landscape(momentum).stable_lr
-
-    def max_lr(self, batch_size: float, momentum: float | None = None) -> Estimate:
-        """The noise-scale rule (2/λ)/(1 + B_noise/B); momentum as in `stable_lr`."""
-        return self.landscape(momentum).max_lr(batch_size)
-
-    def greedy_lr(self, batch_size: float) -> Estimate:
-        """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
-        return self.landscape().greedy_lr(batch_size)
-
-    def mean_square_lr(self, batch_size: float, momentum: float | None = None) -> Estimate:
-        """Beyond it SGD diverges in mean square: (2/λ)/(1 + p·B_curv), p = 1/B - 1/N, or less.
-
-        That is the limit along the sharpest direction; the next ones, as many as change it, take
-        off their part (`curvature_spread`). Momentum as in `stable_lr`.
-        """
-        return self.landscape(momentum).mean_square_lr(batch_size)
-
-    def limits(self, batch_size: float, momentum: float | None = None) -> Limits:
-        """The three limits side by side, with a sentence on where they disagree."""
-        return self.landscape(momentum).limits(batch_size)
-
-    def landscape(self, momentum: float | None = None) -> Landscape:
-        """What limits a step, in the form of an optimizer with this momentum; see `stable_lr`."""
-        own, rule, m = self.optimizer, "sgd", 0.0
-        if own is not None and self.metric == "optimizer":
-            rule, m = own.kind, own.momentum
-        elif own is not None and own.nesterov:
-            rule = "nesterov"
-        return Landscape(
-            sharpness=self.sharpness,
-            curvature_noise_scale=self.curvature_noise_scale,
-            noise_scale=self.noise_scale,
-            grad_sq_norm=self.grad_sq_norm,
-            grad_curvature=self.grad_curvature,
-            trace_hessian_cov=self.trace_hessian_cov,
-            population=self.population,
-            spread=self.curvature_spread,
-            optimizer=rule,
-            momentum=m if momentum is None else momentum,
-        )
-
-    def regime(self, batch_size: float) -> str:
-        """ "noise-dominated", "curvature-dominated" or "unresolved"; see `gn.regime`."""
-        return regime(batch_size, self.noise_scale)
-
-    def recommend(self) -> Recommendation:
-        """Batch size and learning rate with reasons, for the optimizer in use."""
-        return recommend(self.landscape(self.setting.momentum), self.setting)
-
-    @property
-    def setting(self) -> Setting:
-        """How the model is trained now, as far as it can be compared with what was measured."""
-        own = self.optimizer
-        if own is None or not (own.is_plain or self.metric == "optimizer"):
-            return Setting(self.batch_size)
-        rescales = None if own.is_plain else own.name
-        return Setting(self.batch_size, own.lr, own.momentum, own.kind, rescales)
-
     def plot(self, path: str | Path | None = None) -> Any:
         """The regime map, learning rate against batch size, as a matplotlib Figure.
 
@@ -195,11 +52,11 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""
-        return store.to_dict(self)
+        return file.to_dict(self)
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, whole or not at all."""
-        store.save(self.to_dict(), path)
+        file.save(self.to_dict(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -208,16 +65,7 @@ class Profile:
         Raises:
             ProfileFileError: no such file, damaged, or not a profile of this version.
         """
-        return store.load(cls, path)  # type: ignore[no-any-return]
+        return file.load(cls, path)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return write(self)
-
-    def _measured(self, name: str) -> Estimate:
-        try:
-            return self.estimates[name]
-        except KeyError:
-            reasons = [text for text in self.warnings if "not measured" in text]
-            raise NotMeasuredError(
-                f"`{name}` was not measured. {' '.join(reasons)}".strip()
-            ) from None

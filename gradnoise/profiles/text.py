@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from ..learning_rate.formulas import stable_lr
+from ..learning_rate.landscape import Landscape
 from ..show.table import cells, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
-
-if TYPE_CHECKING:
-    from ..learning_rate.landscape import Landscape
-    from .profile import Profile
+from .results import Results
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -42,12 +39,12 @@ TRADE_OFF = (
 )
 
 
-def write(profile: Profile) -> str:
+def write(profile: Results) -> str:
     """The report as plain text."""
     return render(_parts(profile))
 
 
-def _parts(profile: Profile) -> list[Text | Table]:
+def _parts(profile: Results) -> list[Text | Table]:
     parts: list[Text | Table] = [_header(profile), Text(), _measured(profile)]
     if "noise_scale" in profile.estimates:
         parts += [Text(), *_learning_rates(profile)]
@@ -60,7 +57,7 @@ def _parts(profile: Profile) -> list[Text | Table]:
     return parts
 
 
-def _header(profile: Profile) -> Text:
+def _header(profile: Results) -> Text:
     size = "∞" if math.isinf(profile.population) else integer(profile.population)
     lines = [
         f"{profile.model}: {integer(profile.parameters)} trainable parameters, {profile.dtype} "
@@ -88,7 +85,7 @@ def _header(profile: Profile) -> Text:
     return Text("\n".join(lines))
 
 
-def _measured(profile: Profile) -> Table:
+def _measured(profile: Results) -> Table:
     table = plain_table("measured", "value", f"{profile.level:.0%} interval", "what it means")
     for name, label, unit, meaning in MEASURED:
         if name in profile.estimates:
@@ -105,7 +102,7 @@ def _stable(landscape: Landscape) -> str:
     return f"stable rate {stable_lr(1.0, landscape.optimizer, landscape.momentum):.3g}/λ"
 
 
-def _learning_rates(profile: Profile) -> list[Text | Table]:
+def _learning_rates(profile: Results) -> list[Text | Table]:
     batches, setting = _batches(profile), profile.setting
     landscape = profile.landscape(setting.momentum)
     table = plain_table("learning rate at B =", *map(integer, batches), "what it says")
@@ -133,7 +130,7 @@ def _learning_rates(profile: Profile) -> list[Text | Table]:
     return [table, Text(), *listed("The limits side by side", tuple(readings))]
 
 
-def _batches(profile: Profile) -> list[int]:
+def _batches(profile: Results) -> list[int]:
     """The batch in use, and others around the noise scale, within the population."""
     scale = profile.noise_scale
     known = float(scale) if scale.is_resolved else scale.low

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from ..learning_rate.formulas import greedy_lr, positive
 from .estimate import Estimate, Status
 
 
@@ -20,7 +20,7 @@ def falling(
     parts = [first] if second is None else [first, second]
     for part in parts:
         if part.status is Status.NEGATIVE_CURVATURE:
-            return _undefined(part)
+            return undefined(part)
     bad = next((part for part in parts if not part.is_resolved), first)
     lows = [max(part.low, 0.0) for part in parts]
     highs = [part.high for part in parts]
@@ -34,31 +34,21 @@ def falling(
 def monotone(function: Callable[[float], float], part: Estimate) -> Estimate:
     """What follows from one part that cannot be negative, by a function that rises or falls."""
     if part.status is Status.NEGATIVE_CURVATURE:
-        return _undefined(part)
+        return undefined(part)
     low, high = sorted(function(max(end, 0.0)) for end in (part.low, part.high))
     value = math.nan if math.isnan(part.value) else function(part.value)
     return Estimate(value, low, high, part.level, math.nan, part.samples, part.status)
 
 
-def greedy(
-    signal: Estimate, curvature: Estimate, trace: Estimate, scale: Estimate, batch_size: float
-) -> Estimate:
-    """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B) from |G|², GᵀHG, tr(HΣ) and their B_noise."""
-    batch_size = positive("batch_size", batch_size)
-    if scale.status is Status.NEGATIVE_CURVATURE:
-        return _undefined(scale)
-    least = curvature.low + trace.low / batch_size
-    most = curvature.high + trace.high / batch_size
-    low = max(signal.low, 0.0) / most if most > 0 else 0.0
-    high = signal.high / least if least > 0 and signal.high > 0 else math.inf
-    value = math.nan
-    if scale.is_resolved and float(signal) > 0:
-        value = greedy_lr(float(signal), float(curvature), float(scale), batch_size)
-        low, high = min(low, value), max(high, value)  # where all is exact, but for rounding
-    status = signal.status if not signal.is_resolved else scale.status
-    return Estimate(value, low, high, signal.level, math.nan, signal.samples, status)
-
-
-def _undefined(part: Estimate) -> Estimate:
+def undefined(part: Estimate) -> Estimate:
+    """What follows from a part whose curvature is negative: nothing."""
     bounds = (math.nan, -math.inf, math.inf)
     return Estimate(*bounds, part.level, math.nan, part.samples, part.status)
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """The estimate in units of 1/factor."""
+    bounds = estimate.value * factor, estimate.low * factor, estimate.high * factor
+    return replace(
+        estimate, value=bounds[0], low=bounds[1], high=bounds[2], stderr=estimate.stderr * factor
+    )

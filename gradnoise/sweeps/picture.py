@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError
+from ..profiles.results import Results
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ..statistics.estimate import short
-
-if TYPE_CHECKING:
-    from ..profiles.profile import Profile
-    from .knee import Knee
-    from .runs import Sweep
+from .knee import Knee
+from .runs import Runs
 
 
 def draw(
-    sweep: Sweep,
+    sweep: Runs,
     path: str | Path | None = None,
-    predictions: Profile | None = None,
+    predictions: Results | None = None,
     best: str | None = "train_loss",
 ) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
@@ -50,7 +48,7 @@ def draw(
     return figure
 
 
-def _runs(axes: Any, sweep: Sweep) -> None:
+def _runs(axes: Any, sweep: Runs) -> None:
     """A dot for every cell of the grid, the fuller the more of its seeds diverged."""
     cells: dict[tuple[int, float], list[bool]] = {}
     for record in sweep.records:
@@ -82,13 +80,13 @@ def _knee(axes: Any, knee: Knee, sizes: np.ndarray) -> None:
         axes.axvline(float(scale), color=CURVATURE, lw=0.8, ls=":")
 
 
-def _best(axes: Any, sweep: Sweep, by: str) -> None:
+def _best(axes: Any, sweep: Runs, by: str) -> None:
     found = sweep.best(by).values()
     x, y = [each.batch_size for each in found], [each.lr for each in found]
     axes.plot(x, y, "-", color=NOISE, lw=1, marker="*", ms=9, label=f"best by {by}")
 
 
-def _predictions(axes: Any, profile: Profile, sizes: np.ndarray, settings: dict[str, Any]) -> None:
+def _predictions(axes: Any, profile: Results, sizes: np.ndarray, settings: dict[str, Any]) -> None:
     landscape = profile.landscape(float(settings.get("momentum", 0.0)))
     inside = sizes[sizes <= profile.population]
     for method, label, style in (

@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ..errors import ArgumentError
-from .knee import Bracket, Knee, brackets, fit_knee, with_lost
-from .ledger import plain, read
-from .picture import draw
+from .knee import Bracket, Knee, brackets, fit_knee
+from .ledger import plain
 from .settings import Record
-from .table import write
 
-if TYPE_CHECKING:
-    from ..profiles.profile import Profile
-
+AnyRuns = TypeVar("AnyRuns", bound="Runs")
 LOSSES = ("train_loss", "test_loss")
 
 
@@ -41,7 +36,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Runs:
     """The runs of a sweep and what they say.
 
     Args:
@@ -71,12 +66,12 @@ class Sweep:
         """ε, ascending."""
         return sorted({record.run.lr for record in self.records})
 
-    def under(self, budget: str) -> Sweep:
+    def under(self: AnyRuns, budget: str) -> AnyRuns:
         """The runs of one budget, "epochs" or "steps", where both were swept."""
         kept = tuple(record for record in self.records if record.run.budget == budget)
         if not kept:
             raise ArgumentError(f"no run has the `budget` {budget!r}; there are {self._budgets}")
-        return Sweep(kept, self.settings, self.vectorised, self.reason)
+        return type(self)(kept, self.settings, self.vectorised, self.reason)
 
     @property
     def _budgets(self) -> list[str]:
@@ -133,43 +128,11 @@ class Sweep:
         """
         return fit_knee(self.brackets(), level)
 
-    def plot(
-        self,
-        path: str | Path | None = None,
-        *,
-        predictions: Profile | None = None,
-        best: str | None = "train_loss",
-    ) -> Any:
-        """Stable and diverged runs, the knee, and what a profile predicts, as a Figure.
-
-        Args:
-            path: where to save it as well.
-            predictions: a profile whose limits are drawn in.
-            best: what the best learning rates are best by; None leaves them out.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        return draw(self, path, predictions, best)
-
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""
         records = [plain(asdict(record)) for record in self.records]
         own = {"vectorised": self.vectorised, "reason": self.reason}
         return {"settings": self.settings, **own, "records": records}
-
-    @classmethod
-    def load(cls, path: str | Path) -> Sweep:
-        """The finished runs of a file that `gn.sweep` writes.
-
-        Raises:
-            SweepFileError: no such file, or not of a sweep.
-        """
-        header, records = read(path)
-        return cls(tuple(with_lost(records)), header)
-
-    def __str__(self) -> str:
-        return write(self)
 
     def _values(self, size: int, lr: float, by: str) -> list[float]:
         own = [r for r in self.records if r.run.batch_size == size and r.run.lr == lr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,59 @@ from torch import nn
 
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
+from ..profiles.results import Results
 from .execute import carry_out, together
 from .grid import make_grid, make_plan
 from .knee import with_lost
-from .ledger import Ledger
-from .runs import Sweep
+from .ledger import Ledger, read
+from .picture import draw
+from .runs import Runs
 from .settings import Metric
+from .table import write
+
+
+@dataclass(frozen=True)
+class Sweep(Runs):
+    """The runs of a sweep and what they say.
+
+    Args:
+        records: one per run.
+        settings: what all have in common, in words.
+        vectorised: how many runs were one program; 0 where each was trained by itself.
+        reason: why so.
+    """
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Results | None = None,
+        best: str | None = "train_loss",
+    ) -> Any:
+        """Stable and diverged runs, the knee, and what a profile predicts, as a Figure.
+
+        Args:
+            path: where to save it as well.
+            predictions: a profile whose limits are drawn in.
+            best: what the best learning rates are best by; None leaves them out.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return draw(self, path, predictions, best)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sweep:
+        """The finished runs of a file that `gn.sweep` writes.
+
+        Raises:
+            SweepFileError: no such file, or not of a sweep.
+        """
+        header, records = read(path)
+        return cls(tuple(with_lost(records)), header)
+
+    def __str__(self) -> str:
+        return write(self)
 
 
 def sweep(

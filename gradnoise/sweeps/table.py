@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -11,12 +10,10 @@ from rich.text import Text
 from ..errors import ArgumentError
 from ..show.table import integer, plain_table, render
 from ..statistics.estimate import short
-
-if TYPE_CHECKING:
-    from .runs import Sweep
+from .runs import Runs
 
 
-def write(sweep: Sweep) -> str:
+def write(sweep: Runs) -> str:
     """Per batch size the largest stable and the best learning rate; then the knee."""
     count = len(sweep.records)
     lost = sum(record.diverged for record in sweep.records)
@@ -29,7 +26,7 @@ def write(sweep: Sweep) -> str:
     return render(parts)
 
 
-def _table(sweep: Sweep, budget: str) -> Table:
+def _table(sweep: Runs, budget: str) -> Table:
     first = sweep.records[0].metrics
     by = next(iter(first), "test_loss" if sweep.records[0].test_loss is not None else "train_loss")
     table = plain_table(
@@ -51,13 +48,13 @@ def _table(sweep: Sweep, budget: str) -> Table:
     return table
 
 
-def _rate(lr: float, sweep: Sweep) -> str:
+def _rate(lr: float, sweep: Runs) -> str:
     if lr == 0:
         return f"below {short(sweep.lrs[0])}"
     return f"{short(lr)} or more" if lr == sweep.lrs[-1] else short(lr)
 
 
-def _knee(sweep: Sweep) -> Text:
+def _knee(sweep: Runs) -> Text:
     try:
         knee = sweep.fit()
     except ArgumentError as error:

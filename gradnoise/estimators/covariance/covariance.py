@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
+from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...moments.measure import stream, with_intervals
 from ...moments.moments import GradientMoments
-from ...operators.graph_cache import MEMORY_BUDGET
 from ...per_sample.choice import choose
 from ...problem.losses import LossFn
 from ...problem.problem import Problem

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...linalg.density.spectral_density import SpectralDensity
-from ...operators.graph_cache import MEMORY_BUDGET
+from ...linalg.operator import MEMORY_BUDGET
 from ...operators.hessian import Hessian
 from ...problem.losses import LossFn
 from ...problem.problem import Problem

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...linalg.lanczos import lanczos
+from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.decayed import with_decay
-from ...operators.graph_cache import MEMORY_BUDGET
 from ...operators.hessian import Hessian
 from ...problem.directional import forms
 from ...problem.problem import Problem

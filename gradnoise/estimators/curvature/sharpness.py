@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...linalg.lanczos import lanczos
+from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...operators.decayed import with_decay
-from ...operators.graph_cache import MEMORY_BUDGET
 from ...operators.hessian import GaussNewton, Hessian
 from ...problem.coordinates import in_metric
 from ...problem.losses import LossFn

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...linalg.lanczos import lanczos
+from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
-from ...operators.graph_cache import MEMORY_BUDGET
 from ...operators.hessian import Hessian
 from ...problem.losses import LossFn
 from ...problem.problem import Problem

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ...statistics.estimate import Estimate, short
+from .curve import Curve
+from .measure import SpectralMeasure
 
-if TYPE_CHECKING:
-    from .spectral_density import Curve, SpectralDensity
 
-
-def draw(seen: SpectralDensity, curve: Curve, path: str | Path | None = None) -> Any:
+def draw(seen: SpectralMeasure, curve: Curve, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     figure, axes = canvas(8.5, 4.8)
     single = 1 / (seen.size * curve.width * math.sqrt(2 * math.pi))
@@ -46,7 +45,7 @@ def _single(axes: Any, single: float) -> None:
     )  # fmt: skip
 
 
-def _ritz_values(axes: Any, seen: SpectralDensity) -> None:
+def _ritz_values(axes: Any, seen: SpectralMeasure) -> None:
     nodes = np.concatenate(seen.nodes)
     heights = np.full_like(nodes, 0.012)
     axes.plot(
@@ -55,7 +54,7 @@ def _ritz_values(axes: Any, seen: SpectralDensity) -> None:
     )  # fmt: skip
 
 
-def _zero(axes: Any, seen: SpectralDensity, curve: Curve) -> None:
+def _zero(axes: Any, seen: SpectralMeasure, curve: Curve) -> None:
     if not curve.grid[0] < 0 < curve.grid[-1]:
         return
     axes.axvline(0, color=INK, lw=0.9, ls="--", zorder=1)
@@ -70,7 +69,7 @@ def _percent(share: Estimate) -> str:
     return f"{value} % [{low}, {high}]" if share.is_resolved else f"{low} to {high} %"
 
 
-def _words(axes: Any, seen: SpectralDensity) -> None:
+def _words(axes: Any, seen: SpectralMeasure) -> None:
     axes.set_xlabel("eigenvalue")
     axes.set_ylabel("share of the eigenvalues per unit")
     probes = f"{len(seen.rules)} probe{'s' if len(seen.rules) > 1 else ''}"

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, OperatorError, check_whole
-from ...statistics.estimate import Estimate, Status, check_level, quantile, short
+from ...errors import OperatorError, check_whole
+from ...statistics.estimate import check_level, short
 from ...tensors.random import generator, random_vector
 from ...tensors.sums import without_autocast
 from ..convert import as_operator
 from ..krylov import breakdown
 from ..operator import Operator
+from .measure import SpectralMeasure
 from .picture import draw
-from .quadrature import Array, GaussRule, gauss_rule
+from .quadrature import gauss_rule
 
 LEAST_STEPS = 4  # moments up to 7 are exact then: tr A² and the third moment of its interval
-SHORTER = 8  # rules with fewer steps that tell the quadrature error
-FINEST = 0.1  # narrowest width in spans per step: beyond it shorter rules miss what k steps miss
-WIDTHS = (FINEST, 0.2, 0.4)  # tried for the default, the narrowest whose curve has settled
-SAFE_WIDTH = 0.8  # e^(-(2k)²σ²/2) < 1 % for half-spans: settled for any spectrum
-SETTLED = 0.01  # quadrature error of a curve, relative to its area
-SEPARATED = 0.2  # a share whose bounds are further apart than this has no value
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """A spectral density broadened by Gaussians, with its pointwise band.
-
-    Args:
-        grid: eigenvalues, shape (m,).
-        density: (1/P) Σ_i N(x; λ_i, width²), area 1, shape (m,).
-        low, high: ends of the interval at each point, shape (m,).
-        quadrature_error: the part of the band that more steps would remove, shape (m,).
-        width: standard deviation of the Gaussians.
-    """
-
-    grid: Array
-    density: Array
-    low: Array
-    high: Array
-    quadrature_error: Array
-    width: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectralDensity:
+class SpectralDensity(SpectralMeasure):
     """The eigenvalues of a symmetric matrix A, seen through a few random vectors.
 
     Every probe v, uniform on the sphere, sees the measure Σ_i (vᵀu_i)² δ(λ_i), whose mean is the
@@ -73,12 +46,6 @@ class SpectralDensity:
         >>> round(seen.upper_edge, 5), seen.matvecs  # two distinct eigenvalues: two steps
         (3.0, 8)
     """
-
-    size: int
-    rules: tuple[GaussRule, ...]
-    steps: int
-    zero: float
-    level: float
 
     @classmethod
     @without_autocast
@@ -119,146 +86,6 @@ class SpectralDensity:
         scale = max(float(np.abs(rule.nodes).max()) for rule in rules)
         return cls(size, tuple(rules), steps, breakdown(matrix) * scale, level)
 
-    @property
-    def matvecs(self) -> int:
-        """Products spent."""
-        return sum(len(rule.alphas) for rule in self.rules)
-
-    @property
-    def nodes(self) -> tuple[Array, ...]:
-        """θ of each probe, ascending."""
-        return tuple(rule.nodes for rule in self.rules)
-
-    @property
-    def weights(self) -> tuple[Array, ...]:
-        """Weights of each probe's nodes, with sum 1."""
-        return tuple(rule.weights for rule in self.rules)
-
-    @property
-    def lower_edge(self) -> float:
-        """The lowest Ritz value; the smallest eigenvalue is there or below."""
-        return min(float(nodes[0]) for nodes in self.nodes)
-
-    @property
-    def upper_edge(self) -> float:
-        """The highest Ritz value; the largest eigenvalue is there or above."""
-        return max(float(nodes[-1]) for nodes in self.nodes)
-
-    def mean(self, function: Callable[[Array], Any]) -> Estimate:
-        """tr f(A)/P, the mean of f over the eigenvalues.
-
-        Args:
-            function: f, on an array of eigenvalues; smooth, or the quadrature error is large.
-
-        Returns:
-            Estimate; `stderr` is that of the probes, the interval has the quadrature error too.
-
-        Raises:
-            ArgumentError: f is not finite at some node.
-        """
-
-        def values(nodes: Array) -> Array:
-            return np.broadcast_to(np.asarray(function(nodes), dtype=float), nodes.shape)[None]
-
-        if not all(np.isfinite(values(nodes)).all() for nodes in self.nodes):
-            raise ArgumentError(
-                f"`function` must be finite on the spectrum, which reaches at least from "
-                f"{self.lower_edge:g} to {self.upper_edge:g}"
-            )
-        mean, low, high, error, stderr = (float(part[0]) for part in self._measure(values))
-        return self._estimate(mean, low - error, high + error, stderr)
-
-    @property
-    def trace(self) -> Estimate:
-        """tr A = P · mean node; no quadrature error."""
-        mean = self.mean(lambda x: x)
-        scaled = (self.size * part for part in (float(mean), mean.low, mean.high, mean.stderr))
-        return self._estimate(*scaled)
-
-    @property
-    def frobenius_norm(self) -> Estimate:
-        """‖A‖_F = √(P · mean squared node); no quadrature error."""
-        mean = self.mean(np.square)
-        value, low, high = (
-            math.sqrt(max(self.size * part, 0.0)) for part in (float(mean), mean.low, mean.high)
-        )
-        stderr = self.size * mean.stderr / (2 * value) if value > 0 else 0.0
-        return self._estimate(value, low, high, stderr)
-
-    def cumulative(self, x: float) -> Estimate:
-        """The share of the eigenvalues that lie below x.
-
-        The quadrature error is bounded, not estimated: whatever eigenvalues fit the 2k + 1 moments
-        of a probe, the weight below x is between the bounds of Chebyshev, Markov and Stieltjes.
-        Where many eigenvalues crowd at x, closer than k steps can tell apart, they are far apart,
-        and there is no value, only the interval. Wilson's interval, at either bound, adds the
-        sampling error.
-        """
-        bounds = np.mean([rule.share_below(x) for rule in self.rules], axis=0)
-        least, most = bounds.tolist()
-        share = float(np.mean([rule.weights[rule.nodes < x].sum() for rule in self.rules]))
-        share = min(max(share, least), most)
-        (low, _), (_, high) = self._share_interval(least), self._share_interval(most)
-        stderr = math.sqrt(self._sampling * max(share * (1 - share), 0.0))
-        found = self._estimate(share, max(low, 0.0), min(high, 1.0), stderr)
-        if most - least > SEPARATED:
-            return replace(found, value=math.nan, status=Status.NOT_SEPARATED)
-        return found
-
-    @property
-    def share_negative(self) -> Estimate:
-        """The share of the eigenvalues below zero by more than rounding."""
-        return self.cumulative(-self.zero)
-
-    def broaden(self, *, grid: Any = None, width: float | None = None) -> Curve:
-        """The density (1/P) Σ_i N(x; λ_i, width²) with its band.
-
-        Args:
-            grid: where, shape (m,); default the spectrum and some widths beside it.
-            width: standard deviation of the Gaussians; default the narrowest of a few that k steps
-                resolve.
-
-        Raises:
-            ArgumentError: a width that is not positive or that k steps cannot resolve; a grid that
-                is no finite vector.
-        """
-        if width is None:
-            return self._settled(grid)
-        if not (math.isfinite(width) and width > 0):
-            raise ArgumentError(f"`width` must be positive; got {width}")
-        least = 0.999 * FINEST * self._spans_per_step
-        if width < least and not all(rule.is_closed for rule in self.rules):
-            raise ArgumentError(
-                f"{self.steps} steps do not resolve a `width` of {width:g}, only {least:.3g} and "
-                f"more: use more `steps`"
-            )
-        return self._curve(_grid(self, width) if grid is None else _checked_grid(grid), width)
-
-    def _settled(self, grid: Any) -> Curve:
-        for factor in WIDTHS:
-            width = factor * self._spans_per_step
-            curve = self.broaden(grid=None, width=width)
-            if curve.quadrature_error.sum() <= SETTLED * curve.density.sum():
-                break
-        else:
-            width = SAFE_WIDTH * self._spans_per_step
-        return self.broaden(grid=grid, width=width)
-
-    @cached_property
-    def curve(self) -> Curve:
-        """The density at the default width and grid."""
-        return self.broaden()
-
-    @property
-    def grid(self) -> Array:
-        """Eigenvalues at which `density` is given, shape (m,)."""
-        return self.curve.grid
-
-    @property
-    def density(self) -> Array:
-        """The broadened density on `grid`, shape (m,); `curve` has its band and width."""
-        return self.curve.density
-
     def plot(self, path: str | Path | None = None, *, width: float | None = None) -> Any:
         """The density on a logarithmic axis as a matplotlib Figure; saved to `path` when given.
 
@@ -279,95 +106,6 @@ class SpectralDensity:
             f"  share negative  {self.share_negative}\n"
             f"  by more than {short(self.curve.width)}: {self.cumulative(-self.curve.width)}"
         )
-
-    @property
-    def _sampling(self) -> float:
-        """κ = 2/((P + 2)q): the variance of a mean over q probes is κ times that of f(λ)."""
-        return 2 / ((self.size + 2) * len(self.rules))
-
-    @property
-    def _spans_per_step(self) -> float:
-        span = self.upper_edge - self.lower_edge
-        tiny = max(abs(self.upper_edge), abs(self.lower_edge)) or 1.0
-        return (span if span > 2 * self.zero else tiny) / self.steps
-
-    def _curve(self, grid: Array, width: float) -> Curve:
-        def bumps(nodes: Array) -> Array:
-            height = 1 / (width * math.sqrt(2 * math.pi))
-            values: Array = height * np.exp(-0.5 * ((grid[:, None] - nodes) / width) ** 2)
-            return values
-
-        mean, low, high, error, _ = self._measure(bumps)
-        return Curve(grid, mean, np.maximum(low - error, 0.0), high + error, error, width)
-
-    def _measure(self, values: Callable[[Array], Array]) -> tuple[Array, ...]:
-        """Mean, low, high, quadrature error, s.e. of functions: (k,) nodes to (m, k) values."""
-        seen = np.concatenate([values(nodes) for nodes in self.nodes], axis=1)  # [m, q k]
-        weights = np.concatenate(self.weights) / len(self.rules)
-        mean = seen @ weights
-        gaps = seen - mean[:, None]
-        square = gaps**2 @ weights / (1 - self._sampling)
-        cube = gaps**3 @ weights
-        tilt = np.divide(cube, square, out=np.zeros_like(cube), where=square > 0)
-        low, high = _wilson(mean, square, tilt, self._sampling, quantile(self.level, math.inf))
-        error = self._quadrature_error(values, mean)
-        return mean, low, high, error, np.sqrt(self._sampling * square)
-
-    def _quadrature_error(self, values: Callable[[Array], Array], mean: Array) -> Array:
-        """The furthest that the rules of the last quarter of the steps are from the last."""
-        error = np.zeros_like(mean)
-        for rules in self._shorter:
-            others = [values(rule.nodes) @ rule.weights for rule in rules]
-            error = np.maximum(error, np.abs(np.mean(others, axis=0) - mean))
-        return error
-
-    @cached_property
-    def _shorter(self) -> list[list[GaussRule]]:
-        """The rules at some of the last quarter of the steps; none where all have closed."""
-        if all(rule.is_closed for rule in self.rules):
-            return []
-        back = (math.ceil(i * self.steps / 4 / SHORTER) for i in range(1, SHORTER + 1))
-        taken = sorted({self.steps - fewer for fewer in back})
-        return [[rule.shortened(steps) for rule in self.rules] for steps in taken]
-
-    def _share_interval(self, share: float) -> tuple[float, float]:
-        if all(rule.is_closed for rule in self.rules) and min(share, 1 - share) < 1e-12:
-            return share, share  # every distinct eigenvalue was seen, all on one side
-        z = quantile(self.level, math.inf)
-        square = max(share * (1 - share), 0.0)
-        low, high = _wilson(
-            np.array(share), np.array(square), np.array(1 - 2 * share), self._sampling, z
-        )
-        return float(low), float(high)
-
-    def _estimate(self, value: float, low: float, high: float, stderr: float) -> Estimate:
-        return Estimate(value, low, high, self.level, stderr, len(self.rules))
-
-
-def _wilson(mean: Array, square: Array, tilt: Array, kappa: float, z: float) -> tuple[Array, Array]:
-    """Wilson's interval for the mean of any function over the eigenvalues.
-
-    All m with (mean - m)² <= z² κ V(m). Over the probes the variance V of f(λ) rises with the mean
-    by μ₃/μ₂ (the tilt), so that V(m) = μ₂ + (μ₃/μ₂) d - d² with d = m - mean; for a share p this
-    is m(1 - m), and the interval that of Wilson (1927) with 1/κ trials.
-    """
-    spread = z * z * kappa
-    root = np.sqrt((spread * tilt / 2) ** 2 + (1 + spread) * spread * square)
-    centre = spread * tilt / 2
-    return mean + (centre - root) / (1 + spread), mean + (centre + root) / (1 + spread)
-
-
-def _grid(seen: SpectralDensity, width: float) -> Array:
-    low, high = seen.lower_edge - 5 * width, seen.upper_edge + 5 * width
-    count = min(max(400, math.ceil(3 * (high - low) / width)), 8000)
-    return np.linspace(low, high, count)
-
-
-def _checked_grid(grid: Any) -> Array:
-    points = np.asarray(grid, dtype=float)
-    if points.ndim != 1 or len(points) == 0 or not np.isfinite(points).all():
-        raise ArgumentError(f"`grid` must be a finite vector; got shape {points.shape}")
-    return points
 
 
 def _check(matrix: Operator, probes: int, steps: int, level: float) -> int:

@@ -1,0 +1,27 @@
+"""A density on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .quadrature import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A spectral density broadened by Gaussians, with its pointwise band.
+
+    Args:
+        grid: eigenvalues, shape (m,).
+        density: (1/P) Σ_i N(x; λ_i, width²), area 1, shape (m,).
+        low, high: ends of the interval at each point, shape (m,).
+        quadrature_error: the part of the band that more steps would remove, shape (m,).
+        width: standard deviation of the Gaussians.
+    """
+
+    grid: Array
+    density: Array
+    low: Array
+    high: Array
+    quadrature_error: Array
+    width: float

@@ -1,0 +1,223 @@
+"""Gradients, inner products and sums at hand give what a pass over the samples gives."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradnoise as gn
+from gradnoise.estimators.diagnostics.batch_tests import trace_cov_sq
+from gradnoise.estimators.from_arrays import gradients as from_arrays
+from tests import oracles
+from tests.cases import CORE, Case, named
+
+POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
+
+
+def rows(count: int = 40, size: int = 7, signal: float = 1.0) -> Tensor:
+    source = torch.Generator().manual_seed(0)
+    return signal + torch.randn(count, size, generator=source, dtype=torch.float64)
+
+
+def same(first: gn.Estimate, second: gn.Estimate, rel: float = 1e-9) -> None:
+    for name in ("value", "low", "high", "stderr"):
+        expected = getattr(second, name)
+        assert getattr(first, name) == pytest.approx(expected, rel=rel, nan_ok=True), name
+    assert first.status is second.status
+    assert first.samples == second.samples
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+@pytest.mark.parametrize("case", CORE, ids=named)
+def test_they_agree_with_a_pass_over_the_same_samples(case: Case, population: str | int) -> None:
+    model, loss_fn, batch = case.build()
+    passed = gn.gradient_moments(model, loss_fn, batch, population=population, variance=True)
+    gradients = gn.per_sample_gradients(model, loss_fn, batch)
+    found = gn.noise_scale_from_gradients(gradients, population=population)
+    assert found.variance is not None
+    for name, mean in passed.mean.items():
+        torch.testing.assert_close(found.mean[name], mean, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.variance[name], passed.variance[name])  # type: ignore[index]
+    torch.testing.assert_close(found.sq_norms, passed.sq_norms)
+    assert found.population == POPULATIONS[population]
+    found = replace(found, trace_cov_sq=passed.trace_cov_sq, losses=passed.losses)  # from probes
+    for part in ("grad_sq_norm", "trace_cov", "simple_noise_scale"):
+        same(getattr(found, part), getattr(passed, part), rel=1e-7)
+    assert list(found.layers) == list(passed.layers)
+
+
+@pytest.mark.parametrize("population", [40, 100, math.inf])
+def test_the_parts_are_those_of_averages_over_distinct_samples(population: float) -> None:
+    g = rows()
+    name = "distribution" if math.isinf(population) else int(population)
+    found = gn.noise_scale_from_gradients(g, population=name)
+    assert float(found.grad_sq_norm) == pytest.approx(oracles.grad_sq_norm(g, population))
+    assert float(found.trace_cov) == pytest.approx(oracles.trace_cov(g))
+    assert found.trace_cov_sq == pytest.approx(float(torch.cov(g.T).square().sum()))
+    assert math.isnan(float(found.loss))
+
+
+def test_numpy_torch_and_dicts_of_both_are_read_alike() -> None:
+    g = rows()
+    whole = gn.noise_scale_from_gradients(g).simple_noise_scale
+    parts = {"a": g[:, :2].reshape(40, 2, 1), "b": g[:, 2:].numpy()}
+    for form in (g.numpy(), g.tolist(), parts, g.requires_grad_()):
+        same(gn.noise_scale_from_gradients(form).simple_noise_scale, whole)
+    frozen = g.detach().numpy().copy()
+    frozen.flags.writeable = False
+    same(gn.noise_scale_from_gradients(frozen).simple_noise_scale, whole)
+
+
+def test_blocks_of_coordinates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gn.noise_scale_from_gradients(rows())
+    monkeypatch.setattr(from_arrays, "BLOCK", 100)
+    parts = gn.noise_scale_from_gradients(rows())
+    same(parts.simple_noise_scale, whole.simple_noise_scale)
+    torch.testing.assert_close(parts.mean[""], whole.mean[""])
+
+
+def test_of_many_samples_the_squared_covariance_is_read_off_signs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    g = rows(300, 40)
+    exact = gn.noise_scale_from_gradients(g).trace_cov_sq
+    monkeypatch.setattr(from_arrays, "EXACT", 299)
+    assert gn.noise_scale_from_gradients(g).trace_cov_sq == pytest.approx(exact, rel=0.2)
+
+
+def test_the_squared_covariance_is_unbiased_once_corrected() -> None:
+    g = rows(4, 3)
+    drawn = [g[list(pick)] for pick in itertools.product(range(4), repeat=4)]
+    found = [trace_cov_sq(gn.noise_scale_from_gradients(part)) for part in drawn]
+    truth = float(torch.cov(g.T, correction=0).square().sum())
+    assert math.fsum(found) / len(found) == pytest.approx(truth, rel=1e-12)
+
+
+def test_a_strong_signal_in_float32_keeps_its_spread() -> None:
+    g = (rows(signal=0) * 1e-2 + 100).float()
+    truth = float(torch.cov(g.double().T).trace())
+    assert float(gn.noise_scale_from_gradients(g).trace_cov) == pytest.approx(truth, rel=1e-9)
+
+
+def test_a_negative_signal_has_a_bound_and_no_value() -> None:
+    g = rows(signal=0)
+    g = g - g.mean(0)
+    found = gn.noise_scale_from_gradients(g)
+    assert float(found.grad_sq_norm) < 0
+    scale = found.simple_noise_scale
+    assert math.isnan(float(scale))
+    assert scale.status is gn.Status.SIGNAL_BELOW_NOISE
+    assert 0 < scale.low < math.inf == scale.high
+
+
+def test_gradients_of_batches_would_be_off_by_their_size() -> None:
+    g = rows(4096, 5)
+    single = float(gn.noise_scale_from_gradients(g).trace_cov)
+    batches = float(gn.noise_scale_from_gradients(g.reshape(-1, 16, 5).mean(1)).trace_cov)
+    assert single / batches == pytest.approx(16, rel=0.2)  # said in the docstring
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.zeros(5), "one row per sample"),
+        (torch.zeros(1, 5), "at least 2 samples"),
+        (torch.zeros(4, 0), "one parameter or more"),
+        ({}, "one row per sample"),
+        ({"a": torch.zeros(3, 2), "b": torch.zeros(4, 2)}, "one row per sample"),
+        (torch.tensor([[1.0, math.nan], [1.0, 2.0]]), r"finite; it is not at \[\[0, 1\]\]"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "real numbers; got torch.complex64"),
+        (np.array([["a", "b"]]), "numbers in a tensor or an array"),
+        (object(), "numbers in a tensor or an array"),
+    ],
+)
+def test_what_is_no_row_per_sample_is_refused(wrong: object, message: str) -> None:
+    with pytest.raises(gn.ArgumentError, match=message):
+        gn.noise_scale_from_gradients(wrong)
+
+
+@pytest.mark.parametrize("population", ["batch", 39, True, math.nan])
+def test_an_impossible_population_is_refused(population: object) -> None:
+    with pytest.raises(gn.ArgumentError, match="`population` must be"):
+        gn.noise_scale_from_gradients(rows(), population=population)  # type: ignore[arg-type]
+
+
+def test_other_options_are_checked() -> None:
+    with pytest.raises(gn.ArgumentError, match="`level`"):
+        gn.noise_scale_from_gradients(rows(), level=95)
+    with pytest.raises(gn.ArgumentError, match="`losses` must be a vector of 40 numbers"):
+        gn.noise_scale_from_gradients(rows(), losses=[1.0])
+
+
+def test_losses_are_kept() -> None:
+    found = gn.noise_scale_from_gradients(rows(), losses=np.arange(40))
+    assert float(found.loss) == 19.5
+    assert found.loss.is_resolved
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_samples_have_the_same_spread_squared_by_either_way(count: int) -> None:
+    model, loss_fn, (x, y) = CORE[0].build()
+    batch = (x[:count], y[:count])
+    gradients = gn.per_sample_gradients(model, loss_fn, batch)
+    passed = gn.gradient_moments(model, loss_fn, batch, population="distribution")
+    arrays = gn.noise_scale_from_gradients(gradients)
+    assert passed.trace_cov_sq == pytest.approx(arrays.trace_cov_sq, rel=1e-8)
+    assert passed.trace_cov_sq > 0
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-8, 1e-12])
+def test_tiny_noise_on_a_strong_signal_keeps_its_digits(noise: float) -> None:
+    """The spread of signal + noise has the interval of the noise alone."""
+    alone = noise * rows()
+    there = gn.noise_scale_from_gradients(1 + alone.double())
+    exact = gn.noise_scale_from_gradients((1 + alone.double()) - 1)
+    same(there.trace_cov, exact.trace_cov, rel=1e-3)
+
+
+def test_any_layout_of_the_numbers_will_do() -> None:
+    plain = gn.noise_scale_from_gradients(rows()).simple_noise_scale
+    backwards = np.ascontiguousarray(rows().numpy()[::-1])[::-1]
+    for other in (backwards, rows().numpy()[:, ::-1], rows().to_sparse()):
+        same(gn.noise_scale_from_gradients(other).simple_noise_scale, plain)
+    gram = (rows() @ rows().T).to_sparse()
+    same(gn.noise_scale_from_gram(gram), plain)
+    same(
+        gn.noise_scale_from_gradients(rows(), population=np.int64(80)).simple_noise_scale,
+        gn.noise_scale_from_gradients(rows(), population=80).simple_noise_scale,
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-60, 1e60, 1e200])
+def test_gradients_whose_products_leave_float64_are_refused(unit: float) -> None:
+    with pytest.raises(gn.ArgumentError, match="their products leave the range of float64"):
+        gn.noise_scale_from_gradients(unit * rows())
+
+
+def test_half_precision_is_no_exact_measurement() -> None:
+    found = gn.noise_scale_from_gradients(rows().bfloat16(), population="dataset")
+    wide = gn.noise_scale_from_gradients(rows(), population="dataset")
+    for name in ("trace_cov", "grad_sq_norm", "simple_noise_scale"):
+        estimate = getattr(found, name)
+        assert not estimate.is_exact
+        assert estimate.low <= float(getattr(wide, name)) <= estimate.high
+        assert getattr(wide, name).is_exact
+
+
+def test_samples_that_agree_do_not_prove_that_all_do() -> None:
+    found = gn.noise_scale_from_gradients(torch.ones(8, 3))
+    assert found.trace_cov.status is gn.Status.NO_INTERVAL
+    assert found.simple_noise_scale.status is gn.Status.NO_INTERVAL
+    assert gn.noise_scale_from_gradients(torch.ones(8, 3), population="dataset").trace_cov.is_exact
+
+
+@pytest.mark.parametrize("resolution", [-1.0, 1.0, math.nan])
+def test_a_resolution_is_a_relative_rounding(resolution: float) -> None:
+    with pytest.raises(gn.ArgumentError, match="`resolution` is a relative rounding such as 1e-7"):
+        gn.noise_scale_from_sums(4, torch.tensor([12.0]), 46.0, resolution=resolution)

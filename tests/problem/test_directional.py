@@ -1,0 +1,93 @@
+"""n numbers per direction, against the dense matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradnoise as gn
+from gradnoise.problem.directional import _slopes, forms, require_second_order
+from gradnoise.problem.problem import Problem
+from tests import oracles
+from tests.cases import CASES, Case, named
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_slopes_and_forms_are_products_with_single_samples(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    truth = oracles.dense(model, loss_fn, batch)
+    problem = Problem.open(model, loss_fn, batch, micro_batch=4)
+    size = problem.objective.size
+    source = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, size, generator=source, dtype=torch.float64)
+
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    with problem.guard(), problem.objective.second_order():
+        slopes = torch.cat([_slopes(problem.objective, part, v) for part in problem.batches()])
+    torch.testing.assert_close(slopes, truth.gradients @ v, **close)
+    found = forms(problem, u, [v, u])
+    torch.testing.assert_close(found.product, truth.hessian @ u, **close)
+    expected = torch.stack([truth.hessians @ u @ v, truth.hessians @ u @ u], dim=1)
+    torch.testing.assert_close(found.values, expected, **close)
+
+
+def test_a_linear_loss_has_no_curvature() -> None:
+    problem = Problem.open(
+        torch.nn.Linear(3, 1).double(), lambda m, x: m(x)[:, 0], torch.eye(3).double()
+    )
+    found = forms(problem, torch.ones(4).double(), [torch.ones(4).double()])
+    assert not found.product.any()
+    assert not found.values.any()
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_models_with_second_derivatives_pass_the_check(case: Case) -> None:
+    require_second_order(Problem.open(*case.build()))
+
+
+class Opaque(torch.autograd.Function):
+    """A kernel whose backward torch knows nothing about."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(grad.detach().numpy() * (1 - np.tanh(x.detach().numpy()) ** 2))
+
+
+class OnceOnly(Opaque):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (1 - x.tanh() ** 2)
+
+
+@pytest.mark.parametrize("kernel", [Opaque, OnceOnly])
+def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> None:
+    model, _, (x, _) = CASES[0].build()
+    loss = lambda m, batch: kernel.apply(m(batch)).sum(1)  # noqa: E731
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.Hessian(model, loss, x, hvp="kept")
+    assert gn.gradient_moments(model, loss, x).trace_cov.is_exact
+    part = gn.gradient_moments(model, loss, x, population="distribution")
+    assert part.trace_cov.stderr > 0  # its intervals need first derivatives alone
+
+
+def test_samples_without_gradient_do_not_hide_a_cut() -> None:
+    model, _, (x, _) = CASES[0].build()
+    weights = torch.tensor([0.0, 0, 0, 0, 1, 1], dtype=torch.float64)
+
+    def loss(m: Any, batch: Any) -> Tensor:
+        return batch[1] * OnceOnly.apply(m(batch[0])).square().sum(1)
+
+    with pytest.raises(gn.CurvatureError, match="no second derivative"):
+        gn.Hessian(model, loss, (x, weights), hvp="kept")

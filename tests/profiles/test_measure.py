@@ -1,0 +1,282 @@
+"""One call, the whole way; the person's objects as they were."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import gradnoise as gn
+from tests import oracles
+from tests.cases import CASES, CORE, Case, labelled, mlp, named
+
+TOY = gn.toy.LinearRegression(torch.tensor([3.0, 2.0, 1.0]), torch.ones(3), noise=0.5)
+
+
+def toy_profile(**options: Any) -> gn.Profile:
+    return gn.profile(TOY.model(), TOY.loss_fn, TOY.sample(200, seed=0), **options)
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_any_model_gets_a_report(case: Case) -> None:
+    model, loss_fn, batch = case.build()
+    profile = gn.profile(model, loss_fn, batch, probes=4)
+    truth = oracles.dense(model, loss_fn, batch, second=False)
+    assert float(profile.loss) == pytest.approx(float(truth.losses.mean()))
+    assert float(profile.trace_cov) == pytest.approx(oracles.trace_cov(truth.gradients), rel=1e-8)
+    assert model.__class__.__name__ in str(profile)
+
+
+FORMS = {
+    "one batch": lambda x, y: (x, y),
+    "uneven batches": lambda x, y: [(x[:5], y[:5]), (x[5:], y[5:])],
+    "data set": lambda x, y: TensorDataset(x, y),
+    "loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=4),
+    "shuffled loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=4, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_the_data_does_not_change_the_numbers(form: str) -> None:
+    model, loss_fn, (x, y) = CORE[0].build()
+    profile = gn.profile(model, loss_fn, FORMS[form](x, y), tol=1e-9, probes=2)
+    truth = oracles.dense(model, loss_fn, (x, y))
+    g = truth.gradients.mean(0)
+    assert float(profile.grad_sq_norm) == pytest.approx(float(g @ g), rel=1e-9)
+    assert float(profile.grad_curvature) == pytest.approx(float(g @ truth.hessian @ g), rel=1e-9)
+    top = float(torch.linalg.eigvalsh(truth.hessian)[-1])
+    assert float(profile.sharpness) == pytest.approx(top, rel=1e-8)
+    assert profile.batch_size == (4 if "loader" in form else None)
+
+
+def everything(model: nn.Module) -> Any:
+    return (
+        [module.training for module in model.modules()],
+        [(id(b), b.tolist()) for b in model.buffers()],
+        [
+            (id(p), p.tolist(), p.requires_grad, id(p.grad), p.grad.tolist())
+            for p in model.parameters()
+        ],
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+        len(model._forward_hooks),
+    )
+
+
+class Interrupt(KeyboardInterrupt):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [None, 1, 4, 9, 14])
+def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
+    inputs, labels = labelled()
+    model.eval()
+    model[0].train()
+    model(inputs.float()).sum().backward()
+    model.register_forward_hook(lambda *_: None)
+    calls = 0
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == stop_after:
+            raise Interrupt
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    before = everything(model)
+    try:
+        gn.profile(model, loss, (inputs.float(), labels), probes=2)
+        assert stop_after is None
+    except Interrupt:
+        assert stop_after is not None
+    assert everything(model) == before
+
+
+X, Y = torch.randn(6, 4), torch.randint(3, (6,))
+BAD_DATA = {
+    "empty": ((X[:0], Y[:0]), "got no samples"),
+    "one sample": ((X[:1], Y[:1]), "got 1 sample"),
+    "a one-shot generator": (iter([(X, Y)]), "one-shot"),
+    "counts that differ": ((X, Y[:4]), "agree on the number of samples"),
+    "a NaN in the inputs": ((X / 0, Y), "the loss is not finite"),
+    "labels out of range": ((X, Y + 5), "out of bounds"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_leaves_the_model_as_found(name: str) -> None:
+    data, message = BAD_DATA[name]
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5).eval(), nn.Linear(5, 3))
+    model(X).sum().backward()
+    model.register_forward_hook(lambda *_: None)
+    before = everything(model)
+    with pytest.raises((gn.GradNoiseError, IndexError), match=message):
+        gn.profile(model, nn.CrossEntropyLoss(), data)
+    assert everything(model) == before
+
+
+def test_in_the_middle_of_a_training_step_nothing_is_disturbed() -> None:
+    model, loss_fn, (x, y) = CORE[0].build()
+    loss = loss_fn(model(x), y)
+    gn.profile(model, loss_fn, (x, y), probes=2)
+    loss.backward()
+    twin, _, _ = CORE[0].build()
+    loss_fn(twin(x), y).backward()
+    assert torch.equal(model[0].weight.grad, twin[0].weight.grad)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_off(context: Any) -> None:
+    case = CORE[0].build()
+    outside = gn.profile(*case, probes=2)
+    with context():
+        assert gn.profile(*case, probes=2) == outside
+
+
+def test_the_same_seed_gives_the_same_profile() -> None:
+    options = {"max_samples": 50, "seed": 3}
+    assert toy_profile(**options) == toy_profile(**options)
+    assert toy_profile(**options) != toy_profile(max_samples=50, seed=4)
+
+
+def test_learning_rates_are_the_formulas_at_the_measured_values() -> None:
+    p = toy_profile(probes=64)
+    lam, scale = float(p.sharpness), float(p.noise_scale)
+    assert float(p.stable_lr()) == pytest.approx(2 / lam)
+    assert float(p.stable_lr(momentum=0.9)) == pytest.approx(3.8 / lam)
+    assert float(p.max_lr(16)) == pytest.approx(2 / lam / (1 + scale / 16))
+    step = float(p.grad_sq_norm) / float(p.grad_curvature)
+    assert float(p.greedy_lr(16)) == pytest.approx(step / (1 + scale / 16))
+    share = 1 / 16 - 1 / 200
+    limit = 2 / lam / (1 + share * float(p.curvature_noise_scale))
+    others = p.curvature_spread.reduction(share)
+    with pytest.raises(gn.ArgumentError, match="`batch_size` must be a positive number; got 0"):
+        p.greedy_lr(0)
+    assert 0.5 < others < 1
+    assert float(p.mean_square_lr(16)) == pytest.approx(limit * others)
+    damped = 3.8 / lam / (1 + 19 * share * float(p.curvature_noise_scale))
+    others = p.curvature_spread.reduction(share, "sgd", 0.9)
+    assert float(p.mean_square_lr(16, momentum=0.9)) == pytest.approx(damped * others)
+    assert float(p.max_lr(16, momentum=0.9)) == pytest.approx(3.8 / lam / (1 + 19 * scale / 16))
+    both = p.limits(16)
+    assert float(both.noise_scale_rule) == float(p.max_lr(16))
+    assert float(both.mean_square) == float(p.mean_square_lr(16))
+    assert float(both.one_step) == pytest.approx(2 * float(p.greedy_lr(16)))
+    assert p.temperature(0.1, 16) == pytest.approx(0.1 * share)
+    assert p.temperature(0.1, 16, momentum=0.5) == pytest.approx(0.2 * share)
+
+
+@pytest.mark.parametrize("method", ["max_lr", "greedy_lr", "mean_square_lr"])
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+def test_every_learning_rate_lies_in_its_interval(method: str, population: str) -> None:
+    p = toy_profile(population=population, probes=64)
+    for batch in (1, 8, 64, 200):
+        limit = getattr(p, method)(batch)
+        assert 0 < limit.low <= float(limit) <= limit.high < math.inf
+
+
+def test_the_regime_changes_at_the_noise_scale() -> None:
+    p = toy_profile(probes=64)
+    assert p.noise_scale.is_resolved
+    assert p.regime(p.noise_scale.low * 0.9) == "noise-dominated"
+    assert p.regime(float(p.noise_scale)) == "unresolved"
+    assert p.regime(p.noise_scale.high * 1.1) == "curvature-dominated"
+
+
+def test_the_optimizer_is_read_and_not_touched() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.8, 0.99))
+    p = gn.profile(model, loss_fn, batch, optimizer=optimizer, batch_size=2, probes=2)
+    assert (p.optimizer.name, p.optimizer.lr, p.optimizer.momentum) == ("AdamW", 3e-3, 0.8)
+    assert (p.setting.batch_size, p.setting.lr) == (2, None)  # no rate of plain SGD to compare
+    assert optimizer.state == {}
+    assert any("AdamW rescales the gradient" in warning for warning in p.warnings)
+    assert any("weight decay of 0.01" in warning for warning in p.warnings)
+
+
+class Once(torch.autograd.Function):
+    """x² whose derivative cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+def test_without_second_derivatives_the_gradient_part_is_still_there() -> None:
+    model = mlp().double()
+    batch = labelled()[0]
+    p = gn.profile(model, lambda m, x: Once.apply(m(x)).sum(-1), batch)
+    assert p.simple_noise_scale.is_resolved
+    with pytest.raises(
+        gn.NotMeasuredError, match=r"`noise_scale` was not measured.*no second deriv"
+    ):
+        _ = p.noise_scale
+    with pytest.raises(gn.NotMeasuredError, match="`sharpness` was not measured"):
+        p.stable_lr()
+    assert "curvature was not measured" in str(p)
+
+
+def test_bfloat16_gives_the_same_report_with_fewer_digits() -> None:
+    torch.manual_seed(1)
+    model = nn.Linear(4, 3)
+    x, y = torch.randn(200, 4), torch.randint(3, (200,))
+    exact = gn.profile(model, nn.CrossEntropyLoss(), (x, y))
+    rough = gn.profile(model.bfloat16(), nn.CrossEntropyLoss(), (x.bfloat16(), y), tol=0.02)
+    for name in ("loss", "trace_cov", "sharpness", "simple_noise_scale"):
+        assert float(getattr(rough, name)) == pytest.approx(float(getattr(exact, name)), rel=0.06)
+    assert any("2 to 3 significant digits" in warning for warning in rough.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"probes": 1}, r"`probes` must be a whole number from 2 on; got 1"),
+        ({"level": 1.5}, r"`level` is a coverage.*got 1.5"),
+        ({"optimizer": "sgd"}, r"`optimizer` must be a torch.optim.Optimizer; got str"),
+        ({"batch_size": -1}, r"`batch_size` must be a whole number from 1 on; got -1"),
+        ({"seed": 1.5}, r"`seed` must be a whole number from 0 on; got 1.5"),
+        ({"tol": -1.0}, r"`tol` must be positive"),
+        ({"max_samples": 0}, r"`max_samples` must be a whole number from 2"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(gn.ArgumentError, match=message):
+        toy_profile(**options)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Any) -> None:
+    p = toy_profile(max_samples=50)
+    p.save(tmp_path / "p.json")
+    assert gn.Profile.load(tmp_path / "p.json") == p
+
+
+@pytest.mark.cuda
+def test_on_a_cuda_device_the_numbers_are_those_of_the_cpu() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    here = gn.profile(model, loss_fn, batch, tol=1e-9, probes=4)
+    there = gn.profile(model.cuda(), loss_fn, batch, tol=1e-9, probes=4)
+    for name, estimate in here.estimates.items():
+        assert float(there.estimates[name]) == pytest.approx(float(estimate), rel=1e-6, nan_ok=True)
+
+
+def test_a_hessian_that_is_not_finite_does_not_take_the_gradients_with_it() -> None:
+    model = nn.Linear(3, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    loss = lambda m, x: m.weight.abs().pow(1.5).sum() + (x - m.weight).square().sum(1)  # noqa: E731
+    profile = gn.profile(model, loss, torch.randn(20, 3).double())
+    assert profile.trace_cov.is_exact
+    assert any("curvature was not measured" in warning for warning in profile.warnings)

@@ -1,0 +1,60 @@
+"""What an install must leave behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "mend_torchvision.py"
+
+
+def test_transformers_can_be_imported_beside_backpack() -> None:
+    import backpack  # noqa: F401
+    from transformers import GPT2LMHeadModel
+
+    assert GPT2LMHeadModel.__name__ == "GPT2LMHeadModel"
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, found: bool, importable: bool) -> list[list[str]]:
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        return subprocess.CompletedProcess(command, int(not importable), "", "no operator nms")
+
+    spec = object() if found else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(subprocess, "run", run)
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    return calls
+
+
+def test_a_broken_torchvision_is_removed_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = run_with(monkeypatch, found=True, importable=False)
+    assert calls[-1][1:5] == ["-m", "pip", "uninstall", "--yes"]
+    assert "torchvision cannot be imported here (no operator nms)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_torchvision_that_works_or_is_absent_stays(
+    monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    calls = run_with(monkeypatch, found=found, importable=True)
+    assert not any("uninstall" in call for call in calls)
+
+
+def test_starting_the_library_loads_nothing_optional() -> None:
+    code = (
+        "import sys, gradnoise; "
+        "heavy = {'matplotlib', 'sklearn', 'transformers', 'backpack', 'scipy.stats'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

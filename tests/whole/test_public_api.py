@@ -1,0 +1,99 @@
+"""Public names, their documentation and `__all__` are one list."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradnoise as gn
+
+ROOT = Path(__file__).parents[2]
+ITEMS = {name: getattr(gn, name) for name in gn.__all__}
+CALLABLES = {
+    name: item
+    for name, item in ITEMS.items()
+    if inspect.isfunction(item) or (inspect.isclass(item) and not issubclass(item, Exception))
+}
+PROFILE = {
+    name: item
+    for name, item in inspect.getmembers_static(gn.Profile)
+    if not name.startswith("_") and isinstance(item, (types.FunctionType, property, classmethod))
+}
+
+
+def test_the_front_door_holds_what_it_lists_and_nothing_else() -> None:
+    public = {
+        name
+        for name, item in vars(gn).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(item)
+        and getattr(item, "__module__", "").startswith("gradnoise")
+    }
+    assert public == set(gn.__all__) - {"toy"}
+    assert len(gn.__all__) == len(set(gn.__all__))
+
+
+def test_the_api_page_lists_the_same_names() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- `gn\.(\w+)", page, flags=re.M)
+    assert sorted(listed) == sorted(gn.__all__)
+    methods = re.findall(r"^- `p\.(\w+)", page, flags=re.M)
+    assert sorted(methods) == sorted([*PROFILE, *gn.Profile.__dataclass_fields__])
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_every_public_name_is_documented(name: str) -> None:
+    text = inspect.getdoc(CALLABLES[name]) or ""
+    assert len(text.split()) >= 5
+    if inspect.isfunction(CALLABLES[name]):
+        assert "Raises:" in text
+        assert "Example:" in text
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_options_are_named_and_keyword_only(name: str) -> None:
+    numbers_only = CALLABLES[name].__module__ == "gradnoise.learning_rate.formulas"
+    results = inspect.isclass(CALLABLES[name]) and dataclasses.is_dataclass(CALLABLES[name])
+    for parameter in inspect.signature(CALLABLES[name]).parameters.values():
+        assert parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        optional = parameter.default is not inspect.Parameter.empty
+        if optional and not numbers_only and not results and name != "Status":
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter.name
+
+
+@pytest.mark.parametrize("name", PROFILE)
+def test_every_method_of_a_profile_is_documented(name: str) -> None:
+    item: Any = PROFILE[name]
+    assert inspect.getdoc(item.fget if isinstance(item, property) else getattr(gn.Profile, name))
+
+
+FIXED = """
+profile Profile per_sample_gradients per_sample_sq_norms gradient_moments noise_scale sharpness
+Hessian GaussNewton GradientCovariance PerSampleGradients lanczos spectral_density temperature
+effective_lr stable_lr max_lr scale_lr regime toy
+supervised causal_lm trace simple_noise_scale_from_norms noise_scale_from_gradients
+"""
+FIXED_OF_A_PROFILE = """
+loss grad_sq_norm trace_cov simple_noise_scale noise_scale sharpness grad_curvature
+trace_hessian_cov curvature_noise_scale temperature stable_lr max_lr greedy_lr mean_square_lr
+regime recommend plot to_dict save load layers samples population engine optimizer warnings
+"""
+
+
+def test_the_names_that_other_code_relies_on_are_there() -> None:
+    assert set(FIXED.split()) <= set(gn.__all__)
+    assert set(FIXED_OF_A_PROFILE.split()) <= {*PROFILE, *gn.Profile.__dataclass_fields__}
+
+
+def test_every_error_derives_from_one() -> None:
+    errors = [
+        item for item in ITEMS.values() if inspect.isclass(item) and item.__name__.endswith("Error")
+    ]
+    assert len(errors) == 13
+    assert all(issubclass(error, gn.GradNoiseError) for error in errors)
