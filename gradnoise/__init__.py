@@ -63,8 +63,8 @@ from .linalg.frobenius import frobenius_norm
 from .linalg.lanczos import lanczos
 from .linalg.ritz import Eigenpairs
 from .linalg.trace import trace
+from .measurement.gradient_moments import gradient_moments
 from .moments.layer import Layer
-from .moments.measure import gradient_moments
 from .moments.moments import GradientMoments
 from .operators.gradients import GradientCovariance, PerSampleGradients
 from .operators.hessian import GaussNewton, Hessian
@@ -73,6 +73,7 @@ from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms
 from .problem.losses import causal_lm, supervised
 from .profiles.measure import profile
+from .profiles.measurement import Measurement, measure
 from .profiles.profile import Profile
 from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
@@ -173,6 +174,9 @@ __all__ = [
     "Recommendation",
     "Profile",
     "profile",
+    # several measurements of one model
+    "Measurement",
+    "measure",
     # train and see
     "sweep",
     "Sweep",

@@ -29,6 +29,7 @@ ORDER = (
     "linalg",
     "linalg/density",
     "operators",
+    "measurement",
     "estimators",
     "estimators/curvature",
     "estimators/noise",

@@ -7,16 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine, Wanted
-from ..problem.coordinates import in_metric
 from ..problem.directional import sign_sums, weighted_sum
-from ..problem.losses import LossFn
-from ..problem.preconditioner import check_metric
 from ..problem.problem import Problem
-from ..problem.samples import MICRO_BATCH
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
 from ..tensors.trees import Batch, TensorDict, compute_dtype, sq_norm, widen
@@ -153,68 +148,3 @@ def dots_of(problem: Problem, engine: Engine, batch: Batch, direction: TensorDic
     if decay is None:
         return joined
     return {n: dots + (widen(decay[n]) * widen(direction[n])).sum() for n, dots in joined.items()}
-
-
-def gradient_moments(
-    model: nn.Module,
-    loss_fn: LossFn | nn.Module,
-    data: Any,
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
-    engine: str = "auto",
-    population: str | int = "dataset",
-    variance: bool = False,
-    intervals: bool = True,
-    max_samples: int | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-    micro_batch: int = MICRO_BATCH,
-) -> GradientMoments:
-    """Mean gradient, |G|², trΣ and B_simple of a model, in one streaming pass.
-
-    Σ = Cov(g_i) per sample, estimated with 1/(n - 1); |G|² is unbiased for the population.
-
-    Args:
-        model: any `nn.Module`; it is left as found.
-        loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
-        data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one that trains the model, for `metric`.
-        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
-            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ tr(P⁻¹Σ).
-        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
-        population: "dataset", "distribution" or a number N.
-        variance: also keep the variance per coordinate.
-        intervals: a second pass for the intervals; not needed when all of N is measured.
-        max_samples: n at most; None measures all.
-        level: coverage of the intervals.
-        seed: of the choice of samples.
-        micro_batch: samples evaluated at once.
-
-    Returns:
-        GradientMoments.
-
-    Raises:
-        GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
-
-    Example:
-        >>> model = nn.Linear(1, 1, bias=False)
-        >>> data = (torch.ones(4, 1), torch.tensor([[0.0], [2.0], [0.0], [2.0]]))
-        >>> float(gradient_moments(model, nn.MSELoss(), data).trace_cov)  # g_i = 2(w - y_i)
-        5.33...
-    """
-    check_metric(metric, optimizer)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    problem = in_metric(problem, metric, optimizer)
-    with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        moments = stream(problem, chosen, level=level, variance=variance)
-        return with_intervals(problem, chosen, moments) if intervals else moments

@@ -14,6 +14,7 @@ from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import weighted_sum
 from ..problem.losses import LossFn
+from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..tensors.trees import TensorDict, unflatten
@@ -34,9 +35,8 @@ class _ByEngine(ModelOperator):
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
     ) -> None:
-        problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
+        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
+        problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, engine)
 
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:

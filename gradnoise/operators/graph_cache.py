@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CurvatureError
 from ..problem.objective import Objective
@@ -147,13 +147,16 @@ class Keeper:
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         self._problem, self._kind, self._budget = problem, kind, budget
         self._kept: dict[int, Graph] = {}
-        self._point: list[Tensor] = []  # parameters and buffers that the graphs are of
+        self._point: tuple[object, int] = (None, 0)  # what the graphs are of, and when it was seen
         self._sizes: tuple[float, float] | None = None  # of any graph, and of each sample in it
 
     def graphs(self) -> Iterator[Graph]:
         """Of one micro-batch after the other; inside the guard."""
-        if self._budget and not self._is_at_its_point():
-            self._kept, self._point = {}, [t.detach().clone() for t in self._tensors()]
+        objective, (point, entered) = self._problem.objective, self._point
+        if self._budget and objective.entered != entered:  # inside one guard nothing moves
+            self._point = now, _ = objective.fingerprint(), objective.entered
+            if now != point:
+                self._kept = {}
         left = float(self._budget)
         for index, batch in enumerate(self._problem.batches()):
             left -= self._expected(batch)
@@ -167,18 +170,6 @@ class Keeper:
     def forget(self) -> None:
         """Let go of all graphs."""
         self._kept.clear()
-
-    def _is_at_its_point(self) -> bool:
-        """By value: fused optimizers and `.data` leave pointers and versions as they were."""
-        now = self._tensors()
-        return len(now) == len(self._point) and all(map(torch.equal, now, self._point))
-
-    def _tensors(self) -> list[Tensor]:
-        objective = self._problem.objective
-        parts = [
-            part for part in (objective.model, objective.loss_fn) if isinstance(part, nn.Module)
-        ]
-        return [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
     def _expected(self, batch: Batch) -> float:
         """Bytes of the graph of a micro-batch: of the gradients it ends in, and by its entries."""

@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from ..linalg.operator import MEMORY_BUDGET
 from ..problem.directional import require_second_order
 from ..problem.losses import LossFn
+from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .graph_cache import GaussNewtonGraph
@@ -35,9 +36,8 @@ class _Curvature(ModelOperator):
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
     ) -> None:
-        problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
+        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
+        problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..problem.losses import LossFn
+from ..problem.options import Options
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, TensorDict
 from .choice import choose
@@ -83,4 +84,5 @@ def per_sample_sq_norms(
 def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
     """A problem of one batch, whole."""
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
-    return Problem.open(model, loss_fn, one, max_samples=None, micro_batch=sys.maxsize, least=1)
+    whole = Options(max_samples=None, micro_batch=sys.maxsize)
+    return Problem.open(model, loss_fn, one, whole, least=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from ..tensors.trees import Batch
 from .objective import Objective
-from .preconditioner import Metric, check_metric
-from .problem import Problem
+from .preconditioner import Metric
 
 
 class Rescaled(Objective):
@@ -67,16 +65,3 @@ class Rescaled(Objective):
     def _metric(self) -> Metric:
         assert self.metric is not None
         return self.metric
-
-
-def in_metric(problem: Problem, metric: str, optimizer: torch.optim.Optimizer | None) -> Problem:
-    """The problem as it is ("euclidean"), or in the coordinates of an optimizer ("optimizer").
-
-    Raises:
-        ArgumentError: another name; no optimizer; see `Metric.of`.
-    """
-    check_metric(metric, optimizer)
-    if metric == "euclidean" or optimizer is None:
-        return problem
-    found = Metric.of(optimizer, problem.objective.parameters)
-    return replace(problem, objective=Rescaled(problem.objective, found))

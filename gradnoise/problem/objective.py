@@ -17,6 +17,8 @@ from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .preconditioner import Metric
 
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
+
 
 class Objective:
     """L(w) = mean over samples of ℓ_i(w), differentiable in the trainable parameters w.
@@ -37,6 +39,7 @@ class Objective:
         self.parameters: TensorDict = _trainable(model)
         self._opened_modes = _modes(model)
         self._depth = 0
+        self.entered = 0  # how often it has been guarded
 
     metric: Metric | None = None  # of the coordinates, where they are not the parameters
 
@@ -64,6 +67,15 @@ class Objective:
         """Bytes of the gradient of one sample, in the dtypes of the parameters."""
         return sum(p.numel() * p.element_size() for p in self.parameters.values())
 
+    def fingerprint(self) -> tuple[tuple[int, int], ...]:
+        """What changes with the value of any parameter or buffer of the model or the loss.
+
+        Sums of the bits: fused optimizers and `.data` leave pointers and versions as they were.
+        """
+        parts = [part for part in (self.model, self.loss_fn) if isinstance(part, nn.Module)]
+        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+        return tuple((tensor._version, _bits(tensor.detach())) for tensor in tensors)
+
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
         """Measure inside this; the outermost one puts everything back."""
@@ -72,6 +84,7 @@ class Objective:
             return
         self._check_unchanged()
         self._depth += 1
+        self.entered += 1
         try:
             with untouched(self.model, data):
                 yield
@@ -214,6 +227,15 @@ def check_finite(losses: Tensor) -> None:
             f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "
             f"has diverged has no noise scale."
         )
+
+
+def _bits(tensor: Tensor) -> int:
+    """Sum of the entries' bits, read as whole numbers."""
+    dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    real = torch.view_as_real(dense) if dense.is_complex() else dense
+    if real.is_floating_point():
+        real = real.view(_WHOLE[real.element_size()])
+    return int(real.sum(dtype=torch.int64))
 
 
 def _check_shape(losses: Any, count: int) -> None:

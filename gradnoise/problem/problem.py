@@ -12,9 +12,12 @@ from torch import nn
 
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
 from .checks import check_batch, refuse_coupling
+from .coordinates import Rescaled
 from .losses import LossFn
 from .objective import Objective
-from .samples import MICRO_BATCH, Samples
+from .options import Options
+from .preconditioner import Metric
+from .samples import Samples
 
 TRIAL_SAMPLES = 4  # on which engines and second derivatives are tried
 CHECK_SAMPLES = 32  # on which losses are looked at: coupling and chance show on few
@@ -38,30 +41,45 @@ class Problem:
         model: nn.Module,
         loss_fn: LossFn | nn.Module,
         data: Any,
+        options: Options | None = None,
         *,
-        max_samples: int | None = 4096,
-        population: str | int = "dataset",
-        seed: int = 0,
-        micro_batch: int = MICRO_BATCH,
         least: int = 2,
     ) -> Problem:
         """Read the user's objects and check once that there is something to measure.
 
-        Arguments and errors are those of `Objective`, `check_batch` and `Samples.draw`.
+        Errors are those of `Objective`, `check_batch`, `Samples.draw` and `Metric.of`.
+
+        Args:
+            model, loss_fn, data: the user's.
+            options: how it is measured; None for the defaults.
+            least: samples that are needed, 2 to see gradients differ.
         """
+        options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
             samples = Samples.draw(
                 data,
-                max_samples=max_samples,
-                population=population,
-                seed=seed,
-                micro_batch=micro_batch,
+                max_samples=options.max_samples,
+                population=options.population,
+                seed=options.seed,
+                micro_batch=options.micro_batch,
                 least=least,
             )
             problem = cls(objective, samples)
             problem._check()
-        return problem
+        return problem.in_metric(options)
+
+    def in_metric(self, options: Options) -> Problem:
+        """The problem in the coordinates of a metric, with what the optimizer holds now.
+
+        Raises:
+            ArgumentError: see `Metric.of`.
+        """
+        optimizer, plain = options.optimizer, self.objective.plain
+        if options.metric == "euclidean" or optimizer is None:
+            return replace(self, objective=plain)
+        metric = Metric.of(optimizer, plain.parameters)
+        return replace(self, objective=Rescaled(plain, metric))
 
     def _check(self) -> None:
         """On a part of the largest micro-batch; on two joined where each holds one sample."""

@@ -29,20 +29,18 @@ from ..learning_rate.mean_square import CurvatureSpread
 from ..linalg.deflation import explore
 from ..linalg.lanczos import lanczos
 from ..linalg.ritz import Eigenpairs
+from ..measurement.opened import Opened
 from ..moments.layer import Layer, by_group
-from ..moments.measure import stream, with_intervals
 from ..moments.moments import GradientMoments
 from ..operators.decayed import with_decay
 from ..operators.hessian import Hessian
-from ..per_sample.choice import choose
-from ..per_sample.contract.engine import Engine
-from ..problem.coordinates import in_metric
 from ..problem.losses import LossFn
 from ..problem.optimizer_settings import read_optimizer
+from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..show.progress import Stage, progress_bar
-from ..statistics.estimate import Estimate, Status, check_level
+from ..statistics.estimate import Estimate, Status
 from . import file as store
 from .profile import Profile
 
@@ -103,28 +101,48 @@ def profile(
         >>> round(float(p.stable_lr()), 3)  # 2/λ = 2/4
         0.5
     """
-    settings = read_optimizer(optimizer, metric)
-    check_level(level)
-    check_whole("seed", seed, 0)
-    check_whole("probes", probes, 2)
-    check_accuracy(accuracy)
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    problem = in_metric(problem, metric, optimizer)
+    effort = Effort(probes, accuracy, tol)
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    size = batch_size or _loader_batch_size(data)
+    return find_profile(opened, effort, batch_size=size, progress=progress)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How closely the curvature is looked at; it checks itself.
+
+    Args:
+        probes: random directions for tr(HΣ), at most.
+        accuracy: relative standard error of tr(HΣ) at which fewer are taken.
+        tol: relative residual at which λ is accepted.
+    """
+
+    probes: int = PROBES
+    accuracy: float = ACCURACY
+    tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_whole("probes", self.probes, 2)
+        check_accuracy(self.accuracy)
+
+
+def find_profile(
+    opened: Opened, effort: Effort, *, batch_size: int | None = None, progress: bool = False
+) -> Profile:
+    """The profile of a model that is open; see `profile`."""
+    options, optimizer = opened.options, opened.options.optimizer
+    settings = read_optimizer(optimizer, options.metric)
+    problem = opened.problem
     with problem.guard(), progress_bar(progress) as stage:
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
         tick = stage("per-sample gradients", problem.samples.count)
-        moments = stream(problem, chosen, level=level, tick=tick)
-        moments = with_intervals(problem, chosen, moments)
-        curvature = _curvature(problem, chosen, moments, stage, probes, accuracy, tol, seed)
+        moments = opened.moments(tick=tick)
+        curvature = _curvature(opened, moments, stage, effort)
+    chosen, model = opened.engine, problem.objective.model
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)
@@ -138,8 +156,8 @@ def profile(
         device=str(problem.objective.device),
         samples=moments.count,
         population=moments.population,
-        level=level,
-        seed=seed,
+        level=options.level,
+        seed=options.seed,
         engine=chosen.name,
         engine_reason=chosen.reason,
         estimates={
@@ -153,8 +171,8 @@ def profile(
         groups=curvature.shared(moments.by_groups(groups)),
         curvature_spread=curvature.spread,
         optimizer=settings,
-        metric=metric,
-        batch_size=batch_size or _loader_batch_size(data),
+        metric=options.metric,
+        batch_size=batch_size,
         matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
@@ -183,18 +201,11 @@ class _Curvature:
 
 
 def _curvature(
-    problem: Problem,
-    engine: Engine,
-    moments: GradientMoments,
-    stage: Stage,
-    probes: int,
-    accuracy: float,
-    tol: float,
-    seed: int,
+    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
 ) -> _Curvature:
     """The curvature, or as much as the model allows."""
     try:
-        return _measure_curvature(problem, engine, moments, stage, probes, accuracy, tol, seed)
+        return _measure_curvature(opened, moments, stage, effort)
     except torch.OutOfMemoryError:
         raise
     except (CurvatureError, OperatorError, RuntimeError, NotImplementedError) as error:
@@ -203,16 +214,10 @@ def _curvature(
 
 
 def _measure_curvature(
-    problem: Problem,
-    engine: Engine,
-    moments: GradientMoments,
-    stage: Stage,
-    probes: int,
-    accuracy: float,
-    tol: float,
-    seed: int,
+    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
 ) -> _Curvature:
-    hessian = Hessian.of(problem, hvp="kept")
+    problem, seed, tol = opened.problem, opened.options.seed, effort.tol
+    hessian = opened.hessian()
     tick = stage("sharpness (Lanczos)", None)
     pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     pairs = _with_decay(hessian, pairs, tol, seed)
@@ -224,10 +229,16 @@ def _measure_curvature(
     if sampled:
         hessian.forget()  # its graphs and those of the halves would be held together
         halves = half_sharpness(problem, top, tol=tol, seed=seed)
-    signs = sign_probes(moments, probes, seed)
-    tick = stage("noise scale (probes)", probes)
+    signs = sign_probes(moments, effort.probes, seed)
+    tick = stage("noise scale (probes)", effort.probes)
     scale = measure_noise_scale(
-        hessian, engine, moments, signs, deflation=deflation, accuracy=accuracy, tick=tick
+        hessian,
+        opened.engine,
+        moments,
+        signs,
+        deflation=deflation,
+        accuracy=effort.accuracy,
+        tick=tick,
     )
     sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, moments.level)
     return _Curvature(

@@ -16,7 +16,7 @@ from ..estimators.from_arrays.gradients import noise_scale_from_gradients
 from ..estimators.from_arrays.gram import noise_scale_from_gram, noise_scale_from_sums
 from ..estimators.from_arrays.norms import noise_scale_from_batches, simple_noise_scale_from_norms
 from ..estimators.noise.by_layer import layer_noise_scales
-from ..moments.measure import gradient_moments
+from ..measurement.gradient_moments import gradient_moments
 from ..per_sample.public import per_sample_gradients
 from ..profiles.measure import profile
 from ..toy import (

@@ -97,7 +97,7 @@ def literal_diagonal(matrix: Tensor, tests: Tensor, probe: int, out: list[int]) 
 
 
 def forms_of(sketch: LeaveOneOut, name: str) -> Any:
-    module = importlib.import_module(f"gradnoise.algebra.{name}")  # a function at the front
+    module = importlib.import_module(f"gradnoise.linalg.{name}")  # a function at the front
     return module._Deflated(sketch) if name == "diagonal" else module._without(sketch)
 
 

@@ -21,6 +21,7 @@ from gradnoise.moments.measure import stream
 from gradnoise.moments.moments import GradientMoments
 from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
 from gradnoise.per_sample.loop import Loop
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CASES, Case, labelled, mlp, named
@@ -199,7 +200,7 @@ def test_without_intervals_the_estimates_say_so() -> None:
 
 def test_no_more_than_two_chunks_are_alive_at_once() -> None:
     model, loss_fn, _ = CASES[0].build()
-    problem = Problem.open(model, loss_fn, labelled(), micro_batch=2)
+    problem = Problem.open(model, loss_fn, labelled(), Options(micro_batch=2))
     alive, most = 0, 0
 
     class Counting(Loop):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.problem.directional import _slopes, forms, require_second_order
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CASES, Case, named
@@ -20,7 +21,7 @@ from tests.cases import CASES, Case, named
 def test_slopes_and_forms_are_products_with_single_samples(case: Case) -> None:
     model, loss_fn, batch = case.build()
     truth = oracles.dense(model, loss_fn, batch)
-    problem = Problem.open(model, loss_fn, batch, micro_batch=4)
+    problem = Problem.open(model, loss_fn, batch, Options(micro_batch=4))
     size = problem.objective.size
     source = torch.Generator().manual_seed(0)
     u, v = torch.randn(2, size, generator=source, dtype=torch.float64)

@@ -17,8 +17,8 @@ from gradnoise.linalg.deflation import explore
 from gradnoise.moments.measure import stream, with_intervals
 from gradnoise.operators.hessian import Hessian
 from gradnoise.per_sample.choice import choose
-from gradnoise.problem.coordinates import in_metric
 from gradnoise.problem.losses import supervised
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CASES, CORE, Case, named
@@ -118,8 +118,8 @@ PAIRS = (
 def test_noise_scales_are_those_of_dense_gradients_and_hessians(case: Case, name: str) -> None:
     model, loss_fn, batch, optimizer = trained(case, name)
     size = 6 if case is CORE[1] else 11
-    problem = Problem.open(model, loss_fn, batch, population=size)
-    found = measure(in_metric(problem, "optimizer", optimizer))
+    problem = Problem.open(model, loss_fn, batch, Options(population=size))
+    found = measure(problem.in_metric(Options(optimizer=optimizer, metric="optimizer")))
     truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
     parts = {
         "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
@@ -249,7 +249,8 @@ def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
     if name == "AdamW":
         optimizer.param_groups[0]["weight_decay"] = 0.0
     decay = optimizer.param_groups[0]["weight_decay"]
-    scale = measure(in_metric(Problem.open(model, loss_fn, (x, y)), "optimizer", optimizer))
+    options = Options(optimizer=optimizer, metric="optimizer")
+    scale = measure(Problem.open(model, loss_fn, (x, y), options))
     start = penalised(model, loss_fn, (x, y), decay)
 
     def change(lr: float) -> float:

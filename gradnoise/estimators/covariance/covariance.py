@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
-from ...moments.measure import stream, with_intervals
+from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
-from ...per_sample.choice import choose
 from ...problem.losses import LossFn
-from ...problem.problem import Problem
+from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
 from ...tensors.trees import TensorDict
@@ -115,6 +115,8 @@ def covariance(
     hessian: bool = True,
     variance: bool = False,
     method: str = "auto",
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     population: str | int = "dataset",
     engine: str = "auto",
     tol: float = 1e-3,
@@ -134,8 +136,8 @@ def covariance(
     interval (docs/theory/covariance.md).
 
     Args:
-        model, loss_fn, data, population, engine, max_samples, level, seed, micro_batch: as for
-            `gradient_moments`.
+        model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
+            micro_batch: as for `gradient_moments`.
         k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
         hessian: also measure how Σ lies beside H; needs second derivatives.
         variance: keep the diagonal of Σ, from the same pass.
@@ -160,7 +162,6 @@ def covariance(
     (arXiv:2207.02628) with the Gauss-Newton matrix in place of H.
 
     Example:
-        >>> import torch
         >>> model = nn.Linear(2, 1, bias=False)
         >>> data = (torch.eye(2).repeat(2, 1), torch.tensor([1.0, 0.5, -1.0, -0.5])[:, None])
         >>> _ = nn.init.zeros_(model.weight)  # g_i = ∓2e_1 and ∓e_2: Σ = diag(8, 2)/3
@@ -168,28 +169,42 @@ def covariance(
         >>> round(float(found.effective_rank), 4), round(float(found.participation_ratio), 4)
         (1.25, 1.4706)
     """
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    return find_covariance(
+        opened, k=k, hessian=hessian, variance=variance, method=method, tol=tol, probes=probes,
+        products=products, memory_budget=memory_budget,
+    )  # fmt: skip
+
+
+def find_covariance(
+    opened: Opened,
+    *,
+    k: int = 10,
+    hessian: bool = True,
+    variance: bool = False,
+    method: str = "auto",
+    tol: float = 1e-3,
+    probes: int = PROBES,
+    products: int = PRODUCTS,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Covariance:
+    """The covariance of a model that is open; see `covariance`."""
     _check(k, method)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    aim = Iteration(k, tol, seed, memory_budget)
+    problem, engine = opened.problem, opened.engine
+    aim = Iteration(k, tol, opened.options.seed, memory_budget)
     with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        streamed = stream(problem, chosen, level=level, variance=variance)
-        moments = with_intervals(problem, chosen, streamed)
-        spectrum = noise_spectrum(problem, chosen, moments, aim, method)
+        moments = opened.moments(variance=variance)
+        spectrum = noise_spectrum(problem, engine, moments, aim, method)
         dimensions = Dimensions.of(moments, spectrum, problem.samples)
         beside = None
         if hessian:
             beside = measure_alignment(
                 problem,
-                chosen,
+                engine,
                 moments,
                 spectrum,
                 dimensions.trace_sq,

@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from ...errors import ArgumentError, check_whole
-from ...problem.coordinates import in_metric
 from ...problem.directional import forms, weighted_sum
 from ...problem.losses import LossFn
-from ...problem.preconditioner import check_metric
+from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, check_level, skewed, skewness, symmetric
+from ...statistics.estimate import Estimate, skewed, skewness, symmetric
 from ...tensors.random import generator
 
 BATCHES = 32
@@ -65,12 +64,12 @@ def batch_sharpness(
     """
     check_whole("batch_size", batch_size, 1)
     check_whole("batches", batches, 2)
-    check_level(level)
-    check_metric(metric, optimizer)
-    problem = Problem.open(
-        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-    )
-    problem, count = in_metric(problem, metric, optimizer), problem.samples.count
+    options = Options(
+        optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
+        micro_batch=micro_batch,
+    )  # fmt: skip
+    problem = Problem.open(model, loss_fn, data, options)
+    count = problem.samples.count
     if batch_size > count:
         raise ArgumentError(
             f"`batch_size` = {batch_size} is more than the {count} samples that are measured; give "

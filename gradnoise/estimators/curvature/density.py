@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...linalg.density.spectral_density import SpectralDensity
 from ...linalg.operator import MEMORY_BUDGET
-from ...operators.hessian import Hessian
+from ...measurement.opened import Opened
+from ...operators.decayed import with_decay
 from ...problem.losses import LossFn
-from ...problem.problem import Problem
+from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 
 
@@ -23,6 +25,8 @@ def spectral_density(
     probes: int = 4,
     steps: int = 80,
     hvp: str = "auto",
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     max_samples: int | None = 4096,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
@@ -39,6 +43,7 @@ def spectral_density(
         model, loss_fn, data: as for `gradient_moments`.
         probes, steps, level, tick: as for `SpectralDensity.of`.
         hvp, max_samples, micro_batch, memory_budget: as for `Hessian`.
+        optimizer, metric: as for `sharpness`.
         seed: of the random vectors and of the choice of samples.
 
     Returns:
@@ -48,18 +53,19 @@ def spectral_density(
         GradNoiseError: see `Hessian` and `SpectralDensity.of`.
 
     Example:
-        >>> import torch
         >>> model = nn.Linear(2, 1, bias=False)
         >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))
         >>> seen = spectral_density(model, nn.MSELoss(), data)  # H = 2 XᵀX/n = diag(1, 4)
         >>> round(seen.lower_edge, 4), round(seen.upper_edge, 4)
         (1.0, 4.0)
     """
-    problem = Problem.open(
-        model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-    )
-    hessian = Hessian.of(problem, hvp=hvp, memory_budget=memory_budget)
-    with problem.guard():
+    options = Options(
+        optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
+        micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    hessian = opened.hessian(hvp=hvp, memory_budget=memory_budget)
+    with opened.problem.guard():
         return SpectralDensity.of(
-            hessian, probes=probes, steps=steps, seed=seed, level=level, tick=tick
+            with_decay(hessian), probes=probes, steps=steps, seed=seed, level=level, tick=tick
         )

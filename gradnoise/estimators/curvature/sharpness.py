@@ -13,17 +13,22 @@ from ...errors import ArgumentError
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
+from ...measurement.opened import Opened
 from ...operators.decayed import with_decay
 from ...operators.hessian import GaussNewton, Hessian
-from ...problem.coordinates import in_metric
 from ...problem.losses import LossFn
-from ...problem.preconditioner import check_metric
+from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, check_level
+from ...statistics.estimate import Estimate
 from .extreme_eigenvalue import Halves, half_sharpness, sample_curvatures, sharpness_estimate
 
-MATRICES = {"hessian": Hessian, "gauss-newton": GaussNewton}
+MATRICES = {
+    "hessian": lambda opened, hvp, budget: opened.hessian(hvp=hvp, memory_budget=budget),
+    "gauss-newton": lambda opened, hvp, budget: GaussNewton.of(
+        opened.problem, hvp=hvp, memory_budget=budget
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,21 +111,36 @@ def sharpness(
         >>> sharpness(model, nn.MSELoss(), data).values  # H = 2 XᵀX/n = diag(1, 4)
         tensor([4.0...], dtype=torch.float64)
     """
+    options = Options(
+        optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
+        level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    return find_sharpness(
+        opened, k=k, which=which, tol=tol, operator=operator, hvp=hvp, v0=v0, repeats=repeats,
+        intervals=intervals, max_iterations=max_iterations, memory_budget=memory_budget,
+    )  # fmt: skip
+
+
+def find_sharpness(
+    opened: Opened,
+    *,
+    k: int = 1,
+    which: str = "LA",
+    tol: float = 1e-3,
+    operator: str = "hessian",
+    hvp: str = "auto",
+    v0: Tensor | None = None,
+    repeats: bool = True,
+    intervals: bool = True,
+    max_iterations: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Sharpness:
+    """Eigenpairs of the curvature of a model that is open; see `sharpness`."""
     if operator not in MATRICES:
         raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
-    check_level(level)
-    check_metric(metric, optimizer)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    problem = in_metric(problem, metric, optimizer)
-    matrix = MATRICES[operator].of(problem, hvp=hvp, memory_budget=memory_budget)
+    problem, seed, level = opened.problem, opened.options.seed, opened.options.level
+    matrix = MATRICES[operator](opened, hvp, memory_budget)
     with problem.guard():
         pairs = lanczos(
             with_decay(matrix),

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
+from ...operators.decayed import with_decay
 from ...operators.hessian import Hessian
 from ...problem.losses import LossFn
+from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...tensors.random import generator, random_vector
@@ -33,6 +35,7 @@ class SharpnessTracker:
         model, loss_fn, data: as for `gradient_moments`; the samples are drawn once.
         tol: as for `lanczos`.
         hvp, memory_budget, max_samples, micro_batch: as for `Hessian`.
+        optimizer, metric: as for `sharpness`; the optimizer's state is read at every update.
         seed: of the choice of samples and of the random directions.
 
     Attributes:
@@ -57,14 +60,18 @@ class SharpnessTracker:
         *,
         tol: float = 1e-2,
         hvp: str = "auto",
+        optimizer: torch.optim.Optimizer | None = None,
+        metric: str = "euclidean",
         max_samples: int | None = 4096,
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
-        self._problem = Problem.open(
-            model, loss_fn, data, max_samples=max_samples, seed=seed, micro_batch=micro_batch
-        )
+        self._options = Options(
+            optimizer=optimizer, metric=metric, max_samples=max_samples, seed=seed,
+            micro_batch=micro_batch,
+        )  # fmt: skip
+        self._problem = Problem.open(model, loss_fn, data, self._options)
         self._hessian = Hessian.of(self._problem, hvp=hvp, memory_budget=memory_budget)
         self._tol, self._memory_budget = tol, memory_budget
         self._seed, self._source = seed, generator(seed)
@@ -74,8 +81,9 @@ class SharpnessTracker:
     def update(self) -> Eigenpairs:
         """Measure at the parameters as they are now."""
         with self._problem.guard():
+            self._hessian.problem = self._problem.in_metric(self._options)
             pairs = lanczos(
-                self._hessian,
+                with_decay(self._hessian),
                 tol=self._tol,
                 v0=self._start if len(self.history) % AFRESH else None,
                 seed=self._seed + len(self.history),

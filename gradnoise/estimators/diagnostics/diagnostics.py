@@ -10,12 +10,13 @@ import torch
 from scipy import special
 from torch import nn
 
-from ...moments.measure import slopes, stream, with_intervals
+from ...measurement.opened import Opened
+from ...moments.measure import slopes, with_intervals
 from ...moments.moments import GradientMoments
-from ...per_sample.choice import choose
 from ...per_sample.contract.engine import Engine
 from ...problem.directional import weighted_sum
 from ...problem.losses import LossFn
+from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
@@ -93,6 +94,8 @@ def diagnostics(
     theta: float = THETA,
     nu: float = NU,
     tail: float = 0.1,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     engine: str = "auto",
     population: str | int = "dataset",
     max_samples: int | None = 4096,
@@ -108,8 +111,8 @@ def diagnostics(
     themselves is left to `tail_index` and `spectral_noise_scale`.
 
     Args:
-        model, loss_fn, data, engine, population, max_samples, level, seed, micro_batch: as for
-            `gradient_moments`.
+        model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
+            micro_batch: as for `gradient_moments`.
         lr: learning rate, for CABS.
         theta: of the norm and the inner product test.
         nu: of the orthogonality test.
@@ -129,22 +132,30 @@ def diagnostics(
         >>> 0.05 < float(found.norm_test) < 0.15  # 2/25/0.81
         True
     """
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    return find_diagnostics(opened, lr=lr, theta=theta, nu=nu, tail=tail)
+
+
+def find_diagnostics(
+    opened: Opened,
+    *,
+    lr: float | None = None,
+    theta: float = THETA,
+    nu: float = NU,
+    tail: float = 0.1,
+) -> Diagnostics:
+    """The diagnostics of a model that is open; see `diagnostics`."""
+    problem, engine = opened.problem, opened.engine
     with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        streamed = stream(problem, chosen, level=level, variance=True)
+        streamed = opened.moments(variance=True, intervals=False)
         sampled = replace(streamed, population=math.inf)  # slopes also where all is measured
-        moments = replace(with_intervals(problem, chosen, sampled), population=streamed.population)
+        moments = replace(with_intervals(problem, engine, sampled), population=streamed.population)
         if moments.sampling_factor:
-            moments = _with_second_slopes(problem, chosen, moments)
+            moments = _with_second_slopes(problem, engine, moments)
     return diagnose(moments, lr=lr, theta=theta, nu=nu, tail=tail)
 
 

@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...errors import ArgumentError
 from ...linalg.deflation import explore
+from ...measurement.opened import Opened
 from ...moments.layer import by_module
-from ...moments.measure import stream, with_intervals
-from ...operators.hessian import Hessian
-from ...per_sample.choice import choose
+from ...operators.decayed import with_decay
 from ...problem.losses import LossFn
 from ...problem.objective import Objective
+from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, check_level
+from ...statistics.estimate import Estimate
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
 from .noise_scale import (
     ACCURACY,
@@ -50,22 +51,14 @@ class LayerScale:
     noise: NoiseScale
 
 
-@dataclass(frozen=True)
-class _Options:
-    engine: str
-    probes: int
-    accuracy: float
-    tol: float
-    level: float
-    seed: int
-
-
 def layer_noise_scales(
     model: nn.Module,
     loss_fn: LossFn | nn.Module,
     data: Any,
     *,
     layers: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
     population: str | int = "dataset",
     engine: str = "auto",
     probes: int = PROBES,
@@ -84,8 +77,8 @@ def layer_noise_scales(
     same samples: about the cost of `noise_scale` and `sharpness` each time.
 
     Args:
-        model, loss_fn, data, population, max_samples, level, seed, micro_batch: as for
-            `gradient_moments`.
+        model, loss_fn, data, optimizer, metric, population, max_samples, level, seed,
+            micro_batch: as for `gradient_moments`.
         layers: names of modules or parameters, a module with all below it; or name -> names of
             parameters, such as those of an optimizer's group; default: every module that holds
             parameters of its own.
@@ -100,7 +93,6 @@ def layer_noise_scales(
         ArgumentError: a layer without trainable parameters.
 
     Example:
-        >>> import torch
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
         >>> for p, w in zip(model.parameters(), (2.0, 3.0)):
         ...     _ = nn.init.constant_(p, w)
@@ -109,24 +101,19 @@ def layer_noise_scales(
         >>> [round(float(scale.sharpness), 3) for scale in scales.values()]  # 2w₂², 2w₁²
         [18.0, 8.0]
     """
-    check_level(level)
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
     check_accuracy(accuracy)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    options = _Options(engine, probes, accuracy, tol, level, seed)
+    problem = Problem.open(model, loss_fn, data, options)
     members = _members(list(problem.objective.parameters), layers)
     found = {}
     with problem.guard():
         for name, own in members.items():
             with _alone(problem, own) as part:
-                found[name] = _measure(part, name, tuple(own), options)
+                opened = Opened(part, options)
+                found[name] = _measure(opened, name, tuple(own), probes, accuracy, tol)
     return found
 
 
@@ -171,20 +158,23 @@ def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
 
 
 def _measure(
-    problem: Problem, name: str, parameters: tuple[str, ...], options: _Options
+    opened: Opened,
+    name: str,
+    parameters: tuple[str, ...],
+    probes: int,
+    accuracy: float,
+    tol: float,
 ) -> LayerScale:
-    level, seed, tol = options.level, options.seed, options.tol
+    problem, seed, level = opened.problem, opened.options.seed, opened.options.level
     with problem.guard():
-        engine = choose(problem.objective, problem.largest_batch(), options.engine)
-        moments = with_intervals(problem, engine, stream(problem, engine, level=level))
-        hessian = Hessian.of(problem, hvp="kept")
-        pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed)
+        moments, hessian = opened.moments(), opened.hessian()
+        pairs, deflation = explore(with_decay(hessian), tol=tol, steps=STEPS, seed=seed)
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
         curvatures = sample_curvatures(problem, top) if sampled else None
         halves = half_sharpness(problem, top, tol=tol, seed=seed) if sampled else None
-        signs = sign_probes(moments, options.probes, seed)
+        signs = sign_probes(moments, probes, seed)
         noise = measure_noise_scale(
-            hessian, engine, moments, signs, deflation=deflation, accuracy=options.accuracy
+            hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
         )
     sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level)
     return LayerScale(name, parameters, sharpness, noise)

@@ -24,17 +24,14 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
 from ...linalg.deflation import Deflation, krylov_deflation
-from ...moments.measure import stream, with_intervals
+from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...per_sample.choice import choose
 from ...per_sample.contract.engine import Engine
-from ...problem.coordinates import in_metric
 from ...problem.directional import forms
 from ...problem.losses import LossFn
-from ...problem.preconditioner import check_metric
-from ...problem.problem import Problem
+from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, flag_zero, pooled_freedom
 from ...statistics.ratio import ratio
@@ -126,26 +123,26 @@ def noise_scale(
         >>> scale.hessian.is_resolved
         True
     """
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    opened = Opened.open(model, loss_fn, data, options)
+    return find_noise_scale(opened, probes=probes, accuracy=accuracy)
+
+
+def find_noise_scale(
+    opened: Opened, *, probes: int = PROBES, accuracy: float = ACCURACY
+) -> NoiseScale:
+    """The noise scales of a model that is open; see `noise_scale`."""
     check_accuracy(accuracy)
-    check_metric(metric, optimizer)
-    problem = Problem.open(
-        model,
-        loss_fn,
-        data,
-        max_samples=max_samples,
-        population=population,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-    problem = in_metric(problem, metric, optimizer)
-    with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        hessian = Hessian.of(problem, hvp="kept")
-        moments = with_intervals(problem, chosen, stream(problem, chosen, level=level))
+    seed = opened.options.seed
+    with opened.problem.guard():
+        hessian, moments = opened.hessian(), opened.moments()
         signs = sign_probes(moments, probes, seed)
         deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
         return measure_noise_scale(
-            hessian, chosen, moments, signs, deflation=deflation, accuracy=accuracy
+            hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
         )
 
 

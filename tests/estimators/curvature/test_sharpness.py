@@ -16,6 +16,7 @@ from gradnoise.estimators.curvature.extreme_eigenvalue import (
     sharpness_estimate,
 )
 from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CORE, Case, named
@@ -144,7 +145,7 @@ def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
     model, loss_fn, batch = CORE[0].build()
     pairs = gn.sharpness(model, loss_fn, batch)
     halves = Halves(own=2.0, held_out=1.0, converged=converged)
-    samples = Problem.open(model, loss_fn, batch, population="distribution").samples
+    samples = Problem.open(model, loss_fn, batch, Options(population="distribution")).samples
     curvatures = torch.arange(float(samples.count))
     status = sharpness_estimate(pairs, curvatures, halves, samples, 0.95).status
     assert (status is gn.Status.NOT_CONVERGED) is not converged

@@ -17,6 +17,7 @@ from gradnoise.linalg.deflation import krylov_deflation
 from gradnoise.moments.measure import stream, with_intervals
 from gradnoise.operators.hessian import Hessian
 from gradnoise.per_sample.choice import choose
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import independent_signs
 from tests import oracles
@@ -52,7 +53,7 @@ def test_every_part_agrees_with_dense_autograd(
     case: Case, population: str | int, steps: int
 ) -> None:
     model, loss_fn, batch = case.build()
-    problem = Problem.open(model, loss_fn, batch, population=population)
+    problem = Problem.open(model, loss_fn, batch, Options(population=population))
     found = measure(problem, steps=steps)
     truth, size = oracles.dense(model, loss_fn, batch), POPULATIONS[population]
     signal = oracles.grad_sq_norm(truth.gradients, size)
@@ -102,7 +103,7 @@ def test_all_samples_of_a_small_population_average_to_its_truth(count: int) -> N
     found = {part: [] for part in parts}
     for chosen in itertools.combinations(range(6), count):
         batch = (inputs[list(chosen)], targets[list(chosen)])
-        sample = measure(Problem.open(toy.model(), toy.loss_fn, batch, population=6))
+        sample = measure(Problem.open(toy.model(), toy.loss_fn, batch, Options(population=6)))
         for part in parts:
             found[part].append(float(getattr(sample, part)))
     for part in parts:
@@ -161,7 +162,7 @@ def test_parts_are_unbiased_over_repeated_samples(name: str, steps: int) -> None
     found = {part: [] for part in parts}
     for seed in range(replicates):
         data = toy.sample(n, seed=seed)
-        problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
+        problem = Problem.open(toy.model(), toy.loss_fn, data, Options(population="distribution"))
         scale = measure(problem, independent_signs(4, n, seed), steps)
         for part in parts:
             found[part].append(float(getattr(scale, part)))
@@ -180,7 +181,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
     hits = dict.fromkeys(parts, 0)
     for seed in range(replicates):
         data = toy.sample(n, seed=1000 + seed)
-        problem = Problem.open(toy.model(), toy.loss_fn, data, population="distribution")
+        problem = Problem.open(toy.model(), toy.loss_fn, data, Options(population="distribution"))
         with problem.guard():
             engine = choose(problem.objective, problem.largest_batch())
             moments = with_intervals(problem, engine, stream(problem, engine))

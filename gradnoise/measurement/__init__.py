@@ -1,0 +1,1 @@
+"""A model opened once for several measurements, which share their passes."""

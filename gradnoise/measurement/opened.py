@@ -1,0 +1,100 @@
+"""A model opened for measuring, and what has been computed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ..linalg.operator import MEMORY_BUDGET
+from ..moments.measure import stream, with_intervals
+from ..moments.moments import GradientMoments
+from ..operators.hessian import Hessian
+from ..per_sample.choice import choose
+from ..per_sample.contract.engine import Engine
+from ..problem.losses import LossFn
+from ..problem.options import Options
+from ..problem.problem import Problem
+
+Kept = TypeVar("Kept")
+Own = TypeVar("Own", bound="Opened")
+
+
+class Opened:
+    """The samples of a model, drawn once, with the engine, moments and matrices made of them.
+
+    What was computed is kept while parameters and buffers have the same values; when they have
+    changed, it is computed anew where the model stands then, on the same samples. In the
+    optimizer's metric its state is then read anew as well.
+
+    Args:
+        problem: the objective and the samples.
+        options: how to measure.
+    """
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.options, self._problem = options, problem
+        self._kept: dict[Hashable, Any] = {}
+        self._point: Hashable = None
+
+    @classmethod
+    def open(
+        cls: type[Own], model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, options: Options
+    ) -> Own:
+        """Draw the samples and check that there is something to measure; see `Problem.open`."""
+        return cls(Problem.open(model, loss_fn, data, options), options)
+
+    @property
+    def problem(self) -> Problem:
+        """The objective where the model stands, and the samples."""
+        return self.keep("problem", lambda: self._problem.in_metric(self.options))
+
+    @property
+    def engine(self) -> Engine:
+        """The per-sample gradient engine."""
+        problem = self.problem
+        return self.keep("engine", lambda: _chosen(problem, self.options.engine))
+
+    def moments(
+        self, *, variance: bool = False, intervals: bool = True, tick: Any = None
+    ) -> GradientMoments:
+        """Moments of the per-sample gradients, with the variance per coordinate where wanted.
+
+        Args:
+            variance: keep the variance of every coordinate.
+            intervals: measure what the intervals need.
+            tick: called with the number of samples of every part of the pass.
+        """
+
+        def measured() -> GradientMoments:
+            if intervals:
+                streamed = self.moments(variance=variance, intervals=False, tick=tick)
+                return with_intervals(self.problem, self.engine, streamed)
+            level = self.options.level
+            return stream(self.problem, self.engine, level=level, variance=variance, tick=tick)
+
+        return self.keep(("moments", variance, intervals), measured)
+
+    def hessian(self, *, hvp: str = "kept", memory_budget: int = MEMORY_BUDGET) -> Hessian:
+        """H, with the graphs that its products keep."""
+
+        def made() -> Hessian:
+            found: Hessian = Hessian.of(self.problem, hvp=hvp, memory_budget=memory_budget)
+            return found
+
+        return self.keep(("hessian", hvp, memory_budget), made)
+
+    def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
+        """What `compute` gives, computed once for these values of parameters and buffers."""
+        now = self._problem.objective.fingerprint()
+        if now != self._point:
+            self._kept, self._point = {}, now
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]  # type: ignore[no-any-return]
+
+
+def _chosen(problem: Problem, engine: str) -> Engine:
+    with problem.guard():
+        return choose(problem.objective, problem.largest_batch(), engine)

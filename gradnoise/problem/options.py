@@ -1,0 +1,46 @@
+"""How a model is measured: what all measuring calls have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import check_whole
+from ..statistics.estimate import check_level
+from .preconditioner import check_metric
+from .samples import MICRO_BATCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options that every measuring call has; they check themselves.
+
+    Args:
+        optimizer: the one that trains the model, for `metric`.
+        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i and P^-½HP^-½ in place of H,
+            with P of the optimizer's state as in `Preconditioned`.
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
+        population: "dataset", "distribution" or N: what the intervals are about.
+        max_samples: n at most; None measures all.
+        level: coverage of the intervals.
+        seed: of the choice of samples and of random directions.
+        micro_batch: samples evaluated at once.
+
+    Raises:
+        ArgumentError: an option out of range.
+    """
+
+    optimizer: torch.optim.Optimizer | None = None
+    metric: str = "euclidean"
+    engine: str = "auto"
+    population: str | int = "dataset"
+    max_samples: int | None = 4096
+    level: float = 0.95
+    seed: int = 0
+    micro_batch: int = MICRO_BATCH
+
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        check_whole("seed", self.seed, 0)
+        check_metric(self.metric, self.optimizer)

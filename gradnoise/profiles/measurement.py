@@ -1,0 +1,151 @@
+"""`gn.measure`: a model opened once, measured in several ways that share their passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..estimators.covariance.covariance import PRODUCTS, Covariance, find_covariance
+from ..estimators.curvature.sharpness import Sharpness, find_sharpness
+from ..estimators.diagnostics.batch_tests import NU, THETA
+from ..estimators.diagnostics.diagnostics import Diagnostics, find_diagnostics
+from ..estimators.noise.noise_scale import ACCURACY, PROBES, NoiseScale, find_noise_scale
+from ..linalg.operator import MEMORY_BUDGET
+from ..measurement.opened import Opened
+from ..problem.losses import LossFn
+from ..problem.options import Options
+from ..problem.samples import MICRO_BATCH
+from .measure import Effort, find_profile
+from .profile import Profile
+
+
+class Measurement(Opened):
+    """One model on fixed samples; what `gn.measure` returns.
+
+    Every method gives what the function of the same name gives, in the options that `gn.measure`
+    was called with. The samples are drawn, the engine is chosen and the moments are measured once;
+    graphs for Hessian products are kept. When the values of parameters or buffers have changed,
+    everything but the choice of samples is computed anew.
+
+    Also `m.moments(variance=False, intervals=True)`, as `gn.gradient_moments`.
+    """
+
+    def noise_scale(self, *, probes: int = PROBES, accuracy: float = ACCURACY) -> NoiseScale:
+        """B_simple and B_noise with their parts; see `gn.noise_scale`."""
+        return find_noise_scale(self, probes=probes, accuracy=accuracy)
+
+    def sharpness(
+        self,
+        *,
+        k: int = 1,
+        which: str = "LA",
+        tol: float = 1e-3,
+        operator: str = "hessian",
+        hvp: str = "auto",
+        v0: Tensor | None = None,
+        repeats: bool = True,
+        intervals: bool = True,
+        max_iterations: int | None = None,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> Sharpness:
+        """Eigenpairs of the Hessian or the Gauss-Newton matrix; see `gn.sharpness`."""
+        return find_sharpness(
+            self, k=k, which=which, tol=tol, operator=operator, hvp=hvp, v0=v0, repeats=repeats,
+            intervals=intervals, max_iterations=max_iterations, memory_budget=memory_budget,
+        )  # fmt: skip
+
+    def covariance(
+        self,
+        *,
+        k: int = 10,
+        hessian: bool = True,
+        variance: bool = False,
+        method: str = "auto",
+        tol: float = 1e-3,
+        probes: int = PROBES,
+        products: int = PRODUCTS,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> Covariance:
+        """Σ, its size, directions and ranks, and H beside it; see `gn.covariance`."""
+        return find_covariance(
+            self, k=k, hessian=hessian, variance=variance, method=method, tol=tol, probes=probes,
+            products=products, memory_budget=memory_budget,
+        )  # fmt: skip
+
+    def diagnostics(
+        self,
+        *,
+        lr: float | None = None,
+        theta: float = THETA,
+        nu: float = NU,
+        tail: float = 0.1,
+    ) -> Diagnostics:
+        """Batch tests, diversity, CABS, GSNR, tails; see `gn.diagnostics`."""
+        return find_diagnostics(self, lr=lr, theta=theta, nu=nu, tail=tail)
+
+    def profile(
+        self,
+        *,
+        batch_size: int | None = None,
+        probes: int = PROBES,
+        accuracy: float = ACCURACY,
+        tol: float = 1e-3,
+        progress: bool = False,
+    ) -> Profile:
+        """Everything in one call; see `gn.profile`."""
+        effort = Effort(probes, accuracy, tol)
+        return find_profile(self, effort, batch_size=batch_size, progress=progress)
+
+
+def measure(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metric: str = "euclidean",
+    engine: str = "auto",
+    population: str | int = "dataset",
+    max_samples: int | None = 4096,
+    level: float = 0.95,
+    seed: int = 0,
+    micro_batch: int = MICRO_BATCH,
+) -> Measurement:
+    """Open a model once for several measurements that share their passes over the samples.
+
+    Args:
+        model: any `nn.Module`; it is left as found.
+        loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
+            for batches (inputs, targets).
+        data: a DataLoader, a Dataset, a list of batches, or one batch.
+        optimizer: the one in use; a profile reads its learning rate and momentum.
+        metric: "euclidean", or "optimizer" for the coordinates in which a step of the optimizer is
+            plain descent, as for `gn.gradient_moments`.
+        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
+        population: "dataset", "distribution" or N: what the intervals are about.
+        max_samples: n at most; None measures all.
+        level: coverage of the intervals.
+        seed: of the choice of samples and of random directions.
+        micro_batch: samples evaluated at once.
+
+    Returns:
+        Measurement.
+
+    Raises:
+        GradNoiseError: see `gn.gradient_moments`.
+
+    Example:
+        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.ones(2, 1))
+        >>> m = measure(nn.Linear(2, 1, bias=False), nn.MSELoss(), data)
+        >>> m.sharpness().values  # H = 2 XᵀX/n = diag(1, 4)
+        tensor([4.0...], dtype=torch.float64)
+        >>> m.moments() is m.moments()  # measured once
+        True
+    """
+    options = Options(
+        optimizer=optimizer, metric=metric, engine=engine, population=population,
+        max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+    )  # fmt: skip
+    return Measurement.open(model, loss_fn, data, options)
