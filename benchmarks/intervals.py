@@ -20,8 +20,9 @@ from resampling import block_jackknife, bootstrap_t
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.statistics.estimate import Estimate, symmetric
-from gradnoise.statistics.skewness import Skew, lopsided
+from gradnoise.statistics.estimate import Estimate
+from gradnoise.statistics.interval import symmetric, with_skew
+from gradnoise.statistics.skew import Skew
 
 SHOWN = ("T1", "T4 isotropic", "T4 ill-conditioned", "T4 Student 9")
 
@@ -52,13 +53,13 @@ def skewed(values: Tensor) -> Estimate:
     n = len(values)
     mean, variance = float(values.mean()), float(values.var()) / n
     skew = Skew.of(values[None])
-    return lopsided(mean, variance, skew, level=0.95, samples=n, freedom=n - 1)
+    return with_skew(mean, variance, skew, level=0.95, samples=n, freedom=n - 1)
 
 
 CANDIDATES: dict[str, Callable[[Tensor], Estimate]] = {
     "Student": student,
     "logarithm": logarithmic,
-    "lopsided": skewed,
+    "with_skew": skewed,
     "bootstrap-t": lambda values: bootstrap_t(values, draws=500),
 }
 

@@ -81,7 +81,7 @@ def bootstrap_t(
     """Mean of a population with the studentised bootstrap interval (Efron 1982; Hall 1988).
 
     The quantiles of (m* - m)/s.e.* of samples drawn again stand for those of (m - μ)/s.e. Of
-    influences it is the second opinion on `lopsided`, at the cost of n·draws numbers.
+    influences it is the second opinion on `with_skew`, at the cost of n·draws numbers.
 
     Args:
         values: shape (n,).

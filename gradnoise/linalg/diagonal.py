@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..statistics.estimate import check_level, quantile
+from ..statistics.estimate import check_level
+from ..statistics.interval import quantile
 from ..tensors.random import random_signs
 from ..tensors.sums import without_autocast
 from .leave_one_out import LeaveOneOut

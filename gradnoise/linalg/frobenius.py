@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..statistics.estimate import Estimate, check_level, skewed, skewness, symmetric
+from ..statistics.estimate import Estimate, check_level
+from ..statistics.interval import skewed, skewness, symmetric
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..statistics.estimate import Estimate, flag_zero, symmetric
+from ..statistics.estimate import Estimate
+from ..statistics.interval import flag_zero, symmetric, with_skew
 from ..statistics.ratio import ratio
-from ..statistics.skewness import Skew, lopsided
+from ..statistics.skew import Skew
 from ..tensors.trees import TensorDict, sq_norm
 from .layer import Layer, by_module
 from .per_parameter import Blocks
@@ -295,4 +296,4 @@ class GradientMoments:
         level, n = self.level, self.count
         if skew is None:
             return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
-        return lopsided(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)
+        return with_skew(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)

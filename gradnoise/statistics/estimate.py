@@ -1,4 +1,4 @@
-"""A measured number with its interval, and the intervals themselves.
+"""A measured number with its interval.
 
 No number leaves the library naked: an `Estimate` says how far it can be trusted, and when the
 data cannot determine it, that is the answer, together with what to do.
@@ -7,12 +7,9 @@ data cannot determine it, that is the answer, together with what to do.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
-
-from scipy import special
 
 from ..errors import ArgumentError
 
@@ -154,71 +151,3 @@ def check_level(level: float) -> None:
     """Raise ArgumentError unless `level` is a coverage, such as 0.95."""
     if not 0 < level < 1:
         raise ArgumentError(f"`level` is a coverage between 0 and 1, such as 0.95; got {level}")
-
-
-def quantile(level: float, freedom: float) -> float:
-    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom."""
-    check_level(level)
-    tail = 0.5 + level / 2
-    return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
-
-
-def pooled_freedom(*parts: tuple[float, float]) -> float:
-    """Degrees of freedom of a sum of (variance, degrees of freedom): Welch and Satterthwaite."""
-    total = sum(variance for variance, _ in parts)
-    if not total > 0:
-        return math.inf
-    return 1 / sum((variance / total) ** 2 / freedom for variance, freedom in parts)
-
-
-def symmetric(
-    value: float, variance: float, *, level: float, samples: int, freedom: float = math.inf
-) -> Estimate:
-    """value ± t·s.e.; a variance of nan says that the interval was not measured."""
-    if math.isnan(variance):
-        bounds = (-math.inf, math.inf)
-        return Estimate(value, *bounds, level, math.nan, samples, Status.NO_INTERVAL)
-    stderr = math.sqrt(max(variance, 0.0))
-    reach = quantile(level, freedom) * stderr
-    return Estimate(value, value - reach, value + reach, level, stderr, samples)
-
-
-def skewed(
-    value: float, variance: float, skewness: float, *, level: float, samples: int
-) -> Estimate:
-    """value ± t·s.e. of a mean, reaching further on the side of the long tail.
-
-    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
-    beyond the interval on the side of the tail. One term of Johnson (1978) moves the ends by
-    γ(1 + 2t²)/(6√n) standard errors, γ the skewness of the distribution; only the end that moves
-    outwards is moved. The skewness of few numbers is about half of that (squares of one Gaussian:
-    1.3 for n = 8, 1.9 for n = 20, of 2.8), so it is taken twice.
-
-    Args:
-        value: the mean of n numbers.
-        variance: of that mean.
-        skewness: of the numbers.
-        level: nominal coverage.
-        samples: n.
-    """
-    plain = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
-    t = quantile(level, samples - 1)
-    shift = 2 * skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
-    return replace(plain, low=plain.low + min(shift, 0.0), high=plain.high + max(shift, 0.0))
-
-
-def skewness(numbers: Sequence[float]) -> float:
-    """Third central moment over the cube of the standard deviation; 0 where all are equal."""
-    mean = math.fsum(numbers) / len(numbers)
-    widest = max(abs(x - mean) for x in numbers) or 1.0  # so that no power overflows
-    gaps = [(x - mean) / widest for x in numbers]
-    second, third = (math.fsum(gap**power for gap in gaps) / len(gaps) for power in (2, 3))
-    return third / second**1.5 if second > 0 else 0.0
-
-
-def flag_zero(estimate: Estimate, *, positive: bool = False) -> Estimate:
-    """The estimate, not resolved when its interval holds zero, or lies where it cannot be."""
-    holds = estimate.low <= 0 <= estimate.high or (positive and estimate.high < 0)
-    if estimate.is_resolved and estimate.stderr > 0 and holds:
-        return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
-    return estimate

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .estimate import Estimate, Status, quantile
-from .skewness import Skew
+from .estimate import Estimate, Status
+from .interval import quantile
+from .skew import Skew
 
 HALVINGS = 35  # of the bracket of an end: ten digits
 
@@ -30,7 +31,7 @@ def ratio(
     It opens to infinity exactly when the denominator is not distinguishable from zero; then there
     is no value, only a lower bound. The ratio is a noise scale, so the interval is cut to [0, ∞).
     With `skew` the difference may lie further from zero on the side that its own skewness explains,
-    as in `lopsided`: then the denominator is weak exactly when its own interval holds zero.
+    as in `with_skew`: then the denominator is weak exactly when its own interval holds zero.
 
     Args:
         numerator, denominator: estimates of the two parts.

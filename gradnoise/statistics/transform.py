@@ -1,6 +1,6 @@
-"""Limits of the learning rate as Estimates, from the estimates they are made of.
+"""Functions of estimates, as estimates.
 
-The value is the formula at the values; the interval spans the formula at the ends of its parts'
+The value is the function at the values; the interval spans the function at the ends of its parts'
 intervals, which is at least as wide as it has to be.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .estimate import Estimate, Status
+from .interval import flag_zero, symmetric
 
 
 def falling(
@@ -46,9 +47,44 @@ def undefined(part: Estimate) -> Estimate:
     return Estimate(*bounds, part.level, math.nan, part.samples, part.status)
 
 
-def scaled(estimate: Estimate, factor: float) -> Estimate:
-    """The estimate in units of 1/factor."""
-    bounds = estimate.value * factor, estimate.low * factor, estimate.high * factor
+def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
+    """factor·x + offset with a positive factor."""
     return replace(
-        estimate, value=bounds[0], low=bounds[1], high=bounds[2], stderr=estimate.stderr * factor
+        Estimate(**{name: getattr(estimate, name) for name in Estimate.__dataclass_fields__}),
+        value=factor * estimate.value + offset,
+        low=factor * estimate.low + offset,
+        high=factor * estimate.high + offset,
+        stderr=factor * estimate.stderr,
     )
+
+
+def squared(estimate: Estimate) -> Estimate:
+    """x² of an x that is not negative."""
+    low = max(estimate.low, 0.0) ** 2
+    stderr = 0.0 if estimate.is_exact else math.nan
+    return replace(estimate, value=estimate.value**2, low=low, high=estimate.high**2, stderr=stderr)
+
+
+def within(estimate: Estimate, least: float, most: float) -> Estimate:
+    """The estimate cut to the values that its quantity can have."""
+
+    def cut(number: float) -> float:
+        return number if math.isnan(number) else min(max(number, least), most)
+
+    low, high = cut(estimate.low), cut(estimate.high)
+    return replace(estimate, value=cut(estimate.value), low=low, high=high)
+
+
+def unknown(level: float, samples: int, status: Status) -> Estimate:
+    return Estimate(math.nan, 0.0, math.inf, level, math.nan, samples, status)
+
+
+def square_root(square: float, variance: float, *, level: float, samples: int) -> Estimate:
+    """√x of an estimated x; not resolved where x is not distinguishable from zero."""
+    found = symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
+    found = flag_zero(found)
+    value = math.sqrt(square) if square > 0 else math.nan
+    low, high = (math.sqrt(max(end, 0.0)) for end in (found.low, found.high))
+    stderr = found.stderr / (2 * value) if value else 0.0
+    status = found.status if square > 0 else Status.SIGNAL_BELOW_NOISE
+    return Estimate(value, low, high, level, stderr, samples, status)

@@ -23,7 +23,7 @@ from gradnoise import (
 )
 from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
 from gradnoise.linalg.products import Products
-from gradnoise.statistics.estimate import skewed, skewness
+from gradnoise.statistics.interval import skewed, skewness
 from gradnoise.tensors.random import generator
 
 P = 100

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 import gradnoise as gn
-from gradnoise.statistics.estimate import (
-    Estimate,
-    Status,
-    check_level,
-    pooled_freedom,
-    quantile,
-    short,
-    symmetric,
-)
+from gradnoise.statistics.estimate import Estimate, Status, check_level, short
+from gradnoise.statistics.interval import pooled_freedom, quantile, symmetric
 from gradnoise.statistics.ratio import ratio
 
 INF, NAN = math.inf, math.nan

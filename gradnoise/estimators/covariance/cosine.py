@@ -24,11 +24,12 @@ from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...problem.directional import forms, sign_sums
-from ...statistics.estimate import Estimate, Status, flag_zero, symmetric
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import symmetric
+from ...statistics.transform import square_root, within
 from ...tensors.random import generator, random_signs
 from ...tensors.trees import widen
 from .spectrum import NoiseSpectrum
-from .subspace import within
 
 RANDOM = 8  # directions of each kind
 
@@ -142,17 +143,6 @@ def probe_variance(
         return own
     spread = influences.spread
     return own + moments.sampling_factor**2 * float(spread.var()) / len(spread)
-
-
-def square_root(square: float, variance: float, *, level: float, samples: int) -> Estimate:
-    """√x of an estimated x; not resolved where x is not distinguishable from zero."""
-    found = symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
-    found = flag_zero(found)
-    value = math.sqrt(square) if square > 0 else math.nan
-    low, high = (math.sqrt(max(end, 0.0)) for end in (found.low, found.high))
-    stderr = found.stderr / (2 * value) if value else 0.0
-    status = found.status if square > 0 else Status.SIGNAL_BELOW_NOISE
-    return Estimate(value, low, high, level, stderr, samples, status)
 
 
 def overlap(

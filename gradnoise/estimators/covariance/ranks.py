@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ...moments.moments import GradientMoments
 from ...problem.samples import Samples
-from ...statistics.estimate import Estimate, Status, flag_zero, symmetric
+from ...statistics.estimate import Estimate, Status
 from ...statistics.fourth_moments import LEAST, unbiased_squares
+from ...statistics.interval import flag_zero, symmetric, with_skew
 from ...statistics.ratio import ratio
-from ...statistics.skewness import Skew, lopsided
+from ...statistics.skew import Skew
+from ...statistics.transform import unknown, within
 from ..curvature.extreme_eigenvalue import sharpness_estimate
 from .spectrum import NoiseSpectrum
-from .subspace import within
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Dimensions:
         n, level = moments.count, moments.level
         if not len(spectrum.pairs.values):
             zero = symmetric(0.0, 0.0, level=level, samples=n)
-            none = _unknown(level, n, Status.NOISE_BELOW_ERROR)
+            none = unknown(level, n, Status.NOISE_BELOW_ERROR)
             return cls(zero, zero, none, none)
         known = n >= LEAST and moments.slopes is not None
         own = spectrum.centred[:, 0].square() if known else None
@@ -46,10 +47,6 @@ class Dimensions:
             effective_rank=_effective_rank(moments, spectrum, own, top),
             participation_ratio=squares.participation_ratio(moments),
         )
-
-
-def _unknown(level: float, samples: int, status: Status) -> Estimate:
-    return Estimate(math.nan, 0.0, math.inf, level, math.nan, samples, status)
 
 
 def _effective_rank(
@@ -151,19 +148,19 @@ class _Squares:
         """tr(Σ²)."""
         level, n = moments.level, moments.count
         if math.isnan(self.own):
-            return _unknown(level, n, Status.NOISE_BELOW_ERROR)
+            return unknown(level, n, Status.NOISE_BELOW_ERROR)
         if self.influences is None:
             return symmetric(self.own, self.variances[1], level=level, samples=n)
         skew = Skew.of(self.influences[1:], moments.population)
         return flag_zero(
-            lopsided(self.own, self.variances[1], skew, level=level, samples=n, freedom=n - 1)
+            with_skew(self.own, self.variances[1], skew, level=level, samples=n, freedom=n - 1)
         )
 
     def participation_ratio(self, moments: GradientMoments) -> Estimate:
         """(trΣ)²/tr(Σ²), at least 1."""
         level, n = moments.level, moments.count
         if math.isnan(self.own):
-            return _unknown(level, n, Status.NOISE_BELOW_ERROR)
+            return unknown(level, n, Status.NOISE_BELOW_ERROR)
         covariance, skew = 0.0, None
         if self.influences is not None:
             covariance = moments.sampling_factor * float(torch.cov(self.influences)[0, 1])

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.ratio import ratio
-from ...statistics.skewness import Skew
+from ...statistics.skew import Skew
+from ...statistics.transform import within
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
@@ -105,13 +106,3 @@ def _share(
     if status is Status.NOISE_BELOW_ERROR:
         status = Status.SIGNAL_BELOW_NOISE
     return within(replace(found, status=status), 0.0, 1.0)
-
-
-def within(estimate: Estimate, least: float, most: float) -> Estimate:
-    """The estimate cut to the values that its quantity can have."""
-
-    def cut(number: float) -> float:
-        return number if math.isnan(number) else min(max(number, least), most)
-
-    low, high = cut(estimate.low), cut(estimate.high)
-    return replace(estimate, value=cut(estimate.value), low=low, high=high)

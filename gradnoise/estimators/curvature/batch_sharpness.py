@@ -14,7 +14,8 @@ from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, skewed, skewness, symmetric
+from ...statistics.estimate import Estimate
+from ...statistics.interval import skewed, skewness, symmetric
 from ...tensors.random import generator
 
 BATCHES = 32

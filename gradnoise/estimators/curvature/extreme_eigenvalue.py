@@ -17,8 +17,9 @@ from ...operators.hessian import Hessian
 from ...problem.directional import forms
 from ...problem.problem import Problem
 from ...problem.samples import Samples
-from ...statistics.estimate import Estimate, Status, flag_zero, symmetric
-from ...statistics.skewness import Skew, lopsided
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import flag_zero, symmetric, with_skew
+from ...statistics.skew import Skew
 from ...tensors.random import generator, random_vector
 from ...tensors.trees import widen
 
@@ -116,7 +117,7 @@ def sharpness_estimate(
     proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
     taken off. Where it does not, that is too little; then only the bracket holds, from the
     held-out quotient below to λ of the part above. The interval is this bracket, widened by the
-    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `lopsided`. Of
+    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `with_skew`. Of
     the smallest eigenvalue all of it is mirrored.
 
     Args:
@@ -136,7 +137,7 @@ def sharpness_estimate(
     if curvatures is not None and halves is not None:
         below = min(sign * halves.held_out, raw)
         value = min(max(raw - n * factor * (sign * halves.own - raw), below), raw)
-        around = lopsided(
+        around = with_skew(
             0.0,
             factor * float(curvatures.var()),
             Skew.of(sign * curvatures[None], samples.population),

@@ -8,7 +8,8 @@ from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate
 from ...statistics.ratio import ratio
-from .batch_tests import covariance_of, scaled
+from ...statistics.transform import scaled
+from .batch_tests import covariance_of
 
 
 def diversity_bound(moments: GradientMoments) -> Estimate:

@@ -18,6 +18,7 @@ from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.ratio import ratio
+from ...statistics.transform import scaled, squared
 
 THETA = 0.9  # as in the papers
 NU = 5.84  # tan 80°
@@ -211,24 +212,6 @@ def trace_cov_sq(moments: GradientMoments) -> float:
 def covariance_of(first: Tensor, second: Tensor) -> float:
     """Sample covariance of two vectors."""
     return float(torch.cov(torch.stack([first, second]))[0, 1])
-
-
-def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
-    """factor·x + offset with a positive factor."""
-    return replace(
-        Estimate(**{name: getattr(estimate, name) for name in Estimate.__dataclass_fields__}),
-        value=factor * estimate.value + offset,
-        low=factor * estimate.low + offset,
-        high=factor * estimate.high + offset,
-        stderr=factor * estimate.stderr,
-    )
-
-
-def squared(estimate: Estimate) -> Estimate:
-    """x² of an x that is not negative."""
-    low = max(estimate.low, 0.0) ** 2
-    stderr = 0.0 if estimate.is_exact else math.nan
-    return replace(estimate, value=estimate.value**2, low=low, high=estimate.high**2, stderr=stderr)
 
 
 def _check(name: str, value: float) -> None:

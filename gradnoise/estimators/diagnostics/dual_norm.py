@@ -19,10 +19,11 @@ from ...errors import check_whole
 from ...moments.moments import ROUNDING
 from ...statistics.estimate import Estimate, check_level
 from ...statistics.ratio import ratio
+from ...statistics.transform import squared
 from ...tensors.random import generator
 from ...tensors.trees import TensorDict, widen
 from ..from_arrays.inputs import as_population
-from .batch_tests import covariance_of, squared
+from .batch_tests import covariance_of
 
 SPLITS = 8
 

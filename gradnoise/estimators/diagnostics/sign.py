@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 from ...moments.moments import ROUNDING, GradientMoments
-from ...statistics.estimate import Estimate, Status, quantile
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import quantile
 from ..from_arrays.inputs import as_rows
 from .dual_norm import SPLITS, Geometry, dual_noise_scale
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 from ...moments.moments import ROUNDING, GradientMoments
-from ...statistics.estimate import Estimate, Status, quantile, short
+from ...statistics.estimate import Estimate, Status, short
+from ...statistics.interval import quantile
 from ...tensors.trees import TensorDict
 
 

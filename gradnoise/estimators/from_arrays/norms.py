@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
-from ...statistics.estimate import Estimate, check_level, flag_zero, pooled_freedom, symmetric
+from ...statistics.estimate import Estimate, check_level
+from ...statistics.interval import flag_zero, pooled_freedom, symmetric
 from ...statistics.ratio import ratio
 from .inputs import as_vector
 from .result import SimpleNoiseScale

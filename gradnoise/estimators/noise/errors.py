@@ -10,7 +10,7 @@ from torch import Tensor
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
 from ...problem.directional import weighted_sum
-from ...statistics.skewness import Skew
+from ...statistics.skew import Skew
 from ...tensors.random import is_complete
 from ...tensors.trees import widen
 from .sign_probes import Probed, agree, mean_variance

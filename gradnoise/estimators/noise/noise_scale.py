@@ -33,9 +33,9 @@ from ...problem.directional import forms
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, flag_zero, pooled_freedom
+from ...statistics.estimate import Estimate
+from ...statistics.interval import flag_zero, pooled_freedom, with_skew
 from ...statistics.ratio import ratio
-from ...statistics.skewness import lopsided
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
@@ -225,10 +225,10 @@ def measure_noise_scale(
         grad_sq_norm=moments.grad_sq_norm,
         trace_cov=moments.trace_cov,
         grad_curvature=flag_zero(
-            lopsided(curvature, variances[1], skew, level=level, samples=n, freedom=n - 1, part=1)
+            with_skew(curvature, variances[1], skew, level=level, samples=n, freedom=n - 1, part=1)
         ),
         trace_hessian_cov=flag_zero(
-            lopsided(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
+            with_skew(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
         ),
         parts=Parts(
             by_parameter(mean, image, sizes_of(rows)) - factor * probed.parts.mean(0),

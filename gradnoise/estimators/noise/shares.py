@@ -13,7 +13,8 @@ from ...linalg.deflation import CUT, Deflation
 from ...linalg.ritz import Eigenpairs
 from ...moments.layer import Layer
 from ...moments.moments import GradientMoments
-from ...statistics.estimate import Estimate, Status, symmetric
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import symmetric
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from ..curvature.extreme_eigenvalue import Halves

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError
-from ...statistics.estimate import Estimate, Status, quantile
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import quantile
 from .curve import Curve
 from .quadrature import Array, GaussRule
 

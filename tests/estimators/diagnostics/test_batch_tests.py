@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.diagnostics.batch_tests import Along
-from gradnoise.statistics.estimate import quantile
+from gradnoise.statistics.interval import quantile
 
 SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
 MEAN = torch.zeros(12).double().index_fill(0, torch.tensor([0, 6]), 0.7)

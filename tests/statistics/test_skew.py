@@ -12,9 +12,10 @@ from scipy import stats
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.statistics.estimate import Status, quantile, symmetric
+from gradnoise.statistics.estimate import Status
+from gradnoise.statistics.interval import quantile, symmetric, with_skew
 from gradnoise.statistics.ratio import ratio
-from gradnoise.statistics.skewness import Skew, lopsided
+from gradnoise.statistics.skew import Skew
 from tests.clouds import moments_of_cloud
 
 VALUES = torch.tensor([0.0, 1.0, 1.5, 7.0, -2.0, 0.5], dtype=torch.float64)
@@ -127,7 +128,7 @@ class TestLopsided:
 
     def test_it_holds_students_interval_and_reaches_further_at_the_tail(self) -> None:
         skew, variance = Skew.of(VALUES[None]), float(VALUES.var()) / 6
-        found = lopsided(1.0, variance, skew, **self.options)
+        found = with_skew(1.0, variance, skew, **self.options)
         plain = symmetric(1.0, variance, **self.options)
         assert found.low == pytest.approx(plain.low)
         assert found.high > plain.high + plain.stderr
@@ -135,18 +136,18 @@ class TestLopsided:
 
     def test_part_chooses_the_estimate(self) -> None:
         pair = Skew.of(torch.stack([VALUES, -VALUES]))
-        first, second = (lopsided(0.0, 1.0, pair, **self.options, part=part) for part in (0, 1))
+        first, second = (with_skew(0.0, 1.0, pair, **self.options, part=part) for part in (0, 1))
         assert (first.low, first.high) == (-second.high, -second.low)
 
     def test_no_variance_is_exact_and_an_unmeasured_one_says_so(self) -> None:
         skew = skew_of(1.0)
-        assert lopsided(3.0, 0.0, skew, **self.options).is_exact
-        assert lopsided(3.0, math.nan, skew, **self.options).status is Status.NO_INTERVAL
+        assert with_skew(3.0, 0.0, skew, **self.options).is_exact
+        assert with_skew(3.0, math.nan, skew, **self.options).status is Status.NO_INTERVAL
 
     @pytest.mark.parametrize("unit", [1e-60, 1e60])
     def test_units_do_not_matter(self, unit: float) -> None:
-        plain = lopsided(1.0, 1.0, Skew.of(VALUES[None]), **self.options)
-        found = lopsided(unit, unit**2, Skew.of(unit * VALUES[None]), **self.options)
+        plain = with_skew(1.0, 1.0, Skew.of(VALUES[None]), **self.options)
+        found = with_skew(unit, unit**2, Skew.of(unit * VALUES[None]), **self.options)
         assert found.low == pytest.approx(unit * plain.low, rel=1e-12)
         assert found.high == pytest.approx(unit * plain.high, rel=1e-12)
 
@@ -159,7 +160,7 @@ class TestLopsided:
         for values in draws:
             options = {"level": 0.95, "samples": 48, "freedom": 47.0}
             mean, variance = float(values.mean()), float(values.var()) / 48
-            found = lopsided(mean, variance, Skew.of(values[None]), **options)
+            found = with_skew(mean, variance, Skew.of(values[None]), **options)
             skewed += found.low <= 1 <= found.high
             found = symmetric(mean, variance, **options)
             plain += found.low <= 1 <= found.high
@@ -208,7 +209,7 @@ class TestRatio:
         seen = set()
         for step in range(-40, 120):
             value = step / 40
-            own = lopsided(value, 0.09, skew, level=0.95, samples=50, freedom=math.inf, part=1)
+            own = with_skew(value, 0.09, skew, level=0.95, samples=50, freedom=math.inf, part=1)
             found = ratio(6.0, value, **self.options, skew=skew, positive_denominator=positive)
             assert math.isfinite(found.high) == (own.low > 0)
             assert found.is_resolved == (own.low > 0)

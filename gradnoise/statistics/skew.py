@@ -1,4 +1,4 @@
-"""Skewness of estimates, and intervals that reach further on the side of the long tail."""
+"""Skewness of estimates, and how far their intervals reach on the side of the long tail."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-
-from .estimate import Estimate, quantile, symmetric
 
 
 @dataclass(frozen=True)
@@ -110,50 +108,3 @@ def _straight(normal: float, bend: float, shift: float) -> float:
     if power > -0.5:
         return math.expm1(math.log1p(power) / 3) / bend
     return (math.copysign(abs(1 + power) ** (1 / 3), 1 + power) - 1) / bend
-
-
-def lopsided(
-    value: float,
-    variance: float,
-    skew: Skew,
-    *,
-    level: float,
-    samples: int,
-    freedom: float,
-    part: int = 0,
-) -> Estimate:
-    """value ± t·s.e., further on the side of the long tail.
-
-    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
-    above the interval. To first order in 1/√n, with λ₃ and λ₂₁ the two cumulants of `Skew` over
-    s.e.³, T = (m - μ)/s.e. is not Gaussian but
-
-        T + a T² + a² T³/3 + λ₃/6,   a = λ₂₁/2 - λ₃/6
-
-    is: Johnson (1978), with the cubic term that makes it monotone by Hall (1992, J. R. Statist.
-    Soc. B 54), here also for a finite population. It is inverted for both ends. A quadratic part
-    moves them by half of (t² + 1) times its term over s.e.³. Skewness is itself underestimated from
-    few numbers, so an end is only moved outwards: the interval holds Student's.
-
-    Args:
-        value: the estimate.
-        variance: of the value, of all its sources; nan when not measured.
-        skew: of the value, from those sources that are skewed.
-        level: nominal coverage.
-        samples: n, passed through.
-        freedom: degrees of freedom of the variance.
-        part: which of the estimates that `skew` knows this is.
-
-    Example:
-        >>> skew = Skew.of(torch.tensor([[0.0, 0.0, 0.0, 4.0]]))  # mean 1, s.e. 1
-        >>> found = lopsided(1.0, 1.0, skew, level=0.95, samples=4, freedom=3)
-        >>> print(found)
-        1.00 [-2.18, 7.99]
-    """
-    plain = symmetric(value, variance, level=level, samples=samples, freedom=freedom)
-    if not plain.stderr > 0:
-        return plain
-    weights = tuple(float(a == part) for a in range(len(skew.third)))
-    down, up = skew.reaches(weights, plain.stderr, quantile(level, freedom))
-    low, high = value - down * plain.stderr, value + up * plain.stderr
-    return Estimate(value, low, high, level, plain.stderr, samples)
