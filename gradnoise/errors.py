@@ -3,6 +3,8 @@
 from numbers import Integral
 from typing import Any
 
+import torch
+
 __all__ = [
     "ArgumentError",
     "CoupledSamplesError",
@@ -19,6 +21,7 @@ __all__ = [
     "SweepFileError",
     "check_whole",
     "first_line",
+    "is_out_of_memory",
 ]
 
 
@@ -78,6 +81,13 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Raise ArgumentError unless an argument is a whole number from `least` on."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, on any device: only some of them raise torch's own type."""
+    text = str(error)
+    known = "out of memory" in text or "DefaultCPUAllocator" in text
+    return known or isinstance(error, torch.OutOfMemoryError)
 
 
 def first_line(error: Exception) -> str:
