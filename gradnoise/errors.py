@@ -4,6 +4,8 @@ import math
 from numbers import Integral
 from typing import Any
 
+import torch
+
 __all__ = [
     "ArgumentError",
     "CoupledSamplesError",
@@ -20,6 +22,7 @@ __all__ = [
     "SweepFileError",
     "check_whole",
     "first_line",
+    "is_out_of_memory",
 ]
 
 
@@ -113,6 +116,13 @@ def not_negative(name: str, value: Any) -> float:
     if not found >= 0:
         raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
     return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, on any device: only some of them raise torch's own type."""
+    text = str(error)
+    known = "out of memory" in text or "DefaultCPUAllocator" in text
+    return known or isinstance(error, torch.OutOfMemoryError)
 
 
 def first_line(error: Exception) -> str:

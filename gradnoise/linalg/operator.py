@@ -22,7 +22,8 @@ class Operator(abc.ABC):
     `A @ v` takes a vector (columns,), a block of vectors (columns, k), or, where the columns are
     a model's parameters, a dict of tensors by name; where the rows are parameters as well, a dict
     comes back. `A + B`, `A - B`, `c * A`, `A.T`, `A.restrict(names)` and `A.to_scipy()` are
-    operators again.
+    operators again. The terms of a sum must be of the same parameters (OperatorError otherwise); a
+    matrix without parameters, of another library, takes those of the other term.
 
     Attributes:
         shape: (rows, columns).
@@ -141,11 +142,18 @@ class Sum(Operator):
                 f"a sum needs operators of one shape on one device; got {first.shape} on "
                 f"{first.device} and {second.shape} on {second.device}"
             )
+        named = [part for part in (first, second) if part.parameters is not None]
+        if len(named) == 2 and _sides(first) != _sides(second):
+            raise OperatorError(
+                f"a sum needs operators of the same parameters in the same order; got "
+                f"{_described(first)} and {_described(second)}"
+            )
         self._first, self._second = first, second
         self.shape, self.device = first.shape, first.device
         self.dtype = torch.promote_types(first.dtype, second.dtype)
-        self.parameters = first.parameters or second.parameters
-        self.rows_are_parameters = first.rows_are_parameters and second.rows_are_parameters
+        if named:  # a matrix of another library is taken to be of the same parameters
+            self.parameters = named[0].parameters
+            self.rows_are_parameters = named[0].rows_are_parameters
 
     @property
     def resolution(self) -> float:
@@ -159,6 +167,16 @@ class Sum(Operator):
         first, second = (part @ block for part in (self._first, self._second))
         total: Tensor = first.to(self.dtype) + second.to(self.dtype)
         return total
+
+
+def _sides(operator: Operator) -> tuple[list[tuple[str, torch.Size]], bool]:
+    """What the columns and the rows stand for."""
+    return list((operator.parameters or {}).items()), operator.rows_are_parameters
+
+
+def _described(operator: Operator) -> str:
+    rows = "" if operator.rows_are_parameters else " with other rows"
+    return f"one of {', '.join(operator.parameters or {})}{rows}"
 
 
 class Scaled(Operator):

@@ -32,6 +32,7 @@ class Running:
         self._squares: TensorDict = {}
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._gaps: list[Tensor] = []
         self._count = 0
         self.cancellation = 0.0  # the largest Σ‖g_i‖² of a parameter in units of its spread
         self._raw = False  # whether the spreads are still sums of squares
@@ -61,6 +62,8 @@ class Running:
         self._count += len(summary.losses)
         self._losses.append(widen(summary.losses))
         self._norms.append(torch.stack([summary.sq_norms[name] for name in self._spread]))
+        if summary.gap_sq_norms is not None:
+            self._gaps.append(torch.stack([summary.gap_sq_norms[name] for name in self._spread]))
 
     def _gather(self) -> None:
         for name, total in self._recent.items():
@@ -105,6 +108,7 @@ class Running:
         if self._raw:
             self._subtract(mean)
         norms = torch.cat(self._norms, dim=1)  # [parameters, n]
+        gaps = torch.cat(self._gaps, dim=1) if self._gaps else None
         return GradientMoments(
             mean=mean,
             centred_sq=self._spread,
@@ -114,7 +118,11 @@ class Running:
             resolution=resolution,
             level=level,
             coordinate_sq=self._squares or None,
-            blocks=Blocks(dict(zip(mean, norms, strict=True))),
+            blocks=Blocks(
+                dict(zip(mean, norms, strict=True)),
+                gap_sq_norms={} if gaps is None else dict(zip(mean, gaps, strict=True)),
+            ),
+            gap_sq_norms=None if gaps is None else gaps.sum(0),
         )
 
 

@@ -40,8 +40,9 @@ def stream(
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
     rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
     if rounding * running.cancellation > TRACE_ERROR:
+        about = replace(wanted, centre=moments.mean)
         again = engine.centred_summaries
-        moments = _pass(problem, engine, Running(), again, level, wanted, tick)
+        moments = _pass(problem, engine, Running(), again, level, about, tick)
     return _with_decay(problem, engine, moments)
 
 
@@ -98,7 +99,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
     along = slopes_by_parameter(problem, engine, moments.mean)
-    blocks = Blocks(moments.blocks.sq_norms if moments.blocks else {}, along, signs, grams)
+    blocks = replace(moments.blocks or Blocks({}), slopes=along, signs=signs, grams=grams)
     moments = replace(
         moments,
         slopes=blocks.slope,

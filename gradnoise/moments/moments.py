@@ -133,7 +133,7 @@ class GradientMoments:
             coordinate_sq=None if squares is None else {name: squares[name] for name in names},
             second_slopes=None,
             blocks=blocks,
-            gap_sq_norms=None,
+            gap_sq_norms=blocks.gaps,
         )
         if part.slopes is None:
             return part
@@ -224,7 +224,7 @@ class GradientMoments:
         """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
         if self.slopes is None:
             raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
-        squares = self._gaps
+        squares = self.distances
         spread = squares - squares.mean()
         signal = 2 * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
         return torch.stack([self.losses - self.losses.mean(), spread, signal])
@@ -258,18 +258,20 @@ class GradientMoments:
         if self.slopes is None:
             return pulls
         influences, n = self.deviations()[1:], self.count
-        squares = (influences * self._gaps) @ influences.T / n
+        squares = (influences * self.distances) @ influences.T / n
         return pulls - (squares - pulls.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
         return Skew.of(influences, self.population) if self.sampling_factor else None
 
     @property
-    def _gaps(self) -> Tensor:
-        """‖g_i - ḡ‖², shape (n,)."""
-        if self.gap_sq_norms is not None or self.slopes is None:
-            return self.sq_norms if self.gap_sq_norms is None else self.gap_sq_norms
-        return self.sq_norms - 2 * self.slopes + self._mean_sq
+    def distances(self) -> Tensor:
+        """‖g_i - ḡ‖², shape (n,), from slopes where they were not taken of centred gradients."""
+        if self.gap_sq_norms is not None:
+            return self.gap_sq_norms
+        if self.slopes is None:
+            raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
+        return (self.sq_norms - 2 * self.slopes + self._mean_sq).clamp(min=0)  # rounding
 
     @property
     def rounding(self) -> float:

@@ -25,6 +25,7 @@ class Blocks:
         slopes: g_iᵀḡ by name, each (n,); empty when the intervals were not measured.
         signs: s, shape (K, n); None when not measured.
         grams: u_kᵀu_m by name, each (K, K).
+        gap_sq_norms: ‖g_i - ḡ‖² by name, each (n,), where they were taken of centred gradients.
 
     Example:
         >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -37,6 +38,7 @@ class Blocks:
     slopes: TensorDict = field(default_factory=dict)
     signs: Tensor | None = None
     grams: TensorDict = field(default_factory=dict)
+    gap_sq_norms: TensorDict = field(default_factory=dict)
 
     def merge(self, other: Blocks) -> Blocks:
         """Of both sets of samples; slopes and noises are about a mean that is no longer theirs."""
@@ -50,11 +52,17 @@ class Blocks:
             {name: self.slopes[name] for name in names} if self.slopes else {},
             self.signs,
             {name: self.grams[name] for name in names} if self.grams else {},
+            {name: self.gap_sq_norms[name] for name in names} if self.gap_sq_norms else {},
         )
 
     def norms_of(self, names: Iterable[str]) -> Tensor:
         """‖g_i‖² of some parameters together, shape (n,)."""
         return _total(self.sq_norms[name] for name in names)
+
+    @property
+    def gaps(self) -> Tensor | None:
+        """‖g_i - ḡ‖² of all parameters here, shape (n,); None where they were not taken."""
+        return _total(self.gap_sq_norms.values()) if self.gap_sq_norms else None
 
     @property
     def slope(self) -> Tensor | None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
-from ..errors import ArgumentError, CurvatureError, first_line
+from ..errors import ArgumentError, CurvatureError, first_line, is_out_of_memory
 from ..problem.directional import require_second_order
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
@@ -119,7 +119,9 @@ class Forward(HessianProducts):
             plain = objective.gradient(batch)
             try:
                 gradient: Any = jvp(found._gradient(batch), (found._point(),), (found._point(),))[0]
-            except (RuntimeError, NotImplementedError) as error:
+            except RuntimeError as error:  # NotImplementedError is one
+                if is_out_of_memory(error):
+                    raise
                 raise CurvatureError(f"forward mode cannot: {first_line(error)}") from error
         eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
         for own, other in zip(plain, gradient.values(), strict=True):
@@ -233,8 +235,8 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Forward.checked(problem), "as asked for"
     try:
         require_second_order(problem)
-    except (CurvatureError, RuntimeError, NotImplementedError) as error:
-        if mode != "auto" or isinstance(error, torch.OutOfMemoryError):
+    except CurvatureError as error:
+        if mode != "auto":
             raise
         why = f"no second derivatives: {str(error).splitlines()[0]}"
         return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from ..errors import CoupledSamplesError, EngineError, GradNoiseError, first_line
+from ..errors import CoupledSamplesError, EngineError, GradNoiseError, first_line, is_out_of_memory
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
 from ..tensors.trees import Batch, sample_count, select, widen
@@ -70,7 +70,7 @@ class Auto(Engine):
                 done += len(part.losses)
                 yield part
         except (EngineError, RuntimeError) as error:
-            if self._engine.name != Hooks.name or isinstance(error, torch.OutOfMemoryError):
+            if self._engine.name != Hooks.name or is_out_of_memory(error):
                 raise
             self.failures.append(f"hooks cannot: {error}")
             rest = select(batch, slice(done, None))
@@ -138,6 +138,8 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
     except GradNoiseError:
         raise
     except Exception as error:  # tracing runs the user's code: anything can come out
+        if engine.name == Loop.name or is_out_of_memory(error):  # not for want of another engine
+            raise
         return first_line(error)
     names = engine.objective.parameters
     found = {name: widen(torch.cat([c.gradients[name] for c in chunks])) for name in names}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import CurvatureError
+from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, widen
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
@@ -41,7 +42,7 @@ def require_second_order(problem: Problem) -> None:
     that it leaves out is symmetric.
 
     Raises:
-        CurvatureError: one of them shows on a few samples.
+        CurvatureError: one of them shows on a few samples, or torch refuses.
     """
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())
@@ -116,15 +117,17 @@ def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Form
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
     slope, weights = _weighted_slope(objective, batch, direction)
-    return _per_sample(slope, weights)
+    with _twice():
+        return _per_sample(slope, weights)
 
 
 def _forms(
     objective: Objective, batch: Batch, direction: Tensor, others: Sequence[Tensor]
 ) -> Forms:
     slope, weights = _weighted_slope(objective, batch, direction)
-    product = objective.differentiate(slope, create_graph=True)
-    columns = [_per_sample(_dot(product, other), weights) for other in others]
+    with _twice():
+        product = objective.differentiate(slope, create_graph=True)
+        columns = [_per_sample(_dot(product, other), weights) for other in others]
     values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
     return Forms(flatten(product), values)
 
@@ -132,8 +135,27 @@ def _forms(
 def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tuple[Tensor, Tensor]:
     losses = objective.losses(batch)
     weights = torch.ones_like(losses, requires_grad=True)
-    gradient = objective.differentiate(losses, weights, create_graph=True)
+    with _twice():
+        gradient = objective.differentiate(losses, weights, create_graph=True)
     return _dot(gradient, direction), weights
+
+
+@contextmanager
+def _twice() -> Iterator[None]:
+    """What torch says where a backward pass cannot be differentiated, as our error.
+
+    Only backward passes run inside of this: what the user's own code raises stays what it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # NotImplementedError is one
+        if is_out_of_memory(error):
+            raise
+        raise CurvatureError(
+            f"torch cannot differentiate a part of the model twice: "
+            f"{first_line(error).rstrip('.')}. Put operations in its place that it can, or pass "
+            f"`hvp='finite'` where a call takes it: differences of gradients, for smooth losses"
+        ) from error
 
 
 def _dot(tensors: list[Tensor], direction: Tensor) -> Tensor:

@@ -203,12 +203,10 @@ class _Curvature:
 def _curvature(
     opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
 ) -> _Curvature:
-    """The curvature, or as much as the model allows."""
+    """The curvature, or why the model has none; an error of the user's own code is raised."""
     try:
         return _measure_curvature(opened, moments, stage, effort)
-    except torch.OutOfMemoryError:
-        raise
-    except (CurvatureError, OperatorError, RuntimeError, NotImplementedError) as error:
+    except (CurvatureError, OperatorError) as error:
         reason = str(error).strip().split("\n")[0]
         return _Curvature({}, notes=(f"curvature was not measured: {reason}",))
 

@@ -268,3 +268,82 @@ def test_sums_in_float32_are_added_wide_before_they_lose_digits() -> None:
         running.add(Summary(losses=ones, total=total, sq_norms={"w": 0.01 * ones}))
     mean = running.moments(population=math.inf, resolution=2**-23, level=0.95).mean["w"]
     assert float(mean) == pytest.approx(float(torch.tensor(0.2)) / 2, rel=3e-7)
+
+
+def two_layers(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(0)
+    layers = {"strong": nn.Linear(4, 3, bias=False), "noisy": nn.Linear(4, 3, bias=False)}
+    return nn.ModuleDict(layers).to(dtype)
+
+
+def summed_outputs(model: nn.ModuleDict, batch: Any) -> Tensor:
+    return model["strong"](batch[0]).sum(1) + model["noisy"](batch[1]).sum(1)
+
+
+def ends(estimate: gn.Estimate) -> list[float]:
+    return [float(estimate), estimate.low, estimate.high]
+
+
+@pytest.mark.parametrize("engine", ["auto", "hooks", "functional", "backpack", "loop"])
+@pytest.mark.parametrize("scale", [1e3, 1e4, 1e5])
+def test_intervals_under_a_strong_signal_in_float32_are_those_of_float64(
+    scale: float, engine: str
+) -> None:
+    source = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 128, 4, generator=source)
+    data = (scale + noise[0], 5 * noise[1])
+    found, exact = (
+        gn.gradient_moments(model, summed_outputs, own, engine=kind, population="distribution")
+        for model, own, kind in (
+            (two_layers(torch.float32), data, engine),
+            (two_layers(torch.float64), tuple(part.double() for part in data), "loop"),
+        )
+    )
+    rounding = 8 * torch.finfo(torch.float32).eps * scale  # of a gradient, in units of its noise
+    torch.testing.assert_close(found.distances, exact.distances, rtol=rounding, atol=1e-2)
+    assert ends(found.trace_cov) == pytest.approx(ends(exact.trace_cov), rel=2e-3)
+    assert ends(found.simple_noise_scale) == pytest.approx(ends(exact.simple_noise_scale), rel=2e-3)
+    for name, layer in found.layers.items():
+        assert ends(layer.trace_cov) == pytest.approx(ends(exact.layers[name].trace_cov), rel=2e-3)
+        part = found.restrict([f"{name}.weight"])
+        assert ends(part.trace_cov) == ends(layer.trace_cov)
+
+
+def test_diagnostics_under_a_strong_signal_in_float32_are_those_of_float64() -> None:
+    inputs = 1e4 + torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    found, exact = (
+        gn.diagnostics(
+            nn.Linear(4, 3, bias=False, dtype=dtype),
+            lambda model, x: model(x).sum(1),
+            inputs.to(dtype),
+            population="distribution",
+        )
+        for dtype in (torch.float32, torch.float64)
+    )
+    for name in ("hill", "inner_product_test", "orthogonality_test"):
+        assert ends(getattr(found, name)) == pytest.approx(ends(getattr(exact, name)), rel=2e-2)
+    assert found.hill_gaussian == pytest.approx(exact.hill_gaussian, rel=1e-2)
+
+
+def test_moments_without_slopes_have_no_distances() -> None:
+    g = torch.randn(6, 4, dtype=torch.float64)
+    with pytest.raises(gn.ArgumentError, match="hold no slopes"):
+        _ = moments_of(g).distances
+
+
+def test_distances_under_an_optimizers_metric_are_scaled() -> None:
+    inputs = 1e4 + torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(4, 1, bias=False)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(inputs).sum().backward()
+    optimizer.step()
+    found = gn.gradient_moments(
+        model,
+        lambda model, x: model(x).sum(1),
+        inputs,
+        optimizer=optimizer,
+        metric="optimizer",
+        engine="hooks",
+    )
+    spread = (float(found.distances.sum()) / (found.count - 1), float(found.trace_cov))
+    assert spread[0] == pytest.approx(spread[1], rel=1e-4)

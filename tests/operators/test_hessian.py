@@ -282,6 +282,79 @@ def test_sums_scalings_and_blocks() -> None:
         hessian + rows
 
 
+def equal_layers() -> tuple[nn.Module, nn.Module, Any]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3, bias=False))
+    return model.double(), nn.MSELoss(), (torch.randn(18, 3).double(), torch.randn(18, 3).double())
+
+
+def test_blocks_of_different_parameters_do_not_add_up() -> None:
+    hessian = gn.Hessian(*equal_layers())
+    first, second = hessian.restrict(["0"]), hessian.restrict(["2"])
+    match = r"same parameters in the same order; got one of 0\.weight and one of 2\.weight"
+    for sum_of in (
+        lambda: first + second,
+        lambda: first - second,
+        lambda: 2 * first + (-second),
+        lambda: first.T + second.T,
+        lambda: (first + first) + second,
+    ):
+        with pytest.raises(gn.OperatorError, match=match):
+            sum_of()
+    with pytest.raises(gn.OperatorError, match="a dict must hold"):
+        (first + first) @ {"2.weight": torch.ones(3, 3)}
+
+
+def test_models_of_other_parameter_names_or_orders_do_not_add_up() -> None:
+    hessian = gn.Hessian(*equal_layers())
+    model, loss_fn, batch = equal_layers()
+    named = gn.Hessian(nn.Sequential(model), loss_fn, batch)
+    with pytest.raises(gn.OperatorError, match=r"one of 0\.weight, 2\.weight and one of 0\.0"):
+        hessian + named
+    turned = nn.ModuleDict({"2": nn.Linear(3, 3, bias=False), "0": nn.Linear(3, 3, bias=False)})
+    other = gn.Hessian(
+        turned.double(), lambda m, b: (m["0"](b[0]) * m["2"](b[0]) - b[1]).square().mean(1), batch
+    )
+    with pytest.raises(gn.OperatorError, match=r"and one of 2\.weight, 0\.weight"):
+        hessian + other
+
+
+def test_rows_that_are_samples_do_not_add_to_rows_that_are_parameters() -> None:
+    model, loss_fn, batch = equal_layers()  # as many samples as parameters
+    hessian, rows = gn.Hessian(model, loss_fn, batch), gn.PerSampleGradients(model, loss_fn, batch)
+    assert hessian.shape == rows.shape
+    with pytest.raises(gn.OperatorError, match="weight with other rows"):
+        hessian + rows
+
+
+def test_operators_of_the_same_parameters_add_up() -> None:
+    model, loss_fn, batch = equal_layers()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    loss_fn(model(batch[0]), batch[1]).backward()
+    optimizer.step()
+    hessian, h = gn.Hessian(model, loss_fn, batch), dense(gn.Hessian(model, loss_fn, batch))
+    others: list[Any] = [
+        gn.GradientCovariance(model, loss_fn, batch),
+        gn.GaussNewton(model, loss_fn, batch),
+        gn.Preconditioned(hessian, optimizer),
+        gn.Hessian(copy.deepcopy(model), loss_fn, batch),
+        as_operator(h),
+        as_operator(hessian.to_scipy()),
+        hessian + as_operator(h),
+    ]
+    vector = {"0.weight": torch.ones(3, 3).double(), "2.weight": torch.zeros(3, 3).double()}
+    for other in others:
+        for total in (hessian + other, other + hessian, (hessian + other).T):
+            torch.testing.assert_close(dense(total), h + dense(other))
+            product = total @ vector
+            assert list(product) == ["0.weight", "2.weight"]
+            block = total.restrict(["2"])
+            torch.testing.assert_close(dense(block), dense(total)[9:, 9:])
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    torch.testing.assert_close(dense(rows - 2 * rows), -dense(rows))
+    torch.testing.assert_close(dense(rows.T + rows.T), 2 * dense(rows).T)
+
+
 def test_scipy_and_back() -> None:
     model, loss_fn, batch = CASES[0].build()
     hessian = gn.Hessian(model, loss_fn, batch)

@@ -232,3 +232,17 @@ def test_a_gradient_that_is_not_finite_leaves_the_model_as_found_at_once(engine:
     assert model.weight.grad is grad
     assert torch.equal(torch.get_rng_state(), state)
     assert held.value
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_an_error_that_every_engine_meets_is_the_users_own(engine: str) -> None:
+    calls = [0]
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        calls[0] += 1
+        if calls[0] > 5:  # after the samples were looked at
+            raise KeyError("a bug in my loss_fn")
+        return model(batch).square().sum(1)
+
+    with pytest.raises(KeyError, match="a bug in my loss_fn"):
+        gn.gradient_moments(nn.Linear(3, 2), loss_fn, torch.randn(8, 3), engine=engine)

@@ -12,6 +12,7 @@ from torch import nn
 import gradnoise as gn
 from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.show.progress import progress_bar
+from gradnoise.statistics.estimate import short
 from gradnoise.toy import NoisyQuadratic
 
 SLOPE = ("loss", "grad_sq_norm", "trace_cov", "simple_noise_scale")
@@ -126,7 +127,7 @@ class TestMeasured:
 
 class TestUnresolved:
     def test_bounds_stand_in_for_the_value(self, bounds_only):
-        bound = gn.estimate.short(bounds_only.noise_scale.low)
+        bound = short(bounds_only.noise_scale.low)
 
         assert row(bounds_only, "noise scale B_noise")[1:3] == [f"≥ {bound}", "signal below noise"]
 
@@ -192,7 +193,7 @@ class TestLearningRates:
             ("best single step", profile.greedy_lr(32)),
             ("mean-square limit", profile.mean_square_lr(32)),
         ):
-            assert row(profile, label)[column] == gn.estimate.short(float(limit))
+            assert row(profile, label)[column] == short(float(limit))
         assert row(profile, "regime")[column] == "curvature"
 
     def test_the_temperature_is_that_of_the_rate_in_use(self, resolved):

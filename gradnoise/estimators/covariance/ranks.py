@@ -91,13 +91,6 @@ def _rank_beside(moments: GradientMoments, own: Tensor | None, size: float) -> E
     )
 
 
-def _distances(moments: GradientMoments) -> Tensor:
-    """‖g_i - ḡ‖², shape (n,)."""
-    n = moments.count
-    mean = float(moments.trace_cov) * (n - 1) / n
-    return (moments.deviations()[1] + mean).clamp(min=0)
-
-
 def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tensor:
     """2 c_iᵀΣc_i less its mean, the influence of a sample on tr(Σ²), shape (n,).
 
@@ -106,7 +99,7 @@ def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tens
     the jackknife does (Efron and Stein 1981).
     """
     n = moments.count
-    own = _distances(moments).to(spectrum.forms).square() / (n - 1)
+    own = moments.distances.to(spectrum.forms).square() / (n - 1)
     forms = 2 * (spectrum.forms - moments.sampling_factor * n * own)
     return forms - forms.mean()
 
@@ -135,7 +128,7 @@ class _Squares:
         if moments.slopes is None or n < LEAST:
             return cls(math.nan, math.nan, None, (math.nan, math.nan))
         spread = moments.deviations()[1].to(spectrum.forms)
-        own, both = unbiased_squares(plain, _distances(moments), moments.population)
+        own, both = unbiased_squares(plain, moments.distances, moments.population)
         influences = torch.stack([2 * trace * spread, square_influences(moments, spectrum)])
         sampled = factor * float(influences[1].var())
         variances = (

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
+from ...statistics.fourth_moments import LEAST, unbiased_squares
 from ...statistics.ratio import ratio
 from ...statistics.transform import scaled, squared
 
@@ -196,17 +197,10 @@ class Along:
 
 
 def trace_cov_sq(moments: GradientMoments) -> float:
-    """tr(Σ²) without the bias of about (trΣ)²/n that tr(Σ̂²) has; tr(Σ̂²) of fewer than 4 samples.
-
-    Himeno and Yamada 2014 (J. Multivariate Anal. 130), for any distribution with fourth moments.
-    """
-    n, plain, trace = moments.count, moments.trace_cov_sq, float(moments.trace_cov)
-    if n < 4 or moments.slopes is None:
-        return plain
-    squares = moments.sq_norms - 2 * moments.slopes + moments.slopes.mean()  # ‖g_i - ḡ‖²
-    fourth = float(squares.square().sum()) / (n - 1)
-    inner = (n - 1) * (n - 2) * plain + trace**2 - n * fourth
-    return (n - 1) / (n * (n - 2) * (n - 3)) * inner
+    """tr(Σ²) without the bias of about (trΣ)²/n that tr(Σ̂²) has; tr(Σ̂²) of fewer than 4 samples."""
+    if moments.count < LEAST:
+        return moments.trace_cov_sq
+    return unbiased_squares(moments.trace_cov_sq, moments.distances)[0]
 
 
 def covariance_of(first: Tensor, second: Tensor) -> float:

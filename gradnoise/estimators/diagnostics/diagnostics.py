@@ -202,8 +202,7 @@ def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, floa
 
     ‖c‖² of Gaussian noise has mean trΣ and variance 2tr(Σ²): a Γ law of these moments.
     """
-    assert moments.slopes is not None
-    squares = (moments.sq_norms - 2 * moments.slopes + moments.slopes.mean()).clamp(min=0)
+    squares = moments.distances
     trace, n = float(moments.trace_cov), moments.count
     if trace <= 0 or int((squares > 0).sum()) < 3:
         return None, math.nan

@@ -39,11 +39,13 @@ class Wanted:
         direction: u by name; the pass gives g_iᵀu.
         variance: the pass gives the spread of every coordinate.
         scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
+        centre: a by name; a pass over the gradients themselves gives ‖g_i - a‖².
     """
 
     direction: TensorDict | None = None
     variance: bool = False
     scale: TensorDict | None = None
+    centre: TensorDict | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Summary:
             None when not wanted.
         centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
             that do not centre: then it is the difference of the sums above.
+        gap_sq_norms: ‖g_i - a‖² by name, each (n,), wide; None when no centre was given.
     """
 
     losses: Tensor
@@ -67,6 +70,7 @@ class Summary:
     dots: TensorDict | None = None
     squares: TensorDict | None = None
     centred_sq: dict[str, float] | None = None
+    gap_sq_norms: TensorDict | None = None
 
     @classmethod
     def of(cls, chunk: Chunk, wanted: Wanted | None = None) -> Summary:
@@ -76,8 +80,8 @@ class Summary:
             LossError: a gradient that is not finite (its loss can still be).
         """
         wanted = wanted or Wanted()
-        total, norms, centred, squares, dots = {}, {}, {}, {}, {}
-        direction = wanted.direction or {}
+        total, norms, centred, squares, dots, gaps = {}, {}, {}, {}, {}, {}
+        direction, centre = wanted.direction or {}, wanted.centre or {}
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
             if wanted.scale is not None:
@@ -87,6 +91,8 @@ class Summary:
             total[name] = wide.sum(0)
             if name in direction:
                 dots[name] = rows @ widen(direction[name]).reshape(-1)
+            if name in centre:
+                gaps[name] = (rows - widen(centre[name]).reshape(-1)).square_().sum(1)
             mean = total[name] / len(wide)
             deviations = wide.sub_(mean) if wide is not gradient else wide - mean
             flat = deviations.reshape(-1)
@@ -100,6 +106,7 @@ class Summary:
             centred_sq=centred,
             dots=None if wanted.direction is None else dots,
             squares=squares if wanted.variance else None,
+            gap_sq_norms=None if wanted.centre is None else gaps,
         )
 
 
