@@ -72,9 +72,8 @@ from .operators.preconditioned import Preconditioned
 from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms
 from .problem.losses import causal_lm, supervised
-from .profiles.measure import profile
 from .profiles.measurement import Measurement, measure
-from .profiles.profile import Profile
+from .profiles.profile import Profile, profile
 from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
 from .sweeps.lr_sweep import LrSweep, lr_sweep

@@ -20,8 +20,7 @@ from .errors import ArgumentError, GradNoiseError
 from .estimators.noise.noise_scale import ACCURACY, PROBES
 from .problem.optimizer_settings import OptimizerSettings
 from .profiles.file import versions
-from .profiles.measure import profile
-from .profiles.profile import Profile
+from .profiles.profile import Profile, profile
 from .show.progress import progress_bar
 from .sweeps.sweep import sweep
 from .toy.digits import BATCH_SIZE, digits, digits_net

@@ -17,8 +17,8 @@ from ..measurement.opened import Opened
 from ..problem.losses import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
-from .measure import Effort, find_profile
-from .profile import Profile
+from .curvature import Effort
+from .profile import Profile, find_profile
 
 
 class Measurement(Opened):

@@ -18,7 +18,7 @@ from ..estimators.from_arrays.norms import noise_scale_from_batches, simple_nois
 from ..estimators.noise.by_layer import layer_noise_scales
 from ..measurement.gradient_moments import gradient_moments
 from ..per_sample.public import per_sample_gradients
-from ..profiles.measure import profile
+from ..profiles.profile import profile
 from ..toy import (
     FiniteLeastSquares,
     FlippedLogistic,

@@ -10,7 +10,7 @@ import torch
 from ..learning_rate.formulas import effective_lr, mean_square_lr, stable_lr, temperature
 from ..learning_rate.mean_square import CurvatureSpread
 from ..learning_rate.update_rule import Momentum
-from ..profiles.measure import profile
+from ..profiles.profile import profile
 from ..toy import (
     FiniteLeastSquares,
     LinearRegression,

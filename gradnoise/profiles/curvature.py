@@ -1,0 +1,135 @@
+"""The curvature half of a profile: λ, GᵀHG, tr(HΣ), B_noise and B_curv from one Krylov space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import CurvatureError, OperatorError, check_whole
+from ..estimators.curvature.extreme_eigenvalue import (
+    curvature_noise_scale,
+    half_sharpness,
+    sample_curvatures,
+    sharpness_estimate,
+)
+from ..estimators.curvature.spread import measure_curvature_spread, sharp_directions
+from ..estimators.noise.noise_scale import (
+    ACCURACY,
+    PROBES,
+    STEPS,
+    check_accuracy,
+    measure_noise_scale,
+    sign_probes,
+)
+from ..estimators.noise.shares import Shares, shares_of
+from ..learning_rate.mean_square import CurvatureSpread
+from ..linalg.deflation import explore
+from ..linalg.lanczos import lanczos
+from ..linalg.ritz import Eigenpairs
+from ..measurement.opened import Opened
+from ..moments.layer import Layer
+from ..moments.moments import GradientMoments
+from ..operators.decayed import with_decay
+from ..operators.hessian import Hessian
+from ..show.progress import Stage
+from ..statistics.estimate import Estimate, Status
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How closely the curvature is looked at; it checks itself.
+
+    Args:
+        probes: random directions for tr(HΣ), at most.
+        accuracy: relative standard error of tr(HΣ) at which fewer are taken.
+        tol: relative residual at which λ is accepted.
+    """
+
+    probes: int = PROBES
+    accuracy: float = ACCURACY
+    tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_whole("probes", self.probes, 2)
+        check_accuracy(self.accuracy)
+
+
+@dataclass(frozen=True)
+class CurvatureResults:
+    """What needs second derivatives."""
+
+    estimates: dict[str, Estimate]
+    matvecs: int = 0
+    notes: tuple[str, ...] = ()
+    shares: Shares | None = None
+    spread: CurvatureSpread | None = None
+
+    def shared(self, layers: dict[str, Layer]) -> dict[str, Layer]:
+        """The layers with their shares of the curvature."""
+        return layers if self.shares is None else self.shares.give(layers)
+
+
+def find_curvature(
+    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
+) -> CurvatureResults:
+    """The curvature, or why the model has none; an error of the user's own code is raised."""
+    try:
+        return _measured(opened, moments, stage, effort)
+    except (CurvatureError, OperatorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        return CurvatureResults({}, notes=(f"curvature was not measured: {reason}",))
+
+
+def _measured(
+    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
+) -> CurvatureResults:
+    problem, seed, tol = opened.problem, opened.options.seed, effort.tol
+    hessian = opened.hessian()
+    tick = stage("sharpness (Lanczos)", None)
+    pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
+    pairs = _with_decay(hessian, pairs, tol, seed)
+    top = pairs.vectors[:, 0]
+    curvatures = sample_curvatures(problem, top)
+    spread = measure_curvature_spread(problem, sharp_directions(top, deflation), curvatures)
+    sampled = moments.sampling_factor > 0
+    halves = None
+    if sampled:
+        hessian.forget()  # its graphs and those of the halves would be held together
+        halves = half_sharpness(problem, top, tol=tol, seed=seed)
+    signs = sign_probes(moments, effort.probes, seed)
+    tick = stage("noise scale (probes)", effort.probes)
+    scale = measure_noise_scale(
+        hessian,
+        opened.engine,
+        moments,
+        signs,
+        deflation=deflation,
+        accuracy=effort.accuracy,
+        tick=tick,
+    )
+    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, moments.level)
+    return CurvatureResults(
+        {
+            "noise_scale": scale.hessian,
+            "sharpness": sharpness,
+            "grad_curvature": scale.grad_curvature,
+            "trace_hessian_cov": scale.trace_hessian_cov,
+            "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
+        },
+        pairs.matvecs + (halves.matvecs if halves else 0),
+        () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
+        shares_of(moments, pairs, deflation, halves, sharpness, scale),
+        spread,
+    )
+
+
+def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:
+    """The eigenpair once decoupled weight decay is added, where there is any."""
+    decayed, metric = with_decay(hessian), hessian.problem.objective.metric
+    if metric is None or decayed is hessian:
+        return pairs
+    decays = set(metric.outside.values())
+    if len(decays) > 1:
+        found = lanczos(decayed, tol=tol, seed=seed)
+        return replace(found, matvecs=found.matvecs + pairs.matvecs)
+    (decay,) = decays
+    return replace(pairs, values=pairs.values + decay, bound=pairs.bound + decay)
