@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..per_sample.contract.engine import Engine, Wanted
-from ..problem.directional import sign_sums, weighted_sum
+from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
@@ -107,7 +107,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         blocks=moments.blocks and blocks,
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
-    pulled = torch.stack([widen(weighted_sum(problem, row)) for row in influences])
+    pulled = widen(weighted_sums(problem, influences))
     pulled /= moments.count - 1
     return replace(moments, pulls=pulled @ pulled.T)
 

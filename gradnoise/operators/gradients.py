@@ -12,7 +12,7 @@ from ..linalg.operator import Operator
 from ..moments.measure import dots_of, slopes
 from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
-from ..problem.directional import weighted_sum
+from ..problem.directional import weighted_sums
 from ..problem.losses import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
@@ -106,7 +106,7 @@ class PerSampleGradients(_ByEngine):
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Σ_i w_i g_i for the columns w, shape (P, k), wide."""
-        return torch.stack([weighted_sum(self.problem, w) for w in weights.unbind(1)], dim=1)
+        return weighted_sums(self.problem, weights.T).T
 
 
 class _Transposed(Operator):

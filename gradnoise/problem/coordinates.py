@@ -43,10 +43,10 @@ class Rescaled(Objective):
         return losses + self._penalty().to(losses) if self._coupled else losses
 
     def differentiate(
-        self, outputs: Tensor, weights: Tensor | None = None, *, create_graph: bool = False
+        self, outputs: Tensor, weights: Tensor | None = None, **options: bool
     ) -> list[Tensor]:
         """∇_z of outputs: P^-½ times that in w."""
-        plain = self._plain.differentiate(outputs, weights, create_graph=create_graph)
+        plain = self._plain.differentiate(outputs, weights, **options)
         return [g * root for g, root in zip(plain, self._metric.root.values(), strict=True)]
 
     def decay(self) -> dict[str, Tensor] | None:

@@ -19,6 +19,9 @@ from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, wid
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
 
+TOGETHER = 8  # sign vectors that share one forward pass
+SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
+
 
 @dataclass(frozen=True)
 class Forms:
@@ -86,22 +89,29 @@ def _most_costly(objective: Objective, batch: Batch) -> Batch:
 
 def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
     """Σ_i w_i g_i, shape (P,), for weights of shape (n,)."""
+    return weighted_sums(problem, weights[None])[0]
+
+
+def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
+    """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
     objective, counts = problem.objective, list(problem.samples.counts)
+    totals: list[Tensor] = []
     with problem.guard():
-        parts = (
-            flatten(objective.gradient(batch, part))
-            for batch, part in zip(problem.batches(), torch.split(weights, counts), strict=True)
-        )
-        total = next(parts)
-        for part in parts:
-            total += part
-    return total
+        for batch, part in zip(problem.batches(), torch.split(rows, counts, dim=1), strict=True):
+            for index, gradient in enumerate(objective.gradients(batch, part)):
+                if len(totals) < len(rows):
+                    totals.append(flatten(gradient))
+                else:
+                    totals[index] += flatten(gradient)
+    return torch.stack(totals)
 
 
-def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
+def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iterator[Tensor]:
     """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
-    for row in signs.to(problem.objective.device):
-        yield weighted_sum(problem, row - row.mean()) / math.sqrt(len(row) - 1)
+    objective, root = problem.objective, math.sqrt(signs.shape[1] - 1)
+    together = max(1, min(together, SUMS_BYTES // objective.sample_bytes))
+    for rows in torch.split(signs.to(objective.device), together):
+        yield from weighted_sums(problem, rows - rows.mean(1, keepdim=True)) / root
 
 
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:

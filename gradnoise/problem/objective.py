@@ -123,15 +123,31 @@ class Objective:
             weights = torch.ones_like(losses)
         return self.differentiate(losses, weights.to(losses), create_graph=create_graph)
 
+    def gradients(self, batch: Batch, rows: Tensor) -> Iterator[list[Tensor]]:
+        """Σ_i w_i ∇ℓ_i for every row w of weights, shape (K, n): one forward pass for all."""
+        losses = self.losses(batch)
+        for left, weights in zip(reversed(range(len(rows))), rows.to(losses), strict=True):
+            yield self.differentiate(losses, weights, keep_graph=left > 0)
+
     def differentiate(
-        self, outputs: Tensor, weights: Tensor | None = None, *, create_graph: bool = False
+        self,
+        outputs: Tensor,
+        weights: Tensor | None = None,
+        *,
+        create_graph: bool = False,
+        keep_graph: bool = False,
     ) -> list[Tensor]:
         """∇_w of outputs (weighted sum), zeros where a parameter does not take part."""
         parameters = list(self.parameters.values())
         if not outputs.requires_grad:
             return [torch.zeros_like(parameter) for parameter in parameters]
         gradients = torch.autograd.grad(
-            outputs, parameters, weights, create_graph=create_graph, allow_unused=True
+            outputs,
+            parameters,
+            weights,
+            retain_graph=keep_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
         )
         return [
             dense(gradient, parameter)

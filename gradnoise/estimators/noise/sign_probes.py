@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ...linalg.deflation import Deflation
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import forms, sign_sums
+from ...problem.directional import TOGETHER, forms, sign_sums
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 
@@ -68,7 +69,12 @@ def probe(
     lengths: list[Tensor] = []
     products: list[Tensor] = []
     previous: Tensor | None = None
-    for k, direction in enumerate(sign_sums(rows.problem, signs)):
+    certain = max(sampled, SAMPLING_PROBES)  # probes that are taken in any case
+    noises = chain(
+        sign_sums(rows.problem, signs[:certain]),
+        sign_sums(rows.problem, signs[certain:], together=1 if accuracy else TOGETHER),
+    )
+    for k, direction in enumerate(noises):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
             image, sampling = _look_closer(rows, mean, signs[k], direction, partners, known)
@@ -86,7 +92,7 @@ def probe(
         previous = direction
         if tick is not None:
             tick(1)
-        if k + 1 >= max(sampled, SAMPLING_PROBES) and _suffice(traces, products, lengths, accuracy):
+        if k + 1 >= certain and _suffice(traces, products, lengths, accuracy):
             break
     n = signs.shape[1]
     third = [value for sampling in seen for value in sampling.third]
