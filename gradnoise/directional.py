@@ -20,7 +20,7 @@ from .problem import TRIAL_SAMPLES, Problem
 from .trees import Batch, flatten, sample_count, select, unflatten, widen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forms:
     """Products with the Hessian along one direction u.
 

@@ -15,7 +15,7 @@ from .trees import TensorDict, compute_dtype, widen
 METRICS = ("euclidean", "optimizer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
     """P and the weight decay of the step w ← w - ε(P⁻¹(g + Dw) + Ew).
 

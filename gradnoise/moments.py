@@ -21,7 +21,7 @@ ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resoluti
 COARSE = 1e-4  # resolution from which on numbers are not called exact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
 

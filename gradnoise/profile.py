@@ -161,7 +161,7 @@ def profile(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Curvature:
     """What needs second derivatives."""
 

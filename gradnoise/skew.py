@@ -12,7 +12,7 @@ from torch import Tensor
 from .estimate import Estimate, quantile, symmetric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Skew:
     """Third cumulants of k estimates that are means of influences.
 

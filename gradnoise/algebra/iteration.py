@@ -21,7 +21,7 @@ COARSE = 0.05  # relative error of products beyond which they are refused
 MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenpairs:
     """Approximate eigenvalues with what bounds their error.
 

@@ -23,7 +23,7 @@ from .overlap import Influences, overlap, population_norm, probe_variance, sprea
 from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """Σ beside H.
 

@@ -23,7 +23,7 @@ from .sharpness import Halves, half_sharpness, sample_curvatures, sharpness_esti
 MATRICES = {"hessian": Hessian, "gauss-newton": GaussNewton}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Sharpness(Eigenpairs):
     """Eigenpairs of a model's curvature, and how far the samples determine them.
 

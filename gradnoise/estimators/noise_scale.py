@@ -48,7 +48,7 @@ ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes ar
 STEPS = 20  # products of the Krylov space that is taken out of the probes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
 

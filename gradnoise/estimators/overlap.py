@@ -32,7 +32,7 @@ from .subspace import within
 RANDOM = 8  # directions of each kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Influences:
     """Of every sample, by m random directions.
 

@@ -14,7 +14,7 @@ from ..moments import ROUNDING, GradientMoments
 from ..trees import TensorDict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SignalToNoise:
     """The ratio G_j²/Σ_jj of every coordinate, and what can be said of all.
 

@@ -23,7 +23,7 @@ from .trace import Follow, OnUse
 from .watch import Watch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Look:
     """A forward pass, and its losses differentiated one by one.
 
