@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -133,7 +134,7 @@ def profile(
         samples=moments.count,
         population=moments.population,
         level=level,
-        seed=seed,
+        seed=int(seed),
         engine=chosen.name,
         engine_reason=chosen.reason,
         estimates={
@@ -148,7 +149,7 @@ def profile(
         curvature_spread=curvature.spread,
         optimizer=settings,
         metric=metric,
-        batch_size=batch_size or _loader_batch_size(data),
+        batch_size=int(batch_size) if batch_size else _loader_batch_size(data),
         matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
@@ -275,4 +276,4 @@ def _precision_notes(problem: Problem) -> tuple[str, ...]:
 
 def _loader_batch_size(data: Any) -> int | None:
     size = getattr(data, "batch_size", None)
-    return size if isinstance(size, int) else None
+    return int(size) if isinstance(size, Integral) else None

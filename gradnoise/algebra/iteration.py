@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Aim:
     random: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.tol, (int, float)) and 0 < self.tol < math.inf):
+        if not (isinstance(self.tol, Real) and 0 < self.tol < math.inf):
             raise ArgumentError(f"`tol` must be positive; got {self.tol!r}")
 
     def extend(self, krylov: Krylov, kept: int) -> None:
