@@ -125,6 +125,7 @@ def profile(
         own = (group["params"] for group in optimizer.param_groups)
         groups = by_group(problem.objective.parameters, own)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
+    batch_size, too_large = _batch_size(batch_size, data, moments.population)
     return Profile(
         model=type(model).__name__,
         parameters=problem.objective.size,
@@ -149,10 +150,11 @@ def profile(
         curvature_spread=curvature.spread,
         optimizer=settings,
         metric=metric,
-        batch_size=int(batch_size) if batch_size else _loader_batch_size(data),
+        batch_size=batch_size,
         matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
+            *too_large,
             *fallback,
             *curvature.notes,
             *_precision_notes(problem),
@@ -274,6 +276,17 @@ def _precision_notes(problem: Problem) -> tuple[str, ...]:
     )
 
 
-def _loader_batch_size(data: Any) -> int | None:
-    size = getattr(data, "batch_size", None)
-    return int(size) if isinstance(size, Integral) else None
+def _batch_size(
+    given: int | None, data: Any, population: float
+) -> tuple[int | None, tuple[str, ...]]:
+    """B in use, as given or of a loader and at most N, and a note where it would be more."""
+    size = getattr(data, "batch_size", None) if given is None else given
+    if not isinstance(size, Integral):
+        return None, ()
+    if int(size) <= population:
+        return int(size), ()
+    whole = int(population)
+    return whole, (
+        f"batch size {size} is larger than the data: this report is about batches of all {whole} "
+        f"samples",
+    )

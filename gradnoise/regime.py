@@ -268,6 +268,11 @@ def positive(name: str, value: Any, finite: bool = True) -> float:
     return number
 
 
+def within(batch_size: Any, population: float) -> float:
+    """B, at most N: a larger batch is the whole population."""
+    return float(min(positive("batch_size", batch_size), population))
+
+
 def _not_negative(name: str, value: Any) -> float:
     number = _number(name, value)
     if not number >= 0:

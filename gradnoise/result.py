@@ -13,7 +13,7 @@ from .estimate import Estimate
 from .layers import Layer
 from .optimizer import OptimizerSettings
 from .recommendation import Recommendation, Setting, recommend
-from .regime import regime, temperature
+from .regime import regime, temperature, within
 from .report import draw, write
 from .stability import Landscape, Limits
 
@@ -113,7 +113,7 @@ class Profile:
 
     def temperature(self, lr: float, batch_size: float, momentum: float = 0.0) -> float:
         """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
-        return temperature(lr, batch_size, momentum, self.population)
+        return temperature(lr, within(batch_size, self.population), momentum, self.population)
 
     def stable_lr(self, momentum: float | None = None) -> Estimate:
         """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
@@ -165,7 +165,7 @@ class Profile:
 
     def regime(self, batch_size: float) -> str:
         """ "noise-dominated", "curvature-dominated" or "unresolved"; see `gn.regime`."""
-        return regime(batch_size, self.noise_scale)
+        return regime(within(batch_size, self.population), self.noise_scale)
 
     def recommend(self) -> Recommendation:
         """Batch size and learning rate with reasons, for the optimizer in use."""
@@ -174,11 +174,11 @@ class Profile:
     @property
     def setting(self) -> Setting:
         """How the model is trained now, as far as it can be compared with what was measured."""
-        own = self.optimizer
+        own, size = self.optimizer, self.batch_size and within(self.batch_size, self.population)
         if own is None or not (own.is_plain or self.metric == "optimizer"):
-            return Setting(self.batch_size)
+            return Setting(size)
         rescales = None if own.is_plain else own.name
-        return Setting(self.batch_size, own.lr, own.momentum, own.kind, rescales)
+        return Setting(size, own.lr, own.momentum, own.kind, rescales)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The regime map, learning rate against batch size, as a matplotlib Figure.
