@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import CurvatureError, first_line, is_out_of_memory
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
-from .trees import Batch, flatten, sample_count, select, unflatten, widen
+from .trees import Batch, flatten, sample_count, select, unflatten, wide_dtype, widen
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,8 @@ def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
 
 def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
     """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
-    for row in signs.to(problem.objective.device):
+    device = problem.objective.device
+    for row in signs.to(device=device, dtype=wide_dtype(device)):
         yield weighted_sum(problem, row - row.mean()) / math.sqrt(len(row) - 1)
 
 

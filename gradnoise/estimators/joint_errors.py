@@ -65,7 +65,7 @@ def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> S
     if factor and n > 2:
         moment = third_moment(probed.influences, curvature - curvature.mean())
         scale = n / ((n - 1) * (n - 2))
-        found += Skew.from_moment(moment.cpu() * scale, n, moments.population)
+        found += Skew.from_moment(moment * scale, n, moments.population)
     return found
 
 
@@ -90,4 +90,4 @@ def third_moment(rows: Tensor, other: Tensor) -> Tensor:
     pairs = (first.square() - second) / (k * (k - 1))
     aaa, aab = triples.sum(), pairs @ other
     abb, bbb = (first / k) @ other.square(), (other**3).sum()
-    return torch.stack([aaa, aab, aab, abb, aab, abb, abb, bbb]).reshape(2, 2, 2).double()
+    return torch.stack([aaa, aab, aab, abb, aab, abb, abb, bbb]).reshape(2, 2, 2).cpu().double()
