@@ -74,6 +74,10 @@ class Metric:
         parts = [torch.zeros_like(root) + values[name] for name, root in self.root.items()]
         return torch.cat([part.reshape(-1).to(like) for part in parts])
 
+    def decoupled(self, block: Tensor) -> Tensor:
+        """E times a vector (P,) or a block (P, k)."""
+        return torch.einsum("p,p...->p...", self.flat(self.outside, block), block)
+
     def around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
         """P^-½(A + D)P^-½ times a block (P, k), from the products with A."""
         root, inside = (self.flat(v, block)[:, None] for v in (self.root, self.inside))
