@@ -256,6 +256,13 @@ class GradientMoments:
         return (self.sq_norms - 2 * self.slopes + self._mean_sq).clamp(min=0)  # rounding
 
     @property
+    def is_noiseless(self) -> bool:
+        """Whether all of N was measured, and all gradients are one but for their rounding."""
+        rounding = (ROUNDING * self.resolution) ** 2 * self._mean_sq
+        exact = self.sampling_factor == 0 and self.resolution <= COARSE
+        return exact and self._trace <= rounding
+
+    @property
     def rounding(self) -> float:
         """What |G|² would be from rounding alone, where it is no more than that; else 0."""
         # a mean gradient that is nothing but rounding is no signal, however exact the rest

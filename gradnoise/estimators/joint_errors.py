@@ -27,6 +27,8 @@ def probe_variance(probed: Probed, moments: GradientMoments) -> float:
     if are_all(len(probed.traces), moments):
         return from_third
     own = mean_variance(probed.traces)
+    if moments.is_noiseless:
+        return 0.0
     if agree(probed.traces) and bool(probed.lengths.any()):
         # few probes that happen to agree prove nothing, unless Hu = 0 for every one of them
         return math.nan

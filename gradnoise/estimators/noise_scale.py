@@ -197,6 +197,8 @@ def measure_noise_scale(
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
+    if moments.is_noiseless:  # rounding, of either sign
+        trace = 0.0
     mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
     curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 
