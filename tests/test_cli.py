@@ -125,6 +125,7 @@ class TestOwnFile:
         [
             ("three", ["--lr", "0.5"], "SGD, learning rate 0.5\n"),
             ("three", ["--batch-size", "8"], "trained with batch size 8\n"),
+            ("four", ["--batch-size", "100"], "batch size 100 is larger than the data"),
             (
                 "three",
                 ["--lr", "0.5", "--momentum", "0.75", "--batch-size", "8"],

@@ -244,6 +244,11 @@ def _damped(limit: float, ratio: float) -> float:
     return limit / (1 + ratio) if math.isfinite(ratio) else 0.0
 
 
+def capped(batch_size: Any, population: float) -> float:
+    """B, at most N: a larger batch is the whole population."""
+    return float(min(positive("batch_size", batch_size), population))
+
+
 def _momentum(momentum: Any) -> float:
     value = number("momentum", momentum)
     if not 0 <= value < 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..errors import positive
 from ..statistics.estimate import Estimate, Status, short
 from ..statistics.transform import falling, monotone, scaled, undefined
-from .formulas import greedy_lr, max_lr, mean_square_lr, stable_lr
+from .formulas import capped, greedy_lr, max_lr, mean_square_lr, stable_lr
 from .mean_square import CurvatureSpread
 from .update_rule import Momentum
 
@@ -69,6 +69,8 @@ class Limits:
 class Landscape:
     """What limits a step where a model stands.
 
+    A batch larger than the population is all of it, and is taken as N.
+
     Args:
         grad_sq_norm, grad_curvature, trace_hessian_cov: |G|², GᵀHG, tr(HΣ).
         noise_scale, sharpness, curvature_noise_scale: B_noise, λ, B_curv.
@@ -98,10 +100,9 @@ class Landscape:
 
     def max_lr(self, batch_size: float) -> Estimate:
         """The noise-scale rule."""
+        size = capped(batch_size, self.population)
         return falling(
-            lambda sharpness, scale: max_lr(
-                sharpness, scale, batch_size, self.optimizer, self.momentum
-            ),
+            lambda sharpness, scale: max_lr(sharpness, scale, size, self.optimizer, self.momentum),
             self.sharpness,
             self.noise_scale,
         )
@@ -109,27 +110,28 @@ class Landscape:
     def greedy_lr(self, batch_size: float) -> Estimate:
         """ε_opt(B) of a single step without momentum."""
         parts = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov, self.noise_scale
-        return _greedy(*parts, batch_size)
+        return _greedy(*parts, capped(batch_size, self.population))
 
     def mean_square_lr(self, batch_size: float) -> Estimate:
         """The mean-square limit: of the sharpest direction, less what the others take off."""
-        share = 1 / positive("batch_size", batch_size) - 1 / self.population
+        size = capped(batch_size, self.population)
         alone = falling(
             lambda sharpness, scale: mean_square_lr(
-                sharpness, scale, batch_size, self.population, self.optimizer, self.momentum
+                sharpness, scale, size, self.population, self.optimizer, self.momentum
             ),
             self.sharpness,
             self.curvature_noise_scale,
         )
         if self.spread is None or self.spread.directions == 1:
             return alone
+        share = 1 / size - 1 / self.population
         return scaled(alone, self.spread.reduction(share, self.optimizer, self.momentum))
 
     def limits(self, batch_size: float) -> Limits:
         """All of them at one batch size."""
         drift = Momentum.of(self.optimizer, self.momentum).drift
         return Limits(
-            batch_size,
+            capped(batch_size, self.population),
             self.max_lr(batch_size),
             scaled(self.greedy_lr(batch_size), 2 / drift),
             self.mean_square_lr(batch_size),
@@ -144,12 +146,12 @@ class Landscape:
 
     def steps(self, batch_size: float) -> Estimate:
         """Steps of a run over the fewest that any batch takes: S/S_min = 1 + B_noise/B."""
-        size = positive("batch_size", batch_size)
+        size = capped(batch_size, self.population)
         return monotone(lambda scale: 1 + scale / size, self.noise_scale)
 
     def samples(self, batch_size: float) -> Estimate:
         """Samples of a run over the fewest that any batch takes: E/E_min = 1 + B/B_noise."""
-        size = positive("batch_size", batch_size)
+        size = capped(batch_size, self.population)
         return monotone(lambda scale: 1 + size / scale if scale else math.inf, self.noise_scale)
 
     def speed(self, lr: float, batch_size: float) -> float:

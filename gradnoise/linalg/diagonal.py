@@ -21,7 +21,7 @@ HELD = 7.0  # vectors of length P for each product
 PAIRS_AMONG = 8  # 28 pairs, and every one shows the covariance of P entries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagonal:
     """An estimated diagonal, entry by entry.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -95,7 +96,9 @@ class Operator(abc.ABC):
         return Sum(self, Scaled(-1.0, other)) if isinstance(other, Operator) else NotImplemented
 
     def __mul__(self, factor: float) -> Operator:
-        return Scaled(factor, self) if isinstance(factor, (int, float)) else NotImplemented
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return Scaled(float(factor), self)
 
     __rmul__ = __mul__
 

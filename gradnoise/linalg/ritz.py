@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ COARSE = 0.05  # relative error of products beyond which they are refused
 MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenpairs:
     """Approximate eigenvalues with what bounds their error.
 
@@ -57,7 +58,7 @@ class Aim:
     random: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.tol, (int, float)) and 0 < self.tol < math.inf):
+        if not (isinstance(self.tol, Real) and 0 < self.tol < math.inf):
             raise ArgumentError(f"`tol` must be positive; got {self.tol!r}")
 
     def extend(self, krylov: Krylov, kept: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from numbers import Integral
 from typing import Any, TypeVar
 
 from torch import nn
@@ -31,10 +32,11 @@ class Opened:
     Args:
         problem: the objective and the samples.
         options: how to measure.
+        batch_size: that of the user's loader, if there is one.
     """
 
-    def __init__(self, problem: Problem, options: Options) -> None:
-        self.options, self._problem = options, problem
+    def __init__(self, problem: Problem, options: Options, batch_size: int | None = None) -> None:
+        self.options, self._problem, self.batch_size = options, problem, batch_size
         self._kept: dict[Hashable, Any] = {}
         self._point: Hashable = None
 
@@ -43,7 +45,9 @@ class Opened:
         cls: type[Own], model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, options: Options
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
-        return cls(Problem.open(model, loss_fn, data, options), options)
+        size = getattr(data, "batch_size", None)
+        loader = int(size) if isinstance(size, Integral) else None
+        return cls(Problem.open(model, loss_fn, data, options), options, loader)
 
     @property
     def problem(self) -> Problem:

@@ -22,7 +22,7 @@ ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resoluti
 COARSE = 1e-4  # resolution from which on numbers are not called exact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
 
@@ -272,6 +272,13 @@ class GradientMoments:
         if self.slopes is None:
             raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
         return (self.sq_norms - 2 * self.slopes + self._mean_sq).clamp(min=0)  # rounding
+
+    @property
+    def is_noiseless(self) -> bool:
+        """Whether all of N was measured, and all gradients are one but for their rounding."""
+        rounding = (ROUNDING * self.resolution) ** 2 * self._mean_sq
+        exact = self.sampling_factor == 0 and self.resolution <= COARSE
+        return exact and self._trace <= rounding
 
     @property
     def rounding(self) -> float:

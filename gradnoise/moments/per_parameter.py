@@ -13,7 +13,7 @@ from ..tensors.random import is_complete
 from ..tensors.trees import TensorDict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blocks:
     """Per-sample numbers of every parameter, and inner products of a few noises.
 

@@ -29,8 +29,7 @@ class Decayed(Operator):
         return self
 
     def products(self, block: Tensor) -> Tensor:
-        outside = self._metric.flat(self._metric.outside, block)[:, None]
-        return self._operator.products(block) + outside * block
+        return self._operator.products(block) + self._metric.decoupled(block)
 
 
 def with_decay(operator: ModelOperator) -> Operator:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..linalg.operator import Operator
 from ..problem.preconditioner import Metric
+from .decayed import Decayed
 from .of_model import ModelOperator
 
 
-class Preconditioned(Operator):
+class Preconditioned(Decayed):
     """P^-½(A + D)P^-½ + E with P read from a torch optimizer's state, shape (P, P), symmetric.
 
     It has the eigenvalues of P⁻¹(A + D) + E, which decide the stability of the optimizer's steps
@@ -44,20 +44,8 @@ class Preconditioned(Operator):
                 f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
                 f"{type(operator).__name__}. Restrict, scale or add afterwards"
             )
-        self._operator = operator
-        self._metric = Metric.of(optimizer, operator.problem.objective.parameters)
-        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
-        self.parameters, self.rows_are_parameters = operator.parameters, True
-
-    @property
-    def resolution(self) -> float:
-        return self._operator.resolution
-
-    @property
-    def T(self) -> Preconditioned:
-        return self
+        super().__init__(operator, Metric.of(optimizer, operator.problem.objective.parameters))
 
     def products(self, block: Tensor) -> Tensor:
         metric = self._metric
-        outside = metric.flat(metric.outside, block)[:, None]
-        return metric.around(self._operator.products, block) + outside * block
+        return metric.around(self._operator.products, block) + metric.decoupled(block)

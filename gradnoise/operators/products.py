@@ -124,7 +124,8 @@ class Forward(HessianProducts):
                     raise
                 raise CurvatureError(f"forward mode cannot: {first_line(error)}") from error
         eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
-        for own, other in zip(plain, gradient.values(), strict=True):
+        pairs = [pair for pair in zip(plain, gradient.values(), strict=True) if pair[0].numel()]
+        for own, other in pairs:
             if not bool((own - other).abs().max() <= eps * max(float(own.abs().max()), eps)):
                 raise CurvatureError(
                     "forward mode does not reach all uses of the parameters: loss_fn must use "

@@ -167,7 +167,7 @@ class BackPACK(Engine):
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Found:
     """Losses (n,), Σ_i g_i by name, and by field what the extensions left, by name."""
 

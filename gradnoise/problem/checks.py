@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CoupledSamplesError, LossError, ModelError, RandomLossError
-from ..tensors.trees import Batch, sample_count, select
+from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
@@ -148,8 +148,8 @@ def _named(
 
 
 def _differs(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    first, second = first.detach().double(), second.detach().double()
-    scale = first.abs().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    first, second = widen(first.detach()), widen(second.detach())
+    scale = first.abs().mean().clamp(min=torch.finfo(first.dtype).tiny)
     return bool((first - second).abs().max() > tolerance * scale)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
-from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, widen
+from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, wide_dtype, widen
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
 
@@ -23,7 +23,7 @@ TOGETHER = 8  # sign vectors that share one forward pass
 SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forms:
     """Products with the Hessian along one direction u.
 
@@ -110,7 +110,10 @@ def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iter
     """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
     objective, root = problem.objective, math.sqrt(signs.shape[1] - 1)
     together = max(1, min(together, SUMS_BYTES // objective.sample_bytes))
-    for rows in torch.split(signs.to(objective.device), together):
+    device = objective.device
+    for rows in torch.split(signs.to(device=device, dtype=wide_dtype(device)), together):
+        if not len(rows):  # no signs at all
+            return
         yield from weighted_sums(problem, rows - rows.mean(1, keepdim=True)) / root
 
 

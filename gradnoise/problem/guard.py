@@ -57,6 +57,7 @@ def differentiable_kernels(model: nn.Module) -> Iterator[None]:
 
 def seed_everything(seed: int) -> None:
     """Seed the global random states; only inside `untouched`, which puts them back."""
+    seed = int(seed)  # torch refuses whole numbers of NumPy
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach a sleeping CUDA
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)

@@ -15,7 +15,7 @@ from ..tensors.trees import TensorDict, compute_dtype, widen
 METRICS = ("euclidean", "optimizer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
     """P and the weight decay of the step w ← w - ε(P⁻¹(g + Dw) + Ew).
 
@@ -73,6 +73,10 @@ class Metric:
         """Values by name as one vector, shape (P,), of the dtype of `like`."""
         parts = [torch.zeros_like(root) + values[name] for name, root in self.root.items()]
         return torch.cat([part.reshape(-1).to(like) for part in parts])
+
+    def decoupled(self, block: Tensor) -> Tensor:
+        """E times a vector (P,) or a block (P, k)."""
+        return torch.einsum("p,p...->p...", self.flat(self.outside, block), block)
 
     def around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
         """P^-½(A + D)P^-½ times a block (P, k), from the products with A."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,8 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
         check_whole("max_samples", max_samples, 2)
     check_whole("micro_batch", micro_batch, 1)
     words = isinstance(population, str) and population in ("dataset", "distribution")
-    number = isinstance(population, int) and not isinstance(population, bool) and population >= 2
-    if not words and not number:
+    number = isinstance(population, Integral) and not isinstance(population, bool)
+    if not words and not (number and int(population) >= 2):
         raise ArgumentError(
             f'`population` must be "dataset", "distribution" or a number of samples; '
             f"got {population!r}"

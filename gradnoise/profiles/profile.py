@@ -141,21 +141,20 @@ def profile(
         >>> round(float(p.stable_lr()), 3)  # 2/λ = 2/4
         0.5
     """
-    check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     effort = Effort(probes, accuracy, tol)
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    size = batch_size or _loader_batch_size(data)
-    return find_profile(opened, effort, batch_size=size, progress=progress)
+    return find_profile(opened, effort, batch_size=batch_size, progress=progress)
 
 
 def find_profile(
     opened: Opened, effort: Effort, *, batch_size: int | None = None, progress: bool = False
 ) -> Profile:
     """The profile of a model that is open; see `profile`."""
+    check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     options, optimizer = opened.options, opened.options.optimizer
     settings = read_optimizer(optimizer, options.metric)
     problem = opened.problem
@@ -168,6 +167,7 @@ def find_profile(
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)
         groups = by_group(problem.objective.parameters, own)
+    size, too_large = _capped(batch_size or opened.batch_size, moments.population)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
@@ -178,7 +178,7 @@ def find_profile(
         samples=moments.count,
         population=moments.population,
         level=options.level,
-        seed=options.seed,
+        seed=int(options.seed),
         engine=chosen.name,
         engine_reason=chosen.reason,
         estimates={
@@ -193,10 +193,11 @@ def find_profile(
         curvature_spread=curvature.spread,
         optimizer=settings,
         metric=options.metric,
-        batch_size=batch_size,
+        batch_size=size,
         matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
+            *too_large,
             *fallback,
             *curvature.notes,
             *_precision_notes(problem),
@@ -229,6 +230,12 @@ def _precision_notes(problem: Problem) -> tuple[str, ...]:
     )
 
 
-def _loader_batch_size(data: Any) -> int | None:
-    size = getattr(data, "batch_size", None)
-    return size if isinstance(size, int) else None
+def _capped(size: int | None, population: float) -> tuple[int | None, tuple[str, ...]]:
+    """B in use, at most N, and a note where it would be more."""
+    if size is None or size <= population:
+        return size, ()
+    whole = int(population)
+    return whole, (
+        f"batch size {size} is larger than the data: this report is about batches of all {whole} "
+        f"samples",
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..errors import NotMeasuredError
 from ..learning_rate.advice import Recommendation, Setting, recommend
-from ..learning_rate.formulas import regime, temperature
+from ..learning_rate.formulas import capped, regime, temperature
 from ..learning_rate.landscape import Landscape, Limits
 from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
@@ -87,7 +87,7 @@ class Results:
 
     def temperature(self, lr: float, batch_size: float, momentum: float = 0.0) -> float:
         """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
-        return temperature(lr, batch_size, momentum, self.population)
+        return temperature(lr, capped(batch_size, self.population), momentum, self.population)
 
     def stable_lr(self, momentum: float | None = None) -> Estimate:
         """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
@@ -139,7 +139,7 @@ class Results:
 
     def regime(self, batch_size: float) -> str:
         """ "noise-dominated", "curvature-dominated" or "unresolved"; see `gn.regime`."""
-        return regime(batch_size, self.noise_scale)
+        return regime(capped(batch_size, self.population), self.noise_scale)
 
     def recommend(self) -> Recommendation:
         """Batch size and learning rate with reasons, for the optimizer in use."""
@@ -148,11 +148,11 @@ class Results:
     @property
     def setting(self) -> Setting:
         """How the model is trained now, as far as it can be compared with what was measured."""
-        own = self.optimizer
+        own, size = self.optimizer, self.batch_size and capped(self.batch_size, self.population)
         if own is None or not (own.is_plain or self.metric == "optimizer"):
-            return Setting(self.batch_size)
+            return Setting(size)
         rescales = None if own.is_plain else own.name
-        return Setting(self.batch_size, own.lr, own.momentum, own.kind, rescales)
+        return Setting(size, own.lr, own.momentum, own.kind, rescales)
 
     def _measured(self, name: str) -> Estimate:
         try:

@@ -70,7 +70,7 @@ def ratio(
     return Estimate(value, *bounds, level, math.nan, samples, status)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Parts:
     """Numerator and denominator, and how sure combinations of them are."""
 

@@ -10,7 +10,7 @@ from .trees import wide_dtype
 
 def generator(seed: int) -> torch.Generator:
     """A fresh generator, apart from every global random state."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def is_complete(count: int, size: int) -> bool:

@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..learning_rate.update_rule import Momentum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dynamics:
     """w ← w - ε(cg_B + dv), v ← av + bg_B on a bowl whose samples have linear gradients.
 

@@ -41,6 +41,21 @@ def test_the_hessian_is_the_dense_one(case: Case, hvp: str) -> None:
     assert hessian.hvp == hvp
 
 
+@pytest.mark.parametrize("hvp", MODES)
+def test_an_empty_parameter_is_no_obstacle_to_any_products(hvp: str) -> None:
+    model, loss_fn, batch = CASES[0].build()
+    truth = oracles.dense(model, loss_fn, batch).hessian
+    model.register_parameter("nothing", nn.Parameter(torch.zeros(0, 3, dtype=torch.float64)))
+    found = dense(gn.Hessian(model, loss_fn, batch, hvp=hvp))
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 2.0, np.float32(2), np.int64(2)])
+def test_any_real_number_scales_an_operator(factor: Any) -> None:
+    matrix = as_operator(torch.eye(2, dtype=torch.float64))
+    assert (matrix * factor @ torch.ones(2)).tolist() == [2, 2]
+
+
 @pytest.mark.parametrize("case", CASES[:3], ids=named)
 def test_torch_func_says_the_same(case: Case) -> None:
     model, loss_fn, batch = case.build()

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.problem.directional import _slopes, forms, require_second_order
+from gradnoise.problem import directional
+from gradnoise.problem.directional import _slopes, forms, require_second_order, sign_sums
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
+from gradnoise.tensors.random import random_signs
 from tests import oracles
 from tests.cases import CASES, Case, named
 
@@ -92,3 +94,16 @@ def test_samples_without_gradient_do_not_hide_a_cut() -> None:
 
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.Hessian(model, loss, (x, weights), hvp="kept")
+
+
+def test_signs_are_moved_in_a_dtype_that_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs are drawn in float64, which Apple's devices do not have."""
+    dtypes: list[torch.dtype] = []
+    whole = directional.weighted_sums
+    monkeypatch.setattr(directional, "wide_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(
+        directional, "weighted_sums", lambda p, w: (dtypes.append(w.dtype), whole(p, w))[1]
+    )
+    problem = Problem.open(*CASES[0].build())
+    assert len(list(sign_sums(problem, random_signs(3, problem.samples.count, seed=0)))) == 3
+    assert dtypes == 3 * [torch.float32]

@@ -129,7 +129,8 @@ def test_micro_batches_bound_what_is_evaluated_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("population", "expected"), [("dataset", 10), ("distribution", math.inf), (500, 500)]
+    ("population", "expected"),
+    [("dataset", 10), ("distribution", math.inf), (500, 500), (np.int64(500), 500)],
 )
 def test_the_population_is_what_the_person_says(population: Any, expected: float) -> None:
     assert Samples.draw(DATA, max_samples=4, population=population).population == expected
@@ -215,6 +216,8 @@ def test_a_refused_generator_has_not_been_used_up() -> None:
         ({"max_samples": 1}, r"`max_samples` must be a whole number from 2 on; got 1"),
         ({"micro_batch": 0}, r"`micro_batch` must be a whole number from 1 on; got 0"),
         ({"population": "all"}, r"`population` must be .*got 'all'"),
+        ({"population": np.int64(1)}, r"`population` must be .*got np.int64\(1\)"),
+        ({"population": np.float64(500.0)}, r"`population` must be .*got np.float64"),
         ({"population": True}, r"`population` must be .*got True"),
         ({"population": 7}, r"`population` = 7 is smaller than the 10 measured"),
     ],

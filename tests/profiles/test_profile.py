@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -386,6 +387,62 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Any) -> None:
     p = toy_profile(max_samples=50)
     p.save(tmp_path / "p.json")
     assert gn.Profile.load(tmp_path / "p.json") == p
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path: Any) -> None:
+    own = {"population": 1000, "batch_size": 8, "max_samples": 50, "seed": 1, "probes": 4}
+    p = toy_profile(**{name: np.int64(value) for name, value in own.items()}, tol=np.float32(1e-3))
+    assert str(p) == str(toy_profile(**own, tol=1e-3))
+    p.save(tmp_path / "p.json")
+    assert gn.Profile.load(tmp_path / "p.json") == p
+
+
+def larger_batches(**options: Any) -> gn.Profile:
+    """64 samples in a loader of batches of 128."""
+    torch.manual_seed(0)
+    model, data = nn.Linear(4, 3), TensorDataset(torch.randn(64, 4), torch.randint(0, 3, (64,)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    loader = DataLoader(data, batch_size=128, shuffle=True)
+    return gn.profile(model, nn.CrossEntropyLoss(), loader, optimizer=optimizer, **options)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
+    p = toy_profile(batch_size=16)
+    for momentum in (0.0, 0.9):
+        for call in (p.max_lr, p.mean_square_lr, p.limits):
+            assert repr(call(1000, momentum)) == repr(call(200, momentum))
+    for call in (p.greedy_lr, p.regime, p.landscape().steps, p.landscape().samples):
+        assert repr(call(1000)) == repr(call(200))
+    assert float(p.mean_square_lr(1000)) == pytest.approx(float(p.stable_lr()))
+    assert p.temperature(0.1, 1000) == p.temperature(0.1, 200) == 0
+    assert p.landscape().speed(0.1, 1000) == p.landscape().speed(0.1, 200)
+    assert p.limits(1000).reading.startswith("At B = 200")
+    with pytest.raises(gn.ArgumentError, match="`batch_size` must be a positive number; got -1"):
+        p.regime(-1)
+
+
+@pytest.mark.parametrize("given", [None, 100])
+def test_a_loader_of_larger_batches_than_the_data_is_reported_on(
+    given: int | None, tmp_path: Any
+) -> None:
+    p = larger_batches(batch_size=given)
+    notes = [text for text in p.warnings if "is larger than the data" in text]
+    assert notes == [
+        f"batch size {given or 128} is larger than the data: this report is about batches of all "
+        f"64 samples"
+    ]
+    assert (p.batch_size, p.setting.batch_size) == (64, 64)
+    assert str(p).count("larger than the data") == 1
+    assert "Your batch size 64 is" in str(p.recommend())
+    p.plot(tmp_path / "p.png")
+    older = replace(p, batch_size=128)  # as a file of an earlier version may say
+    assert str(older) == str(p)
+
+
+def test_a_distribution_has_no_batch_that_is_all_of_it() -> None:
+    p = larger_batches(population="distribution")
+    assert p.batch_size == 128
+    assert not any("larger than the data" in text for text in p.warnings)
 
 
 @pytest.mark.cuda

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import re
 import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
+from torch import Tensor
 
 import gradnoise as gn
 
@@ -97,3 +102,54 @@ def test_every_error_derives_from_one() -> None:
     ]
     assert len(errors) == 13
     assert all(issubclass(error, gn.GradNoiseError) for error in errors)
+
+
+def records() -> dict[str, type]:
+    """Every dataclass of the package, by the name of its module and its own."""
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(gn.__path__, "gradnoise.")
+        if not found.name.endswith("__main__")
+    ]
+    return {
+        f"{item.__module__}.{item.__name__}": item
+        for module in modules
+        for item in vars(module).values()
+        if dataclasses.is_dataclass(item) and isinstance(item, type)
+    }
+
+
+RECORDS = records()
+
+
+def holds_tensors(kind: Any) -> bool:
+    """Whether values of this annotated type compare tensors or arrays that they hold."""
+    if get_origin(kind) in (Callable, np.ndarray):
+        return get_origin(kind) is np.ndarray
+    if get_args(kind):
+        return any(map(holds_tensors, get_args(kind)))
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return any(holds_tensors(hints[f.name]) for f in dataclasses.fields(kind) if f.compare)
+    return isinstance(kind, type) and issubclass(kind, (Tensor, np.ndarray))
+
+
+WITH_TENSORS = """
+Alignment Covariance Curve Diagnostics Diagonal Eigenpairs GradientMoments Sharpness SignalToNoise
+SpectralDensity
+"""
+
+
+def test_which_public_records_hold_tensors() -> None:
+    public = {c for c in ITEMS.values() if isinstance(c, type) and dataclasses.is_dataclass(c)}
+    assert {c.__name__ for c in public if holds_tensors(c)} == set(WITH_TENSORS.split())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_with_tensors_are_equal_to_themselves_alone(name: str) -> None:
+    """`==` of their fields would raise: a tensor of several entries has no truth value."""
+    kind: Any = RECORDS[name]
+    assert kind.__dataclass_params__.eq is not holds_tensors(kind)
+    if holds_tensors(kind):
+        assert kind.__eq__ is object.__eq__
+        assert kind.__hash__ is object.__hash__

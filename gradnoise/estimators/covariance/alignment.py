@@ -26,7 +26,7 @@ from .spectrum import Iteration, NoiseSpectrum
 from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """Σ beside H.
 

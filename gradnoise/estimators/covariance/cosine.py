@@ -34,7 +34,7 @@ from .spectrum import NoiseSpectrum
 RANDOM = 8  # directions of each kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Influences:
     """Of every sample, by m random directions.
 

@@ -28,7 +28,7 @@ from .subspace import share_of_gradient
 PRODUCTS = 64  # with H, for its Frobenius norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Covariance:
     """Σ = Cov(g_i), its size, shape and directions; `print` it.
 

@@ -104,7 +104,7 @@ def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tens
     return forms - forms.mean()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Squares:
     """tr(Σ²) and (trΣ)² with the influence of every sample on both.
 

@@ -40,7 +40,7 @@ class Iteration:
     memory_budget: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NoiseSpectrum:
     """Σ̂ of the measured samples.
 

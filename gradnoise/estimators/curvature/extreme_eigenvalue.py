@@ -31,10 +31,10 @@ def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     values, metric = forms(problem, vector, [vector]).values[:, 0], problem.objective.metric
     if metric is None or not metric.is_decayed:
         return values
-    return values + metric.flat(metric.outside, vector) @ vector.square()
+    return values + vector @ metric.decoupled(vector)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Halves:
     """λ seen by two random halves of the samples.
 

@@ -31,7 +31,7 @@ MATRICES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Sharpness(Eigenpairs):
     """Eigenpairs of a model's curvature, and how far the samples determine them.
 

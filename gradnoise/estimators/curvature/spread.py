@@ -61,7 +61,7 @@ def _column(problem: Problem, directions: Tensor) -> np.ndarray:
     last, metric = directions[-1], problem.objective.metric
     column = forms(problem, last, list(directions)).values
     if metric is not None and metric.is_decayed:
-        column = column + widen(directions) @ widen(metric.flat(metric.outside, last) * last)
+        column = column + widen(directions) @ widen(metric.decoupled(last))
     return column.cpu().double().numpy()
 
 

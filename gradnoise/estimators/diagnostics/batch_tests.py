@@ -156,7 +156,7 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
     return scaled(found, 1 / nu**2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Along:
     """GᵀΣG, the noise along the gradient.
 

@@ -28,7 +28,7 @@ from .sign import sign_noise_scale
 from .signal_to_noise import SignalToNoise, signal_to_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnostics:
     """What the field computes from per-sample gradients; batch sizes in samples.
 

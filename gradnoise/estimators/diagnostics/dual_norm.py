@@ -67,7 +67,7 @@ def dual_noise_scale(
     return squared(replace(upper, low=min(lower.low, upper.value)))  # the low one if nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Noise:
     """The noise of a geometry.
 

@@ -15,7 +15,7 @@ from ...statistics.interval import quantile
 from ...tensors.trees import TensorDict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SignalToNoise:
     """The ratio G_j²/Σ_jj of every coordinate, and what can be said of all.
 

@@ -14,7 +14,7 @@ from ...moments.moments import GradientMoments
 from ...moments.per_parameter import Blocks
 from ...statistics.estimate import check_level
 from ...tensors.random import random_signs
-from ...tensors.trees import TensorDict, widen
+from ...tensors.trees import TensorDict, wide_dtype, widen
 from .inputs import as_population, as_rows, as_vector
 
 EXACT = 2048  # samples or parameters up to which tr(Σ̂²) is exact
@@ -77,7 +77,7 @@ def noise_scale_from_gradients(
     moments = GradientMoments(
         mean=sums.mean,
         centred_sq={name: float(squares.sum()) for name, squares in sums.squares.items()},
-        losses=widen(known).to(sums.gram.device),
+        losses=known.to(sums.gram),
         sq_norms=sums.blocks.norms_of(sums.mean),
         population=size,
         resolution=max(torch.finfo(tensor.dtype).eps for tensor in rows.values()),
@@ -107,7 +107,8 @@ class _Sums:
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.exact = count <= EXACT
-        self.signs = widen(random_signs(PROBES, count, seed=0).to(device))
+        signs = random_signs(PROBES, count, seed=0)
+        self.signs = signs.to(device=device, dtype=wide_dtype(device))
         self.mean: TensorDict = {}
         self.squares: TensorDict = {}
         self.blocks = Blocks({}, signs=self.signs)

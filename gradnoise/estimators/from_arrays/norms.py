@@ -21,7 +21,7 @@ ON_A_LINE = 1e-12  # relative residuals that are nothing but rounding
 ROUNDS = 8  # of weighting and fitting; it settles in three or four
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Parts:
     """|G|² and trΣ with their sampling covariance; nan where nothing tells of it."""
 

@@ -27,6 +27,8 @@ def probe_variance(probed: Probed, moments: GradientMoments) -> float:
     if are_all(len(probed.traces), moments):
         return from_third
     own = mean_variance(probed.traces)
+    if moments.is_noiseless:
+        return 0.0
     if agree(probed.traces) and bool(probed.lengths.any()):
         # few probes that happen to agree prove nothing, unless Hu = 0 for every one of them
         return math.nan
@@ -65,7 +67,7 @@ def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> S
     if factor and n > 2:
         moment = third_moment(probed.influences, curvature - curvature.mean())
         scale = n / ((n - 1) * (n - 2))
-        found += Skew.from_moment(moment.cpu() * scale, n, moments.population)
+        found += Skew.from_moment(moment * scale, n, moments.population)
     return found
 
 
@@ -90,4 +92,4 @@ def third_moment(rows: Tensor, other: Tensor) -> Tensor:
     pairs = (first.square() - second) / (k * (k - 1))
     aaa, aab = triples.sum(), pairs @ other
     abb, bbb = (first / k) @ other.square(), (other**3).sum()
-    return torch.stack([aaa, aab, aab, abb, aab, abb, abb, bbb]).reshape(2, 2, 2).double()
+    return torch.stack([aaa, aab, aab, abb, aab, abb, abb, bbb]).reshape(2, 2, 2).cpu().double()

@@ -47,7 +47,7 @@ ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes ar
 STEPS = 20  # products of the Krylov space that is taken out of the probes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
 
@@ -196,6 +196,8 @@ def measure_noise_scale(
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
+    if moments.is_noiseless:  # rounding, of either sign
+        trace = 0.0
     mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
     curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 

@@ -23,7 +23,7 @@ from .noise_scale import NoiseScale, Parts
 CROWDED = 0.5  # angle to the steepest direction beyond which it is not known which one it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shares:
     """Curvature by parameter, to be summed over layers.
 

@@ -21,7 +21,7 @@ AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
 SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probed:
     """What random signs tell.
 
@@ -107,7 +107,7 @@ def probe(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sampling:
     """One probe's share of `Probed`, before the factor n/(n - 2) of the third moment."""
 
@@ -142,7 +142,7 @@ def _look_closer(
     return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Known:
     """What is known without probes.
 

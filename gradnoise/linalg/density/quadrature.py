@@ -17,7 +17,7 @@ from ..krylov import Krylov
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussRule:
     """The Gauss quadrature rule of the measure that puts (vᵀu_i)² on each eigenvalue λ_i.
 

@@ -18,7 +18,7 @@ MEMORY_BUDGET = 256 * 2**20  # bytes for the per-sample gradients of one chunk
 COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """The gradients of some consecutive samples of a batch.
 
@@ -31,7 +31,7 @@ class Chunk:
     gradients: TensorDict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wanted:
     """What a pass gives beside losses, sums and squared norms.
 
@@ -48,7 +48,7 @@ class Wanted:
     centre: TensorDict | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Summary:
     """What a pass over some consecutive samples tells, without their n×P gradients.
 

@@ -23,7 +23,7 @@ from .steps import USE, Sources, Step
 from .tracing import Follow, OnUse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Look:
     """A forward pass, and its losses differentiated one by one.
 

@@ -470,3 +470,32 @@ def test_a_squared_norm_that_comes_out_negative_is_no_signal_and_bounds_the_rati
         assert found.simple_noise_scale.high == math.inf
         bounds.append(found.simple_noise_scale.low)
     assert bounds[0] > bounds[1] > bounds[2] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("seed", [0, 1, 4, 9])
+def test_samples_that_all_agree_have_a_noise_scale_of_exactly_zero(
+    dtype: torch.dtype, seed: int
+) -> None:
+    """One sample 64 times over: GᵀHG is what it is, and every batch is the whole."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).to(dtype)
+    x, y = (torch.randn(1, size).to(dtype).expand(64, size) for size in (4, 1))
+    p = gn.profile(model, nn.MSELoss(), (x, 10 + y), batch_size=8)
+    for found in (p.noise_scale, p.trace_hessian_cov):
+        assert float(found) == 0
+        assert found.is_exact
+    assert p.grad_curvature.is_exact
+    assert {p.regime(size) for size in (1, 8, 64)} == {"curvature-dominated"}
+    step = float(p.grad_sq_norm) / float(p.grad_curvature)
+    for size in (1, 64):
+        assert float(p.greedy_lr(size)) == pytest.approx(step, rel=1e-6)
+        assert float(p.max_lr(size)) == pytest.approx(float(p.stable_lr()))
+    assert p.recommend().confidence == "good"
+
+
+def test_a_part_of_samples_that_agree_says_nothing_of_the_others() -> None:
+    model, x = nn.Linear(4, 1, bias=False).double(), torch.ones(16, 4).double()
+    p = gn.profile(model, nn.MSELoss(), (x, x[:, :1]), population="distribution")
+    assert p.noise_scale.status is gn.Status.NO_INTERVAL
+    assert p.regime(8) == "unresolved"
