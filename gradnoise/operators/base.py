@@ -94,7 +94,9 @@ class Operator(abc.ABC):
         return Sum(self, Scaled(-1.0, other)) if isinstance(other, Operator) else NotImplemented
 
     def __mul__(self, factor: float) -> Operator:
-        return Scaled(factor, self) if isinstance(factor, Real) else NotImplemented
+        if isinstance(factor, Real):
+            return Scaled(float(factor), self)
+        return NotImplemented
 
     __rmul__ = __mul__
 
