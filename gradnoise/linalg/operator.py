@@ -96,9 +96,9 @@ class Operator(abc.ABC):
         return Sum(self, Scaled(-1.0, other)) if isinstance(other, Operator) else NotImplemented
 
     def __mul__(self, factor: float) -> Operator:
-        if not isinstance(factor, Real):
-            return NotImplemented
-        return Scaled(float(factor), self)
+        if isinstance(factor, Real):
+            return Scaled(float(factor), self)
+        return NotImplemented
 
     __rmul__ = __mul__
 

@@ -158,7 +158,7 @@ def noise_scale_from_batches(
     equals for two measurements; variances docs/theory/diagnostics.md.
 
     Example:
-        >>> round(float(noise_scale_from_batches([1, 2, 4], [10.0, 6.0, 4.0])), 6)  # 2 + 8/B
+        >>> round(float(noise_scale_from_batches([1, 2, 4], [10.0, 6.0, 4.0])), 9)  # 2 + 8/B
         4.0
     """
     check_level(level)
