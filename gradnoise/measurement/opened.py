@@ -35,7 +35,9 @@ class Opened:
         batch_size: that of the user's loader, if there is one.
     """
 
-    def __init__(self, problem: Problem, options: Options, batch_size: int | None = None) -> None:
+    def __init__(
+        self, problem: Problem, options: Options, *, batch_size: int | None = None
+    ) -> None:
         self.options, self._problem, self.batch_size = options, problem, batch_size
         self._kept: dict[Hashable, Any] = {}
         self._point: Hashable = None
@@ -47,7 +49,7 @@ class Opened:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
         size = getattr(data, "batch_size", None)
         loader = int(size) if isinstance(size, Integral) else None
-        return cls(Problem.open(model, loss_fn, data, options), options, loader)
+        return cls(Problem.open(model, loss_fn, data, options), options, batch_size=loader)
 
     @property
     def problem(self) -> Problem:

@@ -53,7 +53,7 @@ class Effort:
         check_accuracy(self.accuracy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CurvatureResults:
     """What needs second derivatives."""
 

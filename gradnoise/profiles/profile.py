@@ -167,7 +167,9 @@ def find_profile(
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)
         groups = by_group(problem.objective.parameters, own)
-    size, too_large = _capped(batch_size or opened.batch_size, moments.population)
+    size, too_large = _capped(
+        int(batch_size) if batch_size else opened.batch_size, moments.population
+    )
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,

@@ -113,6 +113,7 @@ def with_skew(
         part: which of the estimates that `skew` knows this is.
 
     Example:
+        >>> import torch
         >>> skew = Skew.of(torch.tensor([[0.0, 0.0, 0.0, 4.0]]))  # mean 1, s.e. 1
         >>> found = with_skew(1.0, 1.0, skew, level=0.95, samples=4, freedom=3)
         >>> print(found)
