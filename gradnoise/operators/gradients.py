@@ -17,7 +17,7 @@ from ..problem.losses import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
-from ..tensors.trees import TensorDict, unflatten
+from ..tensors.trees import TensorDict, compute_dtype
 from .of_model import ModelOperator
 
 
@@ -99,10 +99,16 @@ class PerSampleGradients(_ByEngine):
             yield torch.stack([torch.stack([*d.values()], dim=1) for d in found], dim=1)
 
     def _directions(self, block: Tensor) -> list[TensorDict]:
-        """The columns by parameter."""
+        """The columns by parameter, float32 at least: half precision would round or overflow."""
         named = self.problem.objective.parameters
-        values = list(named.values())
-        return [dict(zip(named, unflatten(v, values), strict=True)) for v in block.unbind(1)]
+        sizes = [p.numel() for p in named.values()]
+        return [
+            {
+                name: part.reshape(p.shape).to(device=p.device, dtype=compute_dtype([p]))
+                for (name, p), part in zip(named.items(), torch.split(v, sizes), strict=True)
+            }
+            for v in block.unbind(1)
+        ]
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Σ_i w_i g_i for the columns w, shape (P, k), wide."""

@@ -18,12 +18,31 @@ def pull_back(forms: Sequence[Form], derived: Sequence[Tensor], parameter: Tenso
     found: list[Form] = []
     views: dict[Place, list[Form]] = {}
     for form, tensor in zip(forms, derived, strict=True):
-        if tensor._base is parameter and parameter.is_contiguous():
-            offset = int(tensor.storage_offset()) - int(parameter.storage_offset())
-            views.setdefault((tensor.size(), tensor.stride(), offset), []).append(form)
-        else:
+        place = _place(tensor, parameter)
+        if place is None:
             found.append(Pulled(form, tensor, parameter))
+        else:
+            views.setdefault(place, []).append(form)
     return found + [Viewed(Sum(own), place, parameter) for place, own in views.items()]
+
+
+def _place(tensor: Tensor, parameter: Tensor) -> Place | None:
+    """Of a view, counted in entries of the parameter; None for whatever is not its very entries."""
+    if tensor._base is not parameter or not parameter.is_contiguous():
+        return None
+    if tensor.dtype != parameter.dtype or tensor.is_neg():  # complex numbers of it, and their parts
+        return None
+    size, stride = tensor.size(), tensor.stride()
+    first = int(tensor.storage_offset()) - int(parameter.storage_offset())
+    last = first + sum(step * (extent - 1) for step, extent in zip(stride, size, strict=True))
+    inside = first >= 0 and last < parameter.numel()  # `torch.as_strided` can look beyond it
+    return (size, stride, first) if inside else None
+
+
+def _seen(whole: Tensor, place: Place) -> Tensor:
+    """The view at a place of a contiguous tensor, wherever that begins in its own memory."""
+    size, stride, first = place
+    return whole.as_strided(size, stride, whole.storage_offset() + first)
 
 
 class Viewed(Form):
@@ -63,8 +82,7 @@ class Viewed(Form):
         if self._repeats():
             return self._written_out(direction, squares, scale)
         along, seen = (
-            None if t is None else t.contiguous().as_strided(*self._place)
-            for t in (direction, scale)
+            None if t is None else _seen(t.contiguous(), self._place) for t in (direction, scale)
         )
         own = self.form.measure(along, squares, seen)
         return Measured(
@@ -80,7 +98,7 @@ class Viewed(Form):
 
     def _placed(self, values: Tensor) -> Tensor:
         whole = values.new_zeros(self.shape)
-        whole.as_strided(*self._place).copy_(values)
+        _seen(whole, self._place).copy_(values)
         return whole
 
     def _entries(self) -> Tensor:

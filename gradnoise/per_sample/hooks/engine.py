@@ -5,7 +5,8 @@ handed the gradient of the output. There a rule makes the per-sample gradients i
 their sums and norms. A gradient that reaches a parameter by autograd comes from a use unseen.
 
 Where the samples are in each operation's output is found once, on a few samples, by differentiating
-their losses one by one; the same losses are the oracle that the first pass is held to.
+their losses one by one; the same losses are the oracle that the first pass is held to, in sums,
+norms and products with a random direction.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Hooks(Engine):
         try:
             if sample_count(batch) > PLAN_SAMPLES:
                 plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)
-            trial = self._passed(few, plan, Wanted(), keep=False)
+            trial = self._passed(few, plan, Wanted(planner.direction), keep=False)
         except UnplannedError:
             raise EngineError(_CHANGING) from None
         planner.compare(trial.measured, self.eps)

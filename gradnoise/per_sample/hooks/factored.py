@@ -7,6 +7,7 @@ do from its factors is done here from the gradients themselves, a few samples at
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -35,6 +36,17 @@ class Measured(NamedTuple):
     sq_norms: Tensor
     dots: Tensor | None = None
     squares: Tensor | None = None
+
+    def joined(self, other: Measured) -> Measured:
+        """Of these samples and then others; its sums are added to in place."""
+        dots = [part.dots for part in (self, other) if part.dots is not None]
+        square = None
+        if self.squares is not None and other.squares is not None:
+            square = self.squares.add_(other.squares)
+        norms = torch.cat([self.sq_norms, other.sq_norms])
+        return Measured(
+            self.total.add_(other.total), norms, torch.cat(dots) if dots else None, square
+        )
 
 
 class Form(abc.ABC):
@@ -91,17 +103,10 @@ class Form(abc.ABC):
     def _written_out(
         self, direction: Tensor | None, squares: bool, scale: Tensor | None
     ) -> Measured:
-        parts = [
+        parts = (
             _measure_rows(self.gradients(part), direction, squares, scale) for part in self._parts()
-        ]
-        total, square = parts[0].total, parts[0].squares
-        for part in parts[1:]:
-            total.add_(part.total)
-            if square is not None and part.squares is not None:
-                square.add_(part.squares)
-        along = [part.dots for part in parts if part.dots is not None]
-        dots = torch.cat(along) if along else None
-        return Measured(total, torch.cat([part.sq_norms for part in parts]), dots, square)
+        )
+        return functools.reduce(Measured.joined, parts)  # one after the other: each holds a sum
 
     def _parts(self) -> Iterator[slice]:
         rows = max(1, CHUNK_BYTES // (4 * max(1, self.shape.numel() + self.held)))

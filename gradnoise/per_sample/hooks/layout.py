@@ -110,7 +110,7 @@ def weighted_layout(
         largest = own.abs().amax(1, keepdim=True) if own.numel() else own
         for gradient, weight in zip(weighted, weights, strict=True):
             other = layout.split(gradient.nan_to_num(0.0, 0.0, 0.0), count).reshape(count, -1)
-            scale = weight.to(own)[:, None]
+            scale = weight.to(largest)[:, None]  # real, also where the entries are complex
             allowed = 64 * torch.finfo(own.dtype).eps * scale * largest
             if not bool(((other - scale * own).abs() <= allowed).all()):
                 return False

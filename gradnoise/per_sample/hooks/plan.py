@@ -16,11 +16,13 @@ from ...tensors.sums import sq_norms
 from ...tensors.trees import Batch, TensorDict, sample_count, sample_leaves
 from .call import Call, carry_out, name_of, refuse_in_place
 from .discovery import Watch
-from .factored import Measured
+from .factored import Measured, Whole
 from .layout import find_layout, touched, weighted_layout
 from .precision import allowed, largest_of
 from .steps import USE, Sources, Step
 from .tracing import Follow, OnUse
+
+SPREAD = 8  # of rounding along a random direction, in units of what norms may differ by
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,7 @@ class _Look:
         steps, reorders: as of `Watch`.
         outputs: of the uses.
         columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
-        norms: ‖g_i‖ by name, shape (n,).
-        sums: Σ_i g_i by name.
+        truth: sums, norms and products with the planner's direction, by name.
         more: positions of steps that turned out to be uses.
     """
 
@@ -40,16 +41,20 @@ class _Look:
     reorders: bool
     outputs: list[Tensor]
     columns: list[Tensor | None]
-    norms: TensorDict
-    sums: TensorDict
+    truth: dict[str, Measured]
     more: frozenset[int]
 
 
 class Planner:
-    """Finds where the samples are, and the truth about a few of them."""
+    """Finds where the samples are, and the truth about a few of them.
+
+    Attributes:
+        direction: a random one, along which the gradients of the few samples are known.
+    """
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self.objective, self.batch, self.count = objective, batch, sample_count(batch)
+        self.direction = _direction(objective.parameters)
         own: frozenset[int] = frozenset()
         self._found = self._look(own)
         while self._found.more:  # what is made for every sample of parameters alone is a use too
@@ -73,14 +78,12 @@ class Planner:
             if any(size % self.count == 0 for size in t.shape)
         }
         seen = [i for i, output in enumerate(outputs) if output.requires_grad]
-        norms, sums, found = self._differentiate(
-            losses, [*(outputs[i] for i in seen), *derived.values()]
-        )
+        truth, found = self._differentiate(losses, [*(outputs[i] for i in seen), *derived.values()])
         columns: list[Tensor | None] = [None] * len(outputs)
         for i, column in zip(seen, found, strict=False):
             columns[i] = column
         more = self._uses(dict(zip(derived, found[len(seen) :], strict=True)))
-        return _Look(trace.steps, trace.reorders, outputs, columns, norms, sums, more)
+        return _Look(trace.steps, trace.reorders, outputs, columns, truth, more)
 
     def _uses(self, derived: dict[int, Tensor | None]) -> frozenset[int]:
         """The first that has entries for every sample, of what parameters alone give."""
@@ -98,12 +101,11 @@ class Planner:
 
     def _differentiate(
         self, losses: Tensor, outputs: list[Tensor]
-    ) -> tuple[TensorDict, TensorDict, list[Tensor | None]]:
-        """Norms and sums of parameters; for each output where the losses touch it, if anywhere."""
+    ) -> tuple[dict[str, Measured], list[Tensor | None]]:
+        """All sums by parameter; for each output where the losses touch it, if anywhere."""
         parameters = self.objective.parameters
         inputs = [*parameters.values(), *outputs]
-        norms: dict[str, list[Tensor]] = {name: [] for name in parameters}
-        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        truth: dict[str, Measured] = {}
         columns: list[list[Tensor]] = [[] for _ in outputs]
         reached: set[int] = set()
         for loss in losses:
@@ -111,16 +113,14 @@ class Planner:
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
-                own = dense(gradient, parameter)
-                norms[name].append(sq_norms(own[None]).sqrt())
-                sums[name] += own
+                own = Whole(dense(gradient, parameter)[None]).measure(self.direction[name])
+                truth[name] = truth[name].joined(own) if name in truth else own
             behind = found[len(parameters) :]
             for column, gradient, output in zip(columns, behind, outputs, strict=True):
                 column.append(touched(gradient, output))
             reached |= {i for i, g in enumerate(behind) if g is not None}
-        joined = {name: torch.cat(own) for name, own in norms.items()}
         stacked = [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
-        return joined, sums, stacked
+        return truth, stacked
 
     def plan(self) -> list[Step]:
         """The steps, with the layouts of the outputs of uses."""
@@ -139,19 +139,44 @@ class Planner:
         return step.at(found, output, self.count)
 
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
-        """Raise unless sums and norms are those of the losses differentiated one by one."""
-        largest = largest_of(self._found.norms.values())
-        for name, size in self._found.norms.items():
+        """Raise unless all sums are those of the losses differentiated one by one.
+
+        Args:
+            measured: what a pass along `direction` found, by the name of the parameter.
+            eps: relative rounding of the coarsest dtype at work beside the parameters'.
+        """
+        sizes = {name: own.sq_norms.sqrt() for name, own in self._found.truth.items()}
+        largest = largest_of(sizes.values())
+        for name, size in sizes.items():
             if not bool(size.isfinite().all()):
                 continue
-            found = measured(name)
+            found, truth = measured(name), self._found.truth[name]
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
                 raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
-            gap = sq_norms((found.total - self._found.sums[name])[None]).sqrt()
+            gap = sq_norms((found.total - truth.total)[None]).sqrt()
             if not bool(gap <= margin.sum()):
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+            assert found.dots is not None  # all was measured along the direction
+            assert truth.dots is not None
+            if not bool(((found.dots - truth.dots).abs() <= SPREAD * margin).all()):
+                raise EngineError(
+                    f"products of the gradients of parameter {name!r} with a direction differ from "
+                    f"the plain ones"
+                )
+
+
+def _direction(parameters: TensorDict) -> TensorDict:
+    """Random; each part begins inside of its memory, as the parts of a vector do."""
+    places = {p.device for p in parameters.values()}
+    sources = {place: torch.Generator(place).manual_seed(0) for place in places}
+    return {
+        name: torch.randn(
+            p.numel() + 1, generator=sources[p.device], device=p.device, dtype=p.dtype
+        )[1:].view(p.shape)
+        for name, p in parameters.items()
+    }
 
 
 def _keeping(outputs: list[Tensor]) -> OnUse:
