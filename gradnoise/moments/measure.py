@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
-from ..tensors.trees import Batch, TensorDict, compute_dtype, sq_norm, widen
+from ..tensors.trees import TensorDict, compute_dtype, sq_norm, widen
 from .accumulator import Running
 from .moments import GradientMoments
 from .per_parameter import Blocks
@@ -135,17 +135,24 @@ def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
 
 def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict) -> TensorDict:
     """The parts of g_iᵀu that lie in each parameter, each of shape (n,)."""
+    directions = {name: own[None] for name, own in direction.items()}
+    found = list(dots_by_batch(problem, engine, directions))
+    return {name: torch.cat([dots[name][:, 0] for dots in found]) for name in direction}
+
+
+def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> Iterator[TensorDict]:
+    """The same for k directions (k, *shape), batch by batch, each (n, k); one pass for all.
+
+    With the weight decay that the optimizer adds to every gradient.
+    """
+    wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
+    added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}
     with problem.guard():
-        found = [dots_of(problem, engine, batch, direction) for batch in problem.batches()]
-    return {name: torch.cat([dots[name] for dots in found]) for name in direction}
+        for batch in problem.batches():
+            found = [s.dots for s in engine.summaries(batch, wanted) if s.dots is not None]
+            yield {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
 
 
-def dots_of(problem: Problem, engine: Engine, batch: Batch, direction: TensorDict) -> TensorDict:
-    """The same for one batch; with the weight decay that the optimizer adds to every gradient."""
-    summaries = engine.summaries(batch, Wanted(direction=direction, scale=_scale(problem)))
-    found = [summary.dots for summary in summaries if summary.dots is not None]
-    joined = {name: torch.cat([dots[name] for dots in found]) for name in direction}
-    decay = problem.objective.decay()
-    if decay is None:
-        return joined
-    return {n: dots + (widen(decay[n]) * widen(direction[n])).sum() for n, dots in joined.items()}
+def _inner(vector: Tensor, directions: Tensor) -> Tensor:
+    """vᵀu of k directions, shape (k,)."""
+    return widen(directions).reshape(len(directions), -1) @ widen(vector).reshape(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..linalg.operator import Operator
-from ..moments.measure import dots_of, slopes
+from ..moments.measure import dots_by_batch
 from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import weighted_sums
@@ -85,30 +85,22 @@ class PerSampleGradients(_ByEngine):
         return self.along(block).to(self.dtype)
 
     def along(self, block: Tensor) -> Tensor:
-        """g_iᵀv for the columns v, shape (n, k), wide."""
-        columns = (slopes(self.problem, self._engine, d) for d in self._directions(block))
-        return torch.stack([*columns], dim=1)
+        """g_iᵀv for the columns v, shape (n, k), wide; one pass for all."""
+        return torch.cat([parts.sum(2) for parts in self.along_by_parameter(block)])
 
     def along_by_parameter(self, block: Tensor) -> Iterator[Tensor]:
         """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p), wide."""
-        directions = self._directions(block)
-        for batch in self.problem.batches():
-            found = [
-                dots_of(self.problem, self._engine, batch, direction) for direction in directions
-            ]
-            yield torch.stack([torch.stack([*d.values()], dim=1) for d in found], dim=1)
+        for dots in dots_by_batch(self.problem, self._engine, self._directions(block)):
+            yield torch.stack([*dots.values()], dim=2)
 
-    def _directions(self, block: Tensor) -> list[TensorDict]:
+    def _directions(self, block: Tensor) -> TensorDict:
         """The columns by parameter, float32 at least: half precision would round or overflow."""
         named = self.problem.objective.parameters
-        sizes = [p.numel() for p in named.values()]
-        return [
-            {
-                name: part.reshape(p.shape).to(device=p.device, dtype=compute_dtype([p]))
-                for (name, p), part in zip(named.items(), torch.split(v, sizes), strict=True)
-            }
-            for v in block.unbind(1)
-        ]
+        parts = torch.split(block.T, [p.numel() for p in named.values()], dim=1)
+        return {
+            name: part.reshape(-1, *p.shape).to(device=p.device, dtype=compute_dtype([p]))
+            for (name, p), part in zip(named.items(), parts, strict=True)
+        }
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Σ_i w_i g_i for the columns w, shape (P, k), wide."""

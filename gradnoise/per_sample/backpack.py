@@ -70,7 +70,7 @@ class BackPACK(Engine):
 
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
         self._verify(batch)
-        needs_gradients = wanted.direction is not None or wanted.scale is not None
+        needs_gradients = wanted.directions is not None or wanted.scale is not None
         if needs_gradients or not self._sums_are_right:
             yield from self.centred_summaries(batch, wanted)
             return

@@ -130,10 +130,12 @@ def test_embedding_and_lstm_in_float32_are_served() -> None:
 def test_slopes_along_a_direction_come_from_the_gradients() -> None:
     model, loss_fn, batch = CASES[0].build()
     direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
-    found = summary(model, loss_fn, batch, Wanted(direction=direction))
+    found = summary(
+        model, loss_fn, batch, Wanted(directions={n: own[None] for n, own in direction.items()})
+    )
     assert found.dots is not None
     truth = oracles.dense(model, loss_fn, batch, second=False).gradients
-    torch.testing.assert_close(sum(found.dots.values()), truth @ joined(direction))
+    torch.testing.assert_close(sum(found.dots.values())[:, 0], truth @ joined(direction))
 
 
 def layer(module: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:

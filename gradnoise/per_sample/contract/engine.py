@@ -36,13 +36,13 @@ class Wanted:
     """What a pass gives beside losses, sums and squared norms.
 
     Args:
-        direction: u by name; the pass gives g_iᵀu.
+        directions: k vectors u by name, each (k, *shape); the pass gives g_iᵀu.
         variance: the pass gives the spread of every coordinate.
         scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
         centre: a by name; a pass over the gradients themselves gives ‖g_i - a‖².
     """
 
-    direction: TensorDict | None = None
+    directions: TensorDict | None = None
     variance: bool = False
     scale: TensorDict | None = None
     centre: TensorDict | None = None
@@ -56,7 +56,7 @@ class Summary:
         losses: ℓ_i, shape (n,).
         total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
         sq_norms: ‖g_i‖² by name, each (n,), wide.
-        dots: g_iᵀu by name, each (n,), wide; None when no direction was given.
+        dots: g_iᵀu by name, each (n, k), wide; None when no direction was given.
         squares: Σ_i g_i² by name and coordinate, wide, or of g_i - ḡ where `centred_sq` is given;
             None when not wanted.
         centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
@@ -81,7 +81,7 @@ class Summary:
         """
         wanted = wanted or Wanted()
         total, norms, centred, squares, dots, gaps = {}, {}, {}, {}, {}, {}
-        direction, centre = wanted.direction or {}, wanted.centre or {}
+        directions, centre = wanted.directions or {}, wanted.centre or {}
         for name, gradient in chunk.gradients.items():
             wide = widen(gradient)
             if wanted.scale is not None:
@@ -89,8 +89,9 @@ class Summary:
             rows = wide.reshape(len(wide), -1)
             norms[name] = rows.square().sum(1)
             total[name] = wide.sum(0)
-            if name in direction:
-                dots[name] = rows @ widen(direction[name]).reshape(-1)
+            if name in directions:
+                along = widen(directions[name])
+                dots[name] = rows @ along.reshape(len(along), -1).T
             if name in centre:
                 gaps[name] = (rows - widen(centre[name]).reshape(-1)).square_().sum(1)
             mean = total[name] / len(wide)
@@ -104,7 +105,7 @@ class Summary:
             total=total,
             sq_norms=check_norms(norms),
             centred_sq=centred,
-            dots=None if wanted.direction is None else dots,
+            dots=None if wanted.directions is None else dots,
             squares=squares if wanted.variance else None,
             gap_sq_norms=None if wanted.centre is None else gaps,
         )

@@ -15,7 +15,7 @@ from ...tensors.trees import Batch, sample_count, widen
 from ..contract.engine import Explained, Summary, Wanted, check_norms
 from .call import Call, carry_out, name_of
 from .chain_rule import pull_back
-from .factored import Form, Measured, Sum, at_least_float32
+from .factored import Asked, Form, Measured, Sum, at_least_float32
 from .fallback import local
 from .rules import RULES, At
 from .steps import Source, Sources, Step, UnplannedError
@@ -122,14 +122,14 @@ class Pass:
 
     def _measure(self, name: str, form: Form) -> Measured:
         """The sums wanted; with a scale R everything is of R ⊙ g_i."""
-        direction, scale = (
+        directions, scale = (
             None if given is None else given[name]
-            for given in (self._wanted.direction, self._wanted.scale)
+            for given in (self._wanted.directions, self._wanted.scale)
         )
         if scale is None:
-            return form.measure(direction, self._wanted.variance)
-        along = None if direction is None else direction * scale
-        own = form.measure(along, self._wanted.variance, scale)
+            return form.measure(Asked(directions, self._wanted.variance))
+        along = None if directions is None else directions * scale
+        own = form.measure(Asked(along, self._wanted.variance, scale))
         squares = None if own.squares is None else own.squares * scale.square()
         return own._replace(total=own.total * scale, squares=squares)
 
@@ -186,7 +186,9 @@ class Pass:
         parameter = self.objective.parameters[name]
         none = widen(torch.zeros(self.count, device=parameter.device))
         squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
-        return Measured(at_least_float32(torch.zeros_like(parameter)), none, none, squares)
+        asked = self._wanted.directions
+        along = None if asked is None else none[:, None].expand(-1, len(asked[name]))
+        return Measured(at_least_float32(torch.zeros_like(parameter)), none, along, squares)
 
     def explained(self, name: str) -> Explained:
         """How the norms of one parameter are found; for passes that keep their forms."""
@@ -222,7 +224,7 @@ class Pass:
             losses=self.losses,
             total={name: part.total for name, part in parts.items()},
             sq_norms=norms,
-            dots=None if self._wanted.direction is None else dots,
+            dots=None if self._wanted.directions is None else dots,
             squares=squares if self._wanted.variance else None,
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...tensors.trees import widen
-from .factored import Form, Measured, Sum
+from .factored import NOTHING, Asked, Form, Measured, Sum
 
 Place = tuple[torch.Size, tuple[int, ...], int]
 
@@ -73,18 +73,15 @@ class Viewed(Form):
             return widen(torch.zeros(self.count, device=self._device))
         return None
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
+    def measure(self, asked: Asked = NOTHING) -> Measured:
         if self._repeats():
-            return self._written_out(direction, squares, scale)
-        along, seen = (
-            None if t is None else _seen(t.contiguous(), self._place) for t in (direction, scale)
-        )
-        own = self.form.measure(along, squares, seen)
+            return self._written_out(asked)
+        directions, scale = asked.directions, asked.scale
+        if directions is not None:
+            directions = torch.stack([_seen(u.contiguous(), self._place) for u in directions])
+        if scale is not None:
+            scale = _seen(scale.contiguous(), self._place)
+        own = self.form.measure(Asked(directions, asked.squares, scale))
         return Measured(
             self._placed(own.total),
             own.sq_norms,

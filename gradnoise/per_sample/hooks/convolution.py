@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .factored import Form, Measured
+from .factored import NOTHING, Asked, Form, Measured
 from .outer_products import Outer
 
 FEW_INPUTS = 64  # window entries up to which windows are copied out rather than grouped
@@ -93,15 +93,10 @@ class Convolution(Form):
             return self._outer(part).gradients(slice(None))
         return self._grouped(self._inputs[part], self._deltas[part])
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
-        if self._multiplies() and not squares and scale is None:
-            return self._outer(slice(None)).measure(direction)
-        return self._written_out(direction, squares, scale)
+    def measure(self, asked: Asked = NOTHING) -> Measured:
+        if self._multiplies() and not asked.squares and asked.scale is None:
+            return self._outer(slice(None)).measure(asked)
+        return self._written_out(asked)
 
     def method(self) -> tuple[str, str]:
         positions, p, q = self._sizes()

@@ -22,13 +22,36 @@ CANCELLED = 1e-3  # of the sum of squares of parts, below which their sum is wri
 CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
 
+class Asked(NamedTuple):
+    """What is asked beside sums and norms.
+
+    Args:
+        directions: k vectors u, shape (k, *shape).
+        squares: whether the squares of every coordinate are.
+        scale: R, shape (*shape): norms are of R ⊙ g_i.
+    """
+
+    directions: Tensor | None = None
+    squares: bool = False
+    scale: Tensor | None = None
+
+    def dots(self, product: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """g_iᵀu of every direction, shape (n, k), from how it is found for one of them."""
+        if self.directions is None:
+            return None
+        return torch.stack([product(direction) for direction in self.directions], dim=1)
+
+
+NOTHING = Asked()
+
+
 class Measured(NamedTuple):
     """Sums over the samples of a form.
 
     Args:
         total: Σ_i g_i.
         sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), wide.
-        dots: g_iᵀu, shape (n,), wide.
+        dots: g_iᵀu, shape (n, k), wide.
         squares: Σ_i g_i² per coordinate, wide.
     """
 
@@ -75,14 +98,9 @@ class Form(abc.ABC):
     def gradients(self, part: slice) -> Tensor:
         """g_i of some samples, shape (k, *shape)."""
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
+    def measure(self, asked: Asked = NOTHING) -> Measured:
         """All sums asked for, in one go over the samples; norms of scale ⊙ g_i."""
-        return self._written_out(direction, squares, scale)
+        return self._written_out(asked)
 
     def inner(self, _other: Form) -> Tensor | None:
         """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
@@ -100,12 +118,8 @@ class Form(abc.ABC):
         """Operations per sample of the plain gradient with respect to the tensor."""
         return 2.0 * self.shape.numel()
 
-    def _written_out(
-        self, direction: Tensor | None, squares: bool, scale: Tensor | None
-    ) -> Measured:
-        parts = (
-            _measure_rows(self.gradients(part), direction, squares, scale) for part in self._parts()
-        )
+    def _written_out(self, asked: Asked) -> Measured:
+        parts = (_measure_rows(self.gradients(part), asked) for part in self._parts())
         return functools.reduce(Measured.joined, parts)  # one after the other: each holds a sum
 
     def _parts(self) -> Iterator[slice]:
@@ -115,19 +129,15 @@ class Form(abc.ABC):
 
 
 def _measure_rows(
-    gradients: Tensor,
-    direction: Tensor | None,
-    squares: bool,
-    scale: Tensor | None,
-    norms: Callable[[], Tensor] | None = None,
+    gradients: Tensor, asked: Asked, norms: Callable[[], Tensor] | None = None
 ) -> Measured:
     gradients = at_least_float32(gradients)
     rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
         gradients.sum(0),
-        _norms(rows, scale) if norms is None or scale is not None else norms(),
-        None if direction is None else dots(rows, direction.to(rows.dtype).reshape(1, -1)),
-        widen(gradients).square().sum(0) if squares else None,
+        _norms(rows, asked.scale) if norms is None or asked.scale is not None else norms(),
+        asked.dots(lambda u: dots(rows, u.to(rows.dtype).reshape(1, -1))),
+        widen(gradients).square().sum(0) if asked.squares else None,
     )
 
 
@@ -163,13 +173,8 @@ class Whole(Form):
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
-        return _measure_rows(self._gradients, direction, squares, scale, self._norms)
+    def measure(self, asked: Asked = NOTHING) -> Measured:
+        return _measure_rows(self._gradients, asked, self._norms)
 
     def method(self) -> tuple[str, str]:
         return "sum over positions", "no larger than the output"
@@ -217,22 +222,18 @@ class Sum(Form):
         first, *others = (form.gradients(part) for form in self.forms)
         return sum(others, first)
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
+    def measure(self, asked: Asked = NOTHING) -> Measured:
         if len(self.forms) == 1:
-            return self.forms[0].measure(direction, squares, scale)
-        crosses = None if squares or scale is not None else self._crosses()
+            return self.forms[0].measure(asked)
+        entries = asked.squares or asked.scale is not None
+        crosses = None if entries else self._crosses()
         if crosses is None:
-            return self._written_out(direction, squares, scale)
-        parts = [form.measure(direction) for form in self.forms]
+            return self._written_out(asked)
+        parts = [form.measure(asked) for form in self.forms]
         own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
         norms = own + 2 * sum(crosses)
         if not bool((norms >= CANCELLED * own).all()):  # uses that cancel: no digit is left
-            return self._written_out(direction, squares, scale)
+            return self._written_out(asked)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(
             sum((part.total for part in parts[1:]), parts[0].total),

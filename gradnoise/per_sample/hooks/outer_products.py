@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...tensors.sums import dots, sq_norms
 from ...tensors.trees import widen
-from .factored import CANCELLED, Form, Measured
+from .factored import CANCELLED, NOTHING, Asked, Form, Measured
 
 
 class Product(Form):
@@ -50,21 +50,18 @@ class Product(Form):
         left, right = (t.transpose(0, 1).flatten(1, 2) for t in (self.left, self.right))
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
+    def measure(self, asked: Asked = NOTHING) -> Measured:
         positions = self.left.shape[2]
-        entries = squares or scale is not None  # of single samples: products for one position
+        entries = (
+            asked.squares or asked.scale is not None
+        )  # of single samples: products for one position
         if (entries and positions > 1) or not self._multiplies():
-            return self._written_out(direction, squares, scale)
+            return self._written_out(asked)
         return Measured(
             self._total(),
-            self._gram(self) if scale is None else self._scaled(scale),
-            None if direction is None else self._dots(direction),
-            self._squares() if squares else None,
+            self._gram(self) if asked.scale is None else self._scaled(asked.scale),
+            asked.dots(self._dots),
+            self._squares() if asked.squares else None,
         )
 
     def inner(self, other: Form) -> Tensor | None:
@@ -188,18 +185,13 @@ class Single(Product):
         left, right = self._sides
         return (left.t() @ right).reshape(self.shape)
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
+    def measure(self, asked: Asked = NOTHING) -> Measured:
         _, right = self._sides
         return Measured(
             self._total(),
-            self._left_sq() * sq_norms(right) if scale is None else self._scaled(scale),
-            None if direction is None else self._dots(direction),
-            self._squares() if squares else None,
+            self._left_sq() * sq_norms(right) if asked.scale is None else self._scaled(asked.scale),
+            asked.dots(self._dots),
+            self._squares() if asked.squares else None,
         )
 
 
@@ -235,22 +227,17 @@ class Lookup(Form):
         total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))
         return total.to(rows.dtype)
 
-    def measure(
-        self,
-        direction: Tensor | None = None,
-        squares: bool = False,
-        scale: Tensor | None = None,
-    ) -> Measured:
-        samples, ids, rows = self._table
+    def measure(self, asked: Asked = NOTHING) -> Measured:
+        (samples, ids, rows), scale = self._table, asked.scale
         scaled = rows if scale is None else rows * scale.to(rows.dtype)[ids]
         own = widen(torch.zeros(self.count, device=rows.device))
         square = None
-        if squares:
+        if asked.squares:
             square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
         return Measured(
             self._total(),
             own.index_add_(0, samples, sq_norms(scaled)),
-            None if direction is None else dots(direction.to(rows.dtype)[self.ids], self.values),
+            asked.dots(lambda u: dots(u.to(rows.dtype)[self.ids], self.values)),
             square,
         )
 

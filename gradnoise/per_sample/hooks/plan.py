@@ -16,7 +16,7 @@ from ...tensors.sums import sq_norms
 from ...tensors.trees import Batch, TensorDict, sample_count, sample_leaves
 from .call import Call, carry_out, name_of, refuse_in_place
 from .discovery import Watch
-from .factored import Measured, Whole
+from .factored import Asked, Measured, Whole
 from .layout import find_layout, touched, weighted_layout
 from .precision import allowed, largest_of
 from .steps import USE, Sources, Step
@@ -113,7 +113,7 @@ class Planner:
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
-                own = Whole(dense(gradient, parameter)[None]).measure(self.direction[name])
+                own = Whole(dense(gradient, parameter)[None]).measure(Asked(self.direction[name]))
                 truth[name] = truth[name].joined(own) if name in truth else own
             behind = found[len(parameters) :]
             for column, gradient, output in zip(columns, behind, outputs, strict=True):
@@ -160,7 +160,8 @@ class Planner:
                 raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
             assert found.dots is not None  # all was measured along the direction
             assert truth.dots is not None
-            if not bool(((found.dots - truth.dots).abs() <= SPREAD * margin).all()):
+            gaps = (found.dots - truth.dots).abs()[:, 0]
+            if not bool((gaps <= SPREAD * margin).all()):
                 raise EngineError(
                     f"products of the gradients of parameter {name!r} with a direction differ from "
                     f"the plain ones"
@@ -174,7 +175,7 @@ def _direction(parameters: TensorDict) -> TensorDict:
     return {
         name: torch.randn(
             p.numel() + 1, generator=sources[p.device], device=p.device, dtype=p.dtype
-        )[1:].view(p.shape)
+        )[1:].view(1, *p.shape)
         for name, p in parameters.items()
     }
 

@@ -52,24 +52,25 @@ def test_gradients_and_sums_are_those_of_single_samples_or_refused(case: Case, e
     gradients = gn.per_sample_gradients(model, loss_fn, batch, engine=engine)
     torch.testing.assert_close(rows(gradients), truth, **CLOSE)
     objective = Objective(model, loss_fn)
-    along = {name: torch.randn_like(p) for name, p in objective.parameters.items()}
+    along = {name: torch.randn(2, *p.shape).to(p) for name, p in objective.parameters.items()}
+    pair = torch.cat([own.reshape(2, -1) for own in along.values()], dim=1).T
     with objective.guard():
         chosen = choose(objective, batch, engine)
-        found = list(chosen.summaries(batch, Wanted(direction=along, variance=True)))
+        found = list(chosen.summaries(batch, Wanted(directions=along, variance=True)))
         scale = {name: torch.rand_like(p) for name, p in objective.parameters.items()}
-        scaled = list(chosen.summaries(batch, Wanted(direction=along, scale=scale)))
+        scaled = list(chosen.summaries(batch, Wanted(directions=along, scale=scale)))
     assert sum(len(part.losses) for part in found) == SAMPLES
     norms = torch.cat([torch.stack(list(part.sq_norms.values())).sum(0) for part in found])
     torch.testing.assert_close(norms, truth.square().sum(1), **CLOSE)
     torch.testing.assert_close(sum(flat(part.total) for part in found), truth.sum(0), **CLOSE)
     slopes = torch.cat([sum(part.dots.values()) for part in found])  # type: ignore[union-attr]
-    torch.testing.assert_close(slopes, truth @ flat(along), **CLOSE)
+    torch.testing.assert_close(slopes, truth @ pair, **CLOSE)
     own = truth * flat(scale)
     norms = torch.cat([torch.stack(list(part.sq_norms.values())).sum(0) for part in scaled])
     torch.testing.assert_close(norms, own.square().sum(1), **CLOSE)
     torch.testing.assert_close(sum(flat(part.total) for part in scaled), own.sum(0), **CLOSE)
     slopes = torch.cat([sum(part.dots.values()) for part in scaled])  # type: ignore[union-attr]
-    torch.testing.assert_close(slopes, own @ flat(along), **CLOSE)
+    torch.testing.assert_close(slopes, own @ pair, **CLOSE)
     moments = gn.gradient_moments(model, loss_fn, batch, engine=engine, variance=True)
     assert moments.variance is not None
     torch.testing.assert_close(flat(moments.variance), truth.var(0), **CLOSE)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gradnoise.per_sample.hooks import factored as forms_module
 from gradnoise.per_sample.hooks.chain_rule import Pulled, Viewed, pull_back
 from gradnoise.per_sample.hooks.convolution import Convolution, Correlated
-from gradnoise.per_sample.hooks.factored import Form, Lazy, Sum, Whole
+from gradnoise.per_sample.hooks.factored import Asked, Form, Lazy, Sum, Whole
 from gradnoise.per_sample.hooks.outer_products import Lookup, Outer, Single
 from gradnoise.tensors.sums import BLOCK, dots, sq_norms
 
@@ -95,16 +95,16 @@ def test_sums_are_those_of_the_gradients(
     assert gradients.shape == (COUNT, *form.shape)
     parts = [form.gradients(slice(i, i + 1)) for i in range(COUNT)]
     torch.testing.assert_close(torch.cat(parts), gradients)
-    direction, scale = normal(*form.shape), normal(*form.shape).exp()
+    directions, scale = normal(2, *form.shape), normal(*form.shape).exp()
     for squares in (False, True):
-        found = form.measure(direction, squares, scale)
+        found = form.measure(Asked(directions, squares, scale))
         scaled = (gradients * scale).reshape(COUNT, -1).double()
         torch.testing.assert_close(found.sq_norms, scaled.square().sum(1))
-        found = form.measure(direction, squares)
+        found = form.measure(Asked(directions, squares))
         rows = gradients.reshape(COUNT, -1).double()
         torch.testing.assert_close(found.total.double(), gradients.sum(0).double())
         torch.testing.assert_close(found.sq_norms, rows.square().sum(1))
-        torch.testing.assert_close(found.dots, rows @ direction.reshape(-1))
+        torch.testing.assert_close(found.dots, rows @ directions.reshape(2, -1).T)
         assert (found.squares is None) is not squares
         if found.squares is not None:
             torch.testing.assert_close(found.squares, gradients.double().square().sum(0))

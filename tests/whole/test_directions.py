@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from gradnoise.objective import Objective
-from gradnoise.pergrad import Summary, Wanted, choose, pulled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-
-from . import oracles
+from gradnoise.per_sample.choice import choose
+from gradnoise.per_sample.contract.engine import Summary, Wanted
+from gradnoise.per_sample.hooks import chain_rule as pulled
+from gradnoise.problem.objective import Objective
+from tests import oracles
 
 SAMPLES, PLACES = 6, ("pab", "apb", "abp")  # the parameter first, between others, and last
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
@@ -185,7 +186,7 @@ def check(found: Summary, rows: Tensor, direction: Tensor) -> None:
     torch.testing.assert_close(flat(found.total), rows.sum(0), **CLOSE)
     torch.testing.assert_close(norms, rows.square().sum(1), **CLOSE)
     assert found.dots is not None
-    dots = torch.stack([*found.dots.values()]).sum(0)
+    dots = torch.stack([*found.dots.values()]).sum(0)[:, 0]
     torch.testing.assert_close(dots, rows @ direction, **CLOSE)
     if found.squares is not None:
         torch.testing.assert_close(flat(found.squares), rows.square().sum(0), **CLOSE)
@@ -200,6 +201,7 @@ def check_passes(model: nn.Module, memories: Sequence[Callable[[Tensor], Tensor]
         engine = choose(objective, batch, "hooks")
         for memory in memories:
             along, scaled = (parts(t, objective.parameters, memory) for t in (direction, scale))
+            along = {name: own[None] for name, own in along.items()}
             for variance in (False, True):
                 (found,) = engine.summaries(batch, Wanted(along, variance))
                 check(found, rows, direction)
