@@ -17,7 +17,7 @@ from ..guard import untouched
 from ..losses import LossFn
 from ..report.table import plain_table, render
 from .execute import carry_out, together
-from .grid import make_grid, make_plan
+from .grid import first_model, make_grid, make_plan
 from .ledger import Ledger
 from .plan import Record
 from .threshold import with_lost
@@ -117,15 +117,15 @@ def lr_sweep(
         plan = replace(plan, forgive=False)
         chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
         ledger = Ledger(None, {})
-        at_once = 0
+        coarse = COARSE if lrs is None else lrs
+        trial = make_grid(plan, [batch_size], coarse, chosen, epochs, None)[0]
+        at_once, _ = together(plan, first_model(plan), trial, vectorise)
 
         def try_out(rates: Sequence[float]) -> None:
-            nonlocal at_once
             runs = make_grid(plan, [batch_size], rates, chosen, epochs, None)
-            at_once = at_once or together(plan, runs, vectorise)[0]
             carry_out(plan, runs, ledger, at_once, executor, progress)
 
-        try_out(COARSE if lrs is None else lrs)
+        try_out(coarse)
         stable, diverged = _extended(ledger, try_out)
         if refine:
             try_out(np.geomspace(stable, diverged, refine + 2)[1:-1].tolist())

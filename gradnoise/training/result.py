@@ -47,7 +47,8 @@ class Sweep:
     Args:
         records: one per run.
         settings: what all have in common, in words.
-        vectorised: how many runs were one program; 0 where each was trained by itself.
+        vectorised: how many runs were one program; 0 where each was trained by itself. Of a sweep
+            in several calls it is that of the last one that trained.
         reason: why so.
     """
 
@@ -156,7 +157,7 @@ class Sweep:
         """Everything as plain values that JSON can hold; infinities as strings."""
         records = [plain(asdict(record)) for record in self.records]
         own = {"vectorised": self.vectorised, "reason": self.reason}
-        return {"settings": self.settings, **own, "records": records}
+        return {"settings": plain(self.settings), **own, "records": records}
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
@@ -165,8 +166,8 @@ class Sweep:
         Raises:
             SweepFileError: no such file, or not of a sweep.
         """
-        header, records = read(path)
-        return cls(tuple(with_lost(records)), header)
+        header, how, records = read(path)
+        return cls(tuple(with_lost(records)), header, *how)
 
     def __str__(self) -> str:
         return write(self)
