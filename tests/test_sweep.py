@@ -331,10 +331,23 @@ class TestLedger:
         fields["start"]["loss"] *= 1 + change
         path.write_text(json.dumps(fields) + "\n" + rest)
         if refused:
-            with pytest.raises(gn.SweepFileError, match=r"another sweep: loss at the start \(0\."):
+            with pytest.raises(
+                gn.SweepFileError, match=r"loss at the start \(0\.\d{6,7} in the file"
+            ):
                 swept(path=path)
         else:
             assert len(swept(path=path).records) == 8
+
+    def test_a_file_without_values_at_the_start_is_read_and_not_continued(self, tmp_path):
+        path = tmp_path / "sweep.jsonl"
+        found = swept(path=path)
+        header, rest = path.read_text().split("\n", 1)
+        path.write_text(json.dumps({**json.loads(header), "start": {}}) + "\n" + rest)
+        assert gn.Sweep.load(path).records == found.records
+        with pytest.raises(
+            gn.SweepFileError, match=r"values at the start \(an older file has none"
+        ):
+            swept(path=path)
 
     @pytest.mark.parametrize("model", [small, normalised])
     def test_how_runs_were_trained_is_kept(self, tmp_path, model, monkeypatch):

@@ -118,10 +118,12 @@ def read(path: str | Path) -> tuple[dict[str, Any], tuple[int, str], list[Record
 def _differences(found: dict[str, Any], header: dict[str, Any]) -> list[str]:
     """What is another in the file than here."""
     other = [name for name in header if name != "start" and found.get(name) != header[name]]
-    then, now = found["start"], header["start"]
+    then = found["start"]
+    if not then:
+        return [*other, "values at the start (an older file has none: it can be loaded alone)"]
     return other + [
-        f"{name} at the start ({then.get(name)} in the file, {value} here)"
-        for name, value in now.items()
+        f"{name} at the start ({then.get(name, math.nan):.7g} in the file, {value:.7g} here)"
+        for name, value in header["start"].items()
         if not math.isclose(then.get(name, math.nan), value, rel_tol=CLOSE)
     ]
 
