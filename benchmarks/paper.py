@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.sweeps.grid import make_plan
+from gradnoise.sweeps.plan import Run
 from gradnoise.sweeps.run import train
-from gradnoise.sweeps.settings import Run
 
 OUT, IMAGES = Path("out/paper"), Path("docs/images")
 CRITERION = nn.CrossEntropyLoss()

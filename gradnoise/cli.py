@@ -11,7 +11,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from .problem.optimizer_settings import OptimizerSettings
 from .profiles.file import versions
 from .profiles.profile import Profile, profile
 from .show.progress import progress_bar
+from .sweeps.optimizer import optimizer_arguments
 from .sweeps.sweep import sweep
 from .toy.digits import BATCH_SIZE, digits, digits_net
 from .validation.report import table, validate
@@ -72,19 +74,21 @@ def _sweep(options: argparse.Namespace) -> int:
     _check_targets(options)
     if options.epochs is None and options.steps is None:
         options.epochs = 10.0
-    make_model, loss_fn, data = _trainable(options)
+    make_model, loss_fn, data, trained = _trainable(options)
+    if options.momentum is not None:
+        trained["momentum"] = options.momentum
     found = sweep(
         make_model,
         loss_fn,
         data,
         batch_sizes=options.batch_sizes,
         lrs=options.lrs,
-        momentum=options.momentum or 0.0,
         epochs=options.epochs,
         steps=options.steps,
         seeds=options.seeds,
         path=options.out,
         progress=sys.stderr.isatty() and not options.quiet,
+        **trained,
     )
     print(found)
     if options.plot:
@@ -96,12 +100,13 @@ def _sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trainable(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """A function that makes the model anew, the loss and the data."""
+def _trainable(options: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """A function that makes the model anew, the loss, the data, and the optimizer's settings."""
     if options.target == "digits":
-        return digits_net, *digits(epochs=0)[1:3]
-    _, loss_fn, data, _ = _parts_of(options.target)
-    return lambda: _parts_of(options.target)[0], loss_fn, data
+        return digits_net, *digits(epochs=0)[1:3], {}
+    make = _factory(options.target)
+    _, loss_fn, data, optimizer = make()
+    return lambda: make()[0], loss_fn, data, optimizer_arguments(optimizer)
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -147,11 +152,34 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         return digits(seed=options.seed, **chosen)
     if options.epochs is not None:
         raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
-    return _parts_of(options.target)
+    return _factory(options.target)()
 
 
-def _parts_of(target: str) -> tuple[Any, Any, Any, Any]:
-    made = _made(target)
+def _factory(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
+    """What calls the factory; the file is executed once, here."""
+    with _staying(target):
+        factory = _loaded(target)
+
+    def make() -> tuple[Any, Any, Any, Any]:
+        with _staying(target):
+            return _four(factory(), target)
+
+    return make
+
+
+@contextmanager
+def _staying(target: str) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as error:
+        raise ArgumentError(
+            f"{target} called sys.exit({error.code}) while it was loaded; keep what is meant for "
+            f"the command line under if __name__ == '__main__'"
+        ) from error
+
+
+def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
+    """Model, loss, data and optimizer, or None, as a factory has returned them."""
     if not isinstance(made, tuple) or len(made) not in (3, 4):
         got = f"{len(made)} things" if isinstance(made, tuple) else type(made).__name__
         raise ArgumentError(
@@ -161,17 +189,7 @@ def _parts_of(target: str) -> tuple[Any, Any, Any, Any]:
     return made if len(made) == 4 else (*made, None)
 
 
-def _made(target: str) -> Any:
-    try:
-        return _factory(target)()
-    except SystemExit as error:
-        raise ArgumentError(
-            f"{target} called sys.exit({error.code}) while it was loaded; keep what is meant for "
-            f"the command line under if __name__ == '__main__'"
-        ) from error
-
-
-def _factory(target: str) -> Any:
+def _loaded(target: str) -> Any:
     file, _, name = target.rpartition(":")
     path = Path(file)
     if not file or not name.isidentifier():
@@ -261,11 +279,13 @@ def _sweep_options(commands: Any) -> None:
     )
     add = command.add_argument
     add("target", help="'digits' (built in), or path/to/file.py:factory, a function that returns "
-        "(model, loss_fn, data) and is called anew for every seed")  # fmt: skip
+        "(model, loss_fn, data) or (model, loss_fn, data, optimizer), SGD or Adam, and is called "
+        "anew for every seed")  # fmt: skip
     add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B")
     add("--lrs", type=_number(lambda x: 0 < x < math.inf, "a positive number"), nargs="+",
         default=[2.0**k for k in range(-6, 4)], metavar="LR", help="learning rates")  # fmt: skip
-    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"))
+    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"),
+        help="in place of the factory's optimizer's")  # fmt: skip
     add("--epochs", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
         help="length of the runs in passes over the data (default 10)")  # fmt: skip
     add("--steps", type=_whole(1), help="length of the runs in steps")

@@ -383,9 +383,68 @@ def factory():
         assert "12 runs" in printed
         assert f"written: {kept}, {drawn}" in printed
         assert drawn.stat().st_size > 1000
-        assert len(kept.read_text().splitlines()) == 13
+        assert kept.read_text().count('"run"') == 12
         assert cli.main(command) == 0
         assert capsys.readouterr().out.split("trained")[0] == printed.split("trained")[0]
+
+    SHORT = ("--batch-sizes", "8", "--lrs", "0.1", "--steps", "3", "--quiet")
+
+    def written(self, tmp_path, optimizer, model="nn.Linear(4, 2)", before=""):
+        """The target of a file whose factory returns an optimizer."""
+        file = tmp_path / "own.py"
+        text = self.FACTORY.replace("return nn.Linear(4, 2)", f"model = {model}\n    return model")
+        file.write_text(before + text.rstrip() + f", torch.optim.{optimizer}\n")
+        return f"{file}:factory"
+
+    @pytest.mark.parametrize(
+        ("optimizer", "options", "expected"),
+        [
+            ("SGD(model.parameters(), lr=0.3)", (), "sgd"),
+            (
+                "SGD(model.parameters(), lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.01)",
+                (),
+                "nesterov, momentum 0.8, weight decay 0.01",
+            ),
+            ("Adam(model.parameters(), betas=(0.7, 0.999))", (), "adam, momentum 0.7"),
+            ("SGD(model.parameters(), momentum=0.8)", ("--momentum", "0.5"), "sgd, momentum 0.5"),
+            ("SGD(model.parameters(), momentum=0.8)", ("--momentum", "0"), "sgd"),
+        ],
+    )
+    def test_it_trains_as_the_optimizer_of_the_factory(
+        self, tmp_path, capsys, optimizer, options, expected
+    ):
+        target = self.written(tmp_path, optimizer)
+        assert cli.main(["sweep", target, *self.SHORT, *options]) == 0
+        assert f"\noptimizer {expected}\n" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("optimizer", "said"),
+        [
+            (
+                "Adagrad(model.parameters())",
+                "trains with torch's SGD or Adam; the optimizer is Ada",
+            ),
+            ("SGD(model.parameters(), momentum=0.5, dampening=0.1)", "SGD and dampening = 0.1"),
+        ],
+    )
+    def test_an_optimizer_that_a_sweep_does_not_know_is_refused(
+        self, tmp_path, capsys, optimizer, said
+    ):
+        assert said in refused(capsys, "sweep", self.written(tmp_path, optimizer), *self.SHORT)
+
+    def test_the_file_is_executed_once(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        before = (
+            "from pathlib import Path\nPath(__file__).with_suffix('.log').open('a').write('x')\n"
+        )
+        target = self.written(tmp_path, "SGD(model.parameters())", before=before)
+        assert cli.main(["sweep", target, *self.SHORT, "--seeds", "3"]) == 0
+        assert (tmp_path / "own.log").read_text() == "x"
+        assert sys.path.count(str(tmp_path)) == 1
+
+    def test_a_factory_that_returns_one_model_again_and_again_is_refused(self, capsys, file):
+        said = refused(capsys, "sweep", f"{file}:three", *self.SHORT)
+        assert "`make_model` returned the same weights twice" in said
 
     def test_digits_are_built_in(self, capsys):
         command = [

@@ -110,9 +110,10 @@ class Samples:
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         count = sum(sample_count(piece) for piece in pieces)
         if count < least:
+            why = ", to see how gradients differ" if least > 1 else ""
             raise DataError(
-                f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed, "
-                f"to see how gradients differ. Pass a non-empty data set, loader, list or batch."
+                f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed"
+                f"{why}. Pass a non-empty data set, loader, list or batch."
             )
         total, note = _population(population, max(drawn.available, count), count)
         notes = tuple(text for text in (drawn.note, note) if text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from torch.func import functional_call, vmap
 from ..errors import first_line
 from ..tensors.trees import Batch, TensorDict, map_samples, select
 from .checkpoint import Checkpoint
+from .plan import Order, Plan, Record, Run, Watch
 from .run import ended, step_losses
-from .settings import Order, Plan, Record, Run, Watch
 
 TOLERANCE = 1e-3  # relative, of the trial gradients: float32 in another order of operations
 
@@ -26,26 +26,26 @@ class Ensemble:
     Args:
         plan: of the sweep.
         runs: with any learning rates and seeds.
+        models: fresh ones by seed, where there are any.
     """
 
-    def __init__(self, plan: Plan, runs: list[Run]) -> None:
+    def __init__(
+        self, plan: Plan, runs: list[Run], models: dict[int, nn.Module] | None = None
+    ) -> None:
         self._plan, self._runs = plan, list(runs)
         self._size, self._steps = runs[0].batch_size, runs[0].steps
         seeds = sorted({run.seed for run in runs})
-        models = {seed: plan.model(seed) for seed in seeds}
-        self._model = models[seeds[0]]
+        self._fresh = models or {seed: plan.model(seed) for seed in seeds}
+        self._model = self._fresh[seeds[0]]
         self._bound = plan.bound(self._model)
         self._samples, _ = plan.on(next(self._model.parameters()).device)
         self._orders = [Order(plan.count, self._size, seed) for seed in seeds]
         self._which = torch.tensor([seeds.index(run.seed) for run in runs])
         self._lrs = torch.tensor([run.lr for run in runs], dtype=torch.float64)
         self._weights: TensorDict = {
-            name: torch.stack([_trainable(models[run.seed])[name].detach() for run in runs])
+            name: torch.stack([_trainable(self._fresh[run.seed])[name].detach() for run in runs])
             for name in _trainable(self._model)
         }
-        starts = {seed: plan.start_loss(models[seed], self._samples) for seed in seeds}
-        first = torch.tensor([starts[run.seed] for run in runs], dtype=torch.float64)
-        self._watch = Watch(first, plan.forgive)
         self._update = _UPDATES[plan.optimizer](plan)
 
     def run(self, tick: Callable[[int], None], checkpoint: Checkpoint) -> list[Record]:
@@ -56,6 +56,11 @@ class Ensemble:
             checkpoint: of these runs.
         """
         records: dict[str, Record] = {}
+        for seed, model in self._fresh.items():
+            self._plan.start_loss(seed, model)
+        self._fresh = {}
+        starts = [self._plan.start_loss(run.seed) for run in self._runs]
+        self._watch = Watch(torch.tensor(starts, dtype=torch.float64), self._plan.forgive)
         for step in range(self._restored(checkpoint.load(), records, tick), self._steps):
             if not self._runs:
                 break
@@ -202,15 +207,15 @@ def obstacle(plan: Plan, run: Run) -> str | None:
 
 
 def _difference(plan: Plan, run: Run) -> str | None:
-    others = [run, Run(run.batch_size, run.lr, run.seed + 1, run.budget, run.steps)]
-    models = [plan.model(each.seed) for each in others]
-    for first, second in zip(*(model.buffers() for model in models), strict=True):
+    others = [run, replace(run, seed=run.seed + 1)]
+    models = {each.seed: plan.model(each.seed) for each in others}
+    for first, second in zip(*(model.buffers() for model in models.values()), strict=True):
         if not torch.equal(first, second):
             return "the model has random buffers"
-    ensemble = Ensemble(plan, others)
-    before = [buffer.clone() for buffer in models[0].buffers()]
-    _, found = ensemble.gradients(0)
-    for place, (each, model) in enumerate(zip(others, models, strict=True)):
+    before = [buffer.clone() for buffer in models[run.seed].buffers()]
+    _, found = Ensemble(plan, others, models).gradients(0)
+    for place, each in enumerate(others):
+        model = models[each.seed]
         samples, _ = plan.on(next(model.parameters()).device)
         rows = Order(plan.count, each.batch_size, each.seed).rows(0)
         loss = plan.bound(model)(select(samples, rows)).mean()
@@ -222,7 +227,7 @@ def _difference(plan: Plan, run: Run) -> str | None:
             gap = (found[name][place] - gradient).norm()
             if not gap <= TOLERANCE * gradient.norm() + 1e-12:
                 return f"the ensemble has another gradient for {name!r} (dropout, or a kernel)"
-    if not all(map(torch.equal, before, models[0].buffers())):
+    if not all(map(torch.equal, before, models[run.seed].buffers())):
         return "a forward pass changes the model's buffers (batch normalisation)"
     return None
 

@@ -9,32 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
 
 import torch
+from torch import nn
 
 from ..errors import ArgumentError
-from ..problem.objective import Objective
 from ..show.progress import progress_bar
 from .checkpoint import Checkpoint
 from .ensemble import Ensemble, obstacle
 from .ledger import Ledger
+from .plan import Plan, Record, Run
 from .run import train
-from .settings import Plan, Record, Run
 
 TOGETHER = 256  # runs of one program at most
 MEMORY, COPIES = 2**31, 5  # bytes for parameters, gradients, momenta and what updates them
 
 
-def together(plan: Plan, runs: list[Run], vectorise: bool | str) -> tuple[int, str]:
-    """How many runs at once, and why not."""
+def together(plan: Plan, model: nn.Module, run: Run, vectorise: bool | str) -> tuple[int, str]:
+    """How many runs like this one may be one program, 0 for none, and why not."""
     if vectorise not in (True, False, "auto"):
         raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
-    first = Objective(plan.model(runs[0].seed), plan.loss_fn)  # something can be trained
-    plan.start_loss(first.model, plan.on(first.device)[0])
+    plan.start_loss(run.seed)  # a loss that cannot be trained is no matter of programs
     if vectorise is False:
         return 0, ""
-    most = min(TOGETHER, MEMORY // (COPIES * plan.model_bytes))
-    reason = obstacle(plan, runs[0]) if most > 1 else "the model is too large to be stacked"
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    most = min(TOGETHER, MEMORY // (COPIES * size))
+    reason = obstacle(plan, run) if most > 1 else "the model is too large to be stacked"
     if reason is None:
-        return min(most, max(len(group) for group in groups(runs, TOGETHER))), ""
+        return most, ""
     if vectorise is True:
         raise ArgumentError(f"`vectorise` = True, but the runs cannot be one program: {reason}")
     return 0, f"they cannot be one program: {reason}"
@@ -71,6 +71,8 @@ def carry_out(
                 ledger.add(run_group(plan, task, kept, bool(at_once), tick))
                 kept.clear()
             return
+        for seed in sorted({run.seed for run in left}):
+            plan.start_loss(seed)  # sent along
         _check_sendable(plan, executor)
         futures: dict[Future[list[Record]], Checkpoint] = {
             executor.submit(run_group, plan, task, kept, bool(at_once)): kept

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import ArgumentError, check_whole
-from .settings import OPTIMIZERS, Plan, Run, gathered
+from ..problem.objective import Objective
+from .plan import OPTIMIZERS, Plan, Run, gathered
 
 
 def make_plan(
@@ -48,6 +50,27 @@ def make_plan(
         float(weight_decay),
         schedule,
     )
+
+
+def first_model(plan: Plan) -> nn.Module:
+    """The model of seed 0, checked: trainable, made anew by every call, decided by the seed."""
+    opened = Objective(plan.model(0), plan.loss_fn), Objective(plan.model(0), plan.loss_fn)
+    first, second = ([p for p in each.parameters.values() if p.numel()] for each in opened)
+    if {p.untyped_storage().data_ptr() for p in first} & {
+        p.untyped_storage().data_ptr() for p in second
+    }:
+        raise ArgumentError(
+            "`make_model` returned the same weights twice, so that a run would go on from where "
+            "the one before ended. Build the model inside of it, or return a copy: "
+            "lambda: copy.deepcopy(model)"
+        )
+    if not all(map(torch.equal, first, second)):
+        raise ArgumentError(
+            "`make_model` returned other weights when it was called again under the same seed. "
+            "Draw them from the global random state of torch, NumPy or Python, which a run sets "
+            "to its seed, or from a generator that is made anew inside of it"
+        )
+    return opened[0].model
 
 
 def make_grid(

@@ -13,7 +13,7 @@ from scipy import optimize, special
 
 from ..errors import ArgumentError
 from ..statistics.estimate import Estimate, Status
-from .settings import KEPT, Record
+from .plan import KEPT, Record
 
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SweepFileError
-from .settings import Record
+from .plan import Record
 
 FORMAT, SCHEMA = "gradnoise-sweep", 1
+CLOSE = 1e-5  # relative, of values at the start: another machine adds in another order
+DAMAGED = (TypeError, KeyError, ValueError, AttributeError, OverflowError)
 
 
 class Ledger:
@@ -21,7 +24,7 @@ class Ledger:
 
     Args:
         path: of the file; it is made, or continued when it is of the same sweep.
-        header: what has to be the same.
+        header: what has to be the same; of the values under "start", up to rounding.
 
     Raises:
         SweepFileError: a file of another sweep, no file of a sweep, or one that cannot be written.
@@ -30,20 +33,23 @@ class Ledger:
     def __init__(self, path: str | Path | None, header: dict[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         self.records: list[Record] = []
+        self.how = 0, ""  # how many runs are one program, and why not
         self.mark = str(header.get("fingerprint"))
         if self.path is None:
             return
         if self.path.exists() and self.path.stat().st_size:
-            found, self.records = read(self.path)
-            if found != header:
-                other = [name for name in header if found.get(name) != header[name]]
+            found, self.how, self.records = read(self.path)
+            other = _differences(found, header)
+            if other:
                 raise SweepFileError(
-                    f"{path} is of another sweep: {', '.join(other) or 'its header'} differ. "
-                    f"Continue with the same model, data and settings, or give another `path`"
+                    f"{path} is of another sweep: {', '.join(other)} differ. Continue with the "
+                    f"same model, loss, data and settings, or give another `path`"
                 )
             self._end_line()
         else:
-            self._write([{"format": FORMAT, "schema": SCHEMA, **header}])
+            for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.{'?' * 12}.part"):
+                left.unlink()  # of programs of a file that is gone
+            self._write([{"format": FORMAT, "schema": SCHEMA, **plain(header)}])
 
     def add(self, records: Iterable[Record]) -> None:
         """Write finished runs; they are on the disk when this returns."""
@@ -51,6 +57,12 @@ class Ledger:
         self.records += new
         if self.path is not None:
             self._write([plain(asdict(record)) for record in new])
+
+    def trained(self, at_once: int, reason: str) -> None:
+        """Note how many runs are one program, 0 for none, and why not."""
+        if self.path is not None and self.how != (at_once, reason):
+            self._write([{"vectorised": at_once, "reason": reason}])
+        self.how = at_once, reason
 
     def _end_line(self) -> None:
         """A line that a kill cut off would spoil the next one."""
@@ -71,8 +83,10 @@ class Ledger:
             raise SweepFileError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], list[Record]]:
-    """The header and the finished runs of a file; a line that was cut off is left out.
+def read(path: str | Path) -> tuple[dict[str, Any], tuple[int, str], list[Record]]:
+    """The header, how runs were trained last, and the finished runs of a file.
+
+    A line that was cut off is left out.
 
     Raises:
         SweepFileError: the file cannot be read, or is not of a sweep.
@@ -88,11 +102,30 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[Record]]:
             f"{path} is not a sweep of this version: its first line does not say "
             f"format={FORMAT!r}, schema={SCHEMA}"
         )
+    how, records = (0, ""), []
     try:
-        records = [Record.from_dict(fields) for fields in parsed[1:]]
-    except (TypeError, KeyError) as error:
-        raise SweepFileError(f"{path} is damaged ({error}); sweep again") from error
-    return header, list({record.run.key: record for record in records}.values())
+        header["start"] = {name: float(value) for name, value in header.get("start", {}).items()}
+        for fields in parsed[1:]:
+            if "vectorised" in fields:
+                how = int(fields["vectorised"]), str(fields["reason"])
+            else:
+                records.append(Record.from_dict(fields))
+    except DAMAGED as error:
+        raise SweepFileError(f"{path} is damaged ({error!r}); sweep again") from error
+    return header, how, list({record.run.key: record for record in records}.values())
+
+
+def _differences(found: dict[str, Any], header: dict[str, Any]) -> list[str]:
+    """What is another in the file than here."""
+    other = [name for name in header if name != "start" and found.get(name) != header[name]]
+    then = found["start"]
+    if not then:
+        return [*other, "values at the start (an older file has none: it can be loaded alone)"]
+    return other + [
+        f"{name} at the start ({then.get(name, math.nan):.7g} in the file, {value:.7g} here)"
+        for name, value in header["start"].items()
+        if not math.isclose(then.get(name, math.nan), value, rel_tol=CLOSE)
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -17,10 +17,10 @@ from ..problem.losses import LossFn
 from ..show.table import plain_table, render
 from ..statistics.estimate import short
 from .execute import carry_out, together
-from .grid import make_grid, make_plan
+from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
 from .ledger import Ledger
-from .settings import Record
+from .plan import Record
 
 COARSE = tuple(10.0**power for power in np.arange(-4, 2.1, 0.5))
 FARTHEST = 1e9  # from the coarse grid, in both directions
@@ -117,15 +117,15 @@ def lr_sweep(
         plan = replace(plan, forgive=False)
         chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
         ledger = Ledger(None, {})
-        at_once = 0
+        coarse = COARSE if lrs is None else lrs
+        trial = make_grid(plan, [batch_size], coarse, chosen, epochs, None)[0]
+        at_once, _ = together(plan, first_model(plan), trial, vectorise)
 
         def try_out(rates: Sequence[float]) -> None:
-            nonlocal at_once
             runs = make_grid(plan, [batch_size], rates, chosen, epochs, None)
-            at_once = at_once or together(plan, runs, vectorise)[0]
             carry_out(plan, runs, ledger, at_once, executor, progress)
 
-        try_out(COARSE if lrs is None else lrs)
+        try_out(coarse)
         stable, diverged = _extended(ledger, try_out)
         if refine:
             try_out(np.geomspace(stable, diverged, refine + 2)[1:-1].tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import LossError
 from ..tensors.trees import select
-from .settings import Order, Plan, Record, Run, Watch, mean_over
+from .plan import Order, Plan, Record, Run, Watch, mean_over
 
 
 def train(plan: Plan, run: Run) -> tuple[Record, nn.Module]:
@@ -25,7 +26,7 @@ def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     optimizer = make_optimizer(plan, parameters, run.lr)
     bound = plan.bound(model)
     samples, _ = plan.on(parameters[0].device)
-    start = plan.start_loss(model, samples)
+    start = plan.start_loss(run.seed)
     watch = Watch(torch.tensor([start], dtype=torch.float64), plan.forgive)
     order = Order(plan.count, run.batch_size, run.seed)
     for step in range(run.steps):
@@ -64,7 +65,7 @@ def ended(plan: Plan, run: Run, model: nn.Module, watch: Watch, place: int) -> R
     if test is not None:
         test_loss = mean_over(bound, test)
         others = {
-            name: mean_over(lambda batch, metric=metric: metric(model, batch), test)  # type: ignore[misc]
+            name: mean_over(functools.partial(metric, model), test)
             for name, metric in plan.metrics.items()
         }
     alone = Watch(watch.start[place : place + 1], plan.forgive)

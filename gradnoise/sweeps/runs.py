@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..errors import ArgumentError
 from .knee import Bracket, Knee, brackets, fit_knee
 from .ledger import plain
-from .settings import Record
+from .plan import Record
 
 AnyRuns = TypeVar("AnyRuns", bound="Runs")
 LOSSES = ("train_loss", "test_loss")
@@ -42,7 +42,8 @@ class Runs:
     Args:
         records: one per run.
         settings: what all have in common, in words.
-        vectorised: how many runs were one program; 0 where each was trained by itself.
+        vectorised: how many runs were one program; 0 where each was trained by itself. Of a sweep
+            in several calls it is that of the last one that trained.
         reason: why so.
     """
 
@@ -132,7 +133,7 @@ class Runs:
         """Everything as plain values that JSON can hold; infinities as strings."""
         records = [plain(asdict(record)) for record in self.records]
         own = {"vectorised": self.vectorised, "reason": self.reason}
-        return {"settings": self.settings, **own, "records": records}
+        return {"settings": plain(self.settings), **own, "records": records}
 
     def _values(self, size: int, lr: float, by: str) -> list[float]:
         own = [r for r in self.records if r.run.batch_size == size and r.run.lr == lr]

@@ -13,13 +13,14 @@ from torch import nn
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..profiles.results import Results
-from .execute import carry_out, together
-from .grid import make_grid, make_plan
+from .execute import carry_out, groups, together
+from .fingerprint import fingerprint, start_values
+from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
 from .ledger import Ledger, read
 from .picture import draw
+from .plan import Metric
 from .runs import Runs
-from .settings import Metric
 from .table import write
 
 
@@ -60,8 +61,8 @@ class Sweep(Runs):
         Raises:
             SweepFileError: no such file, or not of a sweep.
         """
-        header, records = read(path)
-        return cls(tuple(with_lost(records)), header)
+        header, how, records = read(path)
+        return cls(tuple(with_lost(records)), header, *how)
 
     def __str__(self) -> str:
         return write(self)
@@ -99,7 +100,8 @@ def sweep(
     above 1.5 of it or a smaller learning rate got below that.
 
     Args:
-        make_model: returns a new model, called without arguments under each seed.
+        make_model: returns a new model, called without arguments under each seed, which decides
+            its weights.
         loss_fn: as for `gn.profile`.
         train_data: as for `gn.profile`, all of it; samples of equal shapes.
         batch_sizes, lrs: B and ε.
@@ -116,7 +118,8 @@ def sweep(
         metrics: `metric(model, batch)` with one number per sample, by name.
         vectorise: "auto", or whether runs have to be, or must not be, one program.
         path: of a file that finished runs are written to as they finish. With the same file a
-            sweep that was stopped goes on; the grid may grow.
+            sweep that was stopped goes on; the grid may grow. Losses, models and metrics are told
+            apart by their values on the data, to a relative 10⁻⁵.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -124,8 +127,9 @@ def sweep(
 
     Raises:
         ArgumentError: an argument out of range; neither `epochs` nor `steps`; `vectorise=True`
-            where the model does not allow it; something that cannot be sent to the executor.
-        SweepFileError: `path` is of another sweep.
+            where the model does not allow it; `make_model` returns one model twice, or weights
+            that the seed does not decide; something that cannot be sent to the executor.
+        SweepFileError: `path` is of another sweep, or damaged.
 
     Example:
         >>> import torch
@@ -143,16 +147,20 @@ def sweep(
         )  # fmt: skip
         chosen = range(seeds) if isinstance(seeds, int) else seeds
         runs = make_grid(plan, batch_sizes, lrs, list(chosen), epochs, steps)
+        model = first_model(plan)
         header = {
-            "fingerprint": plan.fingerprint,
+            "fingerprint": fingerprint(plan, model),
             "optimizer": optimizer,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
+            "momentum": plan.momentum,
+            "weight_decay": plan.weight_decay,
+            "start": start_values(plan, model),
         }
         ledger = Ledger(path, header)
-        at_once, reason = together(plan, runs, vectorise)
-        carry_out(plan, runs, ledger, at_once, executor, progress)
-        wanted = {run.key for run in runs}
-        records = {r.run.key: r for r in ledger.records if r.run.key in wanted}
+        done = {record.run.key for record in ledger.records}
+        if not done.issuperset(run.key for run in runs):
+            most, reason = together(plan, model, runs[0], vectorise)
+            ledger.trained(max(len(group) for group in groups(runs, most)) if most else 0, reason)
+            carry_out(plan, runs, ledger, most, executor, progress)
+        records = {record.run.key: record for record in ledger.records}
         ended = with_lost([records[run.key] for run in runs])
-        return Sweep(tuple(ended), header, at_once, reason)
+        return Sweep(tuple(ended), header, *ledger.how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +11,9 @@ from rich.text import Text
 from ..errors import ArgumentError
 from ..show.table import integer, plain_table, render
 from ..statistics.estimate import short
-from .runs import Runs
+from .runs import Best, Runs
+
+EDGE = "*"
 
 
 def write(sweep: Runs) -> str:
@@ -19,33 +22,61 @@ def write(sweep: Runs) -> str:
     lost = sum(record.diverged for record in sweep.records)
     how = f"{sweep.vectorised} at once" if sweep.vectorised else "one by one"
     head = f"{count} runs, {lost} diverged; trained {how}{sweep.reason and f': {sweep.reason}'}"
-    parts: list[Text | Table] = [Text(head)]
+    parts: list[Text | Table] = [Text(head + _optimizer(sweep.settings))]
+    starred = False
     for budget in sorted({record.run.budget for record in sweep.records}):
         own = sweep.under(budget)
-        parts += [Text(), _table(own, budget), Text(), _knee(own)]
+        bests = {name: own.best(name) for name in _criteria(own)}
+        starred |= any(one.at_edge for best in bests.values() for one in best.values())
+        parts += [Text(), _table(own, budget, bests), Text(), Text(_knee(own))]
+    if starred:
+        parts += [Text(), Text(f"{EDGE} the best ε lies at the edge of the grid: extend `lrs`")]
     return render(parts)
 
 
-def _table(sweep: Runs, budget: str) -> Table:
-    first = sweep.records[0].metrics
-    by = next(iter(first), "test_loss" if sweep.records[0].test_loss is not None else "train_loss")
+def _optimizer(settings: dict[str, Any]) -> str:
+    if "optimizer" not in settings:
+        return ""
+    named = {"momentum": settings.get("momentum"), "weight decay": settings.get("weight_decay")}
+    given = [f"{name} {value:g}" for name, value in named.items() if value]
+    return f"\noptimizer {', '.join([settings['optimizer'], *given])}"
+
+
+def _criteria(sweep: Runs) -> list[str]:
+    """What the best learning rate is best by: the first of what there is, and training loss."""
+    first = sweep.records[0]
+    by = next(iter(first.metrics), "train_loss" if first.test_loss is None else "test_loss")
+    return [by] if by == "train_loss" else [by, "train_loss"]
+
+
+def _table(sweep: Runs, budget: str, bests: dict[str, dict[int, Best]]) -> Table:
+    (by, best), *others = bests.items()
     table = plain_table(
-        f"equal {budget}, B =", "steps", "largest stable ε", "best ε", by, "best by train loss"
-    )
-    stable, best, train = sweep.largest_stable(), sweep.best(by), sweep.best()
+        f"equal {budget}, B =", "steps", "largest stable ε", "best ε", by,
+        *["best by train loss" for _ in others],
+    )  # fmt: skip
+    stable = sweep.largest_stable()
     steps = {record.run.batch_size: record.run.steps for record in sweep.records}
     for size in sweep.batch_sizes:
-        own, trained = best.get(size), train.get(size)
-        error = f" ± {short(own.stderr)}" if own and not math.isnan(own.stderr) else ""
         table.add_row(
             integer(size),
             integer(steps[size]),
             _rate(stable[size], sweep),
-            "–" if own is None else short(own.lr) + ("*" if own.at_edge else ""),
-            "–" if own is None else f"{short(own.value)}{error}",
-            "–" if trained is None else short(trained.lr) + ("*" if trained.at_edge else ""),
+            _best(best.get(size)),
+            _value(best.get(size)),
+            *[_best(other.get(size)) for _, other in others],
         )
     return table
+
+
+def _best(best: Best | None) -> str:
+    return "–" if best is None else short(best.lr) + EDGE * best.at_edge
+
+
+def _value(best: Best | None) -> str:
+    if best is None:
+        return "–"
+    return short(best.value) + ("" if math.isnan(best.stderr) else f" ± {short(best.stderr)}")
 
 
 def _rate(lr: float, sweep: Runs) -> str:
@@ -54,12 +85,10 @@ def _rate(lr: float, sweep: Runs) -> str:
     return f"{short(lr)} or more" if lr == sweep.lrs[-1] else short(lr)
 
 
-def _knee(sweep: Runs) -> Text:
+def _knee(sweep: Runs) -> str:
     try:
         knee = sweep.fit()
     except ArgumentError as error:
-        return Text(f"no knee: {error}")
-    return Text(
-        f"largest stable ε = ε_∞/(1 + B_c/B): ε_∞ {knee.saturation}, B_c {knee.batch_size} samples"
-        f"\n* the best lies at the edge of the grid"
-    )
+        return f"no knee: {error}"
+    found = f"ε_∞ {knee.saturation}, B_c {knee.batch_size} samples"
+    return f"largest stable ε = ε_∞/(1 + B_c/B): {found}"

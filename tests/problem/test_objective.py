@@ -13,7 +13,8 @@ import gradnoise as gn
 from gradnoise.problem.checks import check_batch
 from gradnoise.problem.objective import Objective
 
-X, Y = torch.randn(8, 3), torch.randint(2, (8,))
+SOURCE = torch.Generator().manual_seed(0)
+X, Y = torch.randn(8, 3, generator=SOURCE), torch.randint(2, (8,), generator=SOURCE)
 CE = nn.CrossEntropyLoss()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -103,26 +104,26 @@ def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> 
     assert everything(model) == before
 
 
-X, Y = torch.randn(6, 4), torch.randint(3, (6,))
-BAD_DATA = {
-    "empty": ((X[:0], Y[:0]), "got no samples"),
-    "one sample": ((X[:1], Y[:1]), "got 1 sample"),
-    "a one-shot generator": (iter([(X, Y)]), "one-shot"),
-    "counts that differ": ((X, Y[:4]), "agree on the number of samples"),
-    "a NaN in the inputs": ((X / 0, Y), "the loss is not finite"),
-    "labels out of range": ((X, Y + 5), "out of bounds"),
+BAD_DATA: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "empty": (lambda x, y: (x[:0], y[:0]), "got no samples"),
+    "one sample": (lambda x, y: (x[:1], y[:1]), "got 1 sample"),
+    "a one-shot generator": (lambda x, y: iter([(x, y)]), "one-shot"),
+    "counts that differ": (lambda x, y: (x, y[:4]), "agree on the number of samples"),
+    "a NaN in the inputs": (lambda x, y: (x / 0, y), "the loss is not finite"),
+    "labels out of range": (lambda x, y: (x, y + 5), "out of bounds"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
 def test_bad_data_leaves_the_model_as_found(name: str) -> None:
-    data, message = BAD_DATA[name]
+    spoil, message = BAD_DATA[name]
+    x, y = torch.randn(6, 4), torch.randint(3, (6,))
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5).eval(), nn.Linear(5, 3))
-    model(X).sum().backward()
+    model(x).sum().backward()
     model.register_forward_hook(lambda *_: None)
     before = everything(model)
     with pytest.raises((gn.GradNoiseError, IndexError), match=message):
-        gn.profile(model, nn.CrossEntropyLoss(), data)
+        gn.profile(model, nn.CrossEntropyLoss(), spoil(x, y))
     assert everything(model) == before
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +26,17 @@ import gradnoise as gn
 from gradnoise.sweeps.checkpoint import Checkpoint
 from gradnoise.sweeps.ensemble import Ensemble, obstacle
 from gradnoise.sweeps.grid import make_plan
+from gradnoise.sweeps.optimizer import optimizer_arguments
+from gradnoise.sweeps.plan import Order, Plan, Record, Run, Watch
 from gradnoise.sweeps.run import train
-from gradnoise.sweeps.settings import Order, Plan, Run, Watch
 
 INPUTS = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = (INPUTS[:, 0] + 0.5 * INPUTS[:, 1] > 0).long()
 DATA, TEST = (INPUTS[:32], LABELS[:32]), (INPUTS[32:], LABELS[32:])
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 NOWHERE = Checkpoint(None, "", ())
@@ -68,9 +75,63 @@ def plan_of(model=small, optimizer="sgd", momentum=0.0, decay=0.0, schedule=halv
     )  # fmt: skip
 
 
-def swept(**options) -> gn.Sweep:
+def swept(model=small, loss_fn=None, **options) -> gn.Sweep:
     chosen = {"batch_sizes": [4, 8], "lrs": [0.1, 0.4], "epochs": 2, "seeds": 2, **options}
-    return gn.sweep(small, nn.CrossEntropyLoss(), DATA, **chosen)
+    return gn.sweep(model, loss_fn or nn.CrossEntropyLoss(), DATA, **chosen)
+
+
+def zeros() -> nn.Module:
+    model = nn.Linear(5, 2).double()
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    return model
+
+
+def evaluating() -> nn.Module:
+    return small().eval()
+
+
+class Wrapped(nn.Module):
+    """A linear map with a given tensor for its weights."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
+class Squashed(nn.Module):
+    """The same parameters and the same text, whatever the function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.inner, self.outer, self.function = nn.Linear(5, 6), nn.Linear(6, 2), function
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.function(self.inner(x)))
+
+
+def penalised(coefficient: float, seen: bool = True):
+    """Cross-entropy with a penalty, whose value shows or not."""
+
+    def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        losses = nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        penalty = coefficient * sum((p * p).sum() for p in model.parameters())
+        return losses + penalty - (0.0 if seen else penalty.detach())
+
+    return loss_fn
+
+
+def first_class(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (model(batch[0]).argmax(-1) == 0).double()
+
+
+def runs_in(path: Path) -> list[dict]:
+    lines = map(json.loads, path.read_text().splitlines())
+    return [line for line in lines if "run" in line]
 
 
 class TestEnsemble:
@@ -200,7 +261,7 @@ class TestLedger:
         assert [r.train_loss for r in grown.records] == pytest.approx(
             [r.train_loss for r in swept().records], rel=1e-9
         )
-        assert len(path.read_text().splitlines()) == 1 + 8
+        assert len(runs_in(path)) == 8
 
     def test_a_line_that_was_cut_off_is_trained_again(self, tmp_path):
         path = tmp_path / "sweep.jsonl"
@@ -213,13 +274,113 @@ class TestLedger:
 
     @pytest.mark.parametrize(
         ("options", "what"),
-        [({"momentum": 0.5}, "momentum"), ({"schedule": halved}, "fingerprint")],
+        [
+            ({"momentum": 0.5}, "momentum"),
+            ({"schedule": halved}, "fingerprint"),
+            ({"model": half_frozen}, "fingerprint"),
+            ({"model": evaluating}, "fingerprint"),
+            ({"loss_fn": nn.CrossEntropyLoss(label_smoothing=0.5)}, "loss at the start"),
+            ({"loss_fn": penalised(1e-4)}, "loss at the start"),
+            ({"loss_fn": penalised(0.1, seen=False)}, "gradient nearby at the start"),
+        ],
     )
     def test_another_sweep_is_refused(self, tmp_path, options, what):
         path = tmp_path / "sweep.jsonl"
         swept(path=path)
         with pytest.raises(gn.SweepFileError, match=f"of another sweep: .*{what}"):
             swept(path=path, **options)
+
+    @pytest.mark.parametrize(
+        ("first", "then", "what"),
+        [
+            (
+                {"model": zeros, "loss_fn": penalised(0.1)},
+                {"model": zeros, "loss_fn": penalised(0.2)},
+                "loss nearby at the start",
+            ),
+            (
+                {"model": lambda: Squashed(torch.tanh)},
+                {"model": lambda: Squashed(torch.relu)},
+                "loss at the start",
+            ),
+            (
+                {"test_data": TEST, "metrics": {"share": accuracy}},
+                {"test_data": TEST, "metrics": {"share": first_class}},
+                "metric 'share' at the start",
+            ),
+            (
+                {"schedule": lambda fraction: 1.0 if fraction < 0.503 else 0.5},
+                {"schedule": lambda fraction: 1.0 if fraction < 0.510 else 0.5},
+                "fingerprint",
+            ),
+        ],
+    )
+    def test_what_changes_the_runs_alone_makes_another_sweep(self, tmp_path, first, then, what):
+        path = tmp_path / "sweep.jsonl"
+        swept(path=path, **first)
+        assert len(swept(path=path, **first).records) == 8
+        with pytest.raises(gn.SweepFileError, match=f"of another sweep: {what}"):
+            swept(path=path, **then)
+
+    @pytest.mark.parametrize(("change", "refused"), [(1e-7, False), (1e-3, True)])
+    def test_values_at_the_start_may_differ_by_rounding(self, tmp_path, change, refused):
+        path = tmp_path / "sweep.jsonl"
+        swept(path=path)
+        header, rest = path.read_text().split("\n", 1)
+        fields = json.loads(header)
+        fields["start"]["loss"] *= 1 + change
+        path.write_text(json.dumps(fields) + "\n" + rest)
+        if refused:
+            with pytest.raises(
+                gn.SweepFileError, match=r"loss at the start \(0\.\d{6,7} in the file"
+            ):
+                swept(path=path)
+        else:
+            assert len(swept(path=path).records) == 8
+
+    def test_a_file_without_values_at_the_start_is_read_and_not_continued(self, tmp_path):
+        path = tmp_path / "sweep.jsonl"
+        found = swept(path=path)
+        header, rest = path.read_text().split("\n", 1)
+        path.write_text(json.dumps({**json.loads(header), "start": {}}) + "\n" + rest)
+        assert gn.Sweep.load(path).records == found.records
+        with pytest.raises(
+            gn.SweepFileError, match=r"values at the start \(an older file has none"
+        ):
+            swept(path=path)
+
+    @pytest.mark.parametrize("model", [small, normalised])
+    def test_how_runs_were_trained_is_kept(self, tmp_path, model, monkeypatch):
+        path = tmp_path / "sweep.jsonl"
+        found = swept(model, path=path)
+        assert str(gn.Sweep.load(path)) == str(found)
+        assert gn.Sweep.load(path).vectorised == (4 if model is small else 0)
+        assert gn.Sweep.load(path).reason == found.reason
+        monkeypatch.setattr("gradnoise.sweeps.execute.obstacle", None)  # nothing is tried again
+        assert str(swept(model, path=path)) == str(found)
+
+    @pytest.mark.parametrize(
+        ("line", "damage"),
+        [
+            (-1, {"start_loss": "0.6e"}),
+            (-1, {"train_loss": None}),
+            (-1, {"stopped": "soon"}),
+            (-1, {"metrics": [1.0]}),
+            (-1, {"run": {"lr": "0,1"}}),
+            (-1, {"run": [4, 0.1]}),
+            (0, {"start": {"loss": "big"}}),
+            (1, {"vectorised": "all"}),
+        ],
+    )
+    def test_a_damaged_number_is_said(self, tmp_path, line, damage):
+        path = tmp_path / "sweep.jsonl"
+        swept(path=path)
+        lines = path.read_text().splitlines()
+        lines[line] = json.dumps({**json.loads(lines[line]), **damage})
+        path.write_text("\n".join(lines))
+        for read in (gn.Sweep.load, lambda path: swept(path=path)):
+            with pytest.raises(gn.SweepFileError, match=r"is damaged \(.+\); sweep again"):
+                read(path)
 
     def test_a_file_of_something_else_is_refused(self, tmp_path):
         path = tmp_path / "notes.txt"
@@ -264,6 +425,20 @@ class TestLedger:
         again = swept(path=path, **chosen)
         assert taken == [*range(21), "resumed", *range(21, 32)]
         assert again.records == whole.records
+        assert not list(tmp_path.glob("*.part"))
+
+    def test_a_new_file_does_not_go_on_from_what_a_lost_one_left(self, tmp_path, monkeypatch):
+        """Interrupted under one loss, the file deleted, then swept under another."""
+        path = tmp_path / "sweep.jsonl"
+        monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
+        with monkeypatch.context() as once:
+            once.setattr("gradnoise.sweeps.ensemble.ended", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                swept(path=path, loss_fn=penalised(0.5))
+        assert len(list(tmp_path.glob("*.part"))) == 1
+        path.unlink()
+        found = swept(path=path)
+        assert found.records == swept().records
         assert not list(tmp_path.glob("*.part"))
 
     def test_a_checkpoint_that_cannot_be_read_is_left_out(self, tmp_path):
@@ -314,7 +489,7 @@ class TestLedger:
         command = [sys.executable, str(script), "0.5", str(log)]
         victim = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
         for _ in range(600):
-            if path.exists() and len(path.read_text().splitlines()) >= 3:
+            if path.exists() and len(path.read_text().splitlines()) >= 4:
                 break
             time.sleep(0.1)
         victim.send_signal(signal.SIGKILL)
@@ -332,7 +507,72 @@ class TestLedger:
         assert len(groups) <= 5  # the one that was cut off, once more
 
 
+def made(losses: tuple[float, ...], sizes: tuple[int, ...]) -> gn.Sweep:
+    """Runs that end at these losses by learning rate, and diverge at one more."""
+    records = [
+        Record(Run(size, 0.1 * 2**k, 0, "steps", 9), loss == math.inf, None, 1.0, loss)
+        for size in sizes
+        for k, loss in enumerate((*losses, math.inf))
+    ]
+    return gn.Sweep(tuple(records), {})
+
+
 ROOT = Path(__file__).parents[2]
+
+
+class Inline(Executor):
+    """Runs what it is sent at once, from a copy as another process would have."""
+
+    def submit(self, function, *given):
+        future = Future()
+        future.set_result(function(*pickle.loads(pickle.dumps(given))))
+        return future
+
+
+COUNTED: list[int] = []  # passes over all samples without a gradient
+
+
+def counted(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    if len(batch[0]) == 32 and not torch.is_grad_enabled():
+        COUNTED.append(32)
+    return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+class TestWork:
+    """What is done once for a sweep is not done for every batch size."""
+
+    @pytest.mark.parametrize(("vectorise", "models"), [("auto", 2 + 2 + 2 * 2), (False, 2 + 2 + 8)])
+    def test_the_loss_at_the_start_is_computed_once_for_every_seed(self, vectorise, models):
+        made = []
+        COUNTED.clear()
+
+        def make() -> nn.Module:
+            made.append(small())
+            return made[-1]
+
+        assert len(swept(make, counted, vectorise=vectorise).records) == 8
+        assert len(COUNTED) == 2 + 8  # both seeds before, all runs after
+        assert len(made) <= models
+
+    def test_it_is_sent_to_an_executor(self):
+        COUNTED.clear()
+        found = swept(loss_fn=counted, executor=Inline())
+        assert len(COUNTED) == 2 + 8
+        assert found.records == swept().records
+
+    @pytest.mark.parametrize("model", [normalised, dropping])
+    def test_a_run_is_the_same_whatever_was_swept_before(self, model):
+        alone = swept(model, batch_sizes=[8], lrs=[0.4], vectorise=False).records
+        whole = swept(model, vectorise=False).records
+        assert [r for r in whole if (r.run.batch_size, r.run.lr) == (8, 0.4)] == list(alone)
+
+    def test_a_quick_sweep_tries_once_whether_runs_can_be_one_program(self, monkeypatch):
+        tried = []
+        monkeypatch.setattr(
+            "gradnoise.sweeps.execute.obstacle", lambda *given: tried.append(given) or "no"
+        )
+        gn.lr_sweep(small, nn.CrossEntropyLoss(), DATA, batch_size=8, lrs=[1e-3], seeds=2)
+        assert len(tried) == 1
 
 
 class TestExecutor:
@@ -406,6 +646,40 @@ class TestGrid:
             with pytest.raises(error, match=message):
                 gn.sweep(wrong, nn.CrossEntropyLoss(), DATA, batch_sizes=[8], lrs=[1.0], epochs=1)
 
+    @pytest.mark.parametrize("make", [lambda model: model, lambda model: Wrapped(model.weight)])
+    def test_a_model_that_is_handed_out_twice_is_refused(self, make):
+        model = nn.Linear(5, 2).double()
+        for sweep in (gn.sweep, gn.lr_sweep):
+            size = {"batch_sizes": [8], "lrs": [0.1]} if sweep is gn.sweep else {"batch_size": 8}
+            with pytest.raises(gn.ArgumentError, match=r"the same weights twice.*deepcopy"):
+                sweep(lambda: make(model), nn.CrossEntropyLoss(), DATA, epochs=1, **size)
+
+    def test_a_copy_of_a_model_and_a_frozen_part_that_is_shared_are_trained(self):
+        model, frozen = small(), nn.Linear(5, 5).double().requires_grad_(False)
+        before = [p.clone() for p in model.parameters()]
+        for make in (
+            lambda: copy.deepcopy(model),
+            lambda: nn.Sequential(frozen, nn.Linear(5, 2).double()),
+        ):
+            assert len(swept(make).records) == 8
+        assert all(map(torch.equal, before, model.parameters()))
+
+    def test_weights_that_the_seed_does_not_decide_are_refused(self):
+        source = torch.Generator().manual_seed(0)
+
+        def make() -> nn.Module:
+            return Wrapped(torch.randn(2, 5, generator=source, dtype=torch.float64))
+
+        with pytest.raises(gn.ArgumentError, match="other weights when it was called again under"):
+            swept(make)
+
+    def test_no_samples_at_all_are_refused(self):
+        with pytest.raises(gn.DataError, match=r"got no samples; at least 1 needed\. Pass"):
+            gn.sweep(
+                small, nn.CrossEntropyLoss(), (INPUTS[:0], LABELS[:0]), batch_sizes=[1], lrs=[1.0],
+                epochs=1,
+            )  # fmt: skip
+
     def test_samples_that_do_not_fit_into_one_tensor_are_refused(self):
         ragged = [(torch.randn(2, 3), torch.zeros(2)), (torch.randn(2, 4), torch.zeros(2))]
         with pytest.raises(gn.DataError, match="the batches of `train_data` do not fit into one"):
@@ -467,18 +741,32 @@ class TestGrid:
         assert set(map(str, gn.Sweep.load(path).records)) == set(map(str, found.records))
         assert found.records[1].train_loss == math.inf
 
+    def test_a_loss_that_is_not_finite_near_the_start_is_no_obstacle(self, tmp_path):
+        def steep(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            far = (1000 * model.bias.sum()).exp()
+            return model(batch[0])[:, 0].exp() + far.square() - far.square()
+
+        path = tmp_path / "sweep.jsonl"
+        found = swept(zeros, steep, lrs=[1e-9], path=path)
+        assert math.inf in found.settings["start"].values()
+        json.dumps(found.to_dict(), allow_nan=False)
+        assert swept(zeros, steep, lrs=[1e-9], path=path).records == found.records
+
+
+@pytest.fixture(scope="module")
+def found() -> gn.Sweep:
+    return replace(swept(), settings={})
+
 
 class TestTable:
-    found = replace(swept(), settings={})
-
-    def test_a_row_holds_the_run_and_what_came_out(self):
-        row = self.found.rows[0]
+    def test_a_row_holds_the_run_and_what_came_out(self, found):
+        row = found.rows[0]
         assert (row["batch_size"], row["lr"], row["seed"], row["steps"]) == (4, 0.1, 0, 16)
         assert row["train_loss"] < row["start_loss"]
 
-    def test_the_best_is_the_lowest_mean_over_seeds(self):
-        best = self.found.best()[4]
-        own = [r.train_loss for r in self.found.records if (r.run.batch_size, r.run.lr) == (4, 0.4)]
+    def test_the_best_is_the_lowest_mean_over_seeds(self, found):
+        best = found.best()[4]
+        own = [r.train_loss for r in found.records if (r.run.batch_size, r.run.lr) == (4, 0.4)]
         assert best.lr == 0.4
         assert best.value == pytest.approx(sum(own) / 2)
         assert best.stderr == pytest.approx(abs(own[0] - own[1]) / 2)
@@ -497,12 +785,34 @@ class TestTable:
         with pytest.raises(gn.ArgumentError, match="`by` = 'speed' was not measured"):
             found.best("speed")
 
-    def test_it_can_be_printed_and_written(self):
-        text = str(self.found)
+    def test_it_can_be_printed_and_written(self, found):
+        text = str(found)
         assert "8 runs, 0 diverged; trained 4 at once" in text
         assert "0.400 or more" in text
         assert "no knee: a knee needs three batch sizes" in text
-        json.dumps(self.found.to_dict())
+        assert "\noptimizer" not in text
+        json.dumps(found.to_dict())
+
+    def test_what_trained_them_is_said(self):
+        found = swept(momentum=0.9, optimizer="nesterov", weight_decay=0.01)
+        assert "\noptimizer nesterov, momentum 0.9, weight decay 0.01\n" in str(found)
+        assert "\noptimizer sgd\n" in str(swept())
+
+    @pytest.mark.parametrize("knee", [True, False])
+    @pytest.mark.parametrize("starred", [True, False])
+    def test_a_star_is_explained_where_there_is_one(self, knee, starred):
+        losses = (0.5, 0.8, 0.9) if starred else (0.9, 0.5, 0.8)
+        found = made(losses, (1, 4, 16) if knee else (1, 4))
+        text = str(found)
+        assert ("ε_∞ " in text) == knee
+        assert ("\n* the best ε lies at the edge of the grid: extend `lrs`" in text) == starred
+        assert text.count("*") == (len(found.batch_sizes) + 1) * starred
+
+    def test_no_column_is_shown_twice(self):
+        first, *_ = str(made((0.9, 0.5, 0.8), (1, 4))).split("equal steps")[1].splitlines()
+        assert "train_loss" in first
+        assert "best by train loss" not in first
+        assert "best by train loss" in str(swept(test_data=TEST))
 
 
 class TestToys:
@@ -536,3 +846,67 @@ class TestToys:
 
         with pytest.raises(gn.ArgumentError, match="every run stayed stable"):
             gn.lr_sweep(Bounded, lambda m, x: m(x), torch.zeros(8), batch_size=4, epochs=2)
+
+
+class TestOptimizer:
+    """The arguments of a sweep that trains as a torch optimizer does."""
+
+    @pytest.mark.parametrize(
+        ("make", "expected"),
+        [
+            (lambda p: torch.optim.SGD(p, lr=0.1), ("sgd", 0.0, 0.0)),
+            (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), ("sgd", 0.9, 0.0)),
+            (
+                lambda p: torch.optim.SGD(p, momentum=0.9, nesterov=True, weight_decay=0.1),
+                ("nesterov", 0.9, 0.1),
+            ),
+            (lambda p: torch.optim.Adam(p, weight_decay=0.1, foreach=False), ("adam", 0.9, 0.1)),
+            (lambda p: torch.optim.AdamW(p, weight_decay=0.0), ("adam", 0.9, 0.0)),
+            (lambda p: torch.optim.SGD([{"params": [q]} for q in p], lr=0.1), ("sgd", 0.0, 0.0)),
+        ],
+    )
+    def test_they_are_those_that_train_alike(self, make, expected):
+        model = small()
+        optimizer = make(list(model.parameters()))
+        found = optimizer_arguments(optimizer)
+        assert (found["optimizer"], found["momentum"], found["weight_decay"]) == expected
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1
+        torch.manual_seed(0)
+        own, loss_fn = small(), nn.CrossEntropyLoss()
+        model.load_state_dict(own.state_dict())
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_fn(model(DATA[0]), DATA[1]).backward()
+            optimizer.step()
+        swept = gn.sweep(
+            lambda: copy.deepcopy(own), loss_fn, DATA, batch_sizes=[32], lrs=[0.1], steps=4, **found
+        )
+        after = float(loss_fn(model(DATA[0]), DATA[1]).detach())
+        assert swept.records[0].train_loss == pytest.approx(after, rel=1e-6)
+
+    def test_none_is_plain_sgd(self):
+        assert optimizer_arguments(None) == {}
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (torch.optim.RMSprop, r"trains with torch's SGD or Adam; the optimizer is RMSprop\."),
+            (torch.optim.AdamW, r"cannot train with AdamW and decoupled weight decay"),
+            (lambda p: torch.optim.Adam(p, eps=1e-3), r"Adam and eps = 0\.001:"),
+            (lambda p: torch.optim.Adam(p, betas=(0.9, 0.99)), r"betas = \(0\.9, 0\.99\)"),
+            (lambda p: torch.optim.Adam(p, amsgrad=True), "amsgrad = True"),
+            (lambda p: torch.optim.SGD(p, maximize=True), "maximize = True"),
+            (
+                lambda p: torch.optim.SGD([{"params": p[:1]}, {"params": p[1:], "lr": 0.7}]),
+                "several learning rates",
+            ),
+            (
+                lambda p: torch.optim.SGD([{"params": p[:1]}, {"params": p[1:], "momentum": 0.7}]),
+                r"momentum = 0\.7",
+            ),
+        ],
+    )
+    def test_what_a_sweep_does_not_have_is_refused(self, make, said):
+        with pytest.raises(gn.ArgumentError, match=said):
+            optimizer_arguments(make(list(small().parameters())))

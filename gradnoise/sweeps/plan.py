@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -76,12 +75,22 @@ class Record:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """What `dataclasses.asdict` and JSON made of it."""
-        numbers = {
-            name: None if fields[name] is None else float(fields[name])
-            for name in ("start_loss", "train_loss", "test_loss")
-        }
-        metrics = {name: float(value) for name, value in fields["metrics"].items()}
-        return cls(**{**fields, **numbers, "metrics": metrics, "run": Run(**fields["run"])})
+        run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
+        return cls(
+            Run(
+                int(run["batch_size"]),
+                float(run["lr"]),
+                int(run["seed"]),
+                str(run["budget"]),
+                int(run["steps"]),
+            ),
+            bool(fields["diverged"]),
+            None if stopped is None else int(stopped),
+            float(fields["start_loss"]),
+            float(fields["train_loss"]),
+            None if test_loss is None else float(test_loss),
+            {name: float(value) for name, value in fields["metrics"].items()},
+        )
 
 
 _NESTED = ("run", "metrics")
@@ -112,6 +121,7 @@ class Plan:
     weight_decay: float = 0.0
     schedule: Callable[[float], float] | None = None
     forgive: bool = True
+    _starts: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def model(self, seed: int) -> nn.Module:
         """A fresh model; the global random states are left as found."""
@@ -125,11 +135,6 @@ class Plan:
         return model
 
     @property
-    def model_bytes(self) -> int:
-        """Of the parameters of one model."""
-        return sum(p.numel() * p.element_size() for p in self.model(0).parameters()) or 1
-
-    @property
     def losses(self) -> LossFn:
         """`losses(model, batch)`, one per sample."""
         return as_loss_fn(self.loss_fn)
@@ -138,18 +143,28 @@ class Plan:
         """The losses as a module."""
         return Bound(model, self.losses)
 
-    def start_loss(self, model: nn.Module, samples: Batch) -> float:
-        """Mean over all training samples of a fresh model.
+    def start_loss(self, seed: int, model: nn.Module | None = None) -> float:
+        """Mean loss over all training samples of the fresh model of a seed; computed once.
+
+        Args:
+            seed: of the model.
+            model: the fresh model, where there is one; its buffers may change.
 
         Raises:
             LossError: not one loss per sample, or not finite.
         """
-        found = mean_over(self.bound(model), samples, "`loss_fn`")
-        if not math.isfinite(found):
-            raise LossError(
-                "the loss of a fresh model is not finite: look at the data and at `make_model`"
-            )
-        return found
+        if seed not in self._starts:
+            model = self.model(seed) if model is None else model
+            samples, _ = self.on(next(model.parameters()).device)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                found = mean_over(self.bound(model), samples, "`loss_fn`")
+            if not math.isfinite(found):
+                raise LossError(
+                    "the loss of a fresh model is not finite: look at the data and at `make_model`"
+                )
+            self._starts[seed] = found
+        return self._starts[seed]
 
     def factor(self, step: int, steps: int) -> float:
         """Of the learning rate in a step."""
@@ -164,22 +179,6 @@ class Plan:
         """The samples where a model is."""
         test = None if self.test is None else to_device(self.test, device)
         return to_device(self.train, device), test
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the data, the model as made under seed 0 and the settings, not of the grid."""
-        digest = hashlib.sha256()
-        for batch in (self.train, self.test):
-            for leaf in [] if batch is None else sample_leaves(batch):
-                digest.update(repr((leaf.dtype, leaf.shape)).encode() + _bytes(leaf))
-        model = self.model(0)
-        digest.update(repr(model).encode())
-        for tensor in model.state_dict().values():
-            digest.update(_bytes(tensor))
-        factors = [self.factor(step, 64) for step in range(64)]
-        names = self.optimizer, self.momentum, self.weight_decay, self.forgive, factors
-        digest.update(repr((names, sorted(self.metrics))).encode())
-        return digest.hexdigest()[:16]
 
 
 def gathered(data: Any, name: str) -> Batch:
@@ -272,8 +271,3 @@ def mean_over(
                 )
             total += float(values.double().sum())
     return total / count if math.isfinite(total) else math.inf
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    whole = tensor.detach().cpu().contiguous()
-    return whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b""
