@@ -7,7 +7,7 @@ g_iᵀv, and ∂/∂w_i of uᵀ(Σ_j w_j H_j)v is uᵀH_iv, exactly, by one furt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import CurvatureError
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
-from .trees import Batch, flatten, sample_count, select, unflatten, widen
+from .trees import Batch, binary_size, flatten, sample_count, select, unflatten, widen
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,17 @@ def _most_costly(objective: Objective, batch: Batch) -> Batch:
 
 def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
     """Σ_i w_i g_i, shape (P,), for weights of shape (n,)."""
-    objective, counts = problem.objective, list(problem.samples.counts)
+    objective, size = problem.objective, binary_size(weights)
+    own = torch.split(weights / size, list(problem.samples.counts))
     with problem.guard():
         parts = (
             flatten(objective.gradient(batch, part))
-            for batch, part in zip(problem.batches(), torch.split(weights, counts), strict=True)
+            for batch, part in zip(problem.batches(), own, strict=True)
         )
         total = next(parts)
         for part in parts:
             total += part
-    return total
+    return total.mul_(size)
 
 
 def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
@@ -106,12 +107,16 @@ def sign_sums(problem: Problem, signs: Tensor) -> Iterator[Tensor]:
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
     total, values = torch.zeros_like(direction), []
+    sizes = direction.new_tensor([binary_size(other) for other in others])
+    size = binary_size(direction)
+    along = direction / size
     with problem.guard(), problem.objective.second_order():
         for batch in problem.batches():
-            part = _forms(problem.objective, batch, direction, others)
+            scaled = (other / s for other, s in zip(others, sizes, strict=True))
+            part = _forms(problem.objective, batch, along, scaled)
             total += part.product
             values.append(part.values)
-    return Forms(total / problem.samples.count, torch.cat(values))
+    return Forms(total * size / problem.samples.count, torch.cat(values) * (size * sizes))
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
 
 
 def _forms(
-    objective: Objective, batch: Batch, direction: Tensor, others: Sequence[Tensor]
+    objective: Objective, batch: Batch, direction: Tensor, others: Iterable[Tensor]
 ) -> Forms:
     slope, weights = _weighted_slope(objective, batch, direction)
     product = objective.differentiate(slope, create_graph=True)

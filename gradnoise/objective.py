@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import LossError, ModelError
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
+from .memory import refuse_common
 from .metric import Metric
 from .trees import Batch, TensorDict, map_samples, sample_count
 
@@ -27,7 +28,8 @@ class Objective:
             for batches `(inputs, targets)`.
 
     Raises:
-        ModelError: no trainable parameter; parameters not initialised or not real.
+        ModelError: no trainable parameter; parameters not initialised or not real; several that
+            lie in the same memory.
         LossError: `loss_fn` is not callable.
     """
 
@@ -35,6 +37,7 @@ class Objective:
         self.model = model
         self.loss_fn = as_loss_fn(loss_fn)
         self.parameters: TensorDict = _trainable(model)
+        refuse_common(self.parameters)
         self._opened_modes = _modes(model)
         self._depth = 0
 

@@ -21,7 +21,7 @@ ROOMS = (
     (
         "problem",
         [
-            *("guard", "losses", "metric", "objective", "checks", "samples", "problem"),
+            *("guard", "losses", "memory", "metric", "objective", "checks", "samples", "problem"),
             *("rescaled", "directional"),
         ],
     ),
