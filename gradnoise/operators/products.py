@@ -29,7 +29,7 @@ from ..problem.directional import require_second_order
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.random import generator, random_vector
-from ..tensors.trees import Batch, select, unflatten, widen
+from ..tensors.trees import Batch, binary_size, select, unflatten, widen
 from .graph_cache import Graph, HessianGraph, Keeper
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
@@ -57,14 +57,15 @@ class HessianProducts(abc.ABC):
     def __call__(self, block: Tensor) -> Tensor:
         """(P, k) -> (P, k)."""
         rows = block.T.contiguous()
-        directions = [unflatten(row, self.parameters) for row in rows]
+        sizes = rows.new_tensor([binary_size(row) for row in rows])
+        directions = [unflatten(row, self.parameters) for row in rows / sizes[:, None]]
         objective = self.problem.objective
         with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
             totals = torch.zeros_like(rows)
             with closing(self.over_samples(directions)) as found:  # before the guard is left
                 for index, parts in found:
                     _add(totals[index], parts, self.parameters)
-        return totals.div_(self.problem.samples.count).T
+        return totals.mul_(sizes[:, None]).div_(self.problem.samples.count).T
 
     @property
     def resolution(self) -> float | None:

@@ -7,7 +7,7 @@ g_iᵀv, and ∂/∂w_i of uᵀ(Σ_j w_j H_j)v is uᵀH_iv, exactly, by one furt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
-from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, wide_dtype, widen
+from ..tensors.trees import (
+    Batch,
+    binary_size,
+    flatten,
+    sample_count,
+    select,
+    unflatten,
+    wide_dtype,
+    widen,
+)
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
 
@@ -95,15 +104,18 @@ def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
 def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
     objective, counts = problem.objective, list(problem.samples.counts)
+    sizes = torch.tensor([binary_size(row) for row in rows]).to(rows)[:, None]
+    split = torch.split(rows / sizes, counts, dim=1)
     totals: list[Tensor] = []
     with problem.guard():
-        for batch, part in zip(problem.batches(), torch.split(rows, counts, dim=1), strict=True):
+        for batch, part in zip(problem.batches(), split, strict=True):
             for index, gradient in enumerate(objective.gradients(batch, part)):
                 if len(totals) < len(rows):
                     totals.append(flatten(gradient))
                 else:
                     totals[index] += flatten(gradient)
-    return torch.stack(totals)
+    found = torch.stack(totals)
+    return found.mul_(sizes.to(found))
 
 
 def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iterator[Tensor]:
@@ -120,12 +132,16 @@ def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iter
 def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
     total, values = torch.zeros_like(direction), []
+    sizes = direction.new_tensor([binary_size(other) for other in others])
+    size = binary_size(direction)
+    along = direction / size
     with problem.guard(), problem.objective.second_order():
         for batch in problem.batches():
-            part = _forms(problem.objective, batch, direction, others)
+            scaled = (other / s for other, s in zip(others, sizes, strict=True))
+            part = _forms(problem.objective, batch, along, scaled)
             total += part.product
             values.append(part.values)
-    return Forms(total / problem.samples.count, torch.cat(values))
+    return Forms(total * size / problem.samples.count, torch.cat(values) * (size * sizes))
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
@@ -135,7 +151,7 @@ def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
 
 
 def _forms(
-    objective: Objective, batch: Batch, direction: Tensor, others: Sequence[Tensor]
+    objective: Objective, batch: Batch, direction: Tensor, others: Iterable[Tensor]
 ) -> Forms:
     slope, weights = _weighted_slope(objective, batch, direction)
     with _twice():

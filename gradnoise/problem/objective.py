@@ -15,6 +15,7 @@ from ..errors import LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
+from .memory import refuse_common
 from .preconditioner import Metric
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
@@ -29,7 +30,8 @@ class Objective:
             for batches `(inputs, targets)`.
 
     Raises:
-        ModelError: no trainable parameter; parameters not initialised or not real.
+        ModelError: no trainable parameter; parameters not initialised or not real; several that
+            lie in the same memory.
         LossError: `loss_fn` is not callable.
     """
 
@@ -37,6 +39,7 @@ class Objective:
         self.model = model
         self.loss_fn = as_loss_fn(loss_fn)
         self.parameters: TensorDict = _trainable(model)
+        refuse_common(self.parameters)
         self._opened_modes = _modes(model)
         self._depth = 0
         self.entered = 0  # how often it has been guarded

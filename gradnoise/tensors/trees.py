@@ -8,6 +8,7 @@ pass through unchanged.
 from __future__ import annotations
 
 import copy
+import math
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -42,6 +43,19 @@ def widen(tensor: Tensor) -> Tensor:
 def sq_norm(tensor: Tensor) -> float:
     """Sum of squares of the entries, without a copy."""
     return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))
+
+
+def binary_size(vector: Tensor) -> float:
+    """The power of two next above the norm, 1 for zero: dividing by it rounds nothing.
+
+    Half precision has no room for a vector of any size.
+
+    Example:
+        >>> binary_size(torch.tensor([3.0, 4.0]))
+        8.0
+    """
+    norm = float(torch.linalg.vector_norm(vector, dtype=wide_dtype(vector.device)))
+    return 2.0 ** math.frexp(norm)[1] if math.isfinite(norm) else 1.0
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -6,21 +6,28 @@ variances are right, and nothing else says so. Truths are written out from singl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
 from gradnoise.per_sample.contract.engine import Summary, Wanted
-from gradnoise.per_sample.hooks import chain_rule as pulled
+from gradnoise.per_sample.hooks import chain_rule
+from gradnoise.problem.directional import forms
 from gradnoise.problem.objective import Objective
+from gradnoise.problem.problem import Problem
 from tests import oracles
+from tests.layer_cases import Function
 
 SAMPLES, PLACES = 6, ("pab", "apb", "abp")  # the parameter first, between others, and last
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
@@ -248,10 +255,261 @@ def test_a_view_that_looks_beyond_its_parameter_gives_nothing_to_its_neighbour()
 def test_an_engine_that_reads_a_direction_at_the_wrong_place_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulled, "_seen", lambda whole, place: whole.as_strided(*place))
+    monkeypatch.setattr(chain_rule, "_seen", lambda whole, place: whole.as_strided(*place))
     model, batch = Seen(VIEWS["last rows"]), samples()
     with pytest.raises(gn.EngineError, match="products of the gradients of parameter 'p'"):
         gn.PerSampleGradients(model, loss, batch, engine="hooks")
     direction = torch.randn(25).double()
     found = gn.PerSampleGradients(model, loss, batch) @ direction
     torch.testing.assert_close(found, gradients(model, batch) @ direction, **CLOSE)
+
+
+WHOLE = torch.arange(24.0)
+TIED = {
+    "the same": (WHOLE[:4], WHOLE[:4]),
+    "transposed": (WHOLE[:6].view(2, 3), WHOLE[:6].view(2, 3).T),
+    "overlapping slices": (WHOLE[:4], WHOLE[3:8]),
+    "a slice of columns": (WHOLE.view(6, 4), WHOLE.view(6, 4)[:, ::3]),
+    "crossing": (WHOLE.view(6, 4)[:, 1], WHOLE.view(6, 4)[2]),
+    "a part within": (WHOLE[::2], WHOLE[20:23]),
+}
+APART = {
+    "slices of one vector": torch.split(WHOLE, [5, 1, 18]),
+    "interleaved": (WHOLE[::2], WHOLE[1::2]),
+    "columns": WHOLE.view(6, 4).unbind(1),
+    "nothing": (WHOLE[:0], WHOLE[:0], WHOLE),
+    "none at all": (torch.ones(3, device="meta"), torch.ones(3, device="meta")),
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_parameters_tied_through_their_memory_are_refused(name: str) -> None:
+    model = nn.ParameterDict({n: nn.Parameter(t) for n, t in zip("ab", TIED[name], strict=True)})
+    model["c"] = nn.Parameter(torch.ones(2))
+    with pytest.raises(gn.ModelError, match=r"'(a' and 'b|b' and 'a)' lie in the same memory"):
+        Objective(model, loss)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_parameters_that_share_memory_and_no_entry_are_fine(name: str) -> None:
+    Objective(nn.ParameterList(nn.Parameter(t) for t in APART[name]), loss)
+
+
+HALVES = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+@functools.cache
+def exact_half(dtype: torch.dtype) -> tuple[nn.Module, Any, oracles.Dense]:
+    """A model and samples in half precision, and what they are without rounding."""
+    model, (x, ids) = Seen(VIEWS["last rows"]).to(dtype), samples()
+    wide = Seen(VIEWS["last rows"])
+    wide.load_state_dict(model.state_dict())
+    return model, (x.to(dtype), ids), oracles.dense(wide, loss, (x.to(dtype).double(), ids))
+
+
+@pytest.mark.parametrize("size", [1e-7, 1.0, 1e7])
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("engine", ["hooks", "loop"])
+def test_half_precision_takes_directions_and_weights_of_any_size(
+    engine: str, dtype: torch.dtype, size: float
+) -> None:
+    model, batch, exact = exact_half(dtype)
+    source = torch.Generator().manual_seed(1)
+    v, w = (size * torch.randn(k, generator=source).double() for k in exact.gradients.T.shape)
+    along = forms(Problem.open(model, loss, batch), v, [v])
+    rows = gn.PerSampleGradients(model, loss, batch, engine=engine)
+    covariance = gn.GradientCovariance(model, loss, batch, engine=engine)
+    for found, truth in (
+        (rows @ v, exact.gradients @ v),
+        (rows.T @ w, exact.gradients.T @ w),
+        (covariance @ v, exact.covariance @ v),
+        (gn.Hessian(model, loss, batch, hvp="kept") @ v, exact.hessian @ v),
+        (along.product, exact.hessian @ v),
+        (along.values[:, 0], exact.hessians @ v @ v),
+    ):
+        error = float((found.double() - truth).norm() / truth.norm())
+        assert error < HALVES[dtype]
+
+
+def many_ways(p: Tensor, h: Tensor, ids: Tensor) -> Tensor:
+    """A bias, a strided weight, a transposed table and a single entry of one parameter (6, 10)."""
+    mixed = F.linear(h + p[0, 2:6], p[1:4, ::2][:, :4]).tanh()
+    return torch.cat([mixed, F.embedding(ids, p[4:, 5:].T) * p[5, 3]], dim=-1)
+
+
+MANY = View((6, 10), many_ways)
+
+
+def layered() -> nn.Module:
+    """Two layers, so that there are shares."""
+    model = Function(
+        lambda self, x, ids: self.last(self.first(x), ids),
+        first=nn.Linear(4, 4),
+        last=Seen(MANY),
+    ).double()
+    values = torch.linspace(-1, 1, 20).double().sin()
+    nn.utils.vector_to_parameters(values, model.first.parameters())
+    return model
+
+
+def stepped(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """The optimizer's metric after a step."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    loss(model, batch).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"optimizer": optimizer, "metric": "optimizer"}
+
+
+PART = {"population": "distribution"}
+MEASURES: dict[str, Callable[..., Any]] = {
+    "moments": lambda *of, **o: gn.gradient_moments(*of, variance=True, **PART, **o),
+    "moments in the optimizer's metric": lambda model, loss, batch, **o: gn.gradient_moments(
+        model, loss, batch, variance=True, **stepped(model, batch), **PART, **o
+    ),
+    "noise scale": lambda *of, **o: gn.noise_scale(*of, **PART, **o),
+    "noise scale of a dataset": gn.noise_scale,
+    "noise scale in the optimizer's metric": lambda model, loss, batch, **o: gn.noise_scale(
+        model, loss, batch, **stepped(model, batch), **PART, **o
+    ),
+    "shares by layer": lambda *of, **o: gn.profile(*of, **o).layers,
+    "noise scales by layer": lambda *of, **o: gn.layer_noise_scales(*of, **PART, **o),
+    "covariance, written out": lambda *of, **o: gn.covariance(*of, k=3, **PART, **o),
+    "covariance, by products": lambda *of, **o: gn.covariance(
+        *of, k=3, method="lanczos", hessian=False, **PART, **o
+    ),
+    "diagnostics": lambda *of, **o: gn.diagnostics(*of, lr=0.1, **PART, **o),
+    "profile": lambda *of, **o: gn.profile(*of, **PART, **o).estimates,
+}
+
+
+def numbers(found: Any) -> Iterator[Tensor]:
+    """All numbers in a result, in order; eigenvectors without their sign."""
+    if isinstance(found, (Tensor, float, int)):
+        yield torch.as_tensor(found, dtype=torch.float64).reshape(-1)
+    elif isinstance(found, dict):
+        yield from itertools.chain.from_iterable(map(numbers, found.values()))
+    elif is_dataclass(found):
+        for own in fields(found):
+            value = getattr(found, own.name)
+            yield from numbers(value.abs() if own.name == "vectors" else value)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_is_measured_along_directions_is_the_same_by_every_engine(name: str) -> None:
+    found = [
+        torch.cat([*numbers(MEASURES[name](layered(), loss, samples(12), engine=engine))])
+        for engine in ("hooks", "loop")
+    ]
+    assert len(found[0]) > 10
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8, equal_nan=True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_products_are_those_of_matrices_written_out(place: str) -> None:
+    model, batch = Seen(MANY, place), samples()
+    rows = gradients(model, batch)
+    spread, size = torch.cov(rows.T), rows.shape[1]
+    jacobian = gn.PerSampleGradients(model, loss, batch, engine="hooks")
+    covariance = gn.GradientCovariance(model, loss, batch, engine="hooks")
+    block, weights = torch.randn(size, 3).double(), torch.randn(SAMPLES, 2).double()
+    for direction in (
+        block,
+        block[:, 1],
+        torch.randn(2, size + 5).double()[1, 5:],
+        torch.randn(2, size).double().T,
+        torch.ones(1).double().expand(size),
+    ):
+        torch.testing.assert_close(jacobian @ direction, rows @ direction, **CLOSE)
+        torch.testing.assert_close(covariance @ direction, spread @ direction, **CLOSE)
+    named = parts(block[:, 0].clone(), dict(model.named_parameters()), transposed)
+    torch.testing.assert_close(jacobian @ named, rows @ block[:, 0], **CLOSE)
+    torch.testing.assert_close(jacobian.T @ weights, rows.T @ weights, **CLOSE)
+    torch.testing.assert_close(jacobian.T @ weights[:, 1], rows.T @ weights[:, 1], **CLOSE)
+
+
+def test_estimates_are_those_of_matrices_written_out() -> None:
+    model, batch = Seen(MANY), samples()
+    exact = oracles.dense(model, loss, batch)
+    mean, both = exact.gradients.mean(0), exact.hessian @ exact.covariance
+    scale = gn.noise_scale(model, loss, batch, engine="hooks")
+    assert float(scale.trace_hessian_cov) == pytest.approx(float(both.trace()), rel=1e-9)
+    assert float(scale.grad_curvature) == pytest.approx(float(mean @ exact.hessian @ mean))
+    assert scale.parts is not None
+    sizes = [p.numel() for p in model.parameters()]
+    own = torch.stack([part.sum() for part in torch.split(both.diagonal(), sizes)])
+    torch.testing.assert_close(scale.parts.traces.mean(0), own, **CLOSE)
+    moments = gn.gradient_moments(model, loss, batch, engine="hooks", population="distribution")
+    torch.testing.assert_close(moments.slopes, exact.gradients @ mean, **CLOSE)
+    top = gn.covariance(model, loss, batch, engine="hooks", method="lanczos", k=2, tol=1e-8)
+    values = torch.linalg.eigvalsh(exact.covariance).flip(0)[:2]
+    torch.testing.assert_close(top.eigenvalues, values, rtol=1e-7, atol=0)
+
+
+def views_of(data: st.DataObject, tensor: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    """A few random operations that look at a tensor in another way, applicable one by one."""
+    steps: list[Callable[[Tensor], Tensor]] = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        step = data.draw(st.sampled_from(RANDOM))(data, tensor)
+        tensor = step(tensor)
+        steps.append(step)
+    return steps
+
+
+def sliced(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    dim = data.draw(st.integers(0, tensor.ndim - 1))
+    first = data.draw(st.integers(0, tensor.shape[dim] - 1))
+    last = data.draw(st.integers(first + 1, tensor.shape[dim]))
+    index = (slice(None),) * dim + (slice(first, last, data.draw(st.integers(1, 3))),)
+    return lambda t: t[index]
+
+
+def swapped(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    order = data.draw(st.permutations(range(tensor.ndim)))
+    return lambda t: t.permute(order)
+
+
+def copied(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    count = data.draw(st.integers(1, 2))
+    return lambda t: t.unsqueeze(0).expand(count, *t.shape)
+
+
+def chosen(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    index = data.draw(st.integers(0, tensor.shape[-1] - 1))
+    return lambda t: t.select(-1, index) if t.ndim > 1 else t
+
+
+def crossed(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda t: t.diagonal() if t.ndim > 1 else t
+
+
+def rolled(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    width = data.draw(st.integers(1, tensor.shape[-1]))
+    return lambda t: t.unfold(-1, width, 1)
+
+
+def joined(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda t: t.flatten()
+
+
+RANDOM = (sliced, swapped, copied, chosen, crossed, rolled, joined)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.data())
+def test_random_views_agree_with_single_samples(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    chains = [views_of(data, torch.zeros(shape)) for _ in range(data.draw(st.integers(1, 3)))]
+
+    def use(p: Tensor, h: Tensor, _ids: Tensor) -> Tensor:
+        out = h
+        for chain in chains:
+            view = functools.reduce(lambda t, step: step(t), chain, p)
+            features = h.sum((1, 2))[:, None] + torch.arange(view.numel()) / 3
+            used = features.sin().view(-1, *view.shape) * view
+            out = out * used.flatten(1).sum(1).tanh()[:, None, None] + h
+        return out
+
+    memory = MEMORIES[data.draw(st.sampled_from([*MEMORIES]))]
+    place = data.draw(st.sampled_from(PLACES))
+    check_passes(Seen(View(tuple(shape), use), place, memory), [memory])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...problem.memory import entries
 from ...tensors.trees import widen
 from .factored import NOTHING, Asked, Form, Measured, Sum
 
@@ -100,11 +101,7 @@ class Viewed(Form):
 
     def _entries(self) -> Tensor:
         """Which entry of the parameter each entry of the view is, flat."""
-        size, stride, offset = self._place
-        entries = torch.tensor(offset, device=self._device)
-        for extent, step in zip(size, stride, strict=True):
-            entries = entries[..., None] + step * torch.arange(extent, device=self._device)
-        return entries.reshape(-1)
+        return entries(*self._place, self._device)
 
     def _marks(self) -> Tensor:
         """How often each entry of the parameter is seen."""
