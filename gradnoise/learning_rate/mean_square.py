@@ -8,12 +8,13 @@ arXiv:2306.07850).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, optimize
 
 from .update_rule import Momentum
 
@@ -85,18 +86,14 @@ class CurvatureSpread:
         matrix = np.array(self.mean)
         mean = np.kron(matrix, identity) + np.kron(identity, matrix)
         square = np.kron(matrix, matrix) + share * self._noise().reshape(k * k, k * k)
-        basis = _symmetric(k)
+        basis = symmetric_basis(k)
         drift, spread = basis.T @ mean @ basis, basis.T @ square @ basis
         return 1 / float(linalg.eigh(spread, drift, eigvals_only=True)[-1])
 
     def _with_memory(self, share: float, rule: Momentum) -> float:
         mean, noise = np.array(self.mean), share * self._noise()
-        low, high = 0.0, rule.stable_step() / float(linalg.eigvalsh(mean)[-1])
-        for _ in range(40):
-            middle = (low + high) / 2
-            stable = _radius(mean, noise, rule, middle) < 1
-            low, high = (middle, high) if stable else (low, middle)
-        return low
+        full_batch = rule.stable_step() / float(linalg.eigvalsh(mean)[-1])
+        return stability_limit(lambda lr: _radius(mean, noise, rule, lr), full_batch)
 
     def _noise(self) -> Matrix:
         """Cov(M_ac, M_bd) at [a, b, c, d]."""
@@ -118,16 +115,27 @@ def _radius(mean: Matrix, noise: Matrix, rule: Momentum, lr: float) -> float:
     moments = np.einsum("ac,bd->abcd", step, step)
     spread = np.einsum("s,t,abcd->satbcd", pull, pull, noise).reshape(size, size, k, k)
     moments[:, :, :k, :k] += spread
-    basis = _symmetric(size)
+    basis = symmetric_basis(size)
     values = np.linalg.eigvals(basis.T @ moments.reshape(size**2, size**2) @ basis)
     return float(np.abs(values).max())
+
+
+def stability_limit(radius: Callable[[float], float], high: float) -> float:
+    """The learning rate, at most `high`, where a spectral radius rises above 1."""
+
+    def growth(lr: float) -> float:  # no step has the radius 1, the smallest step less
+        return radius(lr) - 1 if lr else -1.0
+
+    if growth(high) <= 0:
+        return high
+    return float(optimize.brentq(growth, 0.0, high, xtol=1e-13 * high))
 
 
 def _rows(matrix: Matrix) -> Rows:
     return tuple(tuple(row) for row in matrix.tolist())
 
 
-def _symmetric(size: int) -> Matrix:
+def symmetric_basis(size: int) -> Matrix:
     """An orthonormal basis of the symmetric matrices, as columns of their flattened entries."""
     rows, columns = np.triu_indices(size)
     basis = np.zeros((size * size, len(rows)))

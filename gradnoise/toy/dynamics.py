@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..learning_rate.mean_square import stability_limit, symmetric_basis
 from ..learning_rate.update_rule import Momentum
 
 
@@ -47,13 +48,13 @@ class Dynamics:
         optimizer: str = "sgd",
         momentum: float = 0.0,
     ) -> Tensor:
-        """E[δδᵀ] after 0, 1, ... steps from δ = offset at rest, shape (steps + 1, d, d)."""
+        """E[δδᵀ] after 0, 1, ... steps from δ = offset and v = 0, shape (steps + 1, d, d)."""
         size = len(self.hessian)
         start = torch.cat([offset.double(), torch.zeros(size), torch.ones(1)]).double()
         moments = [torch.outer(start, start)]
-        rule, share = Momentum.of(optimizer, momentum), self._share(batch_size)
+        step = self._step(lr, batch_size, optimizer, momentum)
         for _ in range(steps):
-            moments.append(self._step(moments[-1], lr, rule, share))
+            moments.append(step(moments[-1]))
         return torch.stack([moment[:size, :size] for moment in moments])
 
     def excess_loss(self, second: Tensor) -> Tensor:
@@ -64,50 +65,53 @@ class Dynamics:
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
         """Spectral radius of the map of second moments: above 1 they grow without end."""
-        matrix = self._matrix(lr, Momentum.of(optimizer, momentum), self._share(batch_size))
+        matrix, _ = self._matrix(self._step(lr, batch_size, optimizer, momentum))
         return float(torch.linalg.eigvals(matrix).abs().max())
 
     def stationary(
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> Tensor:
-        """E[δδᵀ] in the end, shape (d, d).
+        """E[δδᵀ] after infinitely many steps, shape (d, d).
 
         Raises:
-            ArgumentError: a learning rate at which there is no end.
+            ArgumentError: a learning rate at which second moments grow without end.
         """
-        if self.radius(lr, batch_size, optimizer, momentum) >= 1:
-            raise ArgumentError(f"`lr` = {lr} is not stable, second moments grow without end")
-        rule, share, size = Momentum.of(optimizer, momentum), self._share(batch_size), self._size
-        constant = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+        step = self._step(lr, batch_size, optimizer, momentum)
+        matrix, basis = self._matrix(step)
+        if float(torch.linalg.eigvals(matrix).abs().max()) >= 1:
+            raise ArgumentError(
+                f"`lr` = {lr} is not stable, second moments grow without end; choose one below "
+                f"`mean_square_lr({batch_size}, ...)`"
+            )
+        constant = torch.zeros_like(basis[0])
         constant[-1, -1] = 1.0
-        source = self._step(constant, lr, rule, share)[:size, :size].reshape(-1)
-        matrix = torch.eye(size * size, dtype=torch.float64) - self._matrix(lr, rule, share)
-        half = len(self.hessian)
-        found: Tensor = torch.linalg.solve(matrix, source).reshape(size, size)
-        return found[:half, :half]
+        source = (basis * step(constant)).sum((1, 2))
+        identity = torch.eye(len(basis), dtype=torch.float64)
+        found = torch.einsum("s,sab->ab", torch.linalg.solve(identity - matrix, source), basis)
+        return found[: len(self.hessian), : len(self.hessian)]
 
     def noise_floor(
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
-        """E[L] - L(w*) in the end."""
+        """E[L] - L(w*) after infinitely many steps.
+
+        Raises:
+            ArgumentError: a learning rate at which second moments grow without end.
+        """
         return float(self.excess_loss(self.stationary(lr, batch_size, optimizer, momentum)))
 
     def mean_square_lr(
         self, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
-        """The learning rate at which second moments begin to grow, by bisection of the radius."""
-        low, high = 0.0, 1.0 / float(torch.linalg.eigvalsh(self.hessian)[-1])
-        while self.radius(high, batch_size, optimizer, momentum) < 1:
-            low, high = high, 2 * high
-        for _ in range(50):
-            middle = (low + high) / 2
-            stable = self.radius(middle, batch_size, optimizer, momentum) < 1
-            low, high = (middle, high) if stable else (low, middle)
-        return low
+        """The learning rate at which second moments begin to grow: where the radius crosses 1."""
 
-    @property
-    def _size(self) -> int:
-        return 2 * len(self.hessian)
+        def radius(lr: float) -> float:
+            return self.radius(lr, batch_size, optimizer, momentum)
+
+        high = 1.0 / float(torch.linalg.eigvalsh(self.hessian)[-1])
+        while radius(high) < 1:
+            high *= 2
+        return stability_limit(radius, high)
 
     def _share(self, batch_size: float) -> float:
         if not 0 < batch_size <= self.population:
@@ -117,31 +121,36 @@ class Dynamics:
             )
         return 1 / batch_size - 1 / self.population
 
-    def _step(self, moment: Tensor, lr: float, rule: Momentum, share: float) -> Tensor:
-        """P after a step from P of (δ, v, 1)."""
-        d, size = len(self.hessian), self._size
+    def _step(
+        self, lr: float, batch_size: float, optimizer: str, momentum: float
+    ) -> Callable[[Tensor], Tensor]:
+        """The second moment of (δ, v, 1) after a step, as a function of that before it."""
+        rule, d = Momentum.of(optimizer, momentum), len(self.hessian)
         identity = torch.eye(d, dtype=torch.float64)
-        reach = -lr * (rule.direct + rule.follow * rule.take)
-        pull = torch.tensor([reach, rule.take], dtype=torch.float64)  # of a gradient on (w, v)
-        step = torch.eye(size + 1, dtype=torch.float64)
-        step[:d, d:size] = -lr * rule.follow * rule.keep * identity
-        step[d:size, d:size] = rule.keep * identity
-        step[:size, :d] += torch.kron(pull[:, None], self.hessian)
-        seen = [*range(d), size]
-        noise = share * self.gradient_cov(moment[seen][:, seen]).contiguous()
-        after = step @ moment @ step.T
-        after[:size, :size] += torch.kron(torch.outer(pull, pull), noise)
-        return after
+        to_w = -lr * (rule.direct + rule.follow * rule.take)
+        gain = torch.tensor([to_w, rule.take], dtype=torch.float64)  # of a gradient, on (w, v)
+        mean = torch.eye(2 * d + 1, dtype=torch.float64)
+        mean[:d, d:-1] = -lr * rule.follow * rule.keep * identity
+        mean[d:-1, d:-1] = rule.keep * identity
+        mean[:-1, :d] += torch.kron(gain[:, None], self.hessian)
+        spread = self._share(batch_size) * torch.outer(gain, gain)
+        weights = torch.tensor([*range(d), 2 * d])  # where δ and 1 are
 
-    def _matrix(self, lr: float, rule: Momentum, share: float) -> Tensor:
-        """The map of E[(δ, v)(δ, v)ᵀ] alone, shape (4d², 4d²)."""
-        size = self._size
-        columns = []
-        for entry in range(size * size):
-            moment = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-            moment[entry // size, entry % size] = 1.0
-            columns.append(self._step(moment, lr, rule, share)[:size, :size].reshape(-1))
-        return torch.stack(columns, dim=1)
+        def step(moment: Tensor) -> Tensor:
+            noise = self.gradient_cov(moment[weights][:, weights]).contiguous()
+            after = mean @ moment @ mean.T
+            after[:-1, :-1] += torch.kron(spread, noise)
+            return after
+
+        return step
+
+    def _matrix(self, step: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """A step on E[(δ, v)(δ, v)ᵀ] alone, in the basis of symmetric matrices given with it."""
+        size = 2 * len(self.hessian)
+        basis = torch.from_numpy(symmetric_basis(size).T.copy()).reshape(-1, size, size)
+        basis = torch.nn.functional.pad(basis, (0, 1, 0, 1))
+        after = torch.stack([step(moment) for moment in basis])
+        return basis.flatten(1) @ after.flatten(1).T, basis
 
 
 def stationary_covariance(

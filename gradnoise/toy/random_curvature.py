@@ -29,8 +29,8 @@ class RandomCurvature(Toy):
         ArgumentError: a curvature that is not positive, or a negative spread.
 
     Example:
-        >>> RandomCurvature(2.0, 4.0).mean_square_lr(4)  # 2·2/(4 + 16/4)
-        0.49999...
+        >>> round(RandomCurvature(2.0, 4.0).mean_square_lr(4), 9)  # 2·2/(4 + 16/4)
+        0.5
     """
 
     def __init__(self, mean: float, spread: float, w: float = 1.0) -> None:
