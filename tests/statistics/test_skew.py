@@ -59,8 +59,8 @@ class TestCumulants:
         pair = torch.stack([VALUES, VALUES.flip(0) ** 2])
         combined = Skew.of((2 * pair[0] - 3 * pair[1])[None], 20)
         for t in (1.0, 2.0, 3.0):
-            expected = combined.reaches((1.0,), 4.0, t)
-            assert Skew.of(pair, 20).reaches((2.0, -3.0), 4.0, t) == pytest.approx(expected)
+            expected = combined.critical_values((1.0,), 4.0, t)
+            assert Skew.of(pair, 20).critical_values((2.0, -3.0), 4.0, t) == pytest.approx(expected)
 
     def test_two_samples_show_none(self) -> None:
         assert float(Skew.of(torch.tensor([[1.0, 5.0]])).third) == 0
@@ -81,7 +81,7 @@ class TestReaches:
         self, third: float, coupling: float
     ) -> None:
         t = 2.0
-        down, up = skew_of(third, coupling).reaches((1.0,), 1.0, t)
+        down, up = skew_of(third, coupling).critical_values((1.0,), 1.0, t)
         bend = coupling / 2 - third / 6
         for reach, end in ((down, 1.0), (up, -1.0)):
             T = end * reach
@@ -93,18 +93,22 @@ class TestReaches:
                 assert end * straight >= t - 1e-9
 
     def test_without_skewness_it_is_students(self) -> None:
-        assert skew_of(0.0).reaches((1.0,), 1.0, 2.0) == (2.0, 2.0)
-        assert skew_of(1.0).reaches((1.0,), 0.0, 2.0) == (2.0, 2.0)
+        assert skew_of(0.0).critical_values((1.0,), 1.0, 2.0) == (2.0, 2.0)
+        assert skew_of(1.0).critical_values((1.0,), 0.0, 2.0) == (2.0, 2.0)
 
     def test_a_mirrored_tail_mirrors_the_ends(self) -> None:
         one, other = skew_of(0.3, 0.2, 0.1), skew_of(-0.3, -0.2, -0.1)
-        assert one.reaches((1.0,), 1.0, 2.0) == other.reaches((1.0,), 1.0, 2.0)[::-1]
-        assert one.reaches((-1.0,), 1.0, 2.0) == other.reaches((1.0,), 1.0, 2.0)
+        assert (
+            one.critical_values((1.0,), 1.0, 2.0) == other.critical_values((1.0,), 1.0, 2.0)[::-1]
+        )
+        assert one.critical_values((-1.0,), 1.0, 2.0) == other.critical_values((1.0,), 1.0, 2.0)
 
     def test_a_quadratic_part_moves_an_end_by_its_first_term(self) -> None:
-        assert skew_of(0.0, 0.0, 0.8).reaches((1.0,), 2.0, 3.0)[1] == pytest.approx(3 + 0.1 * 5)
-        bent = skew_of(0.0).bent(torch.full((1, 1, 1), 0.8))
-        assert bent.reaches((1.0,), 2.0, 3.0)[1] == pytest.approx(3.5)
+        assert skew_of(0.0, 0.0, 0.8).critical_values((1.0,), 2.0, 3.0)[1] == pytest.approx(
+            3 + 0.1 * 5
+        )
+        bent = skew_of(0.0).with_quadratic(torch.full((1, 1, 1), 0.8))
+        assert bent.critical_values((1.0,), 2.0, 3.0)[1] == pytest.approx(3.5)
 
     @pytest.mark.parametrize("quadratic", [-3.0, -0.3, 0.0, 0.5, 2.0])
     @pytest.mark.parametrize("coupling", [-0.6, 0.0, 0.4])
@@ -113,14 +117,16 @@ class TestReaches:
         self, third: float, coupling: float, quadratic: float
     ) -> None:
         skew = skew_of(third, coupling, quadratic)
-        ends = [skew.reaches((1.0,), 1.0, t) for t in (0.2, 0.7, 1.3, 1.6, 1.96, 2.6, 3.3, 5.0)]
+        ends = [
+            skew.critical_values((1.0,), 1.0, t) for t in (0.2, 0.7, 1.3, 1.6, 1.96, 2.6, 3.3, 5.0)
+        ]
         for less, more in itertools.pairwise(ends):
             assert more[0] >= less[0] * (1 - 1e-9)
             assert more[1] >= less[1] * (1 - 1e-9)
 
     @pytest.mark.parametrize("third", [1e200, -1e200, math.inf])
     def test_a_monstrous_skewness_breaks_nothing(self, third: float) -> None:
-        assert all(reach >= 2 for reach in skew_of(third).reaches((1.0,), 1.0, 2.0))
+        assert all(reach >= 2 for reach in skew_of(third).critical_values((1.0,), 1.0, 2.0))
 
 
 class TestLopsided:
@@ -195,7 +201,7 @@ class TestRatio:
             for bound, end in ((found.low, 0), (found.high, 1)):
                 miss = 6 - bound * 3
                 error = math.sqrt(0.25 - 2 * bound * 0.02 + bound**2 * 0.09)
-                reach = skew.reaches((1.0, -bound), error, t)[end]
+                reach = skew.critical_values((1.0, -bound), error, t)[end]
                 assert abs(miss) / error == pytest.approx(reach, rel=1e-6)
         assert moved[0]
         assert moved[3]
