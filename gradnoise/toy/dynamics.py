@@ -1,4 +1,4 @@
-"""Exact second moments of SGD on quadratic bowls, with momentum: what training does on average."""
+"""Exact second moments of SGD with momentum on quadratic losses."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..learning_rate.update_rule import Momentum
 
 @dataclass(frozen=True)
 class Dynamics:
-    """w ← w - ε(cg_B + dv), v ← av + bg_B on a bowl whose samples have linear gradients.
+    """v ← av + bg_B, w ← w - ε(cg_B + dv) where the gradients of the samples are linear in w.
 
     With δ = w - w* a batch's gradient has the mean Hδ and, given δ, the covariance
     (1/B - 1/N) Σ(δ), where Σ is quadratic in δ. So the second moment P of (δ, v, 1) follows a
-    linear map, and every average below is exact. Batches are drawn anew in every step.
+    linear map, and all expectations below are exact. A new batch is drawn in every step.
 
     Args:
         hessian: H, shape (d, d).
         gradient_cov: Σ as a linear function of the second moment of (δ, 1), shape (d + 1, d + 1),
             to shape (d, d).
-        population: N.
+        population: N in samples.
 
     Example:
         >>> one = torch.ones(1, 1).double()
@@ -113,7 +113,7 @@ class Dynamics:
             high *= 2
         return stability_limit(radius, high)
 
-    def _share(self, batch_size: float) -> float:
+    def _population_factor(self, batch_size: float) -> float:
         if not 0 < batch_size <= self.population:
             raise ArgumentError(
                 f"`batch_size` must be positive and at most N = {self.population:g}; "
@@ -125,15 +125,15 @@ class Dynamics:
         self, lr: float, batch_size: float, optimizer: str, momentum: float
     ) -> Callable[[Tensor], Tensor]:
         """The second moment of (δ, v, 1) after a step, as a function of that before it."""
-        rule, d = Momentum.of(optimizer, momentum), len(self.hessian)
-        identity = torch.eye(d, dtype=torch.float64)
-        to_w = -lr * (rule.direct + rule.follow * rule.take)
-        gain = torch.tensor([to_w, rule.take], dtype=torch.float64)  # of a gradient, on (w, v)
+        d = len(self.hessian)
+        memory, gain = (
+            torch.tensor(part, dtype=torch.float64)
+            for part in Momentum.of(optimizer, momentum).linear_map(lr)
+        )
         mean = torch.eye(2 * d + 1, dtype=torch.float64)
-        mean[:d, d:-1] = -lr * rule.follow * rule.keep * identity
-        mean[d:-1, d:-1] = rule.keep * identity
+        mean[:-1, :-1] = torch.kron(memory, torch.eye(d, dtype=torch.float64))
         mean[:-1, :d] += torch.kron(gain[:, None], self.hessian)
-        spread = self._share(batch_size) * torch.outer(gain, gain)
+        spread = self._population_factor(batch_size) * torch.outer(gain, gain)
         weights = torch.tensor([*range(d), 2 * d])  # where δ and 1 are
 
         def step(moment: Tensor) -> Tensor:
@@ -156,10 +156,10 @@ class Dynamics:
 def stationary_covariance(
     hessian: Tensor, gradient_cov: Tensor, temperature: float, lr: float = 0.0
 ) -> Tensor:
-    """T3: P of HP + PH - εHPH = TΣ, the spread of SGD around a minimum, shape (d, d).
+    """The solution P of HP + PH - εHPH = TΣ: the covariance of SGD around a minimum, shape (d, d).
 
-    With ε = 0 that of the stochastic differential equation dw = -Hw dt + √T Σ^½ dW; in one
-    dimension Tσ²/(2h), and εσ²/(Bh(2 - εh)) of SGD itself.
+    With ε = 0 that of the stochastic differential equation dw = -Hw dt + √T Σ^½ dW. In one
+    dimension Tσ²/(2h) for it, and εσ²/(Bh(2 - εh)) for SGD.
 
     Args:
         hessian, gradient_cov: H, positive definite, and Σ, shape (d, d).
@@ -167,7 +167,7 @@ def stationary_covariance(
         lr: ε.
 
     Raises:
-        ArgumentError: not positive definite, or a learning rate beyond 2/λ.
+        ArgumentError: H is not positive definite, or ε is not in [0, 2/λ).
 
     Example:
         >>> float(stationary_covariance(torch.eye(1), torch.eye(1), 0.5))
@@ -176,8 +176,8 @@ def stationary_covariance(
     values, vectors = torch.linalg.eigh(hessian.double())
     if not bool((values > 0).all()) or not 0 <= lr * float(values[-1]) < 2:
         raise ArgumentError(
-            f"`hessian` must be positive definite and `lr` below 2/λ; got eigenvalues "
-            f"{values.tolist()} and {lr}"
+            f"`hessian` must be positive definite and `lr` in [0, 2/λ); got the eigenvalues "
+            f"{values.tolist()} and `lr` = {lr}"
         )
     inner = vectors.T @ gradient_cov.double() @ vectors
     sums = values[:, None] + values - lr * values[:, None] * values
@@ -186,7 +186,14 @@ def stationary_covariance(
 
 
 def diverging_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
-    """T13: the smallest learning rate at which full batches diverge on ½λw², by the step's matrix.
+    """The learning rate above which full-batch descent diverges on ½λw², from its update matrix.
+
+    Args:
+        sharpness: λ in loss/parameter².
+        optimizer, momentum: as for `gn.stable_lr`.
+
+    Returns:
+        The learning rate in parameter²/loss, by a root of the spectral radius, no formula.
 
     Raises:
         ArgumentError: a sharpness that is not positive, or an unknown optimizer.

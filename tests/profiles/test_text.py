@@ -292,7 +292,7 @@ class TestNotes:
         profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": thousand})
 
         assert "Batch size 64, the whole data: B_noise is 1 000" in words(str(profile))
-        assert "twice the fewest" not in words(str(profile))
+        assert "twice the minimum" not in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "deep"])
     def test_the_advice_is_the_recommendation(self, name, request):

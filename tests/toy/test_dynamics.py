@@ -37,15 +37,18 @@ def enumerated(steps: int, lr: float, batch: int, rule: Momentum) -> Tensor:
             hessian, slope = x.T @ x / batch, x.T @ r / batch
             step = torch.zeros(5, 5).double()
             step[:2, :2] = (
-                torch.eye(2).double() - lr * (rule.direct + rule.follow * rule.take) * hessian
+                torch.eye(2).double()
+                - lr * (rule.gradient_weight + rule.velocity_weight * rule.velocity_gain) * hessian
             )
-            step[:2, 2:4] = -lr * rule.follow * rule.keep * torch.eye(2).double()
-            step[:2, 4] = -lr * (rule.direct + rule.follow * rule.take) * slope
+            step[:2, 2:4] = -lr * rule.velocity_weight * rule.velocity_decay * torch.eye(2).double()
+            step[:2, 4] = (
+                -lr * (rule.gradient_weight + rule.velocity_weight * rule.velocity_gain) * slope
+            )
             step[2:4, :2], step[2:4, 2:4] = (
-                rule.take * hessian,
-                rule.keep * torch.eye(2).double().double(),
+                rule.velocity_gain * hessian,
+                rule.velocity_decay * torch.eye(2).double().double(),
             )
-            step[2:4, 4], step[4, 4] = rule.take * slope, 1
+            step[2:4, 4], step[4, 4] = rule.velocity_gain * slope, 1
             total, count = total + step @ moment @ step.T, count + 1
         moment = total / count
     return moment[:2, :2]
@@ -118,8 +121,8 @@ def test_torch_trains_as_the_dynamics_say(name, momentum):
     for _ in range(steps):
         noise = torch.randn(runs, batch, 3, generator=source, dtype=torch.float64).mean(1)
         g = h * w + h.sqrt() * noise
-        v = rule.keep * v + rule.take * g
-        w = w - lr * (rule.direct * g + rule.follow * v)
+        v = rule.velocity_decay * v + rule.velocity_gain * g
+        w = w - lr * (rule.gradient_weight * g + rule.velocity_weight * v)
     expected = toy.dynamics().trajectory(toy.w, steps, lr, batch, name, momentum)[-1].diagonal()
     squares = w.square()
     error = squares.std(0) / math.sqrt(runs)
