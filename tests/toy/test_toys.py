@@ -207,7 +207,7 @@ def test_where_the_gradient_vanishes_the_noise_scales_are_infinite() -> None:
         (lambda: gn.toy.SoftmaxRegression(torch.ones(1, 2)), r"K > 1 classes; got \(1, 2\)"),
         (lambda: gn.toy.SoftmaxRegression(torch.ones(3)), r"must have shape \(K, d\)"),
         (lambda: gn.toy.SoftmaxRegression(torch.ones(2, 2), -torch.ones(2)), r"none of them neg"),
-        (lambda: gn.toy.FlippedLogistic(1.0), r"`flip` is a share between 0 and 1; got 1.0"),
+        (lambda: gn.toy.FlippedLogistic(1.0), r"`flip` must be a share between 0 and 1; got 1.0"),
     ],
 )
 def test_problems_that_do_not_exist_are_refused(build: Any, message: str) -> None:

@@ -63,13 +63,13 @@ def test_a_wrong_formula_fails_it(
 
 def test_a_biased_estimator_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are half as long again."""
-    real = report.noise.noise_scale_from_gradients
+    real = report.arrays.noise_scale_from_gradients
 
     def biased(rows, **options):
         return real(1.5 * rows, **options)
 
-    monkeypatch.setattr("gradnoise.validation.noise.noise_scale_from_gradients", biased)
-    checks = list(report.noise.arrays(0))
+    monkeypatch.setattr("gradnoise.validation.arrays.noise_scale_from_gradients", biased)
+    checks = list(report.arrays.gradients(0))
     assert {check.quantity for check in checks if not check.holds} >= {
         "trΣ from rows",
         "|G|² from rows",
