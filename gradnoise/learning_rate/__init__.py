@@ -1,1 +1,1 @@
-"""Numbers in, learning rates and advice out; no tensors."""
+"""Learning rates and advice from measured numbers; no tensors, no models."""

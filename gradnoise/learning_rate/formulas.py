@@ -1,7 +1,9 @@
-"""From numbers to a verdict: temperature, limits of the learning rate, regime.
+"""Temperature, limits of the learning rate and regime, from measured numbers.
 
-Pure functions of numbers. Smith, Elsen and De 2020 (arXiv:2006.15081): below the noise scale SGD
-is governed by its temperature ε/B, above it by the curvature λ.
+Pure functions of numbers. Units: sharpness λ in loss/parameter²; learning rates ε in
+parameter²/loss; |G|² in loss²/parameter², GᵀHG in loss³/parameter⁴; noise scales B_noise, B_curv,
+batch sizes B and the population N in samples. Smith, Elsen and De 2020 (arXiv:2006.15081): for B
+below the noise scale SGD is governed by its temperature ε/B, above it by the curvature λ.
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ UNRESOLVED = "unresolved"
 
 
 def effective_lr(lr: float, momentum: float = 0.0) -> float:
-    """ε/(1 - m): the learning rate of plain SGD that drifts as fast.
+    """ε/(1 - m): SGD without momentum moves as far per step, on average, at this learning rate.
+
+    Heavy ball (dampening 0) and Nesterov add every gradient 1/(1 - m) times in the end (Smith and
+    Le 2018, arXiv:1710.06451).
+
+    Args:
+        lr: ε in parameter²/loss.
+        momentum: m in [0, 1).
+
+    Returns:
+        The effective learning rate, in parameter²/loss.
 
     Raises:
         ArgumentError: lr not positive, or momentum outside [0, 1).
@@ -36,14 +48,17 @@ def temperature(
 ) -> float:
     """T = ε/(B(1 - m)), or ε/(1 - m)·(1/B - 1/N) for batches without replacement from N.
 
-    The scale of SGD's noise (arXiv:2006.15081): runs of equal T behave alike while noise
-    dominates.
+    The scale of the noise of SGD (arXiv:2006.15081): while noise dominates, runs of equal T have
+    the same distribution of losses.
 
     Args:
-        lr: ε.
-        batch_size: B, in samples.
+        lr: ε in parameter²/loss.
+        batch_size: B in samples.
         momentum: m in [0, 1).
         population: N in samples; None for ∞.
+
+    Returns:
+        T in parameter²/(loss·sample).
 
     Raises:
         ArgumentError: an argument out of range, or a batch larger than the population.
@@ -62,19 +77,19 @@ def temperature(
 
 
 def stable_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
-    """The largest learning rate at which full-batch descent is stable on a bowl of curvature λ.
+    """The largest learning rate at which full-batch descent is stable on a quadratic ½λw².
 
     "sgd" (heavy ball, dampening 0): 2(1 + m)/λ; "nesterov": 2(1 + m)/(λ(1 + 2m)); "adam":
     2(1 + β₁)/((1 - β₁)λ) with λ of the preconditioned Hessian (arXiv:2103.00065, 2207.14484);
-    "nadam": 2(1 + β₁)/((1 - β₁)(1 + 2β₁)λ), Nesterov's form of it.
+    "nadam": 2(1 + β₁)/((1 - β₁)(1 + 2β₁)λ), the same with Nesterov's update.
 
     Args:
-        sharpness: λ; zero or less sets no limit.
+        sharpness: λ in loss/parameter²; zero or less sets no limit.
         optimizer: "sgd", "nesterov", "adam" or "nadam".
-        momentum: m, or β₁ for "adam" and "nadam".
+        momentum: m in [0, 1), or β₁ for "adam" and "nadam".
 
     Returns:
-        The learning rate, ∞ when λ <= 0.
+        The learning rate in parameter²/loss, ∞ when λ <= 0.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -98,16 +113,20 @@ def max_lr(
     """The noise-scale rule (2/λ)/(1 + B_noise/B).
 
     The full-batch limit at B ≫ B_noise, proportional to B at B ≪ B_noise (arXiv:2006.15081). It
-    says what speed is to be had, and is no guarantee of stability. With heavy ball it is
-    (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·B_noise/B): that of plain SGD times 1 - m where noise
-    dominates, where runs of equal ε/(1 - m) behave alike, and times 1 + m where curvature does.
-    The other optimizers have the form of `mean_square_lr`, with B_noise in place of B_curv.
+    says how large a learning rate still speeds training up, and is no guarantee of stability. With
+    heavy ball it is (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·B_noise/B): 1 - m times that of SGD without
+    momentum where noise dominates (runs of equal ε/(1 - m) behave alike there), and 1 + m times
+    where curvature does. For the other optimizers it is `mean_square_lr` with B_noise/B in place of
+    p·B_curv.
 
     Args:
-        sharpness: λ; zero or less sets no limit.
+        sharpness: λ in loss/parameter²; zero or less sets no limit.
         noise_scale: B_noise in samples, ∞ allowed.
         batch_size: B in samples.
         optimizer, momentum: as for `stable_lr`.
+
+    Returns:
+        The learning rate in parameter²/loss.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -124,14 +143,18 @@ def max_lr(
 def greedy_lr(
     grad_sq_norm: float, grad_curvature: float, noise_scale: float, batch_size: float
 ) -> float:
-    """ε_opt(B) = (|G|²/GᵀHG)/(1 + B_noise/B): the one step that lowers the loss most.
+    """ε_opt(B) = (|G|²/GᵀHG)/(1 + B_noise/B): it lowers the expected loss most in one SGD step.
 
-    The expected loss rises in one step beyond twice this (arXiv:1812.06162, eq. 2.7).
+    Beyond twice this the expected loss rises in that step (arXiv:1812.06162, eq. 2.7).
 
     Args:
-        grad_sq_norm, grad_curvature: |G|² and GᵀHG, both positive.
+        grad_sq_norm: |G|² in loss²/parameter², positive.
+        grad_curvature: GᵀHG in loss³/parameter⁴, positive.
         noise_scale: B_noise in samples, ∞ allowed.
         batch_size: B in samples.
+
+    Returns:
+        The learning rate in parameter²/loss.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -154,20 +177,24 @@ def mean_square_lr(
     optimizer: str = "sgd",
     momentum: float = 0.0,
 ) -> float:
-    """Upper bound (2/λ)/(1 + p·B_curv) on the mean-square stable rate, p = 1/B - 1/N.
+    """Mean-square limit of the sharpest direction, (2/λ)/(1 + p·B_curv) with p = 1/B - 1/N.
 
-    Beyond it the second moment of SGD grows along the sharpest direction, because the batches
-    disagree about its curvature: B_curv = Var_i(vᵀH_iv)/λ² with 1/(n - 1) (after Mulayoff and
-    Michaeli 2024, arXiv:2306.07850). With heavy ball (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·p·B_curv):
-    the knee lies at a (1 + m)/(1 - m) times larger batch. All forms are exact where the curvature
-    of one direction is drawn anew in every step (docs/theory/stability.md).
+    Beyond it the second moment of SGD grows along the sharpest direction v, because the batches
+    differ in their curvature: B_curv = Var_i(vᵀH_iv)/λ² with 1/(n - 1). It is an upper bound of the
+    mean-square stability threshold (Mulayoff and Michaeli 2024, arXiv:2306.07850). With heavy ball
+    (2(1 + m)/λ)/(1 + (1 + m)/(1 - m)·p·B_curv): half the full-batch limit is reached at a
+    (1 + m)/(1 - m) times larger batch. For every optimizer the formula is exact in one direction
+    whose curvature is drawn anew in every step (docs/theory/stability.md).
 
     Args:
-        sharpness: λ; zero or less sets no limit.
+        sharpness: λ in loss/parameter²; zero or less sets no limit.
         curvature_noise_scale: B_curv in samples.
-        batch_size: B, at most N.
-        population: N.
+        batch_size: B in samples, at most N.
+        population: N in samples.
         optimizer, momentum: as for `stable_lr`.
+
+    Returns:
+        The learning rate in parameter²/loss.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -183,13 +210,20 @@ def mean_square_lr(
 
 
 def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "linear") -> float:
-    """The learning rate for another batch size.
+    """The learning rate for another batch size B', by a scaling rule.
 
-    "linear": ε B'/B, SGD while noise dominates; "sqrt": ε√(B'/B), Adam and RMSprop
-    (arXiv:2205.10287); "none": ε, past the knee.
+    Args:
+        lr: ε in parameter²/loss, tuned at B.
+        batch_size: B in samples.
+        new_batch_size: B' in samples.
+        rule: "linear": εB'/B, for SGD below the noise scale (arXiv:1706.02677); "sqrt": ε√(B'/B),
+            for Adam and RMSprop below it (arXiv:2205.10287); "none": ε, above it.
+
+    Returns:
+        The learning rate at B', in parameter²/loss.
 
     Raises:
-        ArgumentError: an argument out of range.
+        ArgumentError: an argument out of range, or another rule.
 
     Example:
         >>> scale_lr(0.1, batch_size=32, new_batch_size=128)
@@ -203,15 +237,15 @@ def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "l
 
 
 def regime(batch_size: float, noise_scale: float | Estimate) -> str:
-    """On which side of the noise scale a batch size lies.
+    """Whether a batch size lies below or above the noise scale (arXiv:2006.15081).
 
     Args:
         batch_size: B in samples.
-        noise_scale: B_noise as a number, or as an Estimate whose whole interval has to lie on
-            one side.
+        noise_scale: B_noise in samples, as a number, or as an Estimate whose whole interval has to
+            lie on one side of B.
 
     Returns:
-        "noise-dominated" (B below), "curvature-dominated" (B above), or "unresolved".
+        "noise-dominated" (B < B_noise), "curvature-dominated" (B > B_noise), or "unresolved".
 
     Raises:
         ArgumentError: an argument out of range.

@@ -1,19 +1,20 @@
-"""The step that second moments bear in a few directions whose curvature varies between samples.
+"""The mean-square limit in a few directions whose curvature varies between samples.
 
-Of x = (w, v) in k directions a step with batch b is x ← A_b x, and E[xxᵀ] ← E[A_b xxᵀ A_bᵀ] is a
-linear map of symmetric matrices. It holds the mean curvature M twice and, in proportion to
-p = 1/B - 1/N, the covariance of the samples' M_i (after Mulayoff and Michaeli 2024,
+With x = (w, v) in k directions, a step with batch b is x ← A_b x, and E[xxᵀ] ← E[A_b xxᵀ A_bᵀ] is a
+linear map of symmetric matrices. It depends on the mean curvature M and, in proportion to
+p = 1/B - 1/N, on the covariance of the samples' M_i (after Mulayoff and Michaeli 2024,
 arXiv:2306.07850).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, optimize
 
 from .update_rule import Momentum
 
@@ -26,10 +27,10 @@ class CurvatureSpread:
     """The curvature in k directions V, the sharpest first, and its spread over samples.
 
     Args:
-        mean: VᵀHV, shape (k, k).
+        mean: VᵀHV, shape (k, k), in loss/parameter².
         covariance: Cov of the entries (i, j), i <= j, of VᵀH_iV, row by row, with 1/(n - 1), shape
             (k(k + 1)/2, k(k + 1)/2).
-        converged: whether one direction more changes little.
+        converged: whether adding the last direction changed the limit little.
     """
 
     mean: Rows
@@ -38,7 +39,7 @@ class CurvatureSpread:
 
     @classmethod
     def of(cls, entries: Matrix, converged: bool = True) -> CurvatureSpread:
-        """From VᵀH_iV of every sample, shape (n, k, k)."""
+        """From VᵀH_iV of every sample, shape (n, k, k), in loss/parameter²."""
         upper = np.triu_indices(entries.shape[1])
         rows = entries[:, upper[0], upper[1]]
         covariance = np.atleast_2d(np.cov(rows.T))
@@ -55,48 +56,47 @@ class CurvatureSpread:
         """k."""
         return len(self.mean)
 
-    def stable_lr(self, share: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
+    def stable_lr(self, factor: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
         """The largest learning rate at which second moments in these directions stay bounded.
 
-        Without momentum it falls with every direction that is added, and is never below the limit
-        of all: 2/λ_max(C†D), the Rayleigh quotient of which it takes on fewer matrices.
+        Without momentum it decreases with every direction that is added, and is never below
+        2/λ_max(C†D), the limit in all directions: the same Rayleigh quotient over fewer matrices.
 
         Args:
-            share: p = 1/B - 1/N.
+            factor: p = 1/B - 1/N.
             optimizer, momentum: as for `gn.stable_lr`.
+
+        Returns:
+            The learning rate in parameter²/loss.
         """
         rule = Momentum.of(optimizer, momentum)
         if self.directions == 1:
             curvature = self.mean[0][0]
-            noise = share * self.covariance[0][0] / curvature**2
+            noise = factor * self.covariance[0][0] / curvature**2
             return rule.stable_step(noise) / curvature
-        if rule.keep == 0:
-            return self._without_memory(share) / (rule.direct + rule.follow * rule.take)
-        return self._with_memory(share, rule)
+        if rule.velocity_decay == 0:
+            return self._without_memory(factor) / rule.drift
+        return self._with_memory(factor, rule)
 
-    def reduction(self, share: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
-        """What the other directions take off: the limit of all over that of the first alone."""
+    def reduction(self, factor: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
+        """The limit in all k directions over the limit in the first alone, at most 1."""
         first = CurvatureSpread((self.mean[0][:1],), (self.covariance[0][:1],))
-        alone = first.stable_lr(share, optimizer, momentum)
-        return min(self.stable_lr(share, optimizer, momentum) / alone, 1.0)
+        alone = first.stable_lr(factor, optimizer, momentum)
+        return min(self.stable_lr(factor, optimizer, momentum) / alone, 1.0)
 
-    def _without_memory(self, share: float) -> float:
+    def _without_memory(self, factor: float) -> float:
         k, identity = self.directions, np.eye(self.directions)
         matrix = np.array(self.mean)
         mean = np.kron(matrix, identity) + np.kron(identity, matrix)
-        square = np.kron(matrix, matrix) + share * self._noise().reshape(k * k, k * k)
-        basis = _symmetric(k)
+        square = np.kron(matrix, matrix) + factor * self._noise().reshape(k * k, k * k)
+        basis = symmetric_basis(k)
         drift, spread = basis.T @ mean @ basis, basis.T @ square @ basis
         return 1 / float(linalg.eigh(spread, drift, eigvals_only=True)[-1])
 
-    def _with_memory(self, share: float, rule: Momentum) -> float:
-        mean, noise = np.array(self.mean), share * self._noise()
-        low, high = 0.0, rule.stable_step() / float(linalg.eigvalsh(mean)[-1])
-        for _ in range(40):
-            middle = (low + high) / 2
-            stable = _radius(mean, noise, rule, middle) < 1
-            low, high = (middle, high) if stable else (low, middle)
-        return low
+    def _with_memory(self, factor: float, rule: Momentum) -> float:
+        mean, noise = np.array(self.mean), factor * self._noise()
+        full_batch = rule.stable_step() / float(linalg.eigvalsh(mean)[-1])
+        return stability_limit(lambda lr: _radius(mean, noise, rule, lr), full_batch)
 
     def _noise(self) -> Matrix:
         """Cov(M_ac, M_bd) at [a, b, c, d]."""
@@ -104,30 +104,40 @@ class CurvatureSpread:
         where = np.zeros((k, k), dtype=int)
         upper = np.triu_indices(k)
         where[upper] = where.T[upper] = np.arange(len(upper[0]))
-        found: Matrix = np.array(self.covariance)[where[:, None, :, None], where[None, :, None, :]]
-        return found
+        noise: Matrix = np.array(self.covariance)[where[:, None, :, None], where[None, :, None, :]]
+        return noise
 
 
 def _radius(mean: Matrix, noise: Matrix, rule: Momentum, lr: float) -> float:
     """The spectral radius of E[xxᵀ] ← E[A_b xxᵀ A_bᵀ]."""
-    k, identity = len(mean), np.eye(len(mean))
-    pull = np.array([-lr * (rule.direct + rule.follow * rule.take), rule.take])  # of Mw on w and v
-    step = np.kron([[1.0, -lr * rule.follow * rule.keep], [0.0, rule.keep]], identity)
-    step[:, :k] += np.kron(pull[:, None], mean)
-    size = 2 * k
+    k, size = len(mean), 2 * len(mean)
+    memory, gain = rule.linear_map(lr)
+    step = np.kron(memory, np.eye(k))
+    step[:, :k] += np.kron(np.array(gain)[:, None], mean)
     moments = np.einsum("ac,bd->abcd", step, step)
-    spread = np.einsum("s,t,abcd->satbcd", pull, pull, noise).reshape(size, size, k, k)
+    spread = np.einsum("s,t,abcd->satbcd", gain, gain, noise).reshape(size, size, k, k)
     moments[:, :, :k, :k] += spread
-    basis = _symmetric(size)
+    basis = symmetric_basis(size)
     values = np.linalg.eigvals(basis.T @ moments.reshape(size**2, size**2) @ basis)
     return float(np.abs(values).max())
+
+
+def stability_limit(radius: Callable[[float], float], high: float) -> float:
+    """The learning rate, at most `high`, where a spectral radius rises above 1."""
+
+    def growth(lr: float) -> float:  # the radius is 1 at lr = 0, and below 1 right above it
+        return radius(lr) - 1 if lr else -1.0
+
+    if growth(high) <= 0:
+        return high
+    return float(optimize.brentq(growth, 0.0, high, xtol=1e-13 * high))
 
 
 def _rows(matrix: Matrix) -> Rows:
     return tuple(tuple(row) for row in matrix.tolist())
 
 
-def _symmetric(size: int) -> Matrix:
+def symmetric_basis(size: int) -> Matrix:
     """An orthonormal basis of the symmetric matrices, as columns of their flattened entries."""
     rows, columns = np.triu_indices(size)
     basis = np.zeros((size * size, len(rows)))

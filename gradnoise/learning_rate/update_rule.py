@@ -1,7 +1,4 @@
-"""How optimizers turn gradients into steps, and which steps a single direction bears.
-
-Every rule here is v ← a·v + b·g, w ← w - ε(c·g + d·v) with its own numbers.
-"""
+"""Update rules of optimizers with momentum, and their stable step in one direction."""
 
 from __future__ import annotations
 
@@ -13,34 +10,38 @@ from ..errors import ArgumentError
 
 @dataclass(frozen=True)
 class Momentum:
-    """v ← a·v + b·g, w ← w - ε(c·g + d·v).
+    """The update v ← a·v + b·g, w ← w - ε(c·g + d·v) of a gradient g.
 
     Args:
-        keep, take: a and b.
-        direct, follow: c and d.
+        velocity_decay, velocity_gain: a and b.
+        gradient_weight, velocity_weight: c and d.
     """
 
-    keep: float
-    take: float
-    direct: float
-    follow: float
+    velocity_decay: float
+    velocity_gain: float
+    gradient_weight: float
+    velocity_weight: float
 
     @classmethod
     def of(cls, optimizer: str, momentum: float) -> Momentum:
-        """The rule of an optimizer in its own metric, with m or β₁.
+        """The update of an optimizer in its metric.
 
-        "sgd" is heavy ball without dampening, "nesterov" torch's form of it; "adam" and "nadam"
-        average the gradients, with the second moments held as they are.
+        "sgd" is heavy ball without dampening, "nesterov" torch's variant of Nesterov's; "adam" and
+        "nadam" average the gradients, here with their second moments held fixed.
+
+        Args:
+            optimizer: "sgd", "nesterov", "adam" or "nadam".
+            momentum: m, or β₁.
 
         Raises:
             ArgumentError: another name.
         """
-        m, rest = momentum, 1 - momentum
+        m = momentum
         rules = {
             "sgd": (m, 1.0, 0.0, 1.0),
             "nesterov": (m, 1.0, 1.0, m),
-            "adam": (m, rest, 0.0, 1.0),
-            "nadam": (m, rest, rest, m),
+            "adam": (m, 1 - m, 0.0, 1.0),
+            "nadam": (m, 1 - m, 1 - m, m),
         }
         if optimizer not in rules:
             names = ", ".join(rules)
@@ -49,15 +50,22 @@ class Momentum:
 
     @property
     def drift(self) -> float:
-        """How far the weights go in the end for one gradient, in ε: b·d/(1 - a) + c."""
-        return self.take * self.follow / (1 - self.keep) + self.direct
+        """The total step for one gradient over all later updates, in units of ε: bd/(1 - a) + c."""
+        later = self.velocity_gain * self.velocity_weight / (1 - self.velocity_decay)
+        return later + self.gradient_weight
+
+    def linear_map(self, lr: float) -> tuple[list[list[float]], list[float]]:
+        """M and k of the update (w, v) ← M(w, v) + k·g: [[1, -εda], [0, a]] and (-ε(c + db), b)."""
+        a, b = self.velocity_decay, self.velocity_gain
+        c, d = self.gradient_weight, self.velocity_weight
+        return [[1.0, -lr * d * a], [0.0, a]], [-lr * (c + d * b), b]
 
     def stable_step(self, noise: float = 0.0) -> float:
-        """The largest x = εh at which the mean square of one direction stays bounded.
+        """The largest x = εh at which the mean square of w stays bounded, in one direction.
 
-        Of curvature h that varies from step to step with variance q·h²: the positive root of
-        det(1 - E[A⊗A]) = 0 for A the step of (w, v), a quadratic in x. Without momentum
-        2/(1 + q); of heavy ball 2(1 - m²)/(1 - m + (1 + m)q).
+        For a curvature h drawn anew in every step, with mean h and variance q·h²: the positive root
+        of det(1 - E[A⊗A]) = 0, A the update of (w, v), a quadratic in x. Without momentum
+        2/(1 + q); for heavy ball 2(1 - m²)/(1 - m + (1 + m)q).
 
         Args:
             noise: q; ∞ allowed.
@@ -68,7 +76,8 @@ class Momentum:
         """
         if math.isinf(noise):
             return 0.0
-        a, c, bd = self.keep, self.direct, self.take * self.follow
+        a, c = self.velocity_decay, self.gradient_weight
+        bd = self.velocity_gain * self.velocity_weight
         square = a * c * (1 + noise) * (a * c + bd + c)
         linear = (1 + a) * (bd + c - a * c) * noise + (1 - a) * bd + c * (1 - 2 * a - 3 * a * a)
         constant = 2 * (1 - a * a)

@@ -251,7 +251,9 @@ class GradientMoments:
             return skew
         signs = torch.tensor([-2.0, 2.0], dtype=torch.float64)
         pulls = self._unbiased(self.pulls).cpu().double()
-        return skew.bent(self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, pulls))
+        return skew.with_quadratic(
+            self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, pulls)
+        )
 
     def _unbiased(self, pulls: Tensor) -> Tensor:
         """u_aᵀu_b less what their own noise adds: with many parameters it would be all of it."""

@@ -30,7 +30,7 @@ from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
 from ..operators.decayed import with_decay
 from ..operators.hessian import Hessian
-from ..show.progress import Stage
+from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
 
 
@@ -69,7 +69,7 @@ class CurvatureResults:
 
 
 def find_curvature(
-    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
+    opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
     """The curvature, or why the model has none; an error of the user's own code is raised."""
     try:
@@ -80,7 +80,7 @@ def find_curvature(
 
 
 def _measured(
-    opened: Opened, moments: GradientMoments, stage: Stage, effort: Effort
+    opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
     problem, seed, tol = opened.problem, opened.options.seed, effort.tol
     hessian = opened.hessian()

@@ -1,4 +1,4 @@
-"""Numbers, tables and sentences of a report."""
+"""Numbers, tables and lists of sentences in a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 100
 
 
 def render(parts: Sequence[Text | Table]) -> str:
-    """Texts and tables as plain text of a fixed width."""
+    """Texts and tables, one below the other, as text without colours, at most 100 wide."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
     console.print(Group(*parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -25,12 +25,17 @@ def render(parts: Sequence[Text | Table]) -> str:
 
 
 def integer(number: float) -> str:
-    """Thousands set apart."""
+    """The nearest whole number, thousands separated by a space: 12 345."""
     return f"{number:,.0f}".replace(",", " ")
 
 
 def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
-    """Value and interval; bounds in place of a value that is not resolved."""
+    """The cells "value" and "interval" of an estimate; without a value its bounds and its status.
+
+    Args:
+        estimate: what to show.
+        unit: after the value; may be empty.
+    """
     if math.isnan(float(estimate)):
         return estimate.bounds_in_words("≥ ", "≤ "), estimate.status.value
     value = short(float(estimate)) + (f" {unit}" if unit else "")
@@ -40,17 +45,13 @@ def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
         return value, "exact"
     low, high = short(estimate.low), short(estimate.high)
     interval = f"{low} to {high}" if low != high else "within last digit"
-    return (
-        value,
-        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
-    )
-
-
-_FLAGS = {Status.NOT_CONVERGED: "not converged"}
+    if estimate.status is Status.NOT_CONVERGED:
+        interval += f" ({estimate.status.value})"
+    return value, interval
 
 
 def plain_table(first: str, *others: str) -> Table:
-    """Numbers to the right, the first and the last column in words."""
+    """An empty table: text in the first and the last column, numbers aligned right between them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
@@ -60,7 +61,7 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
-    """Sentences under a title."""
+    """A title and a bulleted list of sentences under it."""
     grid = Table.grid(padding=(0, 1))
     for sentence in sentences:
         grid.add_row("-", sentence)

@@ -1,1 +1,1 @@
-"""A number and how sure it is: estimates, intervals, quotients."""
+"""Estimates with intervals: of means, of quotients, of functions of estimates."""

@@ -1,4 +1,4 @@
-"""Intervals: symmetric, of skewed means, and corrected for the skewness of influences."""
+"""Confidence intervals: Student's, and two that are corrected for skewness."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from .skew import Skew
 
 
 def quantile(level: float, freedom: float) -> float:
-    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom."""
+    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom.
+
+    Raises:
+        ArgumentError: a level that is not between 0 and 1.
+    """
     check_level(level)
     tail = 0.5 + level / 2
     return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
 
 
 def pooled_freedom(*parts: tuple[float, float]) -> float:
-    """Degrees of freedom of a sum of (variance, degrees of freedom): Welch and Satterthwaite."""
+    """Degrees of freedom of a sum of independent variances, each with its own: (Σv)²/Σ(v²/ν).
+
+    Welch and Satterthwaite; ∞ where all variances are zero.
+
+    Args:
+        parts: (variance, degrees of freedom) of every term.
+    """
     total = sum(variance for variance, _ in parts)
     if not total > 0:
         return math.inf
@@ -30,25 +40,34 @@ def pooled_freedom(*parts: tuple[float, float]) -> float:
 def symmetric(
     value: float, variance: float, *, level: float, samples: int, freedom: float = math.inf
 ) -> Estimate:
-    """value ± t·s.e.; a variance of nan says that the interval was not measured."""
+    """value ± t·s.e., Student's interval; without one where the variance is nan.
+
+    Args:
+        value: the estimate.
+        variance: of the value; nan when it was not measured.
+        level: nominal coverage.
+        samples: n, stored in the estimate.
+        freedom: degrees of freedom of the variance.
+    """
     if math.isnan(variance):
         bounds = (-math.inf, math.inf)
         return Estimate(value, *bounds, level, math.nan, samples, Status.NO_INTERVAL)
     stderr = math.sqrt(max(variance, 0.0))
-    reach = quantile(level, freedom) * stderr
-    return Estimate(value, value - reach, value + reach, level, stderr, samples)
+    margin = quantile(level, freedom) * stderr
+    return Estimate(value, value - margin, value + margin, level, stderr, samples)
 
 
 def skewed(
     value: float, variance: float, skewness: float, *, level: float, samples: int
 ) -> Estimate:
-    """value ± t·s.e. of a mean, reaching further on the side of the long tail.
+    """Interval of a mean of skewed numbers: Student's, longer on the side of the long tail.
 
-    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
-    beyond the interval on the side of the tail. One term of Johnson (1978) moves the ends by
-    γ(1 + 2t²)/(6√n) standard errors, γ the skewness of the distribution; only the end that moves
-    outwards is moved. The skewness of few numbers is about half of that (squares of one Gaussian:
-    1.3 for n = 8, 1.9 for n = 20, of 2.8), so it is taken twice.
+    In small samples of a skewed distribution the mean and its standard error are correlated, and
+    Student's interval misses the truth mostly on the side of the tail. The first-order correction
+    of Johnson (1978) moves both ends by γ(1 + 2t²)/(6√n) standard errors, γ the skewness of the
+    distribution. Here only the end that moves outwards is moved. The sample skewness of few numbers
+    is about half of γ (squares of a Gaussian, γ = 2.8: 1.3 for n = 8, 1.9 for n = 20), so it is
+    doubled.
 
     Args:
         value: the mean of n numbers.
@@ -57,25 +76,32 @@ def skewed(
         level: nominal coverage.
         samples: n.
     """
-    plain = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
+    student = symmetric(value, variance, level=level, samples=samples, freedom=samples - 1)
     t = quantile(level, samples - 1)
-    shift = 2 * skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * plain.stderr
-    return replace(plain, low=plain.low + min(shift, 0.0), high=plain.high + max(shift, 0.0))
+    shift = 2 * skewness * (1 + 2 * t * t) / (6 * math.sqrt(samples)) * student.stderr
+    low, high = student.low + min(shift, 0.0), student.high + max(shift, 0.0)
+    return replace(student, low=low, high=high)
 
 
 def skewness(numbers: Sequence[float]) -> float:
-    """Third central moment over the cube of the standard deviation; 0 where all are equal."""
+    """Sample skewness m₃/m₂^(3/2) from central moments with 1/n; 0 where all numbers are equal."""
     mean = math.fsum(numbers) / len(numbers)
-    widest = max(abs(x - mean) for x in numbers) or 1.0  # so that no power overflows
-    gaps = [(x - mean) / widest for x in numbers]
+    largest = max(abs(x - mean) for x in numbers) or 1.0  # so that no power overflows
+    gaps = [(x - mean) / largest for x in numbers]
     second, third = (math.fsum(gap**power for gap in gaps) / len(gaps) for power in (2, 3))
     return third / second**1.5 if second > 0 else 0.0
 
 
 def flag_zero(estimate: Estimate, *, positive: bool = False) -> Estimate:
-    """The estimate, not resolved when its interval holds zero, or lies where it cannot be."""
-    holds = estimate.low <= 0 <= estimate.high or (positive and estimate.high < 0)
-    if estimate.is_resolved and estimate.stderr > 0 and holds:
+    """The estimate, flagged as "signal below noise" where its interval contains zero.
+
+    Args:
+        estimate: any; only a resolved one with a standard error is flagged.
+        positive: whether the quantity cannot be negative; then an interval below zero is flagged
+            as well.
+    """
+    lost = estimate.low <= 0 <= estimate.high or (positive and estimate.high < 0)
+    if estimate.is_resolved and estimate.stderr > 0 and lost:
         return replace(estimate, status=Status.SIGNAL_BELOW_NOISE)
     return estimate
 
@@ -90,39 +116,37 @@ def with_skew(
     freedom: float,
     part: int = 0,
 ) -> Estimate:
-    """value ± t·s.e., further on the side of the long tail.
+    """Skewness-corrected interval: Student's, longer on the side of the long tail.
 
-    Of few skewed numbers the mean and the standard error are too small together, and the truth lies
-    above the interval. To first order in 1/√n, with λ₃ and λ₂₁ the two cumulants of `Skew` over
-    s.e.³, T = (m - μ)/s.e. is not Gaussian but
+    In small samples of a skewed distribution an estimate m of μ and its standard error are
+    correlated. With λ₃ and λ₂₁ the cumulants `third` and `coupling` of `Skew` over s.e.³, to first
+    order in 1/√n not T = (m - μ)/s.e. is Gaussian, but
 
         T + a T² + a² T³/3 + λ₃/6,   a = λ₂₁/2 - λ₃/6
 
-    is: Johnson (1978), with the cubic term that makes it monotone by Hall (1992, J. R. Statist.
-    Soc. B 54), here also for a finite population. It is inverted for both ends. A quadratic part
-    moves them by half of (t² + 1) times its term over s.e.³. Skewness is itself underestimated from
-    few numbers, so an end is only moved outwards: the interval holds Student's.
+    (Johnson 1978; the cubic term, which makes it monotone, is Hall's 1992, J. R. Statist. Soc. B
+    54; here also for a finite population). It is inverted for both ends. The cumulant `quadratic`
+    moves them by another (t² + 1)/2 times its value over s.e.³. Few numbers underestimate the
+    skewness, so an end is only moved outwards: the interval contains Student's.
 
     Args:
         value: the estimate.
         variance: of the value, of all its sources; nan when not measured.
         skew: of the value, from those sources that are skewed.
         level: nominal coverage.
-        samples: n, passed through.
+        samples: n, stored in the estimate.
         freedom: degrees of freedom of the variance.
-        part: which of the estimates that `skew` knows this is.
+        part: index of this estimate among those of `skew`.
 
     Example:
         >>> import torch
         >>> skew = Skew.of(torch.tensor([[0.0, 0.0, 0.0, 4.0]]))  # mean 1, s.e. 1
-        >>> found = with_skew(1.0, 1.0, skew, level=0.95, samples=4, freedom=3)
-        >>> print(found)
+        >>> print(with_skew(1.0, 1.0, skew, level=0.95, samples=4, freedom=3))
         1.00 [-2.18, 7.99]
     """
-    plain = symmetric(value, variance, level=level, samples=samples, freedom=freedom)
-    if not plain.stderr > 0:
-        return plain
+    student = symmetric(value, variance, level=level, samples=samples, freedom=freedom)
+    if not student.stderr > 0:
+        return student
     weights = tuple(float(a == part) for a in range(len(skew.third)))
-    down, up = skew.reaches(weights, plain.stderr, quantile(level, freedom))
-    low, high = value - down * plain.stderr, value + up * plain.stderr
-    return Estimate(value, low, high, level, plain.stderr, samples)
+    down, up = skew.critical_values(weights, student.stderr, quantile(level, freedom))
+    return replace(student, low=value - down * student.stderr, high=value + up * student.stderr)

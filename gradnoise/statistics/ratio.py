@@ -1,4 +1,4 @@
-"""Ratios of two estimates: noise scales, with intervals that open when the denominator is weak."""
+"""Ratios of two estimates, with intervals that are open where the denominator is weak."""
 
 from __future__ import annotations
 
@@ -25,24 +25,31 @@ def ratio(
     positive_denominator: bool = False,
     skew: Skew | None = None,
 ) -> Estimate:
-    """numerator/denominator with Fieller's interval, the honest one when the denominator is weak.
+    """numerator/denominator with Fieller's interval, which stays valid for a weak denominator.
 
-    Fieller (1954): all R for which numerator - R·denominator is within t standard errors of zero.
-    It opens to infinity exactly when the denominator is not distinguishable from zero; then there
-    is no value, only a lower bound. The ratio is a noise scale, so the interval is cut to [0, ∞).
-    With `skew` the difference may lie further from zero on the side that its own skewness explains,
-    as in `with_skew`: then the denominator is weak exactly when its own interval holds zero.
+    Fieller (1954): all R for which |numerator - R·denominator| is at most t standard errors. The
+    interval is open to infinity exactly where the denominator is not distinguishable from zero;
+    then there is no value, only a lower bound. The ratio is a noise scale, so the interval is cut
+    to [0, ∞). With `skew` the critical value t is corrected for the skewness of
+    numerator - R·denominator, as in `with_skew`: then the interval is open exactly where the
+    skewness-corrected interval of the denominator contains zero.
 
     Args:
         numerator, denominator: estimates of the two parts.
         variances: of the numerator and of the denominator; nan when not measured.
         covariance: between the two.
         level: nominal coverage.
-        samples: number of samples, passed through.
+        samples: n, stored in the estimate.
         freedom: degrees of freedom of the variances.
         positive_denominator: whether the true denominator cannot be negative (a squared norm);
-            a negative estimate is then an unresolved one and no sign of negative curvature.
-        skew: of (numerator, denominator); None for Fieller's own interval.
+            a negative estimate then means an unresolved one, not negative curvature.
+        skew: of (numerator, denominator); None for Fieller's interval without correction.
+
+    Returns:
+        The ratio in the units of its parts' quotient. Its status is `NEGATIVE_CURVATURE` where the
+        interval of a part lies below zero, `SIGNAL_BELOW_NOISE` where that of the denominator
+        contains it, `NOISE_BELOW_ERROR` where the numerator is not above zero, and `NO_INTERVAL`
+        without variances.
 
     Example:
         >>> print(ratio(6.0, 3.0, variances=(0.04, 0.01), covariance=0.0, level=0.95, samples=100))
@@ -54,8 +61,10 @@ def ratio(
         value = numerator / denominator
         return Estimate(value, value, value, level, 0.0, samples)
     errors = math.sqrt(variances[0]), math.sqrt(variances[1])
-    # a squared norm that comes out negative is zero as far as a lower bound of the ratio goes
+    # a squared norm estimated below zero counts as zero in the lower bound of the ratio
     least = max(denominator, 0.0) if positive_denominator else denominator
+    most = errors[0] * errors[1]  # estimated separately, a covariance can exceed what is possible
+    covariance = min(max(covariance, -most), most)
     parts = _Parts((numerator, least), errors, covariance, quantile(level, freedom), skew)
     weak = not parts.exceeds(0.0, 1.0)
     negative = parts.falls_below(0.0, 1.0) and not positive_denominator
@@ -72,7 +81,7 @@ def ratio(
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Numerator and denominator, and how sure combinations of them are."""
+    """Numerator and denominator with the errors of their linear combinations."""
 
     values: tuple[float, float]
     errors: tuple[float, float]
@@ -81,22 +90,22 @@ class _Parts:
     skew: Skew | None
 
     def exceeds(self, first: float, second: float) -> bool:
-        """Whether first·numerator + second·denominator is above zero beyond its error."""
+        """Whether first·numerator + second·denominator is above zero, significantly."""
         value, stderr = self._combined(first, second)
-        return value > stderr * self._reaches(first, second, stderr)[0]
+        return value > stderr * self._critical_values(first, second, stderr)[0]
 
     def falls_below(self, first: float, second: float) -> bool:
-        """Whether it is below zero beyond its error."""
+        """Whether first·numerator + second·denominator is below zero, significantly."""
         value, stderr = self._combined(first, second)
-        return value < -stderr * self._reaches(first, second, stderr)[1]
+        return value < -stderr * self._critical_values(first, second, stderr)[1]
 
     def bounds(self) -> tuple[float, float]:
-        """Fieller's set, cut to [0, ∞), and what skewness adds to it at both ends."""
-        low, high = _fieller(*self.values, self.errors, self.covariance, self.t)
-        if self.skew is None:
-            return low, high
+        """Fieller's interval, cut to [0, ∞), and what skewness adds to it at both ends."""
         units = self._units()
         unit = units[0] / units[1]
+        low, high = (unit * end for end in self._fieller(units))
+        if self.skew is None:
+            return low, high
 
         def direction(angle: float) -> tuple[float, float]:  # of numerator - R·denominator
             return math.cos(angle) / units[0], -math.sin(angle) / units[1]
@@ -116,24 +125,37 @@ class _Parts:
 
     def _combined(self, first: float, second: float) -> tuple[float, float]:
         value = first * self.values[0] + second * self.values[1]
-        most = self.errors[0] * self.errors[1]  # estimated apart, it can exceed what is possible
-        covariance = min(max(self.covariance, -most), most)
-        both = 2 * first * second * covariance
+        both = 2 * first * second * self.covariance
         variance = (first * self.errors[0]) ** 2 + both + (second * self.errors[1]) ** 2
         return value, math.sqrt(max(variance, 0.0))
 
-    def _reaches(self, first: float, second: float, stderr: float) -> tuple[float, float]:
+    def _critical_values(self, first: float, second: float, stderr: float) -> tuple[float, float]:
         if self.skew is None:
             return self.t, self.t
-        return self.skew.reaches((first, second), stderr, self.t)
+        return self.skew.critical_values((first, second), stderr, self.t)
 
     def _units(self) -> tuple[float, float]:
         first, second = zip(self.values, self.errors, strict=True)
         return max(abs(first[0]), first[1]) or 1.0, max(abs(second[0]), second[1]) or 1.0
 
+    def _fieller(self, units: tuple[float, float]) -> tuple[float, float]:
+        """{R : aR² - 2bR + c <= 0}, cut to [0, ∞), in units of both parts: nothing overflows."""
+        numerator, denominator = self.values[0] / units[0], self.values[1] / units[1]
+        errors = self.errors[0] / units[0], self.errors[1] / units[1]
+        a = denominator**2 - (self.t * errors[1]) ** 2
+        b = numerator * denominator - self.t**2 * (self.covariance / units[0] / units[1])
+        c = numerator**2 - (self.t * errors[0]) ** 2
+        root = math.sqrt(max(b * b - a * c, 0.0))
+        if a > 0:
+            return max((b - root) / a, 0.0), max((b + root) / a, 0.0)
+        # outside the roots: with a clear numerator, c > 0, one of them is positive; else all R
+        return (c / (b + root) if c > 0 and b + root > 0 else 0.0), math.inf
+
 
 def _edge(inside: float, outside: float, rejected: Callable[[float], bool]) -> float:
     """Where acceptance ends between a point that is accepted and one that is not."""
+    # By halves, not by scipy: the ends are decided with other rounding than the points between
+    # them, so that a continuous margin can have the same sign at both, which brentq refuses.
     for _ in range(HALVINGS):
         middle = (inside + outside) / 2
         if rejected(middle):
@@ -149,38 +171,3 @@ def _bare_ratio(numerator: float, denominator: float, level: float, samples: int
     status = Status.NO_INTERVAL if usable else negative
     value = numerator / denominator if usable else math.nan
     return Estimate(value, 0.0, math.inf, level, math.nan, samples, status)
-
-
-def _fieller(
-    numerator: float,
-    denominator: float,
-    errors: tuple[float, float],
-    covariance: float,
-    t: float,
-) -> tuple[float, float]:
-    # in units of both parts, so that nothing overflows
-    units = max(abs(numerator), errors[0]) or 1.0, max(abs(denominator), errors[1]) or 1.0
-    numerator, denominator = numerator / units[0], denominator / units[1]
-    errors = errors[0] / units[0], errors[1] / units[1]
-    most = errors[0] * errors[1]  # estimated apart, a covariance can exceed what is possible
-    covariance = min(max(covariance / units[0] / units[1], -most), most)
-    low, high = _fieller_set(numerator, denominator, errors, covariance, t)
-    return low * (units[0] / units[1]), high * (units[0] / units[1])
-
-
-def _fieller_set(
-    numerator: float,
-    denominator: float,
-    errors: tuple[float, float],
-    covariance: float,
-    t: float,
-) -> tuple[float, float]:
-    # {R : a R² - 2 b R + c <= 0}
-    a = denominator**2 - (t * errors[1]) ** 2
-    b = numerator * denominator - t**2 * covariance
-    c = numerator**2 - (t * errors[0]) ** 2
-    root = math.sqrt(max(b * b - a * c, 0.0))
-    if a > 0:
-        return max((b - root) / a, 0.0), max((b + root) / a, 0.0)
-    # outside the roots: with a clear numerator, c > 0, one of them is positive; else all R remain
-    return (c / (b + root) if c > 0 and b + root > 0 else 0.0), math.inf

@@ -1,7 +1,7 @@
 """Functions of estimates, as estimates.
 
-The value is the function at the values; the interval spans the function at the ends of its parts'
-intervals, which is at least as wide as it has to be.
+The value is the function at the values. The interval is the function at the ends of the parts'
+intervals: conservative where it depends on several parts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from .estimate import Estimate, Status
 from .interval import flag_zero, symmetric
 
 
-def falling(
+def decreasing(
     function: Callable[..., float], first: Estimate, second: Estimate | None = None
 ) -> Estimate:
-    """A limit that falls as each of its parts grows."""
+    """A limit of the learning rate that decreases in each of its parts.
+
+    Args:
+        function: of one or two numbers that are not negative; ∞ at zero of the first.
+        first, second: the parts.
+    """
     parts = [first] if second is None else [first, second]
     for part in parts:
         if part.status is Status.NEGATIVE_CURVATURE:
@@ -33,7 +38,7 @@ def falling(
 
 
 def monotone(function: Callable[[float], float], part: Estimate) -> Estimate:
-    """What follows from one part that cannot be negative, by a function that rises or falls."""
+    """An increasing or decreasing function of one quantity that cannot be negative."""
     if part.status is Status.NEGATIVE_CURVATURE:
         return undefined(part)
     low, high = sorted(function(max(end, 0.0)) for end in (part.low, part.high))
@@ -42,31 +47,29 @@ def monotone(function: Callable[[float], float], part: Estimate) -> Estimate:
 
 
 def undefined(part: Estimate) -> Estimate:
-    """What follows from a part whose curvature is negative: nothing."""
+    """The estimate that depends on a negative curvature: no value, no bounds, the same status."""
     bounds = (math.nan, -math.inf, math.inf)
     return Estimate(*bounds, part.level, math.nan, part.samples, part.status)
 
 
 def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
-    """factor·x + offset with a positive factor."""
-    return replace(
-        Estimate(**{name: getattr(estimate, name) for name in Estimate.__dataclass_fields__}),
-        value=factor * estimate.value + offset,
-        low=factor * estimate.low + offset,
-        high=factor * estimate.high + offset,
-        stderr=factor * estimate.stderr,
+    """factor·x + offset with a positive factor; an `Estimate`, whatever subclass x is."""
+    value, low, high = (
+        factor * number + offset for number in (estimate.value, estimate.low, estimate.high)
     )
+    stderr = factor * estimate.stderr
+    return Estimate(value, low, high, estimate.level, stderr, estimate.samples, estimate.status)
 
 
 def squared(estimate: Estimate) -> Estimate:
-    """x² of an x that is not negative."""
+    """x² of a quantity that cannot be negative."""
     low = max(estimate.low, 0.0) ** 2
     stderr = 0.0 if estimate.is_exact else math.nan
     return replace(estimate, value=estimate.value**2, low=low, high=estimate.high**2, stderr=stderr)
 
 
 def within(estimate: Estimate, least: float, most: float) -> Estimate:
-    """The estimate cut to the values that its quantity can have."""
+    """Value and interval cut to [least, most], the values that the quantity can have."""
 
     def cut(number: float) -> float:
         return number if math.isnan(number) else min(max(number, least), most)
@@ -76,15 +79,15 @@ def within(estimate: Estimate, least: float, most: float) -> Estimate:
 
 
 def unknown(level: float, samples: int, status: Status) -> Estimate:
+    """A quantity that is not negative and of which nothing is measured: [0, ∞) without a value."""
     return Estimate(math.nan, 0.0, math.inf, level, math.nan, samples, status)
 
 
 def square_root(square: float, variance: float, *, level: float, samples: int) -> Estimate:
     """√x of an estimated x; not resolved where x is not distinguishable from zero."""
-    found = symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
-    found = flag_zero(found)
+    x = symmetric(square, variance, level=level, samples=samples, freedom=samples - 1)
+    x = flag_zero(x)
     value = math.sqrt(square) if square > 0 else math.nan
-    low, high = (math.sqrt(max(end, 0.0)) for end in (found.low, found.high))
-    stderr = found.stderr / (2 * value) if value else 0.0
-    status = found.status if square > 0 else Status.SIGNAL_BELOW_NOISE
-    return Estimate(value, low, high, level, stderr, samples, status)
+    low, high = (math.sqrt(max(end, 0.0)) for end in (x.low, x.high))
+    status = x.status if square > 0 else Status.SIGNAL_BELOW_NOISE
+    return Estimate(value, low, high, level, x.stderr / (2 * value), samples, status)

@@ -1,1 +1,1 @@
-"""Numbers before they mean anything: nested batches, flat vectors, sums, random directions."""
+"""Tools on tensors: nested batches, flat vectors, sums, random directions."""

@@ -1,4 +1,7 @@
-"""Sums of squares and products: in their own dtype over short blocks, then wide."""
+"""Sums of squares and products: in the tensor's dtype over short blocks, then in float64.
+
+On devices without float64 (MPS) the sums of blocks are added in float32.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from torch import Tensor
 
 from .trees import widen
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
-BLOCK = 1024  # products added in float32 before they are added in float64: errors of 1e-8
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+BLOCK = 1024  # as many products are added in float32 before float64: relative errors of 1e-8
 
 
 def sq_norms(rows: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of squares: blocks of the dtype's own, added wide."""
+    """Sum of squares over all dimensions except the leading one, (n, ...) -> (n,) in float64."""
 
     def add(block: Tensor) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm(block, dim=-1)  # no copy, unlike a product
@@ -34,21 +37,21 @@ def sq_norms(rows: Tensor) -> Tensor:
 
 
 def dots(first: Tensor, second: Tensor) -> Tensor:
-    """Σ over all but the leading dimension of products, as `sq_norms`."""
+    """Sum of products over all dimensions except the leading one, (n, ...) -> (n,) in float64."""
     first, second = (t.reshape(t.shape[0], -1) for t in (first, second))
     whole = first.shape[1] // BLOCK * BLOCK
-    rest = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
+    tail = widen(torch.linalg.vecdot(first[:, whole:], second[:, whole:]))
     if not whole:
-        return rest
+        return tail
     blocks = (t[:, :whole].reshape(t.shape[0], -1, BLOCK) for t in (first, second))
-    return widen(torch.linalg.vecdot(*blocks)).sum(1) + rest
+    return widen(torch.linalg.vecdot(*blocks)).sum(1) + tail
 
 
-def without_autocast(function: Callable[Given, Found]) -> Callable[Given, Found]:
-    """A function whose products are not rounded by an autocast around the call."""
+def without_autocast(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function with every autocast around the call switched off, so that it rounds nothing."""
 
     @functools.wraps(function)
-    def exact(*args: Given.args, **options: Given.kwargs) -> Found:
+    def exact(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
         with ExitStack() as stack:
             for kind in ("cpu", "cuda", "xpu", "mps"):
                 if torch.is_autocast_enabled(kind):
@@ -59,6 +62,6 @@ def without_autocast(function: Callable[Given, Found]) -> Callable[Given, Found]
 
 
 def by_parameter(first: Tensor, second: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Inner products of the parts of two flat vectors, wide, shape (p,)."""
+    """Inner products of the parts of two vectors (P,) cut to `sizes`, shape (p,), in float64."""
     parts = (torch.split(flat[None], list(sizes), dim=1) for flat in (first, second.to(first)))
     return torch.cat([dots(u, v) for u, v in zip(*parts, strict=True)])

@@ -23,20 +23,20 @@ TensorDict = dict[str, Tensor]
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
-    """The dtype in which sums are kept: float64, or float32 on devices that have no other."""
+    """The dtype of sums: float64, or float32 on devices without float64 (MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def compute_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
-    """The finest dtype among tensors, float32 at least."""
-    found = torch.float32
+    """The most precise dtype among tensors, float32 at least."""
+    dtype = torch.float32
     for tensor in tensors:
-        found = torch.promote_types(found, tensor.dtype)
-    return found
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """The tensor in the dtype in which sums are kept."""
+    """The tensor in float64, or in float32 on devices without float64 (MPS)."""
     return tensor.float() if tensor.is_mps else tensor.double()
 
 
@@ -59,7 +59,7 @@ def binary_size(vector: Tensor) -> float:
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """One wide vector, shape (P,), of all entries in order."""
+    """All entries in order as one vector, shape (P,), float64 (float32 on MPS)."""
     return torch.cat([widen(tensor.detach()).reshape(-1) for tensor in tensors])
 
 
@@ -77,7 +77,7 @@ def _is_sliced(leaf: Any) -> bool:
 
 
 def map_samples(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
-    """A batch of the same nesting with `function` applied to every tensor that holds samples."""
+    """The batch with `function` applied to every tensor that holds samples."""
     if _is_sliced(batch):
         return function(batch)
     if isinstance(batch, Mapping):
@@ -93,12 +93,12 @@ def _map_mapping(function: Callable[[Tensor], Any], batch: Mapping[Any, Any]) ->
     mapped = {key: map_samples(function, item) for key, item in batch.items()}
     if type(batch) is dict:
         return mapped
-    if not isinstance(batch, (dict, UserDict)):  # a copy might share what it holds
+    if not isinstance(batch, (dict, UserDict)):  # a copy might share its entries with the batch
         return mapped
-    twin: Any = copy.copy(batch)  # keeps defaultdict, BatchEncoding and the like what they are
+    result: Any = copy.copy(batch)  # of the same type: defaultdict, BatchEncoding and the like
     for key, item in mapped.items():
-        twin[key] = item
-    return twin
+        result[key] = item
+    return result
 
 
 def sample_leaves(batch: Batch) -> list[Tensor]:
@@ -109,7 +109,7 @@ def sample_leaves(batch: Batch) -> list[Tensor]:
 
 
 def rebuild(batch: Batch, leaves: Sequence[Tensor]) -> Batch:
-    """The nesting of `batch` with its sample tensors replaced by `leaves`."""
+    """The batch with its sample tensors replaced by `leaves`, in the order of `sample_leaves`."""
     remaining = iter(leaves)
     return map_samples(lambda _: next(remaining), batch)
 
@@ -130,7 +130,7 @@ def _on(leaf: Tensor, index: slice | Tensor) -> slice | Tensor:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`, fit for differentiation."""
+    """The batch with its tensors on `device`; inference tensors are copied to differentiate."""
     return map_samples(
         lambda leaf: (leaf.clone() if leaf.is_inference() else leaf).to(device), batch
     )

@@ -1,4 +1,4 @@
-"""Analytic problems with exact answers: model, loss, samples, truth and dynamics of each."""
+"""Analytic problems with exact answers: model, loss, samples, true values, dynamics of SGD."""
 
 from .dynamics import Dynamics, diverging_lr, stationary_covariance
 from .finite_least_squares import FiniteLeastSquares

@@ -1,4 +1,4 @@
-"""A real problem that needs no download: sklearn's digits and a small network on it."""
+"""A small network on the digits of scikit-learn: real data without a download."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DigitsNet(nn.Sequential):
 
 
 def digits_net() -> nn.Module:
-    """A fresh one."""
+    """A `DigitsNet` with new random weights."""
     return DigitsNet(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
@@ -30,7 +30,11 @@ def digits(
     epochs: int = 5,
     seed: int = 0,
 ) -> tuple[nn.Module, nn.Module, TensorDataset, torch.optim.Optimizer]:
-    """A 64-64-10 network after `epochs` of SGD on the 1797 digits, ready to be measured.
+    """A 64-64-10 network after `epochs` of SGD on the 1797 digits, to measure it.
+
+    Args:
+        lr, batch_size, momentum, epochs: of the training.
+        seed: of the initial weights and the order of the samples.
 
     Returns:
         (model, criterion, data, optimizer).

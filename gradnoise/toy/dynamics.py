@@ -1,4 +1,4 @@
-"""Exact second moments of SGD on quadratic bowls, with momentum: what training does on average."""
+"""Exact second moments of SGD with momentum on quadratic losses."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..learning_rate.mean_square import stability_limit, symmetric_basis
 from ..learning_rate.update_rule import Momentum
 
 
 @dataclass(frozen=True, eq=False)
 class Dynamics:
-    """w ← w - ε(cg_B + dv), v ← av + bg_B on a bowl whose samples have linear gradients.
+    """v ← av + bg_B, w ← w - ε(cg_B + dv) where the gradients of the samples are linear in w.
 
     With δ = w - w* a batch's gradient has the mean Hδ and, given δ, the covariance
     (1/B - 1/N) Σ(δ), where Σ is quadratic in δ. So the second moment P of (δ, v, 1) follows a
-    linear map, and every average below is exact. Batches are drawn anew in every step.
+    linear map, and all expectations below are exact. A new batch is drawn in every step.
 
     Args:
         hessian: H, shape (d, d).
         gradient_cov: Σ as a linear function of the second moment of (δ, 1), shape (d + 1, d + 1),
             to shape (d, d).
-        population: N.
+        population: N in samples.
 
     Example:
         >>> one = torch.ones(1, 1).double()
@@ -47,13 +48,13 @@ class Dynamics:
         optimizer: str = "sgd",
         momentum: float = 0.0,
     ) -> Tensor:
-        """E[δδᵀ] after 0, 1, ... steps from δ = offset at rest, shape (steps + 1, d, d)."""
+        """E[δδᵀ] after 0, 1, ... steps from δ = offset and v = 0, shape (steps + 1, d, d)."""
         size = len(self.hessian)
         start = torch.cat([offset.double(), torch.zeros(size), torch.ones(1)]).double()
         moments = [torch.outer(start, start)]
-        rule, share = Momentum.of(optimizer, momentum), self._share(batch_size)
+        step = self._step(lr, batch_size, optimizer, momentum)
         for _ in range(steps):
-            moments.append(self._step(moments[-1], lr, rule, share))
+            moments.append(step(moments[-1]))
         return torch.stack([moment[:size, :size] for moment in moments])
 
     def excess_loss(self, second: Tensor) -> Tensor:
@@ -64,52 +65,55 @@ class Dynamics:
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
         """Spectral radius of the map of second moments: above 1 they grow without end."""
-        matrix = self._matrix(lr, Momentum.of(optimizer, momentum), self._share(batch_size))
+        matrix, _ = self._matrix(self._step(lr, batch_size, optimizer, momentum))
         return float(torch.linalg.eigvals(matrix).abs().max())
 
     def stationary(
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> Tensor:
-        """E[δδᵀ] in the end, shape (d, d).
+        """E[δδᵀ] after infinitely many steps, shape (d, d).
 
         Raises:
-            ArgumentError: a learning rate at which there is no end.
+            ArgumentError: a learning rate at which second moments grow without end.
         """
-        if self.radius(lr, batch_size, optimizer, momentum) >= 1:
-            raise ArgumentError(f"`lr` = {lr} is not stable, second moments grow without end")
-        rule, share, size = Momentum.of(optimizer, momentum), self._share(batch_size), self._size
-        constant = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+        step = self._step(lr, batch_size, optimizer, momentum)
+        matrix, basis = self._matrix(step)
+        if float(torch.linalg.eigvals(matrix).abs().max()) >= 1:
+            raise ArgumentError(
+                f"`lr` = {lr} is not stable, second moments grow without end; choose one below "
+                f"`mean_square_lr({batch_size}, ...)`"
+            )
+        constant = torch.zeros_like(basis[0])
         constant[-1, -1] = 1.0
-        source = self._step(constant, lr, rule, share)[:size, :size].reshape(-1)
-        matrix = torch.eye(size * size, dtype=torch.float64) - self._matrix(lr, rule, share)
-        half = len(self.hessian)
-        found: Tensor = torch.linalg.solve(matrix, source).reshape(size, size)
-        return found[:half, :half]
+        source = (basis * step(constant)).sum((1, 2))
+        identity = torch.eye(len(basis), dtype=torch.float64)
+        found = torch.einsum("s,sab->ab", torch.linalg.solve(identity - matrix, source), basis)
+        return found[: len(self.hessian), : len(self.hessian)]
 
     def noise_floor(
         self, lr: float, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
-        """E[L] - L(w*) in the end."""
+        """E[L] - L(w*) after infinitely many steps.
+
+        Raises:
+            ArgumentError: a learning rate at which second moments grow without end.
+        """
         return float(self.excess_loss(self.stationary(lr, batch_size, optimizer, momentum)))
 
     def mean_square_lr(
         self, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
-        """The learning rate at which second moments begin to grow, by bisection of the radius."""
-        low, high = 0.0, 1.0 / float(torch.linalg.eigvalsh(self.hessian)[-1])
-        while self.radius(high, batch_size, optimizer, momentum) < 1:
-            low, high = high, 2 * high
-        for _ in range(50):
-            middle = (low + high) / 2
-            stable = self.radius(middle, batch_size, optimizer, momentum) < 1
-            low, high = (middle, high) if stable else (low, middle)
-        return low
+        """The learning rate at which second moments begin to grow: where the radius crosses 1."""
 
-    @property
-    def _size(self) -> int:
-        return 2 * len(self.hessian)
+        def radius(lr: float) -> float:
+            return self.radius(lr, batch_size, optimizer, momentum)
 
-    def _share(self, batch_size: float) -> float:
+        high = 1.0 / float(torch.linalg.eigvalsh(self.hessian)[-1])
+        while radius(high) < 1:
+            high *= 2
+        return stability_limit(radius, high)
+
+    def _population_factor(self, batch_size: float) -> float:
         if not 0 < batch_size <= self.population:
             raise ArgumentError(
                 f"`batch_size` must be positive and at most N = {self.population:g}; "
@@ -117,40 +121,45 @@ class Dynamics:
             )
         return 1 / batch_size - 1 / self.population
 
-    def _step(self, moment: Tensor, lr: float, rule: Momentum, share: float) -> Tensor:
-        """P after a step from P of (δ, v, 1)."""
-        d, size = len(self.hessian), self._size
-        identity = torch.eye(d, dtype=torch.float64)
-        reach = -lr * (rule.direct + rule.follow * rule.take)
-        pull = torch.tensor([reach, rule.take], dtype=torch.float64)  # of a gradient on (w, v)
-        step = torch.eye(size + 1, dtype=torch.float64)
-        step[:d, d:size] = -lr * rule.follow * rule.keep * identity
-        step[d:size, d:size] = rule.keep * identity
-        step[:size, :d] += torch.kron(pull[:, None], self.hessian)
-        seen = [*range(d), size]
-        noise = share * self.gradient_cov(moment[seen][:, seen]).contiguous()
-        after = step @ moment @ step.T
-        after[:size, :size] += torch.kron(torch.outer(pull, pull), noise)
-        return after
+    def _step(
+        self, lr: float, batch_size: float, optimizer: str, momentum: float
+    ) -> Callable[[Tensor], Tensor]:
+        """The second moment of (δ, v, 1) after a step, as a function of that before it."""
+        d = len(self.hessian)
+        memory, gain = (
+            torch.tensor(part, dtype=torch.float64)
+            for part in Momentum.of(optimizer, momentum).linear_map(lr)
+        )
+        mean = torch.eye(2 * d + 1, dtype=torch.float64)
+        mean[:-1, :-1] = torch.kron(memory, torch.eye(d, dtype=torch.float64))
+        mean[:-1, :d] += torch.kron(gain[:, None], self.hessian)
+        spread = self._population_factor(batch_size) * torch.outer(gain, gain)
+        weights = torch.tensor([*range(d), 2 * d])  # where δ and 1 are
 
-    def _matrix(self, lr: float, rule: Momentum, share: float) -> Tensor:
-        """The map of E[(δ, v)(δ, v)ᵀ] alone, shape (4d², 4d²)."""
-        size = self._size
-        columns = []
-        for entry in range(size * size):
-            moment = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-            moment[entry // size, entry % size] = 1.0
-            columns.append(self._step(moment, lr, rule, share)[:size, :size].reshape(-1))
-        return torch.stack(columns, dim=1)
+        def step(moment: Tensor) -> Tensor:
+            noise = self.gradient_cov(moment[weights][:, weights]).contiguous()
+            after = mean @ moment @ mean.T
+            after[:-1, :-1] += torch.kron(spread, noise)
+            return after
+
+        return step
+
+    def _matrix(self, step: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """A step on E[(δ, v)(δ, v)ᵀ] alone, in the basis of symmetric matrices given with it."""
+        size = 2 * len(self.hessian)
+        basis = torch.from_numpy(symmetric_basis(size).T.copy()).reshape(-1, size, size)
+        basis = torch.nn.functional.pad(basis, (0, 1, 0, 1))
+        after = torch.stack([step(moment) for moment in basis])
+        return basis.flatten(1) @ after.flatten(1).T, basis
 
 
 def stationary_covariance(
     hessian: Tensor, gradient_cov: Tensor, temperature: float, lr: float = 0.0
 ) -> Tensor:
-    """T3: P of HP + PH - εHPH = TΣ, the spread of SGD around a minimum, shape (d, d).
+    """The solution P of HP + PH - εHPH = TΣ: the covariance of SGD around a minimum, shape (d, d).
 
-    With ε = 0 that of the stochastic differential equation dw = -Hw dt + √T Σ^½ dW; in one
-    dimension Tσ²/(2h), and εσ²/(Bh(2 - εh)) of SGD itself.
+    With ε = 0 that of the stochastic differential equation dw = -Hw dt + √T Σ^½ dW. In one
+    dimension Tσ²/(2h) for it, and εσ²/(Bh(2 - εh)) for SGD.
 
     Args:
         hessian, gradient_cov: H, positive definite, and Σ, shape (d, d).
@@ -158,7 +167,7 @@ def stationary_covariance(
         lr: ε.
 
     Raises:
-        ArgumentError: not positive definite, or a learning rate beyond 2/λ.
+        ArgumentError: H is not positive definite, or ε is not in [0, 2/λ).
 
     Example:
         >>> float(stationary_covariance(torch.eye(1), torch.eye(1), 0.5))
@@ -167,8 +176,8 @@ def stationary_covariance(
     values, vectors = torch.linalg.eigh(hessian.double())
     if not bool((values > 0).all()) or not 0 <= lr * float(values[-1]) < 2:
         raise ArgumentError(
-            f"`hessian` must be positive definite and `lr` below 2/λ; got eigenvalues "
-            f"{values.tolist()} and {lr}"
+            f"`hessian` must be positive definite and `lr` in [0, 2/λ); got the eigenvalues "
+            f"{values.tolist()} and `lr` = {lr}"
         )
     inner = vectors.T @ gradient_cov.double() @ vectors
     sums = values[:, None] + values - lr * values[:, None] * values
@@ -177,7 +186,14 @@ def stationary_covariance(
 
 
 def diverging_lr(sharpness: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:
-    """T13: the smallest learning rate at which full batches diverge on ½λw², by the step's matrix.
+    """The learning rate above which full-batch descent diverges on ½λw², from its update matrix.
+
+    Args:
+        sharpness: λ in loss/parameter².
+        optimizer, momentum: as for `gn.stable_lr`.
+
+    Returns:
+        The learning rate in parameter²/loss, by a root of the spectral radius, no formula.
 
     Raises:
         ArgumentError: a sharpness that is not positive, or an unknown optimizer.

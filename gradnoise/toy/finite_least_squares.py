@@ -1,4 +1,4 @@
-"""T5: least squares on a finite data set."""
+"""Least squares on a finite data set."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .truth import Point, Truth
 class FiniteLeastSquares(Toy):
     """ℓ_i(w) = ½(x_iᵀw - y_i)² over N given samples, which are the whole population.
 
-    H_i = x_ix_iᵀ. Second moments of SGD on batches without replacement grow beyond 2/λ_max(C†D)
-    (arXiv:2306.07850).
+    H_i = x_ix_iᵀ. With batches without replacement the second moments of SGD grow for learning
+    rates above 2/λ_max(C†D) (arXiv:2306.07850).
 
     Args:
-        inputs: x, shape (N, d), N from 2 on.
+        inputs: x, shape (N, d), N at least 2.
         targets: y, shape (N,).
         w: where to measure, shape (d,).
 
@@ -39,12 +39,12 @@ class FiniteLeastSquares(Toy):
         count = len(inputs)
         if inputs.shape != (count, len(w)) or targets.shape != (count,) or count < 2:
             raise ArgumentError(
-                f"`inputs` (N, d), `targets` (N,) and `w` (d,) must fit, N from 2 on; got shapes "
+                f"`inputs` (N, d), `targets` (N,) and `w` (d,) must fit, N at least 2; got shapes "
                 f"{tuple(inputs.shape)}, {tuple(targets.shape)} and {tuple(w.shape)}"
             )
 
     def model(self) -> nn.Module:
-        """The point w."""
+        """A model with the parameter w."""
         return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -84,7 +84,7 @@ class FiniteLeastSquares(Toy):
         )
 
     def dynamics(self) -> Dynamics:
-        """Exact second moments of training, around a minimum."""
+        """Exact second moments of SGD, around a minimum."""
         best = torch.linalg.lstsq(self.inputs, self.targets[:, None], driver="gelsd").solution[:, 0]
         residuals = self.inputs @ best - self.targets
         outer = self.inputs[:, :, None] * self.inputs[:, None, :]

@@ -1,4 +1,4 @@
-"""T8: logistic regression on one number, with flipped labels."""
+"""Flipped logistic: logistic regression with one parameter and flipped labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .truth import Point, Truth
 
 
 class FlippedLogistic(Toy):
-    """ℓ_i(w) = log(1 + exp(-y_i w)), y = 1 but for a share q of flipped labels, y = -1.
+    """ℓ_i(w) = log(1 + exp(-y_i w)), y = 1, except a share q of flipped labels, y = -1.
 
     g_i is -σ(-w), and 1 - σ(-w) where the label is flipped: G = q - σ(-w), Σ = q(1 - q) at every w,
     H_i = σ(w)σ(-w) for all samples, and B_noise = B_simple = q(1 - q)/(q - σ(-w))². The minimum is
-    where σ(-w) = q. Everything that is measured is a function of the number of flips, so that
-    the coverage of an interval can be enumerated.
+    where σ(-w) = q. Every estimate is a function of the number of flipped labels, so that the
+    coverage of an interval can be enumerated.
 
     Args:
         flip: q, between 0 and 1.
         w: where to measure.
 
     Raises:
-        ArgumentError: a share that is none.
+        ArgumentError: a share that is not between 0 and 1.
 
     Example:
         >>> FlippedLogistic(0.25).truth().noise_scale  # (3/16)/(1/4 - 1/2)²
@@ -37,10 +37,10 @@ class FlippedLogistic(Toy):
     def __init__(self, flip: float, w: float = 0.0) -> None:
         self.flip, self.w = float(flip), float(w)
         if not 0 < self.flip < 1:
-            raise ArgumentError(f"`flip` is a share between 0 and 1; got {flip}")
+            raise ArgumentError(f"`flip` must be a share between 0 and 1; got {flip}")
 
     def model(self) -> nn.Module:
-        """The point w."""
+        """A model with the parameter w."""
         return Point(torch.tensor([self.w], dtype=torch.float64))
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""T4: linear regression on Gaussian or heavy-tailed inputs."""
+"""Linear regression on Gaussian or heavy-tailed inputs."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class LinearRegression(Toy):
         freedom: ν > 4; ∞ for Gaussian inputs.
 
     Raises:
-        ArgumentError: shapes that do not fit, an eigenvalue that is not positive, or tails so
-            heavy that Σ does not exist.
+        ArgumentError: shapes that do not fit, an eigenvalue that is not positive, a negative
+            noise, or ν ≤ 4, for which Σ does not exist.
 
     Example:
         >>> toy = LinearRegression(torch.ones(4), torch.tensor([1.0, 0, 0, 0]), noise=0.0)
@@ -54,12 +54,15 @@ class LinearRegression(Toy):
                 f"{tuple(self.spectrum.shape)} and {tuple(self.offset.shape)}"
             )
         if not (self.spectrum > 0).all() or self.noise < 0:
-            raise ArgumentError("`spectrum` must be positive and `noise` not negative")
+            raise ArgumentError(
+                f"`spectrum` must be positive and `noise` not negative; got "
+                f"{self.spectrum.tolist()} and {noise}"
+            )
         if not self.freedom > 4:
             raise ArgumentError(f"`freedom` must be above 4, or Σ is infinite; got {freedom}")
 
     def model(self) -> nn.Module:
-        """The point w* + δ."""
+        """A model with the parameter w* + δ."""
         return Point(self.offset)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -82,20 +85,20 @@ class LinearRegression(Toy):
         """Exact answers for the distribution."""
         c, d = self.spectrum, self.offset
         residual = float(c @ d**2) + self.noise**2
-        slope, bend = float(c**2 @ d**2), float(c**3 @ d**2)
+        grad_sq, curvature = float(c**2 @ d**2), float(c**3 @ d**2)
         tails = 6 / (self.freedom - 4)
         return Truth(
             loss=0.5 * residual,
-            grad_sq_norm=slope,
-            trace_cov=float(c.sum()) * residual + (1 + tails) * slope,
+            grad_sq_norm=grad_sq,
+            trace_cov=float(c.sum()) * residual + (1 + tails) * grad_sq,
             sharpness=float(c.max()),
-            grad_curvature=bend,
-            trace_hessian_cov=float(c @ c) * residual + (1 + tails) * bend,
+            grad_curvature=curvature,
+            trace_hessian_cov=float(c @ c) * residual + (1 + tails) * curvature,
             curvature_noise_scale=2.0 + tails,
         )
 
     def dynamics(self) -> Dynamics:
-        """Exact second moments of training; Σ(δ) = C(δᵀCδ + s²) + CδδᵀC and what tails add."""
+        """Exact second moments of SGD; Σ(δ) = C(δᵀCδ + s²) + CδδᵀC + κ·diag(c_a²δ_a²)."""
         spectrum = torch.diag(self.spectrum)
         tails = 6 / (self.freedom - 4)
 

@@ -1,4 +1,4 @@
-"""T1: a quadratic bowl whose centre is noisy."""
+"""Noisy quadratic: a quadratic bowl whose centre differs from sample to sample."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NoisyQuadratic(Toy):
                 )
 
     def model(self) -> nn.Module:
-        """The point w."""
+        """A model with the parameter w."""
         return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -74,6 +74,6 @@ class NoisyQuadratic(Toy):
         )
 
     def dynamics(self) -> Dynamics:
-        """Exact second moments of training."""
+        """Exact second moments of SGD."""
         cov = self.hessian @ self.centre_cov @ self.hessian
         return Dynamics(self.hessian, lambda second: cov * second[-1, -1])

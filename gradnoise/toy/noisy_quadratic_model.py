@@ -1,4 +1,4 @@
-"""T2: the noisy quadratic model, directions of curvature 1/i with noise in proportion."""
+"""Noisy quadratic model: directions of curvature 1/a, with noise variance equal to it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .truth import Point, Truth
 class NoisyQuadraticModel(Toy):
     """ℓ_i(w) = ½Σ_a h_a w_a² + ξ_iᵀw with ξ ~ N(0, diag(h)) and h_a = 1/a (arXiv:1907.04164).
 
-    G = Hw, Σ = H at every w, and all samples have the Hessian H. SGD has s ← (1 - εh)²s + ε²h/B in
-    every direction, and in the end s = ε/(B(2 - εh)).
+    G = Hw, Σ = H at every w, and all samples have the Hessian H. Under SGD the second moment of a
+    direction follows s ← (1 - εh)²s + ε²h/B, with the fixed point s = ε/(B(2 - εh)).
 
     Args:
         w: where to measure, shape (d,).
@@ -35,8 +35,8 @@ class NoisyQuadraticModel(Toy):
 
     def __init__(self, w: Tensor, spectrum: Tensor | None = None) -> None:
         self.w = w.double()
-        plain = 1 / torch.arange(1, len(self.w) + 1, dtype=torch.float64)
-        self.spectrum = plain if spectrum is None else spectrum.double()
+        inverse = 1 / torch.arange(1, len(self.w) + 1, dtype=torch.float64)
+        self.spectrum = inverse if spectrum is None else spectrum.double()
         if self.spectrum.shape != self.w.shape or not bool((self.spectrum > 0).all()):
             raise ArgumentError(
                 f"`spectrum` must be positive, of the shape of `w`; got shapes "
@@ -44,7 +44,7 @@ class NoisyQuadraticModel(Toy):
             )
 
     def model(self) -> nn.Module:
-        """The point w."""
+        """A model with the parameter w."""
         return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -72,6 +72,6 @@ class NoisyQuadraticModel(Toy):
         )
 
     def dynamics(self) -> Dynamics:
-        """Exact second moments of training."""
+        """Exact second moments of SGD."""
         noise = torch.diag(self.spectrum)
         return Dynamics(noise, lambda second: noise * second[-1, -1])

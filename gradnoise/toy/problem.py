@@ -1,7 +1,8 @@
-"""What all analytic problems have in common."""
+"""The interface of all analytic problems."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,8 @@ class ToyLimits:
     """The three limits of the learning rate at one batch size, exact.
 
     Args:
-        noise_scale_rule: (2/λ)/(1 + B_noise/B).
-        one_step: 2ε_opt(B); nan where the gradient vanishes.
+        noise_scale_rule: (2/λ)/(1 + B_noise/B), in parameter²/loss.
+        one_step: 2ε_opt(B); zero where the gradient vanishes, nan where tr(HΣ) does as well.
         mean_square: where second moments begin to grow.
     """
 
@@ -33,7 +34,7 @@ class Toy(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """Where to measure."""
+        """The model at the parameters where to measure."""
 
     @abstractmethod
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -41,23 +42,23 @@ class Toy(ABC):
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> Any:
-        """n samples as one batch."""
+        """n samples as one batch, drawn with `seed`."""
 
     @abstractmethod
     def truth(self) -> Truth:
-        """What a perfect measurement would find."""
+        """The exact values of everything that is measured."""
 
     def dynamics(self) -> Dynamics | None:
-        """Exact second moments of training; None where the bowl is not quadratic."""
+        """Exact second moments of SGD; None where the loss is not quadratic."""
         return None
 
     def mean_square_lr(
         self, batch_size: float, optimizer: str = "sgd", momentum: float = 0.0
     ) -> float:
-        """Where second moments begin to grow, exact; along the sharpest direction at least.
+        """The learning rate at which second moments begin to grow, in parameter²/loss.
 
-        Where the bowl is not quadratic, of the bowl that it is at this point, along its sharpest
-        direction alone and without momentum: (2/λ)/(1 + B_curv/B).
+        Exact where the loss is quadratic. Elsewhere that of its quadratic approximation in the
+        sharpest direction, without momentum: (2/λ)/(1 + B_curv/B).
         """
         exact = self.dynamics()
         if exact is not None:
@@ -66,11 +67,11 @@ class Toy(ABC):
         return 2 / truth.sharpness / (1 + truth.curvature_noise_scale / batch_size)
 
     def limits(self, batch_size: float) -> ToyLimits:
-        """The three limits of plain SGD."""
+        """The three limits of SGD without momentum."""
         truth = self.truth()
-        bend = truth.grad_curvature + truth.trace_hessian_cov / batch_size
+        curvature = truth.grad_curvature + truth.trace_hessian_cov / batch_size
         return ToyLimits(
             2 / truth.sharpness / (1 + truth.noise_scale / batch_size),
-            2 * truth.grad_sq_norm / bend,
+            2 * truth.grad_sq_norm / curvature if curvature else math.nan,
             self.mean_square_lr(batch_size),
         )

@@ -1,4 +1,4 @@
-"""T6: one direction whose curvature differs from sample to sample."""
+"""Random curvature: one direction whose curvature differs from sample to sample."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .truth import Point, Truth
 class RandomCurvature(Toy):
     """ℓ_i(w) = ½h_iw² with h ~ N(a, s²).
 
-    G = aw, Σ = s²w², B_curv = B_noise = s²/a². SGD diverges in mean square beyond 2a/(a² + s²/B),
-    and with heavy ball beyond 1/ε = a/(2(1 + m)) + s²/(2aB(1 - m)).
+    G = aw, Σ = s²w², B_curv = B_noise = s²/a². The mean square of SGD grows for learning rates
+    above 2a/(a² + s²/B), with heavy ball where 1/ε < a/(2(1 + m)) + s²/(2aB(1 - m)).
 
     Args:
         mean, spread: a > 0 and s ≥ 0.
@@ -29,8 +29,8 @@ class RandomCurvature(Toy):
         ArgumentError: a curvature that is not positive, or a negative spread.
 
     Example:
-        >>> RandomCurvature(2.0, 4.0).mean_square_lr(4)  # 2·2/(4 + 16/4)
-        0.49999...
+        >>> round(RandomCurvature(2.0, 4.0).mean_square_lr(4), 9)  # 2·2/(4 + 16/4)
+        0.5
     """
 
     def __init__(self, mean: float, spread: float, w: float = 1.0) -> None:
@@ -39,7 +39,7 @@ class RandomCurvature(Toy):
             raise ArgumentError(f"`mean` must be positive and `spread` not negative; got {self}")
 
     def model(self) -> nn.Module:
-        """The point w."""
+        """A model with the parameter w."""
         return Point(torch.tensor([self.w], dtype=torch.float64))
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -67,7 +67,7 @@ class RandomCurvature(Toy):
         )
 
     def dynamics(self) -> Dynamics:
-        """Exact second moments of training."""
+        """Exact second moments of SGD."""
         bowl = torch.full((1, 1), self.mean, dtype=torch.float64)
         return Dynamics(bowl, lambda second: self.spread**2 * second[:1, :1])
 

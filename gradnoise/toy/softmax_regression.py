@@ -1,4 +1,4 @@
-"""T7: softmax regression before its first step."""
+"""Softmax regression at zero weights, before its first step."""
 
 from __future__ import annotations
 
@@ -49,10 +49,13 @@ class SoftmaxRegression(Toy):
         size = self.means.shape[1]
         self.spectrum = torch.ones(size).double() if spectrum is None else spectrum.double()
         if self.spectrum.shape != (size,) or (self.spectrum < 0).any():
-            raise ArgumentError(f"`spectrum` must be {size} numbers, none of them negative")
+            raise ArgumentError(
+                f"`spectrum` must be {size} numbers, none of them negative; got "
+                f"{self.spectrum.tolist()}"
+            )
 
     def model(self) -> nn.Module:
-        """A linear layer without bias, zero."""
+        """A linear layer without bias, with zero weights."""
         layer = nn.Linear(self.means.shape[1], len(self.means), bias=False).double()
         nn.init.zeros_(layer.weight)
         return layer
@@ -74,17 +77,17 @@ class SoftmaxRegression(Toy):
         classes = len(self.means)
         gradient = (self.means.mean(0) - self.means) / classes  # [K, d], its rows add up to zero
         second = torch.diag(self.spectrum) + self.means.T @ self.means / classes
-        slope = float(gradient.square().sum())
-        bend = float((gradient @ second * gradient).sum()) / classes
+        grad_sq = float(gradient.square().sum())
+        curvature = float((gradient @ second * gradient).sum()) / classes
         spread = (1 - 1 / classes) / classes
         values, vectors = torch.linalg.eigh(second)
         return Truth(
             loss=math.log(classes),
-            grad_sq_norm=slope,
-            trace_cov=spread * classes * float(second.trace()) - slope,
+            grad_sq_norm=grad_sq,
+            trace_cov=spread * classes * float(second.trace()) - grad_sq,
             sharpness=float(values[-1]) / classes,
-            grad_curvature=bend,
-            trace_hessian_cov=spread * float(second.square().sum()) - bend,
+            grad_curvature=curvature,
+            trace_hessian_cov=spread * float(second.square().sum()) - curvature,
             curvature_noise_scale=self._fourth(vectors[:, -1]) / float(values[-1]) ** 2 - 1,
         )
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Truth:
-    """What a perfect measurement of the infinite population would find.
+    """The exact values for the whole population.
 
     Args:
         loss: L.
-        grad_sq_norm, trace_cov: |G|², trΣ.
-        sharpness: λ.
-        grad_curvature, trace_hessian_cov: GᵀHG, tr(HΣ).
-        curvature_noise_scale: B_curv = Var_i(vᵀH_iv)/λ².
+        grad_sq_norm, trace_cov: |G|², trΣ, in loss²/parameter².
+        sharpness: λ, in loss/parameter².
+        grad_curvature, trace_hessian_cov: GᵀHG, tr(HΣ), in loss³/parameter⁴.
+        curvature_noise_scale: B_curv = Var_i(vᵀH_iv)/λ², in samples.
     """
 
     loss: float
@@ -44,7 +44,7 @@ def _quotient(numerator: float, denominator: float) -> float:
 
 
 class Point(nn.Module):
-    """A model that is nothing but its parameter vector w, shape (d,)."""
+    """A model with a parameter vector w, shape (d,), and no forward pass."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()

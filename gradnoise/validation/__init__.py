@@ -1,1 +1,1 @@
-"""Every estimator held to every analytic problem that determines it."""
+"""`gradnoise validate`: every estimator on every analytic problem with a known answer."""

@@ -1,4 +1,4 @@
-"""T9: a matrix with known eigenvalues, for everything that sees products alone."""
+"""A matrix with known eigenvalues, for everything that needs matrix-vector products only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..linalg.trace import trace
 from .check import LEVEL, Check, exact, statistical
 
 SIZE = 120
+NAME = "known matrix"
 
 
 class Known(Operator):
-    """A symmetric matrix that is written out."""
+    """A symmetric matrix with all its entries."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
@@ -35,7 +36,7 @@ class Known(Operator):
 
 
 def known(seed: int) -> tuple[Known, Tensor]:
-    """Q diag(values) Qᵀ with a few outliers over a bulk of both signs, and the values."""
+    """Q diag(values) Qᵀ with three outliers above a bulk of both signs, and its eigenvalues."""
     source = torch.Generator().manual_seed(seed)
     bulk = torch.linspace(-0.5, 1.0, SIZE - 3, dtype=torch.float64)
     values = torch.cat([bulk, torch.tensor([4.0, 7.0, 10.0], dtype=torch.float64)])
@@ -44,24 +45,24 @@ def known(seed: int) -> tuple[Known, Tensor]:
 
 
 def products(seed: int) -> Iterator[Check]:
-    """Eigenvalues, trace, norm, diagonal and density."""
+    """Eigenvalues, trace, Frobenius norm, diagonal and spectral density."""
     operator, values = known(seed)
     pairs = lanczos(operator, k=3, tol=1e-8, seed=seed)
     for place in range(3):
         truth, found = float(values[-1 - place]), float(pairs.values[place])
-        yield exact("T9", f"eigenvalue {place + 1} by Lanczos", truth, found, 1e-7)
+        yield exact(NAME, f"eigenvalue {place + 1} by Lanczos", truth, found, 1e-7)
     lowest = lanczos(operator, which="SA", tol=1e-8, seed=seed)
-    yield exact("T9", "smallest eigenvalue", float(values[0]), float(lowest.values[0]), 1e-6)
+    yield exact(NAME, "smallest eigenvalue", float(values[0]), float(lowest.values[0]), 1e-6)
     total, squares = float(values.sum()), float(values.square().sum())
     for method in ("xtrace", "hutch++", "hutchinson"):
         found_trace = trace(operator, method=method, products=40, level=LEVEL, seed=seed)
-        yield statistical("T9", f"trace by {method}", total, found_trace)
+        yield statistical(NAME, f"trace by {method}", total, found_trace)
     norm = frobenius_norm(operator, products=40, level=LEVEL, seed=seed)
-    yield statistical("T9", "Frobenius norm", squares**0.5, norm)
+    yield statistical(NAME, "Frobenius norm", squares**0.5, norm)
     density = SpectralDensity.of(operator, probes=8, steps=30, level=LEVEL, seed=seed)
-    yield statistical("T9", "trace of the density", total, density.trace)
+    yield statistical(NAME, "trace of the density", total, density.trace)
     below = float((values < 0).sum()) / SIZE
-    yield statistical("T9", "share of negative eigenvalues", below, density.share_negative)
+    yield statistical(NAME, "share of negative eigenvalues", below, density.share_negative)
     entries = diagonal(operator, products=60, seed=seed)
     off = (entries.values - operator.matrix.diagonal()).norm() / operator.matrix.diagonal().norm()
-    yield Check("T9", "diagonal, relative error", 0.0, float(off), float("nan"), float(off) < 0.5)
+    yield Check(NAME, "diagonal, relative error", 0.0, float(off), float("nan"), float(off) < 0.5)

@@ -1,4 +1,4 @@
-"""One comparison of what is measured with what is true."""
+"""One comparison of a measured with an exact value."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from ..statistics.estimate import Estimate
 
-LEVEL = 1 - 1e-5  # of every interval: a hundred of them miss by chance once in a thousand runs
+LEVEL = 1 - 1e-5  # of every interval: one of a hundred misses by chance in a run of a thousand
 
 
 @dataclass(frozen=True)
 class Check:
-    """A quantity of a problem, what is true and what was found.
+    """A quantity of a problem, its exact and its measured value.
 
     Args:
         problem, quantity: names.
-        truth, found: numbers.
-        z: how far off in standard errors, nan where the interval does not come from one, or what
-            was found is exact.
-        holds: whether the interval holds the truth; of exact results, whether they agree.
+        truth, found: the exact and the measured value.
+        z: (found - truth)/standard error; nan where there is no standard error.
+        holds: whether the interval contains the truth; for results without an interval, whether
+            they agree.
     """
 
     problem: str
@@ -31,11 +31,11 @@ class Check:
 
 
 def statistical(problem: str, quantity: str, truth: float, found: Estimate) -> Check:
-    """Whether an interval of level `LEVEL` holds the truth; a bound that is true does."""
-    slack = 1e-9 * abs(truth) + 1e-12  # of results that are exact but for rounding
+    """Whether an interval of level `LEVEL` contains the truth; it may be open at one end."""
+    slack = 1e-9 * abs(truth) + 1e-12  # exact results are off by rounding
     holds = found.low - slack <= truth <= found.high + slack
-    known = found.stderr > 1e-9 * abs(truth)  # less is rounding
-    z = (float(found) - truth) / found.stderr if known else math.nan
+    random = found.stderr > 1e-9 * abs(truth)  # a smaller error is rounding
+    z = (float(found) - truth) / found.stderr if random else math.nan
     return Check(problem, quantity, truth, float(found), z, holds)
 
 

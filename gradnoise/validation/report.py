@@ -1,4 +1,4 @@
-"""All checks, and the table of what they found."""
+"""All checks of `gradnoise validate`, and their table."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-from ..show.progress import Stage
+from ..show.progress import StartTask
 from ..show.table import plain_table, render
 from ..statistics.estimate import short
-from . import algebra, noise, training
+from . import algebra, arrays, noise, training
 from .check import Check
 
 GROUPS: dict[str, Callable[[int], Iterator[Check]]] = {
     "profiles": noise.profiles,
     "whole population": noise.whole_population,
-    "arrays": noise.arrays,
     "single quantities": noise.single,
-    "tails": noise.tails,
+    "gradients": arrays.gradients,
+    "norms": arrays.norms,
+    "tails": arrays.tails,
     "algebra": algebra.products,
     "limits": training.limits,
     "rules": training.rules,
@@ -25,26 +26,31 @@ GROUPS: dict[str, Callable[[int], Iterator[Check]]] = {
 }
 
 
-def validate(seed: int = 0, stage: Stage | None = None) -> list[Check]:
-    """Every estimator on every analytic problem that determines it.
+def validate(seed: int = 0, start: StartTask | None = None) -> list[Check]:
+    """Every estimator on every analytic problem with a known answer.
 
-    Intervals are of the level 1 - 10⁻⁵, so that among all of them one misses by chance in about one
-    run of a thousand.
+    The intervals have level 1 - 10⁻⁵: in about one of a thousand runs one of the hundred misses the
+    truth by chance.
 
     Args:
         seed: of samples and probes.
-        stage: of a progress bar.
+        start: begins a task of a progress bar, as `progress_bar` gives it.
     """
-    tick = stage("validation", len(GROUPS)) if stage else lambda _: None
-    found: list[Check] = []
+    done = start("validation", len(GROUPS)) if start else lambda _: None
+    checks: list[Check] = []
     for group in GROUPS.values():
-        found += group(seed)
-        tick(1)
-    return found
+        checks += group(seed)
+        done(1)
+    return checks
 
 
 def table(checks: list[Check], started: float) -> str:
-    """Truth, estimate, z-score and verdict of each, and how many failed."""
+    """Exact and measured value, z-score and verdict of every check, and how many failed.
+
+    Args:
+        checks: what to show.
+        started: `time.perf_counter()` before the checks.
+    """
     shown = plain_table("problem", "quantity", "truth", "found", "z", "verdict")
     shown.columns[1].justify = "left"
     for check in checks:

@@ -6,9 +6,7 @@ import pytest
 
 from gradnoise.learning_rate.mean_square import CurvatureSpread
 from gradnoise.statistics.estimate import Status
-from tests.learning_rate.test_advice import AT_LEAST, NEGATIVE, UNKNOWN, estimate, landscape
-
-INF = math.inf
+from tests.landscapes import AT_LEAST, INF, NEGATIVE, UNKNOWN, estimate, landscape
 
 
 def test_the_limits_are_the_formulas() -> None:
@@ -68,12 +66,24 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
 @pytest.mark.parametrize(
     ("noise_scale", "curvature", "said"),
     [
-        (estimate(960.0), estimate(2.0), "up to 0.471, 29.2 times the noise-scale rule"),
-        (estimate(3.0), estimate(960.0), "diverges beyond 0.0161, 28.3 times below"),
+        (
+            estimate(960.0),
+            estimate(2.0),
+            "beyond 0.471, 29.2 times the noise-scale rule: between",
+        ),
+        (
+            estimate(3.0),
+            estimate(960.0),
+            "beyond 0.0161, 28.3 times less than the noise-scale rule",
+        ),
         (estimate(8.0), estimate(8.0), "At B = 32 the limits agree within a factor 1.00."),
-        (AT_LEAST, estimate(2.0), "a run diverges beyond 0.471; what speed noise leaves"),
+        (
+            AT_LEAST,
+            estimate(2.0),
+            "unstable at this point beyond 0.471; the noise-scale rule is not",
+        ),
         (UNKNOWN, UNKNOWN, "cannot be compared: measure more samples"),
-        (NEGATIVE, estimate(2.0), "no limit holds: the loss curves downwards"),
+        (NEGATIVE, estimate(2.0), "there is no limit: the curvature is negative"),
     ],
 )
 def test_the_reading_says_how_they_compare(noise_scale, curvature, said) -> None:

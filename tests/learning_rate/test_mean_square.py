@@ -27,13 +27,11 @@ def curvatures(seed: int = 0, samples: int = SAMPLES, size: int = DIRECTIONS) ->
 
 
 def radius(matrices: np.ndarray, batch: int, rule: Momentum, lr: float) -> float:
-    """Of the second moments over all batches without replacement."""
-    identity, total, count = np.eye(matrices.shape[1]), 0, 0
+    """The spectral radius of the second moments over all batches without replacement."""
+    w, v = np.split(np.eye(2 * matrices.shape[1]), 2)  # as they act on the state (w, v)
+    total, count = 0, 0
     for chosen in itertools.combinations(matrices, batch):
-        mean = np.mean(chosen, axis=0)
-        v = np.hstack([rule.take * mean, rule.keep * identity])
-        w = np.hstack([identity - lr * rule.direct * mean, 0 * identity]) - lr * rule.follow * v
-        step = np.vstack([w, v])
+        step = np.vstack(oracles.update(rule, lr, np.mean(chosen, axis=0) @ w, w, v))
         total, count = total + np.kron(step, step), count + 1
     return float(np.abs(np.linalg.eigvals(total / count)).max())
 

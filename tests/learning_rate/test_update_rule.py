@@ -9,18 +9,17 @@ import torch
 import gradnoise as gn
 from gradnoise.learning_rate.formulas import max_lr, mean_square_lr
 from gradnoise.learning_rate.update_rule import Momentum
+from tests import oracles
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]
 
 
 def second_moment_radius(rule: Momentum, x: float, noise: float) -> float:
-    """Of curvature 1 ± √q, each with probability one half."""
+    """The spectral radius for the curvatures 1 ± √q, each with probability one half."""
+    w, v = np.eye(2)  # as they act on the state (w, v)
     total = np.zeros((4, 4))
     for sign in (-1, 1):
-        h = 1 + sign * math.sqrt(noise)
-        v = np.array([rule.take * h, rule.keep])
-        w = np.array([1.0, 0.0]) - x * (np.array([rule.direct * h, 0.0]) + rule.follow * v)
-        step = np.stack([w, v])
+        step = np.stack(oracles.update(rule, x, (1 + sign * math.sqrt(noise)) * w, w, v))
         total += np.kron(step, step) / 2
     return float(np.abs(np.linalg.eigvals(total)).max())
 
@@ -48,14 +47,12 @@ def test_without_noise_it_is_the_limit_of_full_batches(momentum):
 def test_heavy_ball_and_nesterov_step_as_torch_does():
     for nesterov, name in ((False, "sgd"), (True, "nesterov")):
         weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
-        torch_own = torch.optim.SGD([weight], lr=0.3, momentum=0.8, nesterov=nesterov)
+        optimizer = torch.optim.SGD([weight], lr=0.3, momentum=0.8, nesterov=nesterov)
         rule, w, v = Momentum.of(name, 0.8), 1.0, 0.0
         for _ in range(5):
             weight.grad = 2 * weight.detach()
-            torch_own.step()
-            g = 2 * w
-            v = rule.keep * v + rule.take * g
-            w -= 0.3 * (rule.direct * g + rule.follow * v)
+            optimizer.step()
+            w, v = oracles.update(rule, 0.3, 2 * w, w, v)
         assert float(weight.detach()) == pytest.approx(w, rel=1e-14)
 
 
@@ -67,8 +64,8 @@ def test_one_gradient_moves_the_weights_by_the_drift_in_the_end(name, momentum, 
     assert Momentum.of(name, momentum).drift == pytest.approx(drift)
 
 
-def test_the_knee_of_heavy_ball_lies_at_a_larger_batch():
-    """(1 + m)/(1 - m) times larger: half the limit of full batches is reached there."""
+def test_heavy_ball_reaches_half_the_full_batch_limit_at_a_larger_batch():
+    """(1 + m)/(1 - m) times larger."""
     plain = mean_square_lr(4.0, 3.0, 3.0)
     ball = mean_square_lr(4.0, 3.0, 57.0, momentum=0.9)
     assert plain == pytest.approx(gn.stable_lr(4.0) / 2)

@@ -23,7 +23,6 @@ from gradnoise import (
 )
 from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
 from gradnoise.linalg.products import Products
-from gradnoise.statistics.interval import skewed, skewness
 from gradnoise.tensors.random import generator
 
 P = 100
@@ -459,22 +458,6 @@ def test_a_gpu_gives_the_same_numbers() -> None:
     found = diagonal(matrix.cuda(), products=20).values
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), diagonal(matrix, products=20).values)
-
-
-# ---- intervals of skewed numbers
-
-
-def test_an_interval_reaches_further_where_the_tail_is() -> None:
-    even, right, left = (
-        skewed(1.0, 0.25, skew, level=0.95, samples=9) for skew in (0.0, 2.0, -2.0)
-    )
-    t = 2.306004135
-    assert (even.low, even.high) == pytest.approx((1 - 0.5 * t, 1 + 0.5 * t))
-    shift = 2 * 2.0 * (1 + 2 * t * t) / 18 * 0.5
-    assert (right.low, right.high) == pytest.approx((even.low, even.high + shift))
-    assert (left.low, left.high) == pytest.approx((even.low - shift, even.high))
-    assert skewness([0.0, 0.0, 3.0]) == pytest.approx(1 / math.sqrt(2))
-    assert skewness([2.0, 2.0]) == 0
 
 
 # ---- errors

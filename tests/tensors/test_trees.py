@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from typing import Any
 
@@ -56,8 +57,6 @@ def test_other_leaves_pass_through(leaf: Any) -> None:
 
 
 def test_a_mapping_that_cannot_be_written_becomes_a_dict() -> None:
-    import types
-
     part = trees.select(types.MappingProxyType({"x": X}), slice(0, 1))
     assert torch.equal(part["x"], X[:1])
 
@@ -94,3 +93,37 @@ def test_flattening_and_back_is_the_identity() -> None:
     for back, tensor in zip(trees.unflatten(vector, tensors), tensors, strict=True):
         assert back.dtype == tensor.dtype
         assert torch.equal(back, tensor)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "computed"),
+    [
+        ([], torch.float32),
+        ([torch.float16], torch.float32),
+        ([torch.bfloat16, torch.float32], torch.float32),
+        ([torch.float32, torch.float64], torch.float64),
+    ],
+)
+def test_one_dtype_holds_all_of_them_and_is_float32_at_least(
+    dtypes: list[torch.dtype], computed: torch.dtype
+) -> None:
+    assert trees.compute_dtype(torch.ones(1, dtype=dtype) for dtype in dtypes) == computed
+
+
+def test_sums_are_kept_in_float64_where_there_is_one() -> None:
+    assert trees.wide_dtype(torch.device("cpu")) == torch.float64
+    assert trees.wide_dtype(torch.device("mps")) == torch.float32
+    assert trees.widen(torch.ones(2).half()).dtype == torch.float64
+
+
+def test_a_squared_norm_is_that_of_all_entries() -> None:
+    assert trees.sq_norm(torch.tensor([[1.0, 2.0], [3.0, 0.0]])) == 14
+
+
+def test_inference_tensors_can_be_differentiated_once_they_are_on_the_device() -> None:
+    with torch.inference_mode():
+        batch = {"x": torch.ones(2), "name": "train"}
+    moved = trees.to_device(batch, torch.device("cpu"))
+    assert moved["name"] == "train"
+    assert not moved["x"].is_inference()
+    assert trees.to_device(X, torch.device("cpu")) is X

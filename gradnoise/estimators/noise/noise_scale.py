@@ -209,7 +209,7 @@ def measure_noise_scale(
     skew = joint_skew(probed, influence, moments)
     if factor:
         with hessian.problem.guard():
-            skew = skew.bent(factor**2 * bend(hessian, influence, trace))
+            skew = skew.with_quadratic(factor**2 * bend(hessian, influence, trace))
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(

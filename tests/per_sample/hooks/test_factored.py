@@ -16,7 +16,6 @@ from gradnoise.per_sample.hooks.chain_rule import Pulled, Viewed, pull_back
 from gradnoise.per_sample.hooks.convolution import Convolution, Correlated
 from gradnoise.per_sample.hooks.factored import Asked, Form, Lazy, Sum, Whole
 from gradnoise.per_sample.hooks.outer_products import Lookup, Outer, Single
-from gradnoise.tensors.sums import BLOCK, dots, sq_norms
 
 COUNT = 4
 
@@ -154,15 +153,3 @@ def test_a_view_that_repeats_entries_adds_them() -> None:
     own = form.form.gradients(slice(0, COUNT)).sum(1)  # type: ignore[attr-defined]
     torch.testing.assert_close(form.gradients(slice(0, COUNT)), own)
     torch.testing.assert_close(form.measure().sq_norms, own.square().sum(1))
-
-
-@pytest.mark.parametrize("width", [1, BLOCK - 1, BLOCK, 3 * BLOCK + 5, 200 * BLOCK])
-def test_float32_is_added_in_blocks_and_then_in_float64(width: int) -> None:
-    torch.manual_seed(1)
-    first, second = torch.randn(3, width), torch.randn(3, width)
-    exact = first.double().square().sum(1)
-    assert float((sq_norms(first) / exact - 1).abs().max()) < 4e-7
-    inner = (first.double() * second.double()).sum(1)
-    scale = exact.sqrt() * second.double().square().sum(1).sqrt()
-    assert float(((dots(first, second) - inner) / scale).abs().max()) < 4e-7
-    assert sq_norms(first).dtype == dots(first, second).dtype == torch.float64
