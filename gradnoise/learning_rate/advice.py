@@ -71,13 +71,13 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     now = _about_current(landscape, current)
     sharpness, noise_scale = landscape.sharpness, landscape.noise_scale
     if sharpness.high < 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
-        reason = f"No batch size or learning rate can be told: {_NO_BOWL}."
+        reason = f"No batch size or learning rate can be given: {_NO_BOWL}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
-        why = sharpness.status.remedy or "not positive, so that it sets no limit"
+        why = sharpness.status.remedy or "not positive, so it sets no limit"
         if sharpness.status is Status.NOT_CONVERGED:
             why = f"not converged: {why}"
-        reason = f"No learning rate can be told: the sharpness is {why}."
+        reason = f"No learning rate can be given: the sharpness λ is {why}."
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         samples = samples_needed(landscape)
@@ -85,19 +85,23 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
         return Recommendation(None, None, (*bounds, *now), "none", samples)
     batch = _round_batch(float(noise_scale), landscape.population)
     rule, square = landscape.max_lr(batch), landscape.mean_square_lr(batch)
-    lr = float(rule)
-    source = "the noise-scale rule"
+    lr, source = float(rule), "noise-scale rule: beyond it noise wastes part of each step"
     if square.is_resolved and float(square) < lr:
-        lr, source = float(square), "mean-square stability"
-    momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
-    meaning = ": there a run takes about twice the fewest steps and twice the fewest samples."
+        lr, source = float(square), "mean-square limit: beyond it this point is unstable"
+    scale = short(float(noise_scale))
+    meaning = (
+        f" (B_noise is {scale}): a run takes about twice the steps of very large batches and twice "
+        f"the samples of very small ones."
+    )
     if batch < 0.7 * float(noise_scale):
-        scale = short(float(noise_scale))
-        meaning = f", the whole data: B_noise is {scale}, so that no batch of it is too large."
+        meaning = f", the whole data set: B_noise is {scale}, so no batch here is too large."
+    elif batch > 2 * float(noise_scale):
+        meaning = f": B_noise is {scale}, so noise is small even in a single sample's gradient."
     reasons = (
         f"Batch size {batch}{meaning}",
-        f"Learning rate up to about {short(lr)} at that batch size{momentum} ({source}): a "
-        f"starting point for a short sweep, not a guarantee.",
+        f"Learning rate for {_who(current)} at that batch size: up to about {short(lr)} "
+        f"({source}). Start a short sweep there; it is no guarantee. It holds at this point of "
+        f"training, and runs may move to where the loss is flatter and allow more.",
         *now,
     )
     narrow = noise_scale.high <= 2 * noise_scale.low and sharpness.is_resolved
@@ -121,51 +125,74 @@ def samples_needed(landscape: Landscape) -> int | None:
 
 
 _NO_BOWL = (
-    "the loss curves downwards along its gradient or noise here, so no quadratic bowl limits the "
-    "step; measure later in training"
+    "the loss curves downwards along its gradient or its noise here, so curvature does not limit "
+    "the step; measure later in training"
 )
 
 MEANING = {
     NOISE_DOMINATED: (
-        "noise-dominated, below the noise scale: scale the learning rate with the batch size; "
-        "momentum and curvature-aware methods add nothing that a larger learning rate would not"
+        "noise-dominated (below B_noise): noise limits the steps, not curvature. Scale the "
+        "learning rate with the batch size. Momentum and curvature-aware methods gain little over "
+        "a larger learning rate"
     ),
     CURVATURE_DOMINATED: (
-        "curvature-dominated, above the noise scale: a larger batch hardly allows a larger "
-        "learning rate, a smaller one saves samples, momentum and curvature-aware methods help"
+        "curvature-dominated (above B_noise): curvature limits the steps, not noise. A larger "
+        "batch hardly allows a larger learning rate; a smaller one saves samples. Momentum and "
+        "curvature-aware methods help"
     ),
-    UNRESOLVED: "inside the noise scale's interval: near the knee, or not measured well enough",
+    UNRESOLVED: (
+        "inside the noise scale's interval: it is near B_noise, or too few samples were measured "
+        "to say on which side it lies"
+    ),
 }
 RESCALED = (
-    "noise-dominated, below the noise scale: scale the learning rate with the square root of the "
-    "batch size, as the second moments follow the noise; momentum adds little"
+    "noise-dominated (below B_noise): noise limits the steps, not curvature. Scale the learning "
+    "rate with the square root of the batch size, because the second moments follow the noise. "
+    "Momentum gains little"
 )
+
+
+def _who(current: Setting) -> str:
+    """The optimizer that learning rates are for."""
+    momentum = f" with momentum {current.momentum:g}" if current.momentum else ""
+    return (current.rescales or "SGD") + momentum
 
 
 def _bounds(landscape: Landscape, current: Setting, samples: int | None) -> tuple[str, ...]:
     noise_scale, rescales = landscape.noise_scale, current.rescales
     grows = "in proportion" if rescales is None else "that grows with its square root"
     if noise_scale.low > 0:
-        advice = f"; up to there, a larger batch with a learning rate {grows} loses nothing"
+        advice = f"; up to there, a larger batch with a learning rate {grows} saves steps"
     elif math.isfinite(noise_scale.high):
-        advice = "; batches beyond that are wasted"
+        advice = "; larger batches save few steps"
     else:
         advice = ""
     unit = " samples" if advice else ""
-    count = f"; about {short(samples)} samples may tell" if samples else ""
-    stable, kind = short(float(landscape.stable_lr)), current.momentum
-    who = f"{rescales or 'SGD'} with momentum {short(kind)}" if kind else rescales or "plain SGD"
     return (
-        f"The noise scale is {noise_scale.bounds_in_words()}{unit}{advice}.",
-        f"Its value is not resolved: {noise_scale.status.remedy}{count}.",
-        f"Whatever the batch size, {who} is unstable beyond the learning rate {stable}"
-        f"{'' if kind else ' (2/λ)'}.",
+        f"The noise scale B_noise is {noise_scale.bounds_in_words()}{unit}{advice}.",
+        _unresolved(landscape, samples),
+        f"At any batch size, {_who(current)} is unstable at this point beyond the learning rate "
+        f"{short(float(landscape.stable_lr))}{'' if current.momentum else ' (2/λ)'}.",
     )
+
+
+def _unresolved(landscape: Landscape, samples: int | None) -> str:
+    """Why the noise scale has no value, and what to do."""
+    measured, status = landscape.grad_curvature.samples, landscape.noise_scale.status
+    if status is Status.SIGNAL_BELOW_NOISE and measured >= landscape.population:
+        return (
+            f"All {measured} samples were measured and GᵀHG is not distinguishable from zero: the "
+            f"mean gradient vanishes at this point, as at a minimum. Measure earlier in training."
+        )
+    count = f"; about {short(samples)} samples may be enough" if samples else ""
+    return f"Its value is not resolved: {status.remedy}{count}."
 
 
 def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
     if current.batch_size is None:
-        return ()
+        if not current.lr:
+            return ()
+        return (f"Give the batch size as well to have the learning rate {current.lr:g} judged.",)
     batch, noise_scale = current.batch_size, landscape.noise_scale
     side = regime(batch, noise_scale)
     rescaled = current.rescales is not None and side == NOISE_DOMINATED
@@ -173,9 +200,9 @@ def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
     if noise_scale.is_resolved and float(noise_scale) > 0:
         steps, samples = landscape.steps(batch), landscape.samples(batch)
         reasons.append(
-            f"At {short(batch / float(noise_scale))} times the noise scale a run takes about "
-            f"{short(float(steps))} times the fewest steps and {short(float(samples))} times the "
-            f"fewest samples."
+            f"At batch size {batch:g} ({short(batch / float(noise_scale))} times B_noise) a run "
+            f"takes about {float(steps):.2g} times the steps of very large batches and "
+            f"{float(samples):.2g} times the samples of very small ones."
         )
     if current.lr and landscape.sharpness.low > 0 and noise_scale.is_resolved:
         reasons += _about_rate(landscape, current, batch, current.lr, side)
@@ -187,37 +214,49 @@ def _about_rate(
 ) -> list[str]:
     limit = float(landscape.max_lr(batch))
     share = lr / limit
+    waste = "noise wastes part of each step"
     meaning = (
-        "the noise of a step outweighs its gain, so lower it or enlarge the batch when the loss "
-        "has to fall further"
+        f"{waste} here"
         if share > 1
-        else "close to what a step can use"
+        else f"near the rate beyond which {waste}"
         if share > 0.5
-        else "there is room to raise it"
+        else f"below the rate beyond which {waste}"
     )
-    momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
+    momentum = f" with momentum {current.momentum:g}" if current.momentum else ""
     reasons = [
         f"Your learning rate {lr:g}{momentum} is {short(share)} times the noise-scale rule "
         f"{short(limit)} at that batch size: {meaning}."
     ]
     speed = landscape.speed(lr, batch)
-    if not math.isnan(speed):
-        gain = f"gains {speed:.0%} of what" if speed > 0 else "is expected to lose, where"
-        reasons.append(f"A step of it {gain} the best step of a full batch gains.")
+    if speed > 0:
+        reasons.append(
+            f"One step at this learning rate is expected to lower the loss by {speed:.0%} of what "
+            f"the best full-batch step would."
+        )
+    elif not math.isnan(speed):
+        reasons.append("One step at this learning rate is expected to raise the loss.")
     square = landscape.mean_square_lr(batch)
     if square.high < lr:
         reasons.append(
-            f"It is beyond the mean-square limit {short(float(square))}: the loss is about to "
-            f"diverge, or to move to where it is flatter."
+            f"It is beyond the mean-square limit {short(float(square))}: this point is unstable. "
+            f"The loss may diverge, or jump and settle where it is flatter."
         )
     if side == NOISE_DOMINATED:
-        other = _round_batch(float(landscape.noise_scale), landscape.population)
-        rule, name = ("linear", "Linear") if current.rescales is None else ("sqrt", "Square root")
-        scaled = short(scale_lr(lr, batch, other, rule))
-        reasons.append(
-            f"{name} scaling carries it to {scaled} at batch size {other}, and no further beyond."
-        )
+        reasons += _scaled(landscape, current, batch, lr)
     return reasons
+
+
+def _scaled(landscape: Landscape, current: Setting, batch: float, lr: float) -> list[str]:
+    """The learning rate in use at the suggested batch size, where that is another one."""
+    other = _round_batch(float(landscape.noise_scale), landscape.population)
+    if other == batch:
+        return []
+    rule, name = ("linear", "linear") if current.rescales is None else ("sqrt", "square-root")
+    scaled = short(scale_lr(lr, batch, other, rule))
+    return [
+        f"At batch size {other}, learning rate {scaled} keeps the noise of your steps ({name} "
+        f"scaling); do not scale it further for larger batches."
+    ]
 
 
 def _round_batch(noise_scale: float, population: float) -> int:

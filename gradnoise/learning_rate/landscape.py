@@ -43,24 +43,26 @@ class Limits:
         rule, square = self.noise_scale_rule, self.mean_square
         where = f"At B = {self.batch_size:g}"
         if Status.NEGATIVE_CURVATURE in (rule.status, square.status):
-            return f"{where} no limit holds: the loss curves downwards."
+            return f"{where} there is no limit: the loss curves downwards."
         if not (rule.is_resolved and square.is_resolved):
             if square.is_resolved:
                 return (
-                    f"{where} a run diverges beyond {short(float(square))}; what speed noise "
-                    f"leaves below it is not resolved."
+                    f"{where}: unstable at this point beyond {short(float(square))}. How much "
+                    f"noise slows training below that cannot be determined from these samples."
                 )
             return f"{where} the limits cannot be compared: measure more samples."
         ratio = float(square) / float(rule) if float(rule) else float("inf")
         if ratio > APART:
             return (
-                f"{where} a run stays bounded up to {short(float(square))}, {short(ratio)} times "
-                f"the noise-scale rule: between, noise slows it down and nothing diverges."
+                f"{where}: beyond {short(float(rule))} (noise-scale rule) noise wastes part of "
+                f"each step; beyond {short(float(square))}, {short(ratio)} times the rule, "
+                f"training is unstable at this point."
             )
         if ratio < 1 / APART:
             return (
-                f"{where} a run diverges beyond {short(float(square))}, {short(1 / ratio)} times "
-                f"below the noise-scale rule: samples disagree about the curvature."
+                f"{where}: unstable at this point beyond {short(float(square))}, "
+                f"{short(1 / ratio)} times below the noise-scale rule, because the samples "
+                f"disagree about the curvature."
             )
         return f"{where} the limits agree within a factor {short(max(ratio, 1 / ratio))}."
 

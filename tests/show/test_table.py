@@ -1,0 +1,112 @@
+"""Numbers, tables and lists as text, at the width of the terminal."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+
+import pytest
+
+from gradnoise.show.table import cells, fitted, integer, listed, plain_table, render, width
+from gradnoise.statistics.estimate import Estimate, Status
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(80, 80), (100, 100), (200, 100)])
+def test_a_line_is_as_long_as_the_terminal_and_at_most_a_hundred(
+    monkeypatch: pytest.MonkeyPatch, columns: int, expected: int
+) -> None:
+    on_a_terminal(monkeypatch, columns)
+    assert width() == expected
+
+
+@pytest.mark.parametrize("stdout", [None, io.StringIO()], ids=["closed", "file"])
+def test_without_a_terminal_a_line_has_a_hundred_characters(
+    monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO | None
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert width() == 100
+
+
+def explained_table() -> list[str]:
+    table = plain_table("measured", "value", "what it means")
+    table.add_row("loss", "3.00", "the mean over all of the samples that were measured")
+    table.add_row("noise", "12.0", "how much single samples differ from that mean")
+    return render(fitted(table)).split("\n")
+
+
+def test_a_table_that_fits_keeps_its_last_column() -> None:
+    heading, _, first, second = explained_table()
+    assert heading.split() == ["measured", "value", "what", "it", "means"]
+    assert first.endswith("3.00  the mean over all of the samples that were measured")
+    assert second.startswith("noise ")
+
+
+def test_where_a_line_is_too_short_the_last_column_is_a_list_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_terminal(monkeypatch, 60)
+    heading, _, first, second, empty, title, *sentences = explained_table()
+    assert heading.split() == ["measured", "value"]
+    assert (first.split(), second.split()) == (["loss", "3.00"], ["noise", "12.0"])
+    assert (empty, title) == ("", "what it means")
+    assert " ".join(sentences).startswith("- loss: the mean over all of the samples")
+    assert max(map(len, sentences)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (3.78, 3.7828, "±0.08%"),  # 3.78 to 3.78 says nothing
+        (3.78 * (1 - 1e-9), 3.78, "±0.01%"),
+        (3.70, 3.86, "3.70 to 3.86"),
+        (3.78, 3.78, "exact"),
+    ],
+)
+def test_an_interval_whose_ends_look_alike_is_given_in_percent(
+    low: float, high: float, said: str
+) -> None:
+    assert cells(Estimate(3.78, low, high, 0.95, 0.0, 9), "samples") == ("3.78 samples", said)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "shown"),
+    [
+        (
+            Estimate(math.nan, 3.0, math.inf, 0.95, 0.0, 9, Status.SIGNAL_BELOW_NOISE),
+            ("≥ 3.00", "signal below noise"),
+        ),
+        (
+            Estimate(2.0, 1.0, 3.0, 0.95, 0.5, 9, Status.NO_INTERVAL),
+            ("2.00", "interval not measured"),
+        ),
+        (
+            Estimate(2.0, 1.0, 3.0, 0.95, 0.5, 9, Status.NOT_CONVERGED),
+            ("2.00", "1.00 to 3.00 (not converged)"),
+        ),
+    ],
+)
+def test_what_is_not_resolved_says_so_beside_its_bounds(
+    estimate: Estimate, shown: tuple[str, str]
+) -> None:
+    assert cells(estimate, "") == shown
+
+
+def test_thousands_stand_apart() -> None:
+    assert (integer(999), integer(1797), integer(1e6)) == ("999", "1 797", "1 000 000")
+
+
+def test_a_list_has_a_title_and_a_dash_for_every_sentence() -> None:
+    assert render(listed("Title", ("one", "two"))) == "Title\n- one\n- two"
