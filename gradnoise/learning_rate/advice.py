@@ -100,8 +100,8 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     reasons = (
         f"Batch size {batch}{meaning}",
         f"Learning rate for {_who(current)} at that batch size: up to about {short(lr)} "
-        f"({source}). Start a short sweep there; it is no guarantee. It holds at this point of "
-        f"training, and runs may move to where the loss is flatter and allow more.",
+        f"({source}). Start a short sweep there; this is not a guarantee. The limit holds at this "
+        f"point of training; a run may move to where the loss is flatter and then allow more.",
         *now,
     )
     narrow = noise_scale.high <= 2 * noise_scale.low and sharpness.is_resolved

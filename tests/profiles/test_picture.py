@@ -58,6 +58,36 @@ class TestPlot:
         assert "now: ε = 0.1, B = 16" in legend(figure)
         assert figure.axes[0].get_ylabel() == label
 
+    def test_the_regions_are_named_in_the_plane(self, resolved, bounds_only):
+        sixteen = gn.Estimate(16.0, 12.0, 20.0, 0.95, 0.0, 64)
+        profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": sixteen})
+        said = {text.get_text(): text.get_position() for text in profile.plot().axes[0].texts}
+
+        batch, rate = said["noise wastes part of each step"]
+        assert float(profile.max_lr(batch)) < rate < float(profile.mean_square_lr(batch))
+        assert said["unstable at this point"][1] > float(profile.stable_lr())
+        unknown = {text.get_text() for text in bounds_only.plot().axes[0].texts}
+        assert "noise wastes part of each step" not in unknown
+
+    def test_of_another_optimizer_it_says_whose_rates_it_shows(self, resolved):
+        adam = replace(resolved, optimizer=OptimizerSettings("AdamW", 0.001, 0.9, kind="adam"))
+
+        label = "learning rate ε of plain SGD, not AdamW"
+        assert adam.plot().axes[0].get_ylabel() == label
+
+    @pytest.mark.parametrize(("momentum", "formula"), [(0.0, "T = ε/B"), (0.5, "T = ε/((1 - m)B)")])
+    def test_the_dotted_lines_are_of_equal_temperature(self, resolved, momentum, formula):
+        settings = OptimizerSettings("SGD", 0.1, momentum)
+
+        names = legend(replace(resolved, optimizer=settings).plot())
+        assert f"equal temperature {formula}" in names
+
+    def test_the_legend_covers_nothing(self, resolved):
+        axes = resolved.plot().axes[0]
+        renderer = axes.figure.canvas.get_renderer()
+
+        assert axes.get_legend().get_window_extent(renderer).y1 < axes.bbox.y0
+
     def test_the_suggestion_is_a_point(self, resolved):
         advice = resolved.recommend()
         points = resolved.plot().axes[0].get_lines()
