@@ -192,7 +192,10 @@ def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
     if current.batch_size is None:
         if not current.lr:
             return ()
-        return (f"Give the batch size as well to have the learning rate {current.lr:g} judged.",)
+        return (
+            f"To have the learning rate {current.lr:g} judged, give the batch size as well "
+            f"(`batch_size`, --batch-size).",
+        )
     batch, noise_scale = current.batch_size, landscape.noise_scale
     side = regime(batch, noise_scale)
     rescaled = current.rescales is not None and side == NOISE_DOMINATED
