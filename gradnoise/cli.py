@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import importlib.util
+import inspect
 import io
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -48,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print("gradnoise: interrupted", file=sys.stderr)
+        kept = getattr(options, "out", None)
+        more = f"; the same command continues from {kept}" if kept else ""
+        print(f"gradnoise: interrupted{more}", file=sys.stderr)
         return 130
     except Exception as error:  # the user's file runs in here: anything can come out
         if options.debug:
@@ -62,9 +68,13 @@ def _run(options: argparse.Namespace) -> int:
     return COMMANDS[options.command](options)
 
 
+def _shows_progress(options: argparse.Namespace) -> bool:
+    return not options.quiet and sys.stderr is not None and sys.stderr.isatty()
+
+
 def _validate(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    with progress_bar(sys.stderr.isatty() and not options.quiet) as stage:
+    with progress_bar(_shows_progress(options)) as stage:
         checks = validate(options.seed, stage)
     print(table(checks, start))
     return 0 if all(check.holds for check in checks) else FAILED
@@ -87,7 +97,7 @@ def _sweep(options: argparse.Namespace) -> int:
         steps=options.steps,
         seeds=options.seeds,
         path=options.out,
-        progress=sys.stderr.isatty() and not options.quiet,
+        progress=_shows_progress(options),
         **trained,
     )
     print(found)
@@ -127,7 +137,7 @@ def _profile(options: argparse.Namespace) -> int:
         seed=options.seed,
         probes=options.probes,
         accuracy=options.accuracy,
-        progress=sys.stderr.isatty() and not options.quiet,
+        progress=_shows_progress(options),
     )
     result = _with_setting(result, options)
     if options.json:
@@ -157,25 +167,31 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 def _factory(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
     """What calls the factory; the file is executed once, here."""
-    with _staying(target):
-        factory = _loaded(target)
+    path, name = _path_of(target)
+    with _told_of(target, path):
+        factory = _loaded(path, name)
 
     def make() -> tuple[Any, Any, Any, Any]:
-        with _staying(target):
+        with _told_of(target, path):
             return _four(factory(), target)
 
     return make
 
 
 @contextmanager
-def _staying(target: str) -> Iterator[None]:
+def _told_of(target: str, path: Path) -> Iterator[None]:
+    """Errors of the user's own file are told with file and line."""
     try:
         yield
+    except GradNoiseError:
+        raise
     except SystemExit as error:
         raise ArgumentError(
             f"{target} called sys.exit({error.code}) while it was loaded; keep what is meant for "
             f"the command line under if __name__ == '__main__'"
         ) from error
+    except Exception as error:
+        raise ArgumentError(f"{target} failed{_where(error, path)}: {_told(error)}") from error
 
 
 def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
@@ -189,25 +205,77 @@ def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
     return made if len(made) == 4 else (*made, None)
 
 
-def _loaded(target: str) -> Any:
+def _path_of(target: str) -> tuple[Path, str]:
     file, _, name = target.rpartition(":")
     path = Path(file)
     if not file or not name.isidentifier():
-        raise ArgumentError(f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}")
+        raise ArgumentError(
+            f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}"
+            f"{_functions_of(Path(target))}"
+        )
     if not path.is_file():
         raise ArgumentError(f"there is no file {file}")
+    return path, name
+
+
+def _loaded(path: Path, name: str) -> Any:
     private = f"gradnoise_target_{path.stem}"  # the file may be called like a library
     spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
-        raise ArgumentError(f"{file} is not a Python file")
+        raise ArgumentError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[private] = module  # as an import would: dataclasses and pickling look it up
     sys.path.insert(0, str(path.parent.resolve()))  # the file's own neighbours can be imported
     spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise ArgumentError(f"{file} has no function {name!r}")
+        raise ArgumentError(f"{path} has no function {name!r}{_functions_of(path)}")
+    needed = _needed_arguments(factory)
+    if needed:
+        raise ArgumentError(
+            f"{path}:{name} needs the arguments {', '.join(needed)}, and is called without any: "
+            f"give them default values"
+        )
+    if inspect.iscoroutinefunction(factory):
+        raise ArgumentError(f"{path}:{name} is async; make it an ordinary function")
     return factory
+
+
+def _needed_arguments(factory: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # written in C
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
+
+
+def _functions_of(path: Path) -> str:
+    """The functions of a Python file, for an error; empty where it cannot be read."""
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    return f"; its functions are {', '.join(names)}" if names else "; it has no functions"
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The last line of the user's file that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename) == path.resolve()]
+    own = own or [frame for frame in frames if Path(frame.filename) == path]
+    return f" at {path.name}, line {own[-1].lineno} ({own[-1].line})" if own else ""
+
+
+def _told(error: Exception) -> str:
+    """The error in a line, with what to do about imports that fail."""
+    text = _one_line(error)
+    if not isinstance(error, ImportError):
+        return text
+    if "relative import" in str(error):
+        return f"{text}. The file is loaded by itself: import its package by name"
+    return f"{text}. Install it, or set PYTHONPATH to the folder that holds it"
 
 
 def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
@@ -254,7 +322,20 @@ def _one_line(error: Exception) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"gradnoise: error: {message} (see {self.prog} --help)\n")
+        hint = f"{_about_command(message)} (see {self.prog} --help)"
+        self.exit(USAGE_ERROR, f"gradnoise: error: {message}{hint}\n")
+
+
+def _about_command(message: str) -> str:
+    """What was meant where a command is not known."""
+    match = re.search(r"argument COMMAND: invalid choice: '([^']*)'", message)
+    if match is None:
+        return ""
+    got = match[1]
+    if got == "digits" or ":" in got:
+        return f"; the command comes first: gradnoise profile {got}"
+    near = difflib.get_close_matches(got, COMMANDS, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,79 +351,96 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+TARGET = (
+    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
+    "(model, loss_fn, data) or (model, loss_fn, data, optimizer)"
+)
+
+
+def _common_options(add: Any) -> None:
+    add("--quiet", action="store_true", help="show no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
 def _sweep_options(commands: Any) -> None:
     command = commands.add_parser(
         "sweep",
-        help="train over a grid of learning rates and batch sizes and find the stable ones",
-        description="Train over a grid of learning rates and batch sizes; find the largest stable "
-        "learning rates and the knee.",
+        help="train with many learning rates and batch sizes; find the stable and the best ones",
+        description="Train with every learning rate at every batch size; print the largest stable "
+        "and the best learning rate of each, and the critical batch size.",
+        epilog="example: gradnoise sweep train.py:factory --batch-sizes 8 32 128 --epochs 5 "
+        "--out sweep.jsonl --plot sweep.png",
     )
     add = command.add_argument
-    add("target", help="'digits' (built in), or path/to/file.py:factory, a function that returns "
-        "(model, loss_fn, data) or (model, loss_fn, data, optimizer), SGD or Adam, and is called "
-        "anew for every seed")  # fmt: skip
-    add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B")
+    add("target", help=f"{TARGET}, SGD or Adam; it is called for every model that is trained")
+    add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B",
+        help="batch sizes (default 4 16 64 256)")  # fmt: skip
     add("--lrs", type=_number(lambda x: 0 < x < math.inf, "a positive number"), nargs="+",
-        default=[2.0**k for k in range(-6, 4)], metavar="LR", help="learning rates")  # fmt: skip
+        default=[2.0**k for k in range(-6, 4)], metavar="LR",
+        help="learning rates (default 1/64 to 8 in factors of 2)")  # fmt: skip
     add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"),
-        help="in place of the factory's optimizer's")  # fmt: skip
+        help="momentum (default that of the factory's optimizer, else 0)")  # fmt: skip
     add("--epochs", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
         help="length of the runs in passes over the data (default 10)")  # fmt: skip
     add("--steps", type=_whole(1), help="length of the runs in steps")
-    add("--seeds", type=_whole(1), default=1, help="how many (default 1)")
-    add("--out", type=Path, metavar="FILE", help="keep finished runs here, and go on from them")
-    add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg)")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--seeds", type=_whole(1), default=1, help="how many seeds to train with (default 1)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="save finished runs; continue from them if it exists",
+    )
+    add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg, jpg)")
+    _common_options(add)
 
 
 def _validate_options(commands: Any) -> None:
     command = commands.add_parser(
         "validate",
-        help="hold every estimator to analytic problems; exit code 1 if any fails",
-        description="Hold every estimator to every analytic problem that determines it: truth, "
-        "estimate, z-score and verdict. Exit code 1 if any fails.",
+        help="compare every estimator with analytic problems; exit code 1 if any is wrong",
+        description="Compare every estimator with every analytic problem whose exact answer is "
+        "known: truth, estimate, z-score and verdict. Exit code 1 if any is wrong.",
     )
     add = command.add_argument
-    add("--seed", type=_whole(0), default=0, help="of samples and probes (default 0)")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--seed", type=_whole(0), default=0, help="seed of samples and directions (default 0)")
+    _common_options(add)
 
 
 def _profile_options(commands: Any) -> None:
     command = commands.add_parser(
         "profile",
-        help="measure one model and print what follows for batch size and learning rate",
-        description="Measure one model and print what follows for batch size and learning rate.",
+        help="measure one model; print what follows for batch size and learning rate",
+        description="Measure the gradient noise and the curvature of one model; print what follows "
+        "for batch size and learning rate.",
+        epilog="example: gradnoise profile train.py:factory --batch-size 64 --lr 0.1 "
+        "--plot map.png",
     )
     add = command.add_argument
-    add("target", help="'digits' (built in), or path/to/file.py:factory, a function that returns "
-        "(model, loss_fn, data) or (model, loss_fn, data, optimizer)")  # fmt: skip
-    add("--samples", type=_whole(2), default=4096, help="samples to measure (default 4096)")
-    add("--population", default="dataset", help="dataset, distribution, or a number of samples")
-    add("--batch-size", type=_whole(1), help="batch size in training")
-    add(
-        "--lr",
-        type=_number(lambda x: 0 < x < math.inf, "a positive number"),
-        help="learning rate in use",
-    )
-    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"), help="in use")
-    add("--metric", default="euclidean", help="euclidean, or optimizer: of the factory's, that has "
-        "taken steps")  # fmt: skip
-    add("--epochs", type=_whole(0), help="digits: epochs to train first (default 5)")
-    add("--engine", default="auto", help="auto, hooks, functional, backpack or loop")
-    add("--probes", type=_whole(2), default=PROBES, help="directions for tr(HΣ), at most")
-    add(
-        "--accuracy",
-        type=_number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
-        default=ACCURACY,
-        help=f"relative error of tr(HΣ) at which fewer do (default {ACCURACY})",
-    )
-    add("--seed", type=_whole(0), default=0, help="of samples and probes (default 0)")
-    add("--json", type=Path, metavar="FILE", help="save the profile")
-    add("--plot", type=Path, metavar="FILE", help="save the regime map (png, pdf, svg)")
-    add("--quiet", action="store_true", help="no progress bar")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add("target", help=TARGET)
+    add("--samples", type=_whole(2), default=4096, help="samples to measure at most (default 4096)")
+    add("--population", default="dataset", help="what the intervals are about: dataset (default), "
+        "distribution, or a number of samples")  # fmt: skip
+    add("--batch-size", type=_whole(1), help="batch size in training (default: the DataLoader's)")
+    add("--lr", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
+        help="learning rate in training; it is judged together with the batch size")  # fmt: skip
+    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"),
+        help="momentum in training")  # fmt: skip
+    add("--metric", default="euclidean", help="euclidean (default): learning rates of plain SGD; "
+        "optimizer: those of the optimizer that the factory returns (Adam, AdamW, NAdam, "
+        "RMSprop), after it has taken steps")  # fmt: skip
+    add("--epochs", type=_whole(0), help="digits only: train so many epochs first (default 5)")
+    add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
+        "hooks, functional, backpack or loop")  # fmt: skip
+    add("--probes", type=_whole(2), default=PROBES,
+        help=f"random directions for tr(HΣ) at most (default {PROBES})")  # fmt: skip
+    add("--accuracy", type=_number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
+        default=ACCURACY, help=f"relative error of tr(HΣ) at which no further directions are drawn "
+        f"(default {ACCURACY})")  # fmt: skip
+    add("--seed", type=_whole(0), default=0, help="seed of samples and directions (default 0)")
+    add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
+    add("--plot", type=Path, metavar="FILE",
+        help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
+    _common_options(add)
 
 
 COMMANDS = {"profile": _profile, "sweep": _sweep, "validate": _validate}

@@ -43,6 +43,24 @@ def leaves():
 def without_samples():
     return model, nn.CrossEntropyLoss(), []
 
+def with_arguments(path, size, *, fast=True, **more):
+    return three()
+
+async def patient():
+    return three()
+
+def incomplete():
+    {}['lr']
+
+def asserts():
+    assert not model
+
+def without_cuda():
+    model.to('cuda:99')
+
+def defaults(size=3, *more, **others):
+    return three()
+
 def scalar_loss():
     return model, lambda model, batch: model(batch[0]).mean(), data
 
@@ -205,6 +223,9 @@ class TestMistakes:
         [
             ([], "required: COMMAND"),
             (["measure"], "invalid choice: 'measure'"),
+            (["profle", "digits"], "did you mean profile?"),
+            (["train.py:factory"], "the command comes first: gradnoise profile train.py:factory"),
+            (["digits"], "the command comes first: gradnoise profile digits"),
             (["profile"], "required: target"),
             (["profile", "digits", "--wings"], "unrecognized arguments: --wings"),
             (["profile", "nonsense"], "expected 'digits' or 'path/to/file.py:factory'"),
@@ -230,7 +251,13 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("factory", "said"),
         [
-            ("none", "has no function 'none'"),
+            ("none", "has no function 'none'; its functions are three, four, two, a_list"),
+            ("with_arguments", "needs the arguments path, size, and is called without any"),
+            ("patient", "is async; make it an ordinary function"),
+            ("incomplete", "incomplete failed at users_own_problem.py, line"),
+            ("incomplete", "({}['lr']): KeyError: 'lr'"),
+            ("asserts", "(assert not model): AssertionError"),
+            ("without_cuda", "(model.to('cuda:99')): "),
             ("not_a_function", "has no function 'not_a_function'"),
             ("two", "must return (model, loss_fn, data) or"),
             ("two", "got 2 things"),
@@ -311,6 +338,55 @@ class TestMistakes:
 
         assert said in refused(capsys, "profile", f"{file}:three", *QUICK)
 
+    def test_without_a_function_those_of_the_file_are_listed(self, capsys, file):
+        line = refused(capsys, "profile", file)
+
+        assert "expected 'digits' or 'path/to/file.py:factory'" in line
+        assert "; its functions are three, four, two" in line
+
+    def test_a_file_without_functions_says_so(self, capsys, file):
+        file.write_text("x = 3")
+
+        assert "has no function 'three'; it has no functions" in refused(
+            capsys, "profile", f"{file}:three"
+        )
+
+    def test_a_relative_import_names_the_way_out(self, capsys, file):
+        file.write_text("from . import other\n")
+
+        line = refused(capsys, "profile", f"{file}:three")
+        assert "line 1 (from . import other): ImportError" in line
+        assert "The file is loaded by itself: import its package by name" in line
+
+    def test_a_missing_package_names_the_way_out(self, capsys, file):
+        file.write_text("import no_such_library_at_all\n")
+
+        line = refused(capsys, "profile", f"{file}:three")
+        assert "Install it, or set PYTHONPATH to the folder that holds it" in line
+
+    def test_an_error_of_ours_is_shown_as_it_is(self, capsys, file):
+        with file.open("a") as more:
+            more.write("\nimport gradnoise\ndef ours():\n    gradnoise.stable_lr('x')\n")
+
+        line = refused(capsys, "profile", f"{file}:ours")
+        assert line.startswith("gradnoise: error: `sharpness` must be a number; got")
+
+    def test_arguments_with_defaults_are_no_mistake(self, file):
+        assert cli.main(["profile", f"{file}:defaults", *QUICK]) == 0
+
+    def test_a_function_written_in_c_is_called(self, capsys, file):
+        with file.open("a") as more:
+            more.write("\ndict_items = dict\n")
+
+        assert "must return (model, loss_fn, data)" in refused(
+            capsys, "profile", f"{file}:dict_items"
+        )
+
+    def test_a_closed_stderr_is_no_mistake(self, file, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", None)
+
+        assert cli.main(["profile", f"{file}:three", "--samples", "64", "--probes", "4"]) == 0
+
     def test_a_file_of_another_kind_is_refused(self, capsys, file):
         text = file.rename(file.with_suffix(".txt"))
 
@@ -344,7 +420,9 @@ def test_help_is_printed(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["profile", "--help"])
 
-    assert "path/to/file.py:factory" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "path/to/file.py:factory" in shown
+    assert "example: gradnoise profile train.py:factory --batch-size 64" in shown
 
 
 @pytest.mark.parametrize(
@@ -452,6 +530,26 @@ def factory():
         ]
         assert cli.main(command) == 0
         assert "equal steps, B =" in capsys.readouterr().out
+
+    def test_an_optimizer_that_cannot_be_used_is_named(self, tmp_path, capsys):
+        file = tmp_path / "own.py"
+        text = self.FACTORY.replace(
+            "return nn.Linear(4, 2),", "model = nn.Linear(4, 2)\n    return model,"
+        )
+        file.write_text(text.replace(", data\n", ", data, torch.optim.AdamW(model.parameters())\n"))
+        command = ["sweep", f"{file}:factory", "--batch-sizes", "8", "--lrs", "0.1"]
+        assert cli.main([*command, "--steps", "2", "--quiet"]) == 2
+        assert "AdamW" in capsys.readouterr().err
+
+    def test_an_interruption_says_how_to_go_on(self, tmp_path, capsys, monkeypatch):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "sweep", interrupt)
+        kept = tmp_path / "s.jsonl"
+        assert cli.main(["sweep", "digits", "--out", str(kept)]) == 130
+        line = f"gradnoise: interrupted; the same command continues from {kept}\n"
+        assert capsys.readouterr().err == line
 
     def test_what_cannot_be_is_said_in_a_line(self, tmp_path, capsys):
         assert cli.main(["sweep", "digits", "--out", str(tmp_path / "no" / "x.jsonl")]) == 2

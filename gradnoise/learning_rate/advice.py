@@ -13,7 +13,13 @@ from .update_rule import Momentum
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to do.
+    """What to do: `print` it for one line per reason.
+
+    It follows from numbers measured at one point of training, and is a starting point for a short
+    sweep (`gn.sweep`): a run may move to where the loss is flatter and allow a larger learning
+    rate. At B_noise a run takes twice the steps of very large batches and twice the samples of very
+    small ones (McCandlish et al. 2018, arXiv:1812.06162); the learning rate is the smaller of the
+    noise-scale rule (Smith, Elsen and De 2020, arXiv:2006.15081) and the mean-square limit.
 
     Args:
         batch_size: B near B_noise, in samples; None where B_noise is not resolved.
@@ -22,6 +28,11 @@ class Recommendation:
         confidence: "good" (interval of B_noise within a factor 2), "rough", or "none".
         samples: about how many to measure to resolve B_noise; None where it is resolved, where more
             samples do not help or the number is not known.
+
+    Example:
+        >>> print(Recommendation(128, 0.25, ("Batch size 128.", "Learning rate 0.25."), "good"))
+        - Batch size 128.
+        - Learning rate 0.25.
     """
 
     batch_size: int | None
@@ -61,7 +72,12 @@ class Setting:
     @property
     def with_momentum(self) -> str:
         """The words after the optimizer or the learning rate: empty without momentum."""
-        return f" with momentum {short(self.momentum)}" if self.momentum else ""
+        return f" with momentum {self.momentum:g}" if self.momentum else ""
+
+    @property
+    def who(self) -> str:
+        """The optimizer that learning rates are for."""
+        return (self.rescales or "SGD") + self.with_momentum
 
 
 def recommend(landscape: Landscape, current: Setting) -> Recommendation:
@@ -78,13 +94,13 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     now = _about_current(landscape, current)
     sharpness, noise_scale = landscape.sharpness, landscape.noise_scale
     if sharpness.high < 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
-        reason = f"No batch size or learning rate can be recommended: {_NEGATIVE}."
+        reason = f"No batch size or learning rate can be given: {_NEGATIVE}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
-        why = sharpness.status.remedy or "not positive, so that it sets no limit"
+        why = sharpness.status.remedy or "not positive, so it sets no limit"
         if sharpness.status is Status.NOT_CONVERGED:
             why = f"not converged: {why}"
-        reason = f"No learning rate can be recommended: the sharpness is {why}."
+        reason = f"No learning rate can be given: the sharpness λ is {why}."
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         samples = samples_needed(landscape)
@@ -92,21 +108,23 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
         return Recommendation(None, None, (*bounds, *now), "none", samples)
     batch = _round_batch(float(noise_scale), landscape.population)
     rule, square = landscape.max_lr(batch), landscape.mean_square_lr(batch)
-    lr = float(rule)
-    source = "the noise-scale rule"
+    lr, source = float(rule), "noise-scale rule: beyond it noise wastes part of each step"
     if square.is_resolved and float(square) < lr:
-        lr, source = float(square), "mean-square stability"
+        lr, source = float(square), "mean-square limit: beyond it this point is unstable"
+    scale = short(float(noise_scale))
     meaning = (
-        ": a run takes about twice the minimum number of steps and twice the minimum number of "
-        "samples there."
+        f" (B_noise is {scale}): a run takes about twice the steps of very large batches and twice "
+        f"the samples of very small ones."
     )
     if batch < 0.7 * float(noise_scale):
-        scale = short(float(noise_scale))
-        meaning = f", the whole data: B_noise is {scale}, larger than all of it."
+        meaning = f", the whole data set: B_noise is {scale}, so no batch here is too large."
+    elif batch > 2 * float(noise_scale):
+        meaning = f": B_noise is {scale}, so noise is small even in a single sample's gradient."
     reasons = (
         f"Batch size {batch}{meaning}",
-        f"Learning rate up to about {short(lr)} at that batch size{current.with_momentum} "
-        f"({source}): a starting point for a short sweep, not a guarantee.",
+        f"Learning rate for {current.who} at that batch size: up to about {short(lr)} "
+        f"({source}). Start a short sweep there; this is not a guarantee. The limit holds at this "
+        f"point of training; a run may move to where the loss is flatter and then allow more.",
         *now,
     )
     narrow = noise_scale.high <= 2 * noise_scale.low and sharpness.is_resolved
@@ -131,26 +149,30 @@ def samples_needed(landscape: Landscape) -> int | None:
 
 
 _NEGATIVE = (
-    "the curvature along the gradient or its noise is negative here, so the quadratic model does "
-    "not limit the step; measure later in training"
+    "the curvature along the gradient or its noise is negative here, so it does not limit the "
+    "step; measure later in training"
 )
 
 MEANING = {
     NOISE_DOMINATED: (
-        "noise-dominated, below the noise scale: scale the learning rate with the batch size; "
-        "momentum and curvature-aware methods bring nothing that a larger learning rate does not"
+        "noise-dominated (below B_noise): noise limits the steps, not curvature. Scale the "
+        "learning rate with the batch size. Momentum and curvature-aware methods gain little over "
+        "a larger learning rate"
     ),
     CURVATURE_DOMINATED: (
-        "curvature-dominated, above the noise scale: a larger batch hardly allows a larger "
-        "learning rate, a smaller one saves samples, momentum and curvature-aware methods help"
+        "curvature-dominated (above B_noise): curvature limits the steps, not noise. A larger "
+        "batch hardly allows a larger learning rate; a smaller one saves samples. Momentum and "
+        "curvature-aware methods help"
     ),
     UNRESOLVED: (
-        "inside the interval of the noise scale: close to it, or it is not measured well enough"
+        "inside the interval of the noise scale: it is near B_noise, or too few samples were "
+        "measured to say on which side it lies"
     ),
 }
 RESCALED = (
-    "noise-dominated, below the noise scale: scale the learning rate with the square root of the "
-    "batch size, as the second moments grow with the noise; momentum brings little"
+    "noise-dominated (below B_noise): noise limits the steps, not curvature. Scale the learning "
+    "rate with the square root of the batch size, because the second moments follow the noise. "
+    "Momentum gains little"
 )
 
 
@@ -159,27 +181,42 @@ def _bounds(landscape: Landscape, current: Setting, samples: int | None) -> tupl
     grows = "B" if rescales is None else "√B"
     if noise_scale.low > 0:
         advice = (
-            f"; up to there, a larger batch B with a learning rate proportional to {grows} needs "
-            f"about as many samples"
+            f"; up to there, a larger batch B with a learning rate in proportion to {grows} saves "
+            f"steps"
         )
     elif math.isfinite(noise_scale.high):
-        advice = "; larger batches hardly reduce the number of steps"
+        advice = "; larger batches save few steps"
     else:
         advice = ""
     unit = " samples" if advice else ""
-    count = f"; about {short(samples)} samples may resolve it" if samples else ""
-    stable = short(float(landscape.stable_lr)) + ("" if current.momentum else " (2/λ)")
     return (
-        f"The noise scale is {noise_scale.bounds_in_words()}{unit}{advice}.",
-        f"Its value is not resolved: {noise_scale.status.remedy}{count}.",
-        f"At every batch size, {rescales or 'SGD'}{current.with_momentum} is unstable at this "
-        f"point beyond the learning rate {stable}.",
+        f"The noise scale B_noise is {noise_scale.bounds_in_words()}{unit}{advice}.",
+        _unresolved(landscape, samples),
+        f"At any batch size, {current.who} is unstable at this point beyond the learning rate "
+        f"{short(float(landscape.stable_lr))}{'' if current.momentum else ' (2/λ)'}.",
     )
+
+
+def _unresolved(landscape: Landscape, samples: int | None) -> str:
+    """Why the noise scale has no value, and what to do."""
+    measured, status = landscape.grad_curvature.samples, landscape.noise_scale.status
+    if status is Status.SIGNAL_BELOW_NOISE and measured >= landscape.population:
+        return (
+            f"All {measured} samples were measured and GᵀHG is not distinguishable from zero: the "
+            f"mean gradient vanishes at this point, as at a minimum. Measure earlier in training."
+        )
+    count = f"; about {short(samples)} samples may be enough" if samples else ""
+    return f"Its value is not resolved: {status.remedy}{count}."
 
 
 def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
     if current.batch_size is None:
-        return ()
+        if not current.lr:
+            return ()
+        return (
+            f"To have the learning rate {current.lr:g} judged, give the batch size as well "
+            f"(`batch_size`, --batch-size).",
+        )
     batch, noise_scale = current.batch_size, landscape.noise_scale
     side = regime(batch, noise_scale)
     rescaled = current.rescales is not None and side == NOISE_DOMINATED
@@ -187,9 +224,9 @@ def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
     if noise_scale.is_resolved and float(noise_scale) > 0:
         steps, samples = landscape.steps(batch), landscape.samples(batch)
         reasons.append(
-            f"At {short(batch / float(noise_scale))} times the noise scale a run takes about "
-            f"{short(float(steps))} times the minimum number of steps and "
-            f"{short(float(samples))} times the minimum number of samples."
+            f"At batch size {batch:g} ({short(batch / float(noise_scale))} times B_noise) a run "
+            f"takes about {float(steps):.2g} times the steps of very large batches and "
+            f"{float(samples):.2g} times the samples of very small ones."
         )
     if current.lr and landscape.sharpness.low > 0 and noise_scale.is_resolved:
         reasons += _about_rate(landscape, current, batch, current.lr, side)
@@ -201,39 +238,48 @@ def _about_rate(
 ) -> list[str]:
     limit = float(landscape.max_lr(batch))
     ratio = lr / limit
+    waste = "noise wastes part of each step"
     meaning = (
-        "gradient noise limits the loss; lower it or increase the batch size to go further down"
+        f"{waste} here"
         if ratio > 1
-        else "close to the largest useful one"
+        else f"near the rate beyond which {waste}"
         if ratio > 0.5
-        else "it can be raised"
+        else f"below the rate beyond which {waste}"
     )
     reasons = [
         f"Your learning rate {lr:g}{current.with_momentum} is {short(ratio)} times the "
         f"noise-scale rule {short(limit)} at that batch size: {meaning}."
     ]
     speed = landscape.speed(lr, batch)
-    if not math.isnan(speed):
-        gain = (
-            f"lowers the expected loss by {speed:.0%} of what the best full-batch step does"
-            if speed > 0
-            else "raises the expected loss"
+    if speed > 0:
+        reasons.append(
+            f"One step at this learning rate is expected to lower the loss by {speed:.0%} of what "
+            f"the best full-batch step would."
         )
-        reasons.append(f"One step at this learning rate {gain}.")
+    elif not math.isnan(speed):
+        reasons.append("One step at this learning rate is expected to raise the loss.")
     square = landscape.mean_square_lr(batch)
     if square.high < lr:
         reasons.append(
-            f"It is beyond the mean-square limit {short(float(square))}: SGD is unstable at this "
-            f"point and will move to a flatter one, or diverge."
+            f"It is beyond the mean-square limit {short(float(square))}: this point is unstable. "
+            f"The loss may diverge, or jump and settle where it is flatter."
         )
     if side == NOISE_DOMINATED:
-        other = _round_batch(float(landscape.noise_scale), landscape.population)
-        rule, name = ("linear", "Linear") if current.rescales is None else ("sqrt", "Square root")
-        scaled = short(scale_lr(lr, batch, other, rule))
-        reasons.append(
-            f"{name} scaling gives {scaled} at batch size {other}; keep that for larger batches."
-        )
+        reasons += _scaled(landscape, current, batch, lr)
     return reasons
+
+
+def _scaled(landscape: Landscape, current: Setting, batch: float, lr: float) -> list[str]:
+    """The learning rate in use at the suggested batch size, where that is another one."""
+    other = _round_batch(float(landscape.noise_scale), landscape.population)
+    if other == batch:
+        return []
+    rule, name = ("linear", "linear") if current.rescales is None else ("sqrt", "square-root")
+    scaled = short(scale_lr(lr, batch, other, rule))
+    return [
+        f"At batch size {other}, learning rate {scaled} keeps the noise of your steps ({name} "
+        f"scaling); do not scale it further for larger batches."
+    ]
 
 
 def _round_batch(noise_scale: float, population: float) -> int:

@@ -45,7 +45,12 @@ class Limits:
         where = f"At B = {self.batch_size:g}"
         if Status.NEGATIVE_CURVATURE in (rule.status, square.status):
             return f"{where} there is no limit: the curvature is negative."
-        if not square.is_resolved:
+        if not (rule.is_resolved and square.is_resolved):
+            if square.is_resolved:
+                return (
+                    f"{where}: unstable at this point beyond {short(float(square))}. How much "
+                    f"noise slows training below that cannot be determined from these samples."
+                )
             return f"{where} the limits cannot be compared: measure more samples."
         unstable = f"{where} SGD is unstable at this point beyond {short(float(square))}"
         if not rule.is_resolved:
@@ -53,13 +58,15 @@ class Limits:
         ratio = float(square) / float(rule) if float(rule) else math.inf
         if ratio > APART:
             return (
-                f"{unstable}, {short(ratio)} times the noise-scale rule: between the two, a larger "
-                f"learning rate brings little speed."
+                f"{where}: beyond {short(float(rule))} (noise-scale rule) noise wastes part of "
+                f"each step; beyond {short(float(square))}, {short(ratio)} times the rule, "
+                f"training is unstable at this point."
             )
         if ratio < 1 / APART:
             return (
-                f"{unstable}, {short(1 / ratio)} times less than the noise-scale rule: the "
-                f"curvature differs between samples."
+                f"{where}: unstable at this point beyond {short(float(square))}, "
+                f"{short(1 / ratio)} times below the noise-scale rule, because the samples "
+                f"disagree about the curvature."
             )
         return f"{where} the limits agree within a factor {short(max(ratio, 1 / ratio))}."
 

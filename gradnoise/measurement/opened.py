@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from numbers import Integral
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..linalg.operator import MEMORY_BUDGET
 from ..moments.measure import stream, with_intervals
@@ -15,6 +16,7 @@ from ..operators.hessian import Hessian
 from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.losses import LossFn
+from ..problem.objective import bits
 from ..problem.options import Options
 from ..problem.problem import Problem
 
@@ -27,7 +29,7 @@ class Opened:
 
     What was computed is kept while parameters and buffers have the same values; when they have
     changed, it is computed anew where the model stands then, on the same samples. In the
-    optimizer's metric its state is then read anew as well.
+    optimizer's metric this is also true of the optimizer's state and settings.
 
     Args:
         problem: the objective and the samples.
@@ -93,12 +95,28 @@ class Opened:
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
         """What `compute` gives, computed once for these values of parameters and buffers."""
-        now = self._problem.objective.fingerprint()
+        now = self._now()
         if now != self._point:
             self._kept, self._point = {}, now
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]  # type: ignore[no-any-return]
+
+    def _now(self) -> Hashable:
+        """What changes with the values that results depend on."""
+        optimizer, own = self.options.optimizer, self._problem.objective.fingerprint()
+        if optimizer is None or self.options.metric == "euclidean":
+            return own
+        return own, _fingerprint(optimizer)
+
+
+def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
+    """What changes with the state or the settings of an optimizer."""
+    state = [value for own in optimizer.state.values() for value in own.values()]
+    settings = [v for group in optimizer.param_groups for k, v in group.items() if k != "params"]
+    return tuple(
+        (v._version, bits(v)) if isinstance(v, Tensor) else repr(v) for v in state + settings
+    )
 
 
 def _chosen(problem: Problem, engine: str) -> Engine:

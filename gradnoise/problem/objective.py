@@ -38,6 +38,7 @@ class Objective:
     def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module) -> None:
         self.model = model
         self.loss_fn = as_loss_fn(loss_fn)
+        self._criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
         refuse_common(self.parameters)
         self._opened_modes = _modes(model)
@@ -75,9 +76,9 @@ class Objective:
 
         Sums of the bits: fused optimizers and `.data` leave pointers and versions as they were.
         """
-        parts = [part for part in (self.model, self.loss_fn) if isinstance(part, nn.Module)]
+        parts = [part for part in (self.model, self._criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        return tuple((tensor._version, _bits(tensor.detach())) for tensor in tensors)
+        return tuple((tensor._version, bits(tensor.detach())) for tensor in tensors)
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
@@ -248,7 +249,7 @@ def check_finite(losses: Tensor) -> None:
         )
 
 
-def _bits(tensor: Tensor) -> int:
+def bits(tensor: Tensor) -> int:
     """Sum of the entries' bits, read as whole numbers."""
     dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
     real = torch.view_as_real(dense) if dense.is_complex() else dense

@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..moments.layer import Layer
-from ..show.table import cells, integer, plain_table
+from ..show.table import cells, integer, plain_table, width
 from ..statistics.estimate import Estimate, Status
 from .results import Results
 
 SHOWN = 6
-NAME = 28  # characters of a layer's name; of longer ones the end
+NAME = 28  # characters of a layer's name at most; of longer ones the end
+NUMBERS = 62  # characters of a line that the other columns take
 
 
 def by_layer(profile: Results) -> list[Text | Table]:
@@ -22,11 +23,11 @@ def by_layer(profile: Results) -> list[Text | Table]:
     parts: list[Text | Table] = [_table("layer", profile.layers, profile.level)]
     if len(profile.groups) > 1:
         parts += [Text(), _table("parameter group", profile.groups, profile.level)]
-    sentence = steepest(profile.layers)
+    sentence = limiting_layer(profile.layers)
     return parts + ([Text(), Text(sentence)] if sentence else [])
 
 
-def steepest(layers: Mapping[str, Layer]) -> str:
+def limiting_layer(layers: Mapping[str, Layer]) -> str:
     """Which layer limits the learning rate; empty for one layer, or without positive curvature."""
     known = [
         (float(layer.sharpness_share), layer)
@@ -36,18 +37,18 @@ def steepest(layers: Mapping[str, Layer]) -> str:
     if len(known) < 2:
         return ""
     share, layer = max(known, key=lambda pair: pair[0])
-    holds = f"layer {_name(layer)}, which holds {share:.0%} of the steepest direction"
+    holds = f"it holds {share:.0%} of the sharpest direction, the top eigenvector of H"
     if layer.limits_lr:
-        return f"Learning rate: limited by {holds}."
+        return f"Layer {_name(layer)} limits the learning rate: {holds}."
     crowded = layer.sharpness_share and layer.sharpness_share.status is Status.NOT_SEPARATED
-    why = "another direction is about as steep" if crowded else "halves of the samples disagree"
-    return f"Learning rate: perhaps limited by {holds}, but {why}."
+    why = "another direction is about as sharp" if crowded else "two halves of the samples disagree"
+    return f"Layer {_name(layer)} may limit the learning rate: {holds}, but {why}."
 
 
 def _table(kind: str, layers: Mapping[str, Layer], level: float) -> Table:
     ranked = sorted(layers.values(), key=lambda layer: -layer.noise_share)
     interval = f"{level:.0%} interval"
-    table = plain_table(kind, "parameters", "of noise", "of λ", "its own trΣ/|G|²", interval)
+    table = plain_table(kind, "parameters", "% of trΣ", "% of λ", "its trΣ/|G|²", interval)
     for layer in ranked[:SHOWN]:
         scale = cells(layer.simple_noise_scale, "samples")
         share = f"{layer.noise_share:.0%}"
@@ -61,12 +62,12 @@ def _table(kind: str, layers: Mapping[str, Layer], level: float) -> Table:
 
 
 def _name(layer: Layer) -> str:
-    name = layer.name or "(root)"
-    return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+    name, most = layer.name or "(root)", max(12, min(NAME, width() - NUMBERS))
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _sum(layers: list[Layer]) -> str:
-    """Share of the steepest direction of all of them; a dash where there is none."""
+    """Their share of λ, added up; a dash where there is none."""
     shares: list[Estimate | None] = [layer.sharpness_share for layer in layers]
     total = sum(math.nan if share is None else float(share) for share in shares)
     return "–" if math.isnan(total) else f"{total:.0%}"

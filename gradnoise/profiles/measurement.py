@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_whole
 from ..estimators.covariance.covariance import PRODUCTS, Covariance, find_covariance
 from ..estimators.curvature.sharpness import Sharpness, find_sharpness
 from ..estimators.diagnostics.batch_tests import NU, THETA
@@ -95,6 +96,7 @@ class Measurement(Opened):
         progress: bool = False,
     ) -> Profile:
         """Everything in one call; see `gn.profile`."""
+        check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)
 

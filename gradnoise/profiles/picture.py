@@ -14,7 +14,7 @@ from ..learning_rate.landscape import Landscape
 from ..learning_rate.update_rule import Momentum
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ..statistics.estimate import short
-from .results import Results
+from .results import Results, other_optimizer
 
 
 def draw(profile: Results, path: str | Path | None = None) -> Any:
@@ -23,7 +23,7 @@ def draw(profile: Results, path: str | Path | None = None) -> Any:
         raise NotMeasuredError("the regime map needs curvature, which was not measured")
     if not float(profile.sharpness) > 0:
         raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
-    figure, axes = canvas()
+    figure, axes = canvas(height=6.4)
     batches = _batch_grid(profile)
     landscape = profile.landscape(profile.setting.momentum)
     limits = _lr_limits(profile, landscape)
@@ -32,6 +32,7 @@ def draw(profile: Results, path: str | Path | None = None) -> Any:
     _isotherms(axes, batches, limits, landscape)
     _limits(axes, profile, landscape, batches, limits)
     _noise_scale(axes, profile, batches)
+    _regions(axes, landscape, batches, limits)
     _points(axes, profile)
     _words(axes, profile)
     figure.tight_layout()
@@ -59,6 +60,8 @@ def _isotherms(
     axes: Any, batches: np.ndarray, limits: tuple[float, float], landscape: Landscape
 ) -> None:
     drift = Momentum.of(landscape.optimizer, landscape.momentum).drift  # T = ε·drift/B
+    formula = "ε/B" if drift == 1 else "ε/((1 - m)B)"
+    axes.plot([], [], color=FAINT, lw=0.9, ls=":", label=f"equal temperature T = {formula}")
     first = math.floor(math.log10(limits[0] / batches[-1] * drift))
     last = math.ceil(math.log10(limits[1] / batches[0] * drift))
     for power in range(first, last + 1):
@@ -81,7 +84,7 @@ def _limits(
 ) -> None:
     stable = landscape.stable_lr
     factor = f"{stable_lr(1.0, landscape.optimizer, landscape.momentum):.3g}"
-    label = f"{factor}/λ = {short(float(stable))}{_steepest(profile)}"
+    label = f"{factor}/λ = {short(float(stable))}, full-batch limit{_limiting(profile)}"
     axes.axhline(float(stable), color=CURVATURE, lw=1.4, label=label)
     if stable.low > 0 and math.isfinite(stable.high):
         axes.axhspan(stable.low, stable.high, color=CURVATURE, alpha=0.15, lw=0)
@@ -89,7 +92,7 @@ def _limits(
     scale = landscape.noise_scale
     if scale.low > 0 or math.isfinite(scale.high):
         rule = [landscape.max_lr(batch) for batch in batches]
-        name = "noise-scale rule (beyond it noise eats the gain)"
+        name = "noise-scale rule"
         if scale.is_resolved:
             axes.plot(batches, [float(r) for r in rule], color=NOISE, lw=2, label=name)
         low = [r.low or limits[0] for r in rule]
@@ -98,14 +101,29 @@ def _limits(
         axes.fill_between(batches, low, high, color=NOISE, alpha=0.2, lw=0, label=band)
     inside = np.geomspace(batches[0], min(batches[-1], profile.population), 60)
     mean_square = [float(landscape.mean_square_lr(batch)) for batch in inside]
-    label = "mean-square limit (runs diverge beyond it)"
+    label = "mean-square limit"
     axes.plot(inside, mean_square, color=INK, lw=1.2, ls="--", label=label)
 
 
-def _steepest(profile: Results) -> str:
+def _limiting(profile: Results) -> str:
     """The layer that limits the learning rate, where there are several and it is settled."""
     names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
-    return f", by layer {names[0]}" if names and len(profile.layers) > 1 else ""
+    return f" (layer {names[0]})" if names and len(profile.layers) > 1 else ""
+
+
+def _regions(
+    axes: Any, landscape: Landscape, batches: np.ndarray, limits: tuple[float, float]
+) -> None:
+    """The regions that the limits separate, in words."""
+    stable, scale = float(landscape.stable_lr), landscape.noise_scale
+    style = {"fontsize": 8, "ha": "center", "va": "center", "style": "italic"}
+    above = math.sqrt(stable * limits[1])
+    axes.text(batches[-1] ** 0.25, above, "unstable at this point", color=CURVATURE, **style)
+    if scale.is_resolved and float(scale) > 4:
+        left = math.sqrt(float(scale))
+        rule = float(landscape.max_lr(left))
+        between = math.sqrt(rule * float(landscape.mean_square_lr(left)))
+        axes.text(left, between, "noise wastes part of each step", color=NOISE, **style)
 
 
 def _noise_scale(axes: Any, profile: Results, batches: np.ndarray) -> None:
@@ -141,14 +159,15 @@ def _points(axes: Any, profile: Results) -> None:
 def _words(axes: Any, profile: Results) -> None:
     axes.set_xlabel("batch size B (samples)")
     momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
-    axes.set_ylabel(f"learning rate ε{momentum}")
+    other = other_optimizer(profile)
+    axes.set_ylabel(f"learning rate ε{f' of plain SGD, not {other}' if other else momentum}")
     axes.set_title(
         f"{profile.model} on {profile.samples} samples: {_headline(profile)}",
         fontsize=10,
         color=INK,
     )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.95)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2, fontsize=8, frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import NotMeasuredError
 from ..learning_rate.advice import Recommendation, Setting, recommend
@@ -12,6 +12,12 @@ from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
+
+OWN_METRIC = ("SGD", "Adam", "AdamW", "NAdam", "RMSprop")  # optimizers whose P can be read
+NO_GRADIENT = (
+    "Every gradient is zero, so nothing follows for batch size or learning rate. Does the loss use "
+    "this model? Are all labels ignored (-100)?"
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,11 @@ class Results:
 
     def recommend(self) -> Recommendation:
         """Batch size and learning rate with reasons, for the optimizer in use."""
-        return recommend(self.landscape(self.setting.momentum), self.setting)
+        if float(self.trace_cov) == float(self.grad_sq_norm) == 0:
+            return Recommendation(None, None, (NO_GRADIENT,), "none")
+        advice = recommend(self.landscape(self.setting.momentum), self.setting)
+        caution = _caution(self)
+        return replace(advice, reasons=(*caution, *advice.reasons))
 
     @property
     def setting(self) -> Setting:
@@ -162,3 +172,23 @@ class Results:
             raise NotMeasuredError(
                 f"`{name}` was not measured. {' '.join(reasons)}".strip()
             ) from None
+
+
+def other_optimizer(results: Results) -> str | None:
+    """The name of the optimizer in use where learning rates here are those of plain SGD instead."""
+    own = results.optimizer
+    return None if own is None or own.is_plain or results.metric == "optimizer" else own.name
+
+
+def _caution(results: Results) -> tuple[str, ...]:
+    """Whose learning rates these are, where it is not the optimizer in use."""
+    name, own = other_optimizer(results), results.optimizer
+    if name is None or own is None:
+        return ()
+    here = f"These learning rates are for plain SGD, not for {name}."
+    if name in OWN_METRIC or own.kind in ("adam", "nadam"):
+        return (
+            f'{here} For those of {name}, measure with metric="optimizer" (command line: --metric '
+            f"optimizer) after {name} has taken steps.",
+        )
+    return (f"{here} Only {', '.join(OWN_METRIC)} can be measured in their own metric.",)

@@ -9,33 +9,70 @@ from rich.text import Text
 
 from ..learning_rate.formulas import stable_lr
 from ..learning_rate.landscape import Landscape
-from ..show.table import cells, integer, listed, plain_table, render
+from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
-from .results import Results
+from .results import Results, other_optimizer
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
-    ("grad_sq_norm", "gradient |G|²", "", "the slope all samples share"),
-    ("trace_cov", "gradient noise trΣ", "", "how far single samples stray from it"),
-    ("simple_noise_scale", "trΣ/|G|²", "samples", "batch whose noise is as long as its slope"),
-    ("grad_curvature", "curvature GᵀHG", "", "how the slope bends: it ends the step"),
-    ("trace_hessian_cov", "tr(HΣ)", "", "loss that the noise of a step adds"),
-    ("noise_scale", "noise scale B_noise", "samples", "beyond it larger batches hardly help"),
-    ("sharpness", "sharpness λ", "", "curvature of the steepest direction"),
-    ("curvature_noise_scale", "B_curv", "samples", "batch that sees that curvature as it is"),
+    ("grad_sq_norm", "gradient |G|²", "", "squared norm of the mean gradient G"),
+    ("trace_cov", "gradient noise trΣ", "", "variance of single-sample gradients g_i"),
+    (
+        "simple_noise_scale",
+        "B_simple",
+        "samples",
+        "trΣ/|G|²; batch size where noise = gradient",
+    ),
+    ("grad_curvature", "curvature GᵀHG", "", "curvature along the gradient, times |G|²"),
+    ("trace_hessian_cov", "tr(HΣ)", "", "noise adds ½ε²·tr(HΣ)/B to the loss per step"),
+    ("noise_scale", "noise scale B_noise", "samples", "tr(HΣ)/GᵀHG; larger batches save few steps"),
+    ("sharpness", "sharpness λ", "", "largest eigenvalue of the Hessian H"),
+    ("curvature_noise_scale", "B_curv", "samples", "batch size where sampling noise in λ = λ"),
+)
+UNITS = (
+    "Units: learning rates in parameter²/loss, λ in loss/parameter², |G|² and trΣ in "
+    "loss²/parameter², GᵀHG and tr(HΣ) in loss³/parameter⁴. Formulas: help(gradnoise.Profile)."
 )
 
+# method, label, the formula without momentum, what it means
 LEARNING_RATES = (
-    ("max_lr", "noise-scale rule", "beyond it noise eats the gain"),
-    ("greedy_lr", "best single step", "loss rises beyond twice it"),
-    ("mean_square_lr", "mean-square limit", "SGD diverges beyond it"),
+    (
+        "max_lr",
+        "noise-scale rule",
+        "(2/λ)/(1 + B_noise/B); ",
+        "beyond it noise wastes part of each step",
+    ),
+    (
+        "greedy_lr",
+        "best single step",
+        "ε_opt = (|G|²/GᵀHG)/(1 + B_noise/B); ",
+        "beyond twice it one step raises the loss",
+    ),
+    (
+        "mean_square_lr",
+        "mean-square limit",
+        "at most (2/λ)/(1 + (1/B - 1/N)·B_curv); ",
+        "SGD is unstable at this point beyond it",
+    ),
 )
-
-
 TRADE_OFF = (
-    ("steps", "steps × fewest", "what a run takes in time"),
-    ("samples", "samples × fewest", "what it takes in compute"),
+    (
+        "steps",
+        "steps (1 = fewest)",
+        "1 + B_noise/B; steps of a run, relative to very large batches",
+    ),
+    (
+        "samples",
+        "samples (1 = fewest)",
+        "1 + B/B_noise; samples of a run, relative to very small batches",
+    ),
+)
+REGIME = "noise limits a step where B < B_noise, curvature where B > B_noise"
+HERE = (
+    "The limits hold at this point of training. Beyond the mean-square limit the loss first rises; "
+    "a run may then move to where the loss is flatter and train on. `gradnoise sweep` shows what "
+    "runs do."
 )
 
 
@@ -45,13 +82,16 @@ def write(profile: Results) -> str:
 
 
 def _parts(profile: Results) -> list[Text | Table]:
-    parts: list[Text | Table] = [_header(profile), Text(), _measured(profile)]
-    if "noise_scale" in profile.estimates:
+    has_curvature = "noise_scale" in profile.estimates
+    parts: list[Text | Table] = [_header(profile)]
+    if has_curvature:
+        advice = profile.recommend()
+        title = f"What to do (confidence in the measurement: {advice.confidence})"
+        parts += [Text(), *listed(title, advice.reasons)]
+    parts += [Text(), *_measured(profile)]
+    if has_curvature:
         parts += [Text(), *_learning_rates(profile)]
     parts += [Text(), *by_layer(profile)]
-    if "noise_scale" in profile.estimates:
-        advice = profile.recommend()
-        parts += [Text(), *listed(f"What to do (confidence: {advice.confidence})", advice.reasons)]
     if profile.warnings:
         parts += [Text(), *listed("Please note", profile.warnings)]
     return parts
@@ -67,8 +107,8 @@ def _header(profile: Results) -> Text:
     ]
     if profile.metric == "optimizer" and profile.optimizer is not None:
         lines.append(
-            f"in the metric of {profile.optimizer.name}: gradient P^-½g and Hessian P^-½HP^-½, P "
-            f"from its state"
+            f"in the metric of {profile.optimizer.name}: gradients P^-½g and Hessian P^-½HP^-½, "
+            f"with P from its state"
         )
     setting = profile.setting
     used = []
@@ -85,16 +125,20 @@ def _header(profile: Results) -> Text:
     return Text("\n".join(lines))
 
 
-def _measured(profile: Results) -> Table:
+def _measured(profile: Results) -> list[Text | Table]:
     table = plain_table("measured", "value", f"{profile.level:.0%} interval", "what it means")
     for name, label, unit, meaning in MEASURED:
         if name in profile.estimates:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates:
-        meaning = "learning rate at which full batches diverge"
+        meaning = "full batch unstable at this point beyond it"
         landscape = profile.landscape(profile.setting.momentum)
         table.add_row(_stable(landscape), *cells(landscape.stable_lr, ""), meaning)
-    return table
+    notes = UNITS
+    if profile.samples >= profile.population:
+        count = integer(profile.samples)
+        notes = f"exact: no sampling error, all {count} samples were measured. {notes}"
+    return [*fitted(table), Text(), Text(notes)]
 
 
 def _stable(landscape: Landscape) -> str:
@@ -105,29 +149,42 @@ def _stable(landscape: Landscape) -> str:
 def _learning_rates(profile: Results) -> list[Text | Table]:
     batches, setting = _batches(profile), profile.setting
     landscape = profile.landscape(setting.momentum)
-    table = plain_table("learning rate at B =", *map(integer, batches), "what it says")
-    for method, label, meaning in LEARNING_RATES:
+    who = setting.rescales or "SGD"
+    of_sgd = landscape.optimizer == "sgd" and not landscape.momentum
+    table = plain_table("learning rate at B =", *map(integer, batches), "what it means")
+    for method, label, formula, meaning in LEARNING_RATES:
         limits = [getattr(landscape, method)(batch) for batch in batches]
-        meaning = meaning.replace("SGD", setting.rescales or "SGD")
+        meaning = (formula if of_sgd else "") + meaning.replace("SGD", who)
         table.add_row(label, *(cells(limit, "")[0] for limit in limits), meaning)
     for method, label, meaning in TRADE_OFF:
         costs = [getattr(landscape, method)(batch) for batch in batches]
         table.add_row(label, *(cells(cost, "")[0] for cost in costs), meaning)
     sides = [profile.regime(batch).removesuffix("-dominated") for batch in batches]
-    table.add_row("regime", *sides, "what limits a step")
+    table.add_row("regime", *sides, REGIME)
     if setting.effective_lr:
         rates = [profile.temperature(setting.effective_lr, batch) for batch in batches]
-        drift = " ε/(1-m)B" if setting.effective_lr != setting.lr else " ε/B"
-        table.add_row(f"temperature{drift}", *map(short, rates), "equal ones, equal noise")
+        formula = " ε/((1-m)B)" if setting.effective_lr != setting.lr else " ε/B"
+        meaning = (
+            f"noise of the steps at ε = {setting.lr:g}; runs of equal temperature train alike "
+            f"where noise dominates"
+        )
+        table.add_row(f"temperature{formula}", *map(short, rates), meaning)
+    return [*fitted(table), Text(), *listed("The limits compared", _compared(profile, batches))]
+
+
+def _compared(profile: Results, batches: list[int]) -> tuple[str, ...]:
+    setting = profile.setting
+    landscape = profile.landscape(setting.momentum)
     readings = [
         landscape.limits(batch).reading for batch in dict.fromkeys((batches[0], batches[-1]))
     ]
+    other = other_optimizer(profile)
+    if other:
+        readings.append(f"All are limits of plain SGD, not of {other}.")
     if setting.momentum:
-        own = f"with momentum {setting.momentum:g}"
-        readings.append(
-            f"All are those of {setting.rescales or 'SGD'} {own}, but for the single step."
-        )
-    return [table, Text(), *listed("The limits side by side", tuple(readings))]
+        who = f"{setting.rescales or 'SGD'} with momentum {setting.momentum:g}"
+        readings.append(f"All are limits of {who}; the best single step is without momentum.")
+    return (*readings, HERE)
 
 
 def _batches(profile: Results) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
+import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -16,9 +18,16 @@ from ..statistics.estimate import Estimate, Status, short
 WIDTH = 100
 
 
+def width() -> int:
+    """Characters of a line: those of the terminal, at most 100; 100 where stdout is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return WIDTH
+    return min(WIDTH, shutil.get_terminal_size().columns)
+
+
 def render(parts: Sequence[Text | Table]) -> str:
-    """Texts and tables, one below the other, as text without colours, at most 100 wide."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
+    """Texts and tables as plain text."""
+    console = _console(width())
     console.print(Group(*parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
@@ -44,15 +53,26 @@ def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
     if estimate.is_exact:
         return value, "exact"
     low, high = short(estimate.low), short(estimate.high)
-    interval = f"{low} to {high}" if low != high else "within last digit"
-    if estimate.status is Status.NOT_CONVERGED:
-        interval += f" ({estimate.status.value})"
-    return value, interval
+    interval = f"{low} to {high}" if low != high else _relative(estimate)
+    return (
+        value,
+        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
+    )
+
+
+_FLAGS = {Status.NOT_CONVERGED: "not converged"}
+
+
+def _relative(estimate: Estimate) -> str:
+    """The interval in percent of the value, rounded up, where its ends are printed alike."""
+    reach = max(estimate.high - float(estimate), float(estimate) - estimate.low)
+    percent = math.ceil(1e4 * reach / abs(float(estimate))) / 100
+    return f"±{percent:g}%"
 
 
 def plain_table(first: str, *others: str) -> Table:
-    """An empty table: text in the first and the last column, numbers aligned right between them."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    """Numbers to the right, the first and the last column in words."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
         table.add_column(heading, justify="right")
@@ -66,3 +86,16 @@ def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
     for sentence in sentences:
         grid.add_row("-", sentence)
     return [Text(title), grid]
+
+
+def fitted(table: Table) -> list[Text | Table]:
+    """The table; where a line is too short for its last column, that one as a list below it."""
+    if _console(10 * WIDTH).measure(table).maximum <= width():
+        return [table]
+    last = table.columns.pop()
+    pairs = zip(table.columns[0].cells, last.cells, strict=True)
+    return [table, Text(), *listed(f"{last.header}", tuple(f"{a}: {b}" for a, b in pairs))]
+
+
+def _console(columns: int) -> Console:
+    return Console(file=io.StringIO(), width=columns, color_system=None, markup=False, emoji=False)

@@ -38,22 +38,22 @@ _REMEDIES = {
         "measure the intervals: gn.profile, or `intervals=True` where there are second derivatives"
     ),
     Status.SIGNAL_BELOW_NOISE: (
-        "not distinguishable from zero on these samples: measure more of them (`max_samples`)"
+        "not distinguishable from zero on these samples: measure more (`max_samples`, --samples)"
     ),
     Status.NOISE_BELOW_ERROR: (
         "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
     ),
     Status.NEGATIVE_CURVATURE: (
-        "undefined here: the curvature along the gradient or its noise is negative, so that the "
-        "quadratic model does not limit the step; read the parts, or measure later in training"
+        "undefined here: the loss curves downwards along the gradient or its noise, so curvature "
+        "does not limit the step; read GᵀHG and tr(HΣ), or measure later in training"
     ),
     Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
     Status.NOT_SEPARATED: (
-        "eigenvalues lie closer together here than these products resolve: use more `steps`, or "
-        "ask for the share beyond a margin, such as .cumulative(-width)"
+        "eigenvalues lie closer together here than the products can separate: use more `steps`, "
+        "or ask for the share beyond a margin, such as .cumulative(-width)"
     ),
     Status.BEYOND_GRID: (
-        "not inside the grid of runs: extend it (`batch_sizes`, `lrs`) or use more `seeds`"
+        "the runs do not determine it: widen the grid (`batch_sizes`, `lrs`) or use more `seeds`"
     ),
 }
 

@@ -37,22 +37,31 @@ class TestResolved:
         advice = advise(estimate(1000.0), population=100)
 
         assert advice.batch_size == 100
-        assert "the whole data: B_noise is 1 000" in str(advice)
+        assert "the whole data set: B_noise is 1 000" in str(advice)
+
+    def test_a_batch_of_one_beyond_the_noise_scale_is_not_said_to_be_near_it(self):
+        text = str(advise(estimate(0.01)))
+
+        assert "Batch size 1: B_noise is 0.0100, so noise is small" in text
+        assert "twice the steps" not in text
 
     def test_a_population_large_enough_is_not_mentioned(self):
-        assert "the whole data" not in str(advise(estimate(100.0), population=1797))
+        assert "the whole data set" not in str(advise(estimate(100.0), population=1797))
 
     def test_the_learning_rate_is_the_noise_scale_rule_there(self):
         advice = advise(estimate(128.0))
 
         assert advice.lr == 0.25  # (2/4)/(1 + 128/128)
-        assert "up to about 0.250 at that batch size (the noise-scale rule)" in str(advice)
+        assert (
+            "Learning rate for SGD at that batch size: up to about 0.250 (noise-scale rule"
+            in str(advice)
+        )
 
     def test_the_mean_square_limit_holds_where_it_is_lower(self):
         advice = advise(estimate(128.0), curvature=estimate(384.0))
 
         assert advice.lr == 0.125  # (2/4)/(1 + 384/128)
-        assert "(mean-square stability)" in str(advice)
+        assert "0.125 (mean-square limit: beyond it this point is unstable)" in str(advice)
 
     def test_the_mean_square_limit_knows_the_population(self):
         advice = advise(estimate(128.0), curvature=estimate(384.0), population=256)
@@ -63,7 +72,7 @@ class TestResolved:
         advice = advise(estimate(128.0), momentum=0.75)
 
         assert advice.lr == pytest.approx(3.5 / 4 / (1 + 7))  # 2(1 + m)/λ over 1 + (1 + m)/(1 - m)
-        assert "with momentum 0.750" in str(advice)
+        assert "Learning rate for SGD with momentum 0.75 at" in str(advice)
 
     @pytest.mark.parametrize(
         ("noise_scale", "sharpness", "confidence"),
@@ -91,7 +100,7 @@ class TestUnresolved:
         ("noise_scale", "said"),
         [
             (AT_LEAST, "at least 300 samples; up to there, a larger batch"),
-            (AT_MOST, "at most 9.00 samples; larger batches hardly reduce the number of steps"),
+            (AT_MOST, "at most 9.00 samples; larger batches save few steps"),
             (UNKNOWN, "unknown"),
         ],
     )
@@ -104,6 +113,12 @@ class TestUnresolved:
 
         assert noise_scale.status.remedy in text
         assert "unstable at this point beyond the learning rate 0.500 (2/λ)" in text
+
+    def test_where_all_was_measured_no_more_samples_are_asked_for(self):
+        text = str(advise(UNKNOWN, population=100))
+
+        assert "All 100 samples were measured and GᵀHG is not distinguishable from zero" in text
+        assert "max_samples" not in text
 
 
 class TestWithoutABowl:
@@ -148,34 +163,42 @@ class TestNow:
     def test_with_momentum_the_rule_is_that_of_momentum(self):
         text = str(advise(estimate(96.0), batch_size=32, lr=0.25, momentum=0.5))
 
-        assert "learning rate 0.25 with momentum 0.500 is 3.33 times the noise-scale rule" in text
+        assert "learning rate 0.25 with momentum 0.5 is 3.33 times the noise-scale rule" in text
 
     def test_what_the_batch_costs_is_said(self):
         text = str(advise(estimate(96.0), batch_size=32))
 
-        assert "At 0.333 times the noise scale" in text
-        assert "4.00 times the minimum number of steps and 1.33 times the minimum number" in text
+        assert "At batch size 32 (0.333 times B_noise) a run takes" in text
+        assert "about 4 times the steps of very large batches and 1.3 times the samples" in text
 
     @pytest.mark.parametrize(
         ("lr", "said"),  # ε_opt = 0.0625 there, and ΔL/ΔL_max 1/4
         [
-            (0.0625, "lowers the expected loss by 25% of what"),
-            (0.03125, "lowers the expected loss by 19% of what"),
-            (0.2, "raises the expected loss"),
+            (0.0625, "lower the loss by 25% of what the best full-batch step would"),
+            (0.03125, "lower the loss by 19% of what the best full-batch step would"),
+            (0.2, "raise the loss"),
         ],
     )
     def test_the_gain_of_a_step_is_said(self, lr, said):
         text = str(advise(estimate(96.0), batch_size=32, lr=lr))
-        assert f"One step at this learning rate {said}" in text
+
+        assert f"One step at this learning rate is expected to {said}." in text
 
     @pytest.mark.parametrize(
         ("rescales", "said"),
-        [(None, "Linear scaling gives 0.400"), ("Adam", "Square root scaling gives")],
+        [
+            (None, "0.400 keeps the noise of your steps (linear"),
+            ("Adam", "0.200 keeps the noise of your steps (square-root"),
+        ],
     )
     def test_below_the_noise_scale_the_rate_is_carried_to_the_suggested_batch(self, rescales, said):
         setting = {"batch_size": 32, "lr": 0.1, "rescales": rescales}
         assert said in str(advise(estimate(128.0), **setting))
-        assert "scaling gives" not in str(advise(estimate(8.0), **setting))
+        assert "keeps the noise" not in str(advise(estimate(8.0), **setting))
+        assert "keeps the noise" not in str(
+            advise(estimate(128.0), **{**setting, "batch_size": 128})
+        )
+        assert "keeps the noise" not in str(advise(estimate(33.0), **setting))  # 32 is suggested
 
     def test_a_rate_beyond_the_mean_square_limit_is_called_so(self):
         beyond = str(advise(estimate(96.0), batch_size=32, lr=0.48))
@@ -186,14 +209,20 @@ class TestNow:
     @pytest.mark.parametrize(
         ("lr", "said"),  # the rule is 0.125 there
         [
-            (0.13, "gradient noise limits the loss"),
-            (0.125, "close to the largest useful one"),
-            (0.07, "close to the largest useful one"),
-            (0.06, "it can be raised"),
+            (0.13, "noise wastes part of each step here"),
+            (0.125, "near the rate beyond which noise wastes part of each step"),
+            (0.07, "near the rate beyond which noise wastes part of each step"),
+            (0.06, "below the rate beyond which noise wastes part of each step"),
         ],
     )
-    def test_the_comparison_says_what_to_do(self, lr, said):
+    def test_the_comparison_says_what_it_means(self, lr, said):
         assert said in str(advise(estimate(96.0), batch_size=32, lr=lr))
+
+    def test_a_learning_rate_without_a_batch_size_cannot_be_judged(self):
+        said = "To have the learning rate 0.1 judged, give the batch size as well (`batch_size`, "
+
+        assert said in str(advise(estimate(96.0), lr=0.1))
+        assert "give the batch size" not in str(advise(estimate(96.0)))
 
     @pytest.mark.parametrize("setting", [{}, {"lr": 0.1}])
     def test_without_a_batch_size_nothing_is_said(self, setting):
@@ -241,4 +270,4 @@ class TestSamplesNeeded:
         lost = estimate(1.0, -1.0, 5.0, Status.SIGNAL_BELOW_NOISE)
         advice = recommend(landscape(AT_LEAST, grad_curvature=lost), Setting())
         assert advice.samples == 200
-        assert "about 200 samples may resolve it" in str(advice)
+        assert "about 200 samples may be enough" in str(advice)

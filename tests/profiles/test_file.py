@@ -283,7 +283,7 @@ class TestLoading:
         assert loaded.groups == {}
         assert loaded.layers["0"].sharpness_share is None
         assert loaded.layers["0"].trace_cov == classifier().layers["0"].trace_cov
-        assert "limited by" not in str(loaded)
+        assert "limits the learning rate" not in str(loaded)
 
 
 SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradnoise as gn
 from tests import oracles
-from tests.cases import CASES, CORE, Case, labelled, mlp, named
-
-TOY = gn.toy.LinearRegression(torch.tensor([3.0, 2.0, 1.0]), torch.ones(3), noise=0.5)
-
-
-def toy_profile(**options: Any) -> gn.Profile:
-    return gn.profile(TOY.model(), TOY.loss_fn, TOY.sample(200, seed=0), **options)
+from tests.cases import CASES, CORE, Case, labelled, named
+from tests.reports import toy_profile
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -104,13 +95,16 @@ def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> 
     assert everything(model) == before
 
 
-BAD_DATA: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
-    "empty": (lambda x, y: (x[:0], y[:0]), "got no samples"),
-    "one sample": (lambda x, y: (x[:1], y[:1]), "got 1 sample"),
-    "a one-shot generator": (lambda x, y: iter([(x, y)]), "one-shot"),
-    "counts that differ": (lambda x, y: (x, y[:4]), "agree on the number of samples"),
-    "a NaN in the inputs": (lambda x, y: (x / 0, y), "the loss is not finite"),
-    "labels out of range": (lambda x, y: (x, y + 5), "out of bounds"),
+X, Y = torch.randn(6, 4), torch.randint(3, (6,))
+
+
+BAD_DATA = {
+    "empty": ((X[:0], Y[:0]), "got no samples"),
+    "one sample": ((X[:1], Y[:1]), "got 1 sample"),
+    "a one-shot generator": (iter([(X, Y)]), "one-shot"),
+    "counts that differ": ((X, Y[:4]), "agree on the number of samples"),
+    "a NaN in the inputs": ((X / 0, Y), "the loss is not finite"),
+    "labels out of range": ((X, Y + 5), "out of bounds"),
 }
 
 
@@ -151,50 +145,6 @@ def test_the_same_seed_gives_the_same_profile() -> None:
     assert toy_profile(**options) != toy_profile(max_samples=50, seed=4)
 
 
-def test_learning_rates_are_the_formulas_at_the_measured_values() -> None:
-    p = toy_profile(probes=64)
-    lam, scale = float(p.sharpness), float(p.noise_scale)
-    assert float(p.stable_lr()) == pytest.approx(2 / lam)
-    assert float(p.stable_lr(momentum=0.9)) == pytest.approx(3.8 / lam)
-    assert float(p.max_lr(16)) == pytest.approx(2 / lam / (1 + scale / 16))
-    step = float(p.grad_sq_norm) / float(p.grad_curvature)
-    assert float(p.greedy_lr(16)) == pytest.approx(step / (1 + scale / 16))
-    share = 1 / 16 - 1 / 200
-    limit = 2 / lam / (1 + share * float(p.curvature_noise_scale))
-    others = p.curvature_spread.reduction(share)
-    with pytest.raises(gn.ArgumentError, match="`batch_size` must be a positive number; got 0"):
-        p.greedy_lr(0)
-    assert 0.5 < others < 1
-    assert float(p.mean_square_lr(16)) == pytest.approx(limit * others)
-    damped = 3.8 / lam / (1 + 19 * share * float(p.curvature_noise_scale))
-    others = p.curvature_spread.reduction(share, "sgd", 0.9)
-    assert float(p.mean_square_lr(16, momentum=0.9)) == pytest.approx(damped * others)
-    assert float(p.max_lr(16, momentum=0.9)) == pytest.approx(3.8 / lam / (1 + 19 * scale / 16))
-    both = p.limits(16)
-    assert float(both.noise_scale_rule) == float(p.max_lr(16))
-    assert float(both.mean_square) == float(p.mean_square_lr(16))
-    assert float(both.one_step) == pytest.approx(2 * float(p.greedy_lr(16)))
-    assert p.temperature(0.1, 16) == pytest.approx(0.1 * share)
-    assert p.temperature(0.1, 16, momentum=0.5) == pytest.approx(0.2 * share)
-
-
-@pytest.mark.parametrize("method", ["max_lr", "greedy_lr", "mean_square_lr"])
-@pytest.mark.parametrize("population", ["dataset", "distribution"])
-def test_every_learning_rate_lies_in_its_interval(method: str, population: str) -> None:
-    p = toy_profile(population=population, probes=64)
-    for batch in (1, 8, 64, 200):
-        limit = getattr(p, method)(batch)
-        assert 0 < limit.low <= float(limit) <= limit.high < math.inf
-
-
-def test_the_regime_changes_at_the_noise_scale() -> None:
-    p = toy_profile(probes=64)
-    assert p.noise_scale.is_resolved
-    assert p.regime(p.noise_scale.low * 0.9) == "noise-dominated"
-    assert p.regime(float(p.noise_scale)) == "unresolved"
-    assert p.regime(p.noise_scale.high * 1.1) == "curvature-dominated"
-
-
 def test_the_optimizer_is_read_and_not_touched() -> None:
     model, loss_fn, batch = CORE[0].build()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.8, 0.99))
@@ -204,156 +154,6 @@ def test_the_optimizer_is_read_and_not_touched() -> None:
     assert optimizer.state == {}
     assert any("AdamW rescales the gradient" in warning for warning in p.warnings)
     assert any("weight decay of 0.01" in warning for warning in p.warnings)
-
-
-class Once(torch.autograd.Function):
-    """x² whose derivative cannot be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * grad
-
-
-def test_without_second_derivatives_the_gradient_part_is_still_there() -> None:
-    model = mlp().double()
-    batch = labelled()[0]
-    p = gn.profile(model, lambda m, x: Once.apply(m(x)).sum(-1), batch)
-    assert p.simple_noise_scale.is_resolved
-    with pytest.raises(
-        gn.NotMeasuredError, match=r"`noise_scale` was not measured.*no second deriv"
-    ):
-        _ = p.noise_scale
-    with pytest.raises(gn.NotMeasuredError, match="`sharpness` was not measured"):
-        p.stable_lr()
-    assert "curvature was not measured" in str(p)
-
-
-class ShortOfMemory(torch.autograd.Function):
-    """x whose derivative raises where it is to be differentiated again."""
-
-    error: RuntimeError
-
-    @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, grad: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            raise ShortOfMemory.error
-        return grad.clone()
-
-
-class Flash(nn.Module):
-    """Attention that insists on a kernel without second derivatives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 12)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.linear(x).unsqueeze(1).chunk(3, dim=-1)
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return F.scaled_dot_product_attention(q, k, v)
-
-
-def squares(model: nn.Module, batch: Any) -> Tensor:
-    return model(batch).square().flatten(1).sum(1)
-
-
-def alignment_loss(model: nn.Module, batch: Any) -> Tensor:
-    scores, count = model(batch[0]).log_softmax(-1).transpose(0, 1), len(batch[0])
-    lengths = torch.full((count,), 6), torch.full((count,), 2)
-    return F.ctc_loss(scores, batch[1], *lengths, reduction="none")
-
-
-ONCE_ONLY: dict[str, Any] = {
-    "embedding bag": lambda: (nn.EmbeddingBag(10, 4), squares, torch.randint(0, 10, (8, 5))),
-    "attention": lambda: (Flash(), squares, torch.randn(8, 5, 4)),
-    "ctc": lambda: (
-        nn.Linear(4, 5),
-        alignment_loss,
-        (torch.randn(8, 6, 4), torch.randint(1, 5, (8, 2))),
-    ),
-    "distances": lambda: (
-        nn.Linear(4, 3),
-        lambda m, x: torch.cdist(m(x)[:, None], torch.zeros(len(x), 2, 3)).square().sum((1, 2)),
-        torch.randn(8, 4),
-    ),
-    "margins": lambda: (
-        nn.Linear(4, 3),
-        lambda m, b: F.multi_margin_loss(m(b[0]), b[1], reduction="none"),
-        (torch.randn(8, 4), torch.randint(0, 3, (8,))),
-    ),
-    "compiled": lambda: (
-        torch.compile(nn.Linear(4, 3), backend="aot_eager"),
-        squares,
-        torch.randn(8, 4),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ONCE_ONLY)
-def test_what_torch_differentiates_once_alone_leaves_the_gradient_part(name: str) -> None:
-    torch.manual_seed(0)
-    model, loss_fn, batch = ONCE_ONLY[name]()
-    p = gn.profile(model, loss_fn, batch)
-    assert float(p.trace_cov) > 0
-    note = "curvature was not measured: torch cannot differentiate a part of the model twice"
-    assert any(warning.startswith(note) for warning in p.warnings)
-    with pytest.raises(gn.CurvatureError, match="differentiate a part of the model twice"):
-        gn.Hessian(model, loss_fn, batch, hvp="kept")
-    assert gn.Hessian(model, loss_fn, batch).hvp == "finite"
-
-
-class BugError(RuntimeError):
-    """Of the user's own code."""
-
-
-def evaluations(measure: Any, fails_from: float = math.inf) -> int:
-    """How often a measurement evaluates the losses; from this number on it raises."""
-    calls = [0]
-
-    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
-        calls[0] += 1
-        if calls[0] >= fails_from:
-            raise BugError("a bug in my loss_fn")
-        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
-
-    torch.manual_seed(0)
-    measure(mlp().double(), loss_fn, labelled(), population="distribution")
-    return calls[0]
-
-
-def test_an_error_of_the_users_own_is_raised_wherever_curvature_meets_it() -> None:
-    gradient_part = evaluations(gn.gradient_moments)
-    whole = evaluations(gn.profile)
-    assert whole > gradient_part + 20
-    for number in range(gradient_part + 1, whole + 1, 3):
-        with pytest.raises(BugError, match="a bug in my loss_fn"):
-            evaluations(gn.profile, fails_from=number)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 3 GB)"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory"),
-    ],
-)
-def test_memory_that_is_short_is_no_lack_of_second_derivatives(error: RuntimeError) -> None:
-    ShortOfMemory.error = error
-    measured = mlp().double(), lambda m, x: ShortOfMemory.apply(m(x)).sum(-1), labelled()[0]
-    for call in (gn.profile, gn.sharpness, gn.Hessian):
-        with pytest.raises(type(error), match="memory"):
-            call(*measured)
 
 
 def test_bfloat16_gives_the_same_report_with_fewer_digits() -> None:
@@ -453,12 +253,3 @@ def test_on_a_cuda_device_the_numbers_are_those_of_the_cpu() -> None:
     there = gn.profile(model.cuda(), loss_fn, batch, tol=1e-9, probes=4)
     for name, estimate in here.estimates.items():
         assert float(there.estimates[name]) == pytest.approx(float(estimate), rel=1e-6, nan_ok=True)
-
-
-def test_a_hessian_that_is_not_finite_does_not_take_the_gradients_with_it() -> None:
-    model = nn.Linear(3, 1, bias=False).double()
-    nn.init.zeros_(model.weight)
-    loss = lambda m, x: m.weight.abs().pow(1.5).sum() + (x - m.weight).square().sum(1)  # noqa: E731
-    profile = gn.profile(model, loss, torch.randn(20, 3).double())
-    assert profile.trace_cov.is_exact
-    assert any("curvature was not measured" in warning for warning in profile.warnings)

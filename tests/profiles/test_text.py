@@ -1,67 +1,14 @@
-"""A profile shown: the text, the regime map, and the progress bar."""
+"""The report as text: every number with its meaning, the verdict first."""
 
 import re
-import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.statistics.estimate import short
-from gradnoise.toy import NoisyQuadratic
-
-SLOPE = ("loss", "grad_sq_norm", "trace_cov", "simple_noise_scale")
-
-
-def quadratic(offset, sign=1.0, **options):
-    toy = NoisyQuadratic(sign * torch.diag(torch.linspace(1, 2, 30)), torch.full((30,), offset))
-    return gn.profile(toy.model(), toy.loss_fn, toy.sample(64, seed=0), probes=4, **options)
-
-
-@pytest.fixture(scope="module")
-def resolved():
-    return quadratic(1.0)
-
-
-@pytest.fixture(scope="module")
-def bounds_only():
-    return quadratic(0.0, population="distribution")
-
-
-@pytest.fixture(scope="module")
-def negative():
-    return quadratic(1.0, sign=-1.0)
-
-
-@pytest.fixture(scope="module")
-def flat(resolved):
-    """What is left where second derivatives do not exist."""
-    left = {name: e for name, e in resolved.estimates.items() if name in SLOPE}
-    note = "curvature was not measured: no second derivatives (of this kernel)"
-    return replace(resolved, estimates=left, warnings=(note,))
-
-
-@pytest.fixture(scope="module")
-def deep():
-    torch.manual_seed(0)
-    layers = [module for _ in range(8) for module in (nn.Linear(3, 3), nn.Tanh())]
-    data = (torch.randn(32, 3).double(), torch.zeros(32, 3).double())
-    return gn.profile(nn.Sequential(*layers).double(), nn.MSELoss(), data, probes=4)
-
-
-def words(text):
-    """The text without its line breaks and columns."""
-    return " ".join(text.split())
-
-
-def row(profile, label):
-    """The cells of one line of the report."""
-    line = next(line for line in str(profile).split("\n") if line.startswith(label + "  "))
-    return re.split(r"\s{2,}", line)
+from tests.reports import row, words
 
 
 class TestMeasured:
@@ -71,7 +18,7 @@ class TestMeasured:
             ("loss", "loss L", ""),
             ("grad_sq_norm", "gradient |G|²", ""),
             ("trace_cov", "gradient noise trΣ", ""),
-            ("simple_noise_scale", "trΣ/|G|²", " samples"),
+            ("simple_noise_scale", "B_simple", " samples"),
             ("noise_scale", "noise scale B_noise", " samples"),
             ("sharpness", "sharpness λ", ""),
             ("grad_curvature", "curvature GᵀHG", ""),
@@ -181,6 +128,67 @@ class TestHeader:
         assert "trained with" not in str(resolved)
 
 
+class TestOrder:
+    def test_the_verdict_stands_between_the_header_and_the_numbers(self, resolved):
+        text = str(resolved)
+
+        assert text.index("seed 0") < text.index("What to do") < text.index("measured  ")
+
+    def test_of_another_optimizer_its_first_line_says_whose_rates_these_are(self, resolved):
+        adam = replace(resolved, optimizer=OptimizerSettings("AdamW", 0.001, 0.9, kind="adam"))
+        lines = str(adam).split("\n")
+        start = next(i for i, line in enumerate(lines) if line.startswith("What to do"))
+
+        assert lines[start + 1].startswith(
+            "- These learning rates are for plain SGD, not for AdamW"
+        )
+        assert "All are limits of plain SGD, not of AdamW." in str(adam)
+
+    def test_sgd_is_not_told_so(self, resolved):
+        sgd = replace(resolved, optimizer=OptimizerSettings("SGD", 0.1), batch_size=32)
+
+        assert "plain SGD" not in str(sgd)
+
+
+class TestWords:
+    def test_units_are_stated(self, resolved):
+        text = words(resolved)
+
+        for unit in ("learning rates in parameter²/loss", "λ in loss/parameter²"):
+            assert unit in text
+
+    def test_exact_is_explained_where_it_is_said(self, resolved, bounds_only):
+        said = "exact: no sampling error, all 64 samples were measured."
+
+        assert said in words(resolved)
+        assert said not in words(bounds_only)
+
+    def test_formulas_are_shown_where_they_hold(self, resolved):
+        momentum = replace(resolved, optimizer=OptimizerSettings("SGD", 0.1, 0.9))
+
+        assert "(2/λ)/(1 + B_noise/B); beyond it noise wastes" in words(resolved)
+        assert "(2/λ)/(1 + B_noise/B)" not in words(momentum)
+        assert "All are limits of SGD with momentum 0.9" in words(momentum)
+
+    def test_limits_are_said_to_hold_at_this_point(self, resolved):
+        assert "The limits hold at this point of training." in words(resolved)
+        assert "diverge" not in str(resolved)
+
+    @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])
+    @pytest.mark.parametrize("columns", [80, 100])
+    def test_no_row_of_a_table_breaks(self, name, columns, request, monkeypatch):
+        monkeypatch.setattr("gradnoise.show.table.width", lambda: columns)
+        lines = str(request.getfixturevalue(name)).split("\n")
+
+        rules = [i for i, line in enumerate(lines) if line.startswith("──")]
+        for i in rules:
+            end = lines.index("", i) if "" in lines[i:] else len(lines)
+            assert lines[i - 2] == ""  # a heading of one line
+            assert not any(row.startswith(" ") for row in lines[i + 1 : end])
+        assert len(rules) == (2 if name == "flat" else 3)
+        assert max(map(len, lines)) <= columns
+
+
 class TestLearningRates:
     def test_they_are_those_of_the_profile(self, resolved):
         profile = replace(resolved, batch_size=32)
@@ -200,7 +208,7 @@ class TestLearningRates:
         profile = replace(resolved, batch_size=32, optimizer=settings)
 
         column = row(profile, "learning rate at B =").index("32")
-        assert row(profile, "temperature ε/(1-m)B")[column] == "0.00313"  # 0.2 (1/32 - 1/64)
+        assert row(profile, "temperature ε/((1-m)B)")[column] == "0.00313"  # 0.2 (1/32 - 1/64)
 
     def test_without_a_rate_in_use_there_is_no_temperature(self, resolved):
         assert "temperature" not in str(resolved)
@@ -209,68 +217,6 @@ class TestLearningRates:
         batches = row(resolved, "learning rate at B =")[1:-1]
 
         assert max(map(int, batches)) <= 64
-
-
-class TestLayers:
-    def test_a_long_list_is_cut_and_its_rest_summed(self, deep):
-        lines = str(deep).split("\n")
-        start = next(i for i, line in enumerate(lines) if line.startswith("layer "))
-        rows = [re.split(r"\s{2,}", line) for line in lines[start + 2 : start + 9]]
-
-        assert [cells[0] for cells in rows[-1:]] == ["(2 more)"]
-        assert sum(int(cells[1]) for cells in rows) == deep.parameters
-        assert sum(int(cells[2].rstrip("%")) for cells in rows) == pytest.approx(100, abs=4)
-
-    def test_the_noisiest_come_first(self, deep):
-        noisiest = max(deep.layers.values(), key=lambda layer: layer.noise_share)
-        lines = str(deep).split("\n")
-        start = next(i for i, line in enumerate(lines) if line.startswith("layer "))
-
-        assert lines[start + 2].startswith(f"{noisiest.name} ")
-
-    def test_a_parameter_of_the_model_itself_is_at_the_root(self, resolved):
-        assert row(resolved, "(root)")[1:3] == ["30", "100%"]
-
-    def test_each_has_its_interval_and_its_share_of_the_steepest_direction(self, deep):
-        spread = gn.Estimate(12.3, 11.2, 13.4, 0.95, 0.5, 64)
-        half = gn.Estimate(0.5, 0.4, 0.6, 0.95, 0.0, 64)
-        known = {"simple_noise_scale": spread, "noise_share": 0.99, "sharpness_share": half}
-        layer = replace(deep.layers["4"], **known)
-        profile = replace(deep, layers={**deep.layers, "4": layer})
-
-        cells = row(profile, "4")
-        assert cells[2:] == ["99%", "50%", "12.3 samples", "11.2 to 13.4"]
-
-    def test_without_curvature_the_share_is_a_dash(self, resolved):
-        layer = replace(resolved.layers[""], sharpness_share=None)
-
-        assert row(replace(resolved, layers={"": layer}), "(root)")[3] == "–"
-
-    def test_one_layer_alone_is_not_said_to_limit(self, resolved):
-        assert "limited by" not in str(resolved)
-
-    def test_the_layer_that_limits_is_said(self, deep):
-        (layer,) = [layer for layer in deep.layers.values() if layer.limits_lr]
-
-        assert f"Learning rate: limited by layer {layer.name}, which holds " in words(str(deep))
-
-    def test_groups_are_shown_where_there_are_several(self, deep):
-        group = replace(deep.layers["0"], name="group 0")
-        one, two = {"group 0": group}, {"group 0": group, "group 1": replace(group, name="group 1")}
-
-        assert "parameter group" not in str(replace(deep, groups=one))
-        assert row(replace(deep, groups=two), "group 1")[1] == "12"
-
-    def test_a_long_name_keeps_its_end(self, resolved):
-        layer = replace(resolved.layers[""], name="transformer.h.11.attention.output.dense")
-
-        assert "…h.11.attention.output.dense  " in str(replace(resolved, layers={"": layer}))
-
-    def test_a_long_name_does_not_push_the_numbers_out(self, resolved):
-        layer = replace(resolved.layers[""], name="transformer.h.11." + "attention.output." * 8)
-        profile = replace(resolved, layers={"": layer})
-
-        assert "100%" in str(profile)
 
 
 class TestNotes:
@@ -290,122 +236,17 @@ class TestNotes:
         thousand = gn.Estimate(1000.0, 900.0, 1100.0, 0.95, 0.0, 64)
         profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": thousand})
 
-        assert "Batch size 64, the whole data: B_noise is 1 000" in words(str(profile))
-        assert "twice the minimum" not in words(str(profile))
+        assert "Batch size 64, the whole data set: B_noise is 1 000" in words(str(profile))
+        assert "twice the steps" not in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "deep"])
     def test_the_advice_is_the_recommendation(self, name, request):
         profile = request.getfixturevalue(name)
 
         advice = profile.recommend()
-        said = f"What to do (confidence: {advice.confidence}) {words(str(advice))}"
+        said = f"What to do (confidence in the measurement: {advice.confidence}) {words(advice)}"
         assert said in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])
     def test_no_line_is_wider_than_a_hundred(self, name, request):
         assert max(map(len, str(request.getfixturevalue(name)).split("\n"))) <= 100
-
-
-def legend(figure):
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-
-
-class TestPlot:
-    def test_the_lines_are_named(self, resolved):
-        names = " | ".join(legend(resolved.plot()))
-
-        for name in ("2/λ = 1.00", "noise-scale rule", "mean-square limit", "$B_{noise}$ = "):
-            assert name in names
-
-    def test_the_stable_rate_is_drawn_at_two_over_the_sharpness(self, resolved):
-        lines = resolved.plot().axes[0].get_lines()
-        stable = next(line for line in lines if line.get_label().startswith("2/λ"))
-
-        assert list(stable.get_ydata()) == pytest.approx([2 / float(resolved.sharpness)] * 2)
-
-    def test_the_rule_passes_half_the_stable_rate_at_the_noise_scale(self, resolved):
-        sixteen = gn.Estimate(16.0, 12.0, 20.0, 0.95, 0.0, 64)
-        profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": sixteen})
-        lines = profile.plot().axes[0].get_lines()
-
-        knee = next(line for line in lines if line.get_label().startswith("$B_{noise}$"))
-        assert list(knee.get_xdata()) == [16.0, 16.0]
-        rule = next(line for line in lines if line.get_label().startswith("noise-scale rule"))
-        at_knee = np.interp(4, np.log2(rule.get_xdata()), rule.get_ydata())
-        assert at_knee == pytest.approx(1 / float(resolved.sharpness), rel=1e-3)
-
-    def test_both_axes_are_logarithmic_and_named(self, resolved):
-        axes = resolved.plot().axes[0]
-
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        assert (axes.get_xlabel(), axes.get_ylabel()) == (
-            "batch size B (samples)",
-            "learning rate ε",
-        )
-
-    @pytest.mark.parametrize(
-        ("momentum", "label"),
-        [(0.0, "learning rate ε"), (0.5, "learning rate ε (momentum 0.5)")],
-    )
-    def test_the_setting_in_use_is_a_point(self, resolved, momentum, label):
-        settings = OptimizerSettings("SGD", 0.1, momentum)
-        figure = replace(resolved, optimizer=settings, batch_size=16).plot()
-
-        assert "now: ε = 0.1, B = 16" in legend(figure)
-        assert figure.axes[0].get_ylabel() == label
-
-    def test_the_suggestion_is_a_point(self, resolved):
-        advice = resolved.recommend()
-        points = resolved.plot().axes[0].get_lines()
-        star = next(line for line in points if line.get_marker() == "*")
-
-        assert [*star.get_xdata(), *star.get_ydata()] == [advice.batch_size, advice.lr]
-
-    def test_bounds_alone_are_drawn_as_a_band(self, bounds_only):
-        names = legend(bounds_only.plot())
-
-        assert any(name.endswith("bounds only") for name in names)
-        assert any(name.startswith("$B_{noise}$ at least ") for name in names)
-        assert not any(name.startswith("suggested") for name in names)
-
-    def test_a_noise_scale_unknown_still_draws_the_stable_rate(self, resolved):
-        unknown = gn.Estimate(
-            float("nan"), 0.0, float("inf"), 0.95, 0.0, 64, gn.Status.SIGNAL_BELOW_NOISE
-        )
-        profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": unknown})
-
-        names = " | ".join(legend(profile.plot()))
-        assert "2/λ = 1.00" in names
-        assert "noise-scale rule" not in names
-
-    @pytest.mark.parametrize(
-        ("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
-    )
-    @pytest.mark.parametrize("as_path", [str, lambda path: path])
-    def test_a_file_is_written_when_asked_for(self, bounds_only, tmp_path, suffix, start, as_path):
-        path = tmp_path / f"map.{suffix}"
-
-        bounds_only.plot(as_path(path))
-
-        assert path.read_bytes().startswith(start)
-
-    def test_what_was_not_measured_cannot_be_drawn(self, flat, tmp_path):
-        with pytest.raises(gn.NotMeasuredError, match="needs curvature, which was not measured"):
-            flat.plot(tmp_path / "map.png")
-        assert not (tmp_path / "map.png").exists()
-
-    def test_without_a_bowl_there_is_no_map(self, negative):
-        with pytest.raises(gn.NotMeasuredError, match="needs positive curvature"):
-            negative.plot()
-
-    def test_without_matplotlib_the_extra_is_named(self, resolved, monkeypatch):
-        monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-
-        with pytest.raises(ImportError, match=r"pip install 'gradnoise\[plot\]'"):
-            resolved.plot()
-
-
-def test_a_profile_is_silent_by_default(capfd):
-    quadratic(1.0)
-
-    assert capfd.readouterr() == ("", "")

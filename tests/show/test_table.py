@@ -26,7 +26,7 @@ def test_thousands_are_separated_by_a_space(number: float, text: str) -> None:
         ((3.0, 2.5, 3.5, Status.RESOLVED), "", ("3.00", "2.50 to 3.50")),
         ((3.0, 2.5, 3.5, Status.RESOLVED), "samples", ("3.00 samples", "2.50 to 3.50")),
         ((3.0, 3.0, 3.0, Status.RESOLVED), "", ("3.00", "exact")),
-        ((3.0, 2.9999, 3.0001, Status.RESOLVED), "", ("3.00", "within last digit")),
+        ((3.0, 2.9999, 3.0001, Status.RESOLVED), "", ("3.00", "±0.01%")),
         ((3.0, -INF, INF, Status.NO_INTERVAL), "", ("3.00", "interval not measured")),
         ((3.0, 2.5, 3.5, Status.NOT_CONVERGED), "", ("3.00", "2.50 to 3.50 (not converged)")),
         ((NAN, 300.0, INF, Status.SIGNAL_BELOW_NOISE), "", ("≥ 300", "signal below noise")),

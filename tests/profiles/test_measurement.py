@@ -1,0 +1,185 @@
+"""`gn.measure`: the numbers of the single calls to the last digit, from fewer passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from tests.counting import (
+    BugError,
+    Counted,
+    adam_after_steps,
+    small_data,
+    small_model,
+    written_out,
+)
+
+CRITERION = nn.CrossEntropyLoss()
+# method of a measurement, the single call, and options of both
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "moments": (gn.gradient_moments, {"variance": True}),
+    "noise_scale": (gn.noise_scale, {"probes": 8, "accuracy": 0.2}),
+    "sharpness": (gn.sharpness, {"k": 2, "tol": 1e-4}),
+    "covariance": (gn.covariance, {"k": 2, "probes": 8, "products": 8}),
+    "diagnostics": (gn.diagnostics, {"lr": 0.1}),
+    "profile": (gn.profile, {"batch_size": 8, "probes": 8}),
+}
+
+
+def measured(loss: Any = CRITERION, model: nn.Module | None = None, **options: Any) -> Any:
+    return gn.measure(model or small_model(), loss, small_data(), **options)
+
+
+def comparable(result: Any) -> Any:
+    """Without what only says how many products were spent."""
+    found = written_out(result)
+    if isinstance(found, dict):
+        found.pop("matvecs", None)
+    return found
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+@pytest.mark.parametrize("name", CALLS)
+def test_every_number_is_that_of_the_single_call(name: str, population: str) -> None:
+    single, options = CALLS[name]
+    common = {"population": population, "max_samples": 32, "seed": 5}
+    alone = single(small_model(), CRITERION, small_data(), **common, **options)
+    m = measured(**common)
+    assert comparable(getattr(m, name)(**options)) == comparable(alone)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["forth", "back"])
+def test_the_order_of_the_calls_changes_no_number(order: int) -> None:
+    m = measured(population="distribution")
+    for name in list(CALLS)[::order]:
+        single, options = CALLS[name]
+        alone = single(
+            small_model(), CRITERION, small_data(), population="distribution",
+            **({"max_samples": 4096} if name == "moments" else {}), **options,
+        )  # fmt: skip
+        assert comparable(getattr(m, name)(**options)) == comparable(alone)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_in_the_optimizers_metric_as_well(name: str) -> None:
+    single, options = CALLS[name]
+    model = small_model()
+    common = {"optimizer": adam_after_steps(model), "metric": "optimizer"}
+    alone = single(model, CRITERION, small_data(), **common, **options)
+    assert comparable(getattr(measured(model=model, **common), name)(**options)) == comparable(
+        alone
+    )
+
+
+def test_together_the_calls_evaluate_fewer_samples_than_one_by_one() -> None:
+    loss = Counted()
+    m = measured(loss, population="distribution")
+    together = loss.of(
+        lambda: [getattr(m, name)(**options) for name, (_, options) in CALLS.items()]
+    )
+    alone = Counted()
+    for single, options in CALLS.values():
+        single(small_model(), alone, small_data(), population="distribution", **options)
+    assert together < 0.9 * alone.samples
+
+
+def test_moments_are_measured_once_for_all_that_need_them() -> None:
+    loss = Counted()
+    m = measured(loss, population="distribution")
+    m.moments()
+    m.diagnostics()  # brings the variance, which is another pass
+    assert loss.of(m.moments) == 0
+    spent = loss.of(lambda: m.noise_scale(probes=2))
+    fresh = measured(again := Counted(), population="distribution")
+    assert again.of(lambda: fresh.noise_scale(probes=2)) > spent
+
+
+def test_after_a_step_all_is_measured_where_the_model_stands_then() -> None:
+    model = small_model()
+    m = measured(model=model, max_samples=20, seed=3)
+    before = {name: comparable(getattr(m, name)(**options)) for name, (_, options) in CALLS.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    for name, (single, options) in CALLS.items():
+        now = comparable(getattr(m, name)(**options))
+        assert now != before[name]
+        fresh = single(model, CRITERION, small_data(), max_samples=20, seed=3, **options)
+        assert now == comparable(fresh)
+
+
+def test_a_profile_reads_the_optimizers_settings_anew() -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    m = measured(model=model, optimizer=optimizer)
+    assert m.profile(probes=2).optimizer.lr == 0.1
+    optimizer.param_groups[0]["lr"] = 0.3
+    assert m.profile(probes=2).optimizer.lr == 0.3
+
+
+def test_in_its_metric_a_step_of_the_optimizer_is_noticed() -> None:
+    model = small_model()
+    common = {"optimizer": adam_after_steps(model), "metric": "optimizer"}
+    m = measured(model=model, **common)
+    first = float(m.sharpness().values[0])
+    for state in common["optimizer"].state.values():  # the parameters stay where they are
+        state["exp_avg_sq"].mul_(4)
+    again = float(m.sharpness().values[0])
+    assert again == pytest.approx(first / 2, rel=1e-3)
+    assert again == float(gn.sharpness(model, CRITERION, small_data(), **common).values[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": 1.5}, r"`level` is a coverage.*got 1.5"),
+        ({"seed": 1.5}, r"`seed` must be a whole number from 0 on; got 1.5"),
+        ({"metric": "riemann"}, r"`metric` must be one of euclidean, optimizer"),
+        ({"metric": "optimizer"}, r"needs `optimizer`"),
+        ({"max_samples": 0}, r"`max_samples` must be a whole number from 2"),
+    ],
+)
+def test_options_out_of_range_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(gn.ArgumentError, match=message):
+        measured(**options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.profile(probes=1), r"`probes` must be a whole number from 2 on; got 1"),
+        (lambda m: m.profile(accuracy=-1.0), r"`accuracy` is a relative error"),
+        (lambda m: m.noise_scale(accuracy=-1.0), r"`accuracy` is a relative error"),
+        (lambda m: m.sharpness(operator="fisher"), r"`operator` must be one of .*got 'fisher'"),
+        (lambda m: m.profile(batch_size=0), r"`batch_size` must be a whole number from 1 on"),
+    ],
+)
+def test_options_of_a_method_are_refused_there(call: Callable[[Any], Any], message: str) -> None:
+    m = measured()
+    with pytest.raises(gn.ArgumentError, match=message):
+        call(m)
+    assert m.moments().count == 40
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_error_of_the_loss_leaves_the_model_as_found_and_the_measurement_usable(
+    name: str,
+) -> None:
+    options = CALLS[name][1]
+    model, loss = small_model(), Counted()
+    model(small_data()[0]).sum().backward()
+    before = [(p.tolist(), p.grad.tolist()) for p in model.parameters()]
+    m = measured(loss, model, population="distribution")
+    loss.fails_from = loss.calls + 9
+    with pytest.raises(BugError, match="a bug in my loss_fn"):
+        getattr(m, name)(**options)
+    assert [(p.tolist(), p.grad.tolist()) for p in model.parameters()] == before
+    loss.fails_from = float("inf")
+    fresh = measured(Counted(), model, population="distribution")
+    expected = comparable(getattr(fresh, name)(**options))
+    assert comparable(getattr(m, name)(**options)) == expected
