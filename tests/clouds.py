@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gradnoise.moments.moments import GradientMoments
+from gradnoise.moments.per_parameter import Blocks
+from gradnoise.tensors.random import random_signs
 
 
 def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> GradientMoments:
@@ -28,3 +30,21 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
     )
     pulls = moments.deviations()[1:] @ gaps / (n - 1)
     return replace(moments, pulls=pulls @ pulls.T)
+
+
+def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> GradientMoments:
+    """Moments of rows split over two parameters, a: the first two columns, b: the rest."""
+    n, parts = len(gradients), {"a": gradients[:, :2], "b": gradients[:, 2:]}
+    signs = random_signs(probes, n, seed=0)
+    noises = {k: signs @ (g - g.mean(0)) / math.sqrt(n - 1) for k, g in parts.items()}
+    return replace(
+        moments_of_cloud(gradients, population),
+        mean={name: g.mean(0) for name, g in parts.items()},
+        centred_sq={k: float((g - g.mean(0)).square().sum()) for k, g in parts.items()},
+        blocks=Blocks(
+            sq_norms={name: g.square().sum(1) for name, g in parts.items()},
+            slopes={name: g @ g.mean(0) for name, g in parts.items()},
+            signs=signs,
+            grams={name: u @ u.T for name, u in noises.items()},
+        ),
+    )
