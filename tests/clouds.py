@@ -48,3 +48,15 @@ def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> G
             grams={name: u @ u.T for name, u in noises.items()},
         ),
     )
+
+
+SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
+MEAN = torch.zeros(12).double().index_fill(0, torch.tensor([0, 6]), 0.7)
+
+
+def draw(count: int, source: torch.Generator, *, skewed: bool = False) -> Tensor:
+    """Rows of mean MEAN and covariance diag(SCALES²), Gaussian or exponential."""
+    if skewed:
+        uniform = torch.rand(count, 12, generator=source, dtype=torch.float64)
+        return MEAN + SCALES * (-uniform.log() - 1)
+    return MEAN + SCALES * torch.randn(count, 12, generator=source, dtype=torch.float64)
