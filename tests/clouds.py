@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from gradnoise.moments.moments import GradientMoments
+from gradnoise.moments.per_parameter import Blocks
 from gradnoise.statistics.skew import Skew
+from gradnoise.tensors.random import random_signs
 
 
 def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> GradientMoments:
@@ -35,3 +37,33 @@ def skew_of(third: float, coupling: float | None = None, quadratic: float = 0.0)
     """The cumulants of a single estimate."""
     numbers = (third, third if coupling is None else coupling, quadratic)
     return Skew(*(torch.full((1, 1, 1), x, dtype=torch.float64) for x in numbers))
+
+
+def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> GradientMoments:
+    """Moments of rows split over two parameters, a: the first two columns, b: the rest."""
+    n, parts = len(gradients), {"a": gradients[:, :2], "b": gradients[:, 2:]}
+    signs = random_signs(probes, n, seed=0)
+    noises = {k: signs @ (g - g.mean(0)) / math.sqrt(n - 1) for k, g in parts.items()}
+    return replace(
+        moments_of_cloud(gradients, population),
+        mean={name: g.mean(0) for name, g in parts.items()},
+        centred_sq={k: float((g - g.mean(0)).square().sum()) for k, g in parts.items()},
+        blocks=Blocks(
+            sq_norms={name: g.square().sum(1) for name, g in parts.items()},
+            slopes={name: g @ g.mean(0) for name, g in parts.items()},
+            signs=signs,
+            grams={name: u @ u.T for name, u in noises.items()},
+        ),
+    )
+
+
+SCALES = 1 / torch.sqrt(1 + torch.arange(12)).double()
+MEAN = torch.zeros(12).double().index_fill(0, torch.tensor([0, 6]), 0.7)
+
+
+def draw(count: int, source: torch.Generator, *, skewed: bool = False) -> Tensor:
+    """Rows of mean MEAN and covariance diag(SCALES²), Gaussian or exponential."""
+    if skewed:
+        uniform = torch.rand(count, 12, generator=source, dtype=torch.float64)
+        return MEAN + SCALES * (-uniform.log() - 1)
+    return MEAN + SCALES * torch.randn(count, 12, generator=source, dtype=torch.float64)

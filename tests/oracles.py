@@ -171,3 +171,10 @@ def update(rule: Momentum, lr: float, gradient: Any, w: Any, v: Any) -> tuple[An
     """v ← av + bg, w ← w - ε(cg + dv), of numbers or of matrices that act on a state."""
     v = rule.velocity_decay * v + rule.velocity_gain * gradient
     return w - lr * (rule.gradient_weight * gradient + rule.velocity_weight * v), v
+
+
+def columns(model: nn.Module, names: tuple[str, ...]) -> Tensor:
+    """Positions of some parameters in the flat gradient."""
+    sizes = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    kept = torch.tensor([name in names for name in sizes])
+    return kept.repeat_interleave(torch.tensor(list(sizes.values()))).nonzero()[:, 0]

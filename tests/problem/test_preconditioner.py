@@ -12,156 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
-from gradnoise.linalg.deflation import explore
-from gradnoise.moments.measure import stream, with_intervals
-from gradnoise.operators.hessian import Hessian
-from gradnoise.per_sample.choice import choose
 from gradnoise.problem.losses import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
-from tests.cases import CASES, CORE, Case, named
-
-EXTRA = ("tied weights", "parameters on the root", "fused attention", "control flow on the data")
-CHOSEN = (*CORE, *(case for case in CASES if case.name in EXTRA))
-
-
-def grouped(make: Any, parameters: list[Tensor]) -> Any:
-    """The last parameter in a group of its own: three times the learning rate, no decay."""
-    own = {"params": parameters[-1:], "lr": 0.03, "weight_decay": 0.0}
-    return make([{"params": parameters[:-1]}, own])
-
-
-OPTIMIZERS: dict[str, Any] = {
-    "SGD": lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.3),
-    "Adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.3),
-    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
-    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
-    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01),
-    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
-    "AdamW in groups": lambda p: grouped(
-        lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.3), p
-    ),
-}
-
-
-def trained(case: Case, name: str) -> tuple[nn.Module, Any, Any, Any]:
-    """A model after three steps, its loss, its batch, and the optimizer with its state."""
-    model, loss_fn, batch = case.build()
-    losses = supervised(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
-    optimizer = OPTIMIZERS[name](list(model.parameters()))
-    for _ in range(3):
-        optimizer.zero_grad()
-        losses(model, batch).mean().backward()
-        optimizer.step()
-    optimizer.zero_grad()
-    return model, loss_fn, batch, optimizer
-
-
-def by_hand(optimizer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Diagonals of P, D and E after three steps."""
-    scales, inside, outside = [], [], []
-    name, first = type(optimizer).__name__, optimizer.param_groups[0]
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            state, scale = optimizer.state[p], torch.ones_like(p)
-            if "Adam" in name:
-                v = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-                scale = (v / (1 - 0.999**3)).sqrt() + 1e-8
-            elif name == "RMSprop":
-                scale = (state["square_avg"] - state["grad_avg"] ** 2).clamp(min=0).sqrt() + 1e-8
-            pace, decay = group["lr"] / first["lr"], torch.full_like(p, group["weight_decay"])
-            decoupled = name == "AdamW"
-            scales.append(scale / pace)
-            inside.append(0 * decay if decoupled else decay)
-            outside.append(pace * decay if decoupled else 0 * decay)
-    joined = (torch.cat([t.detach().flatten() for t in ts]) for ts in (scales, inside, outside))
-    return tuple(joined)  # type: ignore[return-value]
-
-
-def in_coordinates(model: nn.Module, truth: oracles.Dense, optimizer: Any) -> oracles.Dense:
-    """P^-½(g_i + Dw) and P^-½(H_i + D)P^-½."""
-    scale, inside, _ = by_hand(optimizer)
-    root, point = scale.rsqrt(), nn.utils.parameters_to_vector(model.parameters()).detach()
-    return replace(
-        truth,
-        gradients=root * (truth.gradients + inside * point),
-        hessians=root[:, None] * (truth.hessians + torch.diag(inside)) * root,
-    )
-
-
-def measure(problem: Problem, engine: str = "auto") -> NoiseScale:
-    """With exact enumeration in place of random signs, beyond a Krylov space of six steps."""
-    with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        moments = with_intervals(problem, chosen, stream(problem, chosen))
-        probes = oracles.complete_probes(moments.count)
-        hessian = Hessian.of(problem)
-        known = explore(hessian, tol=1.0, steps=6)[1]
-        return measure_noise_scale(
-            hessian, chosen, moments, probes, deflation=known, sampling_probes=len(probes)
-        )
-
-
-QUICK = [case for case in CHOSEN if case.name != "embedding and LSTM"]
-PAIRS = (
-    *((case, name) for case in CHOSEN for name in ("Adam", "AdamW in groups")),
-    *((case, name) for case in QUICK for name in ("SGD", "RMSprop")),
-    *((CORE[0], name) for name in ("amsgrad", "AdamW", "NAdam")),
-)
-
-
-@pytest.mark.parametrize(
-    ("case", "name"), PAIRS, ids=[f"{named(case)}-{name}" for case, name in PAIRS]
-)
-def test_noise_scales_are_those_of_dense_gradients_and_hessians(case: Case, name: str) -> None:
-    model, loss_fn, batch, optimizer = trained(case, name)
-    size = 6 if case is CORE[1] else 11
-    problem = Problem.open(model, loss_fn, batch, Options(population=size))
-    found = measure(problem.in_metric(Options(optimizer=optimizer, metric="optimizer")))
-    truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
-    parts = {
-        "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
-        "trace_cov": oracles.trace_cov(truth.gradients),
-        "grad_curvature": oracles.grad_curvature(truth, size),
-        "trace_hessian_cov": oracles.trace_hessian_cov(truth, size),
-    }
-    for part, value in parts.items():
-        assert float(getattr(found, part)) == pytest.approx(value, rel=1e-8), part
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("case", CORE[:3], ids=named)
-def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> None:
-    model, loss_fn, batch, optimizer = trained(case, name)
-    scale, inside, outside = by_hand(optimizer)
-    h = gn.Hessian(model, loss_fn, batch) @ torch.eye(len(scale)) + torch.diag(inside)
-    truth = torch.linalg.eigvals(h / scale[:, None] + torch.diag(outside)).real.max()
-    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
-    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
-    assert float(profile.sharpness) == pytest.approx(float(truth), rel=1e-7)
-    alone = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    assert float(alone.values[0]) == pytest.approx(float(truth), rel=1e-7)
-    assert alone.estimate.low < float(alone.estimate) < alone.estimate.high
-
-
-def test_decoupled_decay_is_in_all_that_is_known_of_the_sharpness() -> None:
-    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
-    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-10}
-    decayed = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
-    optimizer.param_groups[0]["weight_decay"] = 0.0
-    plain = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    other = gn.profile(model, loss_fn, batch, probes=2, **options)
-    for end in ("value", "low", "high"):
-        gap = getattr(decayed.estimate, end) - getattr(plain.estimate, end)
-        assert gap == pytest.approx(0.3, rel=1e-6), end
-    assert decayed.held_out - plain.held_out == pytest.approx(0.3, rel=1e-6)
-    assert float(profile.sharpness) - float(other.sharpness) == pytest.approx(0.3, rel=1e-6)
-    spreads = [float(p.curvature_noise_scale) * float(p.sharpness) ** 2 for p in (profile, other)]
-    assert spreads[0] == pytest.approx(spreads[1], rel=1e-6)
-    assert float(profile.grad_curvature) == pytest.approx(float(other.grad_curvature), rel=1e-9)
+from tests.cases import CORE, Case, named
+from tests.enumerated import noise_scale_of
+from tests.optimizers import OPTIMIZERS, in_coordinates, trained
 
 
 @pytest.mark.parametrize("engine", ["hooks", "functional", "backpack", "loop"])
@@ -250,7 +107,7 @@ def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
         optimizer.param_groups[0]["weight_decay"] = 0.0
     decay = optimizer.param_groups[0]["weight_decay"]
     options = Options(optimizer=optimizer, metric="optimizer")
-    scale = measure(Problem.open(model, loss_fn, (x, y), options))
+    scale = noise_scale_of(Problem.open(model, loss_fn, (x, y), options), steps=6)
     start = penalised(model, loss_fn, (x, y), decay)
 
     def change(lr: float) -> float:

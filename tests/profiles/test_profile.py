@@ -95,16 +95,13 @@ def test_the_model_is_as_found_even_when_interrupted(stop_after: int | None) -> 
     assert everything(model) == before
 
 
-X, Y = torch.randn(6, 4), torch.randint(3, (6,))
-
-
-BAD_DATA = {
-    "empty": ((X[:0], Y[:0]), "got no samples"),
-    "one sample": ((X[:1], Y[:1]), "got 1 sample"),
-    "a one-shot generator": (iter([(X, Y)]), "one-shot"),
-    "counts that differ": ((X, Y[:4]), "agree on the number of samples"),
-    "a NaN in the inputs": ((X / 0, Y), "the loss is not finite"),
-    "labels out of range": ((X, Y + 5), "out of bounds"),
+BAD_DATA: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "empty": (lambda x, y: (x[:0], y[:0]), "got no samples"),
+    "one sample": (lambda x, y: (x[:1], y[:1]), "got 1 sample"),
+    "a one-shot generator": (lambda x, y: iter([(x, y)]), "one-shot"),
+    "counts that differ": (lambda x, y: (x, y[:4]), "agree on the number of samples"),
+    "a NaN in the inputs": (lambda x, y: (x / 0, y), "the loss is not finite"),
+    "labels out of range": (lambda x, y: (x, y + 5), "out of bounds"),
 }
 
 

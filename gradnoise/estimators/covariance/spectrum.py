@@ -18,11 +18,11 @@ from ...linalg.lanczos import lanczos
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.gradients import GradientCovariance, PerSampleGradients
-from ...per_sample.contract.engine import Engine
+from ...per_sample.contract.engine import Chunk, Engine
 from ...problem.directional import sign_sums
 from ...problem.problem import Problem
 from ...tensors.random import generator, is_complete, random_signs
-from ...tensors.trees import widen
+from ...tensors.trees import flatten, widen
 from ..curvature.extreme_eigenvalue import Halves
 
 WRITTEN_OUT = 1024  # the smaller of n and P up to which eigenproblems are dense
@@ -102,16 +102,20 @@ def _above(found: NoiseSpectrum, rounding: float) -> NoiseSpectrum:
 
 
 def _rows(problem: Problem, engine: Engine) -> Tensor:
-    """All per-sample gradients, shape (n, P), wide."""
-    names = list(problem.objective.parameters)
+    """All per-sample gradients in the coordinates of the problem, shape (n, P), float64."""
+    objective = problem.objective
     with problem.guard():
-        return torch.cat(
-            [
-                torch.cat([widen(c.gradients[k]).reshape(len(c.losses), -1) for k in names], dim=1)
-                for batch in problem.batches()
-                for c in engine.chunks(batch)
-            ]
-        )
+        chunks = (chunk for batch in problem.batches() for chunk in engine.chunks(batch))
+        rows = torch.cat([_flat(chunk, list(objective.parameters)) for chunk in chunks])
+    if objective.metric is not None:  # engines differentiate in the parameters themselves
+        rows *= objective.metric.flat(objective.metric.root, rows)
+    decay = objective.decay()
+    return rows if decay is None else rows.add_(flatten(list(decay.values())))
+
+
+def _flat(chunk: Chunk, names: list[str]) -> Tensor:
+    """The gradients of a chunk, shape (n, P), float64."""
+    return torch.cat([widen(chunk.gradients[k]).reshape(len(chunk.losses), -1) for k in names], 1)
 
 
 def _written_out(rows: Tensor, aim: Iteration, *, split: bool) -> NoiseSpectrum:

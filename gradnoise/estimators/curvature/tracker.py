@@ -71,7 +71,10 @@ class SharpnessTracker:
             optimizer=optimizer, metric=metric, max_samples=max_samples, seed=seed,
             micro_batch=micro_batch,
         )  # fmt: skip
-        self._problem = Problem.open(model, loss_fn, data, self._options)
+        # the metric is read at updates: a tracker can be made before the first step of training
+        self._problem = Problem.open(
+            model, loss_fn, data, replace(self._options, metric="euclidean")
+        )
         self._hessian = Hessian.of(self._problem, hvp=hvp, memory_budget=memory_budget)
         self._tol, self._memory_budget = tol, memory_budget
         self._seed, self._source = seed, generator(seed)

@@ -20,6 +20,7 @@ from gradnoise.per_sample.choice import choose
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CASES, CORE, Case, labelled, mlp, named
+from tests.optimizers import in_coordinates, trained
 
 METHODS = ("gram", "lanczos")
 
@@ -80,6 +81,67 @@ def test_alignment_is_that_of_the_dense_matrices(case: Case) -> None:
     assert float(found.noise_share) == pytest.approx(shares[1], rel=1e-6)
     assert found.grad_share.is_exact
     assert found.noise_share.is_exact
+
+
+STEPPED = [(CORE[0], "SGD"), (CORE[0], "AdamW"), *((case, "AdamW in groups") for case in CORE[:3])]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("case", "name"), STEPPED, ids=[f"{named(case)}-{name}" for case, name in STEPPED]
+)
+def test_in_the_metric_of_an_optimizer_all_is_that_of_rescaled_gradients(
+    case: Case, name: str, method: str
+) -> None:
+    """Σ of P^-½(g_i + Dw) beside P^-½(H + D)P^-½, to which decoupled decay adds nothing."""
+    model, loss_fn, batch, optimizer = trained(case, name)
+    dense = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
+    h, sigma, mean = dense.hessian, dense.covariance, dense.gradients.mean(0)
+    options: Any = {"optimizer": optimizer, "metric": "optimizer", "method": method}
+    found = gn.covariance(
+        model, loss_fn, batch, k=5, tol=1e-9, variance=True, products=len(mean), **options
+    )
+    values, vectors = (part.flip(-1)[..., :5] for part in torch.linalg.eigh(sigma))
+    torch.testing.assert_close(found.eigenvalues, values, rtol=1e-8, atol=0)
+    turned = found.eigenvectors.T @ vectors
+    torch.testing.assert_close(turned.abs(), torch.eye(5).double(), rtol=0, atol=1e-5)
+    assert float(found.trace) == pytest.approx(float(sigma.trace()))
+    assert float(found.trace_sq) == pytest.approx(float(sigma.square().sum()))
+    assert float(found.effective_rank) == pytest.approx(ranks(sigma)[0])
+    assert float(found.participation_ratio) == pytest.approx(ranks(sigma)[1])
+    share = float((vectors.T @ mean).square().sum() / mean.square().sum())
+    assert float(found.grad_share) == pytest.approx(share, rel=1e-6)
+    diagonal = torch.cat([part.reshape(-1) for part in found.variance.values()])
+    torch.testing.assert_close(diagonal, sigma.diagonal())
+    beside, trace = found.alignment, float((h * sigma).sum())
+    assert float(beside.trace_hessian_cov) == pytest.approx(trace, rel=1e-6)
+    assert float(beside.hessian_norm) == pytest.approx(float(h.norm()), rel=1e-9)
+    assert float(beside.overlap) == pytest.approx(trace / float(h.norm() * sigma.norm()), rel=1e-6)
+    values, top = (part.flip(-1)[..., :5] for part in torch.linalg.eigh(h))
+    torch.testing.assert_close(beside.hessian_pairs.values, values, rtol=1e-8, atol=0)
+    cosines = torch.linalg.svdvals(vectors.T @ top).clamp(max=1)
+    torch.testing.assert_close(beside.angles, cosines.arccos(), rtol=1e-4, atol=1e-4)
+    shares = (
+        float((top.T @ mean).square().sum() / mean.square().sum()),
+        float((top.T @ sigma @ top).trace() / sigma.trace()),
+    )
+    assert float(beside.grad_share) == pytest.approx(shares[0], rel=1e-5)
+    assert float(beside.noise_share) == pytest.approx(shares[1], rel=1e-5)
+
+
+def test_both_ways_agree_on_a_part_in_the_metric_of_an_optimizer() -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW in groups")
+    options: Any = {"optimizer": optimizer, "metric": "optimizer", "population": 11, "k": 2}
+    gram, iterated = (
+        gn.covariance(model, loss_fn, batch, tol=1e-9, hessian=False, method=method, **options)
+        for method in METHODS
+    )
+    for name in ("eigenvalues", "stderr", "held_out"):
+        torch.testing.assert_close(getattr(gram, name), getattr(iterated, name))
+    for name in ("trace_sq", "top_eigenvalue", "effective_rank", "participation_ratio"):
+        mine, other = getattr(gram, name), getattr(iterated, name)
+        for end in ("value", "low", "high"):
+            assert getattr(mine, end) == pytest.approx(getattr(other, end), rel=1e-6), (name, end)
 
 
 def test_a_known_mean_gradient_inside_and_outside_of_the_noise() -> None:

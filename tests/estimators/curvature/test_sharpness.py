@@ -20,6 +20,7 @@ from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CORE, Case, named
+from tests.optimizers import OPTIMIZERS, by_hand, trained
 
 
 @pytest.mark.parametrize("case", CORE, ids=named)
@@ -262,3 +263,36 @@ def test_limits_hold_for_the_halves_too(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == [("fresh", 20_000), ("fresh", 10_000), ("fresh", 10_000)]
     assert found.matvecs <= 3 * 3 + 2
     assert found.estimate.status is gn.Status.NOT_CONVERGED
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("case", CORE[:3], ids=named)
+def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> None:
+    model, loss_fn, batch, optimizer = trained(case, name)
+    scale, inside, outside = by_hand(optimizer)
+    h = gn.Hessian(model, loss_fn, batch) @ torch.eye(len(scale)) + torch.diag(inside)
+    truth = torch.linalg.eigvals(h / scale[:, None] + torch.diag(outside)).real.max()
+    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
+    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
+    assert float(profile.sharpness) == pytest.approx(float(truth), rel=1e-7)
+    alone = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    assert float(alone.values[0]) == pytest.approx(float(truth), rel=1e-7)
+    assert alone.estimate.low < float(alone.estimate) < alone.estimate.high
+
+
+def test_decoupled_decay_is_in_all_that_is_known_of_the_sharpness() -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
+    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-10}
+    decayed = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    plain = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
+    other = gn.profile(model, loss_fn, batch, probes=2, **options)
+    for end in ("value", "low", "high"):
+        gap = getattr(decayed.estimate, end) - getattr(plain.estimate, end)
+        assert gap == pytest.approx(0.3, rel=1e-6), end
+    assert decayed.held_out - plain.held_out == pytest.approx(0.3, rel=1e-6)
+    assert float(profile.sharpness) - float(other.sharpness) == pytest.approx(0.3, rel=1e-6)
+    spreads = [float(p.curvature_noise_scale) * float(p.sharpness) ** 2 for p in (profile, other)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-6)
+    assert float(profile.grad_curvature) == pytest.approx(float(other.grad_curvature), rel=1e-9)

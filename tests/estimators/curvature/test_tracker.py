@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from tests import oracles
+from tests.cases import CORE
+from tests.optimizers import OPTIMIZERS, by_hand
 
 
 def test_fifty_steps_of_training_cost_few_products() -> None:
@@ -69,3 +71,27 @@ def test_among_many_parameters_it_is_seen_after_ten_updates() -> None:
         model.c[3] = height
         tracker.update()
     assert float(tracker.values[-1]) == pytest.approx(1.4, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW in groups"])
+def test_the_state_of_the_optimizer_is_read_anew_at_every_update(name: str) -> None:
+    """λ_max(P^-½(H + D)P^-½ + E) of the P that the optimizer holds then; first it holds none."""
+    model, loss_fn, batch = CORE[0].build()
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
+    tracker = gn.SharpnessTracker(model, loss_fn, batch, **options)
+    if name != "SGD":
+        with pytest.raises(gn.ArgumentError, match=r"no state for '0\.weight' yet: take a step"):
+            tracker.update()
+    for steps in (1, 2, 3):
+        optimizer.zero_grad()
+        loss_fn(model(batch[0]), batch[1]).backward()
+        optimizer.step()
+        scale, inside, outside = by_hand(optimizer, steps)
+        h = oracles.dense(model, loss_fn, batch).hessian + torch.diag(inside)
+        h = h / scale.sqrt() / scale.sqrt()[:, None] + torch.diag(outside)
+        truth = float(torch.linalg.eigvalsh(h)[-1])
+        assert float(tracker.update().values) == pytest.approx(truth, rel=1e-8), steps
+    moved = tracker.values.tolist()
+    optimizer.param_groups[0]["weight_decay"] = 0.0  # the model stays, the optimizer changes
+    assert float(tracker.update().values) < moved[-1]

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 import gradnoise as gn
 
@@ -61,23 +60,6 @@ def test_zeros_are_left_out_and_sums_that_cancel_do_no_harm() -> None:
 def test_the_interval_of_the_stable_index_holds() -> None:
     found = [gn.stable_index(draw("cauchy", 2500, seed)) for seed in range(300)]
     assert 0.91 < np.mean([e.low <= 1 <= e.high for e in found]) < 0.99
-
-
-def test_hill_reads_a_power_law_and_its_interval_holds() -> None:
-    x = stats.pareto(2.5).rvs(400, random_state=0)
-    ordered = np.sort(x)[::-1]
-    literal = 40 / np.log(ordered[:40] / ordered[40]).sum()
-    found = gn.hill_index(x)
-    assert float(found) == pytest.approx(literal)
-    assert found.samples == 40
-    runs = [gn.hill_index(stats.pareto(2.5).rvs(400, random_state=seed)) for seed in range(400)]
-    assert np.mean([e.low <= 2.5 <= e.high for e in runs]) == pytest.approx(0.95, abs=0.035)
-    bias = np.mean([float(e) for e in runs]) / 2.5 - 1
-    assert bias == pytest.approx(1 / 39, abs=0.03)  # α/(k - 1), as the docstring says
-
-
-def test_hill_of_equal_values_is_infinite() -> None:
-    assert float(gn.hill_index([2.0, 2.0, 2.0])) == math.inf
 
 
 def gradients(law: str, count: int = 64, size: int = 500) -> torch.Tensor:
@@ -145,8 +127,6 @@ def test_of_very_many_entries_some_coordinates_are_looked_at(
         (lambda: gn.stable_index(np.ones(10), block=1), "`block` must be a whole number from 2"),
         (lambda: gn.stable_index([1.0, math.nan]), "finite"),
         (lambda: gn.stable_index(1.0), "needs twice as many"),
-        (lambda: gn.hill_index([1.0, 0.0, 2.0]), "3 positive numbers"),
-        (lambda: gn.hill_index(np.ones(9), tail=1.0), "`tail` is a share"),
         (lambda: gn.tail_index(np.ones((8, 3))), "all equal"),
         (lambda: gn.tail_index(np.eye(7)), "at least 8 samples"),
         (lambda: gn.tail_index(np.eye(9), controls=1), "`controls` must be a whole number"),

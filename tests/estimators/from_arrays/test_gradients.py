@@ -9,28 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.diagnostics.batch_tests import trace_cov_sq
 from gradnoise.estimators.from_arrays import gradients as from_arrays
 from tests import oracles
 from tests.cases import CORE, Case, named
+from tests.numbers import rows, same
 
 POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
-
-
-def rows(count: int = 40, size: int = 7, signal: float = 1.0) -> Tensor:
-    source = torch.Generator().manual_seed(0)
-    return signal + torch.randn(count, size, generator=source, dtype=torch.float64)
-
-
-def same(first: gn.Estimate, second: gn.Estimate, rel: float = 1e-9) -> None:
-    for name in ("value", "low", "high", "stderr"):
-        expected = getattr(second, name)
-        assert getattr(first, name) == pytest.approx(expected, rel=rel, nan_ok=True), name
-    assert first.status is second.status
-    assert first.samples == second.samples
 
 
 @pytest.mark.parametrize("population", POPULATIONS)
@@ -61,17 +48,6 @@ def test_the_parts_are_those_of_averages_over_distinct_samples(population: float
     assert float(found.trace_cov) == pytest.approx(oracles.trace_cov(g))
     assert found.trace_cov_sq == pytest.approx(float(torch.cov(g.T).square().sum()))
     assert math.isnan(float(found.loss))
-
-
-def test_numpy_torch_and_dicts_of_both_are_read_alike() -> None:
-    g = rows()
-    whole = gn.noise_scale_from_gradients(g).simple_noise_scale
-    parts = {"a": g[:, :2].reshape(40, 2, 1), "b": g[:, 2:].numpy()}
-    for form in (g.numpy(), g.tolist(), parts, g.requires_grad_()):
-        same(gn.noise_scale_from_gradients(form).simple_noise_scale, whole)
-    frozen = g.detach().numpy().copy()
-    frozen.flags.writeable = False
-    same(gn.noise_scale_from_gradients(frozen).simple_noise_scale, whole)
 
 
 def test_blocks_of_coordinates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,31 +99,6 @@ def test_gradients_of_batches_would_be_off_by_their_size() -> None:
     assert single / batches == pytest.approx(16, rel=0.2)  # said in the docstring
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (torch.zeros(5), "one row per sample"),
-        (torch.zeros(1, 5), "at least 2 samples"),
-        (torch.zeros(4, 0), "one parameter or more"),
-        ({}, "one row per sample"),
-        ({"a": torch.zeros(3, 2), "b": torch.zeros(4, 2)}, "one row per sample"),
-        (torch.tensor([[1.0, math.nan], [1.0, 2.0]]), r"finite; it is not at \[\[0, 1\]\]"),
-        (torch.zeros(3, 2, dtype=torch.complex64), "real numbers; got torch.complex64"),
-        (np.array([["a", "b"]]), "numbers in a tensor or an array"),
-        (object(), "numbers in a tensor or an array"),
-    ],
-)
-def test_what_is_no_row_per_sample_is_refused(wrong: object, message: str) -> None:
-    with pytest.raises(gn.ArgumentError, match=message):
-        gn.noise_scale_from_gradients(wrong)
-
-
-@pytest.mark.parametrize("population", ["batch", 39, True, math.nan])
-def test_an_impossible_population_is_refused(population: object) -> None:
-    with pytest.raises(gn.ArgumentError, match="`population` must be"):
-        gn.noise_scale_from_gradients(rows(), population=population)  # type: ignore[arg-type]
-
-
 def test_other_options_are_checked() -> None:
     with pytest.raises(gn.ArgumentError, match="`level`"):
         gn.noise_scale_from_gradients(rows(), level=95)
@@ -181,25 +132,6 @@ def test_tiny_noise_on_a_strong_signal_keeps_its_digits(noise: float) -> None:
     same(there.trace_cov, exact.trace_cov, rel=1e-3)
 
 
-def test_any_layout_of_the_numbers_will_do() -> None:
-    plain = gn.noise_scale_from_gradients(rows()).simple_noise_scale
-    backwards = np.ascontiguousarray(rows().numpy()[::-1])[::-1]
-    for other in (backwards, rows().numpy()[:, ::-1], rows().to_sparse()):
-        same(gn.noise_scale_from_gradients(other).simple_noise_scale, plain)
-    gram = (rows() @ rows().T).to_sparse()
-    same(gn.noise_scale_from_gram(gram), plain)
-    same(
-        gn.noise_scale_from_gradients(rows(), population=np.int64(80)).simple_noise_scale,
-        gn.noise_scale_from_gradients(rows(), population=80).simple_noise_scale,
-    )
-
-
-@pytest.mark.parametrize("unit", [1e-200, 1e-60, 1e60, 1e200])
-def test_gradients_whose_products_leave_float64_are_refused(unit: float) -> None:
-    with pytest.raises(gn.ArgumentError, match="their products leave the range of float64"):
-        gn.noise_scale_from_gradients(unit * rows())
-
-
 def test_half_precision_is_no_exact_measurement() -> None:
     found = gn.noise_scale_from_gradients(rows().bfloat16(), population="dataset")
     wide = gn.noise_scale_from_gradients(rows(), population="dataset")
@@ -215,9 +147,3 @@ def test_samples_that_agree_do_not_prove_that_all_do() -> None:
     assert found.trace_cov.status is gn.Status.NO_INTERVAL
     assert found.simple_noise_scale.status is gn.Status.NO_INTERVAL
     assert gn.noise_scale_from_gradients(torch.ones(8, 3), population="dataset").trace_cov.is_exact
-
-
-@pytest.mark.parametrize("resolution", [-1.0, 1.0, math.nan])
-def test_a_resolution_is_a_relative_rounding(resolution: float) -> None:
-    with pytest.raises(gn.ArgumentError, match="`resolution` is a relative rounding such as 1e-7"):
-        gn.noise_scale_from_sums(4, torch.tensor([12.0]), 46.0, resolution=resolution)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from tests.estimators.from_arrays.test_gradients import rows, same
+from tests.numbers import rows, same
 
 
 @pytest.mark.parametrize("population", ["dataset", "distribution", 100])
@@ -110,10 +110,7 @@ def test_what_are_no_sums_is_refused(sums: tuple, message: str) -> None:
         gn.noise_scale_from_sums(*sums)
 
 
-def test_an_estimate_with_parts_is_an_estimate_and_survives_a_dictionary() -> None:
-    g = rows()
-    found = gn.noise_scale_from_gram(g @ g.T)
-    assert isinstance(found, gn.Estimate)
-    assert str(found) == str(gn.noise_scale_from_gradients(g).simple_noise_scale)
-    assert found.to_dict()["trace_cov"]["status"] == "resolved"
-    assert gn.SimpleNoiseScale.from_dict(found.to_dict()) == found
+@pytest.mark.parametrize("resolution", [-1.0, 1.0, math.nan])
+def test_a_resolution_is_a_relative_rounding(resolution: float) -> None:
+    with pytest.raises(gn.ArgumentError, match="`resolution` is a relative rounding such as 1e-7"):
+        gn.noise_scale_from_sums(4, torch.tensor([12.0]), 46.0, resolution=resolution)

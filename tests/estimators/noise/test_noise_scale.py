@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.estimators.noise.errors import sampling_covariance, third_moment
-from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
+from gradnoise.estimators.noise.noise_scale import measure_noise_scale
 from gradnoise.estimators.noise.sign_probes import Probed
-from gradnoise.linalg.deflation import krylov_deflation
 from gradnoise.moments.measure import stream, with_intervals
 from gradnoise.operators.hessian import Hessian
 from gradnoise.per_sample.choice import choose
@@ -21,29 +20,11 @@ from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import independent_signs
 from tests import oracles
-from tests.cases import CORE, Case, named
+from tests.cases import CASES, CORE, Case, named
+from tests.enumerated import noise_scale_of
+from tests.optimizers import in_coordinates, trained
 
 POPULATIONS = {"dataset": 6.0, "distribution": math.inf, 11: 11.0}
-
-
-def measure(problem: Problem, probes: Tensor | None = None, steps: int = 0) -> NoiseScale:
-    """With exact enumeration in place of random signs unless probes are given.
-
-    Args:
-        problem: what to measure.
-        probes: signs.
-        steps: of the Krylov space that is taken out of the probes; 0 for plain ones.
-    """
-    with problem.guard():
-        engine = choose(problem.objective, problem.largest_batch())
-        moments = with_intervals(problem, engine, stream(problem, engine))
-        if probes is None:
-            probes = oracles.complete_probes(moments.count)
-        hessian = Hessian.of(problem)
-        deflation = krylov_deflation(hessian, steps=steps) if steps else None
-        return measure_noise_scale(
-            hessian, engine, moments, probes, deflation=deflation, sampling_probes=len(probes)
-        )
 
 
 @pytest.mark.parametrize("steps", [0, 6])
@@ -54,7 +35,7 @@ def test_every_part_agrees_with_dense_autograd(
 ) -> None:
     model, loss_fn, batch = case.build()
     problem = Problem.open(model, loss_fn, batch, Options(population=population))
-    found = measure(problem, steps=steps)
+    found = noise_scale_of(problem, steps=steps)
     truth, size = oracles.dense(model, loss_fn, batch), POPULATIONS[population]
     signal = oracles.grad_sq_norm(truth.gradients, size)
     trace = oracles.trace_cov(truth.gradients)
@@ -74,7 +55,7 @@ def test_every_part_agrees_with_dense_autograd(
 @pytest.mark.parametrize("case", CORE, ids=named)
 def test_on_the_whole_population_the_parts_are_the_plain_formulas(case: Case) -> None:
     model, loss_fn, batch = case.build()
-    found = measure(Problem.open(model, loss_fn, batch))
+    found = noise_scale_of(Problem.open(model, loss_fn, batch))
     truth = oracles.dense(model, loss_fn, batch)
     g, h, cov = truth.gradients.mean(0), truth.hessian, truth.covariance
     signal, curvature = float(g @ g), float(g @ h @ g)
@@ -90,7 +71,7 @@ def test_on_the_whole_population_the_parts_are_the_plain_formulas(case: Case) ->
 
 
 def test_the_core_cases_cover_a_resolved_noise_scale() -> None:
-    resolved = [measure(Problem.open(*case.build())).hessian.is_resolved for case in CORE]
+    resolved = [noise_scale_of(Problem.open(*case.build())).hessian.is_resolved for case in CORE]
     assert sum(resolved) >= 3
 
 
@@ -98,12 +79,14 @@ def test_the_core_cases_cover_a_resolved_noise_scale() -> None:
 def test_all_samples_of_a_small_population_average_to_its_truth(count: int) -> None:
     toy = gn.toy.LinearRegression(torch.tensor([3.0, 2, 1]), torch.tensor([1.0, -0.5, 0.3]), 0.7)
     inputs, targets = toy.sample(6, seed=1)
-    population = measure(Problem.open(toy.model(), toy.loss_fn, (inputs, targets)))
+    population = noise_scale_of(Problem.open(toy.model(), toy.loss_fn, (inputs, targets)))
     parts = ("grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
     found = {part: [] for part in parts}
     for chosen in itertools.combinations(range(6), count):
         batch = (inputs[list(chosen)], targets[list(chosen)])
-        sample = measure(Problem.open(toy.model(), toy.loss_fn, batch, Options(population=6)))
+        sample = noise_scale_of(
+            Problem.open(toy.model(), toy.loss_fn, batch, Options(population=6))
+        )
         for part in parts:
             found[part].append(float(getattr(sample, part)))
     for part in parts:
@@ -117,7 +100,7 @@ def test_all_sign_vectors_average_to_the_trace() -> None:
     truth = oracles.dense(model, loss_fn, batch)
     expected = float((truth.hessian @ truth.covariance).trace())
     for steps in (0, 4):
-        found = measure(Problem.open(model, loss_fn, batch), signs, steps)
+        found = noise_scale_of(Problem.open(model, loss_fn, batch), signs, steps)
         assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
 
 
@@ -163,7 +146,7 @@ def test_parts_are_unbiased_over_repeated_samples(name: str, steps: int) -> None
     for seed in range(replicates):
         data = toy.sample(n, seed=seed)
         problem = Problem.open(toy.model(), toy.loss_fn, data, Options(population="distribution"))
-        scale = measure(problem, independent_signs(4, n, seed), steps)
+        scale = noise_scale_of(problem, independent_signs(4, n, seed), steps)
         for part in parts:
             found[part].append(float(getattr(scale, part)))
     for part in parts:
@@ -264,7 +247,7 @@ def test_what_the_space_knows_is_taken_out_of_the_probes() -> None:
     rows = inputs * (inputs @ toy.offset - targets)[:, None]
     expected = float((inputs.T @ inputs / 200 @ torch.cov(rows.T)).trace())
     signs = independent_signs(64, 200, 0)
-    plain, deflated = (measure(problem, signs, steps).trace_hessian_cov for steps in (0, 12))
+    plain, deflated = (noise_scale_of(problem, signs, steps).trace_hessian_cov for steps in (0, 12))
     assert deflated.stderr < 0.02 * plain.stderr
     for found in (plain, deflated):
         assert abs(float(found) - expected) < 4 * found.stderr
@@ -350,7 +333,7 @@ def test_few_probes_that_agree_by_chance_prove_nothing() -> None:
     toy = TOYS["T4"]
     for seed in range(30):
         problem = Problem.open(toy.model(), toy.loss_fn, toy.sample(3, 5))
-        found = measure(problem, independent_signs(2, 3, seed))
+        found = noise_scale_of(problem, independent_signs(2, 3, seed))
         assert not found.trace_hessian_cov.is_exact
         assert not found.hessian.is_exact
 
@@ -499,3 +482,40 @@ def test_a_part_of_samples_that_agree_says_nothing_of_the_others() -> None:
     p = gn.profile(model, nn.MSELoss(), (x, x[:, :1]), population="distribution")
     assert p.noise_scale.status is gn.Status.NO_INTERVAL
     assert p.regime(8) == "unresolved"
+
+
+EXTRA = ("tied weights", "parameters on the root", "fused attention", "control flow on the data")
+
+
+CHOSEN = (*CORE, *(case for case in CASES if case.name in EXTRA))
+
+
+QUICK = [case for case in CHOSEN if case.name != "embedding and LSTM"]
+
+
+PAIRS = (
+    *((case, name) for case in CHOSEN for name in ("Adam", "AdamW in groups")),
+    *((case, name) for case in QUICK for name in ("SGD", "RMSprop")),
+    *((CORE[0], name) for name in ("amsgrad", "AdamW", "NAdam")),
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), PAIRS, ids=[f"{named(case)}-{name}" for case, name in PAIRS]
+)
+def test_noise_scales_are_those_of_dense_gradients_and_hessians(case: Case, name: str) -> None:
+    model, loss_fn, batch, optimizer = trained(case, name)
+    size = 6 if case is CORE[1] else 11
+    problem = Problem.open(model, loss_fn, batch, Options(population=size))
+    found = noise_scale_of(
+        problem.in_metric(Options(optimizer=optimizer, metric="optimizer")), steps=6
+    )
+    truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
+    parts = {
+        "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
+        "trace_cov": oracles.trace_cov(truth.gradients),
+        "grad_curvature": oracles.grad_curvature(truth, size),
+        "trace_hessian_cov": oracles.trace_hessian_cov(truth, size),
+    }
+    for part, value in parts.items():
+        assert float(getattr(found, part)) == pytest.approx(value, rel=1e-8), part
