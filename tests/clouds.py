@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -67,3 +68,7 @@ def draw(count: int, source: torch.Generator, *, skewed: bool = False) -> Tensor
         uniform = torch.rand(count, 12, generator=source, dtype=torch.float64)
         return MEAN + SCALES * (-uniform.log() - 1)
     return MEAN + SCALES * torch.randn(count, 12, generator=source, dtype=torch.float64)
+
+
+def every_sample(rows: Tensor, size: int) -> list[Tensor]:
+    return [rows[list(pick)] for pick in itertools.combinations(range(len(rows)), size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ def dense(model: nn.Module, loss_fn: Any, batch: Any, *, second: bool = True) ->
         torch.stack(gradients),
         torch.stack(hessians) if second else torch.zeros(0),
     )
+
+
+@functools.cache
+def dense_of(case: Any) -> Dense:
+    """Of a case as it is built, written out once; it is only read."""
+    return dense(*case.build())
 
 
 class Given(nn.Module):

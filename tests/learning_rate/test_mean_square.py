@@ -8,6 +8,7 @@ import pytest
 import gradnoise as gn
 from gradnoise.learning_rate.mean_square import CurvatureSpread
 from gradnoise.learning_rate.update_rule import Momentum
+from tests import oracles
 from tests.cases import CORE
 
 SAMPLES, DIRECTIONS = 5, 2

@@ -204,7 +204,7 @@ def _iterated_halves(
 
 def _spread(along: Tensor) -> Tensor:
     """vᵀΣ̂v from g_iᵀv."""
-    return along.var(0).cpu()
+    return along.var(0).cpu() if along.shape[1] else along[0].cpu()
 
 
 def _joined(own: list[Tensor], others: list[Tensor], count: int) -> tuple[Halves, Tensor]:

@@ -71,7 +71,7 @@ class SharpnessTracker:
             optimizer=optimizer, metric=metric, max_samples=max_samples, seed=seed,
             micro_batch=micro_batch,
         )  # fmt: skip
-        # the metric is read at updates: a tracker can be made before the first step of training
+        # the metric is read at updates: a tracker can be made before the first step
         self._problem = Problem.open(
             model, loss_fn, data, replace(self._options, metric="euclidean")
         )
