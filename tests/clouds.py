@@ -26,5 +26,5 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
         slopes=gradients @ mean,
         trace_cov_sq=float(covariance.square().sum()),
     )
-    pulls = moments.deviations()[1:] @ gaps / (n - 1)
-    return replace(moments, pulls=pulls @ pulls.T)
+    covariances = moments.deviations()[1:] @ gaps / (n - 1)
+    return replace(moments, influence_products=covariances @ covariances.T)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..linalg.operator import Operator
-from ..problem.preconditioner import Metric
+from ..problem.preconditioner import Preconditioner
 from .of_model import ModelOperator
 
 
@@ -15,8 +15,8 @@ class Decayed(Operator):
     E decays the parameters whatever the loss: it belongs to λ, and to no noise scale.
     """
 
-    def __init__(self, operator: ModelOperator, metric: Metric) -> None:
-        self._operator, self._metric = operator, metric
+    def __init__(self, operator: ModelOperator, preconditioner: Preconditioner) -> None:
+        self._operator, self._preconditioner = operator, preconditioner
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.parameters, self.rows_are_parameters = operator.parameters, True
 
@@ -29,10 +29,12 @@ class Decayed(Operator):
         return self
 
     def products(self, block: Tensor) -> Tensor:
-        return self._operator.products(block) + self._metric.decoupled(block)
+        return self._operator.products(block) + self._preconditioner.decoupled(block)
 
 
 def with_decay(operator: ModelOperator) -> Operator:
     """A + E, or A itself where nothing is decoupled."""
-    metric = operator.problem.objective.metric
-    return Decayed(operator, metric) if metric is not None and metric.is_decayed else operator
+    preconditioner = operator.problem.objective.preconditioner
+    if preconditioner is None or not preconditioner.is_decayed:
+        return operator
+    return Decayed(operator, preconditioner)

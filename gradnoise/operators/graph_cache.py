@@ -135,7 +135,7 @@ def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
         handle.remove()
 
 
-class Keeper:
+class GraphCache:
     """The graphs of all micro-batches; as many of them as fit the budget are kept.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..problem.preconditioner import Metric
+from ..problem.preconditioner import Preconditioner
 from .decayed import Decayed
 from .of_model import ModelOperator
 
@@ -44,8 +44,9 @@ class Preconditioned(Decayed):
                 f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
                 f"{type(operator).__name__}. Restrict, scale or add afterwards"
             )
-        super().__init__(operator, Metric.of(optimizer, operator.problem.objective.parameters))
+        parameters = operator.problem.objective.parameters
+        super().__init__(operator, Preconditioner.of(optimizer, parameters))
 
     def products(self, block: Tensor) -> Tensor:
-        metric = self._metric
-        return metric.around(self._operator.products, block) + metric.decoupled(block)
+        inner = self._preconditioner.around(self._operator.products, block)
+        return inner + self._preconditioner.decoupled(block)

@@ -30,7 +30,7 @@ from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.random import generator, random_vector
 from ..tensors.trees import Batch, binary_size, select, unflatten, widen
-from .graph_cache import Graph, HessianGraph, Keeper
+from .graph_cache import Graph, GraphCache, HessianGraph
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
 Found = Generator[tuple[int, Parts], None, None]
@@ -91,13 +91,13 @@ class ThroughGraphs(HessianProducts):
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         super().__init__(problem)
         self.name = "kept" if budget else "fresh"
-        self._keeper = Keeper(problem, kind, budget)
+        self._graphs = GraphCache(problem, kind, budget)
 
     def forget(self) -> None:
-        self._keeper.forget()
+        self._graphs.forget()
 
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
-        for graph in self._keeper.graphs():
+        for graph in self._graphs.graphs():
             for index, direction in enumerate(directions):
                 yield index, graph.product(direction)
 
