@@ -11,8 +11,8 @@ from torch import nn
 from ..linalg.operator import MEMORY_BUDGET
 from ..moments.measure import stream, with_intervals
 from ..moments.moments import GradientMoments
+from ..operators.gradients import chosen_engine
 from ..operators.hessian import Hessian
-from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.losses import LossFn
 from ..problem.options import Options
@@ -60,7 +60,7 @@ class Opened:
     def engine(self) -> Engine:
         """The per-sample gradient engine."""
         problem = self.problem
-        return self.keep("engine", lambda: _chosen(problem, self.options.engine))
+        return self.keep("engine", lambda: chosen_engine(problem, self.options.engine))
 
     def moments(
         self, *, variance: bool = False, intervals: bool = True, tick: Any = None
@@ -99,8 +99,3 @@ class Opened:
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]  # type: ignore[no-any-return]
-
-
-def _chosen(problem: Problem, engine: str) -> Engine:
-    with problem.guard():
-        return choose(problem.objective, problem.largest_batch(), engine)

@@ -24,13 +24,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
-from ..errors import ArgumentError, CurvatureError, first_line, is_out_of_memory
-from ..problem.directional import require_second_order
+from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.random import generator, random_vector
 from ..tensors.trees import Batch, binary_size, select, unflatten, widen
-from .graph_cache import Graph, GraphCache, HessianGraph
+from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
 Found = Generator[tuple[int, Parts], None, None]
@@ -217,31 +216,3 @@ def _moved(parameters: list[Tensor], direction: list[Tensor], step: float) -> It
     finally:
         for parameter, value in zip(parameters, found, strict=True):
             parameter.data.copy_(value)
-
-
-MODES = ("auto", "kept", "fresh", "forward", "finite")
-
-
-def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:
-    """The way to products with the Hessian, and why.
-
-    Raises:
-        ArgumentError: an unknown mode.
-        CurvatureError: the mode needs second derivatives and the model has none.
-    """
-    if mode not in MODES:
-        raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")
-    if mode == "finite":
-        return Finite(problem), "as asked for"
-    if mode == "forward":
-        return Forward.checked(problem), "as asked for"
-    try:
-        require_second_order(problem)
-    except CurvatureError as error:
-        if mode != "auto":
-            raise
-        why = f"no second derivatives: {str(error).splitlines()[0]}"
-        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
-    keep = 0 if mode == "fresh" else budget
-    why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
-    return ThroughGraphs(problem, HessianGraph, keep), why

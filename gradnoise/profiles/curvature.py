@@ -28,8 +28,8 @@ from ..linalg.ritz import Eigenpairs
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
-from ..operators.decayed import with_decay
 from ..operators.hessian import Hessian
+from ..operators.preconditioned import with_decay
 from ..show.progress import Stage
 from ..statistics.estimate import Estimate, Status
 

@@ -12,8 +12,8 @@ from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
-from ...operators.decayed import with_decay
 from ...operators.hessian import Hessian
+from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...problem.samples import Samples
