@@ -66,8 +66,9 @@ from .linalg.trace import trace
 from .measurement.gradient_moments import gradient_moments
 from .moments.layer import Layer
 from .moments.moments import GradientMoments
+from .operators.gauss_newton import GaussNewton
 from .operators.gradients import GradientCovariance, PerSampleGradients
-from .operators.hessian import GaussNewton, Hessian
+from .operators.hessian import Hessian
 from .operators.preconditioned import Preconditioned
 from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms

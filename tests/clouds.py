@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradnoise.moments.moments import GradientMoments
-from gradnoise.moments.per_parameter import Blocks
+from gradnoise.moments.per_parameter import PerParameter
 from gradnoise.statistics.skew import Skew
 from gradnoise.tensors.random import random_signs
 
@@ -30,8 +30,8 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
         slopes=gradients @ mean,
         trace_cov_sq=float(covariance.square().sum()),
     )
-    pulls = moments.deviations()[1:] @ gaps / (n - 1)
-    return replace(moments, pulls=pulls @ pulls.T)
+    covariances = moments.deviations()[1:] @ gaps / (n - 1)
+    return replace(moments, influence_products=covariances @ covariances.T)
 
 
 def skew_of(third: float, coupling: float | None = None, quadratic: float = 0.0) -> Skew:
@@ -49,7 +49,7 @@ def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> G
         moments_of_cloud(gradients, population),
         mean={name: g.mean(0) for name, g in parts.items()},
         centred_sq={k: float((g - g.mean(0)).square().sum()) for k, g in parts.items()},
-        blocks=Blocks(
+        per_parameter=PerParameter(
             sq_norms={name: g.square().sum(1) for name, g in parts.items()},
             slopes={name: g @ g.mean(0) for name, g in parts.items()},
             signs=signs,

@@ -34,6 +34,7 @@ class Operator(abc.ABC):
         parameters: shapes of a model's parameters by name, in the order of the vectors' entries;
             None where the columns are not parameters.
         rows_are_parameters: whether the rows are the same parameters.
+        symmetric: whether the matrix is its own transpose by construction; `.T` is then itself.
     """
 
     shape: tuple[int, int]
@@ -41,15 +42,20 @@ class Operator(abc.ABC):
     device: torch.device
     parameters: dict[str, torch.Size] | None = None
     rows_are_parameters: bool = False
+    symmetric: bool = False
 
     @property
     def resolution(self) -> float:
         return float(torch.finfo(self.dtype).eps)
 
     @property
-    @abc.abstractmethod
     def T(self) -> Operator:
-        """The transpose."""
+        """The transpose; a class that is not symmetric has its own."""
+        if self.symmetric:
+            return self
+        raise NotImplementedError(
+            f"{type(self).__name__} has no transpose: define `T`, or set `symmetric = True`"
+        )
 
     @abc.abstractmethod
     def products(self, block: Tensor) -> Tensor:

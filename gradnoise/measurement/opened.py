@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..linalg.operator import MEMORY_BUDGET
 from ..moments.measure import stream, with_intervals
 from ..moments.moments import GradientMoments
+from ..operators.gradients import chosen_engine
 from ..operators.hessian import Hessian
-from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.losses import LossFn
 from ..problem.objective import bits
@@ -62,7 +62,7 @@ class Opened:
     def engine(self) -> Engine:
         """The per-sample gradient engine."""
         problem = self.problem
-        return self.keep("engine", lambda: _chosen(problem, self.options.engine))
+        return self.keep("engine", lambda: chosen_engine(problem, self.options.engine))
 
     def moments(
         self, *, variance: bool = False, intervals: bool = True, tick: Any = None
@@ -117,8 +117,3 @@ def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
     return tuple(
         (v._version, bits(v)) if isinstance(v, Tensor) else repr(v) for v in state + settings
     )
-
-
-def _chosen(problem: Problem, engine: str) -> Engine:
-    with problem.guard():
-        return choose(problem.objective, problem.largest_batch(), engine)

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..per_sample.contract.engine import Summary
 from ..tensors.trees import TensorDict, sq_norm, widen
 from .moments import GradientMoments
-from .per_parameter import Blocks
+from .per_parameter import PerParameter
 
 TOGETHER = 8  # sums of gradients added in their own dtype before they are added wide
 
 
-class Running:
+class Accumulator:
     """The moments of all summaries so far, added up in place; memory for one mean gradient.
 
     Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
@@ -73,7 +73,7 @@ class Running:
 
     def _centred(self, summary: Summary) -> Summary:
         """A summary of an engine that does not centre, for a sum that does."""
-        own = Running()
+        own = Accumulator()
         own.add(summary)
         own._subtract({n: widen(t) / own._count for n, t in summary.total.items()})
         self.cancellation = max(self.cancellation, own.cancellation)
@@ -118,7 +118,7 @@ class Running:
             resolution=resolution,
             level=level,
             coordinate_sq=self._squares or None,
-            blocks=Blocks(
+            per_parameter=PerParameter(
                 dict(zip(mean, norms, strict=True)),
                 gap_sq_norms={} if gaps is None else dict(zip(mean, gaps, strict=True)),
             ),

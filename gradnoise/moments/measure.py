@@ -15,9 +15,9 @@ from ..problem.problem import Problem
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
 from ..tensors.trees import TensorDict, compute_dtype, sq_norm, widen
-from .accumulator import Running
+from .accumulator import Accumulator
 from .moments import GradientMoments
-from .per_parameter import Blocks
+from .per_parameter import PerParameter
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
@@ -36,19 +36,19 @@ def stream(
     """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
     check_level(level)
     wanted = Wanted(variance=variance, scale=_scale(problem))
-    running = Running()
+    running = Accumulator()
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
     rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
     if rounding * running.cancellation > TRACE_ERROR:
         about = replace(wanted, centre=moments.mean)
         again = engine.centred_summaries
-        moments = _pass(problem, engine, Running(), again, level, about, tick)
+        moments = _pass(problem, engine, Accumulator(), again, level, about, tick)
     return _with_decay(problem, engine, moments)
 
 
 def _scale(problem: Problem) -> TensorDict | None:
-    metric = problem.objective.metric
-    return None if metric is None else metric.root
+    preconditioner = problem.objective.preconditioner
+    return None if preconditioner is None else preconditioner.root
 
 
 def _with_decay(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
@@ -56,23 +56,23 @@ def _with_decay(problem: Problem, engine: Engine, moments: GradientMoments) -> G
     decay = problem.objective.decay()
     if decay is None:
         return moments
-    along, blocks = slopes_by_parameter(problem, engine, decay), moments.blocks
+    along, per_parameter = slopes_by_parameter(problem, engine, decay), moments.per_parameter
     added = {n: 2 * dots - sq_norm(widen(decay[n])) for n, dots in along.items()}
-    if blocks is not None:
-        own = {n: norms + added[n].to(norms) for n, norms in blocks.sq_norms.items()}
-        blocks = replace(blocks, sq_norms=own)
+    if per_parameter is not None:
+        own = {n: norms + added[n].to(norms) for n, norms in per_parameter.sq_norms.items()}
+        per_parameter = replace(per_parameter, sq_norms=own)
     return replace(
         moments,
         mean={name: mean + decay[name] for name, mean in moments.mean.items()},
         sq_norms=moments.sq_norms + sum(added.values()),
-        blocks=blocks,
+        per_parameter=per_parameter,
     )
 
 
 def _pass(
     problem: Problem,
     engine: Engine,
-    running: Running,
+    running: Accumulator,
     summaries: Any,
     level: float,
     wanted: Wanted,
@@ -99,17 +99,19 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
     along = slopes_by_parameter(problem, engine, moments.mean)
-    blocks = replace(moments.blocks or Blocks({}), slopes=along, signs=signs, grams=grams)
+    per_parameter = replace(
+        moments.per_parameter or PerParameter({}), slopes=along, signs=signs, grams=grams
+    )
     moments = replace(
         moments,
-        slopes=blocks.slope,
-        trace_cov_sq=blocks.trace_cov_sq(float(moments.trace_cov), problem.objective.size),
-        blocks=moments.blocks and blocks,
+        slopes=per_parameter.slope,
+        trace_cov_sq=per_parameter.trace_cov_sq(float(moments.trace_cov), problem.objective.size),
+        per_parameter=moments.per_parameter and per_parameter,
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
-    pulled = widen(weighted_sums(problem, influences))
-    pulled /= moments.count - 1
-    return replace(moments, pulls=pulled @ pulled.T)
+    covariances = widen(weighted_sums(problem, influences))
+    covariances /= moments.count - 1
+    return replace(moments, influence_products=covariances @ covariances.T)
 
 
 def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
@@ -122,9 +124,9 @@ def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    """Inner products of rows, wide, in blocks."""
-    blocks = map(widen, torch.split(rows, GRAM_BLOCK, dim=1))
-    return sum((b @ b.T for b in blocks), widen(rows.new_zeros(len(rows), len(rows))))
+    """Inner products of rows, in float64, in slices of coordinates."""
+    slices = map(widen, torch.split(rows, GRAM_BLOCK, dim=1))
+    return sum((b @ b.T for b in slices), widen(rows.new_zeros(len(rows), len(rows))))
 
 
 def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:

@@ -16,7 +16,7 @@ from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
 from ..tensors.trees import TensorDict, sq_norm
 from .layer import Layer, by_module
-from .per_parameter import Blocks
+from .per_parameter import PerParameter
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
 COARSE = 1e-4  # resolution from which on numbers are not called exact
@@ -36,11 +36,11 @@ class GradientMoments:
         level: coverage of the intervals.
         slopes: g_iᵀḡ, shape (n,); None when the intervals were not measured.
         trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
-        pulls: u_aᵀu_b, shape (2, 2), of u_a = Cov(e_a, g) with e the influences on trΣ and |G|²,
-            for the skewness of both; None when not measured.
+        influence_products: u_aᵀu_b, shape (2, 2), of u_a = Cov(e_a, g) with e the influences on
+            trΣ and |G|², for the skewness of both; None when not measured.
         coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
         second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
-        blocks: what is known of single parameters; None where they cannot be told apart.
+        per_parameter: what is known of single parameters; None where they cannot be told apart.
         gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where they were taken of centred gradients; else they
             are differences of `sq_norms` and `slopes`.
     """
@@ -54,10 +54,10 @@ class GradientMoments:
     level: float = 0.95
     slopes: Tensor | None = None
     trace_cov_sq: float = math.nan
-    pulls: Tensor | None = None
+    influence_products: Tensor | None = None
     coordinate_sq: TensorDict | None = None
     second_slopes: Tensor | None = None
-    blocks: Blocks | None = None
+    per_parameter: PerParameter | None = None
     gap_sq_norms: Tensor | None = None
 
     def merge(self, other: GradientMoments) -> GradientMoments:
@@ -77,7 +77,7 @@ class GradientMoments:
         count = self.count + other.count
         share, weight = other.count / count, self.count * other.count / count
         gaps = {name: other.mean[name] - mean for name, mean in self.mean.items()}
-        squares = None
+        mine, others, squares = self.per_parameter, other.per_parameter, None
         if self.coordinate_sq is not None and other.coordinate_sq is not None:
             squares = {
                 name: spread + other.coordinate_sq[name] + weight * gaps[name] ** 2
@@ -95,7 +95,7 @@ class GradientMoments:
             resolution=max(self.resolution, other.resolution),
             level=self.level,
             coordinate_sq=squares,
-            blocks=self.blocks.merge(other.blocks) if self.blocks and other.blocks else None,
+            per_parameter=mine.merge(others) if mine and others else None,
         )
 
     def restrict(self, names: Iterable[str]) -> GradientMoments:
@@ -113,35 +113,36 @@ class GradientMoments:
             )
         if len(names) == len(self.mean):
             return self
-        if self.blocks is None:
+        if self.per_parameter is None:
             raise ArgumentError(
                 "these moments do not tell single parameters apart; take them from a model or "
                 "from per-sample gradients"
             )
-        return self._restricted(names, self.blocks.restrict(names))
+        return self._restricted(names, self.per_parameter.restrict(names))
 
-    def _restricted(self, names: list[str], blocks: Blocks) -> GradientMoments:
+    def _restricted(self, names: list[str], per_parameter: PerParameter) -> GradientMoments:
         squares = self.coordinate_sq
         part = replace(
             self,
             mean={name: self.mean[name] for name in names},
             centred_sq={name: self.centred_sq[name] for name in names},
-            sq_norms=blocks.norms_of(names),
-            slopes=blocks.slope,
+            sq_norms=per_parameter.norms_of(names),
+            slopes=per_parameter.slope,
             trace_cov_sq=math.nan,
-            pulls=None,
+            influence_products=None,
             coordinate_sq=None if squares is None else {name: squares[name] for name in names},
             second_slopes=None,
-            blocks=blocks,
-            gap_sq_norms=blocks.gaps,
+            per_parameter=per_parameter,
+            gap_sq_norms=per_parameter.gaps,
         )
         if part.slopes is None:
             return part
+        influences = part.deviations()[1:]
         size = sum(mean.numel() for mean in part.mean.values())
         return replace(
             part,
-            trace_cov_sq=blocks.trace_cov_sq(part._trace, size),
-            pulls=blocks.pulls(part.deviations()[1:], part._mean_sq),
+            trace_cov_sq=per_parameter.trace_cov_sq(part._trace, size),
+            influence_products=per_parameter.influence_products(influences, part._mean_sq),
         )
 
     @property
@@ -247,21 +248,21 @@ class GradientMoments:
     def _skewness(self) -> Skew | None:
         """Of (trΣ, |G|²), which are quadratic in the samples: -c_iᵀc_j and c_iᵀc_j."""
         skew = None if self.slopes is None else self._skew(self.deviations()[1:])
-        if skew is None or self.pulls is None:
+        if skew is None or self.influence_products is None:
             return skew
         signs = torch.tensor([-2.0, 2.0], dtype=torch.float64)
-        pulls = self._unbiased(self.pulls).cpu().double()
+        products = self._unbiased(self.influence_products).cpu().double()
         return skew.with_quadratic(
-            self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, pulls)
+            self.sampling_factor**2 * torch.einsum("a,bc->abc", signs, products)
         )
 
-    def _unbiased(self, pulls: Tensor) -> Tensor:
-        """u_aᵀu_b less what their own noise adds: with many parameters it would be all of it."""
+    def _unbiased(self, products: Tensor) -> Tensor:
+        """u_aᵀu_b minus what their own noise adds: with many parameters it would be all of it."""
         if self.slopes is None:
-            return pulls
+            return products
         influences, n = self.deviations()[1:], self.count
         squares = (influences * self.distances) @ influences.T / n
-        return pulls - (squares - pulls.to(squares)) / (n - 1)
+        return products - (squares - products.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
         return Skew.of(influences, self.population) if self.sampling_factor else None

@@ -14,7 +14,7 @@ from ..tensors.trees import TensorDict
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class PerParameter:
     """Per-sample numbers of every parameter, and inner products of a few noises.
 
     With signs s_k of the samples, u_k = Σ_i s_ki (g_i - ḡ)/√(n - 1) restricted to a parameter.
@@ -29,8 +29,8 @@ class Blocks:
 
     Example:
         >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> blocks = Blocks({"a": rows[0], "b": rows[1]})
-        >>> blocks.norms_of(["a", "b"])
+        >>> parts = PerParameter({"a": rows[0], "b": rows[1]})
+        >>> parts.norms_of(["a", "b"])
         tensor([4., 6.])
     """
 
@@ -40,14 +40,16 @@ class Blocks:
     grams: TensorDict = field(default_factory=dict)
     gap_sq_norms: TensorDict = field(default_factory=dict)
 
-    def merge(self, other: Blocks) -> Blocks:
+    def merge(self, other: PerParameter) -> PerParameter:
         """Of both sets of samples; slopes and noises are about a mean that is no longer theirs."""
-        return Blocks({n: torch.cat([own, other.sq_norms[n]]) for n, own in self.sq_norms.items()})
+        return PerParameter(
+            {n: torch.cat([own, other.sq_norms[n]]) for n, own in self.sq_norms.items()}
+        )
 
-    def restrict(self, names: Iterable[str]) -> Blocks:
+    def restrict(self, names: Iterable[str]) -> PerParameter:
         """Of some parameters."""
         names = list(names)
-        return Blocks(
+        return PerParameter(
             {name: self.sq_norms[name] for name in names},
             {name: self.slopes[name] for name in names} if self.slopes else {},
             self.signs,
@@ -76,7 +78,7 @@ class Blocks:
         squares = _total(self.grams.values()).square()
         return max(float(squares.flatten() @ self._pairs(self.signs).flatten()), trace**2 / size)
 
-    def pulls(self, influences: Tensor, mean_sq: float) -> Tensor | None:
+    def influence_products(self, influences: Tensor, mean_sq: float) -> Tensor | None:
         """u_aᵀu_b of u_a = Cov(e_a, g), shape (2, 2), for influences e of shape (2, n).
 
         With x_k = Σ_i s_ki e_i/√(n - 1), E[x_k u_k] = Cov(e, g): products of independent signs are

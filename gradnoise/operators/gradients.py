@@ -41,10 +41,11 @@ class _ByEngine(ModelOperator):
 
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem)
-        self._engine = engine if isinstance(engine, Engine) else _chosen(problem, engine)
+        self._engine = engine if isinstance(engine, Engine) else chosen_engine(problem, engine)
 
 
-def _chosen(problem: Problem, engine: str) -> Engine:
+def chosen_engine(problem: Problem, engine: str) -> Engine:
+    """The engine of this name, or the one that "auto" takes for the largest micro-batch."""
     with problem.guard():
         return choose(problem.objective, problem.largest_batch(), engine)
 
@@ -146,13 +147,11 @@ class GradientCovariance(_ByEngine):
         tensor([2.])
     """
 
+    symmetric = True
+
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem, engine)
         self._rows = PerSampleGradients.of(problem, engine=self._engine)
-
-    @property
-    def T(self) -> GradientCovariance:
-        return self
 
     def products(self, block: Tensor) -> Tensor:
         along = self._rows.along(block)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CurvatureError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
-from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves, select
+from ..tensors.trees import Batch, sample_count, sample_leaves, select
 
 SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
 
@@ -34,52 +32,7 @@ class Graph(abc.ABC):
         """Its product with a direction, by parameter; None is zero."""
 
 
-class HessianGraph(Graph):
-    """H_i: the gradient with its graph."""
-
-    def __init__(self, objective: Objective, batch: Batch) -> None:
-        self._parameters = list(objective.parameters.values())
-        self._gradient = objective.gradient(batch, create_graph=True)
-
-    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
-        return pull(self._gradient, self._parameters, direction)
-
-
-class GaussNewtonGraph(Graph):
-    """J_iᵀ(∂²ℓ_i/∂z²)J_i for z the outputs of the model: its derivatives apart from the loss's.
-
-    Jd is the derivative of Jᵀu in u (double backward), since that is linear in u.
-    """
-
-    def __init__(self, objective: Objective, batch: Batch) -> None:
-        self._parameters = parameters = list(objective.parameters.values())
-        with _outputs_cut(objective) as cut:
-            losses = objective.losses(batch)
-        outputs, leaves = (list(side) for side in zip(*cut, strict=True)) if cut else ([], [])
-        if _reaches([losses], parameters) or not leaves:
-            raise CurvatureError(
-                "the Gauss-Newton matrix needs a loss of the model's outputs: loss_fn must call "
-                "model(...) itself, and use no parameter outside of it"
-            )
-        if _reaches(outputs, leaves):
-            raise CurvatureError(
-                "the Gauss-Newton matrix is not known where model(...) is given its own outputs"
-            )
-        slopes = pull([losses], leaves, [torch.ones_like(losses)], create_graph=True)
-        used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
-        self._outputs, self._leaves = [outputs[i] for i in used], [leaves[i] for i in used]
-        self._slopes = [slopes[i] for i in used]
-        self._weights = [torch.zeros_like(z, requires_grad=True) for z in self._outputs]
-        pulled = pull(self._outputs, parameters, self._weights, create_graph=True)
-        self._pulled = _dense(pulled, parameters)
-
-    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
-        along = _dense(pull(self._pulled, self._weights, direction), self._weights)
-        curved = _dense(pull(self._slopes, self._leaves, along), self._leaves)
-        return pull(self._outputs, self._parameters, curved)
-
-
-def pull(
+def vector_jacobian(
     outputs: Sequence[Any],
     inputs: Sequence[Tensor],
     cotangents: Sequence[Tensor],
@@ -97,45 +50,7 @@ def pull(
     return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
 
-def _dense(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    pairs = zip(found, like, strict=True)
-    return [torch.zeros_like(tensor) if g is None else g for g, tensor in pairs]
-
-
-def _reaches(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
-    """Whether outputs depend on inputs."""
-    found = pull(outputs, inputs, [torch.ones_like(z) for z in outputs])
-    return any(g is not None for g in found)
-
-
-@contextmanager
-def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Meanwhile the model gives leaves in place of its outputs; both are listed."""
-    cut: list[tuple[Tensor, Tensor]] = []
-
-    def replaced(output: Tensor) -> Tensor:
-        if not output.is_floating_point():
-            return output
-        leaf = output.detach().requires_grad_()
-        cut.append((output, leaf))
-        return leaf.clone()  # which the loss may write into
-
-    def hook(_module: Any, _inputs: Any, outputs: Any) -> Any:
-        return map_samples(replaced, outputs)
-
-    if isinstance(objective.model, torch.jit.ScriptModule):
-        raise CurvatureError(
-            "the outputs of a scripted model cannot be told from its loss: pass the module that "
-            "was scripted"
-        )
-    handle = objective.model.register_forward_hook(hook)
-    try:
-        yield cut
-    finally:
-        handle.remove()
-
-
-class Keeper:
+class GraphCache:
     """The graphs of all micro-batches; as many of them as fit the budget are kept.
 
     Args:

@@ -1,64 +1,25 @@
-"""The Hessian of the mean loss, and its Gauss-Newton part."""
+"""The Hessian of the mean loss, and the ways to its products."""
 
 from __future__ import annotations
 
-import abc
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
 from ..problem.directional import require_second_order
-from ..problem.losses import LossFn
-from ..problem.options import Options
+from ..problem.objective import Objective
 from ..problem.problem import Problem
-from ..problem.samples import MICRO_BATCH
-from .graph_cache import GaussNewtonGraph
-from .of_model import ModelOperator
-from .products import HessianProducts, ThroughGraphs, choose_products
+from ..tensors.trees import Batch
+from .curvature import Curvature
+from .graph_cache import Graph, vector_jacobian
+from .products import Finite, Forward, HessianProducts, ThroughGraphs
+
+MODES = ("auto", "kept", "fresh", "forward", "finite")
 
 
-class _Curvature(ModelOperator):
-    """Symmetric, by products that are means over the samples."""
-
-    _products: HessianProducts
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFn | nn.Module,
-        data: Any,
-        *,
-        hvp: str = "auto",
-        memory_budget: int = MEMORY_BUDGET,
-        max_samples: int | None = 4096,
-        seed: int = 0,
-        micro_batch: int = MICRO_BATCH,
-    ) -> None:
-        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
-        problem = Problem.open(model, loss_fn, data, options)
-        self._start(problem, hvp, memory_budget)
-
-    @abc.abstractmethod
-    def _start(
-        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
-    ) -> None:
-        super()._start(problem)
-
-    @property
-    def T(self) -> ModelOperator:
-        return self
-
-    def products(self, block: Tensor) -> Tensor:
-        return self._around(self._products, block)
-
-    def forget(self) -> None:
-        """Let go of the graphs that are kept; the next product builds them anew."""
-        self._products.forget()
-
-
-class Hessian(_Curvature):
+class Hessian(Curvature):
     """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric.
 
     The samples are drawn once and micro-batches weigh by their samples, so every product sees
@@ -106,45 +67,37 @@ class Hessian(_Curvature):
         return super().resolution if own is None else own
 
 
-class GaussNewton(_Curvature):
-    """The generalised Gauss-Newton matrix, the mean of J_iᵀ(∂²ℓ_i/∂z²)J_i, shape (P, P).
+class HessianGraph(Graph):
+    """H_i: the gradient with its graph."""
 
-    z are the outputs of the model and J_i their derivatives. Positive semidefinite where the loss
-    is convex in z; for exponential families with natural parameters it is the Fisher matrix
-    (Schraudolph 2002; Martens 2020, arXiv:1412.1193).
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        self._parameters = list(objective.parameters.values())
+        self._gradient = objective.gradient(batch, create_graph=True)
 
-    Args:
-        model, loss_fn, data, memory_budget, max_samples, seed, micro_batch: as for `Hessian`.
-        hvp: "kept", "fresh", or "auto": kept.
+    def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        return vector_jacobian(self._gradient, self._parameters, direction)
 
-    Attributes:
-        hvp, reason: the mode taken, and why.
+
+def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:
+    """The way to products with the Hessian, and why.
 
     Raises:
-        ArgumentError: another `hvp`.
-        CurvatureError: the loss is no function of the outputs of `model(...)`, or second
-            derivatives are cut off.
-        OperatorError, ModelError: as `Hessian`.
-
-    Example:
-        >>> import torch
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> data = (torch.eye(2), torch.zeros(2, 1))
-        >>> GaussNewton(model, nn.MSELoss(), data) @ torch.ones(2)
-        tensor([1., 1.])
+        ArgumentError: an unknown mode.
+        CurvatureError: the mode needs second derivatives and the model has none.
     """
-
-    def _start(
-        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
-    ) -> None:
-        if hvp not in ("auto", "kept", "fresh"):
-            raise ArgumentError(
-                f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh"
-            )
-        super()._start(problem)
-        plain = problem.plain
-        require_second_order(plain)
-        budget = 0 if hvp == "fresh" else memory_budget
-        self._products = ThroughGraphs(plain, GaussNewtonGraph, budget)
-        self.hvp = self._products.name
-        self.reason = "as asked for" if hvp != "auto" else "the graph of the outputs is kept"
+    if mode not in MODES:
+        raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")
+    if mode == "finite":
+        return Finite(problem), "as asked for"
+    if mode == "forward":
+        return Forward.checked(problem), "as asked for"
+    try:
+        require_second_order(problem)
+    except CurvatureError as error:
+        if mode != "auto":
+            raise
+        why = f"no second derivatives: {str(error).splitlines()[0]}"
+        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
+    keep = 0 if mode == "fresh" else budget
+    why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
+    return ThroughGraphs(problem, HessianGraph, keep), why

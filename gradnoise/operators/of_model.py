@@ -34,8 +34,8 @@ class ModelOperator(Operator):
 
     def _around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
         """In the coordinates of the problem, from products in its parameters."""
-        metric = self.problem.objective.metric
-        return products(block) if metric is None else metric.around(products, block)
+        preconditioner = self.problem.objective.preconditioner
+        return products(block) if preconditioner is None else preconditioner.around(products, block)
 
     @abc.abstractmethod
     def _start(self, problem: Problem) -> None:

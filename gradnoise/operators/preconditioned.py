@@ -6,9 +6,30 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..problem.preconditioner import Metric
-from .decayed import Decayed
+from ..linalg.operator import Operator
+from ..problem.preconditioner import Preconditioner
 from .of_model import ModelOperator
+
+
+class Decayed(Operator):
+    """A + E, what a step with decoupled weight decay is stable against; see `Preconditioned`.
+
+    E decays the parameters whatever the loss: it belongs to λ, and to no noise scale.
+    """
+
+    symmetric = True
+
+    def __init__(self, operator: ModelOperator, preconditioner: Preconditioner) -> None:
+        self._operator, self._preconditioner = operator, preconditioner
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.parameters, self.rows_are_parameters = operator.parameters, True
+
+    @property
+    def resolution(self) -> float:
+        return self._operator.resolution
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._operator.products(block) + self._preconditioner.decoupled(block)
 
 
 class Preconditioned(Decayed):
@@ -44,8 +65,17 @@ class Preconditioned(Decayed):
                 f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
                 f"{type(operator).__name__}. Restrict, scale or add afterwards"
             )
-        super().__init__(operator, Metric.of(optimizer, operator.problem.objective.parameters))
+        parameters = operator.problem.objective.parameters
+        super().__init__(operator, Preconditioner.of(optimizer, parameters))
 
     def products(self, block: Tensor) -> Tensor:
-        metric = self._metric
-        return metric.around(self._operator.products, block) + metric.decoupled(block)
+        inner = self._preconditioner.around(self._operator.products, block)
+        return inner + self._preconditioner.decoupled(block)
+
+
+def with_decay(operator: ModelOperator) -> Operator:
+    """A + E, or A itself where nothing is decoupled."""
+    preconditioner = operator.problem.objective.preconditioner
+    if preconditioner is None or not preconditioner.is_decayed:
+        return operator
+    return Decayed(operator, preconditioner)

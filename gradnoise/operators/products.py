@@ -24,13 +24,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
-from ..errors import ArgumentError, CurvatureError, first_line, is_out_of_memory
-from ..problem.directional import require_second_order
+from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.random import generator, random_vector
 from ..tensors.trees import Batch, binary_size, select, unflatten, widen
-from .graph_cache import Graph, HessianGraph, Keeper
+from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
 Found = Generator[tuple[int, Parts], None, None]
@@ -91,13 +90,13 @@ class ThroughGraphs(HessianProducts):
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         super().__init__(problem)
         self.name = "kept" if budget else "fresh"
-        self._keeper = Keeper(problem, kind, budget)
+        self._graphs = GraphCache(problem, kind, budget)
 
     def forget(self) -> None:
-        self._keeper.forget()
+        self._graphs.forget()
 
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
-        for graph in self._keeper.graphs():
+        for graph in self._graphs.graphs():
             for index, direction in enumerate(directions):
                 yield index, graph.product(direction)
 
@@ -217,31 +216,3 @@ def _moved(parameters: list[Tensor], direction: list[Tensor], step: float) -> It
     finally:
         for parameter, value in zip(parameters, found, strict=True):
             parameter.data.copy_(value)
-
-
-MODES = ("auto", "kept", "fresh", "forward", "finite")
-
-
-def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:
-    """The way to products with the Hessian, and why.
-
-    Raises:
-        ArgumentError: an unknown mode.
-        CurvatureError: the mode needs second derivatives and the model has none.
-    """
-    if mode not in MODES:
-        raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")
-    if mode == "finite":
-        return Finite(problem), "as asked for"
-    if mode == "forward":
-        return Forward.checked(problem), "as asked for"
-    try:
-        require_second_order(problem)
-    except CurvatureError as error:
-        if mode != "auto":
-            raise
-        why = f"no second derivatives: {str(error).splitlines()[0]}"
-        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
-    keep = 0 if mode == "fresh" else budget
-    why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
-    return ThroughGraphs(problem, HessianGraph, keep), why

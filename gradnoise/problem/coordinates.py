@@ -11,21 +11,21 @@ from torch import Tensor
 
 from ..tensors.trees import Batch
 from .objective import Objective
-from .preconditioner import Metric
+from .preconditioner import Preconditioner
 
 
-class Rescaled(Objective):
+class PreconditionedObjective(Objective):
     """ℓ_i + ½wᵀDw, differentiable in z: gradients P^-½(g_i + Dw), Hessians P^-½(H_i + D)P^-½.
 
     Args:
         plain: the same in w; `parameters` are still w, and its guard is this one's.
-        metric: P and D.
+        preconditioner: P and D.
     """
 
-    def __init__(self, plain: Objective, metric: Metric) -> None:
+    def __init__(self, plain: Objective, preconditioner: Preconditioner) -> None:
         vars(self).update(vars(plain))
-        self._plain, self.metric = plain, metric
-        self._coupled = any(metric.inside.values())
+        self._plain, self.preconditioner = plain, preconditioner
+        self._coupled = any(preconditioner.inside.values())
 
     @property
     def plain(self) -> Objective:
@@ -47,21 +47,21 @@ class Rescaled(Objective):
     ) -> list[Tensor]:
         """∇_z of outputs: P^-½ times that in w."""
         plain = self._plain.differentiate(outputs, weights, **options)
-        return [g * root for g, root in zip(plain, self._metric.root.values(), strict=True)]
+        return [g * root for g, root in zip(plain, self._preconditioner.root.values(), strict=True)]
 
     def decay(self) -> dict[str, Tensor] | None:
         """P^-½Dw by name, what weight decay adds to every gradient; None where there is none."""
         if not self._coupled:
             return None
-        inside, root = self._metric.inside, self._metric.root
+        inside, root = self._preconditioner.inside, self._preconditioner.root
         return {n: root[n] * (inside[n] * p.detach()) for n, p in self.parameters.items()}
 
     def _penalty(self) -> Tensor:
-        pairs = zip(self._metric.inside.values(), self.parameters.values(), strict=True)
+        pairs = zip(self._preconditioner.inside.values(), self.parameters.values(), strict=True)
         terms = [decay / 2 * p.square().sum().to(self.device) for decay, p in pairs]
         return torch.stack([term.double() if not term.is_mps else term for term in terms]).sum()
 
     @property
-    def _metric(self) -> Metric:
-        assert self.metric is not None
-        return self.metric
+    def _preconditioner(self) -> Preconditioner:
+        assert self.preconditioner is not None
+        return self.preconditioner

@@ -33,7 +33,7 @@ SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
 
 
 @dataclass(frozen=True, eq=False)
-class Forms:
+class SampleCurvatures:
     """Products with the Hessian along one direction u.
 
     Args:
@@ -84,7 +84,9 @@ def require_second_order(problem: Problem) -> None:
 def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:
     """|uᵀHv - vᵀHu| for v the gradient and u its entries in another order, and ‖Hv‖‖u‖."""
     other = direction.flip(0)
-    first, second = (_forms(objective, batch, d, []).product for d in (direction, other))
+    first, second = (
+        _sample_curvatures(objective, batch, d, []).product for d in (direction, other)
+    )
     size = float(first.norm() * other.norm() + second.norm() * direction.norm())
     return abs(float(other @ first - direction @ second)), size
 
@@ -129,7 +131,9 @@ def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iter
         yield from weighted_sums(problem, rows - rows.mean(1, keepdim=True)) / root
 
 
-def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Forms:
+def per_sample_curvatures(
+    problem: Problem, direction: Tensor, others: Sequence[Tensor]
+) -> SampleCurvatures:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
     total, values = torch.zeros_like(direction), []
     sizes = direction.new_tensor([binary_size(other) for other in others])
@@ -138,10 +142,12 @@ def forms(problem: Problem, direction: Tensor, others: Sequence[Tensor]) -> Form
     with problem.guard(), problem.objective.second_order():
         for batch in problem.batches():
             scaled = (other / s for other, s in zip(others, sizes, strict=True))
-            part = _forms(problem.objective, batch, along, scaled)
+            part = _sample_curvatures(problem.objective, batch, along, scaled)
             total += part.product
             values.append(part.values)
-    return Forms(total * size / problem.samples.count, torch.cat(values) * (size * sizes))
+    return SampleCurvatures(
+        total * size / problem.samples.count, torch.cat(values) * (size * sizes)
+    )
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
@@ -150,15 +156,15 @@ def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
         return _per_sample(slope, weights)
 
 
-def _forms(
+def _sample_curvatures(
     objective: Objective, batch: Batch, direction: Tensor, others: Iterable[Tensor]
-) -> Forms:
+) -> SampleCurvatures:
     slope, weights = _weighted_slope(objective, batch, direction)
     with _twice():
         product = objective.differentiate(slope, create_graph=True)
         columns = [_per_sample(_dot(product, other), weights) for other in others]
     values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
-    return Forms(flatten(product), values)
+    return SampleCurvatures(flatten(product), values)
 
 
 def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
-from .preconditioner import Metric
+from .preconditioner import Preconditioner
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
@@ -45,7 +45,7 @@ class Objective:
         self._depth = 0
         self.entered = 0  # how often it has been guarded
 
-    metric: Metric | None = None  # of the coordinates, where they are not the parameters
+    preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
     @property
     def plain(self) -> Objective:

@@ -16,7 +16,7 @@ METRICS = ("euclidean", "optimizer")
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class Preconditioner:
     """P and the weight decay of the step w ← w - ε(P⁻¹(g + Dw) + Ew).
 
     In z = P^½w the step is z ← z - ε(P^-½(g + Dw) + Ez): the gradient is P^-½(g + Dw), the
@@ -33,7 +33,7 @@ class Metric:
     outside: dict[str, float]
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameters: TensorDict) -> Metric:
+    def of(cls, optimizer: torch.optim.Optimizer, parameters: TensorDict) -> Preconditioner:
         """Of parameters that an optimizer has moved; the formulas are in `Preconditioned`.
 
         Raises:
@@ -47,7 +47,7 @@ class Metric:
                 f"the preconditioner of {type(optimizer).__name__} is not known; known are {known}"
             )
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        metric = cls({}, {}, {})
+        found = cls({}, {}, {})
         for name, parameter in parameters.items():
             group = _checked(groups.get(id(parameter)), name)
             scale = _SCALES[kind](optimizer.state.get(parameter, {}), group, parameter)
@@ -58,11 +58,11 @@ class Metric:
                 )
             pace, decay = _pace(group, optimizer.param_groups[0]), group.get("weight_decay") or 0.0
             root = (widen(scale.detach().to(parameter.device)) / pace).rsqrt()
-            metric.root[name] = root.to(compute_dtype([parameter]))
-            metric.inside[name], metric.outside[name] = float(decay), 0.0
+            found.root[name] = root.to(compute_dtype([parameter]))
+            found.inside[name], found.outside[name] = float(decay), 0.0
             if is_decoupled(optimizer, group):
-                metric.inside[name], metric.outside[name] = 0.0, pace * float(decay)
-        return metric
+                found.inside[name], found.outside[name] = 0.0, pace * float(decay)
+        return found
 
     @property
     def is_decayed(self) -> bool:

@@ -12,11 +12,11 @@ from torch import nn
 
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
 from .checks import check_batch, refuse_coupling
-from .coordinates import Rescaled
+from .coordinates import PreconditionedObjective
 from .losses import LossFn
 from .objective import Objective
 from .options import Options
-from .preconditioner import Metric
+from .preconditioner import Preconditioner
 from .samples import Samples
 
 TRIAL_SAMPLES = 4  # on which engines and second derivatives are tried
@@ -47,7 +47,7 @@ class Problem:
     ) -> Problem:
         """Read the user's objects and check once that there is something to measure.
 
-        Errors are those of `Objective`, `check_batch`, `Samples.draw` and `Metric.of`.
+        Errors are those of `Objective`, `check_batch`, `Samples.draw` and `Preconditioner.of`.
 
         Args:
             model, loss_fn, data: the user's.
@@ -73,13 +73,13 @@ class Problem:
         """The problem in the coordinates of a metric, with what the optimizer holds now.
 
         Raises:
-            ArgumentError: see `Metric.of`.
+            ArgumentError: see `Preconditioner.of`.
         """
         optimizer, plain = options.optimizer, self.objective.plain
         if options.metric == "euclidean" or optimizer is None:
             return replace(self, objective=plain)
-        metric = Metric.of(optimizer, plain.parameters)
-        return replace(self, objective=Rescaled(plain, metric))
+        preconditioner = Preconditioner.of(optimizer, plain.parameters)
+        return replace(self, objective=PreconditionedObjective(plain, preconditioner))
 
     def _check(self) -> None:
         """On a part of the largest micro-batch; on two joined where each holds one sample."""

@@ -28,8 +28,8 @@ from ..linalg.ritz import Eigenpairs
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
-from ..operators.decayed import with_decay
 from ..operators.hessian import Hessian
+from ..operators.preconditioned import with_decay
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
 
@@ -124,10 +124,10 @@ def _measured(
 
 def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:
     """The eigenpair once decoupled weight decay is added, where there is any."""
-    decayed, metric = with_decay(hessian), hessian.problem.objective.metric
-    if metric is None or decayed is hessian:
+    decayed, preconditioner = with_decay(hessian), hessian.problem.objective.preconditioner
+    if preconditioner is None or decayed is hessian:
         return pairs
-    decays = set(metric.outside.values())
+    decays = set(preconditioner.outside.values())
     if len(decays) > 1:
         found = lanczos(decayed, tol=tol, seed=seed)
         return replace(found, matvecs=found.matvecs + pairs.matvecs)

@@ -22,14 +22,12 @@ NAME = "known matrix"
 class Known(Operator):
     """A symmetric matrix with all its entries."""
 
+    symmetric = True
+
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
         self.shape = len(matrix), len(matrix)
         self.dtype, self.device = matrix.dtype, matrix.device
-
-    @property
-    def T(self) -> Known:
-        return self
 
     def products(self, block: Tensor) -> Tensor:
         return self.matrix @ block

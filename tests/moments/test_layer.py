@@ -36,8 +36,8 @@ def test_a_layer_is_measured_as_if_it_were_alone(case: Case, population: str | i
         found, truth = part.deviations()[1:], alone.deviations()[1:]
         torch.testing.assert_close(found, truth, rtol=1e-8, atol=1e-12)
         for name in ("trace_cov", "grad_sq_norm", "simple_noise_scale"):  # but for the probes
-            first = getattr(replace(part, trace_cov_sq=math.nan, pulls=None), name)
-            second = getattr(replace(alone, trace_cov_sq=math.nan, pulls=None), name)
+            first = getattr(replace(part, trace_cov_sq=math.nan, influence_products=None), name)
+            second = getattr(replace(alone, trace_cov_sq=math.nan, influence_products=None), name)
             assert first.status is second.status or not own.any()
             ends = pytest.approx((second.low, second.high), rel=1e-6, abs=1e-10)
             assert (first.low, first.high) == ends or not own.any()
@@ -53,7 +53,7 @@ def test_layers_sum_to_the_whole(case: Case) -> None:
         assert total == pytest.approx(float(getattr(moments, name)), rel=1e-10)
     assert math.fsum(layer.noise_share for layer in layers) == pytest.approx(1, rel=1e-12)
     assert sorted(n for layer in layers for n in layer.parameters) == sorted(moments.mean)
-    assert moments.blocks is not None
+    assert moments.per_parameter is not None
     total = sum(moments.restrict([name]).deviations()[1:] for name in moments.mean)
     torch.testing.assert_close(total, moments.deviations()[1:], rtol=1e-9, atol=1e-12)
 
@@ -85,16 +85,20 @@ def test_with_all_sign_vectors_the_probes_of_a_layer_are_exact() -> None:
     g = torch.randn(4, 7, dtype=torch.float64) + 1
     part, alone = split(g).restrict(["b"]), moments_of_cloud(g[:, 2:])
     assert part.trace_cov_sq == pytest.approx(alone.trace_cov_sq, rel=1e-12)
-    torch.testing.assert_close(part.pulls, alone.pulls, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(
+        part.influence_products, alone.influence_products, rtol=1e-11, atol=1e-13
+    )
 
 
 def test_with_many_sign_vectors_they_are_near() -> None:
     g = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     part, alone = split(g, probes=1000).restrict(["b"]), moments_of_cloud(g[:, 2:])
     assert part.trace_cov_sq == pytest.approx(alone.trace_cov_sq, rel=0.1)
-    assert alone.pulls is not None
-    assert part.pulls is not None
-    assert float(part.pulls[1, 1]) == pytest.approx(float(alone.pulls[1, 1]), rel=0.06)
+    assert alone.influence_products is not None
+    assert part.influence_products is not None
+    assert float(part.influence_products[1, 1]) == pytest.approx(
+        float(alone.influence_products[1, 1]), rel=0.06
+    )
 
 
 def test_nineteen_intervals_in_twenty_hold_the_truth_of_a_layer() -> None:
@@ -153,7 +157,7 @@ def test_what_cannot_be_restricted_is_refused() -> None:
         with pytest.raises(gn.ArgumentError, match="one or more of the parameters a, b; got"):
             moments.restrict(names)
     with pytest.raises(gn.ArgumentError, match="do not tell single parameters apart"):
-        replace(moments, blocks=None).restrict(["a"])
+        replace(moments, per_parameter=None).restrict(["a"])
 
 
 def test_parameters_of_no_group_are_named_and_others_passed_over() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments.accumulator import Running
+from gradnoise.moments.accumulator import Accumulator
 from gradnoise.moments.measure import stream
 from gradnoise.moments.moments import GradientMoments
 from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
@@ -32,7 +32,7 @@ def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMomen
     """Moments of rows g_i split over two parameters."""
     named = {"a.weight": gradients[:, :2], "b.weight": gradients[:, 2:]}
     summary = Summary.of(Chunk(gradients.sum(1), named), Wanted(variance=True))
-    running = Running()
+    running = Accumulator()
     running.add(summary)
     return running.moments(population=population, resolution=2**-52, level=0.95)
 
@@ -160,7 +160,9 @@ def test_skewness_is_that_of_the_dense_influences(population: str | int) -> None
     g = oracles.dense(model, loss_fn, batch, second=False).gradients
     size = math.inf if population == "distribution" else float(population)
     cloud = moments_of_cloud(g, size)
-    torch.testing.assert_close(moments.pulls, cloud.pulls, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(
+        moments.influence_products, cloud.influence_products, rtol=1e-9, atol=1e-15
+    )
     for part in ("grad_sq_norm", "trace_cov"):
         one = getattr(replace(moments, trace_cov_sq=math.nan), part)
         other = getattr(replace(cloud, trace_cov_sq=math.nan), part)
@@ -175,7 +177,10 @@ def test_with_more_parameters_than_samples_a_missing_signal_does_not_lean() -> N
         cloud = moments_of_cloud(torch.randn(32, 1000, generator=source, dtype=torch.float64))
         found = replace(cloud, trace_cov_sq=1000.0).grad_sq_norm
         reaches.append((found.high - found.value) / found.stderr)
-        signal, noise = float(cloud.pulls[1, 1]), float(cloud._unbiased(cloud.pulls)[1, 1])
+        signal, noise = (
+            float(cloud.influence_products[1, 1]),
+            float(cloud._unbiased(cloud.influence_products)[1, 1]),
+        )
         raw.append(noise / signal)
     assert sum(reaches) / 20 < 2.5  # Student's is 2.04; with the noise it would be 4.7
     assert abs(sum(raw) / 20) < 0.15
@@ -233,7 +238,7 @@ def test_moments_of_different_things_do_not_merge() -> None:
 @pytest.mark.parametrize("order", ["rc", "cr", "crc", "rcr", "rrcc"])
 def test_engines_that_centre_and_engines_that_do_not_are_joined(order: str) -> None:
     g = torch.randn(24, 5, dtype=torch.float64) + 1
-    running, parts = Running(), g.split(24 // len(order))
+    running, parts = Accumulator(), g.split(24 // len(order))
     for kind, part in zip(order, parts, strict=True):
         summary = Summary.of(Chunk(part.sum(1), {"w": part.clone()}), Wanted(variance=True))
         if kind == "r":
@@ -262,7 +267,7 @@ def test_a_layer_with_a_strong_signal_is_centred_though_others_are_noisy() -> No
 
 
 def test_sums_in_float32_are_added_wide_before_they_lose_digits() -> None:
-    running, ones = Running(), torch.ones(2, dtype=torch.float64)
+    running, ones = Accumulator(), torch.ones(2, dtype=torch.float64)
     for _ in range(4000):
         total = {"w": torch.full((1,), 0.2)}
         running.add(Summary(losses=ones, total=total, sq_norms={"w": 0.01 * ones}))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.operator import Operator
-from gradnoise.operators import graph_cache as graphs_module
+from gradnoise.operators import hessian as graphs_module
 from gradnoise.operators import products as hvp_module
-from gradnoise.operators.products import MODES
+from gradnoise.operators.hessian import MODES
 from tests import oracles
 from tests.cases import CASES, Case, features, labelled, mlp, named
 
@@ -522,7 +522,7 @@ def test_steps_contract_as_the_preconditioned_operator_says(name: str, parts: in
     forward, backward = stepped(point + delta), stepped(point - delta)
     turned = (2 * delta - (forward - backward)) / (2 * optimizer.param_groups[0]["lr"])
     # P^½ (P⁻¹(H + D) + E) δ is the operator on P^½ δ
-    root = matrix._metric.flat(matrix._metric.root, delta).reciprocal()
+    root = matrix._preconditioner.flat(matrix._preconditioner.root, delta).reciprocal()
     torch.testing.assert_close(root * turned, matrix @ (root * delta), rtol=1e-4, atol=1e-10)
 
 

@@ -11,7 +11,12 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.problem import directional
-from gradnoise.problem.directional import _slopes, forms, require_second_order, sign_sums
+from gradnoise.problem.directional import (
+    _slopes,
+    per_sample_curvatures,
+    require_second_order,
+    sign_sums,
+)
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import random_signs
@@ -32,7 +37,7 @@ def test_slopes_and_forms_are_products_with_single_samples(case: Case) -> None:
     with problem.guard(), problem.objective.second_order():
         slopes = torch.cat([_slopes(problem.objective, part, v) for part in problem.batches()])
     torch.testing.assert_close(slopes, truth.gradients @ v, **close)
-    found = forms(problem, u, [v, u])
+    found = per_sample_curvatures(problem, u, [v, u])
     torch.testing.assert_close(found.product, truth.hessian @ u, **close)
     expected = torch.stack([truth.hessians @ u @ v, truth.hessians @ u @ u], dim=1)
     torch.testing.assert_close(found.values, expected, **close)
@@ -42,7 +47,7 @@ def test_a_linear_loss_has_no_curvature() -> None:
     problem = Problem.open(
         torch.nn.Linear(3, 1).double(), lambda m, x: m(x)[:, 0], torch.eye(3).double()
     )
-    found = forms(problem, torch.ones(4).double(), [torch.ones(4).double()])
+    found = per_sample_curvatures(problem, torch.ones(4).double(), [torch.ones(4).double()])
     assert not found.product.any()
     assert not found.values.any()
 

@@ -23,7 +23,7 @@ import gradnoise as gn
 from gradnoise.per_sample.choice import choose
 from gradnoise.per_sample.contract.engine import Summary, Wanted
 from gradnoise.per_sample.hooks import chain_rule
-from gradnoise.problem.directional import forms
+from gradnoise.problem.directional import per_sample_curvatures
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.problem import Problem
 from tests import oracles
@@ -316,7 +316,7 @@ def test_half_precision_takes_directions_and_weights_of_any_size(
     model, batch, exact = exact_half(dtype)
     source = torch.Generator().manual_seed(1)
     v, w = (size * torch.randn(k, generator=source).double() for k in exact.gradients.T.shape)
-    along = forms(Problem.open(model, loss, batch), v, [v])
+    along = per_sample_curvatures(Problem.open(model, loss, batch), v, [v])
     rows = gn.PerSampleGradients(model, loss, batch, engine=engine)
     covariance = gn.GradientCovariance(model, loss, batch, engine=engine)
     for found, truth in (

@@ -23,7 +23,7 @@ from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import forms, sign_sums
+from ...problem.directional import per_sample_curvatures, sign_sums
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import symmetric
 from ...statistics.transform import square_root, within
@@ -75,7 +75,7 @@ def _curvatures(hessian: Hessian, vectors: Tensor, values: Tensor) -> Tensor:
     """Σ_j λ_j v_jᵀH_iv_j, shape (n,)."""
     total = vectors.new_zeros(hessian.problem.samples.count)
     for vector, value in zip(vectors.T, values, strict=True):
-        total += value * forms(hessian.problem, vector, [vector]).values[:, 0]
+        total += value * per_sample_curvatures(hessian.problem, vector, [vector]).values[:, 0]
     return total
 
 
@@ -90,8 +90,8 @@ def _gaussian(hessian: Hessian, top: Tensor, seed: int) -> tuple[Tensor, Tensor]
         z, w = torch.randn(2, hessian.shape[0], generator=source, dtype=torch.float64).to(top)
         across = _without(z, top)
         image = _without(widen(hessian @ across), top)
-        squares.append(forms(hessian.problem, across, [image]).values[:, 0])
-        spread.append(forms(hessian.problem, z, [w]).values[:, 0].var())
+        squares.append(per_sample_curvatures(hessian.problem, across, [image]).values[:, 0])
+        spread.append(per_sample_curvatures(hessian.problem, z, [w]).values[:, 0].var())
     return torch.stack(squares), torch.stack(spread)
 
 
@@ -111,7 +111,7 @@ def _signed(
         image = widen(hessian @ noise) - vectors @ (values * (vectors.T @ noise))
         slopes = rows.along(image[:, None])[:, 0]
         across = _without(noise, noisy)
-        mixed = forms(hessian.problem, across, [across]).values[:, 0]
+        mixed = per_sample_curvatures(hessian.problem, across, [across]).values[:, 0]
         found.append(root * row * (slopes - slopes.mean()) + mixed)
         traces.append(noise @ image)
     return torch.stack(found), torch.stack(traces)

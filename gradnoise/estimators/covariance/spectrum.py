@@ -107,8 +107,8 @@ def _rows(problem: Problem, engine: Engine) -> Tensor:
     with problem.guard():
         chunks = (chunk for batch in problem.batches() for chunk in engine.chunks(batch))
         rows = torch.cat([_flat(chunk, list(objective.parameters)) for chunk in chunks])
-    if objective.metric is not None:  # engines differentiate in the parameters themselves
-        rows *= objective.metric.flat(objective.metric.root, rows)
+    if objective.preconditioner is not None:  # engines differentiate in the parameters themselves
+        rows *= objective.preconditioner.flat(objective.preconditioner.root, rows)
     decay = objective.decay()
     return rows if decay is None else rows.add_(flatten(list(decay.values())))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...errors import ArgumentError, check_whole
-from ...problem.directional import forms, weighted_sum
+from ...problem.directional import per_sample_curvatures, weighted_sum
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
@@ -111,4 +111,4 @@ def _sharpness(problem: Problem) -> float:
             f"measure a larger `batch_size`"
         )
     direction = slope / length
-    return float(direction @ forms(problem, direction, []).product)
+    return float(direction @ per_sample_curvatures(problem, direction, []).product)

@@ -11,7 +11,7 @@ from torch import nn
 from ...linalg.density.spectral_density import SpectralDensity
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
-from ...operators.decayed import with_decay
+from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH

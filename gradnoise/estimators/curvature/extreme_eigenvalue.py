@@ -12,9 +12,9 @@ from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
-from ...operators.decayed import with_decay
 from ...operators.hessian import Hessian
-from ...problem.directional import forms
+from ...operators.preconditioned import with_decay
+from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...problem.samples import Samples
 from ...statistics.estimate import Estimate, Status
@@ -27,11 +27,12 @@ AGREEMENT = 16.0  # of curvatures that are one, in units of their resolution
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
-    """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the metric."""
-    values, metric = forms(problem, vector, [vector]).values[:, 0], problem.objective.metric
-    if metric is None or not metric.is_decayed:
+    """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the optimizer."""
+    values = per_sample_curvatures(problem, vector, [vector]).values[:, 0]
+    preconditioner = problem.objective.preconditioner
+    if preconditioner is None or not preconditioner.is_decayed:
         return values
-    return values + vector @ metric.decoupled(vector)
+    return values + vector @ preconditioner.decoupled(vector)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,5 +184,7 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         slopes=curvatures * top,
         trace_cov_sq=(spread / (n - 1)) ** 2,
     )
-    pulls = alone.deviations()[1:] @ gaps / (n - 1)
-    return replace(alone, pulls=torch.outer(pulls, pulls)).simple_noise_scale
+    covariances = alone.deviations()[1:] @ gaps / (n - 1)
+    return replace(
+        alone, influence_products=torch.outer(covariances, covariances)
+    ).simple_noise_scale

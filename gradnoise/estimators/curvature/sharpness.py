@@ -14,8 +14,9 @@ from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
 from ...measurement.opened import Opened
-from ...operators.decayed import with_decay
-from ...operators.hessian import GaussNewton, Hessian
+from ...operators.gauss_newton import GaussNewton
+from ...operators.hessian import Hessian
+from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...learning_rate.mean_square import CurvatureSpread
 from ...linalg.deflation import Deflation
-from ...problem.directional import forms
+from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...tensors.trees import widen
 
@@ -58,10 +58,10 @@ def measure_curvature_spread(
 
 def _column(problem: Problem, directions: Tensor) -> np.ndarray:
     """v_lᵀH_iv of all directions v_l and the last of them, v, shape (n, l)."""
-    last, metric = directions[-1], problem.objective.metric
-    column = forms(problem, last, list(directions)).values
-    if metric is not None and metric.is_decayed:
-        column = column + widen(directions) @ widen(metric.decoupled(last))
+    last, preconditioner = directions[-1], problem.objective.preconditioner
+    column = per_sample_curvatures(problem, last, list(directions)).values
+    if preconditioner is not None and preconditioner.is_decayed:
+        column = column + widen(directions) @ widen(preconditioner.decoupled(last))
     return column.cpu().double().numpy()
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...linalg.ritz import Eigenpairs
-from ...operators.decayed import with_decay
 from ...operators.hessian import Hessian
+from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem

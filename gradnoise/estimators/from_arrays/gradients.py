@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...moments.moments import GradientMoments
-from ...moments.per_parameter import Blocks
+from ...moments.per_parameter import PerParameter
 from ...statistics.estimate import check_level
 from ...tensors.random import random_signs
 from ...tensors.trees import TensorDict, wide_dtype, widen
@@ -86,19 +86,19 @@ def noise_scale_from_gradients(
         trace_cov_sq=sums.trace_cov_sq(),
         coordinate_sq=sums.squares,
         second_slopes=sums.second_slopes,
-        blocks=sums.blocks,
+        per_parameter=sums.blocks,
         gap_sq_norms=sums.gaps,
     )
-    return replace(moments, pulls=_pulls(rows, moments.deviations()[1:]))
+    return replace(moments, influence_products=_influence_products(rows, moments.deviations()[1:]))
 
 
-def _pulls(rows: TensorDict, influences: Tensor) -> Tensor:
+def _influence_products(rows: TensorDict, influences: Tensor) -> Tensor:
     """u_aᵀu_b of u_a = Cov(e_a, g), e the influences on trΣ and |G|², shape (2, 2)."""
     total = influences.new_zeros(2, 2)
     for tensor in rows.values():
         for wide in _blocks(tensor):
-            pulled = influences @ (wide - wide.mean(0)) / (len(wide) - 1)
-            total += pulled @ pulled.T
+            covariances = influences @ (wide - wide.mean(0)) / (len(wide) - 1)
+            total += covariances @ covariances.T
     return total
 
 
@@ -111,7 +111,7 @@ class _Sums:
         self.signs = signs.to(device=device, dtype=wide_dtype(device))
         self.mean: TensorDict = {}
         self.squares: TensorDict = {}
-        self.blocks = Blocks({}, signs=self.signs)
+        self.blocks = PerParameter({}, signs=self.signs)
         self.second_slopes = self.signs.new_zeros(count)
         self.gaps = self.signs.new_zeros(count)
         size = count if self.exact else PROBES

@@ -70,8 +70,8 @@ def noise_scale_from_gram(
         trace_cov_sq=float(centred.square().sum()) / (count - 1) ** 2,
     )
     influences = moments.deviations()[1:]
-    pulls = influences @ matrix @ influences.T / (count - 1) ** 2
-    return SimpleNoiseScale.of_moments(replace(moments, pulls=pulls))
+    influence_products = influences @ matrix @ influences.T / (count - 1) ** 2
+    return SimpleNoiseScale.of_moments(replace(moments, influence_products=influence_products))
 
 
 def _check_gram(matrix: Tensor, eps: float) -> None:

@@ -14,7 +14,7 @@ from ...errors import ArgumentError
 from ...linalg.deflation import explore
 from ...measurement.opened import Opened
 from ...moments.layer import by_module
-from ...operators.decayed import with_decay
+from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn
 from ...problem.objective import Objective
 from ...problem.options import Options

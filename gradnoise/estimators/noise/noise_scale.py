@@ -29,7 +29,7 @@ from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
-from ...problem.directional import forms
+from ...problem.directional import per_sample_curvatures
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
@@ -247,7 +247,7 @@ def _curvature_of_mean(
     if factor == 0:
         image = widen(hessian @ mean)
         return float(mean @ image), torch.zeros(0), image
-    along = forms(hessian.problem, mean, [mean])
+    along = per_sample_curvatures(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
     return value, own + 2 * (slopes_along(rows, along.product) - value), along.product

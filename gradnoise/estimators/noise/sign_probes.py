@@ -13,7 +13,7 @@ from torch import Tensor
 from ...linalg.deflation import Deflation
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import TOGETHER, forms, sign_sums
+from ...problem.directional import TOGETHER, per_sample_curvatures, sign_sums
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 
@@ -131,7 +131,7 @@ def _look_closer(
     of which c_iᵀMc_i is known.
     """
     others = [direction, mean, *(partner for _, partner in partners)]
-    found = forms(rows.problem, direction, others)
+    found = per_sample_curvatures(rows.problem, direction, others)
     image = found.product
     centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
     root = math.sqrt(len(signs) - 1)

@@ -1,0 +1,52 @@
+"""What the Hessian and its Gauss-Newton part have in common."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..linalg.operator import MEMORY_BUDGET
+from ..problem.losses import LossFn
+from ..problem.options import Options
+from ..problem.problem import Problem
+from ..problem.samples import MICRO_BATCH
+from .of_model import ModelOperator
+from .products import HessianProducts
+
+
+class Curvature(ModelOperator):
+    """Symmetric, by products that are means over the samples."""
+
+    symmetric = True
+    _products: HessianProducts
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        *,
+        hvp: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+        max_samples: int | None = 4096,
+        seed: int = 0,
+        micro_batch: int = MICRO_BATCH,
+    ) -> None:
+        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
+        problem = Problem.open(model, loss_fn, data, options)
+        self._start(problem, hvp, memory_budget)
+
+    @abc.abstractmethod
+    def _start(
+        self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        super()._start(problem)
+
+    def products(self, block: Tensor) -> Tensor:
+        return self._around(self._products, block)
+
+    def forget(self) -> None:
+        """Let go of the graphs that are kept; the next product builds them anew."""
+        self._products.forget()
