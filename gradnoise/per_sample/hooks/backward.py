@@ -12,7 +12,8 @@ from torch import Tensor
 from ...errors import EngineError
 from ...problem.objective import Objective
 from ...tensors.trees import Batch, sample_count, widen
-from ..contract.engine import Explained, Summary, Wanted, check_norms
+from ..contract.engine import Explained
+from ..contract.summary import Summary, Wanted, check_norms
 from .call import Call, carry_out, name_of
 from .chain_rule import pull_back
 from .factored import Asked, Form, Measured, Sum, at_least_float32

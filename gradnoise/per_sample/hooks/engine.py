@@ -19,7 +19,8 @@ import torch
 from ...errors import EngineError
 from ...problem.objective import Objective
 from ...tensors.trees import Batch, sample_count, select, split
-from ..contract.engine import MEMORY_BUDGET, Chunk, Engine, Explained, Summary, Wanted
+from ..contract.engine import MEMORY_BUDGET, Engine, Explained
+from ..contract.summary import Chunk, Summary, Wanted
 from .backward import Pass
 from .plan import Planner, prove
 from .steps import Step, UnplannedError

@@ -17,7 +17,7 @@ from torch.overrides import wrap_torch_function
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
-from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
+from gradnoise.per_sample.contract.summary import Chunk, Summary, Wanted
 from gradnoise.per_sample.hooks.engine import Hooks
 from gradnoise.per_sample.hooks.layout import Layout
 from gradnoise.per_sample.hooks.rules import RULES, At, add, linear

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
-from gradnoise.per_sample.contract.engine import Wanted
+from gradnoise.per_sample.contract.summary import Wanted
 from gradnoise.per_sample.hooks.backward import Pass
 from gradnoise.per_sample.hooks.engine import Hooks
 from gradnoise.problem.objective import Objective
