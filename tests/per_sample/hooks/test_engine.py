@@ -206,7 +206,7 @@ def test_a_rule_that_is_wrong_is_noticed(
     def wrong(at: At, delta: Tensor, *arguments: Any) -> Any:
         return linear(at, factor * delta, *arguments)
 
-    monkeypatch.setitem(RULES, F.linear, replace(RULES[F.linear], forms=wrong))
+    monkeypatch.setitem(RULES, F.linear, replace(RULES[F.linear], factored=wrong))
     with pytest.raises(gn.EngineError, match=message):
         summary(nn.Linear(4, 3).double(), squares, features())
 

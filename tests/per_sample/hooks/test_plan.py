@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
 from gradnoise.per_sample.contract.summary import Wanted
-from gradnoise.per_sample.hooks.backward import Pass
+from gradnoise.per_sample.hooks.backward import BackwardPass
 from gradnoise.per_sample.hooks.engine import Hooks
 from gradnoise.problem.objective import Objective
 from tests import oracles
@@ -353,7 +353,7 @@ def test_a_pass_that_fails_leaves_no_graph_behind() -> None:
             with pytest.raises(ValueError, match="broken"):
                 list(engine.summaries(torch.randn(9, 4), Wanted()))
     gc.collect()
-    assert not [item for item in gc.get_objects() if isinstance(item, Pass)]
+    assert not [item for item in gc.get_objects() if isinstance(item, BackwardPass)]
 
 
 def test_a_pass_that_is_given_up_leaves_no_graph_behind() -> None:
@@ -367,7 +367,7 @@ def test_a_pass_that_is_given_up_leaves_no_graph_behind() -> None:
     for forward in (changed_by_itself, unplanned):
         gn.gradient_moments(Function(forward, **layers), squares, batches, engine="hooks")
     gc.collect()
-    assert not [item for item in gc.get_objects() if isinstance(item, Pass)]
+    assert not [item for item in gc.get_objects() if isinstance(item, BackwardPass)]
 
 
 def test_an_input_that_is_changed_after_its_use_is_not_read_again() -> None:
@@ -497,7 +497,7 @@ def test_what_was_of_parameters_alone_until_samples_are_written_into_it(samples:
         assert engine.name == "hooks"
         list(engine.summaries(torch.randn(samples, 4).double(), Wanted()))
     gc.collect()
-    assert not [item for item in gc.get_objects() if type(item) is Pass]
+    assert not [item for item in gc.get_objects() if type(item) is BackwardPass]
     agree(model, squares, [(torch.randn(max(samples, 2), 4).double(),)] * 2)
 
 
