@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
 from gradnoise.per_sample.choice import ENGINES, choose
-from gradnoise.per_sample.contract.engine import Wanted
+from gradnoise.per_sample.contract.summary import Wanted
 from gradnoise.problem.objective import Objective
 from gradnoise.tensors.trees import Batch, sample_count, select
 

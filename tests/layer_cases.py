@@ -145,6 +145,18 @@ def changed_in_place(self: Any, x: Tensor) -> Tensor:
     return h
 
 
+def unpadded(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    mask = torch.arange(x.shape[1]) < lengths[:, None]
+    packed = self.inner(x[mask]).tanh()
+    return self.head(torch.zeros_like(x).masked_scatter(mask[..., None], packed).sum(1))
+
+
+def changed_by_itself(self: Any, x: Tensor, _has: Tensor) -> Tensor:
+    hidden = self.d(self.a(x))
+    hidden += hidden.tanh()
+    return self.b(hidden) + self.c(hidden.sigmoid())
+
+
 def mixture(self: Any, x: Tensor) -> Tensor:
     gate = self.gate(x).softmax(-1)
     experts = torch.stack([self.a(x), self.b(x)], dim=1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..per_sample.contract.engine import Summary
+from ..per_sample.contract.summary import Summary
 from ..tensors.trees import TensorDict, sq_norm, widen
 from .moments import GradientMoments
 from .per_parameter import PerParameter

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..per_sample.contract.engine import Engine, Wanted
+from ..per_sample.contract.engine import Engine
+from ..per_sample.contract.summary import Wanted
 from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..statistics.estimate import check_level

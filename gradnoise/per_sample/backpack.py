@@ -25,7 +25,8 @@ from ..problem.guard import attributes
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
 from ..tensors.trees import Batch, TensorDict, sample_count, select, split, widen
-from .contract.engine import COPIES, MEMORY_BUDGET, Chunk, Engine, Summary, Wanted, check_norms
+from .contract.engine import COPIES, MEMORY_BUDGET, Engine
+from .contract.summary import Chunk, Summary, Wanted, check_norms
 from .hooks.precision import allowed, largest_of
 from .loop import Loop
 

@@ -12,7 +12,8 @@ from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
 from ..tensors.trees import Batch, sample_count, select, widen
 from .backpack import BackPACK
-from .contract.engine import Chunk, Engine, Explained, Summary, Wanted
+from .contract.engine import Engine, Explained
+from .contract.summary import Chunk, Summary, Wanted
 from .functional import Functional
 from .hooks.engine import Hooks
 from .hooks.precision import allowed, largest_of, resolution

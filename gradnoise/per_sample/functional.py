@@ -11,7 +11,8 @@ from torch.func import functional_call, grad_and_value, vmap
 from ..problem.guard import attributes
 from ..problem.objective import Bound, Objective, check_finite
 from ..tensors.trees import Batch, TensorDict, rebuild, sample_leaves, split
-from .contract.engine import COPIES, MEMORY_BUDGET, Chunk, Engine
+from .contract.engine import COPIES, MEMORY_BUDGET, Engine
+from .contract.summary import Chunk
 
 
 class Functional(Engine):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..tensors.trees import Batch, sample_count, select
-from .contract.engine import Chunk, Engine
+from .contract.engine import Engine
+from .contract.summary import Chunk
 
 
 class Loop(Engine):

@@ -12,7 +12,7 @@ from ..problem.options import Options
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, TensorDict
 from .choice import choose
-from .contract.engine import Wanted
+from .contract.summary import Wanted
 
 
 def per_sample_gradients(

@@ -113,10 +113,9 @@ def _checkpoints_passed() -> Iterator[None]:
     """
     with _PASSED.lock:
         if not _PASSED.holders:
-            own = {"CheckpointFunction": _Direct, "_checkpoint_without_reentrant_generator": _once}
-            for name in own.keys() & vars(checkpoint).keys():
+            for name in _IN_PLACE.keys() & vars(checkpoint).keys():
                 _PASSED.found[name] = getattr(checkpoint, name)
-                setattr(checkpoint, name, own[name])
+                setattr(checkpoint, name, _IN_PLACE[name])
         _PASSED.holders += 1
     try:
         yield
@@ -151,9 +150,21 @@ class _Direct:
 def _once(
     _function: Any, _preserve: bool = True, context_fn: Any = None, *_args: Any, **_kwargs: Any
 ) -> Iterator[None]:
-    """In place of what surrounds the region of the others."""
+    """In place of what surrounds the region of the others, up to torch 2.13."""
     with context_fn()[0] if context_fn else nullcontext():
         yield
+
+
+def _once_by_name(_function: Any, _args: Any, _kwargs: Any, **options: Any) -> Iterator[None]:
+    """The same from torch 2.14 on, which hands the options over by name."""
+    yield from _once(_function, context_fn=options.get("context_fn"))
+
+
+_IN_PLACE: dict[str, Any] = {  # private names of torch.utils.checkpoint, those that there are
+    "CheckpointFunction": _Direct,
+    "_checkpoint_without_reentrant_generator": _once,
+    "_checkpoint_without_reentrant_generator_impl": _once_by_name,
+}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import gradnoise as gn
 from gradnoise.moments.accumulator import Accumulator
 from gradnoise.moments.measure import stream
 from gradnoise.moments.moments import GradientMoments
-from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
+from gradnoise.per_sample.contract.summary import Chunk, Summary, Wanted
 from gradnoise.per_sample.loop import Loop
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import gradnoise as gn
 from gradnoise.moments.measure import stream
 from gradnoise.per_sample.backpack import BackPACK
-from gradnoise.per_sample.contract.engine import Summary, Wanted
+from gradnoise.per_sample.contract.summary import Summary, Wanted
 from gradnoise.per_sample.loop import Loop
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.problem import Problem

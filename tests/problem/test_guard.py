@@ -246,6 +246,42 @@ def test_the_context_of_a_checkpoint_is_entered() -> None:
     assert entered == ["forward"]
 
 
+def test_a_checkpoint_is_passed_under_its_name_in_later_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch 2.14 calls another private function, which is given its options by name."""
+    name = "_checkpoint_without_reentrant_generator_impl"
+    monkeypatch.setattr(checkpoint_module, name, None, raising=False)
+    entered: list[str] = []
+
+    @contextmanager
+    def context(name: str) -> Iterator[None]:
+        entered.append(name)
+        yield
+        entered.append(f"{name} left")
+
+    contexts = lambda: (context("forward"), context("again"))  # noqa: E731
+    with untouched(nn.Linear(1, 1)):
+        generator = getattr(checkpoint_module, name)
+        around = generator(
+            nn.Linear(1, 1),
+            (torch.ones(1),),
+            {},
+            preserve_rng_state=True,
+            context_fn=contexts,
+            determinism_check="default",
+            debug=False,
+            early_stop=True,
+            respect_saved_tensors_hooks=None,
+        )
+        next(around)
+        assert entered == ["forward"]
+        assert list(around) == []
+        assert entered == ["forward", "forward left"]
+        assert len(list(generator(nn.Linear(1, 1), (), {}))) == 1
+    assert getattr(checkpoint_module, name) is None
+
+
 def test_threads_that_leave_in_another_order_put_checkpointing_back() -> None:
     found = checkpoint_module.CheckpointFunction
     first, second = untouched(nn.Linear(1, 1)), untouched(nn.Linear(1, 1))

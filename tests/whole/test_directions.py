@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
-from gradnoise.per_sample.contract.engine import Summary, Wanted
+from gradnoise.per_sample.contract.summary import Summary, Wanted
 from gradnoise.per_sample.hooks import chain_rule
 from gradnoise.problem.directional import per_sample_curvatures
 from gradnoise.problem.objective import Objective

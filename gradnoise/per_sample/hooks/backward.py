@@ -1,4 +1,4 @@
-"""One forward and backward pass with a tap behind every use of a parameter."""
+"""One forward and backward pass with a hook on the output of every operation with parameters."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from torch import Tensor
 from ...errors import EngineError
 from ...problem.objective import Objective
 from ...tensors.trees import Batch, sample_count, widen
-from ..contract.engine import Explained, Summary, Wanted, check_norms
+from ..contract.engine import Explained
+from ..contract.summary import Summary, Wanted, check_norms
 from .call import Call, carry_out, name_of
-from .chain_rule import pull_back
-from .factored import Asked, Form, Measured, Sum, at_least_float32
+from .chain_rule import by_chain_rule
+from .factored import Asked, FactoredGradients, Measured, Summed, at_least_float32
 from .fallback import local
 from .rules import RULES, At
 from .steps import Source, Sources, Step, UnplannedError
-from .tracing import Follow
+from .tracing import Replay
 
 
-class Pass:
+class BackwardPass:
     """One forward and backward pass over a batch by a plan; the forward pass is run at once.
 
     Args:
         plan: the steps.
         wanted: the sums to be taken.
         keep: whether gradients are written out later.
-        rooted: whether every use is made to depend on what is differentiated, rather than those
-            alone whose output has no graph of its own.
+        connect_all: whether every output is connected to the tensor that is differentiated with
+            respect to, rather than only outputs without a graph of their own.
 
     Raises:
         UnplannedError: the operations of the model are not those of the plan.
@@ -44,20 +45,21 @@ class Pass:
         wanted: Wanted,
         *,
         keep: bool,
-        rooted: bool,
+        connect_all: bool,
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
-        self.waiting = 0  # uses that no gradient has come to
+        self.differentiates = False  # whether the backward pass has begun
+        self.waiting = 0  # hooks that no gradient has come to
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
-        self._wanted, self._keep, self._rooted = wanted, keep, rooted
+        self._wanted, self._keep, self._connect_all = wanted, keep, connect_all
         self._functions: dict[Source, list[Any]] = {}
-        self._idle: set[str] = set()  # parameters with uses that had no gradient in the plan
-        self._pending: dict[Source, list[Form]] = {}
+        self._idle: set[str] = set()  # parameters of operations without a gradient in the plan
+        self._pending: dict[Source, list[FactoredGradients]] = {}
         self._measured: dict[str, Measured] = {}
-        self._root = torch.zeros((), device=objective.device, requires_grad=True)
+        self._leaf = torch.zeros((), device=objective.device, requires_grad=True)
 
         try:
-            losses = Follow(objective.parameters, self._use, plan).losses(objective, batch)
+            losses = Replay(objective.parameters, self._run, plan).losses(objective, batch)
             # a view that is changed in place leaves its node in the graph, and the hook there
             self.lost = any(view._version != version for view, version in self._views)
         finally:
@@ -67,23 +69,23 @@ class Pass:
         self._single = self._used_once()
 
     def _used_once(self) -> set[Source]:
-        """Parameters that need not wait for other uses, also of what is computed from them."""
+        """Parameters of a single operation, and of none with what is computed from them."""
         shared = {name for s in self._functions if s.derived for name in s.parameters}
         return {
             source
-            for source, uses in self._functions.items()
-            if len(uses) == 1 and not source.derived and not (source.parameters & shared)
+            for source, functions in self._functions.items()
+            if len(functions) == 1 and not source.derived and not (source.parameters & shared)
         }
 
-    def _use(self, call: Call, sources: Sources, step: Step) -> Any:
+    def _run(self, call: Call, sources: Sources, step: Step) -> Any:
         if step.layout is None:
             self._idle.update(*(source.parameters for source in sources.values()))
             return call.run(call.tensors)
         for index in sources:
             call.tensors[index] = call.tensors[index].detach()
-        return carry_out(call, lambda output: self._tap(call, sources, step, output))
+        return carry_out(call, lambda output: self._hook(call, sources, step, output))
 
-    def _tap(self, call: Call, sources: Sources, step: Step, output: Tensor) -> Tensor:
+    def _hook(self, call: Call, sources: Sources, step: Step, output: Tensor) -> Tensor:
         assert step.layout is not None
         if output.ndim != step.ndim or not step.layout.fits(output, self.count):
             raise UnplannedError
@@ -91,27 +93,27 @@ class Pass:
             raise UnplannedError  # with one entry per sample, their order was not seen
         for source in sources.values():
             self._functions.setdefault(source, []).append(call.func)
-        if self._rooted or not output.requires_grad:
-            output = _Rooted.apply(output, self._root)  # type: ignore[no-untyped-call]
+        if self._connect_all or not output.requires_grad:
+            output = _Connected.apply(output, self._leaf)  # type: ignore[no-untyped-call]
         elif output._is_view():
             self._views.append((output, output._version))
         self.waiting += 1
         # on the node: hooks of the user's on the output have changed the gradient by then
         assert output.grad_fn is not None
-        output.grad_fn.register_prehook(Use(self, call, step, sources, output.output_nr))
+        output.grad_fn.register_prehook(OperationHook(self, call, step, sources, output.output_nr))
         return output
 
-    def arrive(self, use: Use, delta: Tensor) -> None:
-        """Take the forms of one use from the gradient of its output."""
-        assert use.step.layout is not None  # or there would be no hook
-        at = At(use.step.layout, self.count, delta.dtype)
-        for index, form in use.forms(at, at_least_float32(delta)).items():
-            source = use.sources[index]
+    def arrive(self, hook: OperationHook, delta: Tensor) -> None:
+        """Take the factored gradients of one operation from the gradient of its output."""
+        assert hook.step.layout is not None  # or there would be no hook
+        at = At(hook.step.layout, self.count, delta.dtype)
+        for index, factored in hook.factored(at, at_least_float32(delta)).items():
+            source = hook.sources[index]
             if source in self._single and not self._keep:
                 (name,) = source.parameters
-                self._measured[name] = self._measure(name, form)
+                self._measured[name] = self._measure(name, factored)
             else:
-                self._pending.setdefault(source, []).append(form)
+                self._pending.setdefault(source, []).append(factored)
 
     def _exact(self) -> AbstractContextManager[Any]:
         """Without the autocast that may be around the call: sums keep float32."""
@@ -120,24 +122,24 @@ class Pass:
             return nullcontext()
         return torch.autocast(device, enabled=False)
 
-    def _measure(self, name: str, form: Form) -> Measured:
+    def _measure(self, name: str, factored: FactoredGradients) -> Measured:
         """The sums wanted; with a scale R everything is of R ⊙ g_i."""
         directions, scale = (
             None if given is None else given[name]
             for given in (self._wanted.directions, self._wanted.scale)
         )
         if scale is None:
-            return form.measure(Asked(directions, self._wanted.variance))
+            return factored.measure(Asked(directions, self._wanted.variance))
         along = None if directions is None else directions * scale
-        own = form.measure(Asked(along, self._wanted.variance, scale))
+        own = factored.measure(Asked(along, self._wanted.variance, scale))
         squares = None if own.squares is None else own.squares * scale.square()
         return own._replace(total=own.total * scale, squares=squares)
 
     def backward(self) -> None:
-        """Differentiate the sum of the losses with respect to the outputs of all uses.
+        """Differentiate the sum of the losses with respect to the outputs of all operations.
 
         The operations were given their parameters detached, so a gradient that reaches a parameter
-        comes from a use that was not seen.
+        comes from an operation that was not seen.
 
         Raises:
             UnplannedError: it comes from one that had no gradient in the plan.
@@ -146,10 +148,11 @@ class Pass:
         if losses is None or not losses.requires_grad:
             return
         parameters = self.objective.parameters
+        self.differentiates = True
         with self._exact():
             _, *unseen = torch.autograd.grad(
                 losses,
-                [self._root, *parameters.values()],
+                [self._leaf, *parameters.values()],
                 torch.ones_like(losses),
                 allow_unused=True,
             )
@@ -163,22 +166,22 @@ class Pass:
                 f"Function, a scripted part, or an operation outside torch"
             )
 
-    def form(self, name: str) -> Form | None:
-        """The gradients of a parameter, all its uses together; None where it took no part."""
+    def factored(self, name: str) -> FactoredGradients | None:
+        """The gradients of a parameter, all its operations together; None where it took no part."""
         parameter = self.objective.parameters[name]
-        uses = [(s, Sum(own)) for s, own in self._pending.items() if name in s.parameters]
-        forms: list[Form] = [form for source, form in uses if not source.derived]
-        derived = [(form, source.tensor) for source, form in uses if source.derived]
-        forms += pull_back([form for form, _ in derived], [t for _, t in derived], parameter)
-        return Sum(forms) if forms else None
+        found = [(s, Summed(own)) for s, own in self._pending.items() if name in s.parameters]
+        terms: list[FactoredGradients] = [own for source, own in found if not source.derived]
+        derived = [(own, source.tensor) for source, own in found if source.derived]
+        terms += by_chain_rule([own for own, _ in derived], [t for _, t in derived], parameter)
+        return Summed(terms) if terms else None
 
     def measured(self, name: str) -> Measured:
         """The sums of one parameter."""
         if name not in self._measured:
-            form = self.form(name)
+            factored = self.factored(name)
             with self._exact():
                 self._measured[name] = (
-                    self._nothing(name) if form is None else self._measure(name, form)
+                    self._nothing(name) if factored is None else self._measure(name, factored)
                 )
         return self._measured[name]
 
@@ -191,27 +194,27 @@ class Pass:
         return Measured(at_least_float32(torch.zeros_like(parameter)), none, along, squares)
 
     def explained(self, name: str) -> Explained:
-        """How the norms of one parameter are found; for passes that keep their forms."""
-        form = self.form(name)
-        if form is None:
+        """How the norms of one parameter are found; for passes that keep their gradients."""
+        factored = self.factored(name)
+        if factored is None:
             return Explained(name, "", "none", "takes no part in the loss", 0.0, 0.0)
-        uses = [
+        names = [
             name_of(func)
             for source, own in self._functions.items()
             if name in source.parameters
             for func in own
         ]
-        calls = [f"{use} ×{uses.count(use)}" if uses.count(use) > 1 else use for use in uses]
+        calls = [f"{own} ×{names.count(own)}" if names.count(own) > 1 else own for own in names]
         operations = ", ".join(dict.fromkeys(calls))
-        return Explained(name, operations, *form.method(), form.extra(), form.plain())
+        return Explained(name, operations, *factored.method(), factored.extra(), factored.plain())
 
     def written_out(self, name: str) -> Tensor:
         """g_i of one parameter, shape (n, *shape)."""
-        form, parameter = self.form(name), self.objective.parameters[name]
-        if form is None:
+        factored, parameter = self.factored(name), self.objective.parameters[name]
+        if factored is None:
             return parameter.new_zeros(self.count, *parameter.shape)
         with self._exact():
-            return form.gradients(slice(0, self.count)).reshape(self.count, *parameter.shape)
+            return factored.gradients(slice(0, self.count)).reshape(self.count, *parameter.shape)
 
     def summary(self) -> Summary:
         """Everything wanted of this batch."""
@@ -230,10 +233,10 @@ class Pass:
 
 
 @dataclass(eq=False)
-class Use:
-    """One use of parameters in one pass: the hook on the output of an operation."""
+class OperationHook:
+    """The hook on the output of one operation that uses parameters."""
 
-    run: Pass
+    run: BackwardPass
     call: Call
     step: Step
     sources: Sources
@@ -249,22 +252,25 @@ class Use:
 
     def __call__(self, deltas: tuple[Tensor | None, ...]) -> None:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
-        if not self.call.tensors:
-            raise EngineError("the loss differentiates the model itself")
+        if not self.run.differentiates or not self.call.tensors:  # too early, or a second time
+            raise EngineError(
+                "the loss calls `torch.autograd.grad` or `.backward()` through the model, and the "
+                "hooks expect one backward pass, after the losses"
+            )
         self.run.waiting -= 1
         delta = deltas[self.output]
         if delta is not None:
             self.run.arrive(self, delta)
         self.call.tensors = []
 
-    def forms(self, at: At, delta: Tensor) -> dict[int, Form]:
-        """A form for every source, by position among the tensors."""
+    def factored(self, at: At, delta: Tensor) -> dict[int, FactoredGradients]:
+        """Factored gradients for every source, by position among the tensors."""
         tensors = self.call.tensors
         if [tensor._version for tensor in tensors] != self._versions:
             raise EngineError(f"an input of {self.call.name} is changed in place after its use")
         if self.step.arguments is not None:
             args, kwargs = self.call.arguments(tensors)
-            made = RULES[self.call.func].forms(at, delta, *args, **kwargs)
+            made = RULES[self.call.func].factored(at, delta, *args, **kwargs)
             named = zip(self.sources, self.step.arguments, strict=True)
             return {i: made[name]() for i, name in named}
         return local(
@@ -272,11 +278,11 @@ class Use:
         )
 
 
-class _Rooted(torch.autograd.Function):
-    """An output that does not depend on what is differentiated, made to depend on a root."""
+class _Connected(torch.autograd.Function):
+    """An output without a graph, connected to a leaf that requires grad."""
 
     @staticmethod
-    def forward(_ctx: Any, output: Tensor, _root: Tensor) -> Tensor:
+    def forward(_ctx: Any, output: Tensor, _leaf: Tensor) -> Tensor:
         return output.detach()
 
     @staticmethod

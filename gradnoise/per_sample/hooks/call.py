@@ -127,17 +127,17 @@ def out_of_place(func: Any) -> Any:
     return getattr(Tensor, name, None)
 
 
-def carry_out(call: Call, tap: Callable[[Any], Any]) -> Any:
-    """Run an operation and `tap` what it gives, also where that is written into its input.
+def carry_out(call: Call, hook: Callable[[Any], Any]) -> Any:
+    """Run an operation and put `hook` on its output, also where that is written into its input.
 
-    The call becomes that of the operation out of place on a copy, before `tap` is given the output:
-    rules are found by it.
+    The call becomes that of the operation out of place on a copy, before `hook` is given the
+    output: rules are found by it.
     """
     if not is_in_place(call.func):
-        return tap(call.run(call.tensors))
+        return hook(call.run(call.tensors))
     target = call.tensors[0]
     call.func, call.tensors[0] = out_of_place(call.func), target.clone()
-    return target.copy_(tap(call.run(call.tensors)))
+    return target.copy_(hook(call.run(call.tensors)))
 
 
 def refuse_in_place(call: Call) -> None:

@@ -9,22 +9,24 @@ from torch import Tensor
 
 from ...problem.memory import entries
 from ...tensors.trees import widen
-from .factored import NOTHING, Asked, Form, Measured, Sum
+from .factored import NOTHING, Asked, FactoredGradients, Measured, Summed
 
 Place = tuple[torch.Size, tuple[int, ...], int]
 
 
-def pull_back(forms: Sequence[Form], derived: Sequence[Tensor], parameter: Tensor) -> list[Form]:
-    """Forms with respect to `parameter` of what was computed from it; equal views are joined."""
-    found: list[Form] = []
-    views: dict[Place, list[Form]] = {}
-    for form, tensor in zip(forms, derived, strict=True):
+def by_chain_rule(
+    factored: Sequence[FactoredGradients], derived: Sequence[Tensor], parameter: Tensor
+) -> list[FactoredGradients]:
+    """Gradients carried back to the parameter by the chain rule; equal views are joined."""
+    found: list[FactoredGradients] = []
+    views: dict[Place, list[FactoredGradients]] = {}
+    for term, tensor in zip(factored, derived, strict=True):
         place = _place(tensor, parameter)
         if place is None:
-            found.append(Pulled(form, tensor, parameter))
+            found.append(ThroughFunction(term, tensor, parameter))
         else:
-            views.setdefault(place, []).append(form)
-    return found + [Viewed(Sum(own), place, parameter) for place, own in views.items()]
+            views.setdefault(place, []).append(term)
+    return found + [ThroughView(Summed(own), place, parameter) for place, own in views.items()]
 
 
 def _place(tensor: Tensor, parameter: Tensor) -> Place | None:
@@ -46,21 +48,21 @@ def _seen(whole: Tensor, place: Place) -> Tensor:
     return whole.as_strided(size, stride, whole.storage_offset() + first)
 
 
-class Viewed(Form):
+class ThroughView(FactoredGradients):
     """Entries of the parameter seen through a view: the same numbers in other places.
 
     Args:
-        form: with respect to the view.
+        factored: gradients with respect to the view.
         place: size, strides and offset of the view.
         parameter: contiguous.
     """
 
-    def __init__(self, form: Form, place: Place, parameter: Tensor) -> None:
-        self.form, self.count, self.shape = form, form.count, parameter.shape
+    def __init__(self, factored: FactoredGradients, place: Place, parameter: Tensor) -> None:
+        self.factored, self.count, self.shape = factored, factored.count, parameter.shape
         self._place, self._device = place, parameter.device
 
     def gradients(self, part: slice) -> Tensor:
-        own = self.form.gradients(part)
+        own = self.factored.gradients(part)
         rows = own.new_zeros(len(own), self.shape.numel())
         size, stride, offset = self._place
         if self._repeats():
@@ -68,9 +70,9 @@ class Viewed(Form):
         rows.as_strided([len(own), *size], [rows.shape[1], *stride], offset).copy_(own)
         return rows.reshape(-1, *self.shape)
 
-    def inner(self, other: Form) -> Tensor | None:
+    def inner(self, other: FactoredGradients) -> Tensor | None:
         """Views that share no entry are orthogonal."""
-        if isinstance(other, Viewed) and int((self._marks() + other._marks()).max()) <= 1:
+        if isinstance(other, ThroughView) and int((self._marks() + other._marks()).max()) <= 1:
             return widen(torch.zeros(self.count, device=self._device))
         return None
 
@@ -82,7 +84,7 @@ class Viewed(Form):
             directions = torch.stack([_seen(u.contiguous(), self._place) for u in directions])
         if scale is not None:
             scale = _seen(scale.contiguous(), self._place)
-        own = self.form.measure(Asked(directions, asked.squares, scale))
+        own = self.factored.measure(Asked(directions, asked.squares, scale))
         return Measured(
             self._placed(own.total),
             own.sq_norms,
@@ -91,7 +93,7 @@ class Viewed(Form):
         )
 
     def method(self) -> tuple[str, str]:
-        name, why = self.form.method()
+        name, why = self.factored.method()
         return name, f"{why}, through a view of the parameter"
 
     def _placed(self, values: Tensor) -> Tensor:
@@ -117,22 +119,22 @@ class Viewed(Form):
         return False
 
 
-class Pulled(Form):
+class ThroughFunction(FactoredGradients):
     """Gradients with respect to φ(p), times the derivative of φ, a few samples at a time.
 
     Args:
-        form: with respect to φ(p).
+        factored: gradients with respect to φ(p).
         derived: φ(p) with its graph.
         parameter: p.
     """
 
-    def __init__(self, form: Form, derived: Tensor, parameter: Tensor) -> None:
-        self.form, self.count, self.shape = form, form.count, parameter.shape
+    def __init__(self, factored: FactoredGradients, derived: Tensor, parameter: Tensor) -> None:
+        self.factored, self.count, self.shape = factored, factored.count, parameter.shape
         self._derived, self._parameter = derived, parameter
 
     def gradients(self, part: slice) -> Tensor:
-        own = self.form.gradients(part).to(self._derived.dtype)
-        (pulled,) = torch.autograd.grad(
+        own = self.factored.gradients(part).to(self._derived.dtype)
+        (product,) = torch.autograd.grad(
             self._derived,
             self._parameter,
             own.reshape(len(own), *self._derived.shape),
@@ -140,7 +142,7 @@ class Pulled(Form):
             allow_unused=True,
             is_grads_batched=True,
         )
-        return own.new_zeros(len(own), *self.shape) if pulled is None else pulled
+        return own.new_zeros(len(own), *self.shape) if product is None else product
 
     def method(self) -> tuple[str, str]:
         return "written out", "carried back to the parameter that it was computed from"

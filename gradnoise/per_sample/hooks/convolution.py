@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .factored import NOTHING, Asked, Form, Measured
-from .outer_products import Outer
+from .factored import NOTHING, Asked, FactoredGradients, Measured
+from .outer_products import SummedOuterProducts
 
 FEW_INPUTS = 64  # window entries up to which windows are copied out rather than grouped
 
@@ -71,7 +71,7 @@ def _each(value: Any, dims: int) -> tuple[int, ...]:
     return tuple(value) * dims if len(value) == 1 else tuple(value)
 
 
-class Convolution(Form):
+class Convolution(FactoredGradients):
     """g_i of the weight, shape (out, in/groups, *kernel).
 
     Args:
@@ -128,7 +128,7 @@ class Convolution(Form):
         """Whether windows are copied out, rather than samples made groups."""
         return self.shape[1:].numel() <= FEW_INPUTS
 
-    def _outer(self, part: slice) -> Outer:
+    def _outer(self, part: slice) -> SummedOuterProducts:
         """Every window against the gradient at its position."""
         inputs, deltas, how = self._inputs[part], self._deltas[part], self._how
         count, frames, dims = len(inputs), inputs.shape[1], len(how.kernel)
@@ -138,7 +138,7 @@ class Convolution(Form):
         right = windows.permute(order).reshape(count, how.groups, -1, self.shape[1:].numel())
         left = deltas.reshape(count, frames, how.groups, -1, deltas.shape[3:].numel())
         left = left.permute(0, 2, 1, 4, 3)
-        return Outer(left.flatten(2, 3), right, self.shape)
+        return SummedOuterProducts(left.flatten(2, 3), right, self.shape)
 
     def _grouped(self, inputs: Tensor, deltas: Tensor) -> Tensor:
         """Samples as groups of one convolution, whose weight gradient keeps them apart."""

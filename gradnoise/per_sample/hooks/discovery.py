@@ -13,30 +13,30 @@ from .call import Call, out_of_place, results_of, tensors_of
 from .composite import UNFUSED, simpler
 from .rules import RULES
 from .steps import DERIVE, OPEN, USE, Step
-from .tracing import OnUse, Trace
+from .tracing import OnOperation, Trace
 
 
-class Watch(Trace):
+class Discovery(Trace):
     """Tells what depends on the samples, and writes down the steps.
 
     Args:
-        parameters, use: as of `Trace`.
+        parameters, on_operation: as of `Trace`.
         leaves: the tensors of the batch.
-        own: positions of steps that derive one entry for every sample from parameters alone, and
-            are therefore uses.
+        own: positions of steps that make one entry for every sample from parameters alone, and are
+            therefore followed like operations on samples.
     """
 
     def __init__(
         self,
         parameters: dict[str, Tensor],
-        use: OnUse,
+        on_operation: OnOperation,
         leaves: list[Tensor],
         own: frozenset[int],
     ) -> None:
-        super().__init__(parameters, use)
+        super().__init__(parameters, on_operation)
         self.steps: list[Step] = []
         self.derived: dict[int, Tensor] = {}  # by the position of the step
-        self.reorders = False  # whether samples are picked by data before a use
+        self.reorders = False  # whether data pick the samples before an operation
         self._picked, self._own = False, own
         self._dependent: dict[int, Any] = {}  # not held
         self._mark(leaves)

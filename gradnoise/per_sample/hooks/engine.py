@@ -1,8 +1,9 @@
 """One forward and one backward pass: the mean gradient and every sample's norm with it.
 
-Operations that use a parameter are run on it detached, with a *tap* on their output: a hook that is
-handed the gradient of the output. There a rule makes the per-sample gradients in factors and takes
-their sums and norms. A gradient that reaches a parameter by autograd comes from a use unseen.
+Operations that use a parameter are run on it detached, with a backward hook on their output, which
+receives the gradient of the output. There a rule makes the per-sample gradients in factors and
+takes their sums and norms. A gradient that reaches a parameter by autograd comes from an operation
+that was not seen.
 
 Where the samples are in each operation's output is found once, on a few samples, by differentiating
 their losses one by one; the same losses are the oracle that the first pass is held to, in sums,
@@ -19,8 +20,9 @@ import torch
 from ...errors import EngineError
 from ...problem.objective import Objective
 from ...tensors.trees import Batch, sample_count, select, split
-from ..contract.engine import MEMORY_BUDGET, Chunk, Engine, Explained, Summary, Wanted
-from .backward import Pass
+from ..contract.engine import MEMORY_BUDGET, Engine, Explained
+from ..contract.summary import Chunk, Summary, Wanted
+from .backward import BackwardPass
 from .plan import Planner, prove
 from .steps import Step, UnplannedError
 
@@ -41,7 +43,7 @@ class Hooks(Engine):
         self._plan: list[Step] = []
         self._planned = 0  # samples that the plan was made on
         self._doubtful = False
-        self._rooted = False
+        self._connect_all = False
         self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
@@ -64,7 +66,7 @@ class Hooks(Engine):
         run = self._run(_spread(batch, PLAN_SAMPLES), keep=True)
         return [run.explained(name) for name in self.objective.parameters]
 
-    def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> Pass:
+    def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> BackwardPass:
         """A pass by the plan at hand; by a new one where the operations are others."""
         wanted = wanted or Wanted()
         if self._planned < PLAN_SAMPLES and self._planned < sample_count(batch):
@@ -76,18 +78,20 @@ class Hooks(Engine):
             return self._by_plan(batch, wanted, keep)
         raise EngineError(_CHANGING)
 
-    def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> Pass:
+    def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> BackwardPass:
         plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
         return self._passed(batch, plan, wanted, keep)
 
-    def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> Pass:
-        run = Pass(self.objective, batch, plan, wanted, keep=keep, rooted=self._rooted)
+    def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> BackwardPass:
+        run = BackwardPass(
+            self.objective, batch, plan, wanted, keep=keep, connect_all=self._connect_all
+        )
         if not run.lost:
             run.backward()
         # a graph of the model's own (inputs or a frozen layer's output that require gradients), or
         # an output that is a view and is changed in place
-        if (run.lost or run.waiting) and not self._rooted:
-            self._rooted = True
+        if (run.lost or run.waiting) and not self._connect_all:
+            self._connect_all = True
             return self._passed(batch, plan, wanted, keep)
         return run
 
@@ -104,8 +108,8 @@ class Hooks(Engine):
         planner.compare(trial.measured, self.eps)
         # without a gradient to tell by, or with samples picked by what they hold, the layouts of
         # one batch say nothing about another: each is looked at
-        uses = [step for step in plan if step.layout is not None]
-        self._doubtful = planner.reorders or not all(step.proven for step in uses)
+        operations = [step for step in plan if step.layout is not None]
+        self._doubtful = planner.reorders or not all(step.proven for step in operations)
         self._plan, self._planned = plan, sample_count(few)
 
 

@@ -1,7 +1,8 @@
 """Per-sample gradients of one tensor in factors: sums, norms and products without n×P numbers.
 
-A form knows the gradients g_i of n samples with respect to one tensor. Whatever a subclass does not
-do from its factors is done here from the gradients themselves, a few samples at a time.
+`FactoredGradients` hold the gradients g_i of n samples with respect to one tensor. What a subclass
+does not compute from its factors is computed here from the gradients themselves, a few samples at
+a time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ NOTHING = Asked()
 
 
 class Measured(NamedTuple):
-    """Sums over the samples of a form.
+    """Sums over the samples.
 
     Args:
         total: Σ_i g_i.
@@ -72,7 +73,7 @@ class Measured(NamedTuple):
         )
 
 
-class Form(abc.ABC):
+class FactoredGradients(abc.ABC):
     """g_i of n samples, each of the shape of the tensor.
 
     Args:
@@ -85,13 +86,13 @@ class Form(abc.ABC):
     held: int = 0  # numbers per sample beyond the gradient, while it is written out
 
     def kind(self) -> Any:
-        """Forms of one kind are joined; by default a form stands for itself."""
+        """Terms of equal kinds are joined into one; by default no two are equal."""
         return id(self)
 
-    def join(self, forms: Sequence[Any]) -> Form:
-        """One form for several of this kind; a form that stands for itself is alone."""
-        own: Form
-        (own,) = forms
+    def join(self, terms: Sequence[Any]) -> FactoredGradients:
+        """One for several of this kind; by default there is only one."""
+        own: FactoredGradients
+        (own,) = terms
         return own
 
     @abc.abstractmethod
@@ -102,7 +103,7 @@ class Form(abc.ABC):
         """All sums asked for, in one go over the samples; norms of scale ⊙ g_i."""
         return self._written_out(asked)
 
-    def inner(self, _other: Form) -> Tensor | None:
+    def inner(self, _other: FactoredGradients) -> Tensor | None:
         """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
         return None
 
@@ -151,7 +152,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if half else tensor
 
 
-class Whole(Form):
+class Materialised(FactoredGradients):
     """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small.
 
     Args:
@@ -164,11 +165,11 @@ class Whole(Form):
         self.count, self.shape = gradients.shape[0], gradients.shape[1:]
 
     def kind(self) -> Any:
-        return Whole
+        return Materialised
 
-    def join(self, forms: Sequence[Whole]) -> Form:
-        first, *others = (form._gradients for form in forms)
-        return Whole(sum(others, first))
+    def join(self, terms: Sequence[Materialised]) -> FactoredGradients:
+        first, *others = (term._gradients for term in terms)
+        return Materialised(sum(others, first))
 
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
@@ -180,11 +181,11 @@ class Whole(Form):
         return "sum over positions", "no larger than the output"
 
 
-class Lazy(Form):
+class Deferred(FactoredGradients):
     """Gradients computed for some samples at a time.
 
     Args:
-        count, shape: of the form.
+        count, shape: as of `FactoredGradients`.
         compute: part -> (k, *shape).
         how: the method's name and reason.
         held: further numbers that a sample takes meanwhile.
@@ -208,31 +209,31 @@ class Lazy(Form):
         return self._how
 
 
-class Sum(Form):
-    """Several uses of one tensor: their gradients are added before the norm is taken."""
+class Summed(FactoredGradients):
+    """Several operations with one tensor: their gradients are added before the norm is taken."""
 
-    def __init__(self, forms: Sequence[Form]) -> None:
-        groups: dict[Any, list[Form]] = {}
-        for form in forms:
-            groups.setdefault(form.kind(), []).append(form)
-        self.forms = [own[0].join(own) if len(own) > 1 else own[0] for own in groups.values()]
-        self.count, self.shape = forms[0].count, forms[0].shape
+    def __init__(self, terms: Sequence[FactoredGradients]) -> None:
+        groups: dict[Any, list[FactoredGradients]] = {}
+        for term in terms:
+            groups.setdefault(term.kind(), []).append(term)
+        self.terms = [own[0].join(own) if len(own) > 1 else own[0] for own in groups.values()]
+        self.count, self.shape = terms[0].count, terms[0].shape
 
     def gradients(self, part: slice) -> Tensor:
-        first, *others = (form.gradients(part) for form in self.forms)
+        first, *others = (term.gradients(part) for term in self.terms)
         return sum(others, first)
 
     def measure(self, asked: Asked = NOTHING) -> Measured:
-        if len(self.forms) == 1:
-            return self.forms[0].measure(asked)
+        if len(self.terms) == 1:
+            return self.terms[0].measure(asked)
         entries = asked.squares or asked.scale is not None
         crosses = None if entries else self._crosses()
         if crosses is None:
             return self._written_out(asked)
-        parts = [form.measure(asked) for form in self.forms]
+        parts = [term.measure(asked) for term in self.terms]
         own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
         norms = own + 2 * sum(crosses)
-        if not bool((norms >= CANCELLED * own).all()):  # uses that cancel: no digit is left
+        if not bool((norms >= CANCELLED * own).all()):  # terms that cancel: no digit is left
             return self._written_out(asked)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(
@@ -242,23 +243,23 @@ class Sum(Form):
         )
 
     def method(self) -> tuple[str, str]:
-        if len(self.forms) == 1:
-            return self.forms[0].method()
-        names = " + ".join(form.method()[0] for form in self.forms)
+        if len(self.terms) == 1:
+            return self.terms[0].method()
+        names = " + ".join(term.method()[0] for term in self.terms)
         return names, "added before the norm is taken"
 
     def extra(self) -> float:
-        return sum(form.extra() for form in self.forms) + (
-            super().extra() if len(self.forms) > 1 and self._crosses() is None else 0.0
+        return sum(term.extra() for term in self.terms) + (
+            super().extra() if len(self.terms) > 1 and self._crosses() is None else 0.0
         )
 
     def plain(self) -> float:
-        return sum(form.plain() for form in self.forms)
+        return sum(term.plain() for term in self.terms)
 
     def _crosses(self) -> list[Tensor] | None:
-        """Inner products of each pair of forms; None where a pair has no short way."""
+        """Inner products of each pair of terms; None where a pair has no short way."""
         crosses = []
-        for first, second in combinations(self.forms, 2):
+        for first, second in combinations(self.terms, 2):
             cross = first.inner(second)
             cross = second.inner(first) if cross is None else cross
             if cross is None:

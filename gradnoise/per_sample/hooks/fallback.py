@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from ...errors import EngineError
-from .factored import Form, Lazy
+from .factored import Deferred, FactoredGradients
 from .rules import At
 
 Run = Callable[[list[Tensor]], Tensor]
@@ -19,8 +19,8 @@ Run = Callable[[list[Tensor]], Tensor]
 
 def local(
     at: At, delta: Tensor, run: Run, tensors: list[Tensor], sources: list[int], samples: list[int]
-) -> dict[int, Form]:
-    """Forms for the sources of one operation.
+) -> dict[int, FactoredGradients]:
+    """Factored gradients for the sources of one operation.
 
     Args:
         at: where the samples of its output are.
@@ -49,7 +49,7 @@ def local(
 
     how = "vmap of this operation", "it has no rule of its own"
     return {
-        source: Lazy(
+        source: Deferred(
             at.samples,
             tensors[source].shape,
             one(index),
@@ -74,8 +74,8 @@ def _copied(
     for row, index in zip(own, indices, strict=True):
         at.split(row)[index] = apart[index]
 
-    _, pull, *_ = vjp(_swapping(run, tensors, sources, {}), *values)
-    return tuple(vmap(pull)(own))
+    _, product, *_ = vjp(_swapping(run, tensors, sources, {}), *values)
+    return tuple(vmap(product)(own))
 
 
 def _swapping(
@@ -112,10 +112,10 @@ def _gradients(
     values = tuple(tensors[i].detach() for i in sources)
 
     def one(own: dict[int, Tensor], delta: Tensor) -> tuple[Tensor, ...]:
-        made, pull, *_ = vjp(_swapping(run, tensors, sources, own), *values)
+        made, product, *_ = vjp(_swapping(run, tensors, sources, own), *values)
         if made.shape != delta.shape:
             raise EngineError("an operation whose samples cannot be told apart")
-        return tuple(pull(delta))
+        return tuple(product(delta))
 
     try:
         with warnings.catch_warnings():

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ...tensors.sums import dots, sq_norms
 from ...tensors.trees import widen
-from .factored import CANCELLED, NOTHING, Asked, Form, Measured
+from .factored import CANCELLED, NOTHING, Asked, FactoredGradients, Measured
 
 
-class Product(Form):
+class OuterProducts(FactoredGradients):
     """g_i = Σ_t left_it ⊗ right_it over T positions, in each of `groups` blocks of rows."""
 
     @property
@@ -30,13 +30,13 @@ class Product(Form):
         """Shape (n, groups, T, q)."""
 
     def kind(self) -> Any:
-        return Product, self.left.shape[1::2]
+        return OuterProducts, self.left.shape[1::2]
 
-    def join(self, forms: Sequence[Product]) -> Form:
+    def join(self, terms: Sequence[OuterProducts]) -> FactoredGradients:
         left, right = (
-            torch.cat(sides, 2) for sides in zip(*((f.left, f.right) for f in forms), strict=True)
+            torch.cat(sides, 2) for sides in zip(*((t.left, t.right) for t in terms), strict=True)
         )
-        return Outer(left, right, self.shape)
+        return SummedOuterProducts(left, right, self.shape)
 
     def gradients(self, part: slice) -> Tensor:
         blocks = self.left[part].transpose(2, 3) @ self.right[part]
@@ -64,10 +64,10 @@ class Product(Form):
             self._squares() if asked.squares else None,
         )
 
-    def inner(self, other: Form) -> Tensor | None:
-        return self._gram(other) if isinstance(other, Product) else None
+    def inner(self, other: FactoredGradients) -> Tensor | None:
+        return self._gram(other) if isinstance(other, OuterProducts) else None
 
-    def _gram(self, other: Product) -> Tensor:
+    def _gram(self, other: OuterProducts) -> Tensor:
         """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
         if self is other and self.left.shape[2] == 1:
             norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
@@ -131,7 +131,7 @@ class Product(Form):
         return (left.transpose(1, 2) @ right).reshape(self.shape)
 
 
-class Outer(Product):
+class SummedOuterProducts(OuterProducts):
     """Any number of positions.
 
     Args:
@@ -153,7 +153,7 @@ class Outer(Product):
         return self._right
 
 
-class Single(Product):
+class SingleOuterProduct(OuterProducts):
     """g_i = left_i ⊗ right_i: one position, where the norm is a product of two.
 
     Args:
@@ -195,7 +195,7 @@ class Single(Product):
         )
 
 
-class Lookup(Form):
+class EmbeddingRows(FactoredGradients):
     """g_i has the rows `values`_it added at `ids`_it: an embedding, whose one-hot inputs are ids.
 
     Args:
@@ -209,13 +209,13 @@ class Lookup(Form):
         self.count = len(ids)
 
     def kind(self) -> Any:
-        return Lookup
+        return EmbeddingRows
 
-    def join(self, forms: Sequence[Lookup]) -> Form:
+    def join(self, terms: Sequence[EmbeddingRows]) -> FactoredGradients:
         ids, values = (
-            torch.cat(parts, 1) for parts in zip(*((f.ids, f.values) for f in forms), strict=True)
+            torch.cat(parts, 1) for parts in zip(*((t.ids, t.values) for t in terms), strict=True)
         )
-        return Lookup(ids, values, self.shape)
+        return EmbeddingRows(ids, values, self.shape)
 
     def gradients(self, part: slice) -> Tensor:
         ids, values = self.ids[part], self.values[part]
@@ -250,12 +250,12 @@ class Lookup(Form):
     def plain(self) -> float:
         return 1.0 * self.values[0].numel()
 
-    def inner(self, other: Form) -> Tensor | None:
-        if isinstance(other, Product) and other.left.shape[1::2] == (1, self.shape[0]):
+    def inner(self, other: FactoredGradients) -> Tensor | None:
+        if isinstance(other, OuterProducts) and other.left.shape[1::2] == (1, self.shape[0]):
             return self._tied(other)
         return None
 
-    def _tied(self, other: Product) -> Tensor:
+    def _tied(self, other: OuterProducts) -> Tensor:
         """With an outer product over the same rows: an embedding and the head tied to it."""
         left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
         picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))

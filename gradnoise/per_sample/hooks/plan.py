@@ -1,4 +1,4 @@
-"""Where the samples are at each use of a parameter, found on a few and held to the truth."""
+"""Where the samples are at each operation that uses parameters: found on a few, then proven."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ...problem.objective import Objective, dense
 from ...tensors.sums import sq_norms
 from ...tensors.trees import Batch, TensorDict, sample_count, sample_leaves
 from .call import Call, carry_out, name_of, refuse_in_place
-from .discovery import Watch
-from .factored import Asked, Measured, Whole
+from .discovery import Discovery
+from .factored import Asked, Materialised, Measured
 from .layout import find_layout, touched, weighted_layout
 from .precision import allowed, largest_of
 from .steps import USE, Sources, Step
-from .tracing import Follow, OnUse
+from .tracing import OnOperation, Replay
 
 SPREAD = 8  # of rounding along a random direction, in units of what norms may differ by
 
@@ -30,11 +30,11 @@ class _Look:
     """A forward pass, and its losses differentiated one by one.
 
     Args:
-        steps, reorders: as of `Watch`.
-        outputs: of the uses.
+        steps, reorders: as of `Discovery`.
+        outputs: of the operations that use parameters.
         columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
         truth: sums, norms and products with the planner's direction, by name.
-        more: positions of steps that turned out to be uses.
+        more: positions of steps that turned out to have an entry for every sample.
     """
 
     steps: list[Step]
@@ -57,19 +57,19 @@ class Planner:
         self.direction = _direction(objective.parameters)
         own: frozenset[int] = frozenset()
         self._found = self._look(own)
-        while self._found.more:  # what is made for every sample of parameters alone is a use too
+        while self._found.more:  # entries for every sample, made from parameters alone
             own |= self._found.more
             self._found = self._look(own)
 
     @property
     def reorders(self) -> bool:
-        """Whether samples are picked by data before a use."""
+        """Whether data pick the samples before an operation."""
         return self._found.reorders
 
     def _look(self, own: frozenset[int]) -> _Look:
         outputs: list[Tensor] = []
         leaves = sample_leaves(self.batch)
-        trace = Watch(self.objective.parameters, _keeping(outputs), leaves, own)
+        trace = Discovery(self.objective.parameters, _keeping(outputs), leaves, own)
         losses = trace.losses(self.objective, self.batch)
         self._same(losses.detach(), self.objective.losses(self.batch).detach())
         derived = {
@@ -113,7 +113,9 @@ class Planner:
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
-                own = Whole(dense(gradient, parameter)[None]).measure(Asked(self.direction[name]))
+                own = Materialised(dense(gradient, parameter)[None]).measure(
+                    Asked(self.direction[name])
+                )
                 truth[name] = truth[name].joined(own) if name in truth else own
             behind = found[len(parameters) :]
             for column, gradient, output in zip(columns, behind, outputs, strict=True):
@@ -123,10 +125,10 @@ class Planner:
         return truth, stacked
 
     def plan(self) -> list[Step]:
-        """The steps, with the layouts of the outputs of uses."""
-        uses = iter(zip(self._found.outputs, self._found.columns, strict=True))
+        """The steps, with the layouts of their outputs."""
+        operations = iter(zip(self._found.outputs, self._found.columns, strict=True))
         return [
-            self._placed(step, *next(uses)) if step.kind == USE else step
+            self._placed(step, *next(operations)) if step.kind == USE else step
             for step in self._found.steps
         ]
 
@@ -180,8 +182,8 @@ def _direction(parameters: TensorDict) -> TensorDict:
     }
 
 
-def _keeping(outputs: list[Tensor]) -> OnUse:
-    """Runs every use as it is, and keeps what it gives."""
+def _keeping(outputs: list[Tensor]) -> OnOperation:
+    """Runs every operation as it is, and keeps its output."""
 
     def keep(call: Call, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
@@ -189,27 +191,27 @@ def _keeping(outputs: list[Tensor]) -> OnUse:
         outputs.append(output)
         return output.clone()  # is what the model may change in place: hooks see it before
 
-    def use(call: Call, _sources: Sources, _step: Step) -> Any:
+    def run(call: Call, _sources: Sources, _step: Step) -> Any:
         refuse_in_place(call)
         return carry_out(call, lambda output: keep(call, output))
 
-    return use
+    return run
 
 
 def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
     """The plan with every layout held to this batch, and found anew where it was not proven.
 
-    Weighing the losses of the samples by powers of two has to scale the gradient at each use
+    Weighing the losses of the samples by powers of two has to scale the gradient at each operation
     sample by sample. The exponents are the digits of the sample's number, so that no two samples
     have the same. Costs a forward pass and, for up to 16, 256, ... samples, two, three, ...
     backward passes without weight gradients.
 
     Raises:
-        EngineError: a use where it does not.
+        EngineError: an operation where it does not.
         UnplannedError: other operations than the plan's.
     """
     outputs: list[Tensor] = []
-    trace = Follow(objective.parameters, _keeping(outputs), plan)
+    trace = Replay(objective.parameters, _keeping(outputs), plan)
     losses = trace.losses(objective, batch)
     inputs = [output for output in outputs if output.requires_grad]
     weights = _digits(len(losses), 4 if any(t.dtype == torch.float16 for t in inputs) else 16)
@@ -222,10 +224,12 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
             for left, w in reversed(list(enumerate([*reversed(weights), torch.ones(len(losses))])))
         ]
     found = {id(t): column for t, *column in zip(inputs, *columns, strict=True)}
-    uses = iter(outputs)
+    remaining = iter(outputs)
     return [
         _proven(step, output, found[id(output)], weights)
-        if step.kind == USE and (output := next(uses)).requires_grad and step.layout is not None
+        if step.kind == USE
+        and (output := next(remaining)).requires_grad
+        and step.layout is not None
         else step
         for step in plan
     ]

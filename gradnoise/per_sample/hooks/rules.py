@@ -1,9 +1,9 @@
 """One rule per operation: from inputs and the output's gradient to per-sample gradients.
 
 A rule has the operation's own signature behind `at`, which knows where the samples are, and
-`delta`, the gradient of the output. It gives a form for every argument named in `of`; forms are
-made only for the arguments that are parameters. An operation without a rule is differentiated
-sample by sample, by `local`.
+`delta`, the gradient of the output. It gives factored gradients for every argument named in `of`;
+they are made only for the arguments that are parameters. An operation without a rule is
+differentiated sample by sample, by `local`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from ...errors import EngineError
 from ...tensors.sums import sq_norms
 from .convolution import Convolution, Correlated
-from .factored import Form, Whole, at_least_float32
+from .factored import FactoredGradients, Materialised, at_least_float32
 from .layout import Layout
-from .outer_products import Lookup, Outer, Single
+from .outer_products import EmbeddingRows, SingleOuterProduct, SummedOuterProducts
 
-Forms = dict[str, Callable[[], Form]]
+FactoredByArgument = dict[str, Callable[[], FactoredGradients]]
 Norms = Callable[[], Tensor] | None
 
 
@@ -63,14 +63,14 @@ class Rule:
     """What is known about one operation.
 
     Args:
-        forms: (at, delta, *arguments) -> a form for each argument in `of`.
+        factored: (at, delta, *arguments) -> factored gradients for each argument in `of`.
         of: the arguments that may be parameters.
         names: of all arguments, in order.
         fits: whether it holds for these arguments; where not, there is no rule.
         values: whether it looks at its inputs, or at their shapes alone.
     """
 
-    forms: Callable[..., Forms]
+    factored: Callable[..., FactoredByArgument]
     of: frozenset[str]
     names: tuple[str, ...]
     fits: Callable[[dict[str, Any]], bool]
@@ -89,20 +89,22 @@ def rule(
     of: str,
     fits: Callable[[dict[str, Any]], bool] = lambda _: True,
     values: bool = True,
-) -> Callable[[Callable[..., Forms]], Callable[..., Forms]]:
+) -> Callable[[Callable[..., FactoredByArgument]], Callable[..., FactoredByArgument]]:
     """Register a rule for operations of one signature."""
 
-    def register(forms: Callable[..., Forms]) -> Callable[..., Forms]:
-        names = tuple(inspect.signature(forms).parameters)[2:]  # behind at and delta
+    def register(factored: Callable[..., FactoredByArgument]) -> Callable[..., FactoredByArgument]:
+        names = tuple(inspect.signature(factored).parameters)[2:]  # behind at and delta
         for operation in operations:
-            RULES[operation] = Rule(forms, frozenset(of.split()), names, fits, values)
-        return forms
+            RULES[operation] = Rule(factored, frozenset(of.split()), names, fits, values)
+        return factored
 
     return register
 
 
 @rule(F.linear, of="weight bias")
-def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None) -> Forms:
+def linear(
+    at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None
+) -> FactoredByArgument:
     """y = x Wᵀ + b."""
     known: list[Tensor] = []
 
@@ -114,14 +116,16 @@ def linear(at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = Non
     shared = norms if at.alone(delta) else None
     return {
         "weight": lambda: _outer(at, delta, at.like(input), weight.shape, shared),
-        "bias": lambda: Whole(_over_positions(at, delta), shared),
+        "bias": lambda: Materialised(_over_positions(at, delta), shared),
     }
 
 
-def _outer(at: At, left: Tensor, right: Tensor, shape: torch.Size, left_sq: Norms = None) -> Form:
+def _outer(
+    at: At, left: Tensor, right: Tensor, shape: torch.Size, left_sq: Norms = None
+) -> FactoredGradients:
     if at.alone(left):
-        return Single(left, right, shape, left_sq)
-    return Outer(at.positions(left)[:, None], at.positions(right)[:, None], shape)
+        return SingleOuterProduct(left, right, shape, left_sq)
+    return SummedOuterProducts(at.positions(left)[:, None], at.positions(right)[:, None], shape)
 
 
 @rule(
@@ -133,7 +137,7 @@ def _outer(at: At, left: Tensor, right: Tensor, shape: torch.Size, left_sq: Norm
     of="other",
     fits=lambda given: given["other"].ndim == 2,
 )
-def matmul(at: At, delta: Tensor, input: Tensor, other: Tensor) -> Forms:
+def matmul(at: At, delta: Tensor, input: Tensor, other: Tensor) -> FactoredByArgument:
     """y = x W."""
     return {"other": lambda: _outer(at, at.like(input), delta, other.shape)}
 
@@ -148,11 +152,11 @@ def addmm(
     *,
     beta: float = 1,
     alpha: float = 1,
-) -> Forms:
+) -> FactoredByArgument:
     """y = β b + α x W."""
     return {
         "mat2": lambda: _outer(at, alpha * at.like(mat1), delta, mat2.shape),
-        "input": lambda: Whole(_summed_to(beta * _over_positions(at, delta), input.shape)),
+        "input": lambda: Materialised(_summed_to(beta * _over_positions(at, delta), input.shape)),
     }
 
 
@@ -178,7 +182,7 @@ def convolution(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Forms:
+) -> FactoredByArgument:
     """Weights slide over windows of the input."""
     return {
         "weight": lambda: Convolution(
@@ -187,7 +191,7 @@ def convolution(
             weight.shape,
             Correlated.of(weight.ndim - 2, weight.shape[2:], stride, padding, dilation, groups),
         ),
-        "bias": lambda: Whole(at.channels(delta).sum(2)),
+        "bias": lambda: Materialised(at.channels(delta).sum(2)),
     }
 
 
@@ -203,12 +207,12 @@ def transposed_convolution(
     output_padding: Any = 0,
     groups: int = 1,
     dilation: Any = 1,
-) -> Forms:
+) -> FactoredByArgument:
     """The transpose of a convolution: input and output change places."""
     how = Correlated.of(weight.ndim - 2, weight.shape[2:], stride, padding, dilation, groups)
     return {
         "weight": lambda: Convolution(at.split(delta), at.split(at.like(input)), weight.shape, how),
-        "bias": lambda: Whole(at.channels(delta).sum(2)),
+        "bias": lambda: Materialised(at.channels(delta).sum(2)),
     }
 
 
@@ -223,21 +227,23 @@ def embedding(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
-) -> Forms:
+) -> FactoredByArgument:
     """Rows of a table."""
     if scale_grad_by_freq or max_norm is not None:
         raise EngineError("an embedding with max_norm or scale_grad_by_freq, which couples samples")
     ids, values = at.positions(input, 0), at.positions(delta)
     if padding_idx is not None:
         values = values * (ids != padding_idx % len(weight))[:, :, None]
-    return {"weight": lambda: Lookup(ids, values, weight.shape)}
+    return {"weight": lambda: EmbeddingRows(ids, values, weight.shape)}
 
 
-def _normalized(at: At, delta: Tensor, normal: Callable[[], Tensor], own: int | None) -> Forms:
+def _normalized(
+    at: At, delta: Tensor, normal: Callable[[], Tensor], own: int | None
+) -> FactoredByArgument:
     """y = x̂ ∘ w + b over the `own` last dimensions, or over channels; x̂ is computed again."""
 
-    def summed(tensor: Tensor) -> Whole:
-        return Whole(
+    def summed(tensor: Tensor) -> Materialised:
+        return Materialised(
             at.channels(tensor).sum(2) if own is None else at.positions(tensor, own).sum(1)
         )
 
@@ -256,7 +262,7 @@ def layer_norm(
     weight: Any = None,
     bias: Any = None,
     eps: float = 1e-5,
-) -> Forms:
+) -> FactoredByArgument:
     """Each sample's positions are normalised over their last dimensions."""
     normal = functools.partial(F.layer_norm, at_least_float32(input), normalized_shape, eps=eps)
     return _normalized(at, delta, normal, len(normalized_shape))
@@ -270,7 +276,7 @@ def rms_norm(
     normalized_shape: list[int],
     weight: Any = None,
     eps: float | None = None,
-) -> Forms:
+) -> FactoredByArgument:
     """Each sample's positions are divided by their root mean square."""
     normal = functools.partial(F.rms_norm, at_least_float32(input), normalized_shape, eps=eps)
     return _normalized(at, delta, normal, len(normalized_shape))
@@ -285,7 +291,7 @@ def group_norm(
     weight: Any = None,
     bias: Any = None,
     eps: float = 1e-5,
-) -> Forms:
+) -> FactoredByArgument:
     """Each sample's groups of channels are normalised."""
     normal = functools.partial(F.group_norm, at_least_float32(input), num_groups, eps=eps)
     return _normalized(at, delta, normal, None)
@@ -303,7 +309,7 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Forms:
+) -> FactoredByArgument:
     """Each sample's channels are normalised, by their own or by running statistics."""
     if use_input_stats:  # the running statistics would be updated once more
         running_mean = running_var = None
@@ -330,7 +336,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Forms:
+) -> FactoredByArgument:
     """Running statistics; those of the batch would couple the samples and are refused before."""
     normal = functools.partial(
         F.batch_norm,
@@ -343,26 +349,28 @@ def batch_norm(
 
 
 @rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, of="input other", values=False)
-def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> Forms:
+def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> FactoredByArgument:
     """y = x + α p, broadcast: positional embeddings, biases of one's own."""
     return {
-        "input": lambda: Whole(_broadcast_back(at, delta, input.shape)),
-        "other": lambda: Whole(_broadcast_back(at, alpha * delta, other.shape)),
+        "input": lambda: Materialised(_broadcast_back(at, delta, input.shape)),
+        "other": lambda: Materialised(_broadcast_back(at, alpha * delta, other.shape)),
     }
 
 
 @rule(torch.sub, Tensor.sub, Tensor.__sub__, of="input other", values=False)
-def subtract(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> Forms:
+def subtract(
+    at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1
+) -> FactoredByArgument:
     """y = x - α p, broadcast."""
     return add(at, delta, input, other, alpha=-alpha)
 
 
 @rule(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, of="input other")
-def multiply(at: At, delta: Tensor, input: Any, other: Any) -> Forms:
+def multiply(at: At, delta: Tensor, input: Any, other: Any) -> FactoredByArgument:
     """y = x ∘ p, broadcast: scales of layers, gates, temperatures."""
     return {
-        "input": lambda: Whole(_broadcast_back(at, delta * at.like(other), input.shape)),
-        "other": lambda: Whole(_broadcast_back(at, delta * at.like(input), other.shape)),
+        "input": lambda: Materialised(_broadcast_back(at, delta * at.like(other), input.shape)),
+        "other": lambda: Materialised(_broadcast_back(at, delta * at.like(input), other.shape)),
     }
 
 
@@ -384,6 +392,6 @@ def _broadcast_back(at: At, delta: Tensor, shape: torch.Size) -> Tensor:
     of="input",
     values=False,
 )
-def copies(at: At, delta: Tensor, input: Tensor, *sizes: Any, **options: Any) -> Forms:
+def copies(at: At, delta: Tensor, input: Tensor, *sizes: Any, **options: Any) -> FactoredByArgument:
     """One copy of a parameter for every sample: class tokens, learned queries, initial states."""
-    return {"input": lambda: Whole(_broadcast_back(at, delta, input.shape))}
+    return {"input": lambda: Materialised(_broadcast_back(at, delta, input.shape))}

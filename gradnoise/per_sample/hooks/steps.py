@@ -31,14 +31,15 @@ class Step:
 
     Args:
         func: the operation.
-        kind: DERIVE from parameters alone, OPEN because it has no rule as a whole, or USE.
+        kind: DERIVE from parameters alone, OPEN because it has no rule as a whole, or USE with
+            samples; the fields below are those of USE.
         dependent: which of its tensors depend on the samples.
-        layout: of a use: where the samples are in its output; None where it has no gradient.
-        arguments: of a use: names of the sources among its arguments; None without a rule.
-        each: of a use: entries per sample along the layout's axis, on the samples of the plan.
-        ndim: of a use: dimensions of its output.
-        proven: of a use: whether its layout is the only one that the gradients allow.
-        places: of a use: where tensors are among its arguments, and sources among its tensors.
+        layout: where the samples are in its output; None where it has no gradient.
+        arguments: names of the sources among its arguments; None without a rule.
+        each: entries per sample along the layout's axis, on the samples of the plan.
+        ndim: dimensions of its output.
+        proven: whether its layout is the only one that the gradients allow.
+        places: where tensors are among its arguments, and sources among its tensors.
     """
 
     func: Any

@@ -2,9 +2,9 @@
 
 Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
 depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
-constants. An operation that joins sources with samples is a *use*, handed to who traces; a fused
-or composite operation without a rule is opened first, so that the uses inside it are seen. `Watch`
-finds these steps on a few samples; `Follow` takes the same steps again.
+constants. An operation that joins sources with samples is handed to `on_operation`; a fused or
+composite operation without a rule is opened first, so that the operations inside it are seen.
+`Discovery` finds these steps on a few samples; `Replay` takes the same steps again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .call import Call, is_in_place, results_of, tensors_of
 from .composite import simpler
 from .steps import DERIVE, OPEN, Source, Sources, Step, UnplannedError
 
-OnUse = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, the step
+OnOperation = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, the step
 
 
 class Trace(TorchFunctionMode, abc.ABC):
@@ -33,13 +33,14 @@ class Trace(TorchFunctionMode, abc.ABC):
 
     Args:
         parameters: by name.
-        use: is handed every use, and gives its result.
+        on_operation: is handed every operation that joins sources with samples, and gives its
+            result.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], use: OnUse) -> None:
+    def __init__(self, parameters: dict[str, Tensor], on_operation: OnOperation) -> None:
         super().__init__()
         self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
-        self._use = use
+        self._on_operation = on_operation
 
     def losses(self, objective: Objective, batch: Batch) -> Tensor:
         """Per-sample losses of a batch, shape (n,), while this follows."""
@@ -85,7 +86,7 @@ class Trace(TorchFunctionMode, abc.ABC):
         own = {i: self.sources[id(t)] for i, t in enumerate(call.tensors) if id(t) in self.sources}
         if step.dependent and step.places != (call.places, tuple(own)):
             raise UnplannedError
-        result = self._use(call, own, step)
+        result = self._on_operation(call, own, step)
         if is_in_place(step.func):  # what was of parameters alone no longer is
             self.sources.pop(id(args[0]), None)
         return result
@@ -101,16 +102,18 @@ class Trace(TorchFunctionMode, abc.ABC):
         return result
 
 
-class Follow(Trace):
+class Replay(Trace):
     """Takes the steps of a plan.
 
     Args:
-        parameters, use: as of `Trace`.
+        parameters, on_operation: as of `Trace`.
         plan: the steps.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], use: OnUse, plan: list[Step]) -> None:
-        super().__init__(parameters, use)
+    def __init__(
+        self, parameters: dict[str, Tensor], on_operation: OnOperation, plan: list[Step]
+    ) -> None:
+        super().__init__(parameters, on_operation)
         self._plan, self._taken = plan, 0
 
     def losses(self, objective: Objective, batch: Batch) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,30 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import wrap_torch_function
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
-from gradnoise.per_sample.contract.engine import Chunk, Summary, Wanted
+from gradnoise.per_sample.contract.summary import Chunk, Wanted
 from gradnoise.per_sample.hooks.engine import Hooks
-from gradnoise.per_sample.hooks.layout import Layout
-from gradnoise.per_sample.hooks.rules import RULES, At, add, linear
 from gradnoise.problem.objective import Objective
 from tests import oracles
 from tests.cases import SAMPLES, Case, features, labelled, mlp, named
-from tests.layer_cases import LAYERS, Function, first, ids, numbers, squares
+from tests.engines import CLOSE, agree, flat, rows, summary
+from tests.layer_cases import LAYERS, Function, changed_by_itself, squares
 
 ENGINES = ("hooks", "functional", "loop")
 MATRIX = [(case, engine) for case in LAYERS for engine in ENGINES]
-CLOSE = {"rtol": 1e-9, "atol": 1e-11}
-
-
-def rows(parts: dict[str, Tensor]) -> Tensor:
-    return torch.cat([part.reshape(len(part), -1) for part in parts.values()], 1)
-
-
-def flat(parts: dict[str, Tensor]) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in parts.values()])
 
 
 @pytest.mark.parametrize(
@@ -128,13 +114,6 @@ def test_random_networks_agree_with_single_samples(kinds: list[str], count: int)
     torch.testing.assert_close(rows(gradients), truth, **CLOSE)
 
 
-def summary(model: nn.Module, loss_fn: Any, batch: Any, wanted: Wanted | None = None) -> Summary:
-    objective = Objective(model, loss_fn)
-    with objective.guard():
-        (found,) = Hooks(objective).summaries(batch, wanted or Wanted())
-    return found
-
-
 def test_a_plan_serves_batches_of_other_lengths_and_sizes() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3)).double()
     objective = Objective(model, squares)
@@ -169,228 +148,6 @@ def test_operations_that_never_repeat_are_refused() -> None:
         summary(model, squares, features())
 
 
-def test_samples_without_an_axis_of_their_own_are_named() -> None:
-    model = Function(lambda self, x: torch.stack([self.a(row) for row in x]), a=nn.Linear(4, 3))
-    with pytest.raises(gn.EngineError, match=r"linear gives a tensor of shape \(3,\)"):
-        summary(model.double(), squares, features())
-
-
-def test_parameters_used_unseen_are_named() -> None:
-    case = next(case for case in LAYERS if case.name == "custom function beside layers")
-    with pytest.raises(gn.EngineError, match="'w' is used where its samples cannot be seen"):
-        summary(*case.build())
-
-
-def test_a_model_that_is_random_is_not_followed() -> None:
-    model = Function(lambda self, x: self.a(x) * torch.rand(()), a=nn.Linear(4, 3)).double()
-    with pytest.raises(gn.EngineError, match="losses differ where the operations"):
-        summary(model, squares, features())
-
-
-def test_an_operation_of_several_outputs_is_refused() -> None:
-    model = Function(lambda s, x: torch.native_layer_norm(x, (4,), s.w, None, 0.1)[0], w=(4,))
-    with pytest.raises(gn.EngineError, match=r"native_layer_norm .* gives several outputs"):
-        summary(model.double(), squares, features())
-
-
-@pytest.mark.parametrize(
-    ("factor", "message"),
-    [
-        (2, "the norms of parameter 'weight' differ from the plain ones"),
-        (-1, "the gradient of parameter 'weight' differs from the plain one"),
-    ],
-)
-def test_a_rule_that_is_wrong_is_noticed(
-    factor: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(at: At, delta: Tensor, *arguments: Any) -> Any:
-        return linear(at, factor * delta, *arguments)
-
-    monkeypatch.setitem(RULES, F.linear, replace(RULES[F.linear], forms=wrong))
-    with pytest.raises(gn.EngineError, match=message):
-        summary(nn.Linear(4, 3).double(), squares, features())
-
-
-FIVE = torch.linspace(-1, 1, 5 * 5 * 4, dtype=torch.float64).reshape(5, 5, 4)
-AMBIGUOUS = {
-    "several axes that could be those of the samples": (
-        lambda s, x: torch.einsum("nti,io->tno", x, s.w).transpose(0, 1),
-        {"w": (4, 3)},
-        FIVE,
-    ),
-    r"an input of shape \(3, 4, 5\) has no axis of the samples": (
-        lambda s, x: torch.einsum("tin,io->nto", x.permute(1, 2, 0), s.w),
-        {"w": (4, 3)},
-        FIVE[:, :3],
-    ),
-    "an operation whose samples cannot be told apart": (
-        lambda s, x: torch.where(x > 0, x, s.w),
-        {"w": (5, 4)},
-        FIVE[:, 0],
-    ),
-    "a bias that differs between positions": (
-        lambda s, x: torch.addmm(s.b, x, s.w),
-        {"b": (5, 3), "w": (4, 3)},
-        FIVE[:, 0],
-    ),
-}
-
-
-@pytest.mark.parametrize("message", AMBIGUOUS)
-def test_what_cannot_be_attributed_to_samples_is_refused(message: str) -> None:
-    forward, shapes, batch = AMBIGUOUS[message]
-    with pytest.raises(gn.EngineError, match=message):
-        summary(Function(forward, **shapes).double(), squares, batch)
-
-
-def test_a_parameter_written_into_activations_is_refused() -> None:
-    def forward(self: Any, x: Tensor) -> Tensor:
-        x = self.a(x)
-        x[:, 0] = self.w
-        return x
-
-    model = Function(forward, a=nn.Linear(4, 3), w=()).double()
-    with pytest.raises(gn.EngineError, match="written into a tensor in place, by setitem"):
-        summary(model, squares, features())
-
-
-def test_a_packed_sequence_is_refused() -> None:
-    def forward(self: Any, x: Tensor) -> Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(x, [3] * len(x), batch_first=True)
-        return self.r(packed)[1][0]
-
-    model = Function(forward, r=nn.GRU(3, 2, batch_first=True)).double()
-    with pytest.raises(gn.EngineError, match="packed sequence"):
-        summary(model, squares, numbers(3, 3)())
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (nn.Embedding(5, 3, scale_grad_by_freq=True), "scale_grad_by_freq"),
-        (nn.EmbeddingBag(5, 3, scale_grad_by_freq=True, mode="sum"), "scale_grad_by_freq"),
-    ],
-)
-def test_tables_that_couple_samples_are_refused(model: nn.Module, message: str) -> None:
-    with pytest.raises(gn.EngineError, match=message):
-        summary(model.double(), squares, ids(4)())
-
-
-@pytest.mark.parametrize("options", [{"max_norm": 1.0}, {"offsets": True}])
-def test_bags_of_other_kinds_are_refused(options: dict[str, Any]) -> None:
-    def forward(self: Any, x: Tensor) -> Tensor:
-        if "offsets" not in options:
-            return F.embedding_bag(x, self.w, **options)
-        return F.embedding_bag(x.reshape(-1), self.w, offsets=torch.arange(0, x.numel(), 4))
-
-    with pytest.raises(gn.EngineError, match="an embedding bag with offsets, max_norm or"):
-        summary(Function(forward, w=(5, 3)).double(), squares, ids(4)())
-
-
-def test_a_parameter_with_an_entry_for_every_sample_is_refused() -> None:
-    at, delta = At(Layout(0), SAMPLES, torch.float64), features()
-    with pytest.raises(gn.EngineError, match="entries of its own for every sample"):
-        add(at, delta, features(), torch.zeros(SAMPLES, 4))["other"]()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
-    model, loss_fn, (inputs, labels) = mlp(), nn.CrossEntropyLoss(), labelled()
-    truth = oracles.dense(model.double(), loss_fn, (inputs, labels), second=False).gradients
-    found = summary(model.to(dtype), loss_fn, (inputs.to(dtype), labels))
-    assert all(norm.dtype == torch.float64 for norm in found.sq_norms.values())
-    norms = torch.stack(list(found.sq_norms.values())).sum(0)
-    digits = 16 * torch.finfo(dtype).eps
-    torch.testing.assert_close(norms, truth.square().sum(1), rtol=digits, atol=0)
-    torch.testing.assert_close(flat(found.total).double(), truth.sum(0), rtol=0.1, atol=digits)
-
-
-def test_squares_beyond_float16_are_summed_in_float32() -> None:
-    model = nn.Linear(4, 3).half()
-    inputs = 300 * torch.ones(SAMPLES, 4, dtype=torch.float16)
-
-    def loss(model: nn.Module, x: Tensor) -> Tensor:
-        return model(x).float().sum(1)
-
-    found = summary(model, loss, inputs)  # 300² = 90 000 overflows float16
-    expected = torch.full((SAMPLES,), 12 * 300.0**2).double()
-    torch.testing.assert_close(found.sq_norms["weight"], expected)
-
-
-def test_overflow_in_half_precision_is_reported() -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)).half()
-    inputs = 100 * torch.ones(SAMPLES, 4, dtype=torch.float16)
-
-    def loss(model: nn.Module, x: Tensor) -> Tensor:
-        return 1e6 * model(x).float().sum(1)
-
-    with pytest.raises(gn.LossError, match=r"not finite .*overflow in half precision"):
-        gn.per_sample_sq_norms(model, loss, inputs, engine="hooks")
-
-
-def test_autocast_inside_the_loss_is_followed() -> None:
-    model, (inputs, labels) = (
-        nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 3)),
-        labelled(),
-    )
-
-    def loss(model: nn.Module, batch: Any) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = model(batch[0])
-        return F.cross_entropy(outputs.float(), batch[1], reduction="none")
-
-    batch = inputs.float(), labels
-    singles = oracles.dense(model, loss, batch, second=False).gradients.double()
-    assert choose_engine(model, loss, batch) == "hooks"
-    norms = gn.per_sample_sq_norms(model, loss, batch)
-    torch.testing.assert_close(norms, singles.square().sum(1), rtol=0.03, atol=0)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: nn.Linear(4, 4),
-        lambda: torch.compile(nn.Linear(4, 4), backend="eager"),
-        lambda: first(nn.MultiheadAttention(4, 2, batch_first=True)),
-        lambda: first(nn.LSTM(4, 4, batch_first=True)),
-    ],
-    ids=["linear", "compiled", "attention", "lstm"],
-)
-@pytest.mark.parametrize("engine", ["auto", "functional", "loop"])
-def test_autocast_within_parts_is_noticed(make: Any, engine: str) -> None:
-    model, batch = make(), torch.randn(9, 5, 4)
-    given = 3 if isinstance(getattr(model, "inner", None), nn.MultiheadAttention) else 1
-
-    def loss(model: nn.Module, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = model(*[x] * given)
-        return outputs.float().square().sum((1, 2))
-
-    objective = Objective(model, loss)
-    with objective.guard():
-        chosen = choose(objective, batch, engine)
-    assert chosen.eps == torch.finfo(torch.bfloat16).eps
-
-
-def choose_engine(model: nn.Module, loss_fn: Any, batch: Any) -> str:
-    objective = Objective(model, loss_fn)
-    with objective.guard():
-        return choose(objective, batch).name
-
-
-def test_compiled_models_run_the_code_that_was_compiled() -> None:
-    model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
-    plain = gn.per_sample_sq_norms(model, loss_fn, batch)
-    compiled = torch.compile(model, backend="eager")
-    compiled(batch[0])
-    assert choose_engine(compiled, loss_fn, batch) == "hooks"
-    torch.testing.assert_close(gn.per_sample_sq_norms(compiled, loss_fn, batch), plain)
-    inside = nn.Sequential(
-        torch.compile(nn.Linear(4, 4), backend="eager"), nn.Linear(4, 3)
-    ).double()
-    assert choose_engine(inside, loss_fn, batch) == "hooks"
-
-
 @pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "2.weight"])
 def test_frozen_parts_take_no_part(frozen: str) -> None:
     model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
@@ -399,41 +156,6 @@ def test_frozen_parts_take_no_part(frozen: str) -> None:
     norms = gn.per_sample_sq_norms(model, loss_fn, batch, engine="hooks", per_parameter=True)
     assert frozen not in norms
     torch.testing.assert_close(torch.stack(list(norms.values())).sum(0), truth.square().sum(1))
-
-
-def test_activations_changed_in_place_are_noticed_by_autograd() -> None:
-    def forward(self: Any, x: Tensor) -> Tensor:
-        hidden = self.a(x)
-        outputs = self.b(hidden)
-        hidden.mul_(2)
-        return outputs
-
-    model = Function(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 3)).double()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        summary(model, squares, features())
-
-
-def test_nothing_of_a_pass_is_left_behind() -> None:
-    model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
-    before = [dict(vars(module)) for module in model.modules()]
-    summary(model, loss_fn, batch)
-    assert [dict(vars(module)) for module in model.modules()] == before
-    assert all(p.grad is None and not p._backward_hooks for p in model.parameters())
-    assert type(torch.randn(2) + 1) is Tensor
-
-
-def test_functions_that_a_model_makes_are_not_kept() -> None:
-    made: list[weakref.ref[Any]] = []
-
-    def forward(self: Any, x: Tensor) -> Tensor:
-        twice = wrap_torch_function(lambda own: (own,))(lambda own: 2 * own)
-        made.append(weakref.ref(twice))
-        return twice(self.a(x))
-
-    assert choose_engine(Function(forward, a=nn.Linear(4, 3)).double(), squares, features())
-    gc.collect()
-    assert len(made) > 3
-    assert not any(reference() for reference in made)
 
 
 def test_chunks_bound_the_memory_of_gradients_written_out() -> None:
@@ -453,3 +175,68 @@ def test_a_strong_signal_is_centred_before_it_is_squared() -> None:
     spread = float(3 * inputs.double().var(0).sum())
     moments = gn.gradient_moments(model, lambda m, x: m(x).sum(1), inputs, engine="hooks")
     assert float(moments.trace_cov) == pytest.approx(spread, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_bert_is_measured_at_the_price_of_a_gradient(mask: bool) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=8,
+    )
+    model = BertForSequenceClassification(config).double().eval()
+    batch = {"input_ids": torch.randint(11, (6, 5)), "labels": torch.randint(2, (6,))}
+    if mask:
+        batch["attention_mask"] = torch.ones(6, 5, dtype=torch.long)
+        batch["attention_mask"][1, 3:] = 0
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return F.cross_entropy(model(**inputs).logits, batch["labels"], reduction="none")
+
+    assert agree(model, loss, batch) == "hooks"
+
+
+def partly_silent(self: Any, x: Tensor, has: Tensor) -> Tensor:
+    hidden = self.d(self.a(x).tanh())
+    before = hidden.tanh()
+    hidden.mul_(has[:, None, None])
+    return self.b(before) + self.c(hidden.tanh())
+
+
+@pytest.mark.parametrize("forward", [partly_silent, changed_by_itself])
+def test_a_view_that_is_changed_in_place_is_seen_before_and_after(forward: Any) -> None:
+    layers = dict(zip("abcd", [nn.Linear(4, 4), *(nn.Linear(4, 4) for _ in range(3))], strict=True))
+    model = Function(forward, **layers).double()
+    has = torch.ones(40, dtype=torch.float64)
+    has[torch.linspace(0, 39, 5).long()] = 0
+    has[torch.linspace(0, 39, 7).long()] = 0
+    assert agree(model, squares, (torch.randn(40, 3, 4).double(), has)) == "hooks"
+
+
+def test_outputs_of_fewer_dimensions_get_a_plan_of_their_own() -> None:
+    model = Function(lambda s, x: (x.transpose(0, 1).squeeze(0) * s.g).tanh(), g=(8,)).double()
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model(batch[0])
+        outputs = outputs.transpose(0, 1) if outputs.ndim == 3 else outputs
+        return outputs.flatten(1).pow(2).mul(torch.arange(1, len(outputs[0].flatten()) + 1)).sum(1)
+
+    batches = [(torch.randn(9, 3, 8).double(),), (torch.randn(8, 1, 8).double(),)]
+    assert agree(model, loss, batches) == "hooks"
+
+
+def test_a_plan_of_one_time_step_or_one_sample_does_not_serve_more() -> None:
+    model = Function(
+        lambda s, x: s.o(s.m(x, x, x, need_weights=False)[0]),
+        m=nn.MultiheadAttention(4, 2, batch_first=True),
+        o=nn.Linear(4, 2),
+    ).double()
+    for shapes in ([(8, 1), (8, 7)], [(1, 7), (8, 7)], [(8, 5), (1, 7), (8, 7)]):
+        batches = [(torch.randn(*shape, 4).double(),) for shape in shapes]
+        assert agree(model, squares, batches) == "hooks"
