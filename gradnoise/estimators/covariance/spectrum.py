@@ -18,7 +18,8 @@ from ...linalg.lanczos import lanczos
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.gradients import GradientCovariance, PerSampleGradients
-from ...per_sample.contract.engine import Chunk, Engine
+from ...per_sample.contract.engine import Engine
+from ...per_sample.contract.summary import Chunk
 from ...problem.directional import sign_sums
 from ...problem.problem import Problem
 from ...tensors.random import generator, is_complete, random_signs
