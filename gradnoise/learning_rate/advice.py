@@ -1,4 +1,4 @@
-"""What to do about the batch size and the learning rate, with reasons."""
+"""Recommended batch size and learning rate, with reasons."""
 
 from __future__ import annotations
 
@@ -13,15 +13,26 @@ from .update_rule import Momentum
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to do.
+    """What to do: `print` it for one line per reason.
+
+    It follows from numbers measured at one point of training, and is a starting point for a short
+    sweep (`gn.sweep`): a run may move to where the loss is flatter and allow a larger learning
+    rate. At B_noise a run takes twice the steps of very large batches and twice the samples of very
+    small ones (McCandlish et al. 2018, arXiv:1812.06162); the learning rate is the smaller of the
+    noise-scale rule (Smith, Elsen and De 2020, arXiv:2006.15081) and the mean-square limit.
 
     Args:
-        batch_size: where compute and time balance; None when that cannot be told.
-        lr: largest learning rate worth trying there; None when it cannot be told.
+        batch_size: B near B_noise, in samples; None where B_noise is not resolved.
+        lr: largest learning rate worth trying there, in parameter²/loss; None likewise.
         reasons: one sentence each.
-        confidence: "good" (noise scale known within a factor 2), "rough", or "none".
-        samples: how many to measure where it cannot be told, about; None where more do not help
-            or there is no saying.
+        confidence: "good" (interval of B_noise within a factor 2), "rough", or "none".
+        samples: about how many to measure to resolve B_noise; None where it is resolved, where more
+            samples do not help or the number is not known.
+
+    Example:
+        >>> print(Recommendation(128, 0.25, ("Batch size 128.", "Learning rate 0.25."), "good"))
+        - Batch size 128.
+        - Learning rate 0.25.
     """
 
     batch_size: int | None
@@ -36,14 +47,15 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained now; None where it is not known.
+    """How a model is trained now; None for what is not known.
 
     Args:
         batch_size: B in samples.
-        lr: ε.
+        lr: ε in parameter²/loss.
         momentum: m, or β₁.
-        optimizer: which form the limits have, as for `gn.stable_lr`.
-        rescales: name of an optimizer in whose metric the numbers are, if that moves.
+        optimizer: whose formulas the limits follow, as for `gn.stable_lr`.
+        rescales: name of the optimizer in whose metric the numbers are, if the metric changes
+            during training; else None.
     """
 
     batch_size: float | None = None
@@ -54,24 +66,35 @@ class Setting:
 
     @property
     def effective_lr(self) -> float | None:
-        """ε/(1 - m), or ε where momentum is an average."""
+        """ε/(1 - m), or ε where the velocity is an average of gradients (Adam)."""
         return self.lr and self.lr * Momentum.of(self.optimizer, self.momentum).drift
+
+    @property
+    def with_momentum(self) -> str:
+        """The words after the optimizer or the learning rate: empty without momentum."""
+        return f" with momentum {self.momentum:g}" if self.momentum else ""
+
+    @property
+    def who(self) -> str:
+        """The optimizer that learning rates are for."""
+        return (self.rescales or "SGD") + self.with_momentum
 
 
 def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     """Batch size B = B_noise and the largest learning rate worth trying there.
 
-    At B_noise a run costs twice the fewest steps and twice the fewest samples (arXiv:1812.06162).
-    The learning rate is the lower of the noise-scale rule and the mean-square limit.
+    At B = B_noise a run takes 1 + B_noise/B = 2 times the minimum number of steps and
+    1 + B/B_noise = 2 times the minimum number of samples (arXiv:1812.06162). The learning rate is
+    the smaller one of the noise-scale rule and the mean-square limit.
 
     Args:
-        landscape: what limits a step, in the form of the optimizer in use.
+        landscape: what limits a step, with the formulas of the optimizer in use.
         current: the setting in use.
     """
     now = _about_current(landscape, current)
     sharpness, noise_scale = landscape.sharpness, landscape.noise_scale
     if sharpness.high < 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
-        reason = f"No batch size or learning rate can be given: {_NO_BOWL}."
+        reason = f"No batch size or learning rate can be given: {_NEGATIVE}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
         why = sharpness.status.remedy or "not positive, so it sets no limit"
@@ -99,7 +122,7 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
         meaning = f": B_noise is {scale}, so noise is small even in a single sample's gradient."
     reasons = (
         f"Batch size {batch}{meaning}",
-        f"Learning rate for {_who(current)} at that batch size: up to about {short(lr)} "
+        f"Learning rate for {current.who} at that batch size: up to about {short(lr)} "
         f"({source}). Start a short sweep there; this is not a guarantee. The limit holds at this "
         f"point of training; a run may move to where the loss is flatter and then allow more.",
         *now,
@@ -109,24 +132,25 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
 
 
 def samples_needed(landscape: Landscape) -> int | None:
-    """About how many samples would tell GᵀHG from zero, were it what it seems to be.
+    """About how many samples would resolve GᵀHG, if its estimate is right.
 
-    Where it is lost in noise its interval shrinks with 1/n - 1/N. None where the whole population
-    is measured, where it is resolved, or where its estimate is not positive.
+    The half-width of the interval is proportional to 1/n - 1/N while the estimate is below its
+    noise; the number is where it equals the estimate. None where the whole population is measured,
+    where GᵀHG is resolved, or where its estimate is not positive.
     """
     part, population = landscape.grad_curvature, landscape.population
     if part.status is not Status.SIGNAL_BELOW_NOISE and part.low > 0:
         part = landscape.grad_sq_norm
     n, value = part.samples, part.value
-    factor, reach = 1 / n - 1 / population, part.value - part.low
-    if not (factor > 0 and value > 0 and value < reach < math.inf):
+    factor, half_width = 1 / n - 1 / population, part.value - part.low
+    if not (factor > 0 and value > 0 and value < half_width < math.inf):
         return None
-    return math.ceil(1 / (1 / population + factor * value / reach))
+    return math.ceil(1 / (1 / population + factor * value / half_width))
 
 
-_NO_BOWL = (
-    "the loss curves downwards along its gradient or its noise here, so curvature does not limit "
-    "the step; measure later in training"
+_NEGATIVE = (
+    "the curvature along the gradient or its noise is negative here, so it does not limit the "
+    "step; measure later in training"
 )
 
 MEANING = {
@@ -141,8 +165,8 @@ MEANING = {
         "curvature-aware methods help"
     ),
     UNRESOLVED: (
-        "inside the noise scale's interval: it is near B_noise, or too few samples were measured "
-        "to say on which side it lies"
+        "inside the interval of the noise scale: it is near B_noise, or too few samples were "
+        "measured to say on which side it lies"
     ),
 }
 RESCALED = (
@@ -152,17 +176,14 @@ RESCALED = (
 )
 
 
-def _who(current: Setting) -> str:
-    """The optimizer that learning rates are for."""
-    momentum = f" with momentum {current.momentum:g}" if current.momentum else ""
-    return (current.rescales or "SGD") + momentum
-
-
 def _bounds(landscape: Landscape, current: Setting, samples: int | None) -> tuple[str, ...]:
     noise_scale, rescales = landscape.noise_scale, current.rescales
-    grows = "in proportion" if rescales is None else "that grows with its square root"
+    grows = "B" if rescales is None else "√B"
     if noise_scale.low > 0:
-        advice = f"; up to there, a larger batch with a learning rate {grows} saves steps"
+        advice = (
+            f"; up to there, a larger batch B with a learning rate in proportion to {grows} saves "
+            f"steps"
+        )
     elif math.isfinite(noise_scale.high):
         advice = "; larger batches save few steps"
     else:
@@ -171,7 +192,7 @@ def _bounds(landscape: Landscape, current: Setting, samples: int | None) -> tupl
     return (
         f"The noise scale B_noise is {noise_scale.bounds_in_words()}{unit}{advice}.",
         _unresolved(landscape, samples),
-        f"At any batch size, {_who(current)} is unstable at this point beyond the learning rate "
+        f"At any batch size, {current.who} is unstable at this point beyond the learning rate "
         f"{short(float(landscape.stable_lr))}{'' if current.momentum else ' (2/λ)'}.",
     )
 
@@ -216,19 +237,18 @@ def _about_rate(
     landscape: Landscape, current: Setting, batch: float, lr: float, side: str
 ) -> list[str]:
     limit = float(landscape.max_lr(batch))
-    share = lr / limit
+    ratio = lr / limit
     waste = "noise wastes part of each step"
     meaning = (
         f"{waste} here"
-        if share > 1
+        if ratio > 1
         else f"near the rate beyond which {waste}"
-        if share > 0.5
+        if ratio > 0.5
         else f"below the rate beyond which {waste}"
     )
-    momentum = f" with momentum {current.momentum:g}" if current.momentum else ""
     reasons = [
-        f"Your learning rate {lr:g}{momentum} is {short(share)} times the noise-scale rule "
-        f"{short(limit)} at that batch size: {meaning}."
+        f"Your learning rate {lr:g}{current.with_momentum} is {short(ratio)} times the "
+        f"noise-scale rule {short(limit)} at that batch size: {meaning}."
     ]
     speed = landscape.speed(lr, batch)
     if speed > 0:
@@ -263,6 +283,6 @@ def _scaled(landscape: Landscape, current: Setting, batch: float, lr: float) -> 
 
 
 def _round_batch(noise_scale: float, population: float) -> int:
-    """The nearest power of two, as batch sizes are chosen, within the population."""
+    """The nearest power of two, the usual choice of a batch size, at most the population."""
     power = 2 ** round(math.log2(max(noise_scale, 1.0)))
     return int(min(power, population))

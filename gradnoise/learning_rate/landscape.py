@@ -1,8 +1,8 @@
-"""Three limits of the learning rate side by side, and what follows where they disagree.
+"""Three limits of the learning rate side by side, and what it means where they differ.
 
-They are different statements (docs/theory/stability.md). The noise-scale rule says what speed is
-to be had, the one-step limit where the loss rises in a single step, the mean-square limit where a
-run diverges.
+They are different statements (docs/theory/stability.md). Beyond the noise-scale rule a larger
+learning rate brings little speed, beyond the one-step limit the expected loss rises in a single
+step, beyond the mean-square limit SGD is unstable at this point. Units as in `formulas`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,31 @@ from .formulas import greedy_lr, max_lr, mean_square_lr, stable_lr
 from .mean_square import CurvatureSpread
 from .update_rule import Momentum
 
-APART = 2.0  # limits within this factor of each other agree
+APART = 2.0  # limits that differ by more than this factor are said to differ
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the learning rate at one batch size.
+    """The limits of the learning rate at one batch size, all in parameter²/loss.
+
+    They hold at the point that was measured: beyond them a run may move to where the loss is
+    flatter. Formulas and sources: `gn.max_lr`, `gn.greedy_lr`, `gn.mean_square_lr`.
 
     Args:
         batch_size: B in samples.
-        noise_scale_rule: (2/λ)/(1 + B_noise/B); beyond it noise eats the gain of a step.
-        one_step: 2ε_opt(B), shared out over the steps that momentum takes for one gradient; beyond
-            it the expected loss rises in one step.
-        mean_square: beyond it the mean square of the weights grows from step to step.
+        noise_scale_rule: (2/λ)/(1 + B_noise/B); beyond it noise wastes part of each step (Smith,
+            Elsen and De 2020).
+        one_step: 2ε_opt(B), divided by 1/(1 - m) where momentum adds gradients up; beyond it the
+            expected loss rises by the total step for one gradient (McCandlish et al. 2018).
+        mean_square: at most (2/λ)/(1 + (1/B - 1/N)·B_curv); beyond it the second moment of the
+            weights grows from step to step at this point (Mulayoff and Michaeli 2024).
+
+    Example:
+        >>> import gradnoise as gn, torch
+        >>> toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+        >>> limits = gn.profile(toy.model(), toy.loss_fn, toy.sample(256, seed=0)).limits(256)
+        >>> round(float(limits.mean_square), 3)  # samples agree about the curvature: 2/λ
+        0.5
     """
 
     batch_size: float
@@ -39,11 +51,11 @@ class Limits:
 
     @property
     def reading(self) -> str:
-        """One sentence on how the limits compare."""
+        """How the limits compare, in one sentence."""
         rule, square = self.noise_scale_rule, self.mean_square
         where = f"At B = {self.batch_size:g}"
         if Status.NEGATIVE_CURVATURE in (rule.status, square.status):
-            return f"{where} there is no limit: the loss curves downwards."
+            return f"{where} there is no limit: the curvature is negative."
         if not (rule.is_resolved and square.is_resolved):
             if square.is_resolved:
                 return (
@@ -51,7 +63,7 @@ class Limits:
                     f"noise slows training below that cannot be determined from these samples."
                 )
             return f"{where} the limits cannot be compared: measure more samples."
-        ratio = float(square) / float(rule) if float(rule) else float("inf")
+        ratio = float(square) / float(rule) if float(rule) else math.inf
         if ratio > APART:
             return (
                 f"{where}: beyond {short(float(rule))} (noise-scale rule) noise wastes part of "
@@ -69,14 +81,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Landscape:
-    """What limits a step where a model stands.
+    """What limits a step at the present parameters, as functions of the batch size.
+
+    Not the loss surface: the name is this library's. `p.landscape()` of a profile gives it.
+    Sources: McCandlish et al. 2018 (arXiv:1812.06162) for `greedy_lr`, `steps`, `samples` and
+    `speed`; Smith, Elsen and De 2020 (arXiv:2006.15081) for `max_lr`; Mulayoff and Michaeli 2024
+    (arXiv:2306.07850) for `mean_square_lr`.
 
     Args:
-        grad_sq_norm, grad_curvature, trace_hessian_cov: |G|², GᵀHG, tr(HΣ).
-        noise_scale, sharpness, curvature_noise_scale: B_noise, λ, B_curv.
-        population: N.
-        spread: of the curvature in more directions than the sharpest, where it was measured.
-        optimizer: which form the limits have, as for `gn.stable_lr`.
+        grad_sq_norm: |G|² in loss²/parameter².
+        grad_curvature, trace_hessian_cov: GᵀHG, tr(HΣ) in loss³/parameter⁴.
+        noise_scale, curvature_noise_scale: B_noise, B_curv in samples.
+        sharpness: λ in loss/parameter².
+        population: N in samples.
+        spread: spread of the curvature in several directions, where it was measured.
+        optimizer: whose formulas, as for `gn.stable_lr`.
         momentum: m, or β₁.
     """
 
@@ -93,13 +112,13 @@ class Landscape:
 
     @property
     def stable_lr(self) -> Estimate:
-        """The limit of full-batch descent."""
+        """The limit of full-batch descent, 2/λ without momentum."""
         return falling(
             lambda sharpness: stable_lr(sharpness, self.optimizer, self.momentum), self.sharpness
         )
 
     def max_lr(self, batch_size: float) -> Estimate:
-        """The noise-scale rule."""
+        """The noise-scale rule, (2/λ)/(1 + B_noise/B) without momentum."""
         return falling(
             lambda sharpness, scale: max_lr(
                 sharpness, scale, batch_size, self.optimizer, self.momentum
@@ -109,13 +128,13 @@ class Landscape:
         )
 
     def greedy_lr(self, batch_size: float) -> Estimate:
-        """ε_opt(B) of a single step without momentum."""
+        """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B), of a single step without momentum."""
         parts = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov, self.noise_scale
         return _greedy(*parts, batch_size)
 
     def mean_square_lr(self, batch_size: float) -> Estimate:
-        """The mean-square limit: of the sharpest direction, less what the others take off."""
-        share = 1 / positive("batch_size", batch_size) - 1 / self.population
+        """The mean-square limit: that of the sharpest direction, times `spread.reduction`."""
+        factor = 1 / positive("batch_size", batch_size) - 1 / self.population
         alone = falling(
             lambda sharpness, scale: mean_square_lr(
                 sharpness, scale, batch_size, self.population, self.optimizer, self.momentum
@@ -125,10 +144,10 @@ class Landscape:
         )
         if self.spread is None or self.spread.directions == 1:
             return alone
-        return scaled(alone, self.spread.reduction(share, self.optimizer, self.momentum))
+        return scaled(alone, self.spread.reduction(factor, self.optimizer, self.momentum))
 
     def limits(self, batch_size: float) -> Limits:
-        """All of them at one batch size."""
+        """The three limits at one batch size."""
         drift = Momentum.of(self.optimizer, self.momentum).drift
         return Limits(
             batch_size,
@@ -138,27 +157,27 @@ class Landscape:
         )
 
     def noise_interaction(self, batch_size: float) -> Estimate:
-        """E[g_BᵀHg_B]/|G|² = 1/ε_opt(B), gradient-noise interaction: how soon noise bends a step.
+        """The gradient-noise interaction E[g_BᵀHg_B]/|G|² = 1/ε_opt(B), in loss/parameter².
 
-        Twice it is where a single step stops to lower the loss; no certificate of stability.
+        The expected loss rises in a single step where ε exceeds 2 over it; no stability criterion.
         """
         return monotone(lambda lr: 1 / lr if lr else math.inf, self.greedy_lr(batch_size))
 
     def steps(self, batch_size: float) -> Estimate:
-        """Steps of a run over the fewest that any batch takes: S/S_min = 1 + B_noise/B."""
+        """Steps of a run over the minimum for any batch size: S/S_min = 1 + B_noise/B."""
         size = positive("batch_size", batch_size)
         return monotone(lambda scale: 1 + scale / size, self.noise_scale)
 
     def samples(self, batch_size: float) -> Estimate:
-        """Samples of a run over the fewest that any batch takes: E/E_min = 1 + B/B_noise."""
+        """Samples of a run over the minimum for any batch size: E/E_min = 1 + B/B_noise."""
         size = positive("batch_size", batch_size)
         return monotone(lambda scale: 1 + size / scale if scale else math.inf, self.noise_scale)
 
     def speed(self, lr: float, batch_size: float) -> float:
-        """What a step is expected to gain, of the most that any step here can: ΔL/ΔL_max.
+        """Expected decrease of the loss in one step over the largest possible one, ΔL/ΔL_max.
 
-        (2x - x²)/(1 + B_noise/B) with x = ε/((1 - m) ε_opt(B)); negative where the loss is expected
-        to rise, nan where it cannot be told.
+        (2x - x²)/(1 + B_noise/B) with x = ε/((1 - m) ε_opt(B)), ΔL_max for the full batch at
+        x = 1; negative where the expected loss rises, nan where a part is not resolved.
         """
         drift = Momentum.of(self.optimizer, self.momentum).drift
         x = positive("lr", lr) * drift / float(self.greedy_lr(batch_size))
@@ -179,6 +198,6 @@ def _greedy(
     value = math.nan
     if scale.is_resolved and float(signal) > 0:
         value = greedy_lr(float(signal), float(curvature), float(scale), batch_size)
-        low, high = min(low, value), max(high, value)  # where all is exact, but for rounding
+        low, high = min(low, value), max(high, value)  # where all is exact, rounding can cross
     status = signal.status if not signal.is_resolved else scale.status
     return Estimate(value, low, high, signal.level, math.nan, signal.samples, status)

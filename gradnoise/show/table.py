@@ -1,4 +1,4 @@
-"""Numbers, tables and sentences of a report."""
+"""Numbers, tables and lists of sentences in a report."""
 
 from __future__ import annotations
 
@@ -34,12 +34,17 @@ def render(parts: Sequence[Text | Table]) -> str:
 
 
 def integer(number: float) -> str:
-    """Thousands set apart."""
+    """The nearest whole number, thousands separated by a space: 12 345."""
     return f"{number:,.0f}".replace(",", " ")
 
 
 def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
-    """Value and interval; bounds in place of a value that is not resolved."""
+    """The cells "value" and "interval" of an estimate; without a value its bounds and its status.
+
+    Args:
+        estimate: what to show.
+        unit: after the value; may be empty.
+    """
     if math.isnan(float(estimate)):
         return estimate.bounds_in_words("≥ ", "≤ "), estimate.status.value
     value = short(float(estimate)) + (f" {unit}" if unit else "")
@@ -76,7 +81,7 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
-    """Sentences under a title."""
+    """A title and a bulleted list of sentences under it."""
     grid = Table.grid(padding=(0, 1))
     for sentence in sentences:
         grid.add_row("-", sentence)

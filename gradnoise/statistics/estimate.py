@@ -1,7 +1,7 @@
 """A measured number with its interval.
 
-No number leaves the library naked: an `Estimate` says how far it can be trusted, and when the
-data cannot determine it, that is the answer, together with what to do.
+Every result of the library is an `Estimate`. It says how far it can be trusted, and where the data
+do not determine it, its status says so and what to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 
 
 class Status(Enum):
-    """What can be said of an estimate; `remedy` says what to do about it."""
+    """Whether an estimate is resolved, and if not, why; `remedy` says what to do."""
 
     RESOLVED = "resolved"
     NO_INTERVAL = "interval not measured"
@@ -28,7 +28,7 @@ class Status(Enum):
 
     @property
     def remedy(self) -> str:
-        """What the reader can do; empty when nothing is needed."""
+        """What to do; empty for a resolved estimate."""
         return _REMEDIES[self]
 
 
@@ -44,8 +44,8 @@ _REMEDIES = {
         "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
     ),
     Status.NEGATIVE_CURVATURE: (
-        "undefined here: the loss curves downwards along the gradient or its noise, so curvature "
-        "does not limit the step; read GᵀHG and tr(HΣ), or measure later in training"
+        "undefined here: the curvature along the gradient or its noise is negative, so it does "
+        "not limit the step; read GᵀHG and tr(HΣ), or measure later in training"
     ),
     Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
     Status.NOT_SEPARATED: (
@@ -60,7 +60,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its interval, and what the interval is worth.
+    """A number, its interval, and whether both can be used.
 
     Args:
         value: the point estimate; nan when `status` says that there is none.
@@ -99,16 +99,20 @@ class Estimate:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the value can be used as it stands."""
+        """Whether the value can be used without reservation."""
         return self.status is Status.RESOLVED
 
     @property
     def is_exact(self) -> bool:
-        """Whether the whole population was measured, with nothing random left."""
+        """Whether nothing random is left in it: the interval is the value."""
         return self.low == self.high == self.value
 
     def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:
-        """What the interval alone says: "at least 1 200", "at most 3", "unknown", "undefined"."""
+        """The interval in words: "at least 1 200", "at most 3", "2 to 3", "unknown", "undefined".
+
+        Args:
+            below, above: what is put before a lower and an upper bound.
+        """
         bounded_below, bounded_above = self.low > 0, math.isfinite(self.high)
         if bounded_below and bounded_above:
             return f"{short(self.low)} to {short(self.high)}"
@@ -119,12 +123,12 @@ class Estimate:
         return "undefined" if self.status is Status.NEGATIVE_CURVATURE else "unknown"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON but for infinities."""
+        """Built-in values, ready for JSON except infinities and nan."""
         return {**asdict(self), "status": self.status.value}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Estimate:
-        """The estimate that `to_dict` wrote."""
+        """The estimate from what `to_dict` gave."""
         numbers = {
             name: float(fields[name]) for name in ("value", "low", "high", "level", "stderr")
         }
@@ -133,7 +137,7 @@ class Estimate:
 
 
 def short(number: float) -> str:
-    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.50e-06, ∞."""
+    """Three significant digits, thousands separated by a space: 0.0123, 1 230, 4.50e-06, ∞."""
     if math.isnan(number):
         return "–"
     if math.isinf(number):

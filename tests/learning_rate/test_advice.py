@@ -1,40 +1,20 @@
 """Advice from numbers alone: the batch, the learning rate, the reasons and their confidence."""
 
-import math
-
 import pytest
 
 from gradnoise.learning_rate.advice import Setting, recommend, samples_needed
-from gradnoise.learning_rate.landscape import Landscape
-from gradnoise.statistics.estimate import Estimate, Status
-
-INF, NAN = math.inf, math.nan
-
-
-def estimate(value, low=None, high=None, status=Status.RESOLVED):
-    low, high = value if low is None else low, value if high is None else high
-    return Estimate(value, low, high, 0.95, NAN, 100, status)
-
-
-SHARPNESS, B_CURV = estimate(4.0), estimate(2.0)
-UNKNOWN = estimate(NAN, 0.0, INF, Status.SIGNAL_BELOW_NOISE)
-AT_LEAST = estimate(NAN, 300.0, INF, Status.SIGNAL_BELOW_NOISE)
-AT_MOST = estimate(NAN, 0.0, 9.0, Status.NOISE_BELOW_ERROR)
-NEGATIVE = estimate(NAN, -INF, INF, Status.NEGATIVE_CURVATURE)
-
-
-def landscape(noise_scale, sharpness=SHARPNESS, curvature=B_CURV, population=INF, **own):
-    """A gradient of squared length 1 and curvature 4 along it."""
-    trace = estimate(4 * noise_scale.value, 4 * noise_scale.low, 4 * noise_scale.high)
-    parts = {"grad_sq_norm": estimate(1.0), "grad_curvature": estimate(4.0), **own}
-    return Landscape(
-        trace_hessian_cov=trace,
-        noise_scale=noise_scale,
-        sharpness=sharpness,
-        curvature_noise_scale=curvature,
-        population=population,
-        **parts,
-    )
+from gradnoise.statistics.estimate import Status
+from tests.landscapes import (
+    AT_LEAST,
+    AT_MOST,
+    B_CURV,
+    INF,
+    NEGATIVE,
+    SHARPNESS,
+    UNKNOWN,
+    estimate,
+    landscape,
+)
 
 
 def advise(noise_scale, sharpness=SHARPNESS, curvature=B_CURV, population=INF, **setting):
@@ -135,9 +115,7 @@ class TestUnresolved:
         assert "unstable at this point beyond the learning rate 0.500 (2/λ)" in text
 
     def test_where_all_was_measured_no_more_samples_are_asked_for(self):
-        lost = estimate(NAN, 0.0, INF, Status.SIGNAL_BELOW_NOISE)
-
-        text = str(advise(lost, population=100))
+        text = str(advise(UNKNOWN, population=100))
 
         assert "All 100 samples were measured and GᵀHG is not distinguishable from zero" in text
         assert "max_samples" not in text
@@ -152,7 +130,7 @@ class TestWithoutABowl:
         advice = advise(noise_scale, sharpness, batch_size=32, lr=0.1)
 
         assert (advice.batch_size, advice.lr, advice.confidence) == (None, None, "none")
-        assert "the loss curves downwards" in str(advice)
+        assert "the curvature along the gradient or its noise is negative" in str(advice)
 
     def test_a_sharpness_lost_in_its_interval_is_no_downward_curve(self):
         lost = estimate(4.0, -1.0, 9.0, Status.SIGNAL_BELOW_NOISE)
@@ -161,7 +139,7 @@ class TestWithoutABowl:
 
         assert (advice.lr, advice.confidence) == (None, "none")
         assert lost.status.remedy in str(advice)
-        assert "curves downwards" not in str(advice)
+        assert "is negative" not in str(advice)
         assert "32 is noise-dominated" in str(advice)
 
 
@@ -170,7 +148,7 @@ class TestNow:
         ("batch_size", "said"),
         [
             (32, "Your batch size 32 is noise-dominated"),
-            (100, "Your batch size 100 is inside the noise scale's interval"),
+            (100, "Your batch size 100 is inside the interval of the noise scale"),
             (512, "Your batch size 512 is curvature-dominated"),
         ],
     )

@@ -6,9 +6,7 @@ import pytest
 
 from gradnoise.learning_rate.mean_square import CurvatureSpread
 from gradnoise.statistics.estimate import Status
-from tests.learning_rate.test_advice import AT_LEAST, NEGATIVE, UNKNOWN, estimate, landscape
-
-INF = math.inf
+from tests.landscapes import AT_LEAST, INF, NEGATIVE, UNKNOWN, estimate, landscape
 
 
 def test_the_limits_are_the_formulas() -> None:
@@ -77,7 +75,7 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
         (estimate(8.0), estimate(8.0), "At B = 32 the limits agree within a factor 1.00."),
         (AT_LEAST, estimate(2.0), "unstable at this point beyond 0.471. How much noise slows"),
         (UNKNOWN, UNKNOWN, "cannot be compared: measure more samples"),
-        (NEGATIVE, estimate(2.0), "there is no limit: the loss curves downwards"),
+        (NEGATIVE, estimate(2.0), "there is no limit: the curvature is negative"),
     ],
 )
 def test_the_reading_says_how_they_compare(noise_scale, curvature, said) -> None:

@@ -8,8 +8,9 @@ import os
 import sys
 
 import pytest
+from rich.text import Text
 
-from gradnoise.show.table import cells, fitted, integer, listed, plain_table, render, width
+from gradnoise.show.table import WIDTH, cells, fitted, integer, listed, plain_table, render, width
 from gradnoise.statistics.estimate import Estimate, Status
 
 
@@ -96,6 +97,14 @@ def test_an_interval_whose_ends_look_alike_is_given_in_percent(
             Estimate(2.0, 1.0, 3.0, 0.95, 0.5, 9, Status.NOT_CONVERGED),
             ("2.00", "1.00 to 3.00 (not converged)"),
         ),
+        (
+            Estimate(math.nan, 0.0, 9.0, 0.95, 0.0, 9, Status.NOISE_BELOW_ERROR),
+            ("≤ 9.00", "noise below its own error"),
+        ),
+        (
+            Estimate(math.nan, -math.inf, math.inf, 0.95, 0.0, 9, Status.NEGATIVE_CURVATURE),
+            ("undefined", "negative curvature"),
+        ),
     ],
 )
 def test_what_is_not_resolved_says_so_beside_its_bounds(
@@ -104,9 +113,30 @@ def test_what_is_not_resolved_says_so_beside_its_bounds(
     assert cells(estimate, "") == shown
 
 
-def test_thousands_stand_apart() -> None:
-    assert (integer(999), integer(1797), integer(1e6)) == ("999", "1 797", "1 000 000")
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999.4, "999"), (1234.0, "1 234"), (1e6, "1 000 000")]
+)
+def test_thousands_are_separated_by_a_space(number: float, text: str) -> None:
+    assert integer(number) == text
 
 
-def test_a_list_has_a_title_and_a_dash_for_every_sentence() -> None:
-    assert render(listed("Title", ("one", "two"))) == "Title\n- one\n- two"
+def test_numbers_are_aligned_right_between_two_columns_of_text() -> None:
+    table = plain_table("name", "small", "large", "meaning")
+    table.add_row("a", "1", "1 000", "first")
+    table.add_row("bb", "22", "2", "second")
+    heading, _, first, second = render([table]).split("\n")
+    assert first.index("first") == second.index("second") == heading.index("meaning")
+    assert first.startswith("a ")
+    assert first.index("1 000") + 5 == second.index(" 2 ") + 2 == heading.index("large") + 5
+
+
+def test_sentences_are_listed_under_their_title() -> None:
+    text = render(listed("Notes", ("One.", "Two [brackets] stay.")))
+    assert text == "Notes\n- One.\n- Two [brackets] stay."
+
+
+def test_text_has_no_colours_no_trailing_spaces_and_a_fixed_width() -> None:
+    text = render([Text("word " * 60, style="bold red"), Text("end   ")])
+    assert "\x1b" not in text
+    assert all(len(line) <= WIDTH and line == line.rstrip() for line in text.split("\n"))
+    assert text.endswith("end")
