@@ -78,8 +78,8 @@ class Profile(Results):
         >>> p = profile(toy.model(), toy.loss_fn, toy.sample(256, seed=0))
         >>> print(p.sharpness)  # the Hessian is diag(4, 1)
         4.00 [4.00, 4.00]
-        >>> p.regime(1), p.regime(1000)
-        ('noise-dominated', 'curvature-dominated')
+        >>> p.regime(256)  # B_noise is 0.83 samples
+        'curvature-dominated'
     """
 
     def plot(self, path: str | Path | None = None) -> Any:
