@@ -22,15 +22,26 @@ APART = 2.0  # limits that differ by more than this factor are said to differ
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the learning rate at one batch size.
+    """The limits of the learning rate at one batch size, all in parameter²/loss.
+
+    They hold at the point that was measured: beyond them a run may move to where the loss is
+    flatter. Formulas and sources: `gn.max_lr`, `gn.greedy_lr`, `gn.mean_square_lr`.
 
     Args:
         batch_size: B in samples.
-        noise_scale_rule: (2/λ)/(1 + B_noise/B) in parameter²/loss; a larger learning rate brings
-            little speed.
+        noise_scale_rule: (2/λ)/(1 + B_noise/B); beyond it noise wastes part of each step (Smith,
+            Elsen and De 2020).
         one_step: 2ε_opt(B), divided by 1/(1 - m) where momentum adds gradients up; beyond it the
-            expected loss rises by the total step for one gradient.
-        mean_square: beyond it the second moment of the weights grows from step to step.
+            expected loss rises by the total step for one gradient (McCandlish et al. 2018).
+        mean_square: at most (2/λ)/(1 + (1/B - 1/N)·B_curv); beyond it the second moment of the
+            weights grows from step to step at this point (Mulayoff and Michaeli 2024).
+
+    Example:
+        >>> import gradnoise as gn, torch
+        >>> toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+        >>> limits = gn.profile(toy.model(), toy.loss_fn, toy.sample(256, seed=0)).limits(256)
+        >>> round(float(limits.mean_square), 3)  # samples agree about the curvature: 2/λ
+        0.5
     """
 
     batch_size: float
@@ -52,9 +63,6 @@ class Limits:
                     f"noise slows training below that cannot be determined from these samples."
                 )
             return f"{where} the limits cannot be compared: measure more samples."
-        unstable = f"{where} SGD is unstable at this point beyond {short(float(square))}"
-        if not rule.is_resolved:
-            return f"{unstable}; the noise-scale rule is not resolved."
         ratio = float(square) / float(rule) if float(rule) else math.inf
         if ratio > APART:
             return (
@@ -76,6 +84,11 @@ class Landscape:
     """What limits a step at the present parameters, as functions of the batch size.
 
     A batch larger than the population is all of it, and is taken as N.
+
+    Not the loss surface: the name is this library's. `p.landscape()` of a profile gives it.
+    Sources: McCandlish et al. 2018 (arXiv:1812.06162) for `greedy_lr`, `steps`, `samples` and
+    `speed`; Smith, Elsen and De 2020 (arXiv:2006.15081) for `max_lr`; Mulayoff and Michaeli 2024
+    (arXiv:2306.07850) for `mean_square_lr`.
 
     Args:
         grad_sq_norm: |G|² in loss²/parameter².

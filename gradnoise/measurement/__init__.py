@@ -1,1 +1,1 @@
-"""A model opened once for several measurements, which share their passes."""
+"""A model opened once for several measurements that share their passes over the samples."""

@@ -30,9 +30,12 @@ def gradient_moments(
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
 ) -> GradientMoments:
-    """Mean gradient, |G|², trΣ and B_simple of a model, in one streaming pass.
+    """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
-    Σ = Cov(g_i) per sample, estimated with 1/(n - 1); |G|² is unbiased for the population.
+    Σ = Cov(g_i) of the per-sample gradients g_i, with 1/(n - 1); |G|² = |ḡ|² - (1/n - 1/N)trΣ is
+    unbiased for a population of N; B_simple = trΣ/|G|² in samples (McCandlish et al. 2018,
+    arXiv:1812.06162, eq. 2.9). |G|² and trΣ are in loss²/parameter². Memory is that of one
+    micro-batch and a few copies of the gradient.
 
     Args:
         model: any `nn.Module`; it is left as found.
@@ -40,7 +43,7 @@ def gradient_moments(
         data: a DataLoader, a Dataset, a list of batches, or one batch.
         optimizer: the one that trains the model, for `metric`.
         metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
-            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ tr(P⁻¹Σ).
+            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ).
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
         variance: also keep the variance per coordinate.

@@ -1,4 +1,4 @@
-"""A model opened for measuring, and what has been computed of it."""
+"""A model opened for measuring, and the results computed so far."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Own = TypeVar("Own", bound="Opened")
 
 
 class Opened:
-    """The samples of a model, drawn once, with the engine, moments and matrices made of them.
+    """A model with samples drawn once, and the engine, moments and Hessian computed from them.
 
-    What was computed is kept while parameters and buffers have the same values; when they have
-    changed, it is computed anew where the model stands then, on the same samples. In the
-    optimizer's metric this is also true of the optimizer's state and settings.
+    Results are kept while parameters and buffers have the same values. When these have changed,
+    they are computed again at the new values, on the same samples. With metric="optimizer" this
+    includes the state and the settings of the optimizer.
 
     Args:
         problem: the objective and the samples.
@@ -72,7 +72,7 @@ class Opened:
         Args:
             variance: keep the variance of every coordinate.
             intervals: measure what the intervals need.
-            tick: called with the number of samples of every part of the pass.
+            tick: progress callback, called with the number of samples of every part of the pass.
         """
 
         def measured() -> GradientMoments:
@@ -94,7 +94,7 @@ class Opened:
         return self.keep(("hessian", hvp, memory_budget), made)
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
-        """What `compute` gives, computed once for these values of parameters and buffers."""
+        """The result of `compute`, computed once while nothing that it depends on changes."""
         now = self._now()
         if now != self._point:
             self._kept, self._point = {}, now

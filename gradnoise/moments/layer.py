@@ -12,27 +12,38 @@ UNGROUPED = "no group"  # parameters that an optimizer does not know
 
 @dataclass(frozen=True)
 class Layer:
-    """One module's own parameters, or one parameter group.
+    """The parameters of one module, without its children's; or one parameter group.
 
-    Sums over the layers of |G|², trΣ and of each share are those of the whole model; B_simple of
-    the whole is the ratio of the sums, and no mean of the layers' own.
+    |G|², trΣ and every share add up over the layers to those of the whole model. B_simple does not:
+    that of the whole is the ratio of the sums, ΣtrΣ_l/Σ|G_l|². A subscript l means the entries of
+    the layer's parameters. Shares have no unit and sum to 1.
 
     Args:
         name: of the module, "" for the root; or of the group.
         size: number of trainable parameters.
-        grad_sq_norm, trace_cov: |G|² and trΣ restricted to the layer.
-        simple_noise_scale: their ratio trΣ/|G|².
-        noise_share: the layer's part of the whole model's trΣ.
-        sharpness_share: ‖v_l‖², the layer's part of the steepest direction v, and as v_lᵀ(Hv)_l/λ
-            its part of the curvature λ along it; None where curvature was not measured.
-        curvature_share: ḡ_lᵀ(Hḡ)_l of ḡᵀHḡ, the layer's part of GᵀHG.
-        curvature_noise_share: tr((HΣ)_ll), its part of tr(HΣ).
-        limits_lr: whether it holds more of the steepest direction than any other: there a learning
-            rate beyond 2/λ diverges. No layer does where halves of the samples disagree.
-        parameters: their names.
+        grad_sq_norm, trace_cov: |G_l|² and trΣ_ll, in loss²/parameter².
+        simple_noise_scale: trΣ_ll/|G_l|², in samples.
+        noise_share: trΣ_ll/trΣ.
+        sharpness_share: ‖v_l‖² = v_lᵀ(Hv)_l/λ of the sharpest direction v, the top eigenvector of
+            H; None where curvature was not measured.
+        curvature_share: G_lᵀ(HG)_l/GᵀHG.
+        curvature_noise_share: tr((HΣ)_ll)/tr(HΣ).
+        limits_lr: whether its share of the sharpest direction is the largest: the instability
+            beyond 2/λ is along that direction. False for every layer where the two halves of the
+            samples disagree about it.
+        parameters: names of the parameters.
 
-    The last two shares include the curvature between the layer and all others, and with it can be
-    negative: noise of one layer that lowers the loss by way of another.
+    The last two shares include the curvature between the layer and all others, so they can be
+    negative: noise in one layer can lower the loss through another one.
+
+    Example:
+        >>> import torch, gradnoise as gn
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        >>> data = torch.randn(32, 3), torch.randn(32, 1)
+        >>> layers = gn.profile(model, nn.MSELoss(), data).layers
+        >>> list(layers), round(sum(layer.noise_share for layer in layers.values()), 6)
+        (['0', '2'], 1.0)
     """
 
     name: str

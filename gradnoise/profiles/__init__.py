@@ -1,1 +1,1 @@
-"""The call that goes the whole way, and what it returns."""
+"""All measurements of a model in one call, and what it returns: report, picture, file."""

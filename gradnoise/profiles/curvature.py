@@ -36,11 +36,11 @@ from ..statistics.estimate import Estimate, Status
 
 @dataclass(frozen=True)
 class Effort:
-    """How closely the curvature is looked at; it checks itself.
+    """How much is spent on the curvature; values out of range raise ArgumentError.
 
     Args:
         probes: random directions for tr(HΣ), at most.
-        accuracy: relative standard error of tr(HΣ) at which fewer are taken.
+        accuracy: relative standard error of tr(HΣ) at which no further directions are drawn.
         tol: relative residual at which λ is accepted.
     """
 
@@ -55,7 +55,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class CurvatureResults:
-    """What needs second derivatives."""
+    """Results that need second derivatives; empty, with a note, where there are none."""
 
     estimates: dict[str, Estimate]
     matvecs: int = 0

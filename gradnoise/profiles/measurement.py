@@ -25,12 +25,23 @@ from .profile import Profile, find_profile
 class Measurement(Opened):
     """One model on fixed samples; what `gn.measure` returns.
 
-    Every method gives what the function of the same name gives, in the options that `gn.measure`
-    was called with. The samples are drawn, the engine is chosen and the moments are measured once;
-    graphs for Hessian products are kept. When the values of parameters or buffers have changed,
-    everything but the choice of samples is computed anew.
+    Every method returns what the function of the same name returns, to the last digit, with the
+    options that `gn.measure` was called with: `moments` (as `gn.gradient_moments`), `noise_scale`,
+    `sharpness`, `covariance`, `diagnostics`, `profile`. The samples are drawn once, the engine is
+    chosen once, the moments are measured once, and graphs for Hessian products stay in memory.
 
-    Also `m.moments(variance=False, intervals=True)`, as `gn.gradient_moments`.
+    When the values of parameters or buffers have changed, or in metric="optimizer" the state of the
+    optimizer, everything except the choice of samples is computed again. Other parameters, or
+    another mode (train, eval), raise ModelError.
+
+    Example:
+        >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.ones(2, 1))
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> m = measure(model, nn.MSELoss(), data)
+        >>> before = m.moments()
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> m.moments() is before, float(m.moments().loss)  # at w = 0 every loss is 1
+        (False, 1.0)
     """
 
     def noise_scale(self, *, probes: int = PROBES, accuracy: float = ACCURACY) -> NoiseScale:
@@ -95,7 +106,7 @@ class Measurement(Opened):
         tol: float = 1e-3,
         progress: bool = False,
     ) -> Profile:
-        """Everything in one call; see `gn.profile`."""
+        """All measurements of a report; see `gn.profile`."""
         check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)

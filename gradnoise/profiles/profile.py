@@ -1,4 +1,4 @@
-"""`gn.profile`: the call that goes the whole way, and what it returns."""
+"""`gn.profile`: all measurements in one call, and what it returns."""
 
 from __future__ import annotations
 
@@ -28,35 +28,68 @@ from .text import write
 
 @dataclass(frozen=True)
 class Profile(Results):
-    """The noise and curvature of one model at one point of its training.
+    """The gradient noise and the curvature of one model at one point of its training.
+
+    `print` it for a report. Every quantity is an attribute with an interval, an `Estimate`:
+
+    | attribute | formula | unit |
+    |---|---|---|
+    | loss | L, the mean of ℓ_i | loss |
+    | grad_sq_norm | |G|², G the mean gradient of the population | loss²/parameter² |
+    | trace_cov | trΣ, Σ = Cov(g_i) with 1/(n - 1) | loss²/parameter² |
+    | simple_noise_scale | B_simple = trΣ/|G|² | samples |
+    | grad_curvature | GᵀHG | loss³/parameter⁴ |
+    | trace_hessian_cov | tr(HΣ) | loss³/parameter⁴ |
+    | noise_scale | B_noise = tr(HΣ)/GᵀHG | samples |
+    | sharpness | λ, the largest eigenvalue of H | loss/parameter² |
+    | curvature_noise_scale | B_curv = Var_i(vᵀH_iv)/λ², Hv = λv | samples |
+
+    From them follow learning rates, in parameter²/loss: `stable_lr`, `max_lr`, `greedy_lr`,
+    `mean_square_lr`. They hold at this point of training; beyond them a run may move to where the
+    loss is flatter. Sources: McCandlish et al. 2018 (arXiv:1812.06162) for both noise scales;
+    Smith, Elsen and De 2020 (arXiv:2006.15081) for the regimes; Mulayoff and Michaeli 2024
+    (arXiv:2306.07850) for the mean-square limit. docs/glossary.md has all terms.
 
     Args:
-        model: class name; `parameters` its trainable parameters P.
+        model: class name.
+        parameters: P, the number of trainable parameters.
         mode: "train", "eval" or "mixed": how the modules were set.
         dtype, device: of the parameters.
         samples, population: n and N (inf for a distribution).
         level: coverage of the intervals.
-        seed: of samples and probes.
-        engine, engine_reason: how per-sample gradients were made, and why so.
-        estimates: by name; read them as attributes.
-        layers: moments and shares of the curvature module by module; see `Layer`.
-        optimizer: what the given optimizer says, or None.
-        metric: "euclidean", or "optimizer": estimates are of P^-½g and P^-½HP^-½, and learning
-            rates those of the optimizer.
-        batch_size: of the data loader or as given, or None.
-        matvecs: Hessian-vector products of the eigenvalue iteration.
-        warnings: what the reader should know.
+        seed: seed of the samples and random directions.
+        engine, engine_reason: how per-sample gradients were computed, and why.
+        estimates: the quantities above by name.
+        layers: |G|², trΣ and shares of the curvature, module by module; see `Layer`.
+        optimizer: settings of the given optimizer, or None.
+        metric: "euclidean", or "optimizer": estimates are of P^-½g_i and P^-½HP^-½ with P of the
+            optimizer's state, and learning rates are those of the optimizer.
+        batch_size: B in training, as given or of the DataLoader; or None.
+        matvecs: Hessian-vector products spent on λ.
+        warnings: notes for the reader.
         versions: of gradnoise and torch.
-        groups: the same as `layers` for the optimizer's parameter groups, "group 0" and on; empty
+        groups: as `layers` for the optimizer's parameter groups "group 0", "group 1", ...; empty
             without an optimizer.
-        curvature_spread: the spread of the samples' curvature in the sharpest directions, or None.
+        curvature_spread: covariance of the samples' curvature in the sharpest directions, or None.
+
+    Example:
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+        >>> p = profile(toy.model(), toy.loss_fn, toy.sample(256, seed=0))
+        >>> print(p.sharpness)  # the Hessian is diag(4, 1)
+        4.00 [4.00, 4.00]
+        >>> p.regime(256)  # B_noise is 0.83 samples
+        'curvature-dominated'
     """
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """The regime map, learning rate against batch size, as a matplotlib Figure.
+        """The regime map, learning rate ε against batch size B, as a matplotlib Figure.
+
+        It shows the full-batch limit 2/λ, the noise-scale rule, the mean-square limit, B_noise, the
+        setting in use and the suggestion.
 
         Args:
-            path: where to save it as well; the suffix says the format.
+            path: save it there as well; the suffix gives the format.
 
         Raises:
             NotMeasuredError: curvature was not measured.
@@ -65,11 +98,15 @@ class Profile(Results):
         return draw(self, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON can hold; infinities as strings."""
+        """Everything as built-in values that JSON can hold; infinities and nan as strings."""
         return file.to_dict(self)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, whole or not at all."""
+        """Write `to_dict` as JSON; an error leaves an existing file as it was.
+
+        Raises:
+            ProfileFileError: the file cannot be written.
+        """
         file.save(self.to_dict(), path)
 
     @classmethod
@@ -104,25 +141,30 @@ def profile(
     micro_batch: int = MICRO_BATCH,
     progress: bool = False,
 ) -> Profile:
-    """Measure the gradient noise and the curvature of a model where it stands.
+    """Measure the gradient noise and the curvature of a model at its present parameters.
+
+    Formulas, units and sources of every quantity: `Profile`. The cost is about 50 forward and
+    backward passes over the samples where all of the population is measured, and about 100 where a
+    part is. All numbers change during training: measure at several points of it.
 
     Args:
         model: any `nn.Module`; it is left as found. Its trainable parameters are measured.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch
             criterion for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one in use; its learning rate and momentum enter the report.
-        metric: "euclidean", or "optimizer": everything in the coordinates P^½w in which a step of
-            the optimizer is plain descent, with P of its state as in `Preconditioned`. Learning
-            rates are then those of the optimizer.
-        batch_size: B in use; default that of a DataLoader.
+        optimizer: the one in use; the report reads its learning rate and momentum.
+        metric: "euclidean": learning rates are those of plain SGD. "optimizer": everything in the
+            coordinates P^½w in which a step of the optimizer is a step of plain SGD, with P of its
+            state as in `Preconditioned`; learning rates are then those of the optimizer (Adam,
+            AdamW, NAdam, RMSprop), which must have taken steps.
+        batch_size: B in training; by default that of a DataLoader.
         max_samples: n at most; None measures all.
         population: "dataset", "distribution" or N: what the intervals are about.
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         level: coverage of the intervals.
-        seed: of the samples and probes; the same seed gives the same numbers.
+        seed: seed of the samples and random directions; the same seed gives the same numbers.
         probes: random directions for tr(HΣ), at most.
-        accuracy: relative standard error of tr(HΣ) at which fewer are taken.
+        accuracy: relative standard error of tr(HΣ) at which no further directions are drawn.
         tol: relative residual at which λ is accepted.
         micro_batch: samples evaluated at once; lower it when memory is short.
         progress: show a progress bar on stderr.
@@ -131,8 +173,9 @@ def profile(
         Profile.
 
     Raises:
-        GradNoiseError: with what was got, what was expected and what to do; see `Objective`,
-            `Samples.draw`, `choose` and `Preconditioned`.
+        GradNoiseError: what was got, what was expected and what to do. Among them ArgumentError
+            (an option), DataError, LossError, ModelError and CoupledSamplesError (what cannot be
+            measured). Missing second derivatives are no error: `warnings` says so.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic

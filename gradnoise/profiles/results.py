@@ -1,4 +1,4 @@
-"""What was measured, what it was measured on, and what follows from it; no output."""
+"""What was measured, on what, and what follows from it; nothing is printed or drawn here."""
 
 from __future__ import annotations
 
@@ -48,58 +48,59 @@ class Results:
 
     @property
     def loss(self) -> Estimate:
-        """L, the mean loss."""
+        """L, the mean of the per-sample losses."""
         return self._measured("loss")
 
     @property
     def grad_sq_norm(self) -> Estimate:
-        """|G|², squared norm of the mean gradient."""
+        """|G|², squared norm of the mean gradient, in loss²/parameter²; unbiased."""
         return self._measured("grad_sq_norm")
 
     @property
     def trace_cov(self) -> Estimate:
-        """trΣ, variance of one sample's gradient summed over parameters."""
+        """trΣ, variance of one sample's gradient summed over parameters, in loss²/parameter²."""
         return self._measured("trace_cov")
 
     @property
     def simple_noise_scale(self) -> Estimate:
-        """B_simple = trΣ/|G|², in samples."""
+        """B_simple = trΣ/|G|², in samples: where the noise of a batch equals the gradient."""
         return self._measured("simple_noise_scale")
 
     @property
     def noise_scale(self) -> Estimate:
-        """B_noise = tr(HΣ)/GᵀHG, in samples."""
+        """B_noise = tr(HΣ)/GᵀHG, in samples (arXiv:1812.06162): larger batches save few steps."""
         return self._measured("noise_scale")
 
     @property
     def sharpness(self) -> Estimate:
-        """λ, the largest eigenvalue of the Hessian of the mean loss."""
+        """λ, the largest eigenvalue of the Hessian of the mean loss, in loss/parameter²."""
         return self._measured("sharpness")
 
     @property
     def grad_curvature(self) -> Estimate:
-        """GᵀHG, curvature along the gradient times |G|²."""
+        """GᵀHG, the curvature along the gradient times |G|², in loss³/parameter⁴."""
         return self._measured("grad_curvature")
 
     @property
     def trace_hessian_cov(self) -> Estimate:
-        """tr(HΣ), twice the loss that the noise of one-sample steps adds, per ε²."""
+        """tr(HΣ) in loss³/parameter⁴: noise adds ½ε²·tr(HΣ)/B to the loss in every step."""
         return self._measured("trace_hessian_cov")
 
     @property
     def curvature_noise_scale(self) -> Estimate:
-        """B_curv = Var_i(vᵀH_iv)/λ², in samples."""
+        """B_curv = Var_i(vᵀH_iv)/λ² with 1/(n - 1), in samples; v is the sharpest direction."""
         return self._measured("curvature_noise_scale")
 
     def temperature(self, lr: float, batch_size: float, momentum: float = 0.0) -> float:
-        """T = ε/(1 - m)·(1/B - 1/N) for the measured population; see `gn.temperature`."""
+        """T = ε/(1 - m)·(1/B - 1/N) for the measured population N; see `gn.temperature`."""
         return temperature(lr, capped(batch_size, self.population), momentum, self.population)
 
     def stable_lr(self, momentum: float | None = None) -> Estimate:
-        """2/λ: the limit of full-batch descent; with momentum that of `gn.stable_lr`.
+        """2/λ in parameter²/loss, the limit of full-batch descent; see `gn.stable_lr`.
 
-        Nesterov's form when the profile was given an optimizer that uses it, else heavy ball's. In
-        the optimizer's metric its own form, and its own momentum unless another is given.
+        Args:
+            momentum: m of heavy-ball SGD, or of Nesterov's form where the optimizer uses it. In the
+                metric of an optimizer its own formula, with its own momentum by default.
         """
         return self.landscape(momentum).stable_lr
 
@@ -108,23 +109,24 @@ class Results:
         return self.landscape(momentum).max_lr(batch_size)
 
     def greedy_lr(self, batch_size: float) -> Estimate:
-        """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); the loss rises in one step beyond twice this."""
+        """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B); one step raises the expected loss beyond 2ε_opt."""
         return self.landscape().greedy_lr(batch_size)
 
     def mean_square_lr(self, batch_size: float, momentum: float | None = None) -> Estimate:
-        """Beyond it SGD diverges in mean square: (2/λ)/(1 + p·B_curv), p = 1/B - 1/N, or less.
+        """The mean-square limit, at most (2/λ)/(1 + (1/B - 1/N)·B_curv).
 
-        That is the limit along the sharpest direction; the next ones, as many as change it, take
-        off their part (`curvature_spread`). Momentum as in `stable_lr`.
+        Beyond it SGD is unstable at this point: the second moment of the weights grows from step to
+        step. The formula is the limit along the sharpest direction; the next directions, as many as
+        change it, lower it (`curvature_spread`). Momentum as in `stable_lr`.
         """
         return self.landscape(momentum).mean_square_lr(batch_size)
 
     def limits(self, batch_size: float, momentum: float | None = None) -> Limits:
-        """The three limits side by side, with a sentence on where they disagree."""
+        """The three limits at one batch size, with a sentence that compares them."""
         return self.landscape(momentum).limits(batch_size)
 
     def landscape(self, momentum: float | None = None) -> Landscape:
-        """What limits a step, in the form of an optimizer with this momentum; see `stable_lr`."""
+        """What limits a step, by the formulas of the optimizer; momentum as in `stable_lr`."""
         own, rule, m = self.optimizer, "sgd", 0.0
         if own is not None and self.metric == "optimizer":
             rule, m = own.kind, own.momentum
@@ -157,7 +159,7 @@ class Results:
 
     @property
     def setting(self) -> Setting:
-        """How the model is trained now, as far as it can be compared with what was measured."""
+        """How the model is trained now: learning rate and momentum only where limits are its."""
         own, size = self.optimizer, self.batch_size and capped(self.batch_size, self.population)
         if own is None or not (own.is_plain or self.metric == "optimizer"):
             return Setting(size)

@@ -1,4 +1,4 @@
-"""A profile as a table that says what each number means for the person who trains."""
+"""The report: the verdict, then every number with its meaning."""
 
 from __future__ import annotations
 

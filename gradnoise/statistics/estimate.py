@@ -44,8 +44,8 @@ _REMEDIES = {
         "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
     ),
     Status.NEGATIVE_CURVATURE: (
-        "undefined here: the loss curves downwards along the gradient or its noise, so curvature "
-        "does not limit the step; read GᵀHG and tr(HΣ), or measure later in training"
+        "undefined here: the curvature along the gradient or its noise is negative, so it does "
+        "not limit the step; read GᵀHG and tr(HΣ), or measure later in training"
     ),
     Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
     Status.NOT_SEPARATED: (

@@ -182,6 +182,11 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
         toy_profile(**options)
 
 
+def test_a_profile_is_silent_by_default(capfd: pytest.CaptureFixture[str]) -> None:
+    toy_profile(probes=4)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path: Any) -> None:
     p = toy_profile(max_samples=50)
     p.save(tmp_path / "p.json")

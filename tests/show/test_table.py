@@ -1,16 +1,116 @@
-"""Cells and tables of reports, as plain text."""
+"""Numbers, tables and lists as text, at the width of the terminal."""
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import sys
 
 import pytest
 from rich.text import Text
 
-from gradnoise.show.table import WIDTH, cells, integer, listed, plain_table, render
+from gradnoise.show.table import WIDTH, cells, fitted, integer, listed, plain_table, render, width
 from gradnoise.statistics.estimate import Estimate, Status
 
-INF, NAN = math.inf, math.nan
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(80, 80), (100, 100), (200, 100)])
+def test_a_line_is_as_long_as_the_terminal_and_at_most_a_hundred(
+    monkeypatch: pytest.MonkeyPatch, columns: int, expected: int
+) -> None:
+    on_a_terminal(monkeypatch, columns)
+    assert width() == expected
+
+
+@pytest.mark.parametrize("stdout", [None, io.StringIO()], ids=["closed", "file"])
+def test_without_a_terminal_a_line_has_a_hundred_characters(
+    monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO | None
+) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert width() == 100
+
+
+def explained_table() -> list[str]:
+    table = plain_table("measured", "value", "what it means")
+    table.add_row("loss", "3.00", "the mean over all of the samples that were measured")
+    table.add_row("noise", "12.0", "how much single samples differ from that mean")
+    return render(fitted(table)).split("\n")
+
+
+def test_a_table_that_fits_keeps_its_last_column() -> None:
+    heading, _, first, second = explained_table()
+    assert heading.split() == ["measured", "value", "what", "it", "means"]
+    assert first.endswith("3.00  the mean over all of the samples that were measured")
+    assert second.startswith("noise ")
+
+
+def test_where_a_line_is_too_short_the_last_column_is_a_list_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_terminal(monkeypatch, 60)
+    heading, _, first, second, empty, title, *sentences = explained_table()
+    assert heading.split() == ["measured", "value"]
+    assert (first.split(), second.split()) == (["loss", "3.00"], ["noise", "12.0"])
+    assert (empty, title) == ("", "what it means")
+    assert " ".join(sentences).startswith("- loss: the mean over all of the samples")
+    assert max(map(len, sentences)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (3.78, 3.7828, "±0.08%"),  # 3.78 to 3.78 says nothing
+        (3.78 * (1 - 1e-9), 3.78, "±0.01%"),
+        (3.70, 3.86, "3.70 to 3.86"),
+        (3.78, 3.78, "exact"),
+    ],
+)
+def test_an_interval_whose_ends_look_alike_is_given_in_percent(
+    low: float, high: float, said: str
+) -> None:
+    assert cells(Estimate(3.78, low, high, 0.95, 0.0, 9), "samples") == ("3.78 samples", said)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "shown"),
+    [
+        (
+            Estimate(math.nan, 3.0, math.inf, 0.95, 0.0, 9, Status.SIGNAL_BELOW_NOISE),
+            ("≥ 3.00", "signal below noise"),
+        ),
+        (
+            Estimate(2.0, 1.0, 3.0, 0.95, 0.5, 9, Status.NO_INTERVAL),
+            ("2.00", "interval not measured"),
+        ),
+        (
+            Estimate(2.0, 1.0, 3.0, 0.95, 0.5, 9, Status.NOT_CONVERGED),
+            ("2.00", "1.00 to 3.00 (not converged)"),
+        ),
+        (
+            Estimate(math.nan, 0.0, 9.0, 0.95, 0.0, 9, Status.NOISE_BELOW_ERROR),
+            ("≤ 9.00", "noise below its own error"),
+        ),
+        (
+            Estimate(math.nan, -math.inf, math.inf, 0.95, 0.0, 9, Status.NEGATIVE_CURVATURE),
+            ("undefined", "negative curvature"),
+        ),
+    ],
+)
+def test_what_is_not_resolved_says_so_beside_its_bounds(
+    estimate: Estimate, shown: tuple[str, str]
+) -> None:
+    assert cells(estimate, "") == shown
 
 
 @pytest.mark.parametrize(
@@ -18,25 +118,6 @@ INF, NAN = math.inf, math.nan
 )
 def test_thousands_are_separated_by_a_space(number: float, text: str) -> None:
     assert integer(number) == text
-
-
-@pytest.mark.parametrize(
-    ("parts", "unit", "shown"),
-    [
-        ((3.0, 2.5, 3.5, Status.RESOLVED), "", ("3.00", "2.50 to 3.50")),
-        ((3.0, 2.5, 3.5, Status.RESOLVED), "samples", ("3.00 samples", "2.50 to 3.50")),
-        ((3.0, 3.0, 3.0, Status.RESOLVED), "", ("3.00", "exact")),
-        ((3.0, 2.9999, 3.0001, Status.RESOLVED), "", ("3.00", "±0.01%")),
-        ((3.0, -INF, INF, Status.NO_INTERVAL), "", ("3.00", "interval not measured")),
-        ((3.0, 2.5, 3.5, Status.NOT_CONVERGED), "", ("3.00", "2.50 to 3.50 (not converged)")),
-        ((NAN, 300.0, INF, Status.SIGNAL_BELOW_NOISE), "", ("≥ 300", "signal below noise")),
-        ((NAN, 0.0, 9.0, Status.NOISE_BELOW_ERROR), "", ("≤ 9.00", "noise below its own error")),
-        ((NAN, -INF, INF, Status.NEGATIVE_CURVATURE), "", ("undefined", "negative curvature")),
-    ],
-)
-def test_a_value_and_its_interval_are_two_cells(parts, unit, shown) -> None:
-    value, low, high, status = parts
-    assert cells(Estimate(value, low, high, 0.95, NAN, 100, status), unit) == shown
 
 
 def test_numbers_are_aligned_right_between_two_columns_of_text() -> None:
@@ -59,3 +140,34 @@ def test_text_has_no_colours_no_trailing_spaces_and_a_fixed_width() -> None:
     assert "\x1b" not in text
     assert all(len(line) <= WIDTH and line == line.rstrip() for line in text.split("\n"))
     assert text.endswith("end")
+
+
+@pytest.mark.parametrize(
+    ("parts", "unit", "shown"),
+    [
+        ((3.0, 2.5, 3.5, Status.RESOLVED), "", ("3.00", "2.50 to 3.50")),
+        ((3.0, 2.5, 3.5, Status.RESOLVED), "samples", ("3.00 samples", "2.50 to 3.50")),
+        ((3.0, 3.0, 3.0, Status.RESOLVED), "", ("3.00", "exact")),
+        ((3.0, 2.9999, 3.0001, Status.RESOLVED), "", ("3.00", "±0.01%")),
+        ((3.0, -math.inf, math.inf, Status.NO_INTERVAL), "", ("3.00", "interval not measured")),
+        ((3.0, 2.5, 3.5, Status.NOT_CONVERGED), "", ("3.00", "2.50 to 3.50 (not converged)")),
+        (
+            (math.nan, 300.0, math.inf, Status.SIGNAL_BELOW_NOISE),
+            "",
+            ("≥ 300", "signal below noise"),
+        ),
+        (
+            (math.nan, 0.0, 9.0, Status.NOISE_BELOW_ERROR),
+            "",
+            ("≤ 9.00", "noise below its own error"),
+        ),
+        (
+            (math.nan, -math.inf, math.inf, Status.NEGATIVE_CURVATURE),
+            "",
+            ("undefined", "negative curvature"),
+        ),
+    ],
+)
+def test_a_value_and_its_interval_are_two_cells(parts, unit, shown) -> None:
+    value, low, high, status = parts
+    assert cells(Estimate(value, low, high, 0.95, math.nan, 100, status), unit) == shown
