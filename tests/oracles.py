@@ -54,6 +54,13 @@ def dense(model: nn.Module, loss_fn: Any, batch: Any, *, second: bool = True) ->
     )
 
 
+def mean_hessian(model: nn.Module, criterion: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """H of the mean loss of many samples, every row by its own backward pass."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradient = flat_grad(criterion(model(inputs), targets), parameters, create_graph=True)
+    return torch.stack([flat_grad(entry, parameters, retain_graph=True) for entry in gradient])
+
+
 @functools.cache
 def dense_of(case: Any) -> Dense:
     """Of a case as it is built, written out once; it is only read."""

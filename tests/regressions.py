@@ -17,7 +17,7 @@ from gradnoise.problem.samples import Samples
 TOY = gn.toy.LinearRegression(
     torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2]), torch.tensor([0.3, -0.2, 0.1, 0.0, 0.4])
 )
-COUNT, REPLICATES = 96, 120
+COUNT, REPLICATES = 96, 150
 
 
 def matrices() -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ def seen(model: nn.Module, loss_fn: Any, batch: Any, **options: Any) -> gn.Spect
 @pytest.mark.parametrize("case", CORE[:2], ids=named)
 def test_its_rules_hold_the_eigenvalues_of_the_dense_hessian(case: Case) -> None:
     model, loss_fn, batch = case.build()
-    truth = torch.linalg.eigvalsh(oracles.dense(model, loss_fn, batch).hessian)
+    truth = torch.linalg.eigvalsh(oracles.dense_of(case).hessian)
     found = seen(model, loss_fn, batch)
     for nodes in found.nodes:
         gaps = (torch.from_numpy(nodes)[:, None] - truth).abs().min(1).values

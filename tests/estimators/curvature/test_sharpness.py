@@ -10,14 +10,6 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.estimators.curvature.extreme_eigenvalue import (
-    Halves,
-    sample_curvatures,
-    sharpness_estimate,
-)
-from gradnoise.operators.hessian import Hessian
-from gradnoise.problem.options import Options
-from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CORE, Case, named
 from tests.optimizers import OPTIMIZERS, by_hand, trained
@@ -26,7 +18,7 @@ from tests.optimizers import OPTIMIZERS, by_hand, trained
 @pytest.mark.parametrize("case", CORE, ids=named)
 def test_sharpness_is_the_largest_dense_eigenvalue(case: Case) -> None:
     model, loss_fn, batch = case.build()
-    truth = torch.linalg.eigvalsh(oracles.dense(model, loss_fn, batch).hessian)
+    truth = torch.linalg.eigvalsh(oracles.dense_of(case).hessian)
     pairs = gn.sharpness(model, loss_fn, batch, tol=1e-9)
     assert float(pairs.values) == pytest.approx(float(truth[-1]), rel=1e-8)
     assert pairs.converged
@@ -36,93 +28,11 @@ def test_sharpness_is_the_largest_dense_eigenvalue(case: Case) -> None:
     assert float(lowest.values) == pytest.approx(float(truth[0]), rel=1e-8)
 
 
-def test_curvature_of_each_sample_along_the_sharpest_direction() -> None:
-    model, loss_fn, batch = CORE[0].build()
-    truth = oracles.dense(model, loss_fn, batch)
-    pairs = gn.sharpness(model, loss_fn, batch, tol=1e-10)
-    v = pairs.vectors[:, 0]
-    found = sample_curvatures(Problem.open(model, loss_fn, batch), v)
-    torch.testing.assert_close(found, truth.hessians @ v @ v, rtol=1e-9, atol=1e-12)
-    profile = gn.profile(model, loss_fn, batch, tol=1e-10, probes=2)
-    expected = float(found.var() / found.mean() ** 2)
-    assert float(profile.curvature_noise_scale) == pytest.approx(expected, rel=1e-7)
-    assert profile.curvature_noise_scale.is_exact
-
-
-def measured(toy: Any, n: int, replicates: int) -> list[gn.Profile]:
-    return [
-        gn.profile(
-            toy.model(), toy.loss_fn, toy.sample(n, seed), population="distribution", probes=2
-        )
-        for seed in range(replicates)
-    ]
-
-
-def raw_sharpness(toy: Any, n: int, seed: int) -> float:
-    x, _ = toy.sample(n, seed)
-    return float(torch.linalg.eigvalsh(x.T @ x / n)[-1])
-
-
-def test_the_bias_of_a_part_is_taken_off_where_the_eigenvalue_stands_clear() -> None:
-    """T4: the raw top eigenvalue of 48 samples is several standard errors too high."""
-    toy, replicates = gn.toy.LinearRegression(torch.tensor([3.0, 1.5, 0.5]), torch.ones(3)), 60
-    profiles = measured(toy, 48, replicates)
-    raw = torch.tensor([raw_sharpness(toy, 48, seed) for seed in range(replicates)])
-    values = torch.tensor([float(p.sharpness) for p in profiles])
-    assert abs(values.mean() - 3.0) < 3 * values.std() / math.sqrt(replicates)
-    assert abs(values.mean() - 3.0) < raw.mean() - 3.0
-    covered = sum(p.sharpness.low <= 3.0 <= p.sharpness.high for p in profiles)
-    assert covered / replicates > 0.8
-
-
-def test_without_a_gap_the_bracket_still_holds_the_truth() -> None:
-    """Forty equal eigenvalues and 96 samples: λ of the part is far above 1."""
-    toy = gn.toy.LinearRegression(torch.ones(40), torch.ones(40) / 40**0.5)
-    for seed, p in enumerate(measured(toy, 96, 8)):
-        assert raw_sharpness(toy, 96, seed) > 2
-        assert p.sharpness.low < 1 < float(p.sharpness) < p.sharpness.high
-
-
-def test_orthogonal_samples_do_not_make_the_curvature_vanish() -> None:
-    inputs = 8 * torch.eye(64, dtype=torch.float64)[:16]
-    toy = gn.toy.LinearRegression(torch.ones(64), torch.ones(64) / 8)
-    data = (inputs, torch.zeros(16, dtype=torch.float64))
-    p = gn.profile(toy.model(), toy.loss_fn, data, population="distribution", probes=2)
-    assert p.sharpness.low <= 0 < p.sharpness.high
-    assert p.sharpness.status is gn.Status.SIGNAL_BELOW_NOISE
-    assert p.recommend().lr is None
-    assert "not distinguishable from zero" in p.recommend().reasons[0]
-
-
-def test_equal_curvatures_leave_nothing_to_doubt() -> None:
-    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
-    (profile,) = measured(toy, 32, 1)
-    assert float(profile.sharpness) == pytest.approx(4.0, rel=1e-6)
-    assert profile.sharpness.stderr == pytest.approx(0, abs=1e-9)
-    assert float(profile.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
-
-
-def test_a_model_of_one_parameter_has_halves_at_every_seed() -> None:
-    toy = gn.toy.FlippedLogistic(0.3)
-    for seed in range(8):
-        data = toy.sample(32, seed)
-        p = gn.profile(toy.model(), toy.loss_fn, data, population=100, probes=2, seed=seed)
-        assert float(p.sharpness) == pytest.approx(0.25, rel=1e-12)
-        assert float(p.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
-
-
 def test_an_iteration_cut_short_says_so() -> None:
     model, loss_fn, batch = CORE[0].build()
     pairs = gn.sharpness(model, loss_fn, batch, max_iterations=2, tol=1e-12)
     assert not pairs.converged
     assert pairs.matvecs == 2
-
-
-def test_no_bowl_has_no_curvature_noise_scale() -> None:
-    toy = gn.toy.NoisyQuadratic(-torch.eye(2), torch.ones(2))
-    (profile,) = measured(toy, 32, 1)
-    assert profile.curvature_noise_scale.status is gn.Status.NEGATIVE_CURVATURE
-    assert float(profile.stable_lr()) == math.inf
 
 
 def test_uneven_batches_do_not_change_sharpness() -> None:
@@ -139,17 +49,6 @@ def test_bfloat16_finds_the_same_two_digits() -> None:
     exact = float(gn.sharpness(model, nn.CrossEntropyLoss(), (x, y)).values)
     rough = gn.sharpness(model.bfloat16(), nn.CrossEntropyLoss(), (x.bfloat16(), y), tol=0.05)
     assert float(rough.values) == pytest.approx(exact, rel=0.03)
-
-
-@pytest.mark.parametrize("converged", [True, False])
-def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
-    model, loss_fn, batch = CORE[0].build()
-    pairs = gn.sharpness(model, loss_fn, batch)
-    halves = Halves(own=2.0, held_out=1.0, converged=converged)
-    samples = Problem.open(model, loss_fn, batch, Options(population="distribution")).samples
-    curvatures = torch.arange(float(samples.count))
-    status = sharpness_estimate(pairs, curvatures, halves, samples, 0.95).status
-    assert (status is gn.Status.NOT_CONVERGED) is not converged
 
 
 def test_the_gauss_newton_matrix_has_its_own_modes() -> None:
@@ -238,31 +137,6 @@ def test_crowded_eigenvalues_are_bracketed_at_every_end(which: str) -> None:
     )
     assert abs(float(found.values[0]) - 1) > 0.3  # of the part
     assert found.estimate.low < 1 < found.estimate.high
-
-
-def test_limits_hold_for_the_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    start = Hessian._start
-
-    def counted(self: Hessian, problem: Problem, *args: Any, **options: Any) -> None:
-        start(self, problem, *args, **options)
-        seen.append((options["hvp"], options["memory_budget"]))
-
-    monkeypatch.setattr(Hessian, "_start", counted)
-    model, loss_fn, batch = CORE[0].build()
-    found = gn.sharpness(
-        model,
-        loss_fn,
-        batch,
-        population="distribution",
-        hvp="fresh",
-        memory_budget=20_000,
-        max_iterations=3,
-        tol=1e-12,
-    )
-    assert seen == [("fresh", 20_000), ("fresh", 10_000), ("fresh", 10_000)]
-    assert found.matvecs <= 3 * 3 + 2
-    assert found.estimate.status is gn.Status.NOT_CONVERGED
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

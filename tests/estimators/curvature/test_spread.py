@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -11,8 +12,11 @@ from gradnoise.estimators.curvature.spread import measure_curvature_spread, shar
 from gradnoise.learning_rate.mean_square import CurvatureSpread
 from gradnoise.linalg.deflation import explore
 from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
+from tests.cases import CORE
+from tests.optimizers import by_hand, in_coordinates, trained
 
 
 def network() -> tuple[nn.Module, nn.Module, tuple[torch.Tensor, torch.Tensor]]:
@@ -72,3 +76,22 @@ def test_without_a_bowl_there_is_no_spread():
     problem = Problem.open(*network())
     directions = torch.eye(problem.objective.size, dtype=torch.float64)[:2]
     assert measure_curvature_spread(problem, directions, -torch.ones(30)) is None
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW in groups"])
+def test_in_the_metric_of_an_optimizer_it_is_that_of_its_steps(name: str) -> None:
+    """VᵀP^-½(H_i + D)P^-½V + VᵀEV; E is not the same in every direction."""
+    model, loss_fn, batch, optimizer = trained(CORE[0], name)
+    dense = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
+    outside = torch.diag(by_hand(optimizer)[2])
+    options = Options(optimizer=optimizer, metric="optimizer")
+    problem = Problem.open(model, loss_fn, batch, options)
+    vectors = torch.linalg.eigh(dense.hessian)[1].flip(1)[:, :3].T.contiguous()
+    first = sample_curvatures(problem, vectors[0])
+    truth = torch.einsum("ap,ipq,bq->iab", vectors, dense.hessians + outside, vectors).numpy()
+    torch.testing.assert_close(first, torch.from_numpy(truth[:, 0, 0]), rtol=1e-9, atol=1e-12)
+    found, expected = measure_curvature_spread(problem, vectors, first, 0.0), truth
+    assert found is not None
+    assert found.directions == 3
+    np.testing.assert_allclose(found.mean, expected.mean(0), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(found.covariance, CurvatureSpread.of(truth).covariance, rtol=1e-7)
