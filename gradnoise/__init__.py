@@ -67,7 +67,8 @@ from .measurement.gradient_moments import gradient_moments
 from .moments.layer import Layer
 from .moments.moments import GradientMoments
 from .operators.gauss_newton import GaussNewton
-from .operators.gradients import GradientCovariance, PerSampleGradients
+from .operators.gradient_covariance import GradientCovariance
+from .operators.gradients import PerSampleGradients
 from .operators.hessian import Hessian
 from .operators.preconditioned import Preconditioned
 from .per_sample.explain import EngineReport, explain_engine

@@ -1,4 +1,4 @@
-"""What the Hessian and its Gauss-Newton part have in common."""
+"""The common base of the Hessian and the Gauss-Newton matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .products import HessianProducts
 
 
 class Curvature(ModelOperator):
-    """Symmetric, by products that are means over the samples."""
+    """A symmetric matrix that is a mean over the samples."""
 
     symmetric = True
     _products: HessianProducts
@@ -48,5 +48,5 @@ class Curvature(ModelOperator):
         return self._around(self._products, block)
 
     def forget(self) -> None:
-        """Let go of the graphs that are kept; the next product builds them anew."""
+        """Drop the kept graphs; the next product builds them again."""
         self._products.forget()

@@ -36,8 +36,8 @@ class GaussNewton(Curvature):
 
     Raises:
         ArgumentError: another `hvp`.
-        CurvatureError: the loss is no function of the outputs of `model(...)`, or second
-            derivatives are cut off.
+        CurvatureError: the loss is not a function of the outputs of `model(...)`, or second
+            derivatives are missing.
         OperatorError, ModelError: as `Hessian`.
 
     Example:
@@ -53,7 +53,7 @@ class GaussNewton(Curvature):
     ) -> None:
         if hvp not in ("auto", "kept", "fresh"):
             raise ArgumentError(
-                f"the Gauss-Newton matrix knows no `hvp` {hvp!r}: auto, kept or fresh"
+                f"`hvp` of the Gauss-Newton matrix must be one of auto, kept, fresh; got {hvp!r}"
             )
         super()._start(problem)
         plain = problem.plain
@@ -65,9 +65,10 @@ class GaussNewton(Curvature):
 
 
 class GaussNewtonGraph(Graph):
-    """J_iᵀ(∂²ℓ_i/∂z²)J_i for z the outputs of the model: its derivatives apart from the loss's.
+    """J_iᵀ(∂²ℓ_i/∂z²)J_i for z the outputs of the model.
 
-    Jd is the derivative of Jᵀu in u (double backward), since that is linear in u.
+    The graph is cut at z: one part gives J, the other ∂²ℓ/∂z². Jᵀu is linear in u, so its
+    derivative with respect to u, along d, is Jd (double backward).
     """
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
@@ -75,25 +76,26 @@ class GaussNewtonGraph(Graph):
         with _outputs_cut(objective) as cut:
             losses = objective.losses(batch)
         outputs, leaves = (list(side) for side in zip(*cut, strict=True)) if cut else ([], [])
-        if _reaches([losses], parameters) or not leaves:
+        if _depends([losses], parameters) or not leaves:
             raise CurvatureError(
                 "the Gauss-Newton matrix needs a loss of the model's outputs: loss_fn must call "
                 "model(...) itself, and use no parameter outside of it"
             )
-        if _reaches(outputs, leaves):
+        if _depends(outputs, leaves):
             raise CurvatureError(
-                "the Gauss-Newton matrix is not known where model(...) is given its own outputs"
+                "the Gauss-Newton matrix is not defined where model(...) is given its own outputs: "
+                "call it once, or use Hessian"
             )
         slopes = vector_jacobian([losses], leaves, [torch.ones_like(losses)], create_graph=True)
         used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
         self._outputs, self._leaves = [outputs[i] for i in used], [leaves[i] for i in used]
         self._slopes = [slopes[i] for i in used]
         self._weights = [torch.zeros_like(z, requires_grad=True) for z in self._outputs]
-        pulled = vector_jacobian(self._outputs, parameters, self._weights, create_graph=True)
-        self._pulled = _dense(pulled, parameters)
+        products = vector_jacobian(self._outputs, parameters, self._weights, create_graph=True)
+        self._transposed = _dense(products, parameters)
 
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
-        along = _dense(vector_jacobian(self._pulled, self._weights, direction), self._weights)
+        along = _dense(vector_jacobian(self._transposed, self._weights, direction), self._weights)
         curved = _dense(vector_jacobian(self._slopes, self._leaves, along), self._leaves)
         return vector_jacobian(self._outputs, self._parameters, curved)
 
@@ -103,15 +105,15 @@ def _dense(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tenso
     return [torch.zeros_like(tensor) if g is None else g for g, tensor in pairs]
 
 
-def _reaches(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
-    """Whether outputs depend on inputs."""
+def _depends(outputs: list[Tensor], inputs: list[Tensor]) -> bool:
+    """Whether any output depends on any input."""
     found = vector_jacobian(outputs, inputs, [torch.ones_like(z) for z in outputs])
     return any(g is not None for g in found)
 
 
 @contextmanager
 def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Meanwhile the model gives leaves in place of its outputs; both are listed."""
+    """Inside, the model returns new leaves instead of its outputs; yields the pairs of both."""
     cut: list[tuple[Tensor, Tensor]] = []
 
     def replaced(output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Per-sample gradients as a matrix, and their covariance."""
+"""The per-sample gradients as a matrix."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..tensors.trees import TensorDict, compute_dtype
 from .of_model import ModelOperator
 
 
-class _ByEngine(ModelOperator):
-    """Made of passes of a per-sample gradient engine."""
+class ByEngine(ModelOperator):
+    """A matrix whose products are passes of a per-sample gradient engine."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ def chosen_engine(problem: Problem, engine: str) -> Engine:
         return choose(problem.objective, problem.largest_batch(), engine)
 
 
-class PerSampleGradients(_ByEngine):
-    """J, whose rows are the per-sample gradients g_i, shape (n, P); nothing of it is stored.
+class PerSampleGradients(ByEngine):
+    """J, whose rows are the per-sample gradients g_i, shape (n, P); never stored.
 
     `J @ v` is g_iᵀv of every sample, from an engine's pass over the samples; `J.T @ w` is
-    Σ_i w_i g_i, one weighted backward pass. First derivatives alone.
+    Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only.
 
     Args:
         model, loss_fn, data, max_samples, seed, micro_batch: as for `Hessian`.
@@ -86,11 +86,11 @@ class PerSampleGradients(_ByEngine):
         return self.along(block).to(self.dtype)
 
     def along(self, block: Tensor) -> Tensor:
-        """g_iᵀv for the columns v, shape (n, k), wide; one pass for all."""
+        """g_iᵀv for the columns v, shape (n, k), in float64 where the device has it; one pass."""
         return torch.cat([parts.sum(2) for parts in self.along_by_parameter(block)])
 
     def along_by_parameter(self, block: Tensor) -> Iterator[Tensor]:
-        """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p), wide."""
+        """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p)."""
         for dots in dots_by_batch(self.problem, self._engine, self._directions(block)):
             yield torch.stack([*dots.values()], dim=2)
 
@@ -104,12 +104,12 @@ class PerSampleGradients(_ByEngine):
         }
 
     def weighted(self, weights: Tensor) -> Tensor:
-        """Σ_i w_i g_i for the columns w, shape (P, k), wide."""
+        """Σ_i w_i g_i for the columns w, shape (P, k)."""
         return weighted_sums(self.problem, weights.T).T
 
 
 class _Transposed(Operator):
-    """Jᵀ."""
+    """Jᵀ, shape (P, n)."""
 
     def __init__(self, rows: PerSampleGradients) -> None:
         self._rows = rows
@@ -126,35 +126,3 @@ class _Transposed(Operator):
 
     def products(self, block: Tensor) -> Tensor:
         return self._rows.weighted(block).to(self.dtype)
-
-
-class GradientCovariance(_ByEngine):
-    """Σ = Σ_i (g_i - ḡ)(g_i - ḡ)ᵀ/(n - 1), shape (P, P), symmetric and positive semidefinite.
-
-    Two passes over the samples per product, nothing stored: Σv = Jᵀc/(n - 1) with c = Jv less its
-    mean, so that Σ_i c_i = 0 and ḡ drops out.
-
-    Args:
-        model, loss_fn, data, max_samples, seed, micro_batch, engine: as for `PerSampleGradients`.
-
-    Raises:
-        As `PerSampleGradients`.
-
-    Example:
-        >>> model = nn.Linear(1, 1, bias=False)
-        >>> data = (torch.ones(2, 1), torch.tensor([[0.0], [1.0]]))
-        >>> GradientCovariance(model, nn.MSELoss(), data) @ torch.ones(1)  # g_i = 2(w - y_i)
-        tensor([2.])
-    """
-
-    symmetric = True
-
-    def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
-        super()._start(problem, engine)
-        self._rows = PerSampleGradients.of(problem, engine=self._engine)
-
-    def products(self, block: Tensor) -> Tensor:
-        along = self._rows.along(block)
-        centred = along - along.mean(0)
-        total: Tensor = self._rows.weighted(centred)
-        return total.div_(self.problem.samples.count - 1).to(self.dtype)

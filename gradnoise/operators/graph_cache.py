@@ -1,7 +1,7 @@
-"""Graphs over one micro-batch that are differentiated once more per product, and their keeper.
+"""Graphs of the micro-batches, kept between products while they fit a memory budget.
 
-A product with a Hessian through the graph of the gradient is one backward pass more, about 1.5 to 2
-plain gradients; building the graph is as much again. So graphs are kept while they fit a budget.
+A product with a Hessian through the graph of the gradient is one backward pass more, about 1.5 to
+2 gradients; building the graph costs as much again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, sample_count, sample_leaves, select
 
-SIZED_ON = (4, 8)  # samples on whose graphs the size of others is read off
+SIZED_ON = (4, 8)  # samples whose graphs are measured to predict the size of others
 
 
 class Graph(abc.ABC):
@@ -29,7 +29,7 @@ class Graph(abc.ABC):
 
     @abc.abstractmethod
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
-        """Its product with a direction, by parameter; None is zero."""
+        """The product with a direction, by parameter; None is zero."""
 
 
 def vector_jacobian(
@@ -55,20 +55,23 @@ class GraphCache:
 
     Args:
         problem: the samples and the losses.
-        kind: of the graphs.
+        kind: the class of the graphs.
         budget: bytes; 0 keeps none.
     """
 
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         self._problem, self._kind, self._budget = problem, kind, budget
         self._kept: dict[int, Graph] = {}
-        self._point: tuple[object, int] = (None, 0)  # what the graphs are of, and when it was seen
-        self._sizes: tuple[float, float] | None = None  # of any graph, and of each sample in it
+        self._point: tuple[object, int] = (
+            None,
+            0,
+        )  # fingerprint of the graphs, and guard in which it was taken
+        self._sizes: tuple[float, float] | None = None  # bytes of a graph: constant, and per entry
 
     def graphs(self) -> Iterator[Graph]:
-        """Of one micro-batch after the other; inside the guard."""
+        """The graph of each micro-batch in turn; call it inside the guard."""
         objective, (point, entered) = self._problem.objective, self._point
-        if self._budget and objective.entered != entered:  # inside one guard nothing moves
+        if self._budget and objective.entered != entered:  # compared once per guard
             self._point = now, _ = objective.fingerprint(), objective.entered
             if now != point:
                 self._kept = {}
@@ -83,11 +86,11 @@ class GraphCache:
             yield graph
 
     def forget(self) -> None:
-        """Let go of all graphs."""
+        """Drop all graphs."""
         self._kept.clear()
 
     def _expected(self, batch: Batch) -> float:
-        """Bytes of the graph of a micro-batch: of the gradients it ends in, and by its entries."""
+        """Bytes of the graph of a micro-batch: those of the gradients, and those per entry."""
         if not self._budget:
             return math.inf
         if self._sizes is None:
@@ -101,7 +104,7 @@ class GraphCache:
         return self._sizes[0] + self._sizes[1] * _entries(batch) * sample_count(batch)
 
     def _bytes(self, count: int) -> int:
-        """What the graph of some samples saves, parameters and the samples themselves included."""
+        """Bytes that the graph of some samples saves, including parameters and samples."""
         largest = self._problem.largest_batch()
         index = torch.arange(count) % sample_count(largest)
         saved: list[Tensor] = []
@@ -121,5 +124,5 @@ class GraphCache:
 
 
 def _entries(batch: Batch) -> float:
-    """Numbers in one sample: graphs grow with them, where samples are of several lengths."""
+    """Numbers in one sample: graphs grow with them where samples differ in length."""
     return max(1.0, sum(leaf[0].numel() for leaf in sample_leaves(batch)))

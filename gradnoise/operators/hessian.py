@@ -25,15 +25,15 @@ class Hessian(Curvature):
     The samples are drawn once and micro-batches weigh by their samples, so every product sees
     the same matrix while the parameters stay. Parameters and buffers that changed are noticed by
     value; attributes of the model and what a loss_fn closes over are not: call `.forget()` then.
-    An autocast around the call is left for the products.
+    Products are taken outside of an autocast context around the call.
 
     Args:
         model, loss_fn, data: as for `gradient_moments`.
-        hvp: "kept" (graphs of the gradient stay in memory), "fresh" (built anew for each product),
+        hvp: "kept" (graphs of the gradient stay in memory), "fresh" (built again for each product),
             "forward" (forward over reverse mode), "finite" (differences of gradients, for losses
             without kinks; needs no second derivatives), or "auto": kept, or finite where there
             are none.
-        memory_budget: bytes of graphs kept; micro-batches that do not fit are built anew.
+        memory_budget: bytes of graphs kept; graphs beyond them are built for each product.
         max_samples: n at most; None measures all.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
@@ -79,7 +79,7 @@ class HessianGraph(Graph):
 
 
 def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:
-    """The way to products with the Hessian, and why.
+    """How the products with the Hessian are computed, and why.
 
     Raises:
         ArgumentError: an unknown mode.

@@ -1,4 +1,4 @@
-"""What the matrices of a model on fixed samples have in common."""
+"""The common base of the matrices of a model on fixed samples."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..tensors.trees import compute_dtype
 class ModelOperator(Operator):
     """A matrix of a model: vectors in the order of its trainable parameters, in their dtype.
 
-    Half precision computes in itself and is handed over in float32.
+    Models in half precision compute in half precision; vectors and products are float32.
     """
 
     @classmethod
     def of(cls, problem: Problem, **options: Any) -> Any:
-        """The operator of a problem that is open already."""
+        """The operator of a problem that is already open."""
         operator = cls.__new__(cls)
         operator._start(problem, **options)
         return operator
@@ -33,7 +33,7 @@ class ModelOperator(Operator):
         return float(max(torch.finfo(p.dtype).eps for p in parameters))
 
     def _around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
-        """In the coordinates of the problem, from products in its parameters."""
+        """Products in the coordinates z = P^½w of the problem, from those in its parameters w."""
         preconditioner = self.problem.objective.preconditioner
         return products(block) if preconditioner is None else preconditioner.around(products, block)
 

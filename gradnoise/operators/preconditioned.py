@@ -1,4 +1,4 @@
-"""Curvature as an optimizer sees it."""
+"""The curvature that decides whether the steps of an optimizer are stable."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .of_model import ModelOperator
 
 
 class Decayed(Operator):
-    """A + E, what a step with decoupled weight decay is stable against; see `Preconditioned`.
+    """A + E with the decoupled weight decay E, for stability; see `Preconditioned`.
 
-    E decays the parameters whatever the loss: it belongs to λ, and to no noise scale.
+    E acts on the parameters and not through the gradient: it is a part of λ but of no noise scale.
     """
 
     symmetric = True
@@ -43,7 +43,7 @@ class Preconditioned(Decayed):
     | SGD | 1 | D = c |
     | Adam, NAdam | √(v/(1 - β₂ᵗ)) + eps; amsgrad: v the largest so far | D = c |
     | AdamW, decoupled | the same | E = c |
-    | RMSprop | √v + eps; centred: v less the squared mean | D = c |
+    | RMSprop | √v + eps; centred: v minus the squared mean | D = c |
 
     A group with another learning rate ε_g than the first group's ε has P ε/ε_g and E ε_g/ε: all
     is in units of the first learning rate.
@@ -51,10 +51,10 @@ class Preconditioned(Decayed):
     Args:
         operator: a symmetric operator of a model: `Hessian`, `GaussNewton`.
         optimizer: a torch optimizer over its parameters that has taken a step. Its state is read
-            now; make a new one after more steps.
+            at construction: build the operator again after more steps.
 
     Raises:
-        ArgumentError: another optimizer, no step taken, a parameter that it does not hold,
+        ArgumentError: another optimizer, no step taken, a parameter it does not hold,
             `maximize`, or a first learning rate of 0 beside others.
         OperatorError: not an operator of a model that is square in its parameters.
     """
@@ -62,8 +62,8 @@ class Preconditioned(Decayed):
     def __init__(self, operator: ModelOperator, optimizer: torch.optim.Optimizer) -> None:
         if not (isinstance(operator, ModelOperator) and operator.rows_are_parameters):
             raise OperatorError(
-                f"a preconditioned operator is made of a model's own (Hessian, GaussNewton); got "
-                f"{type(operator).__name__}. Restrict, scale or add afterwards"
+                f"`operator` must be a Hessian or GaussNewton of a model; got "
+                f"{type(operator).__name__}. Restrict, scale or add after preconditioning"
             )
         parameters = operator.problem.objective.parameters
         super().__init__(operator, Preconditioner.of(optimizer, parameters))
@@ -74,7 +74,7 @@ class Preconditioned(Decayed):
 
 
 def with_decay(operator: ModelOperator) -> Operator:
-    """A + E, or A itself where nothing is decoupled."""
+    """A + E, or A where there is no decoupled weight decay."""
     preconditioner = operator.problem.objective.preconditioner
     if preconditioner is None or not preconditioner.is_decayed:
         return operator

@@ -1,14 +1,14 @@
-"""Ways to the product of a Hessian with a vector, and the choice among them.
+"""Ways to compute the product of a Hessian with a vector.
 
-| mode | how | in plain gradients |
+| mode | how | cost in gradients |
 |---|---|---|
-| kept | one backward pass more through the gradient's graph, which stays | 1.5 to 2.2 |
-| fresh | the same, the graph built anew for each product | 2.5 to 4 |
+| kept | one more backward pass through the gradient's graph, which is kept | 1.5 to 2.2 |
+| fresh | the same, the graph built for each product | 2.5 to 4 |
 | forward | forward mode over reverse mode, by `torch.func` | 2.5 to 4, no second graph |
-| finite | central difference of two gradients | 2, to 3 or 4 digits where the loss is smooth |
+| finite | central difference of two gradients | 2; 3 or 4 digits where the loss is smooth |
 
 Automatic differentiation leaves the kinks of ReLU and max pooling out of H; differences of
-gradients step over them, and then have little to do with H and are not even symmetric.
+gradients include them, are then far from this H, and are not symmetric.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class HessianProducts(abc.ABC):
         return None
 
     def forget(self) -> None:
-        """Let go of what is kept between products, if anything."""
+        """Drop what is kept between products."""
         return
 
 
 def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:
-    """Into a flat vector, without another copy."""
+    """Add the parts to a flat vector in place."""
     places = torch.split(total, [p.numel() for p in parameters])
     for place, part in zip(places, parts, strict=True):
         if part is not None:
@@ -85,7 +85,7 @@ def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:
 
 
 class ThroughGraphs(HessianProducts):
-    """Products through graphs, kept within a budget; `fresh` is a budget of nothing."""
+    """Products through graphs, kept within a budget of bytes; "fresh" is a budget of 0."""
 
     def __init__(self, problem: Problem, kind: type[Graph], budget: int) -> None:
         super().__init__(problem)
@@ -108,10 +108,10 @@ class Forward(HessianProducts):
 
     @classmethod
     def checked(cls, problem: Problem) -> Forward:
-        """Raise unless all parameters are reached through the model, and forward mode works.
+        """Forward mode, checked: every use of a parameter must go through the given model.
 
         Raises:
-            CurvatureError: they are not, or it does not.
+            CurvatureError: some do not, or torch has no forward mode for an operation.
         """
         found, objective = cls(problem), problem.objective
         with problem.guard(), objective.second_order():
@@ -122,14 +122,16 @@ class Forward(HessianProducts):
             except RuntimeError as error:  # NotImplementedError is one
                 if is_out_of_memory(error):
                     raise
-                raise CurvatureError(f"forward mode cannot: {first_line(error)}") from error
+                raise CurvatureError(
+                    f"forward mode fails: {first_line(error).rstrip('.')}. Pass another `hvp`"
+                ) from error
         eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
         pairs = [pair for pair in zip(plain, gradient.values(), strict=True) if pair[0].numel()]
         for own, other in pairs:
             if not bool((own - other).abs().max() <= eps * max(float(own.abs().max()), eps)):
                 raise CurvatureError(
-                    "forward mode does not reach all uses of the parameters: loss_fn must use "
-                    "those of the model that it is given"
+                    "forward mode does not reach all uses of the parameters: loss_fn must use the "
+                    "parameters of the model that it is given"
                 )
         return found
 
@@ -157,10 +159,10 @@ class Forward(HessianProducts):
 
 
 class Finite(HessianProducts):
-    """(∇L(w + hv) - ∇L(w - hv))/2h: first derivatives alone, for losses without kinks.
+    """(∇L(w + hv) - ∇L(w - hv))/2h: needs first derivatives only; for losses without kinks.
 
-    ‖hv‖ is the cube root of the dtype's resolution, where the errors of truncation, of order h²,
-    and of rounding, of order 1/h, are alike.
+    ‖hv‖ is the cube root of the dtype's resolution, where the truncation error, of order h²,
+    and the rounding error, of order 1/h, are about equal.
     """
 
     name, twice = "finite", False
@@ -175,7 +177,7 @@ class Finite(HessianProducts):
 
     @functools.cached_property
     def _disagreement(self) -> float:
-        """Of a product with one of half the step: kinks and rounding show."""
+        """Relative difference to a product with half the step, which kinks and rounding make."""
         size, device = self.problem.objective.size, self.problem.objective.device
         vector = random_vector(size, generator(0), device)[:, None]
         twin = Finite(self.problem)
@@ -197,7 +199,7 @@ class Finite(HessianProducts):
 
 
 def _exact(device: torch.device) -> AbstractContextManager[Any]:
-    """Without an autocast around the call: it keeps copies of parameters that have moved."""
+    """Switches an outer autocast off: it caches casts of parameters, which move here."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -207,7 +209,7 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 
 @contextmanager
 def _moved(parameters: list[Tensor], direction: list[Tensor], step: float) -> Iterator[None]:
-    """Through `.data`, so that a pending backward of the user's does not notice."""
+    """Moves the parameters through `.data`, which leaves a pending backward pass valid."""
     found = [parameter.data.clone() for parameter in parameters]
     try:
         for parameter, along in zip(parameters, direction, strict=True):

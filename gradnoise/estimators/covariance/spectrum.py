@@ -17,7 +17,8 @@ from torch import Tensor
 from ...linalg.lanczos import lanczos
 from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
-from ...operators.gradients import GradientCovariance, PerSampleGradients
+from ...operators.gradient_covariance import GradientCovariance
+from ...operators.gradients import PerSampleGradients
 from ...per_sample.contract.engine import Engine
 from ...per_sample.contract.summary import Chunk
 from ...problem.directional import sign_sums
