@@ -23,12 +23,16 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.sweeps.batch_order import BatchOrder
 from gradnoise.sweeps.checkpoint import Checkpoint
-from gradnoise.sweeps.ensemble import Ensemble, obstacle
+from gradnoise.sweeps.divergence import DivergenceMonitor
+from gradnoise.sweeps.ensemble import Ensemble
 from gradnoise.sweeps.grid import make_plan
 from gradnoise.sweeps.optimizer import optimizer_arguments
-from gradnoise.sweeps.plan import Order, Plan, Record, Run, Watch
+from gradnoise.sweeps.plan import Plan
+from gradnoise.sweeps.record import Record, Run
 from gradnoise.sweeps.run import train
+from gradnoise.sweeps.vectorise import why_not_vectorised
 
 INPUTS = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = (INPUTS[:, 0] + 0.5 * INPUTS[:, 1] > 0).long()
@@ -159,7 +163,7 @@ class TestEnsemble:
             torch.manual_seed(7)
             own = small()
         step = torch.optim.SGD(own.parameters(), lr=0.3)
-        order = Order(32, 8, seed=7)
+        order = BatchOrder(32, 8, seed=7)
         for count in range(9):
             rows = order.rows(count)
             step.zero_grad()
@@ -182,7 +186,7 @@ class TestEnsemble:
         ("model", "reason"), [(small, None), (normalised, "batch norm"), (dropping, "")]
     )
     def test_models_that_cannot_be_one_program_are_known(self, model, reason):
-        found = obstacle(plan_of(model), Run(4, 0.1, 0, "epochs", 2))
+        found = why_not_vectorised(plan_of(model), Run(4, 0.1, 0, "epochs", 2))
         assert found is None if reason is None else reason in str(found).lower()
 
     @pytest.mark.parametrize("model", [normalised, dropping])
@@ -206,18 +210,18 @@ class TestEnsemble:
 
 class TestOrder:
     def test_every_epoch_sees_every_sample_once_in_another_order(self):
-        order = Order(12, 4, seed=0)
+        order = BatchOrder(12, 4, seed=0)
         epochs = [torch.cat([order.rows(3 * e + s) for s in range(3)]) for e in range(2)]
         assert all(epoch.sort().values.tolist() == list(range(12)) for epoch in epochs)
         assert epochs[0].tolist() != epochs[1].tolist()
 
     def test_an_incomplete_batch_is_left_out(self):
-        order = Order(10, 4, seed=0)
+        order = BatchOrder(10, 4, seed=0)
         assert len(torch.cat([order.rows(0), order.rows(1)]).unique()) == 8
 
     def test_the_seed_decides(self):
-        assert Order(12, 4, 0).rows(5).tolist() == Order(12, 4, 0).rows(5).tolist()
-        assert Order(12, 4, 0).rows(5).tolist() != Order(12, 4, 1).rows(5).tolist()
+        assert BatchOrder(12, 4, 0).rows(5).tolist() == BatchOrder(12, 4, 0).rows(5).tolist()
+        assert BatchOrder(12, 4, 0).rows(5).tolist() != BatchOrder(12, 4, 1).rows(5).tolist()
 
 
 class TestWatch:
@@ -234,15 +238,17 @@ class TestWatch:
         ],
     )
     def test_what_diverged_means(self, losses, end, diverged):
-        watch = Watch(torch.tensor([1.0]), forgive=True)
+        monitor = DivergenceMonitor(torch.tensor([1.0]), tolerates_spikes=True)
         for loss in losses:
-            assert bool(watch.see(torch.tensor([loss])))
-        assert watch.verdict(torch.tensor([end])) == [diverged]
+            assert bool(monitor.see(torch.tensor([loss])))
+        assert monitor.verdict(torch.tensor([end])) == [diverged]
 
-    @pytest.mark.parametrize(("forgive", "loss"), [(True, 2e5), (False, 30.0), (True, math.nan)])
-    def test_hopeless_runs_are_given_up(self, forgive, loss):
-        watch = Watch(torch.tensor([1.0, 1.0]), forgive)
-        assert watch.see(torch.tensor([loss, 1.0])).tolist() == [False, True]
+    @pytest.mark.parametrize(
+        ("tolerates_spikes", "loss"), [(True, 2e5), (False, 30.0), (True, math.nan)]
+    )
+    def test_hopeless_runs_are_given_up(self, tolerates_spikes, loss):
+        monitor = DivergenceMonitor(torch.tensor([1.0, 1.0]), tolerates_spikes)
+        assert monitor.see(torch.tensor([loss, 1.0])).tolist() == [False, True]
 
 
 class TestLedger:
@@ -356,7 +362,9 @@ class TestLedger:
         assert str(gn.Sweep.load(path)) == str(found)
         assert gn.Sweep.load(path).vectorised == (4 if model is small else 0)
         assert gn.Sweep.load(path).reason == found.reason
-        monkeypatch.setattr("gradnoise.sweeps.execute.obstacle", None)  # nothing is tried again
+        monkeypatch.setattr(
+            "gradnoise.sweeps.vectorise.why_not_vectorised", None
+        )  # nothing is tried again
         assert str(swept(model, path=path)) == str(found)
 
     @pytest.mark.parametrize(
@@ -408,7 +416,7 @@ class TestLedger:
         chosen = {"batch_sizes": [4], "lrs": [0.01, 0.1, 1e30], "epochs": 4, **options}
         whole = swept(**chosen)
         monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
-        real, taken = Ensemble._step, []
+        real, taken = Ensemble.update, []
 
         def step(self, at, gradients):
             if len(taken) == 21:
@@ -416,7 +424,7 @@ class TestLedger:
             taken.append(at)
             real(self, at, gradients)
 
-        monkeypatch.setattr(Ensemble, "_step", step)
+        monkeypatch.setattr(Ensemble, "update", step)
         with pytest.raises(KeyboardInterrupt):
             swept(path=path, **chosen)
         assert len(list(tmp_path.glob("*.part"))) == 1
@@ -569,7 +577,8 @@ class TestWork:
     def test_a_quick_sweep_tries_once_whether_runs_can_be_one_program(self, monkeypatch):
         tried = []
         monkeypatch.setattr(
-            "gradnoise.sweeps.execute.obstacle", lambda *given: tried.append(given) or "no"
+            "gradnoise.sweeps.vectorise.why_not_vectorised",
+            lambda *given: tried.append(given) or "no",
         )
         gn.lr_sweep(small, nn.CrossEntropyLoss(), DATA, batch_size=8, lrs=[1e-3], seeds=2)
         assert len(tried) == 1
@@ -718,7 +727,7 @@ class TestGrid:
         assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 
     def test_a_model_too_large_to_be_stacked_is_trained_alone(self, monkeypatch):
-        monkeypatch.setattr("gradnoise.sweeps.execute.MEMORY", 1000)
+        monkeypatch.setattr("gradnoise.sweeps.vectorise.MEMORY", 1000)
         found = swept()
         assert found.vectorised == 0
         assert "too large to be stacked" in found.reason
