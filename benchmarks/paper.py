@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.sweeps.grid import make_plan
-from gradnoise.sweeps.plan import Run
+from gradnoise.sweeps.record import Run
 from gradnoise.sweeps.run import train
 
 OUT, IMAGES = Path("out/paper"), Path("docs/images")

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "gradnoise"
 # from the first to the last on the way of the data; "." is the root of the package
 ORDER = (
     "errors",
+    "files",
     "tensors",
     "statistics",
     "show",

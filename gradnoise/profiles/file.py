@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-import os
-import tempfile
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +11,14 @@ from typing import Any
 import torch
 
 from ..errors import ProfileFileError
+from ..files.atomic import replace_file
+from ..files.json import decode, encode
 from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
 
 FORMAT, SCHEMA = "gradnoise-profile", 1
-_SPECIAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
 _LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")  # or None
 
@@ -45,29 +42,17 @@ def to_dict(profile: Any) -> dict[str, Any]:
     spread = profile.curvature_spread
     plain["curvature_spread"] = None if spread is None else asdict(spread)
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
-    result: dict[str, Any] = _encode({"format": FORMAT, "schema": SCHEMA, **plain})
+    result: dict[str, Any] = encode({"format": FORMAT, "schema": SCHEMA, **plain})
     return result
 
 
 def save(contents: dict[str, Any], path: str | Path) -> None:
-    """Write JSON to a neighbour and move it into place."""
-    target = Path(path)
-    text = json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write JSON, the whole file or nothing."""
+    text = json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+        replace_file(path, lambda file: file.write(text.encode()))
     except OSError as error:
-        raise ProfileFileError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        if not isinstance(error, OSError):
-            raise
-        raise ProfileFileError(f"cannot write {target}: {error.strerror}") from error
+        raise ProfileFileError(f"cannot write {path}: {error.strerror}") from error
 
 
 def load(cls: Any, path: str | Path) -> Any:
@@ -81,7 +66,7 @@ def load(cls: Any, path: str | Path) -> Any:
             f"use the version of gradnoise that wrote it, or measure again"
         )
     try:
-        return _profile(cls, _decode(contents))
+        return _profile(cls, decode(contents, _NUMBERS))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProfileFileError(
             f"{path} is a damaged profile ({type(error).__name__}: {error}); measure again"
@@ -135,31 +120,7 @@ def _layer_from_dict(contents: dict[str, Any]) -> Layer:
     return Layer(**{**contents, **estimates, "parameters": names})
 
 
-def _encode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _decode(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _decode(item, name) for name, item in value.items()}
-    if isinstance(value, str) and key in _NUMBERS:
-        return _SPECIAL[value]
-    return value
-
-
 _NUMBERS = (
     *("value", "low", "high", "level", "stderr", "population", "noise_share"),
     *("lr", "momentum", "weight_decay"),
 )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

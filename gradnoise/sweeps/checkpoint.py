@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..errors import SweepFileError
+from ..files.atomic import clear_unfinished, replace_file
 
 EVERY = 30.0  # seconds between two of them
 
@@ -47,11 +49,17 @@ class Checkpoint:
         return self.ledger is not None and time.monotonic() - self.last >= EVERY
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write it, whole or not at all."""
+        """Write it, whole or not at all.
+
+        Raises:
+            SweepFileError: the file cannot be written.
+        """
         path = self.path
         assert path is not None
-        torch.save(state, path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        try:
+            replace_file(path, lambda file: torch.save(state, file))
+        except OSError as error:
+            raise SweepFileError(f"cannot write {path}: {error.strerror}") from error
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -69,3 +77,4 @@ class Checkpoint:
         if self.path is not None:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
+            clear_unfinished(self.path)

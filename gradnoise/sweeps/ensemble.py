@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from ..errors import first_line
-from ..tensors.trees import Batch, TensorDict, map_samples, select
+from ..tensors.trees import Batch, TensorDict, map_samples
+from .batch_order import BatchOrder
 from .checkpoint import Checkpoint
-from .plan import Order, Plan, Record, Run, Watch
+from .divergence import DivergenceMonitor
+from .plan import Plan
+from .record import Record, Run
 from .run import ended, step_losses
-
-TOLERANCE = 1e-3  # relative, of the trial gradients: float32 in another order of operations
 
 
 class Ensemble:
@@ -39,12 +39,12 @@ class Ensemble:
         self._model = self._fresh[seeds[0]]
         self._bound = plan.bound(self._model)
         self._samples, _ = plan.on(next(self._model.parameters()).device)
-        self._orders = [Order(plan.count, self._size, seed) for seed in seeds]
+        self._orders = [BatchOrder(plan.count, self._size, seed) for seed in seeds]
         self._which = torch.tensor([seeds.index(run.seed) for run in runs])
         self._lrs = torch.tensor([run.lr for run in runs], dtype=torch.float64)
         self._weights: TensorDict = {
-            name: torch.stack([_trainable(self._fresh[run.seed])[name].detach() for run in runs])
-            for name in _trainable(self._model)
+            name: torch.stack([trainable(self._fresh[run.seed])[name].detach() for run in runs])
+            for name in trainable(self._model)
         }
         self._update = _UPDATES[plan.optimizer](plan)
 
@@ -60,17 +60,19 @@ class Ensemble:
             self._plan.start_loss(seed, model)
         self._fresh = {}
         starts = [self._plan.start_loss(run.seed) for run in self._runs]
-        self._watch = Watch(torch.tensor(starts, dtype=torch.float64), self._plan.forgive)
+        self._monitor = DivergenceMonitor(
+            torch.tensor(starts, dtype=torch.float64), self._plan.tolerates_spikes
+        )
         for step in range(self._restored(checkpoint.load(), records, tick), self._steps):
             if not self._runs:
                 break
             losses, gradients = self.gradients(step)
-            self._step(step, gradients)
-            alive = self._watch.see(losses)
+            self.update(step, gradients)
+            alive = self._monitor.see(losses)
             tick(len(self._runs))
             if not bool(alive.all()):
                 for place in (~alive).nonzero().flatten().tolist():
-                    run, start = self._runs[place], float(self._watch.start[place])
+                    run, start = self._runs[place], float(self._monitor.start[place])
                     records[run.key] = Record(run, True, step + 1, start, math.inf)
                     tick(self._steps - step - 1)
                 self._keep(alive)
@@ -79,9 +81,9 @@ class Ensemble:
         for place, run in enumerate(self._runs):
             own = {name: weight[place] for name, weight in self._weights.items()}
             with torch.no_grad():
-                for name, parameter in _trainable(self._model).items():
+                for name, parameter in trainable(self._model).items():
                     parameter.copy_(own[name])
-            records[run.key] = ended(self._plan, run, self._model, self._watch, place)
+            records[run.key] = ended(self._plan, run, self._model, self._monitor, place)
         return list(records.values())
 
     def _state(self, step: int, records: dict[str, Record]) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class Ensemble:
             "alive": [run.key for run in self._runs],
             "weights": self._weights,
             "memory": self._update.memory,
-            "watch": vars(self._watch),
+            "monitor": vars(self._monitor),
         }
 
     def _restored(
@@ -109,7 +111,7 @@ class Ensemble:
         self._keep(torch.tensor([run.key in state["alive"] for run in self._runs]))
         self._weights = state["weights"]
         self._update.memory = state["memory"]
-        vars(self._watch).update(state["watch"])
+        vars(self._monitor).update(state["monitor"])
         return int(state["step"])
 
     def gradients(self, step: int) -> tuple[Tensor, TensorDict]:
@@ -131,7 +133,8 @@ class Ensemble:
             for (name, w), g in zip(weights.items(), gradients, strict=True)
         }
 
-    def _step(self, step: int, gradients: TensorDict) -> None:
+    def update(self, step: int, gradients: TensorDict) -> None:
+        """Move the weights of all runs by one step."""
         rates = self._lrs * self._plan.factor(step, self._steps)
         for name, weight in self._weights.items():
             gradient = gradients[name]
@@ -145,7 +148,7 @@ class Ensemble:
         self._which, self._lrs = self._which[alive], self._lrs[alive]
         self._weights = {name: weight[alive] for name, weight in self._weights.items()}
         self._update.keep(alive)
-        self._watch.keep(alive)
+        self._monitor.keep(alive)
 
 
 class _Update:
@@ -193,44 +196,6 @@ class _Adam(_Update):
 _UPDATES: dict[str, Any] = {"sgd": _Momentum, "nesterov": _Momentum, "adam": _Adam}
 
 
-def obstacle(plan: Plan, run: Run) -> str | None:
-    """Why runs of this kind cannot be an ensemble; None where they can.
-
-    The first gradients of two runs are held to those of plain models. Buffers must not change, and
-    be the same for every seed, as an ensemble has one copy of them.
-    """
-    with torch.random.fork_rng():
-        try:
-            return _difference(plan, run)
-        except Exception as error:  # whatever vmap, the model or the loss has to say
-            return first_line(error)
-
-
-def _difference(plan: Plan, run: Run) -> str | None:
-    others = [run, replace(run, seed=run.seed + 1)]
-    models = {each.seed: plan.model(each.seed) for each in others}
-    for first, second in zip(*(model.buffers() for model in models.values()), strict=True):
-        if not torch.equal(first, second):
-            return "the model has random buffers"
-    before = [buffer.clone() for buffer in models[run.seed].buffers()]
-    _, found = Ensemble(plan, others, models).gradients(0)
-    for place, each in enumerate(others):
-        model = models[each.seed]
-        samples, _ = plan.on(next(model.parameters()).device)
-        rows = Order(plan.count, each.batch_size, each.seed).rows(0)
-        loss = plan.bound(model)(select(samples, rows)).mean()
-        named = _trainable(model)
-        plain = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        for name, gradient in zip(named, plain, strict=True):
-            if gradient is None:
-                continue
-            gap = (found[name][place] - gradient).norm()
-            if not gap <= TOLERANCE * gradient.norm() + 1e-12:
-                return f"the ensemble has another gradient for {name!r} (dropout, or a kernel)"
-    if not all(map(torch.equal, before, models[run.seed].buffers())):
-        return "a forward pass changes the model's buffers (batch normalisation)"
-    return None
-
-
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

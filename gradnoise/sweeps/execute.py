@@ -1,55 +1,26 @@
-"""Runs carried out: together or one by one, here or by an executor, written down as they end."""
+"""Train the runs that are left, here or by an executor, and write them down as they end."""
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, as_completed
 
 import torch
-from torch import nn
 
 from ..errors import ArgumentError
 from ..show.progress import progress_bar
 from .checkpoint import Checkpoint
-from .ensemble import Ensemble, obstacle
+from .ensemble import Ensemble
 from .ledger import Ledger
-from .plan import Plan, Record, Run
+from .plan import Plan
+from .record import Record, Run
 from .run import train
-
-TOGETHER = 256  # runs of one program at most
-MEMORY, COPIES = 2**31, 5  # bytes for parameters, gradients, momenta and what updates them
+from .vectorise import groups
 
 
-def together(plan: Plan, model: nn.Module, run: Run, vectorise: bool | str) -> tuple[int, str]:
-    """How many runs like this one may be one program, 0 for none, and why not."""
-    if vectorise not in (True, False, "auto"):
-        raise ArgumentError(f'`vectorise` must be "auto", True or False; got {vectorise!r}')
-    plan.start_loss(run.seed)  # a loss that cannot be trained is no matter of programs
-    if vectorise is False:
-        return 0, ""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    most = min(TOGETHER, MEMORY // (COPIES * size))
-    reason = obstacle(plan, run) if most > 1 else "the model is too large to be stacked"
-    if reason is None:
-        return most, ""
-    if vectorise is True:
-        raise ArgumentError(f"`vectorise` = True, but the runs cannot be one program: {reason}")
-    return 0, f"they cannot be one program: {reason}"
-
-
-def groups(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
-    """Runs of one batch size and length, at most so many."""
-    by = sorted(runs, key=lambda run: (run.budget, run.batch_size, run.steps))
-    for _, own in itertools.groupby(by, key=lambda run: (run.budget, run.batch_size, run.steps)):
-        several = list(own)
-        for start in range(0, len(several), most):
-            yield several[start : start + most]
-
-
-def carry_out(
+def run_all(
     plan: Plan,
     runs: Sequence[Run],
     ledger: Ledger,

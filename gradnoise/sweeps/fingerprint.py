@@ -29,7 +29,7 @@ def fingerprint(plan: Plan, model: nn.Module) -> str:
     modes = [module.training for module in model.modules()]
     digest.update(repr((model, modes)).encode())
     factors = [plan.factor(step, FACTORS) for step in range(FACTORS)]
-    names = plan.optimizer, plan.momentum, plan.weight_decay, plan.forgive, factors
+    names = plan.optimizer, plan.momentum, plan.weight_decay, plan.tolerates_spikes, factors
     digest.update(repr((names, sorted(plan.metrics))).encode())
     return digest.hexdigest()[:16]
 

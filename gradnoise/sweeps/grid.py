@@ -13,7 +13,8 @@ from torch import nn
 
 from ..errors import ArgumentError, check_whole
 from ..problem.objective import Objective
-from .plan import OPTIMIZERS, Plan, Run, gathered
+from .plan import OPTIMIZERS, Plan, collated
+from .record import Run
 
 
 def make_plan(
@@ -42,8 +43,8 @@ def make_plan(
     return Plan(
         make_model,
         loss_fn,
-        gathered(train_data, "train_data"),
-        None if test_data is None else gathered(test_data, "test_data"),
+        collated(train_data, "train_data"),
+        None if test_data is None else collated(test_data, "test_data"),
         dict(metrics or {}),
         optimizer,
         float(momentum),

@@ -13,7 +13,8 @@ from scipy import optimize, special
 
 from ..errors import ArgumentError
 from ..statistics.estimate import Estimate, Status
-from .plan import KEPT, Record
+from .divergence import KEPT
+from .record import Record
 
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
@@ -183,9 +184,9 @@ class _Likelihood:
         upper, lower = np.where(swap, -lower, upper), np.where(swap, -upper, lower)
         first, second = special.log_ndtr(upper), special.log_ndtr(lower)
         inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
-        together = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
+        sums = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
         penalty = 0.02 * sum((x + 2) ** 2 for x in spreads)  # in sight where they do not matter
-        return float(-together.sum() + penalty)
+        return float(-sums.sum() + penalty)
 
     def best(self) -> Any:
         ends = np.stack([self.low, self.high])

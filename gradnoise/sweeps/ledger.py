@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SweepFileError
-from .plan import Record
+from ..files.atomic import clear_unfinished, regular
+from ..files.json import encode
+from .record import Record
 
 FORMAT, SCHEMA = "gradnoise-sweep", 1
 CLOSE = 1e-5  # relative, of values at the start: another machine adds in another order
@@ -37,6 +39,10 @@ class Ledger:
         self.mark = str(header.get("fingerprint"))
         if self.path is None:
             return
+        try:
+            regular(self.path)
+        except OSError as error:
+            raise SweepFileError(f"cannot write {path}: {error.strerror}") from error
         if self.path.exists() and self.path.stat().st_size:
             found, self.how, self.records = read(self.path)
             other = _differences(found, header)
@@ -49,14 +55,15 @@ class Ledger:
         else:
             for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.{'?' * 12}.part"):
                 left.unlink()  # of programs of a file that is gone
-            self._write([{"format": FORMAT, "schema": SCHEMA, **plain(header)}])
+                clear_unfinished(left)
+            self._write([{"format": FORMAT, "schema": SCHEMA, **encode(header)}])
 
     def add(self, records: Iterable[Record]) -> None:
         """Write finished runs; they are on the disk when this returns."""
         new = list(records)
         self.records += new
         if self.path is not None:
-            self._write([plain(asdict(record)) for record in new])
+            self._write([encode(asdict(record)) for record in new])
 
     def trained(self, at_once: int, reason: str) -> None:
         """Note how many runs are one program, 0 for none, and why not."""
@@ -126,13 +133,6 @@ def _differences(found: dict[str, Any], header: dict[str, Any]) -> list[str]:
         for name, value in header["start"].items()
         if not math.isclose(then.get(name, math.nan), value, rel_tol=CLOSE)
     ]
-
-
-def plain(value: Any) -> Any:
-    """With infinities and nan as strings, for which JSON has no numbers."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -16,11 +16,12 @@ from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..show.table import plain_table, render
 from ..statistics.estimate import short
-from .execute import carry_out, together
+from .execute import run_all
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
 from .ledger import Ledger
-from .plan import Record
+from .record import Record
+from .vectorise import runs_per_program
 
 COARSE = tuple(10.0**power for power in np.arange(-4, 2.1, 0.5))
 FARTHEST = 1e9  # from the coarse grid, in both directions
@@ -114,16 +115,16 @@ def lr_sweep(
         plan = make_plan(
             make_model, loss_fn, train_data, None, None, optimizer, momentum, weight_decay, None
         )
-        plan = replace(plan, forgive=False)
+        plan = replace(plan, tolerates_spikes=False)
         chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
         ledger = Ledger(None, {})
         coarse = COARSE if lrs is None else lrs
-        trial = make_grid(plan, [batch_size], coarse, chosen, epochs, None)[0]
-        at_once, _ = together(plan, first_model(plan), trial, vectorise)
+        trial = make_grid(plan, [batch_size], coarse, chosen, epochs, None)
+        at_once, _ = runs_per_program(plan, first_model(plan), trial, vectorise)
 
         def try_out(rates: Sequence[float]) -> None:
             runs = make_grid(plan, [batch_size], rates, chosen, epochs, None)
-            carry_out(plan, runs, ledger, at_once, executor, progress)
+            run_all(plan, runs, ledger, at_once, executor, progress)
 
         try_out(coarse)
         stable, diverged = _extended(ledger, try_out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..profiles.results import Results
-from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
+from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas, finish, plain_numbers
 from ..statistics.estimate import short
 from .knee import Knee
 from .runs import Runs
@@ -38,14 +38,8 @@ def draw(
     axes.set_ylim(sweep.lrs[0] / 1.6, sweep.lrs[-1] * 1.6)
     axes.set_xlabel("batch size B (samples)")
     axes.set_ylabel("learning rate ε")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.95)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    plain_numbers(axes.xaxis)
+    return finish(figure, axes, path)
 
 
 def _runs(axes: Any, sweep: Runs) -> None:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from ..errors import ArgumentError
+from ..files.json import encode
 from .knee import Bracket, Knee, brackets, fit_knee
-from .ledger import plain
-from .plan import Record
+from .record import Record
 
 AnyRuns = TypeVar("AnyRuns", bound="Runs")
 LOSSES = ("train_loss", "test_loss")
@@ -44,7 +44,7 @@ class Runs:
         settings: what all have in common, in words.
         vectorised: how many runs were one program; 0 where each was trained by itself. Of a sweep
             in several calls it is that of the last one that trained.
-        reason: why so.
+        reason: why so: what prevents one program, or the time of a step both ways.
     """
 
     records: tuple[Record, ...]
@@ -131,9 +131,9 @@ class Runs:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""
-        records = [plain(asdict(record)) for record in self.records]
+        records = [encode(asdict(record)) for record in self.records]
         own = {"vectorised": self.vectorised, "reason": self.reason}
-        return {"settings": plain(self.settings), **own, "records": records}
+        return {"settings": encode(self.settings), **own, "records": records}
 
     def _values(self, size: int, lr: float, by: str) -> list[float]:
         own = [r for r in self.records if r.run.batch_size == size and r.run.lr == lr]

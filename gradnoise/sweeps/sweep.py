@@ -13,7 +13,7 @@ from torch import nn
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..profiles.results import Results
-from .execute import carry_out, groups, together
+from .execute import run_all
 from .fingerprint import fingerprint, start_values
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
@@ -22,6 +22,7 @@ from .picture import draw
 from .plan import Metric
 from .runs import Runs
 from .table import write
+from .vectorise import groups, runs_per_program
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Sweep(Runs):
         records: one per run.
         settings: what all have in common, in words.
         vectorised: how many runs were one program; 0 where each was trained by itself.
-        reason: why so.
+        reason: why so: what prevents one program, or the time of a step both ways.
     """
 
     def plot(
@@ -91,9 +92,10 @@ def sweep(
 ) -> Sweep:
     """Train with every learning rate, batch size and seed, and see what is stable and what is best.
 
-    Runs of one batch size are one vectorised program where the model allows, which is tried on one
-    step and held to torch's own. Batches are drawn without replacement, anew every epoch, the same
-    for all learning rates of a seed; an incomplete last batch is left out.
+    Runs of one batch size are one vectorised program where the model allows it (one step is
+    compared with torch's own) and where that is faster (one step is timed both ways). Batches are
+    drawn without replacement, anew every epoch, the same for all learning rates of a seed; an
+    incomplete last batch is left out.
 
     A run *diverges* when its loss is not finite, exceeds 10⁴ times its start (on a running mean of
     ten steps), ends above its start, or ends above 0.9 of its start although the running mean was
@@ -116,7 +118,8 @@ def sweep(
         schedule: factor of ε by the fraction of a run that is done, from 0 to below 1.
         test_data: what `test_loss` and `metrics` are about.
         metrics: `metric(model, batch)` with one number per sample, by name.
-        vectorise: "auto", or whether runs have to be, or must not be, one program.
+        vectorise: True: the runs of a batch size are one program; False: one by one; "auto": the
+            faster of the two.
         path: of a file that finished runs are written to as they finish. With the same file a
             sweep that was stopped goes on; the grid may grow. Losses, models and metrics are told
             apart by their values on the data, to a relative 10⁻⁵.
@@ -158,9 +161,9 @@ def sweep(
         ledger = Ledger(path, header)
         done = {record.run.key for record in ledger.records}
         if not done.issuperset(run.key for run in runs):
-            most, reason = together(plan, model, runs[0], vectorise)
+            most, reason = runs_per_program(plan, model, runs, vectorise, ledger.how)
             ledger.trained(max(len(group) for group in groups(runs, most)) if most else 0, reason)
-            carry_out(plan, runs, ledger, most, executor, progress)
+            run_all(plan, runs, ledger, most, executor, progress)
         records = {record.run.key: record for record in ledger.records}
         ended = with_lost([records[run.key] for run in runs])
         return Sweep(tuple(ended), header, *ledger.how)

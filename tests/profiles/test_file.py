@@ -192,6 +192,19 @@ class TestWriting:
             resolved.save(tmp_path / "profile.json")
         assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
 
+    def test_a_device_is_refused(self, resolved):
+        with pytest.raises(gn.ProfileFileError, match=r"cannot write /dev/null: it is a device"):
+            resolved.save("/dev/null")
+
+    def test_a_link_is_kept_and_its_target_written(self, resolved, tmp_path):
+        link = tmp_path / "link.json"
+        link.symlink_to("profile.json")
+
+        resolved.save(link)
+
+        assert link.is_symlink()
+        assert repr(gn.Profile.load(tmp_path / "profile.json")) == repr(resolved)
+
     def test_a_missing_folder_is_refused(self, resolved, tmp_path):
         with pytest.raises(gn.ProfileFileError, match=r"cannot write .*: No such file or dir"):
             resolved.save(tmp_path / "missing" / "profile.json")

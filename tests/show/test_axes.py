@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,29 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"plots need matplotlib: pip install 'gradnoise\[plot\]"):
         axes.canvas()
+
+
+def test_a_finished_figure_has_its_legend_and_two_sides_of_a_frame(tmp_path: Path) -> None:
+    figure, drawn = axes.canvas(3, 2)
+    drawn.plot([1, 2], [3, 4], label="a line")
+    path = tmp_path / "picture.png"
+    assert axes.finish(figure, drawn, path, legend="upper left") is figure
+    assert [text.get_text() for text in drawn.get_legend().get_texts()] == ["a line"]
+    shown = {side for side, spine in drawn.spines.items() if spine.get_visible()}
+    assert shown == {"left", "bottom"}
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    figure, drawn = axes.canvas(3, 2)
+    drawn.plot([1, 2], label="a line")
+    axes.finish(figure, drawn)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plain_numbers_are_not_powers() -> None:
+    _, drawn = axes.canvas()
+    drawn.set_xscale("log", base=2)
+    axes.plain_numbers(drawn.xaxis)
+    assert drawn.xaxis.get_major_formatter()(1024, 0) == "1024"

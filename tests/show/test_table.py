@@ -13,6 +13,8 @@ from rich.text import Text
 from gradnoise.show.table import WIDTH, cells, fitted, integer, listed, plain_table, render, width
 from gradnoise.statistics.estimate import Estimate, Status
 
+INF, NAN = math.inf, math.nan
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
@@ -86,7 +88,7 @@ def test_an_interval_whose_ends_look_alike_is_given_in_percent(
     ("estimate", "shown"),
     [
         (
-            Estimate(math.nan, 3.0, math.inf, 0.95, 0.0, 9, Status.SIGNAL_BELOW_NOISE),
+            Estimate(NAN, 3.0, INF, 0.95, 0.0, 9, Status.SIGNAL_BELOW_NOISE),
             ("≥ 3.00", "signal below noise"),
         ),
         (
@@ -98,11 +100,11 @@ def test_an_interval_whose_ends_look_alike_is_given_in_percent(
             ("2.00", "1.00 to 3.00 (not converged)"),
         ),
         (
-            Estimate(math.nan, 0.0, 9.0, 0.95, 0.0, 9, Status.NOISE_BELOW_ERROR),
+            Estimate(NAN, 0.0, 9.0, 0.95, 0.0, 9, Status.NOISE_BELOW_ERROR),
             ("≤ 9.00", "noise below its own error"),
         ),
         (
-            Estimate(math.nan, -math.inf, math.inf, 0.95, 0.0, 9, Status.NEGATIVE_CURVATURE),
+            Estimate(NAN, -INF, INF, 0.95, 0.0, 9, Status.NEGATIVE_CURVATURE),
             ("undefined", "negative curvature"),
         ),
     ],
@@ -149,20 +151,20 @@ def test_text_has_no_colours_no_trailing_spaces_and_a_fixed_width() -> None:
         ((3.0, 2.5, 3.5, Status.RESOLVED), "samples", ("3.00 samples", "2.50 to 3.50")),
         ((3.0, 3.0, 3.0, Status.RESOLVED), "", ("3.00", "exact")),
         ((3.0, 2.9999, 3.0001, Status.RESOLVED), "", ("3.00", "±0.01%")),
-        ((3.0, -math.inf, math.inf, Status.NO_INTERVAL), "", ("3.00", "interval not measured")),
+        ((3.0, -INF, INF, Status.NO_INTERVAL), "", ("3.00", "interval not measured")),
         ((3.0, 2.5, 3.5, Status.NOT_CONVERGED), "", ("3.00", "2.50 to 3.50 (not converged)")),
         (
-            (math.nan, 300.0, math.inf, Status.SIGNAL_BELOW_NOISE),
+            (NAN, 300.0, INF, Status.SIGNAL_BELOW_NOISE),
             "",
             ("≥ 300", "signal below noise"),
         ),
         (
-            (math.nan, 0.0, 9.0, Status.NOISE_BELOW_ERROR),
+            (NAN, 0.0, 9.0, Status.NOISE_BELOW_ERROR),
             "",
             ("≤ 9.00", "noise below its own error"),
         ),
         (
-            (math.nan, -math.inf, math.inf, Status.NEGATIVE_CURVATURE),
+            (NAN, -INF, INF, Status.NEGATIVE_CURVATURE),
             "",
             ("undefined", "negative curvature"),
         ),
@@ -170,4 +172,4 @@ def test_text_has_no_colours_no_trailing_spaces_and_a_fixed_width() -> None:
 )
 def test_a_value_and_its_interval_are_two_cells(parts, unit, shown) -> None:
     value, low, high, status = parts
-    assert cells(Estimate(value, low, high, 0.95, math.nan, 100, status), unit) == shown
+    assert cells(Estimate(value, low, high, 0.95, NAN, 100, status), unit) == shown

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...show.axes import CURVATURE, FAINT, INK, NOISE, canvas
+from ...show.axes import CURVATURE, FAINT, INK, NOISE, canvas, finish
 from ...statistics.estimate import Estimate, short
 from .curve import Curve
 from .measure import SpectralMeasure
@@ -31,10 +31,7 @@ def draw(seen: SpectralMeasure, curve: Curve, path: str | Path | None = None) ->
     _ritz_values(axes, seen)
     _zero(axes, seen, curve)
     _words(axes, seen)
-    figure.tight_layout()
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return finish(figure, axes, path, legend="upper right")
 
 
 def _single(axes: Any, single: float) -> None:
@@ -79,6 +76,3 @@ def _words(axes: Any, seen: SpectralMeasure) -> None:
         fontsize=10,
         color=INK,
     )
-    axes.legend(loc="upper right", fontsize=8, framealpha=0.95)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -1,0 +1,45 @@
+"""What "diverged" means: which runs are given up, and which did not recover."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+KEPT = 0.9  # a run that ends above this factor times its loss at the start was not trained
+
+
+class DivergenceMonitor:
+    """Which of several runs diverge.
+
+    A run is given up once its batch loss is not finite, or its running mean (over ten steps) is
+    10⁴ times the loss at the start (3 times, where spikes are not tolerated). At the end a run has
+    diverged if its loss is above that at the start, or above 0.9 of it after a running mean above
+    1.5 of it: the loss rose and did not recover.
+
+    Args:
+        start: the losses at the start, shape (R,).
+        tolerates_spikes: whether a loss that rises gets the time to fall again.
+    """
+
+    def __init__(self, start: Tensor, tolerates_spikes: bool) -> None:
+        self.start = start.double().cpu()
+        self.mean = self.start.clone()
+        self.peak = self.start.clone()
+        self._limit = (1e4 if tolerates_spikes else 3.0) * self.start.abs()
+
+    def see(self, losses: Tensor) -> Tensor:
+        """Take in the losses of a step; which runs go on, shape (R,)."""
+        self.mean = 0.9 * self.mean + 0.1 * losses.double().cpu()
+        self.peak = torch.maximum(self.peak, self.mean)
+        return torch.isfinite(self.mean) & (self.mean <= self._limit)
+
+    def keep(self, alive: Tensor) -> None:
+        """Go on with these alone."""
+        for name in ("start", "mean", "peak", "_limit"):
+            setattr(self, name, getattr(self, name)[alive])
+
+    def verdict(self, end: Tensor) -> list[bool]:
+        """Whether the runs that came to their end have diverged."""
+        end = end.double().cpu()
+        lost = (end > KEPT * self.start) & (self.peak > 1.5 * self.start)
+        return (~torch.isfinite(end) | (end > self.start) | lost).tolist()

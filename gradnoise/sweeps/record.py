@@ -1,0 +1,77 @@
+"""One training run of a grid, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_NESTED = ("run", "metrics")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a grid.
+
+    Args:
+        batch_size, lr, seed: B, ε, and what initialises the model and orders the samples.
+        budget: "epochs" or "steps": what is equal for all batch sizes.
+        steps: how many it takes.
+    """
+
+    batch_size: int
+    lr: float
+    seed: int
+    budget: str
+    steps: int
+
+    @property
+    def key(self) -> str:
+        """The same for the same run."""
+        return f"{self.budget} {self.steps} B{self.batch_size} lr{self.lr:.9g} seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a run ended.
+
+    Args:
+        run: which.
+        diverged: whether it did; see `DivergenceMonitor`.
+        stopped: the step at which it was given up, None where it went to its end.
+        start_loss, train_loss: mean loss over the training samples before and after.
+        test_loss: over the test samples, None without any.
+        metrics: means over the test samples by name.
+    """
+
+    run: Run
+    diverged: bool
+    stopped: int | None
+    start_loss: float
+    train_loss: float
+    test_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """All of it side by side, as a line of a table."""
+        own = {name: value for name, value in asdict(self).items() if name not in _NESTED}
+        return {**asdict(self.run), **own, **self.metrics}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Record:
+        """What `dataclasses.asdict` and JSON made of it."""
+        run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
+        return cls(
+            Run(
+                int(run["batch_size"]),
+                float(run["lr"]),
+                int(run["seed"]),
+                str(run["budget"]),
+                int(run["steps"]),
+            ),
+            bool(fields["diverged"]),
+            None if stopped is None else int(stopped),
+            float(fields["start_loss"]),
+            float(fields["train_loss"]),
+            None if test_loss is None else float(test_loss),
+            {name: float(value) for name, value in fields["metrics"].items()},
+        )

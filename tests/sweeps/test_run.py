@@ -1,0 +1,62 @@
+"""One run is a plain loop with torch's optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.sweeps.batch_order import BatchOrder
+from gradnoise.sweeps.record import Run
+from gradnoise.sweeps.run import step_losses, train
+from tests.training import DATA, dropping, normalised, plan_of, small, swept
+
+
+def test_a_run_is_a_plain_loop_over_its_batches() -> None:
+    plan, run = plan_of(schedule=None), Run(8, 0.3, 7, "steps", 9)
+    _, model = train(plan, run)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        own = small()
+    step = torch.optim.SGD(own.parameters(), lr=0.3)
+    order = BatchOrder(32, 8, seed=7)
+    for count in range(9):
+        rows = order.rows(count)
+        step.zero_grad()
+        nn.functional.cross_entropy(own(DATA[0][rows]), DATA[1][rows]).backward()
+        step.step()
+    for ours, theirs in zip(model.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", [normalised, dropping])
+def test_a_run_is_the_same_whatever_was_swept_before(model: Any) -> None:
+    alone = swept(model, batch_sizes=[8], lrs=[0.4], vectorise=False).records
+    whole = swept(model, vectorise=False).records
+    assert [r for r in whole if (r.run.batch_size, r.run.lr) == (8, 0.4)] == list(alone)
+
+
+def test_the_losses_of_a_step_are_one_per_sample() -> None:
+    assert step_losses(torch.ones(3, 4), 4).shape == (3, 4)
+    with pytest.raises(gn.LossError, match=r"one loss per sample, shape \(4,\); got shape \(1,\)"):
+        step_losses(torch.ones(1), 4)
+
+
+def test_a_run_that_diverges_is_given_up_with_the_step() -> None:
+    record, _ = train(plan_of(), Run(4, 1e30, 0, "steps", 50))
+    assert record.diverged
+    assert record.stopped is not None
+    assert record.stopped < 50
+    assert record.train_loss == math.inf
+
+
+def test_a_schedule_multiplies_the_learning_rate_of_each_step() -> None:
+    plan = plan_of(schedule=lambda fraction: 1.0 if fraction < 0.5 else 0.0)
+    _, whole = train(plan, Run(4, 0.1, 0, "steps", 10))
+    _, half = train(plan_of(schedule=None), Run(4, 0.1, 0, "steps", 5))
+    for first, second in zip(whole.parameters(), half.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)

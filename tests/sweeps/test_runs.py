@@ -1,0 +1,42 @@
+"""The best and the largest stable learning rates of a table of runs."""
+
+from __future__ import annotations
+
+import pytest
+
+import gradnoise as gn
+from tests.training import TEST, accuracy, swept
+
+
+def test_both_budgets_are_swept() -> None:
+    found = swept(steps=5)
+    assert {r.run.steps for r in found.under("steps").records} == {5}
+    assert {r.run.steps for r in found.under("epochs").records} == {16, 8}
+    with pytest.raises(gn.ArgumentError, match="these runs have two budgets"):
+        found.best()
+    with pytest.raises(gn.ArgumentError, match="no run has the `budget` 'hours'"):
+        found.under("hours")
+    assert "equal steps, B =" in str(found)
+
+
+def test_the_best_is_the_lowest_mean_over_seeds(found: gn.Sweep) -> None:
+    best = found.best()[4]
+    own = [r.train_loss for r in found.records if (r.run.batch_size, r.run.lr) == (4, 0.4)]
+    assert best.lr == 0.4
+    assert best.value == pytest.approx(sum(own) / 2)
+    assert best.stderr == pytest.approx(abs(own[0] - own[1]) / 2)
+    assert best.at_edge
+
+
+def test_of_a_metric_the_largest_is_best() -> None:
+    found = swept(test_data=TEST, metrics={"accuracy": accuracy})
+    best = found.best("accuracy")[4]
+    means = {
+        lr: sum(r.metrics["accuracy"] for r in found.records if r.run.lr == lr and
+                r.run.batch_size == 4) / 2
+        for lr in found.lrs
+    }  # fmt: skip
+    assert best.value == max(means.values())
+    assert "accuracy" in str(found)
+    with pytest.raises(gn.ArgumentError, match="`by` = 'speed' was not measured"):
+        found.best("speed")
