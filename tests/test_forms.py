@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,6 +17,8 @@ from gradnoise.pergrad.forms import Form, Lazy, Sum, Whole
 from gradnoise.pergrad.pulled import Pulled, Viewed, pull_back
 from gradnoise.pergrad.windows import Convolution, Correlated
 from gradnoise.sums import BLOCK, dots, sq_norms
+
+from .fuzz import examples
 
 COUNT = 4
 
@@ -111,7 +113,7 @@ def test_sums_are_those_of_the_gradients(
     assert all(form.method())
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@examples(40)
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 def test_outer_products_of_any_size(positions: int, groups: int, p: int, q: int) -> None:
     torch.manual_seed(positions)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from gradnoise.probes import generator, random_vector
 
 from . import oracles
 from .cases import CORE, Case, named
+from .fuzz import examples
 from .test_lanczos import NotFinite, with_spectrum
 
 Array = NDArray[np.float64]
@@ -72,7 +73,7 @@ def broadened(values: Array, grid: Array, width: float) -> Array:
     return bumps.mean(1) / (width * math.sqrt(2 * math.pi))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.lists(st.integers(-5, 5), min_size=2, max_size=6, unique=True),
     st.integers(1, 4),
