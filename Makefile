@@ -1,5 +1,6 @@
 # make demo   measure a small network on sklearn's digits; leaves a report, a PNG and a JSON
 # make test   the whole test suite
+# make fuzz   the randomised tests on other and on more examples than `make test`
 # make check  lint, types and docs
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 OUT := out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check coverage clean
+.PHONY: demo test fuzz check coverage clean
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
@@ -16,6 +17,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz tests
 
 check: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -1,9 +1,20 @@
-"""Tests that need a device say so; here they are left out by name, never skipped in silence."""
+"""What all tests share: which are left out, and how far randomised ones search.
+
+Tests that need a device say so; here they are left out by name, never skipped in silence.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+# the same examples at every run; `--hypothesis-profile=fuzz` searches at large (`make fuzz`)
+settings.register_profile("ci", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.register_profile(
+    "fuzz", derandomize=False, deadline=None, max_examples=2000, print_blob=True
+)
+settings.load_profile("ci")
 
 torch.set_num_threads(1)  # the problems are tiny; threads would only wait for each other
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import gradnoise as gn
-from gradnoise.toy import NoisyQuadratic
+from gradnoise.toy.noisy_quadratic import NoisyQuadratic
 
 
 def quadratic_profile(

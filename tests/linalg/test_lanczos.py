@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
-from gradnoise.linalg import missed_eigenvalues as missed
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.krylov import Krylov
+from tests.fuzz import examples
 
 
 def with_spectrum(*values: float, seed: int = 0) -> Tensor:
@@ -43,7 +43,7 @@ def check_pairs(matrix: Tensor, pairs: Eigenpairs, tol: float) -> None:
     torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype), rtol=0, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     st.lists(st.floats(-10, 10).map(lambda value: round(value, 6)), min_size=2, max_size=30),
     st.sampled_from(["LA", "SA", "LM"]),

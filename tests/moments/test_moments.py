@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -49,7 +49,7 @@ def same(first: GradientMoments, second: GradientMoments) -> None:
     assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(0, 10**6))
 def test_merging_parts_gives_the_moments_of_the_whole(sizes: list[int], seed: int) -> None:
     source = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.optimizer_settings import OptimizerSettings
-from gradnoise.toy import NoisyQuadratic
+from gradnoise.toy.noisy_quadratic import NoisyQuadratic
 
 
 @functools.cache

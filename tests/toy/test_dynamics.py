@@ -10,7 +10,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.learning_rate.update_rule import Momentum
-from gradnoise.toy import Dynamics, diverging_lr, stationary_covariance
+from gradnoise.toy.dynamics import Dynamics, diverging_lr, stationary_covariance
 from tests import oracles
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.toy import stationary_covariance
+from gradnoise.toy.dynamics import stationary_covariance
 from tests import oracles
 from tests.toys import assert_defined, assert_dynamics, assert_samples_show, assert_truth
 

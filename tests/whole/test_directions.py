@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +27,7 @@ from gradnoise.problem.directional import per_sample_curvatures
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.problem import Problem
 from tests import oracles
+from tests.fuzz import examples
 from tests.layer_cases import Function
 
 SAMPLES, PLACES = 6, ("pab", "apb", "abp")  # the parameter first, between others, and last
@@ -495,7 +496,7 @@ def joined(data: st.DataObject, tensor: Tensor) -> Callable[[Tensor], Tensor]:
 RANDOM = (sliced, swapped, copied, chosen, crossed, rolled, joined)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@examples(60)
 @given(st.data())
 def test_random_views_agree_with_single_samples(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))

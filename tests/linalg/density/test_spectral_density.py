@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def broadened(values: Array, grid: Array, width: float) -> Array:
     return bumps.mean(1) / (width * math.sqrt(2 * math.pi))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.lists(st.integers(-5, 5), min_size=2, max_size=6, unique=True),
     st.integers(1, 4),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +19,7 @@ from gradnoise.problem.objective import Objective
 from tests import oracles
 from tests.cases import SAMPLES, Case, features, labelled, mlp, named
 from tests.engines import CLOSE, agree, flat, rows, summary
+from tests.fuzz import examples
 from tests.layer_cases import LAYERS, Function, changed_by_itself, squares
 
 ENGINES = ("hooks", "functional", "loop")
@@ -102,7 +103,7 @@ class Stack(nn.Module):
         return x.tanh()
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@examples(30)
 @given(st.lists(st.sampled_from(LAYER_KINDS), min_size=1, max_size=6), st.integers(1, 9))
 def test_random_networks_agree_with_single_samples(kinds: list[str], count: int) -> None:
     torch.manual_seed(len(kinds) + count)

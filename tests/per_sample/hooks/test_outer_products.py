@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,9 +13,10 @@ from tests.factored_cases import (
     outer,
     single,
 )
+from tests.fuzz import examples
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@examples(40)
 @given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 def test_outer_products_of_any_size(positions: int, groups: int, p: int, q: int) -> None:
     torch.manual_seed(positions)
