@@ -17,6 +17,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
+from gradnoise.linalg import missed_eigenvalues as missed
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.krylov import Krylov
 from tests.fuzz import examples

@@ -26,6 +26,7 @@ from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CASES, Case, labelled, mlp, named
 from tests.clouds import moments_of_cloud
+from tests.fuzz import examples
 
 
 def moments_of(gradients: Tensor, population: float = math.inf) -> GradientMoments:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.operator import Operator
+from gradnoise.operators import hessian as graphs_module
+from gradnoise.operators import products as hvp_module
 from gradnoise.operators.hessian import MODES
-from gradnoise.validation.algebra import products as hvp_module
 from tests import oracles
 from tests.cases import CASES, Case, features, labelled, mlp, named
 

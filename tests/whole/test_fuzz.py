@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import 
-from tests.fuzz import examples
+from hypothesis import settings
 
 from tests.fuzz import examples
 
@@ -31,6 +30,6 @@ def test_a_test_is_tried_on_as_many_examples_as_the_profile_wants(profile: str, 
 
 
 def test_no_test_fixes_its_own_number_of_examples() -> None:
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in Path(__file__).parents[1].rglob("test_*.py"):
         if path != Path(__file__):
             assert "@settings(" not in path.read_text(encoding="utf-8"), path.name

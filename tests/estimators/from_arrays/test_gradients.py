@@ -12,7 +12,7 @@ import torch
 
 import gradnoise as gn
 from gradnoise.estimators.diagnostics.batch_tests import trace_cov_sq
-from gradnoise.validation.arrays import gradients as from_arrays
+from gradnoise.estimators.from_arrays import gradients as from_arrays
 from tests import oracles
 from tests.cases import CORE, Case, named
 from tests.numbers import rows, same

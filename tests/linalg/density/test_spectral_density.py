@@ -21,6 +21,7 @@ from gradnoise.linalg.density.quadrature import gauss_rule
 from gradnoise.tensors.random import generator, random_vector
 from tests import oracles
 from tests.cases import CORE, Case, named
+from tests.fuzz import examples
 from tests.linalg.test_lanczos import NotFinite, with_spectrum
 
 Array = NDArray[np.float64]

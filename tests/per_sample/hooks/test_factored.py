@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
+from gradnoise.per_sample.hooks import factored as factored_module
 from gradnoise.per_sample.hooks.factored import (
     Asked,
     Deferred,
