@@ -76,6 +76,9 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
             estimate(960.0),
             "beyond 0.0161, 28.3 times less than the noise-scale rule",
         ),
+        (estimate(96.0), estimate(2.0), "beyond 0.471, 3.76 times the noise-scale rule: between"),
+        (estimate(24.0), estimate(2.0), "At B = 32 the limits agree within a factor 1.65."),
+        (estimate(3.0), estimate(32.0), "At B = 32 the limits agree within a factor 1.83."),
         (estimate(8.0), estimate(8.0), "At B = 32 the limits agree within a factor 1.00."),
         (
             AT_LEAST,
