@@ -20,9 +20,6 @@ __all__ = [
     "ProfileFileError",
     "RandomLossError",
     "SweepFileError",
-    "check_whole",
-    "first_line",
-    "is_out_of_memory",
 ]
 
 
@@ -55,7 +52,7 @@ class CoupledSamplesError(LossError):
 
 
 class CurvatureError(GradNoiseError):
-    """Second derivatives of the model are cut off somewhere."""
+    """A second derivative of the model does not exist or is not implemented."""
 
 
 class EngineError(GradNoiseError):
@@ -63,23 +60,23 @@ class EngineError(GradNoiseError):
 
 
 class OperatorError(GradNoiseError):
-    """A linear map is empty, not square, not finite, or does not fit the vector."""
+    """A linear operator is empty, not square, not finite, or of another size than the vector."""
 
 
 class NotMeasuredError(GradNoiseError, AttributeError):
-    """The profile does not hold the number that was asked for."""
+    """The profile does not contain the number that was asked for."""
 
 
 class ProfileFileError(GradNoiseError):
-    """A file is not a profile saved by this library, or it is damaged."""
+    """A file is not a profile saved by this library, or is damaged."""
 
 
 class SweepFileError(GradNoiseError):
-    """A file is not of this sweep, or not of a sweep at all."""
+    """A file belongs to another sweep, or to no sweep."""
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise ArgumentError unless an argument is a whole number from `least` on."""
+    """Raise ArgumentError unless an argument is a whole number that is at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ArgumentError(f"`{name}` must be a whole number from {least} on; got {value!r}")
 
@@ -96,36 +93,36 @@ def number(name: str, value: Any) -> float:
 
 def finite(name: str, value: Any) -> float:
     """The value as a float; raise ArgumentError unless it is finite."""
-    found = number(name, value)
-    if not math.isfinite(found):
+    result = number(name, value)
+    if not math.isfinite(result):
         raise ArgumentError(f"`{name}` must be a finite number; got {value!r}")
-    return found
+    return result
 
 
 def positive(name: str, value: Any, finite: bool = True) -> float:
-    """The value as a float; raise ArgumentError unless it is positive."""
-    found = number(name, value)
-    if not found > 0 or (finite and math.isinf(found)):
+    """The value as a float; raise ArgumentError unless it is positive, and finite if `finite`."""
+    result = number(name, value)
+    if not result > 0 or (finite and math.isinf(result)):
         raise ArgumentError(f"`{name}` must be a positive number; got {value!r}")
-    return found
+    return result
 
 
 def not_negative(name: str, value: Any) -> float:
     """The value as a float; raise ArgumentError unless it is zero or positive."""
-    found = number(name, value)
-    if not found >= 0:
+    result = number(name, value)
+    if not result >= 0:
         raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
-    return found
+    return result
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short, on any device: only some of them raise torch's own type."""
+    """Whether memory ran out, on any device; only some of them raise torch.OutOfMemoryError."""
     text = str(error)
-    known = "out of memory" in text or "DefaultCPUAllocator" in text
-    return known or isinstance(error, torch.OutOfMemoryError)
+    named = "out of memory" in text or "DefaultCPUAllocator" in text
+    return named or isinstance(error, torch.OutOfMemoryError)
 
 
 def first_line(error: Exception) -> str:
-    """Kind and first line of an error of others, short enough to be quoted."""
+    """Type and first line of an error from another library, cut to 160 characters."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

@@ -74,8 +74,8 @@ class CurvatureSpread:
             curvature = self.mean[0][0]
             noise = factor * self.covariance[0][0] / curvature**2
             return rule.stable_step(noise) / curvature
-        if rule.velocity_decay == 0:
-            return self._without_memory(factor) / rule.drift
+        if rule.velocity_decay == 0:  # then every optimizer is w ← w - εg
+            return self._without_memory(factor)
         return self._with_memory(factor, rule)
 
     def reduction(self, factor: float, optimizer: str = "sgd", momentum: float = 0.0) -> float:

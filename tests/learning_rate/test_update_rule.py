@@ -56,6 +56,14 @@ def test_heavy_ball_and_nesterov_step_as_torch_does():
         assert float(weight.detach()) == pytest.approx(w, rel=1e-14)
 
 
+@pytest.mark.parametrize(("name", "momentum"), RULES)
+def test_an_update_is_a_linear_map_of_weights_velocity_and_gradient(name, momentum):
+    rule, (w, v, gradient) = Momentum.of(name, momentum), np.eye(3)
+    memory, gain = rule.linear_map(0.3)
+    expected = np.stack(oracles.update(rule, 0.3, gradient, w, v))
+    np.testing.assert_allclose(np.column_stack([memory, gain]), expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("name", "momentum", "drift"),
     [("sgd", 0.9, 10), ("nesterov", 0.9, 10), ("adam", 0.9, 1), ("nadam", 0.9, 1)],

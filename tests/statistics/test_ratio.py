@@ -130,6 +130,14 @@ class TestRatio:
         assert math.isnan(float(found))
         assert found.high == INF
 
+    def test_a_squared_norm_estimated_below_zero_bounds_the_ratio_as_zero_does(self):
+        found, zero = (
+            fraction(60.0, denominator, (1.0, 1.0), positive_denominator=True)
+            for denominator in (-3.0, 0.0)
+        )
+
+        assert 0 < found.low == zero.low
+
     @pytest.mark.parametrize("variances", [(NAN, 1.0), (1.0, NAN), (NAN, NAN)])
     def test_without_variances_there_is_a_value_and_no_interval(self, variances):
         found = fraction(6.0, 3.0, variances)

@@ -36,6 +36,8 @@ def test_the_seed_alone_decides() -> None:
     first, same, other = (digits(epochs=1, seed=seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
+    start, another = (digits(epochs=0, seed=seed)[0].state_dict() for seed in (1, 2))
+    assert not torch.equal(start["0.weight"], another["0.weight"])
     assert torch.equal(torch.get_rng_state(), before)
 
 
