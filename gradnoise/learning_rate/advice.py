@@ -1,4 +1,4 @@
-"""Recommended batch size and learning rate, with reasons."""
+"""What to do about the batch size and the learning rate, with reasons."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Recommendation:
     """What to do.
 
     Args:
-        batch_size: B near B_noise, in samples; None where B_noise is not resolved.
-        lr: largest learning rate worth trying there, in parameter²/loss; None likewise.
+        batch_size: where compute and time balance; None when that cannot be told.
+        lr: largest learning rate worth trying there; None when it cannot be told.
         reasons: one sentence each.
-        confidence: "good" (interval of B_noise within a factor 2), "rough", or "none".
-        samples: about how many to measure to resolve B_noise; None where it is resolved, where more
-            samples do not help or the number is not known.
+        confidence: "good" (noise scale known within a factor 2), "rough", or "none".
+        samples: how many to measure where it cannot be told, about; None where more do not help
+            or there is no saying.
     """
 
     batch_size: int | None
@@ -36,15 +36,14 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained now; None for what is not known.
+    """How a model is trained now; None where it is not known.
 
     Args:
         batch_size: B in samples.
-        lr: ε in parameter²/loss.
+        lr: ε.
         momentum: m, or β₁.
-        optimizer: whose formulas the limits follow, as for `gn.stable_lr`.
-        rescales: name of the optimizer in whose metric the numbers are, if the metric changes
-            during training; else None.
+        optimizer: which form the limits have, as for `gn.stable_lr`.
+        rescales: name of an optimizer in whose metric the numbers are, if that moves.
     """
 
     batch_size: float | None = None
@@ -55,36 +54,30 @@ class Setting:
 
     @property
     def effective_lr(self) -> float | None:
-        """ε/(1 - m), or ε where the velocity is an average of gradients (Adam)."""
+        """ε/(1 - m), or ε where momentum is an average."""
         return self.lr and self.lr * Momentum.of(self.optimizer, self.momentum).drift
-
-    @property
-    def with_momentum(self) -> str:
-        """The words after the optimizer or the learning rate: empty without momentum."""
-        return f" with momentum {short(self.momentum)}" if self.momentum else ""
 
 
 def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     """Batch size B = B_noise and the largest learning rate worth trying there.
 
-    At B = B_noise a run takes 1 + B_noise/B = 2 times the minimum number of steps and
-    1 + B/B_noise = 2 times the minimum number of samples (arXiv:1812.06162). The learning rate is
-    the smaller one of the noise-scale rule and the mean-square limit.
+    At B_noise a run costs twice the fewest steps and twice the fewest samples (arXiv:1812.06162).
+    The learning rate is the lower of the noise-scale rule and the mean-square limit.
 
     Args:
-        landscape: what limits a step, with the formulas of the optimizer in use.
+        landscape: what limits a step, in the form of the optimizer in use.
         current: the setting in use.
     """
     now = _about_current(landscape, current)
     sharpness, noise_scale = landscape.sharpness, landscape.noise_scale
     if sharpness.high < 0 or noise_scale.status is Status.NEGATIVE_CURVATURE:
-        reason = f"No batch size or learning rate can be recommended: {_NEGATIVE}."
+        reason = f"No batch size or learning rate can be told: {_NO_BOWL}."
         return Recommendation(None, None, (reason,), "none")
     if sharpness.low <= 0:
         why = sharpness.status.remedy or "not positive, so that it sets no limit"
         if sharpness.status is Status.NOT_CONVERGED:
             why = f"not converged: {why}"
-        reason = f"No learning rate can be recommended: the sharpness is {why}."
+        reason = f"No learning rate can be told: the sharpness is {why}."
         return Recommendation(None, None, (reason, *now), "none")
     if not noise_scale.is_resolved:
         samples = samples_needed(landscape)
@@ -96,17 +89,15 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
     source = "the noise-scale rule"
     if square.is_resolved and float(square) < lr:
         lr, source = float(square), "mean-square stability"
-    meaning = (
-        ": a run takes about twice the minimum number of steps and twice the minimum number of "
-        "samples there."
-    )
+    momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
+    meaning = ": there a run takes about twice the fewest steps and twice the fewest samples."
     if batch < 0.7 * float(noise_scale):
         scale = short(float(noise_scale))
-        meaning = f", the whole data: B_noise is {scale}, larger than all of it."
+        meaning = f", the whole data: B_noise is {scale}, so that no batch of it is too large."
     reasons = (
         f"Batch size {batch}{meaning}",
-        f"Learning rate up to about {short(lr)} at that batch size{current.with_momentum} "
-        f"({source}): a starting point for a short sweep, not a guarantee.",
+        f"Learning rate up to about {short(lr)} at that batch size{momentum} ({source}): a "
+        f"starting point for a short sweep, not a guarantee.",
         *now,
     )
     narrow = noise_scale.high <= 2 * noise_scale.low and sharpness.is_resolved
@@ -114,66 +105,61 @@ def recommend(landscape: Landscape, current: Setting) -> Recommendation:
 
 
 def samples_needed(landscape: Landscape) -> int | None:
-    """About how many samples would resolve GᵀHG, if its estimate is right.
+    """About how many samples would tell GᵀHG from zero, were it what it seems to be.
 
-    The half-width of the interval is proportional to 1/n - 1/N while the estimate is below its
-    noise; the number is where it equals the estimate. None where the whole population is measured,
-    where GᵀHG is resolved, or where its estimate is not positive.
+    Where it is lost in noise its interval shrinks with 1/n - 1/N. None where the whole population
+    is measured, where it is resolved, or where its estimate is not positive.
     """
     part, population = landscape.grad_curvature, landscape.population
     if part.status is not Status.SIGNAL_BELOW_NOISE and part.low > 0:
         part = landscape.grad_sq_norm
     n, value = part.samples, part.value
-    factor, half_width = 1 / n - 1 / population, part.value - part.low
-    if not (factor > 0 and value > 0 and value < half_width < math.inf):
+    factor, reach = 1 / n - 1 / population, part.value - part.low
+    if not (factor > 0 and value > 0 and value < reach < math.inf):
         return None
-    return math.ceil(1 / (1 / population + factor * value / half_width))
+    return math.ceil(1 / (1 / population + factor * value / reach))
 
 
-_NEGATIVE = (
-    "the curvature along the gradient or its noise is negative here, so the quadratic model does "
-    "not limit the step; measure later in training"
+_NO_BOWL = (
+    "the loss curves downwards along its gradient or noise here, so no quadratic bowl limits the "
+    "step; measure later in training"
 )
 
 MEANING = {
     NOISE_DOMINATED: (
         "noise-dominated, below the noise scale: scale the learning rate with the batch size; "
-        "momentum and curvature-aware methods bring nothing that a larger learning rate does not"
+        "momentum and curvature-aware methods add nothing that a larger learning rate would not"
     ),
     CURVATURE_DOMINATED: (
         "curvature-dominated, above the noise scale: a larger batch hardly allows a larger "
         "learning rate, a smaller one saves samples, momentum and curvature-aware methods help"
     ),
-    UNRESOLVED: (
-        "inside the interval of the noise scale: close to it, or it is not measured well enough"
-    ),
+    UNRESOLVED: "inside the noise scale's interval: near the knee, or not measured well enough",
 }
 RESCALED = (
     "noise-dominated, below the noise scale: scale the learning rate with the square root of the "
-    "batch size, as the second moments grow with the noise; momentum brings little"
+    "batch size, as the second moments follow the noise; momentum adds little"
 )
 
 
 def _bounds(landscape: Landscape, current: Setting, samples: int | None) -> tuple[str, ...]:
     noise_scale, rescales = landscape.noise_scale, current.rescales
-    grows = "B" if rescales is None else "√B"
+    grows = "in proportion" if rescales is None else "that grows with its square root"
     if noise_scale.low > 0:
-        advice = (
-            f"; up to there, a larger batch B with a learning rate proportional to {grows} needs "
-            f"about as many samples"
-        )
+        advice = f"; up to there, a larger batch with a learning rate {grows} loses nothing"
     elif math.isfinite(noise_scale.high):
-        advice = "; larger batches hardly reduce the number of steps"
+        advice = "; batches beyond that are wasted"
     else:
         advice = ""
     unit = " samples" if advice else ""
-    count = f"; about {short(samples)} samples may resolve it" if samples else ""
-    stable = short(float(landscape.stable_lr)) + ("" if current.momentum else " (2/λ)")
+    count = f"; about {short(samples)} samples may tell" if samples else ""
+    stable, kind = short(float(landscape.stable_lr)), current.momentum
+    who = f"{rescales or 'SGD'} with momentum {short(kind)}" if kind else rescales or "plain SGD"
     return (
         f"The noise scale is {noise_scale.bounds_in_words()}{unit}{advice}.",
         f"Its value is not resolved: {noise_scale.status.remedy}{count}.",
-        f"At every batch size, {rescales or 'SGD'}{current.with_momentum} is unstable at this "
-        f"point beyond the learning rate {stable}.",
+        f"Whatever the batch size, {who} is unstable beyond the learning rate {stable}"
+        f"{'' if kind else ' (2/λ)'}.",
     )
 
 
@@ -188,8 +174,8 @@ def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
         steps, samples = landscape.steps(batch), landscape.samples(batch)
         reasons.append(
             f"At {short(batch / float(noise_scale))} times the noise scale a run takes about "
-            f"{short(float(steps))} times the minimum number of steps and "
-            f"{short(float(samples))} times the minimum number of samples."
+            f"{short(float(steps))} times the fewest steps and {short(float(samples))} times the "
+            f"fewest samples."
         )
     if current.lr and landscape.sharpness.low > 0 and noise_scale.is_resolved:
         reasons += _about_rate(landscape, current, batch, current.lr, side)
@@ -200,43 +186,41 @@ def _about_rate(
     landscape: Landscape, current: Setting, batch: float, lr: float, side: str
 ) -> list[str]:
     limit = float(landscape.max_lr(batch))
-    ratio = lr / limit
+    share = lr / limit
     meaning = (
-        "gradient noise limits the loss; lower it or increase the batch size to go further down"
-        if ratio > 1
-        else "close to the largest useful one"
-        if ratio > 0.5
-        else "it can be raised"
+        "the noise of a step outweighs its gain, so lower it or enlarge the batch when the loss "
+        "has to fall further"
+        if share > 1
+        else "close to what a step can use"
+        if share > 0.5
+        else "there is room to raise it"
     )
+    momentum = f" with momentum {short(current.momentum)}" if current.momentum else ""
     reasons = [
-        f"Your learning rate {lr:g}{current.with_momentum} is {short(ratio)} times the "
-        f"noise-scale rule {short(limit)} at that batch size: {meaning}."
+        f"Your learning rate {lr:g}{momentum} is {short(share)} times the noise-scale rule "
+        f"{short(limit)} at that batch size: {meaning}."
     ]
     speed = landscape.speed(lr, batch)
     if not math.isnan(speed):
-        gain = (
-            f"lowers the expected loss by {speed:.0%} of what the best full-batch step does"
-            if speed > 0
-            else "raises the expected loss"
-        )
-        reasons.append(f"One step at this learning rate {gain}.")
+        gain = f"gains {speed:.0%} of what" if speed > 0 else "is expected to lose, where"
+        reasons.append(f"A step of it {gain} the best step of a full batch gains.")
     square = landscape.mean_square_lr(batch)
     if square.high < lr:
         reasons.append(
-            f"It is beyond the mean-square limit {short(float(square))}: SGD is unstable at this "
-            f"point and will move to a flatter one, or diverge."
+            f"It is beyond the mean-square limit {short(float(square))}: the loss is about to "
+            f"diverge, or to move to where it is flatter."
         )
     if side == NOISE_DOMINATED:
         other = _round_batch(float(landscape.noise_scale), landscape.population)
         rule, name = ("linear", "Linear") if current.rescales is None else ("sqrt", "Square root")
         scaled = short(scale_lr(lr, batch, other, rule))
         reasons.append(
-            f"{name} scaling gives {scaled} at batch size {other}; keep that for larger batches."
+            f"{name} scaling carries it to {scaled} at batch size {other}, and no further beyond."
         )
     return reasons
 
 
 def _round_batch(noise_scale: float, population: float) -> int:
-    """The nearest power of two, the usual choice of a batch size, at most the population."""
+    """The nearest power of two, as batch sizes are chosen, within the population."""
     power = 2 ** round(math.log2(max(noise_scale, 1.0)))
     return int(min(power, population))

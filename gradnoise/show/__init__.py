@@ -1,1 +1,1 @@
-"""Plots, tables and progress bars: they see numbers and text only, no models."""
+"""Axes, tables and progress bars: handed data, they know nothing of models."""

@@ -1,4 +1,4 @@
-"""The figure and the colours of every plot."""
+"""What all pictures share: where they are drawn, and their colours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 
 
 def canvas(width: float = 8, height: float = 5.6) -> tuple[Any, Any]:
-    """A matplotlib Figure and its axes, drawn without pyplot and without a display.
-
-    Args:
-        width, height: in inches.
+    """A matplotlib Figure and its axes, apart from pyplot and every display.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Numbers, tables and lists of sentences in a report."""
+"""Numbers, tables and sentences of a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 100
 
 
 def render(parts: Sequence[Text | Table]) -> str:
-    """Texts and tables, one below the other, as text without colours, at most 100 wide."""
+    """Texts and tables as plain text of a fixed width."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, emoji=False)
     console.print(Group(*parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -25,17 +25,12 @@ def render(parts: Sequence[Text | Table]) -> str:
 
 
 def integer(number: float) -> str:
-    """The nearest whole number, thousands separated by a space: 12 345."""
+    """Thousands set apart."""
     return f"{number:,.0f}".replace(",", " ")
 
 
 def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
-    """The cells "value" and "interval" of an estimate; without a value its bounds and its status.
-
-    Args:
-        estimate: what to show.
-        unit: after the value; may be empty.
-    """
+    """Value and interval; bounds in place of a value that is not resolved."""
     if math.isnan(float(estimate)):
         return estimate.bounds_in_words("≥ ", "≤ "), estimate.status.value
     value = short(float(estimate)) + (f" {unit}" if unit else "")
@@ -45,13 +40,17 @@ def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
         return value, "exact"
     low, high = short(estimate.low), short(estimate.high)
     interval = f"{low} to {high}" if low != high else "within last digit"
-    if estimate.status is Status.NOT_CONVERGED:
-        interval += f" ({estimate.status.value})"
-    return value, interval
+    return (
+        value,
+        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
+    )
+
+
+_FLAGS = {Status.NOT_CONVERGED: "not converged"}
 
 
 def plain_table(first: str, *others: str) -> Table:
-    """An empty table: text in the first and the last column, numbers aligned right between them."""
+    """Numbers to the right, the first and the last column in words."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
@@ -61,7 +60,7 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
-    """A title and a bulleted list of sentences under it."""
+    """Sentences under a title."""
     grid = Table.grid(padding=(0, 1))
     for sentence in sentences:
         grid.add_row("-", sentence)

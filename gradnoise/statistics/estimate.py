@@ -1,7 +1,7 @@
 """A measured number with its interval.
 
-Every result of the library is an `Estimate`. It says how far it can be trusted, and where the data
-do not determine it, its status says so and what to do.
+No number leaves the library naked: an `Estimate` says how far it can be trusted, and when the
+data cannot determine it, that is the answer, together with what to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 
 
 class Status(Enum):
-    """Whether an estimate is resolved, and if not, why; `remedy` says what to do."""
+    """What can be said of an estimate; `remedy` says what to do about it."""
 
     RESOLVED = "resolved"
     NO_INTERVAL = "interval not measured"
@@ -28,7 +28,7 @@ class Status(Enum):
 
     @property
     def remedy(self) -> str:
-        """What to do; empty for a resolved estimate."""
+        """What the reader can do; empty when nothing is needed."""
         return _REMEDIES[self]
 
 
@@ -44,23 +44,23 @@ _REMEDIES = {
         "the estimate of the noise is not above zero: use more `probes` or samples (`max_samples`)"
     ),
     Status.NEGATIVE_CURVATURE: (
-        "undefined here: the curvature along the gradient or its noise is negative, so that the "
-        "quadratic model does not limit the step; read the parts, or measure later in training"
+        "undefined here: the loss curves downwards along the gradient or its noise, and no "
+        "quadratic bowl limits the step; read the parts, or measure later in training"
     ),
     Status.NOT_CONVERGED: "raise `tol`, or call gn.sharpness with more `max_iterations`",
     Status.NOT_SEPARATED: (
-        "eigenvalues lie closer together here than these products resolve: use more `steps`, or "
-        "ask for the share beyond a margin, such as .cumulative(-width)"
+        "eigenvalues crowd here, closer than the products tell apart: use more `steps`, or ask "
+        "for the share beyond a margin, such as .cumulative(-width)"
     ),
     Status.BEYOND_GRID: (
-        "not inside the grid of runs: extend it (`batch_sizes`, `lrs`) or use more `seeds`"
+        "the runs do not tell: widen the grid (`batch_sizes`, `lrs`) or take more `seeds`"
     ),
 }
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its interval, and whether both can be used.
+    """A number, its interval, and what the interval is worth.
 
     Args:
         value: the point estimate; nan when `status` says that there is none.
@@ -99,20 +99,16 @@ class Estimate:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the value can be used without reservation."""
+        """Whether the value can be used as it stands."""
         return self.status is Status.RESOLVED
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing random is left in it: the interval is the value."""
+        """Whether the whole population was measured, with nothing random left."""
         return self.low == self.high == self.value
 
     def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:
-        """The interval in words: "at least 1 200", "at most 3", "2 to 3", "unknown", "undefined".
-
-        Args:
-            below, above: what is put before a lower and an upper bound.
-        """
+        """What the interval alone says: "at least 1 200", "at most 3", "unknown", "undefined"."""
         bounded_below, bounded_above = self.low > 0, math.isfinite(self.high)
         if bounded_below and bounded_above:
             return f"{short(self.low)} to {short(self.high)}"
@@ -123,12 +119,12 @@ class Estimate:
         return "undefined" if self.status is Status.NEGATIVE_CURVATURE else "unknown"
 
     def to_dict(self) -> dict[str, Any]:
-        """Built-in values, ready for JSON except infinities and nan."""
+        """Plain values, ready for JSON but for infinities."""
         return {**asdict(self), "status": self.status.value}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Estimate:
-        """The estimate from what `to_dict` gave."""
+        """The estimate that `to_dict` wrote."""
         numbers = {
             name: float(fields[name]) for name in ("value", "low", "high", "level", "stderr")
         }
@@ -137,7 +133,7 @@ class Estimate:
 
 
 def short(number: float) -> str:
-    """Three significant digits, thousands separated by a space: 0.0123, 1 230, 4.50e-06, ∞."""
+    """Three significant digits, thousands set apart: 0.0123, 1 230, 4.50e-06, ∞."""
     if math.isnan(number):
         return "–"
     if math.isinf(number):

@@ -14,7 +14,7 @@ from .estimate import Estimate, Status
 from .interval import flag_zero, symmetric
 
 
-def decreasing(
+def falling(
     function: Callable[..., float], first: Estimate, second: Estimate | None = None
 ) -> Estimate:
     """A limit of the learning rate that decreases in each of its parts.

@@ -6,7 +6,9 @@ import pytest
 
 from gradnoise.learning_rate.mean_square import CurvatureSpread
 from gradnoise.statistics.estimate import Status
-from tests.landscapes import AT_LEAST, INF, NEGATIVE, UNKNOWN, estimate, landscape
+from tests.learning_rate.test_advice import AT_LEAST, NEGATIVE, UNKNOWN, estimate, landscape
+
+INF = math.inf
 
 
 def test_the_limits_are_the_formulas() -> None:
@@ -66,28 +68,27 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
 @pytest.mark.parametrize(
     ("noise_scale", "curvature", "said"),
     [
-        (
-            estimate(960.0),
-            estimate(2.0),
-            "beyond 0.471, 29.2 times the noise-scale rule: between",
-        ),
-        (
-            estimate(3.0),
-            estimate(960.0),
-            "beyond 0.0161, 28.3 times less than the noise-scale rule",
-        ),
-        (estimate(96.0), estimate(2.0), "beyond 0.471, 3.76 times the noise-scale rule: between"),
-        (estimate(24.0), estimate(2.0), "At B = 32 the limits agree within a factor 1.65."),
-        (estimate(3.0), estimate(32.0), "At B = 32 the limits agree within a factor 1.83."),
+        (estimate(960.0), estimate(2.0), "up to 0.471, 29.2 times the noise-scale rule"),
+        (estimate(3.0), estimate(960.0), "diverges beyond 0.0161, 28.3 times below"),
         (estimate(8.0), estimate(8.0), "At B = 32 the limits agree within a factor 1.00."),
-        (
-            AT_LEAST,
-            estimate(2.0),
-            "unstable at this point beyond 0.471; the noise-scale rule is not",
-        ),
+        (AT_LEAST, estimate(2.0), "a run diverges beyond 0.471; what speed noise leaves"),
         (UNKNOWN, UNKNOWN, "cannot be compared: measure more samples"),
-        (NEGATIVE, estimate(2.0), "there is no limit: the curvature is negative"),
+        (NEGATIVE, estimate(2.0), "no limit holds: the loss curves downwards"),
     ],
 )
 def test_the_reading_says_how_they_compare(noise_scale, curvature, said) -> None:
     assert said in landscape(noise_scale, curvature=curvature).limits(32).reading
+
+
+@pytest.mark.parametrize(
+    ("noise_scale", "curvature", "factor"), [(24.0, 2.0, "1.65"), (3.0, 32.0, "1.83")]
+)
+def test_limits_within_a_factor_of_two_agree(noise_scale, curvature, factor) -> None:
+    found = landscape(estimate(noise_scale), curvature=estimate(curvature)).limits(32)
+    assert found.reading == f"At B = 32 the limits agree within a factor {factor}."
+
+
+def test_limits_beyond_a_factor_of_two_do_not() -> None:
+    for noise_scale, curvature in ((96.0, 2.0), (3.0, 64.0)):  # 3.8 times, and 3 times below
+        found = landscape(estimate(noise_scale), curvature=estimate(curvature)).limits(32)
+        assert "limits agree" not in found.reading

@@ -11,6 +11,7 @@ from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.optimizer_settings import OptimizerSettings
+from gradnoise.show.progress import progress_bar
 from gradnoise.statistics.estimate import short
 from gradnoise.toy import NoisyQuadratic
 
@@ -291,7 +292,7 @@ class TestNotes:
         profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": thousand})
 
         assert "Batch size 64, the whole data: B_noise is 1 000" in words(str(profile))
-        assert "twice the minimum" not in words(str(profile))
+        assert "twice the fewest" not in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "deep"])
     def test_the_advice_is_the_recommendation(self, name, request):
@@ -405,7 +406,27 @@ class TestPlot:
             resolved.plot()
 
 
-def test_a_profile_is_silent_by_default(capfd):
-    quadratic(1.0)
+class TestProgressBar:
+    def test_it_is_silent_when_off(self, capfd):
+        with progress_bar(False) as stage:
+            stage("sharpness", None)(1)
+            stage("probes", 2)(2)
 
-    assert capfd.readouterr() == ("", "")
+        assert capfd.readouterr() == ("", "")
+
+    def test_it_names_the_stage_on_stderr_alone_when_on(self, capsys, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+
+        with progress_bar(True) as stage:
+            stage("sharpness", None)(1)
+            stage("probes", 2)(2)
+
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "sharpness" in shown.err
+        assert "probes" in shown.err
+
+    def test_a_profile_is_silent_by_default(self, capfd):
+        quadratic(1.0)
+
+        assert capfd.readouterr() == ("", "")

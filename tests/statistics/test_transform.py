@@ -9,7 +9,7 @@ import pytest
 from gradnoise.statistics.estimate import Estimate, Status
 from gradnoise.statistics.interval import quantile
 from gradnoise.statistics.transform import (
-    decreasing,
+    falling,
     monotone,
     scaled,
     square_root,
@@ -31,38 +31,38 @@ def ends(found: Estimate) -> tuple[float, float, float]:
     return found.low, found.value, found.high
 
 
-class TestDecreasing:
+class TestFalling:
     def test_the_ends_change_places(self) -> None:
-        found = decreasing(lambda x: 2 / x, estimate(4.0, 2.0, 5.0))
+        found = falling(lambda x: 2 / x, estimate(4.0, 2.0, 5.0))
         assert ends(found) == (0.4, 0.5, 1.0)
         assert (found.level, found.samples, found.status) == (0.9, 100, Status.RESOLVED)
         assert math.isnan(found.stderr)
 
     def test_two_parts_are_taken_at_their_same_ends(self) -> None:
         parts = estimate(4.0, 2.0, 5.0), estimate(1.0, 0.0, 3.0)
-        found = decreasing(lambda x, y: 2 / x / (1 + y), *parts)
+        found = falling(lambda x, y: 2 / x / (1 + y), *parts)
         assert ends(found) == (0.1, 0.25, 1.0)
 
     def test_a_part_that_may_be_zero_leaves_no_upper_end(self) -> None:
-        found = decreasing(lambda x: 2 / x, estimate(4.0, -1.0, 5.0, Status.SIGNAL_BELOW_NOISE))
+        found = falling(lambda x: 2 / x, estimate(4.0, -1.0, 5.0, Status.SIGNAL_BELOW_NOISE))
         assert ends(found) == (0.4, 0.5, INF)
         assert found.status is Status.SIGNAL_BELOW_NOISE
 
     def test_an_unbounded_part_leaves_no_lower_end(self) -> None:
         part = estimate(NAN, 2.0, INF, Status.SIGNAL_BELOW_NOISE)
-        found = decreasing(lambda x: 2 / x, part)
+        found = falling(lambda x: 2 / x, part)
         assert (found.low, found.high) == (0.0, 1.0)
         assert math.isnan(found.value)
 
     def test_the_status_is_that_of_the_first_part_that_is_not_resolved(self) -> None:
         lost = estimate(1.0, 0.5, 3.0, Status.NOT_CONVERGED)
-        assert decreasing(lambda x, y: 1 / x / y, estimate(1.0, 0.5, 2.0), lost).status is (
+        assert falling(lambda x, y: 1 / x / y, estimate(1.0, 0.5, 2.0), lost).status is (
             Status.NOT_CONVERGED
         )
 
     def test_a_negative_curvature_leaves_nothing(self) -> None:
         for parts in ((NEGATIVE,), (estimate(1.0, 0.5, 2.0), NEGATIVE)):
-            found = decreasing(lambda *x: 1.0, *parts)
+            found = falling(lambda *x: 1.0, *parts)
             assert (found.low, found.high) == (-INF, INF)
             assert math.isnan(found.value)
             assert found.status is Status.NEGATIVE_CURVATURE
