@@ -1,14 +1,18 @@
 """The mean-square limit in a few directions: all batches enumerated."""
 
 import itertools
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 import gradnoise as gn
-from gradnoise.learning_rate.mean_square import CurvatureSpread
+from gradnoise.learning_rate.mean_square import (
+    CurvatureSpread,
+    stability_limit,
+    symmetric_basis,
+)
 from gradnoise.learning_rate.update_rule import Momentum
-from tests import oracles
 from tests.cases import CORE
 
 SAMPLES, DIRECTIONS = 5, 2
@@ -22,10 +26,13 @@ def curvatures(seed: int = 0, samples: int = SAMPLES, size: int = DIRECTIONS) ->
 
 def radius(matrices: np.ndarray, batch: int, rule: Momentum, lr: float) -> float:
     """The spectral radius of the second moments over all batches without replacement."""
-    w, v = np.split(np.eye(2 * matrices.shape[1]), 2)  # as they act on the state (w, v)
+    (a, b, c, d), size = astuple(rule), matrices.shape[1]
+    w, v = np.split(np.eye(2 * size), 2)  # as they act on the state (w, v)
     total, count = 0, 0
     for chosen in itertools.combinations(matrices, batch):
-        step = np.vstack(oracles.update(rule, lr, np.mean(chosen, axis=0) @ w, w, v))
+        gradient = np.mean(chosen, axis=0) @ w
+        after = a * v + b * gradient
+        step = np.vstack([w - lr * (c * gradient + d * after), after])
         total, count = total + np.kron(step, step), count + 1
     return float(np.abs(np.linalg.eigvals(total / count)).max())
 
@@ -43,7 +50,7 @@ def test_second_moments_over_all_batches_grow_right_beyond_it(name, momentum, ba
     assert radius(matrices, batch, rule, 1.001 * limit) > 1
 
 
-def test_every_direction_more_lowers_the_limit():
+def test_every_further_direction_lowers_the_limit():
     matrices = curvatures(1, samples=9, size=4)
     spreads = [CurvatureSpread.of(matrices[:, :k, :k]) for k in range(1, 5)]
     limits = [spread.stable_lr(1.0) for spread in spreads]
@@ -65,3 +72,23 @@ def test_a_profile_keeps_it_through_a_file(tmp_path):
     again = gn.Profile.load(tmp_path / "p.json")
     assert again.curvature_spread == profile.curvature_spread is not None
     assert str(again) == str(profile)
+
+
+@pytest.mark.parametrize("crossing", [0.25, 0.5, 0.9999])
+def test_the_stability_limit_is_where_the_radius_crosses_one(crossing):
+    assert stability_limit(lambda lr: 1 + lr * (lr - crossing), 1.0) == pytest.approx(crossing)
+
+
+def test_without_a_crossing_the_stability_limit_is_the_upper_end():
+    assert stability_limit(lambda lr: 1 - lr, 0.5) == 0.5
+    assert stability_limit(lambda lr: 1.0, 0.5) == 0.5
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_basis_of_symmetric_matrices_is_orthonormal_and_complete(size):
+    basis = symmetric_basis(size)
+    assert basis.shape == (size**2, size * (size + 1) // 2)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-15)
+    matrix = np.arange(size**2).reshape(size, size)
+    flat = (matrix + matrix.T).reshape(-1)
+    np.testing.assert_allclose(basis @ (basis.T @ flat), flat, atol=1e-14)
