@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gradnoise.moments.moments import GradientMoments
-from gradnoise.statistics.skew import Skew
 
 
 def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> GradientMoments:
@@ -29,9 +28,3 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
     )
     pulls = moments.deviations()[1:] @ gaps / (n - 1)
     return replace(moments, pulls=pulls @ pulls.T)
-
-
-def skew_of(third: float, coupling: float | None = None, quadratic: float = 0.0) -> Skew:
-    """The cumulants of a single estimate."""
-    numbers = (third, third if coupling is None else coupling, quadratic)
-    return Skew(*(torch.full((1, 1, 1), x, dtype=torch.float64) for x in numbers))
