@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gradnoise.moments.moments import GradientMoments
 from gradnoise.moments.per_parameter import PerParameter
-from gradnoise.statistics.skew import Skew
 from gradnoise.tensors.random import random_signs
 
 
@@ -32,12 +31,6 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
     )
     covariances = moments.deviations()[1:] @ gaps / (n - 1)
     return replace(moments, influence_products=covariances @ covariances.T)
-
-
-def skew_of(third: float, coupling: float | None = None, quadratic: float = 0.0) -> Skew:
-    """The cumulants of a single estimate."""
-    numbers = (third, third if coupling is None else coupling, quadratic)
-    return Skew(*(torch.full((1, 1, 1), x, dtype=torch.float64) for x in numbers))
 
 
 def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> GradientMoments:

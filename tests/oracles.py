@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnoise.learning_rate.update_rule import Momentum
 from gradnoise.problem.losses import supervised
 from gradnoise.tensors.trees import sample_count, select
 
@@ -179,12 +178,6 @@ def complete_probes(n: int) -> Tensor:
         else:
             path.append(walk.pop())
     return math.sqrt(n) * torch.eye(n, dtype=torch.float64)[path[:-1]]
-
-
-def update(rule: Momentum, lr: float, gradient: Any, w: Any, v: Any) -> tuple[Any, Any]:
-    """v ← av + bg, w ← w - ε(cg + dv), of numbers or of matrices that act on a state."""
-    v = rule.velocity_decay * v + rule.velocity_gain * gradient
-    return w - lr * (rule.gradient_weight * gradient + rule.velocity_weight * v), v
 
 
 def columns(model: nn.Module, names: tuple[str, ...]) -> Tensor:

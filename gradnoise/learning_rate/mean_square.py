@@ -8,14 +8,14 @@ arXiv:2306.07850).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import linalg
 
+from .second_moments import stability_limit, symmetric_basis
 from .update_rule import Momentum
 
 Matrix = NDArray[np.float64]
@@ -122,27 +122,5 @@ def _radius(mean: Matrix, noise: Matrix, rule: Momentum, lr: float) -> float:
     return float(np.abs(values).max())
 
 
-def stability_limit(radius: Callable[[float], float], high: float) -> float:
-    """The learning rate, at most `high`, where a spectral radius rises above 1."""
-
-    def growth(lr: float) -> float:  # the radius is 1 at lr = 0, and below 1 right above it
-        return radius(lr) - 1 if lr else -1.0
-
-    if growth(high) <= 0:
-        return high
-    return float(optimize.brentq(growth, 0.0, high, xtol=1e-13 * high))
-
-
 def _rows(matrix: Matrix) -> Rows:
     return tuple(tuple(row) for row in matrix.tolist())
-
-
-def symmetric_basis(size: int) -> Matrix:
-    """An orthonormal basis of the symmetric matrices, as columns of their flattened entries."""
-    rows, columns = np.triu_indices(size)
-    basis = np.zeros((size * size, len(rows)))
-    entries = np.arange(len(rows))
-    basis[rows * size + columns, entries] += 1
-    basis[columns * size + rows, entries] += 1
-    unit: Matrix = basis / np.linalg.norm(basis, axis=0)
-    return unit

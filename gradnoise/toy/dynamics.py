@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..learning_rate.mean_square import stability_limit, symmetric_basis
+from ..learning_rate.second_moments import stability_limit, symmetric_basis
 from ..learning_rate.update_rule import Momentum
 
 

@@ -9,7 +9,7 @@ import torch
 import gradnoise as gn
 from gradnoise.learning_rate.formulas import max_lr, mean_square_lr
 from gradnoise.learning_rate.update_rule import Momentum
-from tests import oracles
+from tests.formulas import update
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]
 
@@ -19,7 +19,7 @@ def second_moment_radius(rule: Momentum, x: float, noise: float) -> float:
     w, v = np.eye(2)  # as they act on the state (w, v)
     total = np.zeros((4, 4))
     for sign in (-1, 1):
-        step = np.stack(oracles.update(rule, x, (1 + sign * math.sqrt(noise)) * w, w, v))
+        step = np.stack(update(rule, x, (1 + sign * math.sqrt(noise)) * w, w, v))
         total += np.kron(step, step) / 2
     return float(np.abs(np.linalg.eigvals(total)).max())
 
@@ -52,7 +52,7 @@ def test_heavy_ball_and_nesterov_step_as_torch_does():
         for _ in range(5):
             weight.grad = 2 * weight.detach()
             optimizer.step()
-            w, v = oracles.update(rule, 0.3, 2 * w, w, v)
+            w, v = update(rule, 0.3, 2 * w, w, v)
         assert float(weight.detach()) == pytest.approx(w, rel=1e-14)
 
 
@@ -60,7 +60,7 @@ def test_heavy_ball_and_nesterov_step_as_torch_does():
 def test_an_update_is_a_linear_map_of_weights_velocity_and_gradient(name, momentum):
     rule, (w, v, gradient) = Momentum.of(name, momentum), np.eye(3)
     memory, gain = rule.linear_map(0.3)
-    expected = np.stack(oracles.update(rule, 0.3, gradient, w, v))
+    expected = np.stack(update(rule, 0.3, gradient, w, v))
     np.testing.assert_allclose(np.column_stack([memory, gain]), expected, rtol=1e-15)
 
 

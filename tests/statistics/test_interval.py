@@ -22,7 +22,8 @@ from gradnoise.statistics.interval import (
     with_skew,
 )
 from gradnoise.statistics.skew import Skew
-from tests.clouds import moments_of_cloud, skew_of
+from tests.clouds import moments_of_cloud
+from tests.formulas import skew_of
 
 INF, NAN = math.inf, math.nan
 VALUES = torch.tensor([0.0, 1.0, 1.5, 7.0, -2.0, 0.5], dtype=torch.float64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gradnoise.statistics.skew import Skew
-from tests.clouds import skew_of
+from tests.formulas import skew_of
 
 VALUES = torch.tensor([0.0, 1.0, 1.5, 7.0, -2.0, 0.5], dtype=torch.float64)
 

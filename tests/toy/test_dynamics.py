@@ -10,8 +10,8 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.learning_rate.update_rule import Momentum
-from gradnoise.toy.dynamics import Dynamics, diverging_lr, stationary_covariance
-from tests import oracles
+from gradnoise.toy import Dynamics, diverging_lr, stationary_covariance
+from tests.formulas import update
 
 RULES = [("sgd", 0.0), ("sgd", 0.9), ("nesterov", 0.7), ("adam", 0.9), ("nadam", 0.6)]
 INPUTS = torch.tensor([[1.0, 0.5], [0.2, -1.0], [1.5, 0.3], [-0.4, 0.8]]).double()
@@ -32,7 +32,7 @@ def enumerated(steps: int, lr: float, batch: int, rule: Momentum) -> Tensor:
         for chosen in itertools.combinations(range(4), batch):
             x, r = INPUTS[list(chosen)], (INPUTS @ BEST - TARGETS)[list(chosen)]
             gradient = x.T @ x / batch @ w + (x.T @ r / batch)[:, None] * one
-            step = torch.cat([*oracles.update(rule, lr, gradient, w, v), one])
+            step = torch.cat([*update(rule, lr, gradient, w, v), one])
             total, count = total + step @ moment @ step.T, count + 1
         moment = total / count
     return moment[:2, :2]

@@ -10,7 +10,7 @@ import torch
 
 import gradnoise as gn
 from gradnoise.learning_rate.update_rule import Momentum
-from tests import oracles
+from tests.formulas import update
 from tests.toys import assert_dynamics, assert_truth
 
 TOY = gn.toy.NoisyQuadraticModel(torch.tensor([1.0, -1.0, 2.0]))
@@ -47,7 +47,7 @@ def test_torch_trains_as_the_dynamics_say(name: str, momentum: float) -> None:
     w, v = TOY.w.expand(runs, 3).clone(), torch.zeros(runs, 3).double()
     for _ in range(steps):
         noise = torch.randn(runs, batch, 3, generator=source, dtype=torch.float64).mean(1)
-        w, v = oracles.update(rule, lr, h * w + h.sqrt() * noise, w, v)
+        w, v = update(rule, lr, h * w + h.sqrt() * noise, w, v)
     expected = TOY.dynamics().trajectory(TOY.w, steps, lr, batch, name, momentum)[-1].diagonal()
     squares = w.square()
     error = squares.std(0) / math.sqrt(runs)
