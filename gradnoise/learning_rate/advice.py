@@ -225,8 +225,8 @@ def _about_current(landscape: Landscape, current: Setting) -> tuple[str, ...]:
         steps, samples = landscape.steps(batch), landscape.samples(batch)
         reasons.append(
             f"At batch size {batch:g} ({short(batch / float(noise_scale))} times B_noise) a run "
-            f"takes about {float(steps):.2g} times the steps of very large batches and "
-            f"{float(samples):.2g} times the samples of very small ones."
+            f"takes about {_times(float(steps))} the steps of very large batches and "
+            f"{_times(float(samples))} the samples of very small ones."
         )
     if current.lr and landscape.sharpness.low > 0 and noise_scale.is_resolved:
         reasons += _about_rate(landscape, current, batch, current.lr, side)
@@ -252,9 +252,10 @@ def _about_rate(
     ]
     speed = landscape.speed(lr, batch)
     if speed > 0:
+        share = f"{speed:.0%}" if speed >= 0.01 else "less than 1%"
         reasons.append(
-            f"One step at this learning rate is expected to lower the loss by {speed:.0%} of what "
-            f"the best full-batch step would."
+            f"One step at this learning rate is expected to lower the loss by {share} of what the "
+            f"best full-batch step would."
         )
     elif not math.isnan(speed):
         reasons.append("One step at this learning rate is expected to raise the loss.")
@@ -280,6 +281,11 @@ def _scaled(landscape: Landscape, current: Setting, batch: float, lr: float) -> 
         f"At batch size {other}, learning rate {scaled} keeps the noise of your steps ({name} "
         f"scaling); do not scale it further for larger batches."
     ]
+
+
+def _times(ratio: float) -> str:
+    """Two digits are enough for a cost."""
+    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:.0f} times"
 
 
 def _round_batch(noise_scale: float, population: float) -> int:

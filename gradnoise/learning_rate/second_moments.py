@@ -1,4 +1,4 @@
-"""TODO."""
+"""Linear maps of second moments: their spectral radius, and a basis of symmetric matrices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize
 
-from .mean_square import Matrix
+Matrix = NDArray[np.float64]
 
 
 def stability_limit(radius: Callable[[float], float], high: float) -> float:

@@ -24,7 +24,7 @@ _LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share") 
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """The versions that a result was computed with."""
     try:
         own = metadata.version("gradnoise")
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def to_dict(profile: Any) -> dict[str, Any]:
-    """A profile as plain values; inf and nan as strings, which JSON has no numbers for."""
+    """A profile as built-in values; inf and nan as strings, because JSON has no such numbers."""
     plain = {name: getattr(profile, name) for name in (f.name for f in fields(profile))}
     plain["estimates"] = {name: e.to_dict() for name, e in profile.estimates.items()}
     for kind in ("layers", "groups"):
@@ -59,7 +59,10 @@ def load(cls: Any, path: str | Path) -> Any:
     """A profile from a file that `save` wrote."""
     contents = _read(Path(path))
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
-        raise ProfileFileError(f"{path} is not a profile: it does not say format={FORMAT!r}")
+        raise ProfileFileError(
+            f"{path} is not a profile: it does not say format={FORMAT!r}. Load a file that "
+            f"Profile.save or --json wrote"
+        )
     if contents.get("schema") != SCHEMA:
         raise ProfileFileError(
             f"{path} has schema {contents.get('schema')!r} and this version reads {SCHEMA}; "

@@ -20,9 +20,14 @@ from .results import Results, other_optimizer
 def draw(profile: Results, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     if "noise_scale" not in profile.estimates:
-        raise NotMeasuredError("the regime map needs curvature, which was not measured")
+        raise NotMeasuredError(
+            "the regime map needs curvature, which was not measured; `warnings` says why"
+        )
     if not float(profile.sharpness) > 0:
-        raise NotMeasuredError("the regime map needs positive curvature; the sharpness is not")
+        raise NotMeasuredError(
+            "the regime map needs positive curvature, and the sharpness is not positive; measure "
+            "later in training"
+        )
     figure, axes = canvas(height=6.4)
     batches = _batch_grid(profile)
     landscape = profile.landscape(profile.setting.momentum)
@@ -159,8 +164,9 @@ def _points(axes: Any, profile: Results) -> None:
 def _words(axes: Any, profile: Results) -> None:
     axes.set_xlabel("batch size B (samples)")
     momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
-    other = other_optimizer(profile)
-    axes.set_ylabel(f"learning rate ε{f' of plain SGD, not {other}' if other else momentum}")
+    other, rescales = other_optimizer(profile), profile.setting.rescales
+    whose = f" of plain SGD, not {other}" if other else f" of {rescales}" if rescales else ""
+    axes.set_ylabel(f"learning rate ε{whose}{momentum}")
     axes.set_title(
         f"{profile.model} on {profile.samples} samples: {_headline(profile)}",
         fontsize=10,

@@ -34,6 +34,7 @@ UNITS = (
     "Units: learning rates in parameter²/loss, λ in loss/parameter², |G|² and trΣ in "
     "loss²/parameter², GᵀHG and tr(HΣ) in loss³/parameter⁴. Formulas: help(gradnoise.Profile)."
 )
+OTHER_UNITS = "In this metric, parameter means P^½w."
 
 # method, label, the formula without momentum, what it means
 LEARNING_RATES = (
@@ -134,7 +135,7 @@ def _measured(profile: Results) -> list[Text | Table]:
         meaning = "full batch unstable at this point beyond it"
         landscape = profile.landscape(profile.setting.momentum)
         table.add_row(_stable(landscape), *cells(landscape.stable_lr, ""), meaning)
-    notes = UNITS
+    notes = UNITS + (f" {OTHER_UNITS}" if profile.setting.rescales else "")
     if profile.samples >= profile.population:
         count = integer(profile.samples)
         notes = f"exact: no sampling error, all {count} samples were measured. {notes}"

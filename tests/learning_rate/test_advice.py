@@ -169,13 +169,19 @@ class TestNow:
         text = str(advise(estimate(96.0), batch_size=32))
 
         assert "At batch size 32 (0.333 times B_noise) a run takes" in text
-        assert "about 4 times the steps of very large batches and 1.3 times the samples" in text
+        assert "about 4.0 times the steps of very large batches and 1.3 times the samples" in text
+
+    def test_a_cost_has_no_more_digits_than_it_is_worth(self):
+        text = str(advise(estimate(96.0), batch_size=1))
+
+        assert "about 97 times the steps of very large batches and 1.0 times the samples" in text
 
     @pytest.mark.parametrize(
         ("lr", "said"),  # ε_opt = 0.0625 there, and ΔL/ΔL_max 1/4
         [
             (0.0625, "lower the loss by 25% of what the best full-batch step would"),
             (0.03125, "lower the loss by 19% of what the best full-batch step would"),
+            (0.0001, "lower the loss by less than 1% of what the best full-batch step would"),
             (0.2, "raise the loss"),
         ],
     )

@@ -12,7 +12,44 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gradnoise as gn
+from gradnoise.measurement.opened import Opened
+from gradnoise.problem.options import Options
+from gradnoise.profiles.curvature import CurvatureResults, Effort, find_curvature
 from tests.cases import labelled, mlp
+
+
+def test_effort_out_of_range_is_refused() -> None:
+    with pytest.raises(gn.ArgumentError, match="`probes` must be a whole number from 2 on; got 1"):
+        Effort(probes=1)
+    with pytest.raises(gn.ArgumentError, match=r"`accuracy` is a relative error such as 0\.05"):
+        Effort(accuracy=-0.1)
+
+
+def test_layers_have_shares_where_curvature_was_measured() -> None:
+    layers = gn.gradient_moments(mlp().double(), nn.CrossEntropyLoss(), labelled()).layers
+    assert CurvatureResults({}).shared(layers) is layers
+    profile = gn.profile(mlp().double(), nn.CrossEntropyLoss(), labelled(), probes=4)
+    shares = [float(layer.curvature_share) for layer in profile.layers.values()]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_progress_is_told_as_the_work_goes_on() -> None:
+    started: list[tuple[str, int | None]] = []
+    done: list[int] = []
+
+    def stage(name: str, total: int | None) -> Any:
+        started.append((name, total))
+        return done.append
+
+    opened = Opened.open(mlp().double(), nn.CrossEntropyLoss(), labelled(), Options())
+    with opened.problem.guard():
+        results = find_curvature(opened, opened.moments(), stage, Effort(probes=4))
+    assert started == [("sharpness (Lanczos)", None), ("noise scale (probes)", 4)]
+    assert sum(done) >= results.matvecs
+    assert set(results.estimates) == {
+        *("noise_scale", "sharpness", "grad_curvature"),
+        *("trace_hessian_cov", "curvature_noise_scale"),
+    }
 
 
 class Once(torch.autograd.Function):

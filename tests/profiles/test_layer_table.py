@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import gradnoise as gn
+from gradnoise.profiles.layer_table import limiting_layer
 from tests.reports import row, words
 
 
@@ -51,6 +52,23 @@ class TestLayers:
         (layer,) = [layer for layer in deep.layers.values() if layer.limits_lr]
 
         assert f"Layer {layer.name} limits the learning rate: it holds " in words(str(deep))
+
+    def test_where_none_is_sure_to_limit_the_reason_is_given(self, deep):
+        layer = max(deep.layers.values(), key=lambda layer: float(layer.sharpness_share))
+        crowded = replace(layer.sharpness_share, status=gn.Status.NOT_SEPARATED)
+        for share, why in (
+            (layer.sharpness_share, "two halves of the samples disagree"),
+            (crowded, "another direction is about as sharp"),
+        ):
+            unsure = replace(layer, limits_lr=False, sharpness_share=share)
+            sentence = limiting_layer({**deep.layers, layer.name: unsure})
+            assert sentence.startswith(f"Layer {layer.name} may limit the learning rate: it holds ")
+            assert sentence.endswith(f"but {why}.")
+
+    def test_without_shares_no_layer_is_named(self, deep):
+        layers = {name: replace(layer, sharpness_share=None) for name, layer in deep.layers.items()}
+
+        assert limiting_layer(layers) == ""
 
     def test_groups_are_shown_where_there_are_several(self, deep):
         group = replace(deep.layers["0"], name="group 0")

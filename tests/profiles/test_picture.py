@@ -74,6 +74,8 @@ class TestPlot:
 
         label = "learning rate ε of plain SGD, not AdamW"
         assert adam.plot().axes[0].get_ylabel() == label
+        own = replace(adam, metric="optimizer").plot()
+        assert own.axes[0].get_ylabel() == "learning rate ε of AdamW (momentum 0.9)"
 
     @pytest.mark.parametrize(("momentum", "formula"), [(0.0, "T = ε/B"), (0.5, "T = ε/((1 - m)B)")])
     def test_the_dotted_lines_are_of_equal_temperature(self, resolved, momentum, formula):

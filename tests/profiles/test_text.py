@@ -156,6 +156,14 @@ class TestWords:
 
         for unit in ("learning rates in parameter²/loss", "λ in loss/parameter²"):
             assert unit in text
+        assert "parameter means" not in text
+
+    def test_in_the_metric_of_an_optimizer_units_are_those_of_its_coordinates(self, resolved):
+        settings = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam")
+        adam = replace(resolved, optimizer=settings, metric="optimizer")
+
+        assert "In this metric, parameter means P^½w." in words(adam)
+        assert "with P from its state" in words(adam)
 
     def test_exact_is_explained_where_it_is_said(self, resolved, bounds_only):
         said = "exact: no sampling error, all 64 samples were measured."
