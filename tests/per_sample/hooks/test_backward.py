@@ -172,3 +172,20 @@ def test_a_half_precision_parameter_without_a_part_in_the_first_batches() -> Non
     torch.testing.assert_close(
         moments.mean["b.weight"], engine.mean["b.weight"], rtol=5e-3, atol=5e-4
     )
+
+
+def forces(model: nn.Module, x: Tensor) -> Tensor:
+    """Forces are derivatives of an energy with respect to the inputs."""
+    x = x.detach().requires_grad_()
+    (force,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    return force.square().sum(1)
+
+
+def test_a_loss_that_differentiates_the_model_is_named_and_measured_by_the_loop() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double(), features()
+    with pytest.raises(gn.EngineError, match=r"the loss calls `torch.autograd.grad` or `.backward"):
+        gn.per_sample_sq_norms(model, forces, x, engine="hooks")
+    assert gn.explain_engine(model, forces, x).engine == "loop"
+    single = torch.autograd.grad(forces(model, x[:1])[0], list(model.parameters())[:3])
+    norms = gn.per_sample_sq_norms(model, forces, x)
+    assert float(norms[0]) == pytest.approx(float(sum(g.square().sum() for g in single)))

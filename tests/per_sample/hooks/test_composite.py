@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import wrap_torch_function
 
 import gradnoise as gn
+from gradnoise.per_sample.hooks.composite import UNFUSED, simpler
 from tests.cases import features
 from tests.engines import agree, choose_engine, summary
 from tests.layer_cases import Function, ids, numbers, squares
@@ -61,3 +62,74 @@ def test_functions_that_a_model_makes_are_not_kept() -> None:
     gc.collect()
     assert len(made) > 3
     assert not any(reference() for reference in made)
+
+
+RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "one layer": {},
+    "time first": {"batch_first": False},
+    "two layers, both directions": {"num_layers": 2, "bidirectional": True},
+    "without bias": {"bias": False},
+    "projected": {"proj_size": 2},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_give_what_torch_gives(name: str, options: str) -> None:
+    given = {"batch_first": True, **OPTIONS[options]}
+    if "proj_size" in given and name != "lstm":
+        pytest.skip("only an LSTM has projections")
+    if name == "rnn_relu":
+        given["nonlinearity"] = "relu"
+    layer = RECURRENT[name](4, 3, **given).double()
+    x = torch.randn(5, 6, 4).double()
+    batch = 5 if given["batch_first"] else 6
+    directions = layer.num_layers * (2 if layer.bidirectional else 1)
+    state = torch.randn(directions, batch, given.get("proj_size", 3)).double()
+    start: Any = (state, torch.randn(directions, batch, 3).double()) if name == "lstm" else state
+    arguments = (
+        *(x, start, layer._flat_weights, layer.bias, layer.num_layers, 0.0, False),
+        *(layer.bidirectional, layer.batch_first),
+    )
+    fused = getattr(torch, name)
+    torch.testing.assert_close(UNFUSED[fused](*arguments), fused(*arguments))
+
+
+CELLS = {"lstm_cell": nn.LSTMCell, "gru_cell": nn.GRUCell, "rnn_tanh_cell": nn.RNNCell}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", [*CELLS, "rnn_relu_cell"])
+def test_recurrent_cells_give_what_torch_gives(name: str, bias: bool) -> None:
+    cell = CELLS.get(name, nn.RNNCell)(4, 3, bias).double()
+    x, state = torch.randn(5, 4).double(), torch.randn(5, 3).double()
+    start: Any = (state, torch.randn(5, 3).double()) if name == "lstm_cell" else state
+    arguments = (x, start, cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
+    fused = getattr(torch, name)
+    torch.testing.assert_close(UNFUSED[fused](*arguments), fused(*arguments))
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+@pytest.mark.parametrize("padding", [None, 0, -1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_embedding_bags_give_what_torch_gives(mode: str, padding: Any, weighted: bool) -> None:
+    if weighted and mode != "sum":
+        pytest.skip("torch weighs sums alone")
+    weight, ids = torch.randn(5, 3).double(), torch.randint(5, (6, 4))
+    ids[1] = 4 if padding == -1 else 0  # an empty bag where that is the padding
+    options = {"mode": mode, "padding_idx": padding}
+    if weighted:
+        options["per_sample_weights"] = torch.randn(6, 4).double()
+    expected = F.embedding_bag(ids, weight, **options)
+    torch.testing.assert_close(UNFUSED[F.embedding_bag](ids, weight, **options), expected)
+
+
+def test_only_what_torch_writes_in_python_is_opened() -> None:
+    assert simpler(torch.add) is None
+    assert simpler(test_only_what_torch_writes_in_python_is_opened) is None
+    opened = simpler(F.bilinear) or simpler(F.hinge_embedding_loss)
+    assert opened is not None
+    x, y = torch.randn(4).double(), torch.tensor([1, -1, 1, -1])
+    found = simpler(F.hinge_embedding_loss)(x, y)  # type: ignore[misc]
+    torch.testing.assert_close(found, F.hinge_embedding_loss(x, y))

@@ -8,6 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradnoise.per_sample.hooks.call import Call
+from gradnoise.per_sample.hooks.discovery import Discovery
+from gradnoise.per_sample.hooks.steps import DERIVE, USE, Sources, Step
+from gradnoise.problem.objective import Objective
 from tests.engines import agree
 from tests.layer_cases import Function, squares
 
@@ -66,3 +70,49 @@ def test_samples_laid_out_by_data_are_looked_at_in_every_batch(how: str) -> None
     x = x[x[:, 0].argsort()]
     x[[2, 3]] = x[[3, 2]]
     agree(model, squares, x)
+
+
+def discovered(model: nn.Module, batch: Any, own: frozenset[int] = frozenset()) -> Discovery:
+    def run(call: Call, _sources: Sources, _step: Step) -> Any:
+        return call.run(call.tensors)
+
+    objective = Objective(model, squares)
+    trace = Discovery(objective.parameters, run, [batch], own)
+    trace.losses(objective, batch)
+    return trace
+
+
+ORDERS = {
+    "slices": (lambda x: torch.cat([x[2:], x[:2]]), False),
+    "masks": (lambda x: torch.cat([x[x[:, 0] > 0], x[x[:, 0] <= 0]]), True),
+    "places": (lambda x: x[x[:, 0].argsort()], True),
+    "a sort": (lambda x: x.sort(0)[0], True),
+    "constant places": (lambda x: x[torch.arange(len(x))], False),
+    "a list": (lambda x: x[x[:, 0].argsort().tolist()], True),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_samples_picked_by_their_own_values_are_noticed(name: str) -> None:
+    pick, by_data = ORDERS[name]
+    model = Function(lambda s, x: s.a(pick(x)), a=nn.Linear(4, 3)).double()
+    x = torch.randn(6, 4).double()
+    x[:3, 0], x[3:, 0] = 1, -1
+    trace = discovered(model, x)
+    assert trace.reorders == by_data
+
+
+def test_an_order_after_the_last_operation_is_of_no_account() -> None:
+    model = Function(lambda s, x: s.a(x)[x[:, 0].argsort()], a=nn.Linear(4, 3)).double()
+    assert not discovered(model, torch.randn(6, 4).double()).reorders
+
+
+def test_what_comes_from_parameters_alone_is_derived_unless_it_is_of_the_samples() -> None:
+    model = Function(lambda s, x: x + s.w.expand(len(x), -1), w=(1, 4)).double()
+    trace = discovered(model, torch.randn(6, 4).double())
+    assert [step.kind for step in trace.steps] == [DERIVE, USE]
+    assert list(trace.derived) == [0]
+    assert trace.derived[0].shape == (6, 4)
+    trace = discovered(model, torch.randn(6, 4).double(), frozenset([0]))
+    assert trace.steps[0].kind == USE
+    assert not trace.derived

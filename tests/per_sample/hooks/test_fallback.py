@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 import gradnoise as gn
+from gradnoise.per_sample.hooks.fallback import local
+from gradnoise.per_sample.hooks.layout import Layout
+from gradnoise.per_sample.hooks.rules import At
 from tests.engines import summary
+from tests.factored_cases import COUNT, normal
 from tests.layer_cases import Function, squares
 
 FIVE = torch.linspace(-1, 1, 5 * 5 * 4, dtype=torch.float64).reshape(5, 5, 4)
@@ -26,11 +33,6 @@ AMBIGUOUS = {
         {"w": (5, 4)},
         FIVE[:, 0],
     ),
-    "a bias that differs between positions": (
-        lambda s, x: torch.addmm(s.b, x, s.w),
-        {"b": (5, 3), "w": (4, 3)},
-        FIVE[:, 0],
-    ),
 }
 
 
@@ -39,3 +41,46 @@ def test_what_cannot_be_attributed_to_samples_is_refused(message: str) -> None:
     forward, shapes, batch = AMBIGUOUS[message]
     with pytest.raises(gn.EngineError, match=message):
         summary(Function(forward, **shapes).double(), squares, batch)
+
+
+def data_dependent(x: Tensor, w: Tensor) -> Tensor:
+    """Control flow on the data, which vmap cannot follow."""
+    return torch.stack([row * w if float(row.sum()) > 0 else row - w for row in x])
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "vectorised": lambda x, w: (x * w).sin(),
+    "in a loop": data_dependent,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_gradients_are_those_of_every_sample_alone(name: str) -> None:
+    operation = OPERATIONS[name]
+    x, w, delta = normal(COUNT, 3), normal(3).requires_grad_(), normal(COUNT, 3)
+    at = At(Layout(0), COUNT, torch.float64)
+    found = local(at, delta, lambda given: operation(*given), [x, w], [1], [0])[1]
+    singles = [
+        torch.autograd.grad(operation(x[i : i + 1], w), w, delta[i : i + 1])[0]
+        for i in range(COUNT)
+    ]
+    torch.testing.assert_close(found.gradients(slice(0, COUNT)), torch.stack(singles))
+    torch.testing.assert_close(found.gradients(slice(1, 3)), torch.stack(singles[1:3]))
+    assert found.method() == ("vmap of this operation", "it has no rule of its own")
+
+
+def test_several_parameters_of_one_operation_have_gradients_of_their_own() -> None:
+    x, w, b, delta = normal(COUNT, 3), normal(3), normal(3), normal(COUNT, 3)
+    at = At(Layout(0), COUNT, torch.float64)
+    found = local(
+        at, delta, lambda given: given[0] * given[1] + given[2].exp(), [x, w, b], [1, 2], [0]
+    )
+    torch.testing.assert_close(found[1].gradients(slice(None)), delta * x)
+    torch.testing.assert_close(found[2].gradients(slice(None)), delta * b.exp())
+
+
+def test_copies_for_every_sample_keep_their_own_entries() -> None:
+    w, delta = normal(3), normal(COUNT, 3)
+    at = At(Layout(0), COUNT, torch.float64)
+    found = local(at, delta, lambda given: given[0].square().repeat(COUNT, 1), [w], [0], [])[0]
+    torch.testing.assert_close(found.gradients(slice(0, COUNT)), 2 * w * delta)

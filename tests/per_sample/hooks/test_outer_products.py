@@ -6,10 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from gradnoise.per_sample.hooks.factored import Asked
 from tests.factored_cases import (
     COUNT,
+    lookup,
+    normal,
     outer,
     single,
 )
@@ -42,3 +46,49 @@ def test_operations_are_those_that_torch_counts(groups: int) -> None:
     assert factored.extra() == groups * 2 * 2**2 * (16 + 16)  # for each pair of positions
     assert counter.get_total_flops() == COUNT * (factored.plain() + factored.extra())
     assert outer(9).extra() == 4 * 5 * 2  # squares and sums of 5 × 2 numbers written out
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("positions", [1, 2, 9])
+def test_summed_outer_products_are_those_of_einsum(positions: int, groups: int) -> None:
+    factored = outer(positions, groups)
+    truth = torch.einsum("ngtp,ngtq->ngpq", factored.left, factored.right)
+    truth = truth.reshape(COUNT, *factored.shape)
+    torch.testing.assert_close(factored.gradients(slice(0, COUNT)), truth)
+    directions = normal(2, *factored.shape)
+    found = factored.measure(Asked(directions, squares=True))
+    torch.testing.assert_close(found.total, truth.sum(0))
+    torch.testing.assert_close(found.sq_norms, truth.square().sum((1, 2)))
+    torch.testing.assert_close(found.dots, torch.einsum("npq,kpq->nk", truth, directions))
+    torch.testing.assert_close(found.squares, truth.square().sum(0))
+
+
+def test_inner_products_of_two_operations_are_those_of_einsum() -> None:
+    first, second = outer(2, p=16, q=16), outer(3, p=16, q=16)
+    pair = [f.gradients(slice(0, COUNT)) for f in (first, second)]
+    torch.testing.assert_close(first.inner(second), torch.einsum("npq,npq->n", *pair))
+    joined = first.join([first, second])
+    torch.testing.assert_close(joined.gradients(slice(0, COUNT)), pair[0] + pair[1])
+
+
+def test_positions_that_cancel_keep_their_digits() -> None:
+    factored = outer(2, p=16, q=16)
+    factored.left[1, :, 1] = -factored.left[1, :, 0]
+    factored.right[1, :, 1] = factored.right[1, :, 0] * (1 + 1e-9)
+    norm = factored.gradients(slice(1, 2)).square().sum()
+    assert float(factored.measure().sq_norms[1]) == pytest.approx(float(norm), rel=1e-9)
+
+
+def test_embedding_rows_are_one_hot_outer_products() -> None:
+    rows = lookup(positions=6)
+    hot = F.one_hot(rows.ids, rows.shape[0]).double()
+    truth = torch.einsum("ntr,ntd->nrd", hot, rows.values)
+    torch.testing.assert_close(rows.gradients(slice(0, COUNT)), truth)
+    found = rows.measure(Asked(squares=True))
+    torch.testing.assert_close(found.total, truth.sum(0))
+    torch.testing.assert_close(found.sq_norms, truth.square().sum((1, 2)))
+    torch.testing.assert_close(found.squares, truth.square().sum(0))
+    head = outer(3, p=rows.shape[0], q=rows.shape[1])
+    inner = (truth * head.gradients(slice(0, COUNT))).sum((1, 2))
+    torch.testing.assert_close(rows.inner(head), inner)
+    assert rows.inner(outer(3, p=7, q=2)) is None

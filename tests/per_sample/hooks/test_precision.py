@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
+from gradnoise.per_sample.hooks.precision import allowed, largest_of, resolution
 from gradnoise.problem.objective import Objective
 from tests import oracles
 from tests.cases import labelled
@@ -82,3 +84,25 @@ def test_autocast_is_no_coupling(engine: str, outside: bool) -> None:
 
 def plain(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(batch[0]).float(), batch[1], reduction="none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_resolution_is_that_of_the_coarsest_operation(dtype: torch.dtype) -> None:
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).to(dtype).double().sum(1)
+
+    objective = Objective(nn.Linear(4, 3).double(), loss)
+    with objective.guard():
+        assert resolution(objective, torch.randn(2, 4).double()) == torch.finfo(dtype).eps
+
+
+def test_the_largest_entry_is_finite_and_of_any_tensor() -> None:
+    assert largest_of([torch.tensor([1.0, math.inf]), torch.tensor([3.0, math.nan])]) == 3
+    assert largest_of([torch.zeros(0)]) == 0
+    assert largest_of([]) == 0
+
+
+def test_what_may_differ_grows_with_the_size_and_the_rounding() -> None:
+    size, eps = torch.tensor([0.0, 2.0, math.inf]), 1e-6
+    expected = 1e-3 * (torch.tensor([0.0, 2.0, 0.0]) + 2 / 3) + 64 * eps * 5
+    torch.testing.assert_close(allowed(size, 5.0, eps), expected)

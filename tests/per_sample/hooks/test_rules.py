@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.hooks.layout import Layout
-from gradnoise.per_sample.hooks.rules import At, add
+from gradnoise.per_sample.hooks.rules import RULES, At, add
 from tests.cases import SAMPLES, features
 from tests.engines import summary
-from tests.layer_cases import ids, squares
+from tests.layer_cases import Function, ids, squares
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,18 @@ def test_layer_norm_in_half_precision_is_normalised_in_float32() -> None:
     normal = nn.functional.layer_norm(seen[-1].double(), (32,))
     truth = (delta.double() * normal).sum(1).square().sum(1)
     torch.testing.assert_close(norms["1.weight"].double(), truth, rtol=1e-5, atol=0)
+
+
+def test_a_bias_that_differs_between_positions_is_refused() -> None:
+    model = Function(lambda s, x: torch.addmm(s.b, x, s.w), b=(5, 3), w=(4, 3)).double()
+    with pytest.raises(gn.EngineError, match="a bias that differs between positions"):
+        summary(model, squares, torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(5, 4))
+
+
+def test_arguments_of_a_rule_are_those_of_the_operation_in_order() -> None:
+    for operation, rule in RULES.items():
+        assert rule.of <= {*rule.names}
+        if inspect.isfunction(operation):
+            names = list(inspect.signature(operation).parameters)
+            assert list(rule.names) == names[: len(rule.names)], operation
+    assert RULES[F.linear].bind((1, 2), {"bias": 3}) == {"input": 1, "weight": 2, "bias": 3}

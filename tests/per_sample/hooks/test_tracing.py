@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.choice import choose
 from gradnoise.per_sample.contract.summary import Wanted
 from gradnoise.per_sample.hooks.backward import BackwardPass
+from gradnoise.per_sample.hooks.call import Call
+from gradnoise.per_sample.hooks.discovery import Discovery
+from gradnoise.per_sample.hooks.steps import DERIVE, OPEN, USE, Sources, Step, UnplannedError
+from gradnoise.per_sample.hooks.tracing import Replay, eager
 from gradnoise.problem.objective import Objective
-from tests.cases import labelled, mlp
+from tests.cases import features, labelled, mlp
 from tests.engines import agree, choose_engine
 from tests.layer_cases import Function, squares
 
@@ -68,3 +74,72 @@ def test_what_was_of_parameters_alone_until_samples_are_written_into_it(samples:
     gc.collect()
     assert not [item for item in gc.get_objects() if type(item) is BackwardPass]
     agree(model, squares, [(torch.randn(max(samples, 2), 4).double(),)] * 2)
+
+
+def run(call: Call, _sources: Sources, _step: Step) -> Any:
+    return call.run(call.tensors)
+
+
+def steps_of(model: nn.Module, batch: Any) -> list[Step]:
+    objective = Objective(model, squares)
+    trace = Discovery(objective.parameters, run, [batch], frozenset())
+    trace.losses(objective, batch)
+    return trace.steps
+
+
+def scaled(self: Any, x: Tensor) -> Tensor:
+    return torch.nn.functional.bilinear(F.linear(x, 2 * self.w), x, self.v)
+
+
+def test_the_steps_are_those_that_are_given_parameters() -> None:
+    model = Function(scaled, w=(3, 4), v=(2, 3, 4)).double()
+    steps = steps_of(model, features())
+    assert [(step.func, step.kind) for step in steps[:2]] == [
+        (Tensor.mul, DERIVE),
+        (F.linear, USE),
+    ]
+    assert steps[1].arguments == ("weight",)
+    assert steps[1].dependent == (0,)
+
+
+def test_fused_operations_are_opened() -> None:
+    model = Function(lambda s, x: s.r(x)[0], r=nn.GRU(4, 2, batch_first=True)).double()
+    steps = steps_of(model, torch.randn(3, 2, 4).double())
+    assert steps[0].kind == OPEN
+    assert [step.func for step in steps[1:]].count(F.linear) == 3  # inputs, and two time steps
+
+
+def test_the_same_steps_are_taken_again_and_no_others() -> None:
+    model = Function(lambda s, x: F.linear(x, s.w), w=(3, 4)).double()
+    objective, batch = Objective(model, squares), features()
+    plan = steps_of(model, batch)
+    seen: list[str] = []
+
+    def note(call: Call, sources: Sources, step: Step) -> Any:
+        seen.append(call.name)
+        assert step is plan[0]
+        assert {s.parameters for s in sources.values()} == {frozenset(["w"])}
+        return call.run(call.tensors)
+
+    replay = Replay(objective.parameters, note, plan)
+    torch.testing.assert_close(replay.losses(objective, batch), squares(model, batch))
+    assert seen == ["linear"]
+    for other in ([], plan * 2):
+        with pytest.raises(UnplannedError):
+            Replay(objective.parameters, run, other).losses(objective, batch)
+
+
+def test_the_stance_of_the_compiler_is_left_alone_where_nothing_was_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_stance: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.compiler, "set_stance", refuse)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    with eager():
+        pass
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    monkeypatch.setitem(sys.modules, "torch._dynamo", torch)
+    with eager():
+        pass
