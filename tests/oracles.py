@@ -164,3 +164,10 @@ def complete_probes(n: int) -> Tensor:
         else:
             path.append(walk.pop())
     return math.sqrt(n) * torch.eye(n, dtype=torch.float64)[path[:-1]]
+
+
+def columns(model: nn.Module, names: tuple[str, ...]) -> Tensor:
+    """Positions of some parameters in the flat gradient."""
+    sizes = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    kept = torch.tensor([name in names for name in sizes])
+    return kept.repeat_interleave(torch.tensor(list(sizes.values()))).nonzero()[:, 0]
