@@ -9,13 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gradnoise.moments.accumulator import Accumulator
 from gradnoise.moments.moments import GradientMoments
 from gradnoise.moments.per_parameter import PerParameter
+from gradnoise.per_sample.contract.summary import Chunk, Summary, Wanted
 from gradnoise.tensors.random import random_signs
 
 
 def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> GradientMoments:
-    """Of gradients (n, P), written out literally."""
+    """The moments of gradients (n, P), written out."""
     n, mean = len(gradients), gradients.mean(0)
     gaps = gradients - mean
     covariance = gaps.T @ gaps / (n - 1)
@@ -33,8 +35,19 @@ def moments_of_cloud(gradients: Tensor, population: float = math.inf) -> Gradien
     return replace(moments, influence_products=covariances @ covariances.T)
 
 
-def split(gradients: Tensor, population: float = math.inf, probes: int = 8) -> GradientMoments:
-    """Moments of rows split over two parameters, a: the first two columns, b: the rest."""
+def streamed_moments(gradients: Tensor, population: float = math.inf) -> GradientMoments:
+    """Moments of rows g_i split over two parameters, taken in as one summary."""
+    named = {"a.weight": gradients[:, :2], "b.weight": gradients[:, 2:]}
+    summary = Summary.of(Chunk(gradients.sum(1), named), Wanted(variance=True))
+    running = Accumulator()
+    running.add(summary)
+    return running.moments(population=population, resolution=2**-52, level=0.95)
+
+
+def split_moments(
+    gradients: Tensor, population: float = math.inf, probes: int = 8
+) -> GradientMoments:
+    """Moments of rows split over two parameters, a: the first two columns, b: all others."""
     n, parts = len(gradients), {"a": gradients[:, :2], "b": gradients[:, 2:]}
     signs = random_signs(probes, n, seed=0)
     noises = {k: signs @ (g - g.mean(0)) / math.sqrt(n - 1) for k, g in parts.items()}

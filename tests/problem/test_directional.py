@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import random_signs
 from tests import oracles
 from tests.cases import CASES, Case, named
+from tests.kernels import OnceOnly, Opaque
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -55,28 +55,6 @@ def test_a_linear_loss_has_no_curvature() -> None:
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_models_with_second_derivatives_pass_the_check(case: Case) -> None:
     require_second_order(Problem.open(*case.build()))
-
-
-class Opaque(torch.autograd.Function):
-    """A kernel whose backward torch knows nothing about."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.tanh()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.from_numpy(grad.detach().numpy() * (1 - np.tanh(x.detach().numpy()) ** 2))
-
-
-class OnceOnly(Opaque):
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad * (1 - x.tanh() ** 2)
 
 
 @pytest.mark.parametrize("kernel", [Opaque, OnceOnly])

@@ -16,7 +16,7 @@ from gradnoise.estimators.noise.shares import Shares
 from gradnoise.profiles.layer_table import limiting_layer
 from tests import oracles
 from tests.cases import CASES, Case, mlp, named
-from tests.clouds import split
+from tests.clouds import split_moments
 from tests.oracles import columns
 
 
@@ -154,7 +154,7 @@ def test_where_halves_disagree_no_layer_is_named() -> None:
 
 def test_a_direction_not_told_from_the_next_is_no_layers() -> None:
     sure = gn.Estimate(2.0, 2.0, 2.0, 0.95, 0.0, 64)
-    layers = split(torch.randn(9, 5, dtype=torch.float64), 9)
+    layers = split_moments(torch.randn(9, 5, dtype=torch.float64), 9)
     parts = {name: layers.by_groups({name: [name]})[name] for name in "ab"}
     mass, ones = torch.tensor([0.7, 0.3]).double(), torch.ones(3, 2).double()
     shares = Shares(
