@@ -226,4 +226,11 @@ def named(case: Case) -> str:
     return case.name.replace(" ", "-")
 
 
+def network() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
+    """Large enough that no space of 20 directions holds its Hessian."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 10)).double()
+    return model, nn.CrossEntropyLoss(), (torch.randn(200, 20).double(), torch.randint(10, (200,)))
+
+
 __all__ = ["CASES", "CORE", "SAMPLES", "Case", "gn", "named"]

@@ -23,10 +23,10 @@ from gradnoise.per_sample.choice import choose
 from gradnoise.problem.problem import Problem
 from gradnoise.statistics.interval import symmetric
 from tests import oracles
+from tests.analytic import matrices, replicates, z_score
 from tests.cases import CORE
 from tests.clouds import every_sample
 from tests.coverage import fewest, holding
-from tests.regressions import matrices, replicates, z_score
 
 
 @pytest.mark.parametrize("k", [1, 43])

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from tests import oracles
+from tests.analytic import COUNT, TOY, matrices, replicates, z_score
 from tests.cases import CASES, CORE, Case, labelled, mlp, named
 from tests.coverage import fewest, holding
 from tests.optimizers import in_coordinates, trained
-from tests.regressions import COUNT, TOY, matrices, replicates, z_score
 
 METHODS = ("gram", "lanczos")
 

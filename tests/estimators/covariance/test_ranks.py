@@ -14,9 +14,9 @@ from gradnoise.estimators.covariance.ranks import Dimensions, square_influences
 from gradnoise.estimators.covariance.spectrum import Iteration, _written_out
 from gradnoise.problem.samples import Samples
 from gradnoise.statistics.fourth_moments import unbiased_squares
+from tests.analytic import matrices, replicates, z_score
 from tests.clouds import every_sample
 from tests.coverage import fewest, half_as_wide, holding
-from tests.regressions import matrices, replicates, z_score
 
 
 def plain(rows: Tensor) -> tuple[float, Tensor]:

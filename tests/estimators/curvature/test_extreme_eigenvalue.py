@@ -20,9 +20,9 @@ from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.problem.samples import Samples
 from tests import oracles
+from tests.analytic import z_score
 from tests.cases import CORE
 from tests.coverage import fewest, half_as_wide, holding
-from tests.regressions import z_score
 
 
 def test_curvature_of_each_sample_along_the_sharpest_direction() -> None:

@@ -57,7 +57,7 @@ def test_the_interval_of_cabs_holds() -> None:
         losses = 0.5 * ((gaps @ h) * gaps).sum(1)
         found = gn.cabs_batch_size(gn.noise_scale_from_gradients(gaps @ h, losses=losses), 0.1)
         held += found.low <= truth <= found.high
-    assert held / 300 > 0.91
+    assert held / 300 > 0.91  # 95 % give fewer than 274 of 300 in 3 sets of seeds of 1000
 
 
 def test_the_interval_of_cabs_solves_fiellers_equation() -> None:

@@ -15,6 +15,7 @@ import gradnoise as gn
 from gradnoise.estimators.diagnostics.batch_tests import Along
 from gradnoise.statistics.interval import quantile
 from tests.clouds import MEAN, SCALES, draw
+from tests.coverage import fewest, half_as_wide, holding, most
 
 
 def rows(count: int = 50) -> Tensor:
@@ -155,15 +156,23 @@ def test_errors_are_those_of_the_infinitesimal_jackknife() -> None:
             assert abs(gap) == pytest.approx(t * math.sqrt(reach), rel=0.03), name
 
 
-@pytest.mark.parametrize(("skewed", "least"), [(False, 0.92), (True, 0.86)])
-def test_the_intervals_hold(skewed: bool, least: float) -> None:
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_intervals_hold_as_often_as_stated(skewed: bool) -> None:
+    """Coverages from 20 000 other sets of 100 rows: 94.8 to 95.8 %, but 88.6 % of the inner
+    product test on exponential noise. Neither fewer nor more hits than these have in one set of
+    seeds of 1000, each; intervals half as wide would be refused.
+    """
+    coverage = {"norm": 0.958, "inner": 0.886 if skewed else 0.948, "across": 0.949}
     source, runs = torch.Generator().manual_seed(2), 300
-    truth, held = truths(MEAN, (SCALES**2).diag()), dict.fromkeys(("norm", "inner", "across"), 0)
-    for _ in range(runs):
-        found = measured(gn.noise_scale_from_gradients(draw(100, source, skewed=skewed)))
-        for name, estimate in found.items():
-            held[name] += estimate.low <= truth[name] <= estimate.high
-    assert all(count / runs >= least for count in held.values()), held
+    truth = truths(MEAN, (SCALES**2).diag())
+    every = [
+        measured(gn.noise_scale_from_gradients(draw(100, source, skewed=skewed)))
+        for _ in range(runs)
+    ]
+    for name, expected in coverage.items():
+        found = [estimates[name] for estimates in every]
+        assert fewest(runs, expected) <= holding(found, truth[name]) <= most(runs, expected), name
+        assert holding(half_as_wide(found), truth[name]) < fewest(runs, expected), name
 
 
 def test_without_second_slopes_the_interval_is_wider_and_the_value_the_same() -> None:

@@ -49,7 +49,7 @@ def test_their_intervals_hold_the_truth(kind: str) -> None:
         held += found.low <= truth(kind) <= found.high
         resolved += [float(found)] if found.is_resolved else []
         plain.append(float(measure(kind, g, population="dataset")))
-    assert held / runs > 0.93
+    assert held / runs > 0.93  # they hold 97 to 100 %: too few in 6 sets of seeds of 1000 at 97 %
     assert len(resolved) > 0.9 * runs
     plain = torch.tensor(plain)
     assert float(plain.mean()) < 0.8 * truth(kind)  # noise taken for signal

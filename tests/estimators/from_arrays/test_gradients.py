@@ -147,3 +147,17 @@ def test_samples_that_agree_do_not_prove_that_all_do() -> None:
     assert found.trace_cov.status is gn.Status.NO_INTERVAL
     assert found.simple_noise_scale.status is gn.Status.NO_INTERVAL
     assert gn.noise_scale_from_gradients(torch.ones(8, 3), population="dataset").trace_cov.is_exact
+
+
+def test_a_squared_norm_that_comes_out_negative_is_no_signal_and_bounds_the_ratio() -> None:
+    source = torch.Generator().manual_seed(0)
+    rows = torch.randn(100, 20, generator=source, dtype=torch.float64)
+    rows = rows - rows.mean(0) + 1e-3
+    bounds = []
+    for level in (0.8, 0.95, 0.999):
+        found = gn.noise_scale_from_gradients(rows, level=level)
+        assert float(found.grad_sq_norm) < 0
+        assert found.grad_sq_norm.status is gn.Status.SIGNAL_BELOW_NOISE
+        assert found.simple_noise_scale.high == math.inf
+        bounds.append(found.simple_noise_scale.low)
+    assert bounds[0] > bounds[1] > bounds[2] > 0

@@ -17,6 +17,7 @@ from gradnoise.profiles.layer_table import limiting_layer
 from tests import oracles
 from tests.cases import CASES, Case, mlp, named
 from tests.clouds import split_moments
+from tests.coverage import fewest
 from tests.oracles import columns
 
 
@@ -52,7 +53,7 @@ def test_shares_are_those_of_the_dense_hessian(case: Case) -> None:
     if "sharpness" not in p.estimates:
         assert all(layer.sharpness_share is None for layer in p.layers.values())
         return
-    truth = oracles.dense(model, loss_fn, batch)
+    truth = oracles.dense_of(case)
     g, h = truth.gradients.mean(0), truth.hessian
     values, vectors = torch.linalg.eigh(h)
     noise, top = (h @ truth.covariance).diagonal(), vectors[:, -1].square()
@@ -110,7 +111,7 @@ def test_the_error_of_a_share_covers_the_exact_one() -> None:
         found = layer.curvature_noise_share
         assert found is not None
         hits += found.low <= share <= found.high
-    assert hits / count > 0.95 - 3 * math.sqrt(0.95 * 0.05 / count)
+    assert hits >= 21 > fewest(count)  # 95 % give fewer than 21 of 25 in 7 sets of seeds of 1000
 
 
 def test_the_sharpest_layer_limits_the_learning_rate() -> None:

@@ -1,4 +1,4 @@
-"""Linear regression, whose H and Σ are known: many sets of samples, measured without a model."""
+"""Problems whose answers are known; linear regression measured many times without a model."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def z_score(values: list[float], expected: float) -> float:
     """Standard errors between a mean and what it should be."""
     found = torch.tensor(values, dtype=torch.float64)
     return float((found.mean() - expected) / (found.std() / math.sqrt(len(found))))
+
+
+TOYS = {
+    "noisy quadratic": gn.toy.NoisyQuadratic(
+        torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.tensor([1.0, 1, 2])
+    ),
+    "linear regression": gn.toy.LinearRegression(
+        torch.tensor([3.0, 2.0, 1.0, 0.5]), torch.tensor([0.5, -0.5, 1.0, 1.0]), noise=0.5
+    ),
+}
