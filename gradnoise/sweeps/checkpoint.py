@@ -1,4 +1,4 @@
-"""Where a program of runs stands, kept beside the ledger while it trains."""
+"""The state of a program of runs, saved beside the ledger while it trains."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EVERY = 30.0  # seconds between two of them
 
 @dataclass
 class Checkpoint:
-    """The state of one program in a file of its own, which goes when the program has ended.
+    """The state of one program in a separate file, which is deleted when the program has ended.
 
     Args:
         ledger: the file of the sweep; None keeps nothing.
         mark: the fingerprint of the sweep.
-        keys: of the program's runs.
+        keys: the keys of the program's runs.
     """
 
     ledger: Path | None
@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path | None:
-        """Of the file."""
+        """The path of the file; None where nothing is kept."""
         if self.ledger is None:
             return None
         name = hashlib.sha256(repr((self.mark, self.keys)).encode()).hexdigest()[:12]
@@ -63,7 +63,7 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved of these runs, if it can be read."""
+        """The state that was saved for these runs; None where there is none that can be read."""
         if self.path is None or not self.path.exists():
             return None
         try:
@@ -73,7 +73,7 @@ class Checkpoint:
         return found
 
     def clear(self) -> None:
-        """The program has ended, and its runs are on their way to the ledger."""
+        """Delete the file: the program has ended, and its runs are written to the ledger."""
         if self.path is not None:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()

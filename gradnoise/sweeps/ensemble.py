@@ -24,9 +24,9 @@ class Ensemble:
     """Runs with the same batch size and number of steps.
 
     Args:
-        plan: of the sweep.
-        runs: with any learning rates and seeds.
-        models: fresh ones by seed, where there are any.
+        plan: the plan of the sweep.
+        runs: runs with any learning rates and seeds.
+        models: fresh models by seed, where there are any.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Ensemble:
         self._update = _UPDATES[plan.optimizer](plan)
 
     def run(self, tick: Callable[[int], None], checkpoint: Checkpoint) -> list[Record]:
-        """All to their ends, from where the checkpoint stands.
+        """Train all runs to their ends, from the state of the checkpoint.
 
         Args:
-            tick: called with the steps that are done, times runs.
+            tick: progress callback, called with the steps that are done, times runs.
             checkpoint: of these runs.
         """
         records: dict[str, Record] = {}
@@ -152,7 +152,7 @@ class Ensemble:
 
 
 class _Update:
-    """What an optimizer remembers of every parameter, by kind and name."""
+    """The buffers of an optimizer, by kind and parameter name."""
 
     def __init__(self, plan: Plan) -> None:
         self.momentum, self.nesterov = plan.momentum, plan.optimizer == "nesterov"
@@ -170,7 +170,7 @@ class _Momentum(_Update):
     """SGD, heavy ball and Nesterov as torch has them."""
 
     def direction(self, name: str, gradient: Tensor, _step: int) -> Tensor:
-        """What the learning rate is multiplied with."""
+        """The direction that the learning rate is multiplied with."""
         if not self.momentum:
             return gradient
         old = self.memory["first"].get(name)
@@ -183,7 +183,7 @@ class _Adam(_Update):
     """Adam as torch has it, β₂ = 0.999 and eps = 10⁻⁸."""
 
     def direction(self, name: str, gradient: Tensor, step: int) -> Tensor:
-        """What the learning rate is multiplied with."""
+        """The direction that the learning rate is multiplied with."""
         zeros = torch.zeros_like(gradient)
         first = self.memory["first"].setdefault(name, zeros.clone())
         second = self.memory["second"].setdefault(name, zeros)

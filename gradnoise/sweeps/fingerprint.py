@@ -1,4 +1,4 @@
-"""What tells one sweep from another: data, model and settings, and what model and loss compute."""
+"""Are two sweeps the same: data, model and settings, and the values of loss and metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fingerprint(plan: Plan, model: nn.Module) -> str:
 
 
 def start_values(plan: Plan, model: nn.Module) -> dict[str, float]:
-    """What the loss and the metrics are for a fresh model of seed 0, which is used up.
+    """Values of the loss and the metrics for a fresh model of seed 0, whose weights are changed.
 
     Functions cannot be compared, their values can. At the start: the loss of all samples and the
     metrics. At a distance of 1 from it: loss and gradient of a few samples, because a penalty does

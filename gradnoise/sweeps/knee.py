@@ -1,4 +1,4 @@
-"""The largest stable learning rates of a grid, and the knee ε_∞/(1 + B_c/B) through them."""
+"""The largest stable learning rates of a grid, and the critical batch size B_c fitted to them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bracket:
 
 
 def with_lost(records: Sequence[Record]) -> list[Record]:
-    """The runs, those that lost what a smaller learning rate gains counted as diverged.
+    """The runs, where those that end high although a smaller learning rate trains are diverged too.
 
     A network whose units die in one large step ends at the loss of guessing, a little below its
     start: it ends above 0.9 of its start, where a smaller ε of the same batch size, seed and budget
@@ -84,11 +84,12 @@ def brackets(records: Sequence[Record]) -> list[Bracket]:
 
 @dataclass(frozen=True)
 class Knee:
-    """ε*(B) = ε_∞/(1 + B_c/B) through the largest stable learning rates.
+    """The critical batch size B_c: the knee of ε*(B) = ε_∞/(1 + B_c/B), the largest stable ε.
 
     Args:
-        saturation: ε_∞, the level at large batches.
-        batch_size: B_c, where half of it is reached; open where the grid does not tell.
+        saturation: ε_∞, the limit of ε*(B) at large B, in parameter²/loss.
+        batch_size: B_c in samples, where ε*(B) is ε_∞/2; its interval is open where the grid does
+            not determine it.
         spread: standard deviation of ln ε* between seeds and around the curve.
     """
 
@@ -102,10 +103,10 @@ class Knee:
 
 
 def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
-    """The most likely knee, and where the likelihood has fallen as far as `level` allows.
+    """The most likely critical batch size and ε_∞, with profile-likelihood intervals.
 
     ln ε* of a run is Gaussian around ln ε_∞ - ln(1 + B_c/B), with one unknown spread between seeds
-    and one of batch sizes around the curve, and is known to lie in its bracket. The interval of one
+    and one of batch sizes around the curve; only its bracket is observed. The interval of one
     parameter is where the maximum over the others is within half of t² of the largest (Wilks), t
     Student's quantile for the number of batch sizes less two.
 
@@ -121,9 +122,9 @@ def fit_knee(found: Sequence[Bracket], level: float = 0.95) -> Knee:
     closed = [b for b in found if b.stable > 0 and math.isfinite(b.diverged)]
     if len(sizes) < 3 or not closed:
         raise ArgumentError(
-            f"a knee needs three batch sizes with stable and with diverged runs; got {len(sizes)} "
-            f"batch sizes and {len(closed)} brackets that are closed. Add `batch_sizes`, or `lrs` "
-            f"further apart"
+            f"the fit of B_c needs three batch sizes with stable and with diverged runs; got "
+            f"{len(sizes)} batch sizes and {len(closed)} brackets with both. Add `batch_sizes`, or "
+            f"`lrs` further apart"
         )
     return _fitted(tuple(found), level)
 
@@ -153,10 +154,10 @@ _SMALL = 1e-7
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """Of (ln ε_∞, ln B_c, ln σ, ln τ), from brackets of ln ε*.
+    """The likelihood of (ln ε_∞, ln B_c, ln σ, ln τ), from brackets of ln ε*.
 
-    σ is the spread between seeds, τ that of batch sizes around the curve, which is no law. It is
-    integrated over by Gauss and Hermite's rule.
+    σ is the standard deviation between seeds, τ that of batch sizes around the curve, which is
+    only approximate. Their deviations are integrated over by Gauss-Hermite quadrature.
     """
 
     sizes: Any
@@ -174,7 +175,7 @@ class _Likelihood:
         return cls(sizes, low, high, (np.unique(sizes)[:, None] == sizes).astype(float))
 
     def deviance(self, point: Any) -> float:
-        """Minus the logarithm of the likelihood."""
+        """-ln of the likelihood."""
         level, knee, *spreads = point
         curve = level - np.logaddexp(0.0, knee - np.log(self.sizes))
         within, between = (LEAST_SPREAD + np.exp(np.minimum(x, 5.0)) for x in spreads)
@@ -185,7 +186,9 @@ class _Likelihood:
         first, second = special.log_ndtr(upper), special.log_ndtr(lower)
         inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
         sums = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
-        penalty = 0.02 * sum((x + 2) ** 2 for x in spreads)  # in sight where they do not matter
+        penalty = 0.02 * sum(
+            (x + 2) ** 2 for x in spreads
+        )  # a weak prior, where the data do not determine them
         return float(-sums.sum() + penalty)
 
     def best(self) -> Any:
@@ -201,10 +204,10 @@ class _Likelihood:
         limit = self.deviance(best) + drop
 
         def excess(value: float, start: Any) -> tuple[float, Any]:
-            def rest(free: Any) -> float:
+            def others(free: Any) -> float:
                 return self.deviance(np.insert(free, place, value))
 
-            point, lowest = _minimum(rest, np.delete(start, place))
+            point, lowest = _minimum(others, np.delete(start, place))
             return lowest - limit, np.insert(point, place, value)
 
         return _end(excess, best, place, -1), _end(excess, best, place, +1)

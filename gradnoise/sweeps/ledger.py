@@ -123,7 +123,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], tuple[int, str], list[Record
 
 
 def _differences(found: dict[str, Any], header: dict[str, Any]) -> list[str]:
-    """What is another in the file than here."""
+    """What differs between the file and this sweep."""
     other = [name for name in header if name != "start" and found.get(name) != header[name]]
     then = found["start"]
     if not then:

@@ -1,4 +1,4 @@
-"""`gn.lr_sweep`: the largest stable learning rate from a few epochs, for a person in a hurry."""
+"""`gn.lr_sweep`: the largest stable learning rate of one batch size from a few epochs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FARTHEST = 1e9  # from the coarse grid, in both directions
 
 @dataclass(frozen=True)
 class LrSweep:
-    """What a few epochs say of the learning rate at one batch size.
+    """The stable and the best learning rate at one batch size, from a few epochs.
 
     Args:
         batch_size: B.

@@ -30,7 +30,7 @@ def draw(
     try:
         _knee(axes, sweep.fit(), sizes)
     except ArgumentError as error:
-        axes.set_title(f"no knee: {str(error).split(';')[0]}", fontsize=9, color=INK)
+        axes.set_title(f"no critical batch size: {str(error).split(';')[0]}", fontsize=9, color=INK)
     if best is not None:
         _best(axes, sweep, best)
     if predictions is not None:

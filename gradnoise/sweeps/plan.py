@@ -50,7 +50,7 @@ class Plan:
     _starts: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def model(self, seed: int) -> nn.Module:
-        """A fresh model; the global random states are left as found."""
+        """A fresh model; the global random states are not changed."""
         with torch.random.fork_rng():
             seed_everything(seed)
             model = self.make_model()
@@ -93,7 +93,7 @@ class Plan:
         return self._starts[seed]
 
     def factor(self, step: int, steps: int) -> float:
-        """Of the learning rate in a step."""
+        """The factor of the learning rate in a step."""
         return 1.0 if self.schedule is None else float(self.schedule(step / steps))
 
     @functools.cached_property

@@ -35,7 +35,7 @@ class Record:
     """How a run ended.
 
     Args:
-        run: which.
+        run: the run.
         diverged: whether it did; see `DivergenceMonitor`.
         stopped: the step at which it was given up, None where it went to its end.
         start_loss, train_loss: mean loss over the training samples before and after.
@@ -58,7 +58,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
-        """What `dataclasses.asdict` and JSON made of it."""
+        """A record from `dataclasses.asdict` after a way through JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
         return cls(
             Run(

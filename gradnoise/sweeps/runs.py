@@ -1,4 +1,4 @@
-"""What a sweep found: a table of runs, the largest stable and the best learning rates, the knee."""
+"""The result of a sweep: its runs, the largest stable and the best ε, the critical batch size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a sweep and what they say.
+    """The runs of a sweep and what follows from them.
 
     Args:
         records: one per run.
@@ -122,7 +122,7 @@ class Runs:
         return found
 
     def fit(self, level: float = 0.95) -> Knee:
-        """The knee ε_∞/(1 + B_c/B) through the largest stable learning rates; see `fit_knee`.
+        """The critical batch size B_c of ε*(B) = ε_∞/(1 + B_c/B); see `fit_knee`.
 
         Raises:
             ArgumentError: too few batch sizes with stable and diverged runs.

@@ -27,7 +27,7 @@ from .vectorise import groups, runs_per_program
 
 @dataclass(frozen=True)
 class Sweep(Runs):
-    """The runs of a sweep and what they say.
+    """The runs of a sweep and what follows from them.
 
     Args:
         records: one per run.
@@ -43,7 +43,7 @@ class Sweep(Runs):
         predictions: Results | None = None,
         best: str | None = "train_loss",
     ) -> Any:
-        """Stable and diverged runs, the knee, and what a profile predicts, as a Figure.
+        """Stable and diverged runs, the fit of B_c, and what a profile predicts, as a Figure.
 
         Args:
             path: where to save it as well.
@@ -90,7 +90,7 @@ def sweep(
     path: str | Path | None = None,
     progress: bool = False,
 ) -> Sweep:
-    """Train with every learning rate, batch size and seed, and see what is stable and what is best.
+    """Train with every learning rate, batch size and seed; find the stable and the best rates.
 
     Runs of one batch size are one vectorised program where the model allows it (one step is
     compared with torch's own) and where that is faster (one step is timed both ways). Batches are
@@ -121,8 +121,8 @@ def sweep(
         vectorise: True: the runs of a batch size are one program; False: one by one; "auto": the
             faster of the two.
         path: of a file that finished runs are written to as they finish. With the same file a
-            sweep that was stopped goes on; the grid may grow. Losses, models and metrics are told
-            apart by their values on the data, to a relative 10⁻⁵.
+            sweep that was stopped goes on; the grid may grow. Losses, models and metrics are
+            compared by their values on the data, to a relative 10⁻⁵.
         progress: show a progress bar on stderr.
 
     Returns:

@@ -17,7 +17,7 @@ EDGE = "*"
 
 
 def write(sweep: Runs) -> str:
-    """Per batch size the largest stable and the best learning rate; then the knee."""
+    """The largest stable and the best ε of every batch size; then the critical batch size."""
     count = len(sweep.records)
     lost = sum(record.diverged for record in sweep.records)
     how = f"{sweep.vectorised} at once" if sweep.vectorised else "one by one"
@@ -43,7 +43,7 @@ def _optimizer(settings: dict[str, Any]) -> str:
 
 
 def _criteria(sweep: Runs) -> list[str]:
-    """What the best learning rate is best by: the first of what there is, and training loss."""
+    """The criteria of the best ε: a metric or the test loss if there is one; training loss."""
     first = sweep.records[0]
     by = next(iter(first.metrics), "train_loss" if first.test_loss is None else "test_loss")
     return [by] if by == "train_loss" else [by, "train_loss"]
@@ -89,6 +89,6 @@ def _knee(sweep: Runs) -> str:
     try:
         knee = sweep.fit()
     except ArgumentError as error:
-        return f"no knee: {error}"
+        return f"no critical batch size: {error}"
     found = f"ε_∞ {knee.saturation}, B_c {knee.batch_size} samples"
     return f"largest stable ε = ε_∞/(1 + B_c/B): {found}"

@@ -90,16 +90,15 @@ def seconds_per_step(plan: Plan, model: nn.Module, runs: Sequence[Run]) -> tuple
     Every run is timed at the smallest ε from the weights of `model`, which change.
     """
     run = min(runs, key=lambda each: each.lr)
-    with torch.random.fork_rng():
-        ensemble = Ensemble(plan, [run] * len(runs), {run.seed: model})
+    ensemble = Ensemble(plan, [run] * len(runs), {run.seed: model})
+    step = stepper(plan, run, model)
 
-        def all_at_once() -> None:
-            losses, gradients = ensemble.gradients(0)
-            ensemble.update(0, gradients)
-            losses.tolist()  # waits for the device
+    def all_at_once() -> None:
+        losses, gradients = ensemble.gradients(0)
+        ensemble.update(0, gradients)
+        losses.tolist()  # waits for the device
 
-        step = stepper(plan, run, model)
-        return _seconds(all_at_once), len(runs) * _seconds(lambda: step(0).item())
+    return _seconds(all_at_once), len(runs) * _seconds(lambda: step(0).item())
 
 
 def _seconds(work: Callable[[], object]) -> float:

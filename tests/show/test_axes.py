@@ -40,8 +40,10 @@ def test_a_finished_figure_has_its_legend_and_two_sides_of_a_frame(tmp_path: Pat
     figure, drawn = axes.canvas(3, 2)
     drawn.plot([1, 2], [3, 4], label="a line")
     path = tmp_path / "picture.png"
-    assert axes.finish(figure, drawn, path, legend="upper left") is figure
+    assert axes.finish(figure, drawn, path, legend="lower left") is figure
     assert [text.get_text() for text in drawn.get_legend().get_texts()] == ["a line"]
+    place = drawn.get_legend().get_window_extent()
+    assert place.y1 < figure.bbox.height / 2  # matplotlib's choice would be the upper left
     shown = {side for side, spine in drawn.spines.items() if spine.get_visible()}
     assert shown == {"left", "bottom"}
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -105,5 +105,5 @@ class TestKnee:
         ],
     )
     def test_too_little_is_refused(self, found: list[Bracket]) -> None:
-        with pytest.raises(gn.ArgumentError, match="a knee needs three batch sizes"):
+        with pytest.raises(gn.ArgumentError, match="the fit of B_c needs three batch sizes"):
             fit_knee(found)

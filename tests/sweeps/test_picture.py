@@ -37,7 +37,7 @@ def test_every_cell_is_a_dot_of_its_kind() -> None:
         assert line(figure, label).get_xydata().tolist() == [[4, lr]]
 
 
-def test_the_curve_of_the_knee_is_the_fitted_one() -> None:
+def test_the_curve_of_the_critical_batch_size_is_the_fitted_one() -> None:
     sweep = made(LOSSES, (1, 4, 16))
     figure = draw(sweep)
     (label,) = (each for each in labels(figure) if each.startswith("largest stable"))
@@ -46,9 +46,9 @@ def test_the_curve_of_the_knee_is_the_fitted_one() -> None:
     assert rates == pytest.approx([sweep.fit().lr(size) for size in sizes])
 
 
-def test_without_a_knee_the_title_says_why() -> None:
+def test_without_a_critical_batch_size_the_title_says_why() -> None:
     figure = draw(made(LOSSES, (1, 4)))
-    assert figure.axes[0].get_title().startswith("no knee: a knee needs three batch sizes")
+    assert figure.axes[0].get_title().startswith("no critical batch size: the fit of B_c needs")
 
 
 def test_the_best_rates_are_drawn_and_can_be_left_out() -> None:

@@ -56,7 +56,7 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
             data = torch.randn(16, 3, generator=source), torch.arange(16) % 2
             found = gn.sweep(
                 small, nn.CrossEntropyLoss(), data, batch_sizes=[1, 2, 4, 8], lrs=[0.1, 0.2],
-                epochs=1, path={str(path)!r},
+                epochs=1, path={str(path)!r}, vectorise=True,
             )
             print(len(found.records))
             """

@@ -14,7 +14,7 @@ def test_a_sweep_can_be_printed_and_written(found: gn.Sweep) -> None:
     text = str(found)
     assert "8 runs, 0 diverged; trained 4 at once" in text
     assert "0.400 or more" in text
-    assert "no knee: a knee needs three batch sizes" in text
+    assert "no critical batch size: the fit of B_c needs three batch sizes" in text
     assert "\noptimizer" not in text
     json.dumps(found.to_dict())
 
