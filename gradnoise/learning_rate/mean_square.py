@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
-from .second_moments import stability_limit, symmetric_basis
+from .second_moments import Matrix, stability_limit, symmetric_basis
 from .update_rule import Momentum
 
-Matrix = NDArray[np.float64]
 Rows = tuple[tuple[float, ...], ...]  # a matrix whose copies compare equal
 
 
