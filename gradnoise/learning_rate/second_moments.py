@@ -1,4 +1,4 @@
-"""Tools for the linear map that one step makes of second moments E[xxᵀ]."""
+"""Linear maps of second moments: their spectral radius, and a basis of symmetric matrices."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ Matrix = NDArray[np.float64]
 
 
 def stability_limit(radius: Callable[[float], float], high: float) -> float:
-    """The learning rate at which the spectral radius of a map rises above 1, at most `high`.
+    """The learning rate, at most `high`, where a spectral radius rises above 1."""
 
-    Args:
-        radius: spectral radius at a learning rate; 1 at zero and below 1 right above it.
-        high: where to look, in parameter²/loss.
-    """
-
-    def growth(lr: float) -> float:  # negative at zero as well: brentq needs both signs
+    def growth(lr: float) -> float:  # the radius is 1 at lr = 0, and below 1 right above it
         return radius(lr) - 1 if lr else -1.0
 
     if growth(high) <= 0:
