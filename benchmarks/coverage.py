@@ -26,13 +26,13 @@ OFFSET = torch.full((5,), 0.5)
 ILL = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2])
 MEANS = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 PROBLEMS = {
-    "T1": gn.toy.NoisyQuadratic(torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.ones(3)),
-    "T4 isotropic": gn.toy.LinearRegression(torch.ones(5), OFFSET, noise=0.5),
-    "T4 ill-conditioned": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5),
-    "T7": gn.toy.SoftmaxRegression(MEANS, torch.tensor([1.0, 1.0, 0.5])),
-    "T8": gn.toy.FlippedLogistic(0.3),
-    "T4 Student 9": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5, freedom=9.0),
-    "T4 Student 5": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5, freedom=5.0),
+    "noisy quadratic": gn.toy.NoisyQuadratic(torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.ones(3)),
+    "regression, isotropic": gn.toy.LinearRegression(torch.ones(5), OFFSET, noise=0.5),
+    "regression, ill-conditioned": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5),
+    "softmax regression": gn.toy.SoftmaxRegression(MEANS, torch.tensor([1.0, 1.0, 0.5])),
+    "flipped logistic": gn.toy.FlippedLogistic(0.3),
+    "regression, Student 9": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5, freedom=9.0),
+    "regression, Student 5": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5, freedom=5.0),
 }
 QUANTITIES = {
     "loss": "L",

@@ -24,7 +24,7 @@ from gradnoise.statistics.estimate import Estimate
 from gradnoise.statistics.interval import symmetric, with_skew
 from gradnoise.statistics.skew import Skew
 
-SHOWN = ("T1", "T4 isotropic", "T4 ill-conditioned", "T4 Student 9")
+SHOWN = ("noisy quadratic", "regression, isotropic", "regression, ill-conditioned", "regression, Student 9")
 
 
 def squares(gradients: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def spectra(size: int) -> dict[str, Array]:
         "Wigner": wigner,
         "Wishart, 5 outliers": np.concatenate([wishart[:-5], [8.0, 10.0, 15.0, 30.0, 100.0]]),
         "70 % zeros, 10 outliers": np.concatenate([bulk[:-10], np.linspace(2, 20, 10)]),
-        "T7: softmax at zero": np.kron(classes, np.linalg.eigvalsh(x.T @ x / 50)),
+        "softmax at zero": np.kron(classes, np.linalg.eigvalsh(x.T @ x / 50)),
         "1/i²": 1 / np.arange(1.0, size + 1) ** 2,
         "one of rank 1": np.concatenate([np.zeros(size - 1), [1.0]]),
         "identity": np.ones(size),
