@@ -61,7 +61,9 @@ class GaussNewton(Curvature):
         budget = 0 if hvp == "fresh" else memory_budget
         self._products = ThroughGraphs(plain, GaussNewtonGraph, budget)
         self.hvp = self._products.name
-        self.reason = "as asked for" if hvp != "auto" else "the graph of the outputs is kept between products"
+        self.reason = (
+            "as asked for" if hvp != "auto" else "the graph of the outputs is kept between products"
+        )
 
 
 class GaussNewtonGraph(Graph):
