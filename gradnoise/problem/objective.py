@@ -74,7 +74,7 @@ class Objective:
     def fingerprint(self) -> tuple[tuple[int, int], ...]:
         """What changes with the value of any parameter or buffer of the model or the loss.
 
-        Sums of the bits: fused optimizers and `.data` leave pointers and versions as they were.
+        Weighted sums of the bits: fused optimizers and `.data` leave pointers and versions alone.
         """
         parts = [part for part in (self.model, self._criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
@@ -255,7 +255,22 @@ def bits(tensor: Tensor) -> int:
     real = torch.view_as_real(dense) if dense.is_complex() else dense
     if real.is_floating_point():
         real = real.view(_WHOLE[real.element_size()])
-    return int(real.sum(dtype=torch.int64))
+    return _weighted_sum(real)
+
+
+def _weighted_sum(entries: Tensor) -> int:
+    """Σ_k u_k x_k modulo 2^64 with random u_k, so that swapped or negated entries change it."""
+    weights = _random_weights(entries.device)
+    total = weights.new_zeros(())
+    for index, part in enumerate(torch.split(entries.reshape(-1), len(weights))):
+        total = total + (2 * index + 1) * (part * weights[: len(part)]).sum()
+    return int(total)
+
+
+@functools.cache
+def _random_weights(device: torch.device) -> Tensor:
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**62), 2**62, (2**18,), generator=source).to(device)
 
 
 def _check_shape(losses: Any, count: int) -> None:

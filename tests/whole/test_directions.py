@@ -265,37 +265,6 @@ def test_an_engine_that_reads_a_direction_at_the_wrong_place_is_noticed(
     torch.testing.assert_close(found, gradients(model, batch) @ direction, **CLOSE)
 
 
-WHOLE = torch.arange(24.0)
-TIED = {
-    "the same": (WHOLE[:4], WHOLE[:4]),
-    "transposed": (WHOLE[:6].view(2, 3), WHOLE[:6].view(2, 3).T),
-    "overlapping slices": (WHOLE[:4], WHOLE[3:8]),
-    "a slice of columns": (WHOLE.view(6, 4), WHOLE.view(6, 4)[:, ::3]),
-    "crossing": (WHOLE.view(6, 4)[:, 1], WHOLE.view(6, 4)[2]),
-    "a part within": (WHOLE[::2], WHOLE[20:23]),
-}
-APART = {
-    "slices of one vector": torch.split(WHOLE, [5, 1, 18]),
-    "interleaved": (WHOLE[::2], WHOLE[1::2]),
-    "columns": WHOLE.view(6, 4).unbind(1),
-    "nothing": (WHOLE[:0], WHOLE[:0], WHOLE),
-    "none at all": (torch.ones(3, device="meta"), torch.ones(3, device="meta")),
-}
-
-
-@pytest.mark.parametrize("name", TIED)
-def test_parameters_tied_through_their_memory_are_refused(name: str) -> None:
-    model = nn.ParameterDict({n: nn.Parameter(t) for n, t in zip("ab", TIED[name], strict=True)})
-    model["c"] = nn.Parameter(torch.ones(2))
-    with pytest.raises(gn.ModelError, match=r"'(a' and 'b|b' and 'a)' lie in the same memory"):
-        Objective(model, loss)
-
-
-@pytest.mark.parametrize("name", APART)
-def test_parameters_that_share_memory_and_no_entry_are_fine(name: str) -> None:
-    Objective(nn.ParameterList(nn.Parameter(t) for t in APART[name]), loss)
-
-
 HALVES = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 

@@ -1,0 +1,77 @@
+"""Models after a few steps of an optimizer, and its P, D and E by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnoise.problem.losses import supervised
+from tests import oracles
+from tests.cases import Case
+
+
+def grouped(make: Any, parameters: list[Tensor]) -> Any:
+    """The last parameter in a group of its own: three times the learning rate, no decay."""
+    own = {"params": parameters[-1:], "lr": 0.03, "weight_decay": 0.0}
+    return make([{"params": parameters[:-1]}, own])
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.3),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.3),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "AdamW in groups": lambda p: grouped(
+        lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.3), p
+    ),
+}
+
+
+def trained(case: Case, name: str) -> tuple[nn.Module, Any, Any, Any]:
+    """A model after three steps, its loss, its batch, and the optimizer with its state."""
+    model, loss_fn, batch = case.build()
+    losses = supervised(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses(model, batch).mean().backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model, loss_fn, batch, optimizer
+
+
+def by_hand(optimizer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Diagonals of P, D and E after three steps."""
+    scales, inside, outside = [], [], []
+    name, first = type(optimizer).__name__, optimizer.param_groups[0]
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            state, scale = optimizer.state[p], torch.ones_like(p)
+            if "Adam" in name:
+                v = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
+                scale = (v / (1 - 0.999**3)).sqrt() + 1e-8
+            elif name == "RMSprop":
+                scale = (state["square_avg"] - state["grad_avg"] ** 2).clamp(min=0).sqrt() + 1e-8
+            pace, decay = group["lr"] / first["lr"], torch.full_like(p, group["weight_decay"])
+            decoupled = name == "AdamW"
+            scales.append(scale / pace)
+            inside.append(0 * decay if decoupled else decay)
+            outside.append(pace * decay if decoupled else 0 * decay)
+    joined = (torch.cat([t.detach().flatten() for t in ts]) for ts in (scales, inside, outside))
+    return tuple(joined)  # type: ignore[return-value]
+
+
+def in_coordinates(model: nn.Module, truth: oracles.Dense, optimizer: Any) -> oracles.Dense:
+    """P^-½(g_i + Dw) and P^-½(H_i + D)P^-½."""
+    scale, inside, _ = by_hand(optimizer)
+    root, point = scale.rsqrt(), nn.utils.parameters_to_vector(model.parameters()).detach()
+    return replace(
+        truth,
+        gradients=root * (truth.gradients + inside * point),
+        hessians=root[:, None] * (truth.hessians + torch.diag(inside)) * root,
+    )
