@@ -162,8 +162,8 @@ class BackwardPass:
             if name in self._idle:
                 raise UnplannedError
             raise EngineError(
-                f"parameter {name!r} is used where its samples cannot be seen: a custom autograd "
-                f"Function, a scripted part, or an operation outside torch"
+                f"parameter {name!r} is used by an operation that the hooks cannot see: a custom "
+                f"autograd Function, a scripted part, or an operation outside torch"
             )
 
     def factored(self, name: str) -> FactoredGradients | None:
@@ -254,8 +254,8 @@ class OperationHook:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
         if not self.run.differentiates or not self.call.tensors:  # too early, or a second time
             raise EngineError(
-                "the loss calls `torch.autograd.grad` or `.backward()` through the model, and the "
-                "hooks expect one backward pass, after the losses"
+                "loss_fn calls torch.autograd.grad or .backward() through the model (a gradient "
+                "penalty, forces), which the hooks do not support"
             )
         self.run.waiting -= 1
         delta = deltas[self.output]

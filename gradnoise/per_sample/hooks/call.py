@@ -143,4 +143,7 @@ def carry_out(call: Call, hook: Callable[[Any], Any]) -> Any:
 def refuse_in_place(call: Call) -> None:
     """Raise where a parameter is written into a tensor of the samples."""
     if out_of_place(call.func) is None:
-        raise EngineError(f"a parameter is written into a tensor in place, by {call.name}")
+        raise EngineError(
+            f"a parameter is written into a tensor in place, by {call.name}: use torch.cat, "
+            f"torch.stack or torch.where"
+        )

@@ -69,7 +69,7 @@ def _layers(cell: Cell) -> Callable[..., Any]:
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
         if not isinstance(has_biases, bool):
-            raise EngineError("a packed sequence, in which samples have no axis of their own")
+            raise EngineError("a packed sequence, in which no dimension indexes the samples")
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         outputs = input.transpose(0, 1) if batch_first else input
         directions = 2 if bidirectional else 1

@@ -114,7 +114,10 @@ def _gradients(
     def one(own: dict[int, Tensor], delta: Tensor) -> tuple[Tensor, ...]:
         made, product, *_ = vjp(_swapping(run, tensors, sources, own), *values)
         if made.shape != delta.shape:
-            raise EngineError("an operation whose samples cannot be told apart")
+            raise EngineError(
+                f"an operation gives shape {tuple(made.shape)} for one sample alone, and "
+                f"{tuple(delta.shape)} for it within the batch"
+            )
         return tuple(product(delta))
 
     try:

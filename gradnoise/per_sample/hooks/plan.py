@@ -22,6 +22,7 @@ from .precision import allowed, largest_of
 from .steps import USE, Sources, Step
 from .tracing import OnOperation, Replay
 
+_DIFFERS = "differ from those of one backward pass per sample"
 SPREAD = 8  # of rounding along a random direction, in units of what norms may differ by
 
 
@@ -97,7 +98,9 @@ class Planner:
         """Raise unless operations that were opened give what they give whole."""
         allowed = math.sqrt(torch.finfo(plain.dtype).eps) * plain.abs().mean()
         if not bool(((traced - plain).abs() <= allowed).all()):
-            raise EngineError("the losses differ where the operations of the model are followed")
+            raise EngineError(
+                "the losses change when the model is evaluated again: it is random, or has a state"
+            )
 
     def _differentiate(
         self, losses: Tensor, outputs: list[Tensor]
@@ -156,17 +159,16 @@ class Planner:
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
-                raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
+                raise EngineError(f"the gradient norms of parameter {name!r} {_DIFFERS}")
             gap = sq_norms((found.total - truth.total)[None]).sqrt()
             if not bool(gap <= margin.sum()):
-                raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+                raise EngineError(f"the gradients of parameter {name!r} {_DIFFERS}")
             assert found.dots is not None  # all was measured along the direction
             assert truth.dots is not None
             gaps = (found.dots - truth.dots).abs()[:, 0]
             if not bool((gaps <= SPREAD * margin).all()):
                 raise EngineError(
-                    f"products of the gradients of parameter {name!r} with a direction differ from "
-                    f"the plain ones"
+                    f"products of the gradients of parameter {name!r} with a direction {_DIFFERS}"
                 )
 
 
@@ -258,6 +260,6 @@ def _proven(step: Step, output: Tensor, column: list[Any], weights: list[Tensor]
 
 def _no_layout(step: Step, output: Tensor) -> EngineError:
     return EngineError(
-        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in which samples have "
-        f"no axis of their own"
+        f"no dimension of the output {tuple(output.shape)} of {name_of(step.func)} indexes the "
+        f"samples, so their gradients cannot be separated: keep one dimension for the samples"
     )
