@@ -1,4 +1,4 @@
-"""Which engine measures a model, and why."""
+"""Which engine measures a model, and the reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Part = TypeVar("Part", Chunk, Summary)
 class Auto(Engine):
     """The cheapest engine that is right: hooks, `torch.func`, the loop.
 
-    Where the hooks engine meets samples that it cannot follow, the next one goes on from there.
+    Where the hooks engine cannot follow a batch, the next engine goes on from there.
     """
 
     def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
@@ -127,7 +127,7 @@ def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
 
 
 def _trial(engine: Engine, batch: Batch) -> str | None:
-    """Why the engine is wrong for this model, or None."""
+    """The reason why the engine cannot measure this model, or None."""
     few = _few(batch)
     try:
         engine.prepare(batch)

@@ -69,7 +69,7 @@ class BackwardPass:
         self._single = self._used_once()
 
     def _used_once(self) -> set[Source]:
-        """Parameters of a single operation, and of none with what is computed from them."""
+        """Parameters that only one operation uses, and that nothing else is computed from."""
         shared = {name for s in self._functions if s.derived for name in s.parameters}
         return {
             source
@@ -116,7 +116,7 @@ class BackwardPass:
                 self._pending.setdefault(source, []).append(factored)
 
     def _exact(self) -> AbstractContextManager[Any]:
-        """Without the autocast that may be around the call: sums keep float32."""
+        """Without autocast around the call, so that sums keep float32."""
         device = self.objective.device.type
         if not torch.is_autocast_enabled(device):
             return nullcontext()
@@ -167,7 +167,7 @@ class BackwardPass:
             )
 
     def factored(self, name: str) -> FactoredGradients | None:
-        """The gradients of a parameter, all its operations together; None where it took no part."""
+        """The gradients of a parameter, all its operations together; None if it has none."""
         parameter = self.objective.parameters[name]
         found = [(s, Summed(own)) for s, own in self._pending.items() if name in s.parameters]
         terms: list[FactoredGradients] = [own for source, own in found if not source.derived]

@@ -12,7 +12,7 @@ from ...errors import EngineError
 
 
 class Call:
-    """One operation and its arguments, with the tensors among them apart."""
+    """One operation and its arguments, with a list of the tensors among them."""
 
     def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
         self.func = func
@@ -23,7 +23,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Of the torch function."""
+        """Name of the torch function."""
         return name_of(self.func)
 
     @property
@@ -59,7 +59,7 @@ class Call:
 
 
 class _Place(int):
-    """Of a tensor among the tensors of a call."""
+    """Index of a tensor among the tensors of a call."""
 
 
 _HOLDERS = (_Place, tuple, list)

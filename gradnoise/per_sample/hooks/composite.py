@@ -167,7 +167,7 @@ def simpler(func: Any) -> Callable[..., Any] | None:
 
 @functools.cache  # of torch's own functions alone: those that a model makes would never be let go
 def _opened(func: types.FunctionType) -> Callable[..., Any]:
-    """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
+    """The body of an operation that torch writes in Python, without its check for modes."""
     past = dict.fromkeys(_CHECKS, lambda *_: False)
     twin = types.FunctionType(
         func.__code__,

@@ -34,7 +34,7 @@ class _Look:
         steps, reorders: as of `Discovery`.
         outputs: of the operations that use parameters.
         columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
-        truth: sums, norms and products with the planner's direction, by name.
+        truth: reference sums, norms and products with the planner's direction, by name.
         more: positions of steps that turned out to have an entry for every sample.
     """
 
@@ -47,10 +47,10 @@ class _Look:
 
 
 class Planner:
-    """Finds where the samples are, and the truth about a few of them.
+    """Finds where the samples are, and computes the reference sums of a few of them.
 
     Attributes:
-        direction: a random one, along which the gradients of the few samples are known.
+        direction: a random one, with which the products of the few gradients are computed.
     """
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
@@ -87,7 +87,7 @@ class Planner:
         return _Look(trace.steps, trace.reorders, outputs, columns, truth, more)
 
     def _uses(self, derived: dict[int, Tensor | None]) -> frozenset[int]:
-        """The first that has entries for every sample, of what parameters alone give."""
+        """The first tensor made from parameters alone that has entries for every sample."""
         for position, column in derived.items():
             found = None if column is None else find_layout(column)
             if self.count > 1 and found is not None and found.proven:
@@ -95,7 +95,7 @@ class Planner:
         return frozenset()
 
     def _same(self, traced: Tensor, plain: Tensor) -> None:
-        """Raise unless operations that were opened give what they give whole."""
+        """Raise unless the losses are the same with operations opened and not."""
         allowed = math.sqrt(torch.finfo(plain.dtype).eps) * plain.abs().mean()
         if not bool(((traced - plain).abs() <= allowed).all()):
             raise EngineError(
@@ -173,7 +173,7 @@ class Planner:
 
 
 def _direction(parameters: TensorDict) -> TensorDict:
-    """Random; each part begins inside of its memory, as the parts of a vector do."""
+    """A random direction; each part begins inside its memory, as the parts of a vector do."""
     places = {p.device for p in parameters.values()}
     sources = {place: torch.Generator(place).manual_seed(0) for place in places}
     return {

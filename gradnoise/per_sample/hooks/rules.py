@@ -48,7 +48,7 @@ class At(NamedTuple):
         return not self.layout.axis and tensor.ndim == 2 and tensor.shape[0] == self.samples
 
     def split(self, tensor: Tensor) -> Tensor:
-        """(n, ...) with what a batch of one sample would be behind n."""
+        """(n, ...), where each of the n is what a batch of one sample would be."""
         return self.layout.split(tensor, self.samples)
 
     def channels(self, tensor: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class At(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known about one operation.
+    """How one operation is differentiated.
 
     Args:
         factored: (at, delta, *arguments) -> factored gradients for each argument in `of`.
@@ -105,12 +105,12 @@ def linear(
     at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None
 ) -> FactoredByArgument:
     """y = x Wᵀ + b."""
-    known: list[Tensor] = []
+    cache: list[Tensor] = []
 
     def norms() -> Tensor:  # of the bias; a factor in those of the weight
-        if not known:
-            known.append(sq_norms(delta))
-        return known[0]
+        if not cache:
+            cache.append(sq_norms(delta))
+        return cache[0]
 
     shared = norms if at.alone(delta) else None
     return {
@@ -342,7 +342,7 @@ def batch_norm(
 
 @rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, of="input other", values=False)
 def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> FactoredByArgument:
-    """y = x + α p, broadcast: positional embeddings, biases of one's own."""
+    """y = x + α p, broadcast: positional embeddings, hand-written biases."""
     return {
         "input": lambda: Materialised(_broadcast_back(at, delta, input.shape)),
         "other": lambda: Materialised(_broadcast_back(at, alpha * delta, other.shape)),
