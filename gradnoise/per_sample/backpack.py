@@ -1,9 +1,9 @@
-"""BackPACK: one backward pass in which each layer tells what its samples contribute.
+"""BackPACK: one backward pass in which each layer gives the gradients of its samples.
 
 Dangel, Kunstner and Hennig 2020, arXiv:1912.10985. BackPACK 1.7.1 is silently wrong for tied
 weights, a layer called again on what is detached, convolutions with padding "same" or circular,
 initial states of RNNs and samples that are not the leading dimension; and for norms of grouped
-convolutions, whose gradients are right. So it is held to single samples before it is believed.
+convolutions, whose gradients are right. So it is checked against single samples first.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class BackPACK(Engine):
         return max(1, self._budget // sample_bytes)
 
     def _verify(self, batch: Batch) -> None:
-        """Hold what BackPACK gives for a few samples to one backward pass per sample."""
+        """Check what BackPACK gives for a few samples against one backward pass per sample."""
         few = select(batch, slice(0, TRIAL_SAMPLES))
         if sample_count(few) <= self._verified:
             return
@@ -178,7 +178,7 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Watch:
+class _Calls:
     """Calls of each layer, and the weights whose norms are products of norms."""
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -227,7 +227,7 @@ def _load() -> Any:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules without children that own trainable parameters: what BackPACK may know."""
+    """Modules without children that own trainable parameters: what BackPACK may support."""
     layers: dict[str, nn.Module] = {}
     owners: dict[Tensor, list[str]] = {}
     for name, module in model.named_modules():
@@ -253,7 +253,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _refuse_padding(name: str, module: nn.Module) -> None:
-    """What it makes of 'same' is right for some sizes of images and wrong for others."""
+    """Refuse padding that BackPACK gets right for some image sizes and wrong for others."""
     padding, mode = getattr(module, "padding", 0), getattr(module, "padding_mode", "zeros")
     if padding == "same" or mode != "zeros":
         raise EngineError(
@@ -262,7 +262,7 @@ def _refuse_padding(name: str, module: nn.Module) -> None:
         )
 
 
-def _refuse_repeats(watch: _Watch) -> None:
+def _refuse_repeats(watch: _Calls) -> None:
     repeated = [f"{name!r} {calls} times" for name, calls in watch.calls.items() if calls > 1]
     if repeated:
         raise EngineError(
@@ -284,10 +284,10 @@ def _forward(objective: Objective, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _attached(library: Any, model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[_Watch]:
+def _attached(library: Any, model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[_Calls]:
     """BackPACK's hooks on the layers; nothing of them or their results stays."""
     handles = library.context.CTX.hook_handles  # a list that only grows
-    known, watch = len(handles), _Watch()
+    known, watch = len(handles), _Calls()
     parameters = [(vars(p), dict(vars(p))) for p in model.parameters()]
     with attributes(model):
         try:

@@ -1,4 +1,4 @@
-"""Which engine measures a model, and why."""
+"""Which engine measures a model, and the reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Part = TypeVar("Part", Chunk, Summary)
 class Auto(Engine):
     """The cheapest engine that is right: hooks, `torch.func`, the loop.
 
-    Where the hooks engine meets samples that it cannot follow, the next one goes on from there.
+    Where the hooks engine cannot follow a batch, the next engine goes on from there.
     """
 
     def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
@@ -114,20 +114,20 @@ def _few(batch: Batch) -> Batch:
 
 
 def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
-    """The loop cannot be wrong, unless there is nothing to be right about."""
+    """The loop is wrong only where the loss of one sample depends on the others."""
     loop = Loop(objective, eps)
     wrong = _trial(loop, batch)
     if wrong is not None:
         raise CoupledSamplesError(
-            f"the gradients of single samples do not add up to the gradient of their batch: "
-            f"{wrong}. Either one sample changes the loss of another, or the gradients are hardly "
-            f"more than rounding: measure a float64 copy of the model to tell."
+            f"with one backward pass per sample, {wrong}. Either one sample changes the loss of "
+            f"another, or the gradients are no larger than rounding errors: measure a float64 copy "
+            f"of the model to tell which."
         )
     return loop
 
 
 def _trial(engine: Engine, batch: Batch) -> str | None:
-    """Why the engine is wrong for this model, or None."""
+    """The reason why the engine cannot measure this model, or None."""
     few = _few(batch)
     try:
         engine.prepare(batch)
@@ -149,5 +149,5 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
         eps = max(torch.finfo(plain.dtype).eps, engine.eps)
         gap = (g.sum(0) - widen(plain)).abs()
         if bool((gap > allowed(g.abs().sum(0), largest, eps)).any()):
-            return f"its gradient of parameter {name!r} differs from the plain one"
+            return f"the gradients of parameter {name!r} do not add up to the gradient of the batch"
     return None

@@ -1,4 +1,4 @@
-"""What an engine does with a model, and why, for people."""
+"""A report of what an engine does with a model, and why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explain_engine(
 ) -> EngineReport:
     """How per-sample gradients of a model are made: per parameter the rule, why, and its cost.
 
-    The cost is counted in operations per sample beyond those of the parameter's plain gradient.
+    The cost is counted in operations per sample beyond those of the parameter's batch gradient.
 
     Args:
         model, loss_fn, batch: as for `per_sample_gradients`.
@@ -72,7 +72,7 @@ def explain_engine(
 
 
 _WAYS_OUT = (
-    "The numbers are right, and cost more than a plain gradient.",
+    "The results are correct, but cost more than the gradient of the batch.",
     "Use parameters through torch operations on tensors that keep one axis for the samples, "
     "rather than in custom autograd functions, scripted code or loops over samples, and the "
     "cheapest engine can follow.",
@@ -101,7 +101,7 @@ def _uses(report: EngineReport) -> Table:
 
 
 def _share(extra: float, report: EngineReport) -> str:
-    """Of a forward and a backward pass: three products for each weight gradient's one."""
+    """Share of a forward and backward pass: three products for each weight gradient's one."""
     share = extra / (3 * sum(use.plain for use in report.uses) or 1)
     return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 

@@ -42,7 +42,7 @@ def test_a_model_that_cannot_be_followed_is_told_why_and_what_to_do() -> None:
     assert report.engine == "functional"
     assert not report.uses
     text = " ".join(str(report).split())
-    assert "hooks cannot: parameter 'w' is used where its samples cannot be seen" in text
+    assert "hooks cannot: parameter 'w' is used by an operation that the hooks cannot see" in text
     assert "What to do" in text
 
 

@@ -11,7 +11,7 @@ from ...tensors.trees import Batch
 from .summary import Chunk, Summary, Wanted
 
 MEMORY_BUDGET = 256 * 2**20  # bytes for the per-sample gradients of one chunk
-COPIES = 4  # per-sample gradients, their activations, and one wide copy while summing
+COPIES = 4  # per-sample gradients, their activations, and one float64 copy while summing
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Explained:
     Args:
         parameter: its name.
         operations: the torch functions that use it.
-        rule, reason: the way taken, and why.
-        extra: operations per sample that it takes beyond the plain gradient; an estimate.
-        plain: operations per sample of the parameter's own plain gradient.
+        rule, reason: the method, and why it was chosen.
+        extra: operations per sample beyond those of the batch gradient; an estimate.
+        plain: operations per sample of the batch gradient with respect to the parameter.
     """
 
     parameter: str
@@ -41,7 +41,7 @@ class Engine(abc.ABC):
 
     Args:
         objective: what to differentiate.
-        eps: relative rounding of the coarsest dtype at work beside the parameters' (autocast).
+        eps: relative rounding error of the coarsest dtype that the model computes in (autocast).
     """
 
     name: str
@@ -53,7 +53,7 @@ class Engine(abc.ABC):
 
     @property
     def reason(self) -> str:
-        """Why this engine; what others could not do."""
+        """Why this engine was chosen, and why cheaper ones were not."""
         return "as asked for"
 
     @abc.abstractmethod
@@ -61,7 +61,7 @@ class Engine(abc.ABC):
         """The samples of a batch in order, as many at a time as memory allows."""
 
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
-        """The same samples, summed up; engines that need no n×P numbers for it override this."""
+        """Sums over the same samples; engines that need no n×P numbers for them override this."""
         return self.centred_summaries(batch, wanted)
 
     def centred_summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:

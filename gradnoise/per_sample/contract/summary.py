@@ -44,18 +44,18 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What a pass over some consecutive samples tells, without their n×P gradients.
+    """Sums over some consecutive samples, without their n×P gradients; float64 is float32 on MPS.
 
     Args:
         losses: ℓ_i, shape (n,).
-        total: Σ_i g_i by name, in the dtype of the parameter or a wider one.
-        sq_norms: ‖g_i‖² by name, each (n,), wide.
-        dots: g_iᵀu by name, each (n, k), wide; None when no direction was given.
-        squares: Σ_i g_i² by name and coordinate, wide, or of g_i - ḡ where `centred_sq` is given;
-            None when not wanted.
+        total: Σ_i g_i by name, in the dtype of the parameter or a more precise one.
+        sq_norms: ‖g_i‖² by name, each (n,), float64.
+        dots: g_iᵀu by name, each (n, k), float64; None when no direction was given.
+        squares: Σ_i g_i² by name and coordinate, float64; Σ_i (g_i - ḡ)² where `centred_sq` is
+            given; None when not wanted.
         centred_sq: Σ_i ‖g_i - ḡ‖² by name, about the mean of these samples; None from engines
             that do not centre: then it is the difference of the sums above.
-        gap_sq_norms: ‖g_i - a‖² by name, each (n,), wide; None when no centre was given.
+        gap_sq_norms: ‖g_i - a‖² by name, each (n,), float64; None when no centre was given.
     """
 
     losses: Tensor
@@ -68,7 +68,7 @@ class Summary:
 
     @classmethod
     def of(cls, chunk: Chunk, wanted: Wanted | None = None) -> Summary:
-        """Of gradients that are at hand; spreads are centred before they are squared.
+        """The sums over a chunk of gradients; deviations are centred before they are squared.
 
         Raises:
             LossError: a gradient that is not finite (its loss can still be).
@@ -106,7 +106,7 @@ class Summary:
 
 
 def check_norms(norms: TensorDict) -> TensorDict:
-    """Squared norms as they are, name -> (n,).
+    """The squared norms, name -> (n,), unchanged.
 
     Raises:
         LossError: one that is not finite.

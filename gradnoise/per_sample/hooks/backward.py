@@ -69,7 +69,7 @@ class BackwardPass:
         self._single = self._used_once()
 
     def _used_once(self) -> set[Source]:
-        """Parameters of a single operation, and of none with what is computed from them."""
+        """Parameters that only one operation uses, and that nothing else is computed from."""
         shared = {name for s in self._functions if s.derived for name in s.parameters}
         return {
             source
@@ -116,7 +116,7 @@ class BackwardPass:
                 self._pending.setdefault(source, []).append(factored)
 
     def _exact(self) -> AbstractContextManager[Any]:
-        """Without the autocast that may be around the call: sums keep float32."""
+        """Without autocast around the call, so that sums keep float32."""
         device = self.objective.device.type
         if not torch.is_autocast_enabled(device):
             return nullcontext()
@@ -162,12 +162,12 @@ class BackwardPass:
             if name in self._idle:
                 raise UnplannedError
             raise EngineError(
-                f"parameter {name!r} is used where its samples cannot be seen: a custom autograd "
-                f"Function, a scripted part, or an operation outside torch"
+                f"parameter {name!r} is used by an operation that the hooks cannot see: a custom "
+                f"autograd Function, a scripted part, or an operation outside torch"
             )
 
     def factored(self, name: str) -> FactoredGradients | None:
-        """The gradients of a parameter, all its operations together; None where it took no part."""
+        """The gradients of a parameter, all its operations together; None if it has none."""
         parameter = self.objective.parameters[name]
         found = [(s, Summed(own)) for s, own in self._pending.items() if name in s.parameters]
         terms: list[FactoredGradients] = [own for source, own in found if not source.derived]
@@ -254,8 +254,8 @@ class OperationHook:
         """Hand the gradient of the output to the pass, and let go of the inputs."""
         if not self.run.differentiates or not self.call.tensors:  # too early, or a second time
             raise EngineError(
-                "the loss calls `torch.autograd.grad` or `.backward()` through the model, and the "
-                "hooks expect one backward pass, after the losses"
+                "loss_fn calls torch.autograd.grad or .backward() through the model (a gradient "
+                "penalty, forces), which the hooks do not support"
             )
         self.run.waiting -= 1
         delta = deltas[self.output]

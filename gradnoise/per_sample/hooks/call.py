@@ -12,7 +12,7 @@ from ...errors import EngineError
 
 
 class Call:
-    """One operation and its arguments, with the tensors among them apart."""
+    """One operation and its arguments, with a list of the tensors among them."""
 
     def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
         self.func = func
@@ -23,7 +23,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Of the torch function."""
+        """Name of the torch function."""
         return name_of(self.func)
 
     @property
@@ -59,7 +59,7 @@ class Call:
 
 
 class _Place(int):
-    """Of a tensor among the tensors of a call."""
+    """Index of a tensor among the tensors of a call."""
 
 
 _HOLDERS = (_Place, tuple, list)
@@ -143,4 +143,7 @@ def carry_out(call: Call, hook: Callable[[Any], Any]) -> Any:
 def refuse_in_place(call: Call) -> None:
     """Raise where a parameter is written into a tensor of the samples."""
     if out_of_place(call.func) is None:
-        raise EngineError(f"a parameter is written into a tensor in place, by {call.name}")
+        raise EngineError(
+            f"a parameter is written into a tensor in place, by {call.name}: use torch.cat, "
+            f"torch.stack or torch.where"
+        )

@@ -30,7 +30,7 @@ def by_chain_rule(
 
 
 def _place(tensor: Tensor, parameter: Tensor) -> Place | None:
-    """Of a view, counted in entries of the parameter; None for whatever is not its very entries."""
+    """Size, strides and offset of a view, in entries of the parameter; None for other tensors."""
     if tensor._base is not parameter or not parameter.is_contiguous():
         return None
     if tensor.dtype != parameter.dtype or tensor.is_neg():  # complex numbers of it, and their parts
@@ -49,7 +49,7 @@ def _seen(whole: Tensor, place: Place) -> Tensor:
 
 
 class ThroughView(FactoredGradients):
-    """Entries of the parameter seen through a view: the same numbers in other places.
+    """Gradients through a view: the same numbers, in other places of the parameter.
 
     Args:
         factored: gradients with respect to the view.
@@ -120,7 +120,7 @@ class ThroughView(FactoredGradients):
 
 
 class ThroughFunction(FactoredGradients):
-    """Gradients with respect to φ(p), times the derivative of φ, a few samples at a time.
+    """Vector-Jacobian products of φ(p) with the gradients, a few samples at a time.
 
     Args:
         factored: gradients with respect to φ(p).

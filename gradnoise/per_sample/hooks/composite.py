@@ -69,7 +69,7 @@ def _layers(cell: Cell) -> Callable[..., Any]:
         batch_first: bool = False,
     ) -> tuple[Tensor, ...]:
         if not isinstance(has_biases, bool):
-            raise EngineError("a packed sequence, in which samples have no axis of their own")
+            raise EngineError("a packed sequence, in which no dimension indexes the samples")
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         outputs = input.transpose(0, 1) if batch_first else input
         directions = 2 if bidirectional else 1
@@ -167,7 +167,7 @@ def simpler(func: Any) -> Callable[..., Any] | None:
 
 @functools.cache  # of torch's own functions alone: those that a model makes would never be let go
 def _opened(func: types.FunctionType) -> Callable[..., Any]:
-    """The body of an operation that torch writes in Python, past its own hand-over to a mode."""
+    """The body of an operation that torch writes in Python, without its check for modes."""
     past = dict.fromkeys(_CHECKS, lambda *_: False)
     twin = types.FunctionType(
         func.__code__,

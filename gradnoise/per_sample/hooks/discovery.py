@@ -1,4 +1,4 @@
-"""The steps of a model found on a few samples, by what depends on them."""
+"""The steps of a model on a few samples: which operations depend on the samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tracing import OnOperation, Trace
 
 
 class Discovery(Trace):
-    """Tells what depends on the samples, and writes down the steps.
+    """Determines what depends on the samples, and records the steps.
 
     Args:
         parameters, on_operation: as of `Trace`.
@@ -82,14 +82,14 @@ class Discovery(Trace):
         )
 
     def _depends(self, tensor: Tensor) -> bool:
-        """On the samples: marked so, or of unknown origin with a graph."""
+        """Whether a tensor depends on the samples: marked so, or of unknown origin with a graph."""
         if id(tensor) in self.sources:
             return False
         reference = self._dependent.get(id(tensor))
         return tensor.requires_grad or (reference is not None and reference() is tensor)
 
     def _by_data(self, picked: Any) -> bool:
-        """Whether entries are chosen by what the samples hold: whole numbers, or yes and no."""
+        """Whether entries are chosen by integers or booleans that depend on the samples."""
         return any(self._depends(t) and not t.is_floating_point() for t in tensors_of(picked))
 
     def _mark(self, tensors: Iterable[Tensor]) -> None:

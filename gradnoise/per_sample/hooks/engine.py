@@ -59,7 +59,7 @@ class Hooks(Engine):
         yield self._run(batch, wanted).summary()
 
     def prepare(self, batch: Batch) -> None:
-        """Find the plan, and hold it to single samples."""
+        """Make the plan, and check it against single samples."""
         self._make_plan(batch)
 
     def explain(self, batch: Batch) -> list[Explained]:
@@ -67,7 +67,7 @@ class Hooks(Engine):
         return [run.explained(name) for name in self.objective.parameters]
 
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> BackwardPass:
-        """A pass by the plan at hand; by a new one where the operations are others."""
+        """A pass by the current plan; by a new one where the operations have changed."""
         wanted = wanted or Wanted()
         if self._planned < PLAN_SAMPLES and self._planned < sample_count(batch):
             self._make_plan(batch)

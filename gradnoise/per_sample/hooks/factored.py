@@ -24,7 +24,7 @@ CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor'
 
 
 class Asked(NamedTuple):
-    """What is asked beside sums and norms.
+    """What is computed beside sums and norms.
 
     Args:
         directions: k vectors u, shape (k, *shape).
@@ -47,13 +47,13 @@ NOTHING = Asked()
 
 
 class Measured(NamedTuple):
-    """Sums over the samples.
+    """Sums over the samples; float64 is float32 on MPS.
 
     Args:
         total: Σ_i g_i.
-        sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), wide.
-        dots: g_iᵀu, shape (n, k), wide.
-        squares: Σ_i g_i² per coordinate, wide.
+        sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), float64.
+        dots: g_iᵀu, shape (n, k), float64.
+        squares: Σ_i g_i² per coordinate, float64.
     """
 
     total: Tensor
@@ -62,7 +62,7 @@ class Measured(NamedTuple):
     squares: Tensor | None = None
 
     def joined(self, other: Measured) -> Measured:
-        """Of these samples and then others; its sums are added to in place."""
+        """The sums over these samples and others; added in place."""
         dots = [part.dots for part in (self, other) if part.dots is not None]
         square = None
         if self.squares is not None and other.squares is not None:
@@ -104,7 +104,7 @@ class FactoredGradients(abc.ABC):
         return self._written_out(asked)
 
     def inner(self, _other: FactoredGradients) -> Tensor | None:
-        """⟨g_i, g'_i⟩ of every sample, shape (n,), where there is a short way; else None."""
+        """⟨g_i, g'_i⟩ of every sample, shape (n,), if the factors give them; else None."""
         return None
 
     def method(self) -> tuple[str, str]:
@@ -112,11 +112,11 @@ class FactoredGradients(abc.ABC):
         return "written out", "no factors to multiply"
 
     def extra(self) -> float:
-        """Operations per sample beyond those of the plain gradient, for people."""
+        """Operations per sample beyond those of the batch gradient; an estimate for the report."""
         return 4.0 * self.shape.numel()  # squares and sums of what is written out
 
     def plain(self) -> float:
-        """Operations per sample of the plain gradient with respect to the tensor."""
+        """Operations per sample of the batch gradient with respect to the tensor."""
         return 2.0 * self.shape.numel()
 
     def _written_out(self, asked: Asked) -> Measured:
@@ -147,13 +147,13 @@ def _norms(rows: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision is widened before anything is squared or summed."""
+    """Half precision as float32, before anything is squared or summed."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.float() if half else tensor
 
 
 class Materialised(FactoredGradients):
-    """Gradients that are at hand, shape (n, *shape): biases, scales, whatever is small.
+    """Gradients in memory, shape (n, *shape): biases, scales, whatever is small.
 
     Args:
         gradients: g_i.
@@ -257,7 +257,7 @@ class Summed(FactoredGradients):
         return sum(term.plain() for term in self.terms)
 
     def _crosses(self) -> list[Tensor] | None:
-        """Inner products of each pair of terms; None where a pair has no short way."""
+        """Inner products of each pair of terms; None where the factors of a pair do not give it."""
         crosses = []
         for first, second in combinations(self.terms, 2):
             cross = first.inner(second)

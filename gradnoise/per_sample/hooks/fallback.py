@@ -65,7 +65,7 @@ def _copied(
 ) -> tuple[Tensor, ...]:
     """Gradients of what is computed from parameters alone, with entries for every sample.
 
-    Of the output's gradient, each sample is left its own entries.
+    The gradient of the output is split: each sample keeps its own entries, the others are zero.
     """
     values = tuple(tensors[i].detach() for i in sources)
     indices = range(*part.indices(at.samples))
@@ -91,7 +91,7 @@ def _swapping(
 
 
 def _split_input(at: At, delta: Tensor, tensor: Tensor) -> Tensor:
-    """(n, ...) of an input: at the axis of the output, counted from the front or the back."""
+    """An input as (n, ...): samples at the output's axis, counted from the front or the back."""
     axis, each = at.layout.axis, delta.shape[at.layout.axis] // at.samples
     places = {axis, axis - delta.ndim + tensor.ndim, 0}
     fitting = [p for p in places if 0 <= p < tensor.ndim and tensor.shape[p] == each * at.samples]
@@ -114,7 +114,10 @@ def _gradients(
     def one(own: dict[int, Tensor], delta: Tensor) -> tuple[Tensor, ...]:
         made, product, *_ = vjp(_swapping(run, tensors, sources, own), *values)
         if made.shape != delta.shape:
-            raise EngineError("an operation whose samples cannot be told apart")
+            raise EngineError(
+                f"an operation gives shape {tuple(made.shape)} for one sample alone, and "
+                f"{tuple(delta.shape)} for it within the batch"
+            )
         return tuple(product(delta))
 
     try:

@@ -23,7 +23,7 @@ class Layout:
     major: bool = True
 
     def fits(self, tensor: Tensor, count: int) -> bool:
-        """Whether the axis can be parted among the samples."""
+        """Whether the axis can be split among the samples."""
         if tensor.ndim <= self.axis:
             return False
         size = tensor.shape[self.axis]
@@ -63,14 +63,14 @@ def candidates(tensor: Tensor, count: int) -> Iterator[Layout]:
 
 @dataclass(frozen=True)
 class Found:
-    """A layout, and whether no other one would do as well."""
+    """A layout, and whether it is the only one that fits."""
 
     layout: Layout
     proven: bool
 
 
 def touched(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """Where a gradient is not zero; what is not finite is zero times such a slope."""
+    """Where a gradient is not zero; entries that are not finite count as zero."""
     if gradient is None:
         return torch.zeros((), dtype=torch.bool, device=like.device).expand(like.shape)
     return gradient.nan_to_num(0.0, 0.0, 0.0) != 0

@@ -80,7 +80,7 @@ class OuterProducts(FactoredGradients):
         return inner if self is not other else self._mended(inner, left, right)
 
     def _mended(self, norms: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Norms of samples whose positions cancel are written out: no digit is left of theirs."""
+        """Samples whose positions cancel are written out: Gram products lose all their digits."""
         parts = dots(left.diagonal(dim1=2, dim2=3), right.diagonal(dim1=2, dim2=3))
         for index in (~(norms >= CANCELLED * parts)).nonzero().flatten().tolist():
             norms[index] = sq_norms(self.gradients(slice(index, index + 1)))[0]
@@ -132,7 +132,7 @@ class OuterProducts(FactoredGradients):
 
 
 class SummedOuterProducts(OuterProducts):
-    """Any number of positions.
+    """Outer products summed over any number of positions.
 
     Args:
         left: shape (n, groups, T, p).
@@ -256,7 +256,7 @@ class EmbeddingRows(FactoredGradients):
         return None
 
     def _tied(self, other: OuterProducts) -> Tensor:
-        """With an outer product over the same rows: an embedding and the head tied to it."""
+        """Inner product with an outer product over the same rows: an embedding tied to the head."""
         left, right = other.left[:, 0], other.right[:, 0]  # [n, T, rows], [n, T, d]
         picked = left.gather(2, self.ids[:, None].expand(-1, left.shape[1], -1))
         return dots(picked, right @ self.values.transpose(1, 2))

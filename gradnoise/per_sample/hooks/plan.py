@@ -22,6 +22,7 @@ from .precision import allowed, largest_of
 from .steps import USE, Sources, Step
 from .tracing import OnOperation, Replay
 
+_DIFFERS = "differ from those of one backward pass per sample"
 SPREAD = 8  # of rounding along a random direction, in units of what norms may differ by
 
 
@@ -33,7 +34,7 @@ class _Look:
         steps, reorders: as of `Discovery`.
         outputs: of the operations that use parameters.
         columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
-        truth: sums, norms and products with the planner's direction, by name.
+        truth: reference sums, norms and products with the planner's direction, by name.
         more: positions of steps that turned out to have an entry for every sample.
     """
 
@@ -46,10 +47,10 @@ class _Look:
 
 
 class Planner:
-    """Finds where the samples are, and the truth about a few of them.
+    """Finds where the samples are, and computes the reference sums of a few of them.
 
     Attributes:
-        direction: a random one, along which the gradients of the few samples are known.
+        direction: a random one, with which the products of the few gradients are computed.
     """
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
@@ -86,7 +87,7 @@ class Planner:
         return _Look(trace.steps, trace.reorders, outputs, columns, truth, more)
 
     def _uses(self, derived: dict[int, Tensor | None]) -> frozenset[int]:
-        """The first that has entries for every sample, of what parameters alone give."""
+        """The first tensor made from parameters alone that has entries for every sample."""
         for position, column in derived.items():
             found = None if column is None else find_layout(column)
             if self.count > 1 and found is not None and found.proven:
@@ -94,10 +95,12 @@ class Planner:
         return frozenset()
 
     def _same(self, traced: Tensor, plain: Tensor) -> None:
-        """Raise unless operations that were opened give what they give whole."""
+        """Raise unless the losses are the same with operations opened and not."""
         allowed = math.sqrt(torch.finfo(plain.dtype).eps) * plain.abs().mean()
         if not bool(((traced - plain).abs() <= allowed).all()):
-            raise EngineError("the losses differ where the operations of the model are followed")
+            raise EngineError(
+                "the losses change when the model is evaluated again: it is random, or has a state"
+            )
 
     def _differentiate(
         self, losses: Tensor, outputs: list[Tensor]
@@ -156,22 +159,21 @@ class Planner:
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
-                raise EngineError(f"the norms of parameter {name!r} differ from the plain ones")
+                raise EngineError(f"the gradient norms of parameter {name!r} {_DIFFERS}")
             gap = sq_norms((found.total - truth.total)[None]).sqrt()
             if not bool(gap <= margin.sum()):
-                raise EngineError(f"the gradient of parameter {name!r} differs from the plain one")
+                raise EngineError(f"the gradients of parameter {name!r} {_DIFFERS}")
             assert found.dots is not None  # all was measured along the direction
             assert truth.dots is not None
             gaps = (found.dots - truth.dots).abs()[:, 0]
             if not bool((gaps <= SPREAD * margin).all()):
                 raise EngineError(
-                    f"products of the gradients of parameter {name!r} with a direction differ from "
-                    f"the plain ones"
+                    f"products of the gradients of parameter {name!r} with a direction {_DIFFERS}"
                 )
 
 
 def _direction(parameters: TensorDict) -> TensorDict:
-    """Random; each part begins inside of its memory, as the parts of a vector do."""
+    """A random direction; each part begins inside its memory, as the parts of a vector do."""
     places = {p.device for p in parameters.values()}
     sources = {place: torch.Generator(place).manual_seed(0) for place in places}
     return {
@@ -258,6 +260,6 @@ def _proven(step: Step, output: Tensor, column: list[Any], weights: list[Tensor]
 
 def _no_layout(step: Step, output: Tensor) -> EngineError:
     return EngineError(
-        f"{name_of(step.func)} gives a tensor of shape {tuple(output.shape)} in which samples have "
-        f"no axis of their own"
+        f"no dimension of the output {tuple(output.shape)} of {name_of(step.func)} indexes the "
+        f"samples, so their gradients cannot be separated: keep one dimension for the samples"
     )

@@ -1,4 +1,4 @@
-"""How finely a model computes: autocast and mixed parts are coarser than its parameters say.
+"""The relative rounding error of a model: autocast and mixed parts are coarser than its parameters.
 
 And by how much two computations of the same numbers may differ then.
 """

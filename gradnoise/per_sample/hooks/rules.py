@@ -8,7 +8,6 @@ differentiated sample by sample, by `local`.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class At(NamedTuple):
         return not self.layout.axis and tensor.ndim == 2 and tensor.shape[0] == self.samples
 
     def split(self, tensor: Tensor) -> Tensor:
-        """(n, ...) with what a batch of one sample would be behind n."""
+        """(n, ...), where each of the n is what a batch of one sample would be."""
         return self.layout.split(tensor, self.samples)
 
     def channels(self, tensor: Tensor) -> Tensor:
@@ -60,7 +59,7 @@ class At(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known about one operation.
+    """How one operation is differentiated.
 
     Args:
         factored: (at, delta, *arguments) -> factored gradients for each argument in `of`.
@@ -106,12 +105,12 @@ def linear(
     at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None
 ) -> FactoredByArgument:
     """y = x Wᵀ + b."""
-    known: list[Tensor] = []
+    cache: list[Tensor] = []
 
     def norms() -> Tensor:  # of the bias; a factor in those of the weight
-        if not known:
-            known.append(sq_norms(delta))
-        return known[0]
+        if not cache:
+            cache.append(sq_norms(delta))
+        return cache[0]
 
     shared = norms if at.alone(delta) else None
     return {
@@ -238,9 +237,17 @@ def embedding(
 
 
 def _normalized(
-    at: At, delta: Tensor, normal: Callable[[], Tensor], own: int | None
+    at: At, delta: Tensor, own: int | None, operation: Any, *arguments: Any, **options: Any
 ) -> FactoredByArgument:
-    """y = x̂ ∘ w + b over the `own` last dimensions, or over channels; x̂ is computed again."""
+    """y = x̂ ∘ w + b over the `own` last dimensions, or over channels.
+
+    x̂, the operation without w and b, is computed again, in float32 at least.
+    """
+
+    def normal() -> Tensor:
+        given = [at_least_float32(a) if isinstance(a, Tensor) else a for a in arguments]
+        normalised: Tensor = operation(*given, **options)
+        return normalised
 
     def summed(tensor: Tensor) -> Materialised:
         return Materialised(
@@ -264,8 +271,8 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> FactoredByArgument:
     """Each sample's positions are normalised over their last dimensions."""
-    normal = functools.partial(F.layer_norm, at_least_float32(input), normalized_shape, eps=eps)
-    return _normalized(at, delta, normal, len(normalized_shape))
+    own = len(normalized_shape)
+    return _normalized(at, delta, own, F.layer_norm, input, normalized_shape, eps=eps)
 
 
 @rule(F.rms_norm, of="weight")
@@ -278,8 +285,8 @@ def rms_norm(
     eps: float | None = None,
 ) -> FactoredByArgument:
     """Each sample's positions are divided by their root mean square."""
-    normal = functools.partial(F.rms_norm, at_least_float32(input), normalized_shape, eps=eps)
-    return _normalized(at, delta, normal, len(normalized_shape))
+    own = len(normalized_shape)
+    return _normalized(at, delta, own, F.rms_norm, input, normalized_shape, eps=eps)
 
 
 @rule(F.group_norm, of="weight bias")
@@ -293,8 +300,7 @@ def group_norm(
     eps: float = 1e-5,
 ) -> FactoredByArgument:
     """Each sample's groups of channels are normalised."""
-    normal = functools.partial(F.group_norm, at_least_float32(input), num_groups, eps=eps)
-    return _normalized(at, delta, normal, None)
+    return _normalized(at, delta, None, F.group_norm, input, num_groups, eps=eps)
 
 
 @rule(F.instance_norm, of="weight bias")
@@ -311,17 +317,10 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> FactoredByArgument:
     """Each sample's channels are normalised, by their own or by running statistics."""
-    if use_input_stats:  # the running statistics would be updated once more
-        running_mean = running_var = None
-    normal = functools.partial(
-        F.instance_norm,
-        at_least_float32(input),
-        None if running_mean is None else at_least_float32(running_mean),
-        None if running_var is None else at_least_float32(running_var),
-        use_input_stats=use_input_stats,
-        eps=eps,
-    )
-    return _normalized(at, delta, normal, None)
+    # with the sample's own statistics, the running ones would be updated once more
+    running = (None, None) if use_input_stats else (running_mean, running_var)
+    options = {"use_input_stats": use_input_stats, "eps": eps}
+    return _normalized(at, delta, None, F.instance_norm, input, *running, **options)
 
 
 @rule(F.batch_norm, of="weight bias")
@@ -338,19 +337,12 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> FactoredByArgument:
     """Running statistics; those of the batch would couple the samples and are refused before."""
-    normal = functools.partial(
-        F.batch_norm,
-        at_least_float32(input),
-        at_least_float32(running_mean),
-        at_least_float32(running_var),
-        eps=eps,
-    )
-    return _normalized(at, delta, normal, None)
+    return _normalized(at, delta, None, F.batch_norm, input, running_mean, running_var, eps=eps)
 
 
 @rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, of="input other", values=False)
 def add(at: At, delta: Tensor, input: Any, other: Any, *, alpha: float = 1) -> FactoredByArgument:
-    """y = x + α p, broadcast: positional embeddings, biases of one's own."""
+    """y = x + α p, broadcast: positional embeddings, hand-written biases."""
     return {
         "input": lambda: Materialised(_broadcast_back(at, delta, input.shape)),
         "other": lambda: Materialised(_broadcast_back(at, alpha * delta, other.shape)),

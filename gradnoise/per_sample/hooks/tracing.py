@@ -25,7 +25,7 @@ from .call import Call, is_in_place, results_of, tensors_of
 from .composite import simpler
 from .steps import DERIVE, OPEN, Source, Sources, Step, UnplannedError
 
-OnOperation = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, the step
+OnOperation = Callable[[Call, Sources, Step], Any]  # the call, its sources by position, its step
 
 
 class Trace(TorchFunctionMode, abc.ABC):
@@ -43,7 +43,7 @@ class Trace(TorchFunctionMode, abc.ABC):
         self._on_operation = on_operation
 
     def losses(self, objective: Objective, batch: Batch) -> Tensor:
-        """Per-sample losses of a batch, shape (n,), while this follows."""
+        """Per-sample losses of a batch, shape (n,), while their operations are followed."""
         with eager():
             return objective.losses(batch, self)
 
@@ -71,7 +71,7 @@ class Trace(TorchFunctionMode, abc.ABC):
 
     @abc.abstractmethod
     def given_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that is."""
+        """An operation that is given a parameter."""
 
     def take(self, step: Step, args: Any, kwargs: Any) -> Any:
         """Run an operation as its step says."""

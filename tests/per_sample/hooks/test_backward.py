@@ -21,7 +21,7 @@ from tests.layer_cases import LAYERS, Function, changed_by_itself, squares
 
 def test_parameters_used_unseen_are_named() -> None:
     case = next(case for case in LAYERS if case.name == "custom function beside layers")
-    with pytest.raises(gn.EngineError, match="'w' is used where its samples cannot be seen"):
+    with pytest.raises(gn.EngineError, match="'w' is used by an operation that the hooks"):
         summary(*case.build())
 
 
@@ -183,7 +183,7 @@ def forces(model: nn.Module, x: Tensor) -> Tensor:
 
 def test_a_loss_that_differentiates_the_model_is_named_and_measured_by_the_loop() -> None:
     model, x = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double(), features()
-    with pytest.raises(gn.EngineError, match=r"the loss calls `torch.autograd.grad` or `.backward"):
+    with pytest.raises(gn.EngineError, match=r"loss_fn calls torch.autograd.grad or .backward"):
         gn.per_sample_sq_norms(model, forces, x, engine="hooks")
     assert gn.explain_engine(model, forces, x).engine == "loop"
     single = torch.autograd.grad(forces(model, x[:1])[0], list(model.parameters())[:3])

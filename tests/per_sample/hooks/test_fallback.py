@@ -28,7 +28,7 @@ AMBIGUOUS = {
         {"w": (4, 3)},
         FIVE[:, :3],
     ),
-    "an operation whose samples cannot be told apart": (
+    r"an operation gives shape \(.*\) for one sample alone, and \(.*\) for it within the batch": (
         lambda s, x: torch.where(x > 0, x, s.w),
         {"w": (5, 4)},
         FIVE[:, 0],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
+from gradnoise.per_sample.hooks.outer_products import SingleOuterProduct
 from gradnoise.per_sample.hooks.rules import RULES, At, linear
 from tests.cases import features
 from tests.engines import agree, summary
@@ -122,13 +123,13 @@ def test_an_axis_that_fits_by_chance_is_not_taken() -> None:
 
 def test_samples_without_an_axis_of_their_own_are_named() -> None:
     model = Function(lambda self, x: torch.stack([self.a(row) for row in x]), a=nn.Linear(4, 3))
-    with pytest.raises(gn.EngineError, match=r"linear gives a tensor of shape \(3,\)"):
+    with pytest.raises(gn.EngineError, match=r"no dimension of the output \(3,\) of linear"):
         summary(model.double(), squares, features())
 
 
 def test_a_model_that_is_random_is_not_followed() -> None:
     model = Function(lambda self, x: self.a(x) * torch.rand(()), a=nn.Linear(4, 3)).double()
-    with pytest.raises(gn.EngineError, match="losses differ where the operations"):
+    with pytest.raises(gn.EngineError, match="losses change when the model is evaluated again"):
         summary(model, squares, features())
 
 
@@ -141,8 +142,8 @@ def test_an_operation_of_several_outputs_is_refused() -> None:
 @pytest.mark.parametrize(
     ("factor", "message"),
     [
-        (2, "the norms of parameter 'weight' differ from the plain ones"),
-        (-1, "the gradient of parameter 'weight' differs from the plain one"),
+        (2, "the gradient norms of parameter 'weight' differ from those of one"),
+        (-1, "the gradients of parameter 'weight' differ from those of one"),
     ],
 )
 def test_a_rule_that_is_wrong_is_noticed(
@@ -153,4 +154,13 @@ def test_a_rule_that_is_wrong_is_noticed(
 
     monkeypatch.setitem(RULES, F.linear, replace(RULES[F.linear], factored=wrong))
     with pytest.raises(gn.EngineError, match=message):
+        summary(nn.Linear(4, 3).double(), squares, features())
+
+
+def test_products_with_a_direction_that_are_wrong_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = SingleOuterProduct._dots
+    monkeypatch.setattr(SingleOuterProduct, "_dots", lambda self, u: 2 * right(self, u))
+    with pytest.raises(gn.EngineError, match="'weight' with a direction differ from those of one"):
         summary(nn.Linear(4, 3).double(), squares, features())
