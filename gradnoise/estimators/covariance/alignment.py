@@ -12,11 +12,10 @@ from ...linalg.deflation import krylov_deflation
 from ...linalg.frobenius import frobenius_norm
 from ...linalg.lanczos import lanczos
 from ...linalg.ritz import Eigenpairs
+from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...per_sample.contract.engine import Engine
-from ...problem.problem import Problem
 from ...statistics.estimate import Estimate
 from ...statistics.fourth_moments import LEAST
 from ..noise.noise_scale import STEPS, measure_noise_scale, sign_probes
@@ -28,16 +27,22 @@ from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Σ beside H.
+    """Σ beside H; in the metric of an optimizer beside P^-½(H + D)P^-½, see `Preconditioned`.
+
+    Decoupled weight decay is left out: it belongs to λ alone, and not to tr(HΣ).
 
     Args:
         overlap: tr(HΣ)/(‖H‖_F ‖Σ‖_F), the cosine between the two as vectors, in [-1, 1].
-        trace_hessian_cov: tr(HΣ).
-        hessian_norm: ‖H‖_F.
-        hessian_pairs: the k largest (algebraic) eigenpairs of H.
-        angles: principal angles between the top subspaces of H and Σ, ascending, in radians.
-        grad_share: ‖VᵀG‖²/|G|² for the top eigenvectors V of H.
-        noise_share: tr(VᵀΣV)/trΣ for the same.
+        trace_hessian_cov: tr(HΣ), in loss³/parameter⁴.
+        hessian_norm: ‖H‖_F, in loss/parameter².
+        hessian_pairs: the k largest (algebraic) eigenpairs of H; values in loss/parameter².
+        angles: principal angles between the spans of the largest eigenvectors of H and of Σ,
+            ascending, in radians, shape (k,) at most.
+        grad_share: ‖VᵀG‖²/|G|² for the k largest eigenvectors V of H, in [0, 1].
+        noise_share: tr(VᵀΣV)/trΣ for the same V, in [0, 1].
+
+    Source: shares: Gur-Ari, Roberts and Dyer 2018 (arXiv:1812.04754); overlap: Wu, Wang and Su
+    2022 (arXiv:2207.02628); docs/theory/covariance.md.
     """
 
     overlap: Estimate
@@ -55,8 +60,7 @@ class Alignment:
 
 
 def measure_alignment(
-    problem: Problem,
-    engine: Engine,
+    opened: Opened,
     moments: GradientMoments,
     spectrum: NoiseSpectrum,
     trace_sq: Estimate,
@@ -65,23 +69,31 @@ def measure_alignment(
     probes: int,
     products: int,
 ) -> Alignment:
-    """The top of H, tr(HΣ) by random signs, ‖H‖_F by random directions, and what follows."""
-    hessian = _hessian(problem, aim.memory_budget)
+    """H by Lanczos, tr(HΣ) by random signs, ‖H‖_F by random directions, and what follows.
+
+    Args:
+        opened: the model.
+        moments, spectrum, trace_sq: of its gradients, with intervals; the last is tr(Σ²).
+        aim: options of Lanczos.
+        probes: random sign vectors, at most.
+        products: with H, for ‖H‖_F.
+    """
+    hessian, engine = _hessian(opened, aim.memory_budget), opened.engine
     seed, level = aim.seed, moments.level
-    k = min(aim.k, problem.objective.size)
+    k = min(aim.k, opened.problem.objective.size)
     pairs = lanczos(hessian, k=k, tol=aim.tol, seed=seed, memory_budget=aim.memory_budget)
     signs = sign_probes(moments, probes, seed)
     deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
     trace = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation
     ).trace_hessian_cov
-    plain = frobenius_norm(hessian, products=products, level=level, seed=seed)
-    rows = PerSampleGradients.of(problem, engine=engine)
+    measured = frobenius_norm(hessian, products=products, level=level, seed=seed)
+    rows = PerSampleGradients.of(opened.problem, engine=engine)
     along = rows.along(pairs.vectors)
-    norm, influences, from_trace = plain, None, trace.stderr**2
+    norm, influences, from_trace = measured, None, trace.stderr**2
     if moments.sampling_factor and moments.count >= LEAST:
         influences = Influences.measure(hessian, rows, pairs, along, spectrum, seed)
-        norm = population_norm(plain, influences, moments)
+        norm = population_norm(measured, influences, moments)
         sampled = moments.sampling_factor * spread_over_samples(influences.trace)
         from_trace = max(from_trace - sampled, float(influences.traces.var()) / probes)
     return Alignment(
@@ -94,7 +106,7 @@ def measure_alignment(
             squares=square_influences(moments, spectrum) if influences else None,
             probe_variances=(
                 from_trace,
-                probe_variance(plain, influences, moments),
+                probe_variance(measured, influences, moments),
                 spectrum.probe_variance,
             ),
         ),
@@ -107,10 +119,9 @@ def measure_alignment(
     )
 
 
-def _hessian(problem: Problem, memory_budget: int) -> Hessian:
+def _hessian(opened: Opened, memory_budget: int) -> Hessian:
     try:
-        found: Hessian = Hessian.of(problem, hvp="kept", memory_budget=memory_budget)
-        return found
+        return opened.hessian(memory_budget=memory_budget)
     except CurvatureError as error:
         raise CurvatureError(
             f"{error}. Or pass `hessian=False` to measure the covariance alone"

@@ -1,14 +1,14 @@
 """The cosine between H and Σ, and how far the samples determine it.
 
-tr(HΣ), ‖H‖² and tr(Σ²) go up and down together, so that the interval of their ratio needs the
-influence of every sample on all three, with h_i = H_i - H:
+tr(HΣ), ‖H‖² and tr(Σ²) rise and fall together, so the interval of their quotient needs the
+influence of every sample on all three, with h_i = H_i - H and c_i = g_i - ḡ:
 
     on tr(HΣ)   c_iᵀHc_i + tr(h_iΣ)
     on ‖H‖²     2 tr(h_iH)
     on tr(Σ²)   2 c_iᵀΣc_i
 
-What the top eigenvectors of H and Σ know of them is exact; the rest is read off random directions,
-whose own noise, seen between them, is taken off the variance over samples.
+The part in the largest eigenvectors of H and Σ is computed exactly. The remainder is averaged over
+random directions, and the variance between directions is subtracted from the variance over samples.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ RANDOM = 8  # directions of each kind
 
 @dataclass(frozen=True, eq=False)
 class Influences:
-    """Of every sample, by m random directions.
+    """Influences of every sample, estimated along m random directions.
 
     Args:
         trace: on tr(HΣ), shape (m, n).
         hessian_sq: on ‖H‖², shape (m, n).
         spread: Σ_i‖h_i‖²/(n - 1), shape (m,).
-        traces: the part of tr(HΣ) that is left to random signs, shape (m,).
+        traces: the part of tr(HΣ) that is estimated by random signs, shape (m,).
     """
 
     trace: Tensor
@@ -60,15 +60,15 @@ class Influences:
         spectrum: NoiseSpectrum,
         seed: int,
     ) -> Influences:
-        """From the top of H, g_iᵀv along it, and the top of Σ."""
+        """From the largest eigenpairs of H and of Σ, and `along`, g_iᵀv for those of H."""
         top = widen(pairs.vectors), pairs.values.to(along)
         noisy = widen(spectrum.pairs.vectors), spectrum.pairs.values.to(along)
-        gaps = along - along.mean(0)
-        own, mixed = _curvatures(hessian, *top), _curvatures(hessian, *noisy)
-        known = gaps.square() @ top[1] + mixed
+        centred = along - along.mean(0)
+        in_hessian, in_covariance = _curvatures(hessian, *top), _curvatures(hessian, *noisy)
+        exact = centred.square() @ top[1] + in_covariance
         squares, spread = _gaussian(hessian, top[0], seed + 1)
-        found, traces = _signed(hessian, rows, top, noisy[0], seed)
-        return cls(known + found, 2 * (own + squares), spread, traces)
+        sampled, traces = _signed(hessian, rows, top, noisy[0], seed)
+        return cls(exact + sampled, 2 * (in_hessian + squares), spread, traces)
 
 
 def _curvatures(hessian: Hessian, vectors: Tensor, values: Tensor) -> Tensor:
@@ -80,17 +80,18 @@ def _curvatures(hessian: Hessian, vectors: Tensor, values: Tensor) -> Tensor:
 
 
 def _without(vector: Tensor, basis: Tensor) -> Tensor:
+    """(I - VVᵀ)u."""
     return vector - basis @ (basis.T @ vector)
 
 
 def _gaussian(hessian: Hessian, top: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """zᵀH_iHz across the top of H, (m, n), and Σ_i(wᵀh_iz)²/(n - 1), (m,)."""
+    """zᵀH_iHz orthogonal to the top of H, (m, n), and Σ_i(wᵀh_iz)²/(n - 1), (m,); z, w normal."""
     source, squares, spread = generator(seed), [], []
     for _ in range(RANDOM):
         z, w = torch.randn(2, hessian.shape[0], generator=source, dtype=torch.float64).to(top)
-        across = _without(z, top)
-        image = _without(widen(hessian @ across), top)
-        squares.append(per_sample_curvatures(hessian.problem, across, [image]).values[:, 0])
+        orthogonal = _without(z, top)
+        image = _without(widen(hessian @ orthogonal), top)
+        squares.append(per_sample_curvatures(hessian.problem, orthogonal, [image]).values[:, 0])
         spread.append(per_sample_curvatures(hessian.problem, z, [w]).values[:, 0].var())
     return torch.stack(squares), torch.stack(spread)
 
@@ -102,7 +103,7 @@ def _signed(
     noisy: Tensor,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """c_iᵀHc_i + tr(H_iΣ) without what the top eigenvectors know, (m, n), and uᵀHu, (m,)."""
+    """c_iᵀHc_i + tr(H_iΣ) less its exact part, by random signs, (m, n); and uᵀHu less its, (m,)."""
     vectors, values = top
     found, traces = [], []
     signs = random_signs(RANDOM, hessian.problem.samples.count, seed + 2).to(vectors)
@@ -110,39 +111,46 @@ def _signed(
     for row, noise in zip(signs, sign_sums(hessian.problem, signs), strict=True):
         image = widen(hessian @ noise) - vectors @ (values * (vectors.T @ noise))
         slopes = rows.along(image[:, None])[:, 0]
-        across = _without(noise, noisy)
-        mixed = per_sample_curvatures(hessian.problem, across, [across]).values[:, 0]
+        orthogonal = _without(noise, noisy)
+        mixed = per_sample_curvatures(hessian.problem, orthogonal, [orthogonal]).values[:, 0]
         found.append(root * row * (slopes - slopes.mean()) + mixed)
         traces.append(noise @ image)
     return torch.stack(found), torch.stack(traces)
 
 
 def spread_over_samples(influences: Tensor) -> float:
-    """Variance over samples of influences (m, n), without that of their random directions."""
+    """Variance over samples of influences (m, n), less that of their random directions."""
     gaps = influences - influences.mean(1, keepdim=True)
     m, n = gaps.shape
     noise = float(gaps.var(0).sum()) / (n - 1) / m
     return max(float(gaps.mean(0).var()) - noise, 0.0)
 
 
-def population_norm(plain: Estimate, influences: Influences, moments: GradientMoments) -> Estimate:
-    """‖H‖_F of the population: E‖H̄‖² = ‖H‖² + (1/n - 1/N) Σ_i‖h_i‖²/(N - 1)."""
+def population_norm(
+    measured: Estimate, influences: Influences, moments: GradientMoments
+) -> Estimate:
+    """‖H‖_F of the population: E‖H̄‖² = ‖H‖² + (1/n - 1/N) Σ_i‖h_i‖²/(N - 1).
+
+    Args:
+        measured: ‖H̄‖_F of the measured samples.
+        influences, moments: of the same samples.
+    """
     factor, spread = moments.sampling_factor, influences.spread
-    square = float(plain) ** 2 - factor * float(spread.mean())
+    square = float(measured) ** 2 - factor * float(spread.mean())
     variance = factor * spread_over_samples(influences.hessian_sq)
-    variance += probe_variance(plain, influences, moments)
+    variance += probe_variance(measured, influences, moments)
     return square_root(square, variance, level=moments.level, samples=moments.count)
 
 
 def probe_variance(
-    plain: Estimate, influences: Influences | None, moments: GradientMoments
+    measured: Estimate, influences: Influences | None, moments: GradientMoments
 ) -> float:
-    """Of the estimate of ‖H‖² of the population, from random directions."""
-    own = (2 * float(plain) * plain.stderr) ** 2
+    """Variance of the estimate of the population's ‖H‖² that comes from random directions."""
+    from_norm = (2 * float(measured) * measured.stderr) ** 2
     if influences is None:
-        return own
+        return from_norm
     spread = influences.spread
-    return own + moments.sampling_factor**2 * float(spread.var()) / len(spread)
+    return from_norm + moments.sampling_factor**2 * float(spread.var()) / len(spread)
 
 
 def overlap(
@@ -179,7 +187,7 @@ def overlap(
         freedom = n - 1
     elif moments.sampling_factor:
         variance = math.nan
-    # as wide as it is also where the value comes out beyond the end of what is possible
+    # a value beyond ±1 is cut, and its interval has the width that it would have there
     inside = min(max(value, -1.0), 1.0)
     found = symmetric(inside, variance, level=level, samples=n, freedom=freedom)
     return within(found, -1.0, 1.0)

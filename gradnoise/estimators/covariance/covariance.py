@@ -194,17 +194,16 @@ def find_covariance(
 ) -> Covariance:
     """The covariance of a model that is open; see `covariance`."""
     _check(k, method)
-    problem, engine = opened.problem, opened.engine
+    problem = opened.problem
     aim = Iteration(k, tol, opened.options.seed, memory_budget)
     with problem.guard():
         moments = opened.moments(variance=variance)
-        spectrum = noise_spectrum(problem, engine, moments, aim, method)
+        spectrum = noise_spectrum(problem, opened.engine, moments, aim, method)
         dimensions = Dimensions.of(moments, spectrum, problem.samples)
         beside = None
         if hessian:
             beside = measure_alignment(
-                problem,
-                engine,
+                opened,
                 moments,
                 spectrum,
                 dimensions.trace_sq,

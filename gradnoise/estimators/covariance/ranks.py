@@ -13,10 +13,10 @@ from ...problem.samples import Samples
 from ...statistics.estimate import Estimate, Status
 from ...statistics.fourth_moments import LEAST, unbiased_squares
 from ...statistics.interval import flag_zero, symmetric, with_skew
-from ...statistics.ratio import ratio
 from ...statistics.skew import Skew
 from ...statistics.transform import unknown, within
 from ..curvature.extreme_eigenvalue import sharpness_estimate
+from ..quotient import quotient
 from .spectrum import NoiseSpectrum
 
 
@@ -37,27 +37,27 @@ class Dimensions:
             zero = symmetric(0.0, 0.0, level=level, samples=n)
             none = unknown(level, n, Status.NOISE_BELOW_ERROR)
             return cls(zero, zero, none, none)
-        known = n >= LEAST and moments.slopes is not None
-        own = spectrum.centred[:, 0].square() if known else None
-        top = sharpness_estimate(spectrum.pairs, own, spectrum.halves, samples, level)
+        measured = n >= LEAST and moments.slopes is not None
+        along_top = spectrum.centred[:, 0].square() if measured else None
+        top = sharpness_estimate(spectrum.pairs, along_top, spectrum.halves, samples, level)
         squares = _Squares.of(moments, spectrum)
         return cls(
             top_eigenvalue=top,
             trace_sq=squares.estimate(moments),
-            effective_rank=_effective_rank(moments, spectrum, own, top),
+            effective_rank=_effective_rank(moments, spectrum, along_top, top),
             participation_ratio=squares.participation_ratio(moments),
         )
 
 
 def _effective_rank(
-    moments: GradientMoments, spectrum: NoiseSpectrum, own: Tensor | None, top: Estimate
+    moments: GradientMoments, spectrum: NoiseSpectrum, along_top: Tensor | None, top: Estimate
 ) -> Estimate:
     """trΣ/λ; its ends are those for the largest and the smallest λ of the bracket."""
     pairs, halves = spectrum.pairs, spectrum.halves
     raw, residual = float(pairs.values[0]), float(pairs.residuals[0])
     below = raw if halves is None else min(halves.held_out, raw)
     value, low, high = (
-        _rank_beside(moments, own, size) for size in (float(top), raw + residual, below)
+        _trace_over(size, moments, along_top) for size in (float(top), raw + residual, below)
     )
     stderr = 0.0 if low.low == high.high else math.nan
     found = replace(value, low=low.low, high=high.high, stderr=stderr)
@@ -68,40 +68,33 @@ def _effective_rank(
     return within(found, 1.0, math.inf)
 
 
-def _rank_beside(moments: GradientMoments, own: Tensor | None, size: float) -> Estimate:
-    factor, n = moments.sampling_factor, moments.count
+def _trace_over(size: float, moments: GradientMoments, along_top: Tensor | None) -> Estimate:
+    """trΣ/λ for one λ, whose influences are those of (c_iᵀv)², `along_top`."""
+    factor = moments.sampling_factor
     variances, covariance, skew = (0.0, 0.0), 0.0, None
-    if factor and own is not None:
-        pair = torch.stack([moments.deviations()[1].to(own), own - own.mean()])
+    if factor and along_top is not None:
+        spread = moments.deviations()[1].to(along_top)
+        pair = torch.stack([spread, along_top - along_top.mean()])
         matrix = factor * torch.cov(pair)
         variances = moments.trace_cov.stderr**2, float(matrix[1, 1])
         covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.population)
     elif factor:
         variances = math.nan, math.nan
-    return ratio(
-        float(moments.trace_cov),
-        size,
-        variances=variances,
-        covariance=covariance,
-        level=moments.level,
-        samples=n,
-        freedom=n - 1,
-        positive_denominator=True,
-        skew=skew,
-    )
+    trace = float(moments.trace_cov)
+    return quotient(trace, size, moments, variances=variances, covariance=covariance, skew=skew)
 
 
 def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tensor:
     """2 c_iᵀΣc_i less its mean, the influence of a sample on tr(Σ²), shape (n,).
 
-    A sample enters c_iᵀΣ̂c_i also through its own part of Σ̂, ‖c_i‖⁴/(n - 1), which the unbiased
-    estimate does not hold. What is left overcounts the variance that is of second order by two, as
-    the jackknife does (Efron and Stein 1981).
+    c_iᵀΣ̂c_i also holds the sample's contribution to Σ̂ itself, ‖c_i‖⁴/(n - 1), which the unbiased
+    estimate does not. What remains counts the variance of second order twice, as the jackknife
+    does (Efron and Stein 1981).
     """
-    n = moments.count
-    own = moments.distances.to(spectrum.forms).square() / (n - 1)
-    forms = 2 * (spectrum.forms - moments.sampling_factor * n * own)
-    return forms - forms.mean()
+    n, quadratic = moments.count, spectrum.quadratic
+    itself = moments.distances.to(quadratic).square() / (n - 1)
+    influences = 2 * (quadratic - moments.sampling_factor * n * itself)
+    return influences - influences.mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,64 +102,60 @@ class _Squares:
     """tr(Σ²) and (trΣ)² with the influence of every sample on both.
 
     Args:
-        own, both: tr(Σ²) and (trΣ)², unbiased.
+        matrix, trace: tr(Σ²) and (trΣ)², unbiased.
         influences: on (trΣ)² and tr(Σ²), shape (2, n); None where nothing was sampled or too few.
         variances: of (trΣ)² and tr(Σ²).
     """
 
-    own: float
-    both: float
+    matrix: float
+    trace: float
     influences: Tensor | None
     variances: tuple[float, float]
 
     @classmethod
     def of(cls, moments: GradientMoments, spectrum: NoiseSpectrum) -> _Squares:
-        factor, n, plain = moments.sampling_factor, moments.count, spectrum.trace_sq
-        trace = float(moments.trace_cov)
+        factor, n, measured = moments.sampling_factor, moments.count, spectrum.trace_sq
+        size = float(moments.trace_cov)
         if not factor:
-            return cls(plain, trace**2, None, (0.0, spectrum.probe_variance))
+            return cls(measured, size**2, None, (0.0, spectrum.probe_variance))
         if moments.slopes is None or n < LEAST:
             return cls(math.nan, math.nan, None, (math.nan, math.nan))
-        spread = moments.deviations()[1].to(spectrum.forms)
-        own, both = unbiased_squares(plain, moments.distances, moments.population)
-        influences = torch.stack([2 * trace * spread, square_influences(moments, spectrum)])
+        spread = moments.deviations()[1].to(spectrum.quadratic)
+        matrix, trace = unbiased_squares(measured, moments.distances, moments.population)
+        influences = torch.stack([2 * size * spread, square_influences(moments, spectrum)])
         sampled = factor * float(influences[1].var())
         variances = (
-            (2 * trace * moments.trace_cov.stderr) ** 2,
-            max(sampled, 4 * (factor * own) ** 2) + spectrum.probe_variance,
+            (2 * size * moments.trace_cov.stderr) ** 2,
+            max(sampled, 4 * (factor * matrix) ** 2) + spectrum.probe_variance,
         )
-        return cls(own, both, influences, variances)
+        return cls(matrix, trace, influences, variances)
 
     def estimate(self, moments: GradientMoments) -> Estimate:
         """tr(Σ²)."""
         level, n = moments.level, moments.count
-        if math.isnan(self.own):
+        if math.isnan(self.matrix):
             return unknown(level, n, Status.NOISE_BELOW_ERROR)
         if self.influences is None:
-            return symmetric(self.own, self.variances[1], level=level, samples=n)
+            return symmetric(self.matrix, self.variances[1], level=level, samples=n)
         skew = Skew.of(self.influences[1:], moments.population)
         return flag_zero(
-            with_skew(self.own, self.variances[1], skew, level=level, samples=n, freedom=n - 1)
+            with_skew(self.matrix, self.variances[1], skew, level=level, samples=n, freedom=n - 1)
         )
 
     def participation_ratio(self, moments: GradientMoments) -> Estimate:
         """(trΣ)²/tr(Σ²), at least 1."""
-        level, n = moments.level, moments.count
-        if math.isnan(self.own):
-            return unknown(level, n, Status.NOISE_BELOW_ERROR)
+        if math.isnan(self.matrix):
+            return unknown(moments.level, moments.count, Status.NOISE_BELOW_ERROR)
         covariance, skew = 0.0, None
         if self.influences is not None:
             covariance = moments.sampling_factor * float(torch.cov(self.influences)[0, 1])
             skew = Skew.of(self.influences, moments.population)
-        found = ratio(
-            self.both,
-            self.own,
+        found = quotient(
+            self.trace,
+            self.matrix,
+            moments,
             variances=self.variances,
             covariance=covariance,
-            level=level,
-            samples=n,
-            freedom=n - 1,
-            positive_denominator=True,
             skew=skew,
         )
         return within(found, 1.0, math.inf)

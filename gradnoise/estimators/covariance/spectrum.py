@@ -1,9 +1,10 @@
-"""The top of the spectrum of Σ, written out where that is cheap, by Lanczos where it is not.
+"""The largest eigenpairs of Σ: dense where that is cheap, by Lanczos where it is not.
 
-Written out: n·P numbers, the smaller of the Gram matrix CCᵀ (n, n) and CᵀC (P, P), every eigenvalue
-at once, exact. The price is n·P·min(n, P) multiplications and a dense eigenproblem: less than a
-second up to min(n, P) = 1024. Lanczos: two passes over the samples per product, n + P numbers for
-each vector of its basis, top eigenpairs only; tr(Σ²) then is known up to random signs.
+Dense ("gram"): the n·P gradients are written out; the smaller of CCᵀ (n, n) and CᵀC (P, P) gives
+every eigenvalue at once, exactly, for n·P·min(n, P) multiplications and a dense eigenproblem: less
+than a second up to min(n, P) = 1024. Lanczos: two passes over the samples per product, n + P
+numbers for each vector of its basis, the largest eigenpairs alone; of tr(Σ²) the part of the other
+eigenvalues is then estimated by random signs.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from ...tensors.trees import flatten, widen
 from ..curvature.extreme_eigenvalue import Halves
 
 WRITTEN_OUT = 1024  # the smaller of n and P up to which eigenproblems are dense
-SQUARE_PROBES = 16  # sign vectors for what the top leaves of tr(Σ²)
+SQUARE_PROBES = 16  # sign vectors for the part of tr(Σ²) outside of the largest eigenpairs
 METHODS = ("auto", "gram", "lanczos")
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What Lanczos needs to know: number of pairs, tolerance, seed, bytes of its basis."""
+    """Options of Lanczos: number of pairs, tolerance, seed, bytes of its basis."""
 
     k: int
     tol: float
@@ -47,18 +48,20 @@ class NoiseSpectrum:
     """Σ̂ of the measured samples.
 
     Args:
-        pairs: the largest eigenpairs, none that is rounding.
-        along: g_iᵀv_j, shape (n, k), wide.
-        forms: c_iᵀΣ̂c_i, shape (n,): their sum is (n - 1) tr(Σ̂²).
+        pairs: the largest eigenpairs, without those that are rounding.
+        along: g_iᵀv_j, shape (n, k), float64.
+        quadratic: c_iᵀΣ̂c_i, shape (n,): their sum is (n - 1) tr(Σ̂²).
         probe_variance: of tr(Σ̂²), from random signs.
-        halves: the largest eigenvalue of two halves; None where there is no need or no way.
-        held_out: v_jᵀΣ̂v_j, v_j of one half and Σ̂ of the other, mean of both, shape (k,).
+        halves: the largest eigenvalue of split halves; None where the population was measured or
+            fewer than four samples were.
+        held_out: held-out Rayleigh quotients v_jᵀΣ̂v_j, v_j of one half and Σ̂ of the other, mean
+            of both ways, shape (k,).
         method: "gram" or "lanczos".
     """
 
     pairs: Eigenpairs
     along: Tensor
-    forms: Tensor
+    quadratic: Tensor
     probe_variance: float
     halves: Halves | None
     held_out: Tensor
@@ -72,13 +75,13 @@ class NoiseSpectrum:
     @property
     def trace_sq(self) -> float:
         """tr(Σ̂²)."""
-        return float(self.forms.sum()) / (len(self.forms) - 1)
+        return float(self.quadratic.sum()) / (len(self.quadratic) - 1)
 
 
 def noise_spectrum(
     problem: Problem, engine: Engine, moments: GradientMoments, aim: Iteration, method: str
 ) -> NoiseSpectrum:
-    """By the cheaper way, or the one asked for."""
+    """By the cheaper method, or the one asked for."""
     n, size = problem.samples.count, problem.objective.size
     aim = replace(aim, k=min(aim.k, n - 1, size))
     fits = min(n, size) <= WRITTEN_OUT and 16 * n * size <= aim.memory_budget  # and a copy
@@ -123,17 +126,17 @@ def _flat(chunk: Chunk, names: list[str]) -> Tensor:
 def _written_out(rows: Tensor, aim: Iteration, *, split: bool) -> NoiseSpectrum:
     n = len(rows)
     centred = rows - rows.mean(0)
-    values, vectors, forms = _dense(centred, aim.k)
+    values, vectors, quadratic = _dense(centred, aim.k)
     halves, held_out = None, torch.full_like(values, math.nan)
     if split and n >= 4:
         order = torch.randperm(n, generator=generator(aim.seed)).to(rows.device)
         parts = [rows[half] - rows[half].mean(0) for half in (order[: n // 2], order[n // 2 :])]
         found = [_dense(part, aim.k) for part in parts]
         others = [_spread(o @ v) for o, (_, v, _) in zip(reversed(parts), found, strict=True)]
-        halves, held_out = _joined([own for own, _, _ in found], others, len(values))
+        halves, held_out = _joined([values for values, _, _ in found], others, len(values))
     exact = torch.zeros_like(values)
     pairs = Eigenpairs(values, exact, vectors, matvecs=0, converged=True)
-    return NoiseSpectrum(pairs, rows @ vectors, forms, 0.0, halves, held_out, "gram")
+    return NoiseSpectrum(pairs, rows @ vectors, quadratic, 0.0, halves, held_out, "gram")
 
 
 def _dense(centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,17 +144,17 @@ def _dense(centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     n, size = centred.shape
     if size <= n:
         matrix = centred.T @ centred / (n - 1)
-        forms = ((centred @ matrix) * centred).sum(1)
+        quadratic = ((centred @ matrix) * centred).sum(1)
     else:
         matrix = centred @ centred.T / (n - 1)
-        forms = matrix.square().sum(1) * (n - 1)
+        quadratic = matrix.square().sum(1) * (n - 1)
     values, vectors = torch.linalg.eigh(matrix.cpu())
     rounding = len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
     kept = (values > rounding).nonzero()[:, 0].flip(0)[:k]
     top = vectors[:, kept].to(centred)
     if size > n:
         top = torch.linalg.qr(centred.T @ top).Q
-    return values[kept], top, forms
+    return values[kept], top, quadratic
 
 
 def _iterated(problem: Problem, engine: Engine, aim: Iteration, *, split: bool) -> NoiseSpectrum:
@@ -159,17 +162,17 @@ def _iterated(problem: Problem, engine: Engine, aim: Iteration, *, split: bool) 
     pairs = _lanczos(covariance, aim)
     rows = PerSampleGradients.of(problem, engine=engine)
     along = rows.along(pairs.vectors)
-    gaps = along - along.mean(0)
-    rest = _rest(problem, rows, pairs, aim.seed)  # [m, n]
-    forms = gaps.square() @ pairs.values.to(gaps) + rest.mean(0)
-    n, traces = rest.shape[1], rest.sum(1)
+    centred = along - along.mean(0)
+    outside = _outside_top(problem, rows, pairs, aim.seed)  # [m, n]
+    quadratic = centred.square() @ pairs.values.to(centred) + outside.mean(0)
+    n, traces = outside.shape[1], outside.sum(1)
     variance = 0.0
-    if not is_complete(len(rest), n):
-        variance = float(traces.var()) / len(rest) / (n - 1) ** 2
+    if not is_complete(len(outside), n):
+        variance = float(traces.var()) / len(outside) / (n - 1) ** 2
     halves, held_out = None, torch.full_like(pairs.values, math.nan)
     if split and n >= 4:
         halves, held_out = _iterated_halves(problem, engine, aim, len(pairs.values))
-    return NoiseSpectrum(pairs, along, forms, variance, halves, held_out, "lanczos")
+    return NoiseSpectrum(pairs, along, quadratic, variance, halves, held_out, "lanczos")
 
 
 def _lanczos(covariance: GradientCovariance, aim: Iteration, repeats: bool = True) -> Eigenpairs:
@@ -179,12 +182,14 @@ def _lanczos(covariance: GradientCovariance, aim: Iteration, repeats: bool = Tru
     )
 
 
-def _rest(problem: Problem, rows: PerSampleGradients, pairs: Eigenpairs, seed: int) -> Tensor:
-    """(c_iᵀr_s)² of every sample and probe, shape (m, n): r = u without its part in the top."""
+def _outside_top(
+    problem: Problem, rows: PerSampleGradients, pairs: Eigenpairs, seed: int
+) -> Tensor:
+    """(c_iᵀr)² of every sample and probe, shape (m, n): r = (I - VVᵀ)u with E[uuᵀ] = Σ̂."""
     top, found = widen(pairs.vectors), []
     for noise in sign_sums(problem, random_signs(SQUARE_PROBES, problem.samples.count, seed)):
-        own = rows.along((noise - top @ (top.T @ noise))[:, None])[:, 0]
-        found.append((own - own.mean()).square())
+        slopes = rows.along((noise - top @ (top.T @ noise))[:, None])[:, 0]
+        found.append((slopes - slopes.mean()).square())
     return torch.stack(found)
 
 
@@ -209,13 +214,19 @@ def _spread(along: Tensor) -> Tensor:
     return along.var(0).cpu() if along.shape[1] else along[0].cpu()
 
 
-def _joined(own: list[Tensor], others: list[Tensor], count: int) -> tuple[Halves, Tensor]:
-    """Means of both halves; nan for what a half has not."""
-    if any(not len(values) for values in own):
+def _joined(values: list[Tensor], others: list[Tensor], count: int) -> tuple[Halves, Tensor]:
+    """Means over both halves of their eigenvalues and held-out quotients; nan beyond a half's rank.
+
+    Args:
+        values: eigenvalues of each half.
+        others: quotients of its eigenvectors on the other half.
+        count: of the whole, which is the length of the result.
+    """
+    if any(not len(largest) for largest in values):
         return Halves(0.0, 0.0), torch.full((count,), math.nan, dtype=torch.float64)
     padded = [
-        torch.nn.functional.pad(values, (0, max(count - len(values), 0)), value=math.nan)[:count]
-        for values in others
+        torch.nn.functional.pad(held, (0, max(count - len(held), 0)), value=math.nan)[:count]
+        for held in others
     ]
     held_out = (padded[0] + padded[1]) / 2
-    return Halves(float(own[0][0] + own[1][0]) / 2, float(held_out[0])), held_out
+    return Halves(float(values[0][0] + values[1][0]) / 2, float(held_out[0])), held_out

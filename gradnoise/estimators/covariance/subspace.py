@@ -1,4 +1,4 @@
-"""How much of the gradient, and of its noise, lies in a subspace; angles between two."""
+"""Shares of the gradient and of its noise in a subspace; angles between two subspaces."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
-from ...statistics.ratio import ratio
 from ...statistics.skew import Skew
 from ...statistics.transform import within
+from ..quotient import quotient
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     """Angles between the spans of orthonormal columns (P, k) and (P, l), ascending, in radians.
 
-    arccos of the singular values of VᵀW, those below π/4 by the arcsin of what V leaves of W
+    arccos of the singular values of VᵀW; angles below π/4 by the arcsin of those of (I - VVᵀ)W
     (Björck and Golub 1973; Knyazev and Argentati 2002). Shape (min(k, l),).
 
     Example:
@@ -34,22 +34,22 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
 
 
 def gradient_in(along: Tensor, moments: GradientMoments) -> tuple[float, Tensor, float]:
-    """‖VᵀG‖² = ‖Vᵀḡ‖² - (1/n - 1/N) tr(VᵀΣV), unbiased for a V apart from the samples.
+    """‖VᵀG‖² = ‖Vᵀḡ‖² - (1/n - 1/N) tr(VᵀΣV), unbiased for a V chosen without these samples.
 
     Args:
         along: g_iᵀV, shape (n, k).
         moments: of the same samples.
 
     Returns:
-        The value, the influence of every sample, and a variance that it has at least: that of a
-        product of two noises, which is left where there is no signal.
+        The value, the influence of every sample (n,), and a lower bound of the variance: that of a
+        product of two noises, which remains where there is no signal.
     """
     mean, factor, n = along.mean(0), moments.sampling_factor, len(along)
-    gaps = along - mean
-    own = gaps.square().sum(1)
-    value = float(mean @ mean) - factor * float(own.sum()) / (n - 1)
-    influence = 2 * gaps @ mean - factor * (own - own.mean())
-    least = 2 * factor**2 * float((gaps.T @ gaps).square().sum()) / (n - 1) ** 2
+    centred = along - mean
+    squares = centred.square().sum(1)
+    value = float(mean @ mean) - factor * float(squares.sum()) / (n - 1)
+    influence = 2 * centred @ mean - factor * (squares - squares.mean())
+    least = 2 * factor**2 * float((centred.T @ centred).square().sum()) / (n - 1) ** 2
     return value, influence, least
 
 
@@ -62,11 +62,12 @@ def share_of_gradient(along: Tensor, moments: GradientMoments) -> Estimate:
 
 def share_of_noise(along: Tensor, moments: GradientMoments) -> Estimate:
     """tr(VᵀΣV)/trΣ from g_iᵀV, shape (n, k)."""
-    gaps, n = along - along.mean(0), len(along)
-    own = gaps.square().sum(1)
-    least = 2 * (moments.sampling_factor / (n - 1)) ** 2 * float((gaps.T @ gaps).square().sum())
-    value = float(own.sum()) / (n - 1)
-    return _share(value, own - own.mean(), least, moments.trace_cov, 1, moments, 0.0)
+    centred, n = along - along.mean(0), len(along)
+    squares = centred.square().sum(1)
+    products = float((centred.T @ centred).square().sum())
+    least = 2 * (moments.sampling_factor / (n - 1)) ** 2 * products
+    value = float(squares.sum()) / (n - 1)
+    return _share(value, squares - squares.mean(), least, moments.trace_cov, 1, moments, 0.0)
 
 
 def _share(
@@ -78,28 +79,25 @@ def _share(
     moments: GradientMoments,
     rounding: float,
 ) -> Estimate:
-    """A part over a whole, of which `row` of `deviations` is the influence; both ends in [0, 1].
+    """A part over the whole, in [0, 1]; `row` of `deviations` is the influence on the whole.
 
     A part that comes out negative is not distinguishable from zero: an upper bound and no value.
     """
-    factor, level, n = moments.sampling_factor, moments.level, moments.count
+    factor = moments.sampling_factor
     variances, covariance, skew = (0.0, rounding**2), 0.0, None
-    if factor and moments.slopes is not None and n > 2:
+    if factor and moments.slopes is not None and moments.count > 2:
         pair = torch.stack([influence, moments.deviations()[row].to(influence)])
         matrix = torch.cov(pair) * factor
         variances = max(float(matrix[0, 0]), least), whole.stderr**2 + rounding**2
         covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.population)
     elif factor:
         variances = math.nan, math.nan
-    found = ratio(
+    found = quotient(
         max(value, 0.0),
         float(whole),
+        moments,
         variances=variances,
         covariance=covariance,
-        level=level,
-        samples=n,
-        freedom=n - 1,
-        positive_denominator=True,
         skew=skew,
     )
     status = found.status
