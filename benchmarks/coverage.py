@@ -26,7 +26,9 @@ OFFSET = torch.full((5,), 0.5)
 ILL = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2])
 MEANS = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 PROBLEMS = {
-    "noisy quadratic": gn.toy.NoisyQuadratic(torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.ones(3)),
+    "noisy quadratic": gn.toy.NoisyQuadratic(
+        torch.diag(torch.tensor([3.0, 1.0, 0.2])), torch.ones(3)
+    ),
     "regression, isotropic": gn.toy.LinearRegression(torch.ones(5), OFFSET, noise=0.5),
     "regression, ill-conditioned": gn.toy.LinearRegression(ILL, OFFSET, noise=0.5),
     "softmax regression": gn.toy.SoftmaxRegression(MEANS, torch.tensor([1.0, 1.0, 0.5])),

@@ -24,7 +24,12 @@ from gradnoise.statistics.estimate import Estimate
 from gradnoise.statistics.interval import symmetric, with_skew
 from gradnoise.statistics.skew import Skew
 
-SHOWN = ("noisy quadratic", "regression, isotropic", "regression, ill-conditioned", "regression, Student 9")
+SHOWN = (
+    "noisy quadratic",
+    "regression, isotropic",
+    "regression, ill-conditioned",
+    "regression, Student 9",
+)
 
 
 def squares(gradients: Tensor) -> Tensor:
