@@ -167,7 +167,10 @@ class TestRatio:
 
 
 def _coverage(truth, covariance, level, draws=10_000):
-    """How many intervals hold the true ratio, over draws around it with unit variances."""
+    """How many intervals hold the true ratio, over draws around it with unit variances.
+
+    Of a fixed seed; 3.5 standard errors are exceeded by chance in 1 of 2000 (one side: 4000) seeds.
+    """
     source = np.random.default_rng(0)
     parts = source.multivariate_normal(truth, [[1, covariance], [covariance, 1]], size=draws)
     target, hits = truth[0] / truth[1], 0
