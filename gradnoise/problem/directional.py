@@ -106,7 +106,7 @@ def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
 def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
     objective, counts = problem.objective, list(problem.samples.counts)
-    sizes = torch.tensor([binary_size(row) for row in rows]).to(rows)[:, None]
+    sizes = rows.new_tensor([binary_size(row) for row in rows])[:, None]
     split = torch.split(rows / sizes, counts, dim=1)
     totals: list[Tensor] = []
     with problem.guard():

@@ -122,9 +122,9 @@ def test_the_sharpest_layer_limits_the_learning_rate() -> None:
     p = gn.profile(model, nn.MSELoss(), (x, x.sum(1, keepdim=True)))
     assert p.layers["0"].limits_lr
     assert not p.layers["1"].limits_lr
-    assert "Learning rate: limited by layer 0, which holds " in str(p)
+    assert "Layer 0 limits the learning rate: it holds " in str(p)
     labels = [text.get_text() for text in p.plot().axes[0].get_legend().get_texts()]
-    assert any(label.endswith(", by layer 0") for label in labels)
+    assert any(label.endswith(" (layer 0)") for label in labels)
 
 
 class Apart(nn.Module):
@@ -149,7 +149,7 @@ def test_where_halves_disagree_no_layer_is_named() -> None:
     p = apart([1.0] * 50 + [0.0] * 50, [0.0] * 50 + [1.01] * 50, population="distribution")
     assert float(p.layers["second"].sharpness_share) == pytest.approx(1)
     assert not any(layer.limits_lr for layer in p.layers.values())
-    assert "perhaps limited by layer second, which holds 100%" in str(p)
+    assert "Layer second may limit the learning rate: it holds 100%" in str(p)
     assert "halves of the samples disagree" in str(p)
 
 
@@ -171,7 +171,7 @@ def test_a_direction_not_told_from_the_next_is_no_layers() -> None:
     assert crowded["a"].sharpness_share.status is gn.Status.NOT_SEPARATED
     assert (crowded["a"].sharpness_share.low, crowded["a"].sharpness_share.high) == (0, 1)
     assert not crowded["a"].limits_lr
-    assert "another direction is about as steep" in limiting_layer(crowded)
+    assert "another direction is about as sharp" in limiting_layer(crowded)
 
 
 def test_a_valley_shares_no_sharpness() -> None:
