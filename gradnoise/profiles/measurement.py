@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import check_whole
-from ..estimators.covariance.covariance import PRODUCTS, Covariance, find_covariance
-from ..estimators.curvature.sharpness import Sharpness, find_sharpness
-from ..estimators.diagnostics.batch_tests import NU, THETA
-from ..estimators.diagnostics.diagnostics import Diagnostics, find_diagnostics
-from ..estimators.noise.noise_scale import ACCURACY, PROBES, NoiseScale, find_noise_scale
-from ..linalg.operator import MEMORY_BUDGET
+from ..estimators.covariance.covariance import find_covariance
+from ..estimators.curvature.sharpness import find_sharpness
+from ..estimators.diagnostics.diagnostics import find_diagnostics
+from ..estimators.noise.noise_scale import ACCURACY, PROBES, find_noise_scale
 from ..measurement.opened import Opened
 from ..problem.losses import LossFn
 from ..problem.options import Options
@@ -44,58 +42,10 @@ class Measurement(Opened):
         (False, 1.0)
     """
 
-    def noise_scale(self, *, probes: int = PROBES, accuracy: float = ACCURACY) -> NoiseScale:
-        """B_simple and B_noise with their parts; see `gn.noise_scale`."""
-        return find_noise_scale(self, probes=probes, accuracy=accuracy)
-
-    def sharpness(
-        self,
-        *,
-        k: int = 1,
-        which: str = "LA",
-        tol: float = 1e-3,
-        operator: str = "hessian",
-        hvp: str = "auto",
-        v0: Tensor | None = None,
-        repeats: bool = True,
-        intervals: bool = True,
-        max_iterations: int | None = None,
-        memory_budget: int = MEMORY_BUDGET,
-    ) -> Sharpness:
-        """Eigenpairs of the Hessian or the Gauss-Newton matrix; see `gn.sharpness`."""
-        return find_sharpness(
-            self, k=k, which=which, tol=tol, operator=operator, hvp=hvp, v0=v0, repeats=repeats,
-            intervals=intervals, max_iterations=max_iterations, memory_budget=memory_budget,
-        )  # fmt: skip
-
-    def covariance(
-        self,
-        *,
-        k: int = 10,
-        hessian: bool = True,
-        variance: bool = False,
-        method: str = "auto",
-        tol: float = 1e-3,
-        probes: int = PROBES,
-        products: int = PRODUCTS,
-        memory_budget: int = MEMORY_BUDGET,
-    ) -> Covariance:
-        """Σ, its size, directions and ranks, and H beside it; see `gn.covariance`."""
-        return find_covariance(
-            self, k=k, hessian=hessian, variance=variance, method=method, tol=tol, probes=probes,
-            products=products, memory_budget=memory_budget,
-        )  # fmt: skip
-
-    def diagnostics(
-        self,
-        *,
-        lr: float | None = None,
-        theta: float = THETA,
-        nu: float = NU,
-        tail: float = 0.1,
-    ) -> Diagnostics:
-        """Batch tests, diversity, CABS, GSNR, tails; see `gn.diagnostics`."""
-        return find_diagnostics(self, lr=lr, theta=theta, nu=nu, tail=tail)
+    noise_scale = find_noise_scale
+    sharpness = find_sharpness
+    covariance = find_covariance
+    diagnostics = find_diagnostics
 
     def profile(
         self,
