@@ -13,7 +13,7 @@ from gradnoise.tensors.trees import flatten
 from tests import oracles
 from tests.cases import CORE, Case, named
 from tests.dense import CLOSE, dense
-from tests.trained import OPTIMIZERS, by_hand, in_coordinates, trained
+from tests.optimizers import OPTIMIZERS, by_hand, in_coordinates, trained
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

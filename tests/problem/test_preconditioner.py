@@ -10,7 +10,7 @@ import torch
 import gradnoise as gn
 from gradnoise.problem.preconditioner import Preconditioner
 from tests.cases import CORE
-from tests.trained import OPTIMIZERS, by_hand, trained
+from tests.optimizers import OPTIMIZERS, by_hand, trained
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -11,8 +11,8 @@ from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.trees import sample_count
 from tests.cases import CORE
+from tests.optimizers import trained
 from tests.refusals import CE, X, Y, linear, snapshot
-from tests.trained import trained
 
 
 def test_opening_draws_the_samples_by_the_options() -> None:

@@ -12,95 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
-from gradnoise.linalg.deflation import explore
-from gradnoise.moments.measure import stream, with_intervals
-from gradnoise.operators.hessian import Hessian
-from gradnoise.per_sample.choice import choose
 from gradnoise.problem.losses import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
-from tests.cases import CASES, CORE, Case, named
-from tests.trained import OPTIMIZERS, by_hand, in_coordinates, trained
-
-EXTRA = ("tied weights", "parameters on the root", "fused attention", "control flow on the data")
-
-CHOSEN = (*CORE, *(case for case in CASES if case.name in EXTRA))
-
-
-def measure(problem: Problem, engine: str = "auto") -> NoiseScale:
-    """With exact enumeration in place of random signs, beyond a Krylov space of six steps."""
-    with problem.guard():
-        chosen = choose(problem.objective, problem.largest_batch(), engine)
-        moments = with_intervals(problem, chosen, stream(problem, chosen))
-        probes = oracles.complete_probes(moments.count)
-        hessian = Hessian.of(problem)
-        known = explore(hessian, tol=1.0, steps=6)[1]
-        return measure_noise_scale(
-            hessian, chosen, moments, probes, deflation=known, sampling_probes=len(probes)
-        )
-
-
-QUICK = [case for case in CHOSEN if case.name != "embedding and LSTM"]
-
-PAIRS = (
-    *((case, name) for case in CHOSEN for name in ("Adam", "AdamW in groups")),
-    *((case, name) for case in QUICK for name in ("SGD", "RMSprop")),
-    *((CORE[0], name) for name in ("amsgrad", "AdamW", "NAdam")),
-)
-
-
-@pytest.mark.parametrize(
-    ("case", "name"), PAIRS, ids=[f"{named(case)}-{name}" for case, name in PAIRS]
-)
-def test_noise_scales_are_those_of_dense_gradients_and_hessians(case: Case, name: str) -> None:
-    model, loss_fn, batch, optimizer = trained(case, name)
-    size = 6 if case is CORE[1] else 11
-    problem = Problem.open(model, loss_fn, batch, Options(population=size))
-    found = measure(problem.in_metric(Options(optimizer=optimizer, metric="optimizer")))
-    truth = in_coordinates(model, oracles.dense(model, loss_fn, batch), optimizer)
-    parts = {
-        "grad_sq_norm": oracles.grad_sq_norm(truth.gradients, size),
-        "trace_cov": oracles.trace_cov(truth.gradients),
-        "grad_curvature": oracles.grad_curvature(truth, size),
-        "trace_hessian_cov": oracles.trace_hessian_cov(truth, size),
-    }
-    for part, value in parts.items():
-        assert float(getattr(found, part)) == pytest.approx(value, rel=1e-8), part
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("case", CORE[:3], ids=named)
-def test_sharpness_is_that_of_steps_of_the_optimizer(case: Case, name: str) -> None:
-    model, loss_fn, batch, optimizer = trained(case, name)
-    scale, inside, outside = by_hand(optimizer)
-    h = gn.Hessian(model, loss_fn, batch) @ torch.eye(len(scale)) + torch.diag(inside)
-    truth = torch.linalg.eigvals(h / scale[:, None] + torch.diag(outside)).real.max()
-    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-9}
-    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
-    assert float(profile.sharpness) == pytest.approx(float(truth), rel=1e-7)
-    alone = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    assert float(alone.values[0]) == pytest.approx(float(truth), rel=1e-7)
-    assert alone.estimate.low < float(alone.estimate) < alone.estimate.high
-
-
-def test_decoupled_decay_is_in_all_that_is_known_of_the_sharpness() -> None:
-    model, loss_fn, batch, optimizer = trained(CORE[0], "AdamW")
-    options = {"optimizer": optimizer, "metric": "optimizer", "tol": 1e-10}
-    decayed = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    profile = gn.profile(model, loss_fn, batch, probes=2, **options)
-    optimizer.param_groups[0]["weight_decay"] = 0.0
-    plain = gn.sharpness(model, loss_fn, batch, population="distribution", **options)
-    other = gn.profile(model, loss_fn, batch, probes=2, **options)
-    for end in ("value", "low", "high"):
-        gap = getattr(decayed.estimate, end) - getattr(plain.estimate, end)
-        assert gap == pytest.approx(0.3, rel=1e-6), end
-    assert decayed.held_out - plain.held_out == pytest.approx(0.3, rel=1e-6)
-    assert float(profile.sharpness) - float(other.sharpness) == pytest.approx(0.3, rel=1e-6)
-    spreads = [float(p.curvature_noise_scale) * float(p.sharpness) ** 2 for p in (profile, other)]
-    assert spreads[0] == pytest.approx(spreads[1], rel=1e-6)
-    assert float(profile.grad_curvature) == pytest.approx(float(other.grad_curvature), rel=1e-9)
+from tests.cases import CORE, Case, named
+from tests.optimizers import OPTIMIZERS, in_coordinates, trained
 
 
 @pytest.mark.parametrize("engine", ["hooks", "functional", "backpack", "loop"])

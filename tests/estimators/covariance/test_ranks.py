@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -13,9 +12,7 @@ import gradnoise as gn
 from gradnoise.estimators.covariance.ranks import Dimensions, square_influences
 from gradnoise.estimators.covariance.spectrum import Iteration, _written_out
 from gradnoise.problem.samples import Samples
-from gradnoise.statistics.fourth_moments import unbiased_squares
 from tests.analytic import matrices, replicates, z_score
-from tests.clouds import every_sample
 from tests.coverage import fewest, half_as_wide, holding
 
 
@@ -24,30 +21,6 @@ def plain(rows: Tensor) -> tuple[float, Tensor]:
     centred = rows - rows.mean(0)
     square = float((centred @ centred.T).square().sum()) / (len(rows) - 1) ** 2
     return square, centred.square().sum(1)
-
-
-@pytest.mark.parametrize("size", [4, 5, 6])
-def test_squares_are_unbiased_over_all_samples_of_a_population(size: int) -> None:
-    rows = torch.randn(7, 3, dtype=torch.float64) ** 3
-    sigma = torch.cov(rows.T)
-    found = torch.tensor([unbiased_squares(*plain(s), 7) for s in every_sample(rows, size)])
-    truth = torch.stack([sigma.square().sum(), sigma.trace() ** 2])
-    torch.testing.assert_close(found.double().mean(0), truth, rtol=1e-6, atol=0)
-    raw = torch.tensor([plain(s)[0] for s in every_sample(rows, size)])
-    assert abs(float(raw.mean()) - float(truth[0])) > 0.05 * float(truth[0])
-
-
-def test_squares_for_a_distribution_are_means_over_distinct_samples() -> None:
-    """tr(Σ²) by pairs of differences, ¼((g_i - g_j)ᵀ(g_k - g_l))² over distinct i, j, k, l."""
-    rows = torch.randn(6, 4, dtype=torch.float64)
-    quads = list(itertools.permutations(range(6), 4))
-    first = torch.stack([rows[i] - rows[j] for i, j, _, _ in quads])
-    second = torch.stack([rows[k] - rows[m] for _, _, k, m in quads])
-    own, both = unbiased_squares(*plain(rows))
-    assert own == pytest.approx(float((first * second).sum(1).square().mean()) / 4)
-    norms = first.square().sum(1) * second.square().sum(1)
-    assert both == pytest.approx(float(norms.mean()) / 4)
-    assert math.isnan(unbiased_squares(*plain(rows[:3]))[0])
 
 
 def test_more_parameters_than_samples_and_flat_noise() -> None:

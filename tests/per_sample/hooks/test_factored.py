@@ -18,7 +18,6 @@ from gradnoise.per_sample.hooks.factored import (
     Materialised,
     Summed,
 )
-from gradnoise.tensors.sums import BLOCK, dots, sq_norms
 from tests import oracles
 from tests.cases import SAMPLES, labelled, mlp
 from tests.engines import flat, summary
@@ -159,15 +158,3 @@ def test_uses_that_cancel_keep_their_digits() -> None:
     exact = tuple(part.double() for part in batch)
     truth = oracles.dense(model.double(), squares, exact, second=False).gradients.square().sum(1)
     torch.testing.assert_close(norms, truth, rtol=0.02, atol=0)
-
-
-@pytest.mark.parametrize("width", [1, BLOCK - 1, BLOCK, 3 * BLOCK + 5, 200 * BLOCK])
-def test_float32_is_added_in_blocks_and_then_in_float64(width: int) -> None:
-    torch.manual_seed(1)
-    first, second = torch.randn(3, width), torch.randn(3, width)
-    exact = first.double().square().sum(1)
-    assert float((sq_norms(first) / exact - 1).abs().max()) < 4e-7
-    inner = (first.double() * second.double()).sum(1)
-    scale = exact.sqrt() * second.double().square().sum(1).sqrt()
-    assert float(((dots(first, second) - inner) / scale).abs().max()) < 4e-7
-    assert sq_norms(first).dtype == dots(first, second).dtype == torch.float64
