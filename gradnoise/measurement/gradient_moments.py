@@ -32,18 +32,21 @@ def gradient_moments(
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one streaming pass.
 
-    Σ = Cov(g_i) per sample, estimated with 1/(n - 1); |G|² is unbiased for the population.
+    g_i is the gradient of sample i and Σ = Cov(g_i), estimated with 1/(n - 1). |G|² is estimated by
+    ‖ḡ‖² - (1/n - 1/N) trΣ, unbiased for the population of N; B_simple = trΣ/|G|² in samples.
+    Source: McCandlish et al. 2018, arXiv:1812.06162, App. A, with single samples in place of
+    small batches.
 
     Args:
         model: any `nn.Module`; it is left as found.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one that trains the model, for `metric`.
+        optimizer: the one that trains the model; needed by metric="optimizer".
         metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
             state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ tr(P⁻¹Σ).
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
-        variance: also keep the variance per coordinate.
+        variance: also keep the variance of every coordinate, the diagonal of Σ.
         intervals: a second pass for the intervals; not needed when all of N is measured.
         max_samples: n at most; None measures all.
         level: coverage of the intervals.

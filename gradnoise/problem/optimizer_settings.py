@@ -1,4 +1,4 @@
-"""What a torch optimizer says about how a model is trained."""
+"""Learning rate, momentum and weight decay, read from a torch optimizer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class OptimizerSettings:
         momentum: m of SGD and RMSprop, β₁ of the Adam family.
         nesterov: whether the momentum is Nesterov's.
         weight_decay: its coefficient.
-        notes: what the reader should know.
-        kind: which form of `gn.stable_lr` is its own in its own metric.
+        notes: what the measurement leaves out or assumes.
+        kind: the `optimizer` of `gn.stable_lr` that fits in the metric of this optimizer.
     """
 
     name: str
@@ -38,7 +38,7 @@ class OptimizerSettings:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its learning rate means what it means in plain or heavy-ball SGD."""
+        """Whether its learning rate is that of SGD, with or without momentum."""
         return self.name in PLAIN
 
 
