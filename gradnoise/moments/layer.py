@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from ..statistics.estimate import Estimate
 
-UNGROUPED = "no group"  # parameters that an optimizer does not know
+UNGROUPED = "no group"  # parameters that an optimizer does not hold
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One module's own parameters, or one parameter group.
+    """The parameters that one module holds itself, or one parameter group.
 
     Sums over the layers of |G|², trΣ and of each share are those of the whole model; B_simple of
-    the whole is the ratio of the sums, and no mean of the layers' own.
+    the whole is the ratio of the sums, not a mean over the layers.
 
     Args:
         name: of the module, "" for the root; or of the group.
@@ -23,16 +23,16 @@ class Layer:
         grad_sq_norm, trace_cov: |G|² and trΣ restricted to the layer.
         simple_noise_scale: their ratio trΣ/|G|².
         noise_share: the layer's part of the whole model's trΣ.
-        sharpness_share: ‖v_l‖², the layer's part of the steepest direction v, and as v_lᵀ(Hv)_l/λ
-            its part of the curvature λ along it; None where curvature was not measured.
+        sharpness_share: ‖v_l‖² = v_lᵀ(Hv)_l/λ, the layer's part of the sharpest direction v and of
+            the curvature λ along it; None where curvature was not measured.
         curvature_share: ḡ_lᵀ(Hḡ)_l of ḡᵀHḡ, the layer's part of GᵀHG.
         curvature_noise_share: tr((HΣ)_ll), its part of tr(HΣ).
-        limits_lr: whether it holds more of the steepest direction than any other: there a learning
-            rate beyond 2/λ diverges. No layer does where halves of the samples disagree.
+        limits_lr: whether it holds more of the sharpest direction than any other layer: a learning
+            rate beyond 2/λ is unstable there. False where split halves of the samples disagree.
         parameters: their names.
 
-    The last two shares include the curvature between the layer and all others, and with it can be
-    negative: noise of one layer that lowers the loss by way of another.
+    The last two shares include the curvature between the layer and all others, so they can be
+    negative.
     """
 
     name: str
@@ -63,7 +63,7 @@ def by_group(
 
     Args:
         parameters: by name, those that are measured.
-        groups: the same objects, group by group; others among them are passed over.
+        groups: the same objects, group by group; other objects among them are ignored.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     found = {
