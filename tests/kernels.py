@@ -9,21 +9,6 @@ import torch
 from torch import Tensor
 
 
-class OnceOnly(torch.autograd.Function):
-    """Marked as differentiable once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.tanh()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad * (1 - x.tanh() ** 2)
-
-
 class Opaque(torch.autograd.Function):
     """Its backward runs in NumPy, so torch records nothing of it."""
 
@@ -36,3 +21,13 @@ class Opaque(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return torch.from_numpy(grad.detach().numpy() * (1 - np.tanh(x.detach().numpy()) ** 2))
+
+
+class OnceOnly(Opaque):
+    """Marked as differentiable once."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (1 - x.tanh() ** 2)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
+
+import gradnoise as gn
 
 SOURCE = torch.Generator().manual_seed(0)
 
@@ -27,3 +30,12 @@ def snapshot(model: Any) -> Any:
         [(id(p), p.requires_grad, p.grad) for p in model.parameters()],
         torch.get_rng_state().tolist(),
     )
+
+
+def check_refused(build: Any, loss_fn: Any, error: type[Exception], message: str) -> None:
+    """A profile of the model raises this error and leaves the model as it was."""
+    model = build()
+    before = snapshot(model)
+    with pytest.raises(error, match=message):
+        gn.profile(model, loss_fn, (X, Y))
+    assert snapshot(model) == before

@@ -41,12 +41,12 @@ def gradient_moments(
         model: any `nn.Module`; it is left as found.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one that trains the model, for `metric`.
+        optimizer: the one that trains the model; needed by metric="optimizer".
         metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
             state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ).
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
-        variance: also keep the variance per coordinate.
+        variance: also keep the variance of every coordinate, the diagonal of Σ.
         intervals: a second pass for the intervals; not needed when all of N is measured.
         max_samples: n at most; None measures all.
         level: coverage of the intervals.

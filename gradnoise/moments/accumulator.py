@@ -13,20 +13,20 @@ from ..tensors.trees import TensorDict, sq_norm, widen
 from .moments import GradientMoments
 from .per_parameter import PerParameter
 
-TOGETHER = 8  # sums of gradients added in their own dtype before they are added wide
+TOGETHER = 8  # sums of gradients added in their dtype before they are added in float64
 
 
 class Accumulator:
     """The moments of all summaries so far, added up in place; memory for one mean gradient.
 
     Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
-    LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is not taken. It is taken
-    once, at the end, for engines that know norms and not gradients.
+    LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is avoided. It is taken
+    once, at the end, for engines that give norms and not gradients.
     """
 
     def __init__(self) -> None:
         self._total: TensorDict = {}
-        self._recent: TensorDict = {}  # what is not yet in the total
+        self._recent: TensorDict = {}  # sums that are not yet in the total
         self._waiting = 0  # summaries in it
         self._spread: dict[str, float] = {}
         self._squares: TensorDict = {}
@@ -38,7 +38,7 @@ class Accumulator:
         self._raw = False  # whether the spreads are still sums of squares
 
     def add(self, summary: Summary) -> None:
-        """Take in the samples of one summary."""
+        """Add the samples of one summary."""
         if not self._count:
             self._raw = summary.centred_sq is None
         elif self._raw and summary.centred_sq is not None:
@@ -89,7 +89,7 @@ class Accumulator:
             square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
 
     def _gap(self, name: str, summary: Summary) -> float:
-        """What the distance of the means of two parts adds to the spread of the whole."""
+        """Σ‖g_i - ḡ‖² of the whole minus those of both parts: n m/(n + m) times the squared gap."""
         if not self._count:
             return 0.0
         count = len(summary.losses)
@@ -101,7 +101,7 @@ class Accumulator:
         return weight * float(gap.sum())
 
     def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
-        """What has been taken in; the sums become the result, so this comes last."""
+        """The moments of all samples; call it once, last: it reuses the sums in place."""
         self._gather()
         count = self._count
         mean = {name: total.div_(count) for name, total in self._total.items()}

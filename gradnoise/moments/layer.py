@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..statistics.estimate import Estimate
 
-UNGROUPED = "no group"  # parameters that an optimizer does not know
+UNGROUPED = "no group"  # parameters that an optimizer does not hold
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def by_group(
 
     Args:
         parameters: by name, those that are measured.
-        groups: the same objects, group by group; others among them are passed over.
+        groups: the same objects, group by group; other objects among them are ignored.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     found = {

@@ -1,4 +1,4 @@
-"""The pass over the samples: summaries of per-sample gradients become moments."""
+"""Passes over the samples, in which summaries of per-sample gradients become moments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .per_parameter import PerParameter
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
-GRAM_BLOCK = 2**20  # coordinates that are widened at once
+GRAM_BLOCK = 2**20  # coordinates converted to float64 at once
 
 
 def stream(
@@ -53,7 +53,7 @@ def _scale(problem: Problem) -> TensorDict | None:
 
 
 def _with_decay(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
-    """With the weight decay that the optimizer adds to every gradient; spreads do not see it."""
+    """Add the weight decay that the optimizer adds to every gradient; trΣ does not change."""
     decay = problem.objective.decay()
     if decay is None:
         return moments
@@ -94,7 +94,7 @@ def _pass(
 
 
 def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
-    """The moments with what their intervals need; nothing when the population was measured."""
+    """The moments with what their intervals need; unchanged where the population was measured."""
     if moments.sampling_factor == 0:
         return moments
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
@@ -131,22 +131,22 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def slopes(problem: Problem, engine: Engine, direction: TensorDict) -> Tensor:
-    """g_iᵀu of every sample, shape (n,), by first derivatives alone."""
+    """g_iᵀu of every sample, shape (n,), from first derivatives only."""
     along = slopes_by_parameter(problem, engine, direction)
     return torch.stack(list(along.values())).sum(0)
 
 
 def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict) -> TensorDict:
-    """The parts of g_iᵀu that lie in each parameter, each of shape (n,)."""
+    """The part of g_iᵀu in each parameter, by name, each of shape (n,)."""
     directions = {name: own[None] for name, own in direction.items()}
     found = list(dots_by_batch(problem, engine, directions))
     return {name: torch.cat([dots[name][:, 0] for dots in found]) for name in direction}
 
 
 def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> Iterator[TensorDict]:
-    """The same for k directions (k, *shape), batch by batch, each (n, k); one pass for all.
+    """The part of g_iᵀu in each parameter for k directions (k, *shape), each (n_b, k) of a batch.
 
-    With the weight decay that the optimizer adds to every gradient.
+    One pass for all directions; with the weight decay that the optimizer adds to every gradient.
     """
     wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
     added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}

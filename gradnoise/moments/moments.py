@@ -19,7 +19,7 @@ from .layer import Layer, by_module
 from .per_parameter import PerParameter
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
-COARSE = 1e-4  # resolution from which on numbers are not called exact
+COARSE = 1e-4  # results of a coarser resolution are not called exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
 
     Args:
-        mean: ḡ per parameter, wide.
+        mean: ḡ per parameter, in float64 where the device has it.
         centred_sq: Σ_i ‖g_i - ḡ‖² per parameter.
         losses: ℓ_i, shape (n,).
         sq_norms: ‖g_i‖², shape (n,).
@@ -38,11 +38,11 @@ class GradientMoments:
         trace_cov_sq: tr(Σ²), for the interval of a weak signal; nan when not measured.
         influence_products: u_aᵀu_b, shape (2, 2), of u_a = Cov(e_a, g) with e the influences on
             trΣ and |G|², for the skewness of both; None when not measured.
-        coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not asked for.
+        coordinate_sq: Σ_i (g_i - ḡ)² per coordinate; None when not requested.
         second_slopes: (g_i - ḡ)ᵀΣ̂ḡ, shape (n,), for the interval of GᵀΣG; None when not measured.
-        per_parameter: what is known of single parameters; None where they cannot be told apart.
-        gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where they were taken of centred gradients; else they
-            are differences of `sq_norms` and `slopes`.
+        per_parameter: the same numbers by parameter; None where only sums over all are known.
+        gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where measured from centred gradients; None where they
+            are computed as ‖g_i‖² - 2g_iᵀḡ + ‖ḡ‖².
     """
 
     mean: TensorDict
@@ -104,7 +104,7 @@ class GradientMoments:
         The intervals are of the same kind as those of the whole, from the same passes.
 
         Raises:
-            ArgumentError: no parameters, unknown ones, or moments that cannot tell them apart.
+            ArgumentError: no parameters, unknown ones, or moments without `per_parameter`.
         """
         names = list(dict.fromkeys(names))
         if not names or not self.mean.keys() >= set(names):
@@ -115,8 +115,8 @@ class GradientMoments:
             return self
         if self.per_parameter is None:
             raise ArgumentError(
-                "these moments do not tell single parameters apart; take them from a model or "
-                "from per-sample gradients"
+                "these moments are sums over all parameters and cannot be restricted; take them "
+                "from a model or from per-sample gradients by name"
             )
         return self._restricted(names, self.per_parameter.restrict(names))
 
@@ -201,11 +201,11 @@ class GradientMoments:
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The same, module by module; a shared parameter belongs to the first that holds it."""
+        """The estimates of each module; a shared parameter belongs to the first that holds it."""
         return self.by_groups(by_module(self.mean))
 
     def by_groups(self, groups: Mapping[str, Iterable[str]]) -> dict[str, Layer]:
-        """The same for groups of parameters, given by their names; empty groups are left out."""
+        """The estimates of groups of parameters, given by name; empty groups are left out."""
         members = {group: list(names) for group, names in groups.items()}
         return {name: self._layer(name, own) for name, own in members.items() if own}
 
@@ -236,17 +236,17 @@ class GradientMoments:
             # half precision is no exact measurement, of however many samples
             coarse = self.resolution if self.resolution > COARSE else 0.0
             return (coarse * self._trace) ** 2, (coarse * self._mean_sq) ** 2, 0.0
-        # two samples are equally far from their mean; samples that agree say nothing of others
+        # two samples are equally far from their mean; equal samples give no estimate of a spread
         if self.slopes is None or self.count < 3 or self._trace == 0:
             return math.nan, math.nan, math.nan
         matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
-        # with no signal, or equal norms, what is left is the variance of a product of two noises
+        # without signal, or with equal norms: the variance of a product of two noises
         weakest = 2 * self.sampling_factor**2 * self.trace_cov_sq
         trace, signal = (max(float(variance), weakest) for variance in matrix.diagonal())
         return trace, signal, float(matrix[0, 1])
 
     def _skewness(self) -> Skew | None:
-        """Of (trΣ, |G|²), which are quadratic in the samples: -c_iᵀc_j and c_iᵀc_j."""
+        """The skewness of (trΣ, |G|²), quadratic in the samples: -c_iᵀc_j and c_iᵀc_j."""
         skew = None if self.slopes is None else self._skew(self.deviations()[1:])
         if skew is None or self.influence_products is None:
             return skew
@@ -257,7 +257,7 @@ class GradientMoments:
         )
 
     def _unbiased(self, products: Tensor) -> Tensor:
-        """u_aᵀu_b minus what their own noise adds: with many parameters it would be all of it."""
+        """u_aᵀu_b minus the bias from sampling noise, which dominates with many parameters."""
         if self.slopes is None:
             return products
         influences, n = self.deviations()[1:], self.count
@@ -269,7 +269,7 @@ class GradientMoments:
 
     @property
     def distances(self) -> Tensor:
-        """‖g_i - ḡ‖², shape (n,), from slopes where they were not taken of centred gradients."""
+        """‖g_i - ḡ‖², shape (n,), from slopes where not measured from centred gradients."""
         if self.gap_sq_norms is not None:
             return self.gap_sq_norms
         if self.slopes is None:
@@ -278,15 +278,15 @@ class GradientMoments:
 
     @property
     def is_noiseless(self) -> bool:
-        """Whether all of N was measured, and all gradients are one but for their rounding."""
+        """Whether all of N was measured, and all gradients are equal up to rounding."""
         rounding = (ROUNDING * self.resolution) ** 2 * self._mean_sq
         exact = self.sampling_factor == 0 and self.resolution <= COARSE
         return exact and self._trace <= rounding
 
     @property
     def rounding(self) -> float:
-        """What |G|² would be from rounding alone, where it is no more than that; else 0."""
-        # a mean gradient that is nothing but rounding is no signal, however exact the rest
+        """The |G|² that rounding alone gives, where |G|² is not clearly larger; else 0."""
+        # a mean gradient of the size of its rounding error is no signal
         rounding = (ROUNDING * self.resolution) ** 2 * (self._trace + self._mean_sq)
         return rounding if self._signal <= 4 * rounding else 0.0
 

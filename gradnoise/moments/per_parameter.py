@@ -1,4 +1,4 @@
-"""What moments know of single parameters, so that any set of them has intervals of its own."""
+"""Moments by parameter, so that every set of parameters has intervals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PerParameter:
         slopes: g_iᵀḡ by name, each (n,); empty when the intervals were not measured.
         signs: s, shape (K, n); None when not measured.
         grams: u_kᵀu_m by name, each (K, K).
-        gap_sq_norms: ‖g_i - ḡ‖² by name, each (n,), where they were taken of centred gradients.
+        gap_sq_norms: ‖g_i - ḡ‖² by name, each (n,), where measured from centred gradients.
 
     Example:
         >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -41,13 +41,13 @@ class PerParameter:
     gap_sq_norms: TensorDict = field(default_factory=dict)
 
     def merge(self, other: PerParameter) -> PerParameter:
-        """Of both sets of samples; slopes and noises are about a mean that is no longer theirs."""
+        """Norms of both sets of samples; slopes and noises are about the old means and dropped."""
         return PerParameter(
             {n: torch.cat([own, other.sq_norms[n]]) for n, own in self.sq_norms.items()}
         )
 
     def restrict(self, names: Iterable[str]) -> PerParameter:
-        """Of some parameters."""
+        """The numbers of some parameters."""
         names = list(names)
         return PerParameter(
             {name: self.sq_norms[name] for name in names},
@@ -63,7 +63,7 @@ class PerParameter:
 
     @property
     def gaps(self) -> Tensor | None:
-        """‖g_i - ḡ‖² of all parameters here, shape (n,); None where they were not taken."""
+        """‖g_i - ḡ‖² of all parameters here, shape (n,); None where not measured."""
         return _total(self.gap_sq_norms.values()) if self.gap_sq_norms else None
 
     @property
@@ -82,8 +82,8 @@ class PerParameter:
         """u_aᵀu_b of u_a = Cov(e_a, g), shape (2, 2), for influences e of shape (2, n).
 
         With x_k = Σ_i s_ki e_i/√(n - 1), E[x_k u_k] = Cov(e, g): products of independent signs are
-        unbiased, where the vectors themselves would take two backward passes for each set. Their
-        part along ḡ is known from the slopes, and is taken out of the products.
+        unbiased; the vectors themselves would take two backward passes for each set. The part
+        along ḡ follows exactly from the slopes, so only the remainder is estimated by products.
 
         Args:
             influences: e.
@@ -103,7 +103,7 @@ class PerParameter:
     def _pairs(self, signs: Tensor) -> Tensor:
         """Weights (K, K) of the mean over independent signs."""
         count, gram = len(signs), _total(self.grams.values())
-        if is_complete(*signs.shape):  # all there are: then with themselves as well
+        if is_complete(*signs.shape):  # all sign vectors: pairs of equal ones count too
             return torch.full_like(gram, 1 / count**2)
         return (1 - torch.eye(count).to(gram)) / (count * (count - 1))
 

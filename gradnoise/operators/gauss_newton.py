@@ -42,9 +42,9 @@ class GaussNewton(Curvature):
 
     Example:
         >>> import torch
-        >>> model = nn.Linear(2, 1, bias=False)
+        >>> model = torch.nn.Linear(2, 1, bias=False)
         >>> data = (torch.eye(2), torch.zeros(2, 1))
-        >>> GaussNewton(model, nn.MSELoss(), data) @ torch.ones(2)
+        >>> GaussNewton(model, torch.nn.MSELoss(), data) @ torch.ones(2)
         tensor([1., 1.])
     """
 

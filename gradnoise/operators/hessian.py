@@ -48,9 +48,9 @@ class Hessian(Curvature):
 
     Example:
         >>> import torch
-        >>> model = nn.Linear(2, 1, bias=False)
+        >>> model = torch.nn.Linear(2, 1, bias=False)
         >>> data = (torch.eye(2), torch.zeros(2, 1))
-        >>> Hessian(model, nn.MSELoss(), data) @ torch.ones(2)  # H = 2 XᵀX/n
+        >>> Hessian(model, torch.nn.MSELoss(), data) @ torch.ones(2)  # H = 2 XᵀX/n
         tensor([1., 1.])
     """
 

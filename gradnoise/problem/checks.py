@@ -53,7 +53,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
 
 
 def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
-    """`.grad` is empty inside the guard: what is in it after `autograd.grad` came another way."""
+    """`.grad` is None inside the guard; only a backward pass of the model's own fills it."""
     objective.gradient(batch)
     hidden = [name for name, p in objective.parameters.items() if p.grad is not None]
     if hidden:
@@ -73,7 +73,7 @@ def _alone(objective: Objective, sample: Batch) -> Tensor | None:
 
 
 def refuse_coupling(objective: Objective) -> None:
-    """Raise CoupledSamplesError for a layer that couples by its kind, unseen."""
+    """Raise CoupledSamplesError for a layer of a kind that couples samples, without a test."""
     if _coupling_layers(objective):
         raise CoupledSamplesError(_coupled_message(objective))
 
@@ -91,7 +91,7 @@ def _first_look(objective: Objective, batch: Batch) -> Tensor:
 
 
 def _losses(objective: Objective, batch: Batch) -> Tensor:
-    """Batch normalisation refuses a batch of one; say what that means here."""
+    """The losses; where batch normalisation refuses a single sample, our error."""
     try:
         return objective.losses(batch)
     except ValueError as error:
@@ -101,7 +101,7 @@ def _losses(objective: Objective, batch: Batch) -> Tensor:
 
 
 def _tolerance(objective: Objective, losses: Tensor) -> float:
-    """Half of the digits of the coarsest dtype at work: kernels differ with the batch size."""
+    """√eps of the coarsest dtype used: kernels differ with the batch size."""
     dtypes = {p.dtype for p in objective.model.parameters() if p.is_floating_point()}
     if torch.is_autocast_enabled(losses.device.type):
         dtypes.add(torch.get_autocast_dtype(losses.device.type))

@@ -1,4 +1,4 @@
-"""A model's losses as a function of z = P^½ w, in which an optimizer's step is plain descent."""
+"""A model's losses as a function of z = P^½ w, in which an optimizer's step is gradient descent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PreconditionedObjective(Objective):
     """ℓ_i + ½wᵀDw, differentiable in z: gradients P^-½(g_i + Dw), Hessians P^-½(H_i + D)P^-½.
 
     Args:
-        plain: the same in w; `parameters` are still w, and its guard is this one's.
+        plain: the objective in w; `parameters` are still w, and both have one guard.
         preconditioner: P and D.
     """
 
@@ -33,7 +33,7 @@ class PreconditionedObjective(Objective):
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
-        """That of the plain one."""
+        """The guard of the objective in w."""
         with self._plain.guard(data):
             yield
 
@@ -45,7 +45,7 @@ class PreconditionedObjective(Objective):
     def differentiate(
         self, outputs: Tensor, weights: Tensor | None = None, **options: bool
     ) -> list[Tensor]:
-        """∇_z of outputs: P^-½ times that in w."""
+        """∇_z of outputs: P^-½ times ∇_w."""
         plain = self._plain.differentiate(outputs, weights, **options)
         return [g * root for g, root in zip(plain, self._preconditioner.root.values(), strict=True)]
 

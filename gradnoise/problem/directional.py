@@ -34,11 +34,11 @@ SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
 
 @dataclass(frozen=True, eq=False)
 class SampleCurvatures:
-    """Products with the Hessian along one direction u.
+    """Products with the Hessian in one direction u.
 
     Args:
         product: Hu with H the mean over samples, shape (P,).
-        values: v_kᵀH_iu for every sample i and every v_k asked for, shape (n, k).
+        values: v_kᵀH_iu for every sample i and every given v_k, shape (n, k).
     """
 
     product: Tensor
@@ -46,15 +46,14 @@ class SampleCurvatures:
 
 
 def require_second_order(problem: Problem) -> None:
-    """Raise where second derivatives are visibly cut off.
+    """Raise where second derivatives are visibly missing or wrong.
 
-    An operation whose backward is not itself differentiable is left out of second derivatives
-    without a word. Two traces: the slopes g_iᵀv by double backward are not those of the gradients,
-    and uᵀHv is not vᵀHu. A backward that takes what it saved for constants passes where the part
-    that it leaves out is symmetric.
+    Autograd silently leaves out an operation whose backward is not differentiable. Two checks: the
+    slopes g_iᵀv by double backward must be those of the gradients, and uᵀHv must be vᵀHu. A
+    backward that treats its saved tensors as constants passes if the missing part is symmetric.
 
     Raises:
-        CurvatureError: one of them shows on a few samples, or torch refuses.
+        CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())
@@ -76,7 +75,7 @@ def require_second_order(problem: Problem) -> None:
     if gap > 8 * math.sqrt(coarsest) * size:
         raise CurvatureError(
             "second derivatives of the model contradict each other (uᵀHv is not vᵀHu): the "
-            "backward of some operation takes what it saved for constants, as that of "
+            "backward of some operation treats its saved tensors as constants, as that of "
             "torch.nn.utils.weight_norm does. Remove it for the measurement"
         )
 
@@ -92,7 +91,7 @@ def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[f
 
 
 def _most_costly(objective: Objective, batch: Batch) -> Batch:
-    """The few samples with the largest losses: others may have no gradient to look at."""
+    """The few samples with the largest losses: others may have no gradient."""
     losses = objective.losses(batch).detach()
     few = losses.topk(min(TRIAL_SAMPLES, len(losses))).indices
     return select(batch, few.sort().values)
@@ -177,9 +176,9 @@ def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tu
 
 @contextmanager
 def _twice() -> Iterator[None]:
-    """What torch says where a backward pass cannot be differentiated, as our error.
+    """Turn torch's error for a backward pass that cannot be differentiated into ours.
 
-    Only backward passes run inside of this: what the user's own code raises stays what it is.
+    Only backward passes run inside: errors of the user's code are left as they are.
     """
     try:
         yield
@@ -188,8 +187,8 @@ def _twice() -> Iterator[None]:
             raise
         raise CurvatureError(
             f"torch cannot differentiate a part of the model twice: "
-            f"{first_line(error).rstrip('.')}. Put operations in its place that it can, or pass "
-            f"`hvp='finite'` where a call takes it: differences of gradients, for smooth losses"
+            f"{first_line(error).rstrip('.')}. Replace its operations by differentiable ones, or "
+            f"pass `hvp='finite'` where a call takes it (differences of gradients; smooth losses)"
         ) from error
 
 

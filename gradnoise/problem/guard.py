@@ -58,7 +58,7 @@ def differentiable_kernels(model: nn.Module) -> Iterator[None]:
 def seed_everything(seed: int) -> None:
     """Seed the global random states; only inside `untouched`, which puts them back."""
     seed = int(seed)  # torch refuses whole numbers of NumPy
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach a sleeping CUDA
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would initialise CUDA
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
@@ -127,7 +127,7 @@ def _checkpoints_passed() -> Iterator[None]:
 
 
 class _Passed:
-    """Measurements, of several threads, that have checkpoints passed, and what they replaced."""
+    """How many measurements have replaced checkpointing, in all threads, and what was there."""
 
     def __init__(self) -> None:
         self.lock, self.holders, self.found = threading.Lock(), 0, dict[str, Any]()
@@ -169,7 +169,7 @@ _IN_PLACE: dict[str, Any] = {  # private names of torch.utils.checkpoint, those 
 
 @contextmanager
 def _backward_hooks(model: nn.Module) -> Iterator[None]:
-    """Inside `attributes`, which puts them back."""
+    """Remove backward hooks; call it inside `attributes`, which restores them."""
     for module in model.modules():
         if module._backward_hooks or module._backward_pre_hooks:
             module._backward_hooks = OrderedDict()
@@ -179,7 +179,7 @@ def _backward_hooks(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _workers(data: Any) -> Iterator[None]:
-    """A loader with persistent workers keeps its running iteration on itself."""
+    """Keep the running iteration that a loader with persistent workers stores on itself."""
     running = getattr(data, "_iterator", None)
     if running is None:
         yield

@@ -25,18 +25,20 @@ def entries(size: Sequence[int], stride: Sequence[int], first: int, device: torc
 
 
 def refuse_common(parameters: TensorDict) -> None:
-    """Raise where parameters have memory in common: a step along one of them moves the other.
+    """Raise where parameters share memory: a step along one of them also moves the other.
 
     Raises:
         ModelError: two parameters are tied through their memory, as by `a.data = b.data.T`.
     """
-    reaches: dict[torch.device, list[tuple[int, int, str]]] = {}  # in bytes, by device
+    ranges: dict[torch.device, list[tuple[int, int, str]]] = {}  # in bytes, by device
     for name, parameter in parameters.items():
-        if type(parameter) in (Tensor, nn.Parameter) and parameter.numel():  # others may have none
+        if (
+            type(parameter) in (Tensor, nn.Parameter) and parameter.numel()
+        ):  # subclasses may have none
             first = parameter.data_ptr()
-            last = first + parameter.element_size() * _reach(parameter)
-            reaches.setdefault(parameter.device, []).append((first, last, name))
-    for device, found in reaches.items():
+            last = first + parameter.element_size() * _extent(parameter)
+            ranges.setdefault(parameter.device, []).append((first, last, name))
+    for device, found in ranges.items():
         before: list[tuple[int, int, str]] = []
         for first, last, name in sorted(found) if device.type != "meta" else ():
             before = [own for own in before if own[1] > first]
@@ -45,22 +47,22 @@ def refuse_common(parameters: TensorDict) -> None:
                     raise ModelError(
                         f"the parameters {other!r} and {name!r} lie in the same memory: a step "
                         f"along the gradient of one also moves the other, which neither gradient "
-                        f"knows of. Use {other!r} itself in both places, as weight.T where it is "
+                        f"includes. Use {other!r} itself in both places, as weight.T where it is "
                         f"transposed"
                     )
             before.append((first, last, name))
 
 
-def _reach(tensor: Tensor) -> int:
-    """From the first entry to behind the last one, in entries."""
+def _extent(tensor: Tensor) -> int:
+    """Number of places in memory from the first entry to the last, both included."""
     pairs = zip(tensor.stride(), tensor.shape, strict=True)
     return 1 + sum(step * (extent - 1) for step, extent in pairs)
 
 
 def _meet(first: Tensor, second: Tensor) -> bool:
-    """Whether tensors whose reaches overlap have an entry in common."""
+    """Whether tensors whose memory ranges overlap have an entry in common."""
     both = first, second
-    if all(t.numel() == _reach(t) for t in both):  # without gaps
+    if all(t.numel() == _extent(t) for t in both):  # without gaps
         return True
     mine, others = (
         t.data_ptr() + t.element_size() * entries(t.shape, t.stride(), 0, t.device) for t in both

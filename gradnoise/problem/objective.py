@@ -31,7 +31,7 @@ class Objective:
 
     Raises:
         ModelError: no trainable parameter; parameters not initialised or not real; several that
-            lie in the same memory.
+            share memory.
         LossError: `loss_fn` is not callable.
     """
 
@@ -49,16 +49,16 @@ class Objective:
 
     @property
     def plain(self) -> Objective:
-        """The same in the parameters themselves."""
+        """The objective in the parameters w themselves, without a preconditioner."""
         return self
 
     def decay(self) -> TensorDict | None:
-        """What weight decay adds to every gradient, by name; nothing here."""
+        """What weight decay adds to every gradient, by name; None here."""
         return None
 
     @property
     def device(self) -> torch.device:
-        """Where the samples have to be."""
+        """The device of the parameters, where the samples have to be."""
         return next(iter(self.parameters.values())).device
 
     @property
@@ -72,7 +72,7 @@ class Objective:
         return sum(p.numel() * p.element_size() for p in self.parameters.values())
 
     def fingerprint(self) -> tuple[tuple[int, int], ...]:
-        """What changes with the value of any parameter or buffer of the model or the loss.
+        """A tuple that changes with the value of any parameter or buffer of model or loss.
 
         Weighted sums of the bits: fused optimizers and `.data` leave pointers and versions alone.
         """
@@ -106,7 +106,7 @@ class Objective:
             )
 
     def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
-        """Per-sample losses, shape (n,), with their graph; `watch` is held by the user's code.
+        """Per-sample losses, shape (n,), with their graph; the user's code runs inside `watch`.
 
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
@@ -162,7 +162,7 @@ class Objective:
     def second_order(self) -> Iterator[None]:
         """Context in which products with the Hessian are taken.
 
-        Without an autocast around the call: half precision leaves no digit of second derivatives.
+        Switches an outer autocast off: in half precision no digit of second derivatives is right.
         """
         with differentiable_kernels(self.model), torch.autocast(self.device.type, enabled=False):
             yield

@@ -1,4 +1,4 @@
-"""What a torch optimizer says about how a model is trained."""
+"""Learning rate, momentum and weight decay, read from a torch optimizer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class OptimizerSettings:
         momentum: m of SGD and RMSprop, β₁ of the Adam family.
         nesterov: whether the momentum is Nesterov's.
         weight_decay: its coefficient.
-        notes: what the reader should know.
-        kind: which form of `gn.stable_lr` is its own in its own metric.
+        notes: what the measurement leaves out or assumes.
+        kind: the `optimizer` of `gn.stable_lr` that fits in the metric of this optimizer.
     """
 
     name: str
@@ -38,7 +38,7 @@ class OptimizerSettings:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its learning rate means what it means in plain or heavy-ball SGD."""
+        """Whether its learning rate is that of SGD, with or without momentum."""
         return self.name in PLAIN
 
 
@@ -81,9 +81,7 @@ def _notes(optimizer: torch.optim.Optimizer, name: str, decay: float) -> list[st
             f"{name} rescales the gradient: noise scales and learning rate limits here are those "
             f"of plain SGD in the same place, not of {name}"
         )
-    notes += _dampening(optimizer)
-    if _paces(optimizer) > 1:
-        notes.append("the optimizer has several learning rates; the first group's is reported")
+    notes += _of_any_metric(optimizer, "the first group's is reported")
     if decay:
         notes.append(
             f"the loss is measured without the optimizer's weight decay of {decay:g}, which SGD "
@@ -100,12 +98,7 @@ def _notes_of_its_metric(optimizer: torch.optim.Optimizer, name: str, _: float) 
             f"follow the batch size: below the noise scale the learning rate that they allow grows "
             f"with √B where the rule here grows with B"
         )
-    notes += _dampening(optimizer)
-    if _paces(optimizer) > 1:
-        notes.append(
-            "the optimizer has several learning rates; those here are the first group's, the "
-            "others in proportion"
-        )
+    notes += _of_any_metric(optimizer, "those here are the first group's, the others in proportion")
     decays = [group for group in optimizer.param_groups if group.get("weight_decay")]
     if any(map(is_decoupled, [optimizer] * len(decays), decays)):
         notes.append("decoupled weight decay is counted in the sharpness alone")
@@ -114,12 +107,11 @@ def _notes_of_its_metric(optimizer: torch.optim.Optimizer, name: str, _: float) 
     return notes
 
 
-def _dampening(optimizer: torch.optim.Optimizer) -> list[str]:
-    if not any(group.get("dampening", 0) for group in optimizer.param_groups):
-        return []
-    return ["dampening is not taken into account: formulas are those of dampening 0"]
-
-
-def _paces(optimizer: torch.optim.Optimizer) -> int:
-    """How many different learning rates there are."""
-    return len({float(group.get("lr") or 0.0) for group in optimizer.param_groups})
+def _of_any_metric(optimizer: torch.optim.Optimizer, rates: str) -> list[str]:
+    """Notes on dampening and on several learning rates, with what is said of the rates."""
+    notes, groups = [], optimizer.param_groups
+    if any(group.get("dampening", 0) for group in groups):
+        notes.append("dampening is not taken into account: formulas are those of dampening 0")
+    if len({float(group.get("lr") or 0.0) for group in groups}) > 1:
+        notes.append(f"the optimizer has several learning rates; {rates}")
+    return notes

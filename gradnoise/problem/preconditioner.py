@@ -1,4 +1,4 @@
-"""The metric in which an optimizer's step is plain descent, read from its state."""
+"""The preconditioner of an optimizer's step and its weight decay, read from its state."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Preconditioner:
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, parameters: TensorDict) -> Preconditioner:
-        """Of parameters that an optimizer has moved; the formulas are in `Preconditioned`.
+        """P, D and E of an optimizer that has taken a step; the formulas are in `Preconditioned`.
 
         Raises:
-            ArgumentError: another optimizer, no step taken, a parameter that it does not hold,
+            ArgumentError: another optimizer, no step taken, a parameter it does not hold,
                 `maximize`, or a first learning rate of 0 beside others.
         """
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
         if kind is None:
             known = ", ".join(own.__name__ for own in _SCALES)
             raise ArgumentError(
-                f"the preconditioner of {type(optimizer).__name__} is not known; known are {known}"
+                f"the preconditioner of {type(optimizer).__name__} is not known; use one of "
+                f"{known}, or metric='euclidean'"
             )
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         found = cls({}, {}, {})
@@ -66,7 +67,7 @@ class Preconditioner:
 
     @property
     def is_decayed(self) -> bool:
-        """Whether a part of the step is decoupled weight decay."""
+        """Whether the step has decoupled weight decay."""
         return any(self.outside.values())
 
     def flat(self, values: dict[str, float] | TensorDict, like: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class Preconditioner:
 
 
 def check_metric(metric: str, optimizer: Any) -> None:
-    """Raise ArgumentError unless the metric is known, and has its optimizer."""
+    """Raise ArgumentError for an unknown metric, or one without its optimizer."""
     if metric not in METRICS:
         raise ArgumentError(f"`metric` must be one of {', '.join(METRICS)}; got {metric!r}")
     if metric == "optimizer" and not isinstance(optimizer, torch.optim.Optimizer):
@@ -97,7 +98,7 @@ def check_metric(metric: str, optimizer: Any) -> None:
 
 
 def is_decoupled(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
-    """Whether weight decay moves the parameters beside the gradient, and not through it."""
+    """Whether weight decay is added to the step and not to the gradient."""
     return isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
 
 
@@ -107,7 +108,10 @@ def _checked(group: dict[str, Any] | None, name: str) -> dict[str, Any]:
             f"the optimizer does not hold parameter {name!r}: freeze what is not trained"
         )
     if group.get("maximize"):
-        raise ArgumentError("an optimizer that maximizes has no minimum to be stable at")
+        raise ArgumentError(
+            "the optimizer has maximize=True, but stability is that of a minimum; minimise the "
+            "negative loss instead"
+        )
     return group
 
 

@@ -1,4 +1,4 @@
-"""An objective and the samples it is measured on: all that the user's objects are read for."""
+"""An objective and the samples it is measured on, read from the user's objects."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .options import Options
 from .preconditioner import Preconditioner
 from .samples import Samples
 
-TRIAL_SAMPLES = 4  # on which engines and second derivatives are tried
-CHECK_SAMPLES = 32  # on which losses are looked at: coupling and chance show on few
+TRIAL_SAMPLES = 4  # for trials of engines and second derivatives
+CHECK_SAMPLES = 32  # for checks of the losses: a few show coupling and randomness
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Problem:
         Args:
             model, loss_fn, data: the user's.
             options: how it is measured; None for the defaults.
-            least: samples that are needed, 2 to see gradients differ.
+            least: samples that are needed; 2 for a variance of gradients.
         """
         options = options or Options()
         objective = Objective(model, loss_fn)
@@ -82,7 +82,7 @@ class Problem:
         return replace(self, objective=PreconditionedObjective(plain, preconditioner))
 
     def _check(self) -> None:
-        """On a part of the largest micro-batch; on two joined where each holds one sample."""
+        """Check a part of the largest micro-batch, or two joined where each holds one sample."""
         whole = self.largest_batch()
         batch = select(whole, slice(0, CHECK_SAMPLES))
         if sample_count(batch) == 1 and len(self.samples.batches) > 1:
@@ -96,12 +96,12 @@ class Problem:
 
     @property
     def plain(self) -> Problem:
-        """The same in the parameters themselves."""
+        """The problem in the parameters w themselves, without a preconditioner."""
         return replace(self, objective=self.objective.plain)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """The user's objects are as found when this is left."""
+        """Restores the user's objects on leaving."""
         with self.objective.guard():
             yield
 

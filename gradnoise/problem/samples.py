@@ -37,8 +37,8 @@ class Samples:
 
     Args:
         batches: micro-batches, none empty.
-        population: N, the number of samples the answer is about; inf for a distribution.
-        notes: what the reader should know about how they were drawn.
+        population: N, the number of samples that the estimates are about; inf for a distribution.
+        notes: how they were drawn, where that is not a simple random sample.
     """
 
     batches: tuple[Batch, ...]
@@ -60,7 +60,7 @@ class Samples:
         return 1 / self.count - 1 / self.population
 
     def halves(self, seed: int) -> tuple[Samples, Samples]:
-        """The samples parted at random into two sets of equal size (one more in the second)."""
+        """Two random halves of the samples (one more in the second if n is odd)."""
         chosen = torch.zeros(self.count, dtype=torch.bool)
         chosen[torch.randperm(self.count, generator=generator(seed))[: self.count // 2]] = True
         return self.subset(chosen), self.subset(~chosen)
@@ -96,10 +96,10 @@ class Samples:
             population: "dataset" (N = all samples of `data`), "distribution" (N = ∞), or N.
             seed: of the choice, and of augmentation that draws from the global random states.
             micro_batch: samples evaluated at once; a loader's smaller batches stay as they are.
-            least: samples that are needed, 2 to see gradients differ.
+            least: samples that are needed; 2 for a variance of gradients.
 
         Raises:
-            DataError: no samples, one sample, a one-shot generator, something that is no data.
+            DataError: no samples, fewer than `least`, a one-shot generator, or other objects.
             ArgumentError: `max_samples`, `micro_batch` or `population` out of range.
         """
         _check_arguments(max_samples, population, micro_batch)
@@ -110,7 +110,7 @@ class Samples:
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         count = sum(sample_count(piece) for piece in pieces)
         if count < least:
-            why = ", to see how gradients differ" if least > 1 else ""
+            why = ", since one gradient has no variance" if least > 1 else ""
             raise DataError(
                 f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed"
                 f"{why}. Pass a non-empty data set, loader, list or batch."
@@ -228,7 +228,7 @@ def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator)
 
 
 def _plain_order(loader: DataLoader[Any]) -> bool:
-    """Whether every entry comes once, in an order that means nothing."""
+    """Whether every entry comes exactly once, in sequential or shuffled order."""
     sampler = loader.sampler
     shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement
     whole = shuffled and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def test_what_cannot_be_restricted_is_refused() -> None:
     for names in ([], ["a", "c"]):
         with pytest.raises(gn.ArgumentError, match="one or more of the parameters a, b; got"):
             moments.restrict(names)
-    with pytest.raises(gn.ArgumentError, match="do not tell single parameters apart"):
+    with pytest.raises(gn.ArgumentError, match="sums over all parameters and cannot be restricted"):
         replace(moments, per_parameter=None).restrict(["a"])
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import gradnoise as gn
 from gradnoise.problem.checks import check_batch
 from gradnoise.problem.objective import Objective
-from tests.refusals import CE, X, Y, linear, snapshot
+from tests.refusals import CE, X, Y, check_refused, linear
 
 
 def normed() -> nn.Module:
@@ -85,12 +85,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_measured_is_refused_and_left_as_it_was(name: str) -> None:
-    build, loss_fn, error, message = REFUSED[name]
-    model = build()
-    before = snapshot(model)
-    with pytest.raises(error, match=message):
-        gn.profile(model, loss_fn, (X, Y))
-    assert snapshot(model) == before
+    check_refused(*REFUSED[name])
 
 
 def test_batch_norm_with_single_samples_says_the_same() -> None:

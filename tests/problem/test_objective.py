@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.problem.objective import Objective
-from tests.refusals import CE, X, Y, linear, snapshot
+from tests.refusals import CE, X, Y, check_refused, linear
 
 
 def frozen() -> nn.Module:
@@ -56,12 +56,7 @@ REFUSED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_and_losses_without_a_gradient_are_refused_and_left_as_they_were(name: str) -> None:
-    build, loss_fn, error, message = REFUSED[name]
-    model = build()
-    before = snapshot(model)
-    with pytest.raises(error, match=message):
-        gn.profile(model, loss_fn, (X, Y))
-    assert snapshot(model) == before
+    check_refused(*REFUSED[name])
 
 
 def test_parameters_made_in_inference_mode_are_refused() -> None:

@@ -183,7 +183,11 @@ REFUSED = {
     "empty batch": (X[:0], DataError, r"got no samples; at least 2 needed"),
     "empty list": ([], DataError, r"got no samples"),
     "empty data set": (TensorDataset(X[:0]), DataError, r"got no samples"),
-    "one sample": (X[:1], DataError, r"got 1 sample; at least 2"),
+    "one sample": (
+        X[:1],
+        DataError,
+        r"got 1 sample; at least 2 .* has no variance",
+    ),
     "generator": ((X for _ in range(3)), DataError, r"one-shot generator.*DataLoader"),
     "iterator of a loader": (iter(DataLoader(DATA)), DataError, r"one-shot _Single"),
     "counts that differ": ((X, X[:3]), DataError, r"\(10, 1\), \(3, 1\)"),

@@ -17,6 +17,7 @@ from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
 from tests.cases import CORE, Case, named
+from tests.enumerated import noise_scale_of
 from tests.optimizers import OPTIMIZERS, in_coordinates, trained
 
 
@@ -106,7 +107,7 @@ def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
         optimizer.param_groups[0]["weight_decay"] = 0.0
     decay = optimizer.param_groups[0]["weight_decay"]
     options = Options(optimizer=optimizer, metric="optimizer")
-    scale = measure(Problem.open(model, loss_fn, (x, y), options))
+    scale = noise_scale_of(Problem.open(model, loss_fn, (x, y), options), steps=6)
     start = penalised(model, loss_fn, (x, y), decay)
 
     def change(lr: float) -> float:
