@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from ...errors import EngineError
 from ...tensors.sums import sq_norms
 from .convolution import Convolution, Correlated
+from .embedding_rows import EmbeddingRows
 from .factored import FactoredGradients, Materialised, at_least_float32
 from .layout import Layout
-from .outer_products import EmbeddingRows, SingleOuterProduct, SummedOuterProducts
+from .outer_products import SingleOuterProduct, SummedOuterProducts
 
 FactoredByArgument = dict[str, Callable[[], FactoredGradients]]
 Norms = Callable[[], Tensor] | None

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.hooks.layout import Layout
-from gradnoise.per_sample.hooks.rules import RULES, At, add
+from gradnoise.per_sample.hooks.rules import RULES, At, add, instance_norm
 from tests.cases import SAMPLES, features
 from tests.engines import summary
 from tests.layer_cases import Function, ids, squares
@@ -63,3 +63,13 @@ def test_arguments_of_a_rule_are_those_of_the_operation_in_order() -> None:
             names = list(inspect.signature(operation).parameters)
             assert list(rule.names) == names[: len(rule.names)], operation
     assert RULES[F.linear].bind((1, 2), {"bias": 3}) == {"input": 1, "weight": 2, "bias": 3}
+
+
+def test_running_statistics_are_not_updated_once_more() -> None:
+    at, delta = At(Layout(0), SAMPLES, torch.float64), torch.randn(SAMPLES, 3, 5).double()
+    inputs, mean, variance = torch.randn(SAMPLES, 3, 5).double(), torch.zeros(3), torch.ones(3)
+    found = instance_norm(at, delta, inputs, mean, variance, torch.ones(3).double())["weight"]()
+    truth = (delta * F.instance_norm(inputs)).sum(2)
+    torch.testing.assert_close(found.gradients(slice(0, SAMPLES)), truth)
+    assert not mean.any()
+    assert bool((variance == 1).all())
