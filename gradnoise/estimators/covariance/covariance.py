@@ -1,8 +1,7 @@
-"""The covariance of the per-sample gradients: how large, how many directions, along which."""
+"""The covariance of the per-sample gradients: how large, how many directions, which."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,10 @@ from ...moments.moments import GradientMoments
 from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate
+from ...statistics.estimate import Estimate, short
 from ...tensors.trees import TensorDict
 from ..noise.noise_scale import PROBES
+from ..report import Line, line, out_of, report
 from .alignment import Alignment, measure_alignment
 from .ranks import Dimensions
 from .spectrum import METHODS, Iteration, NoiseSpectrum, noise_spectrum
@@ -30,28 +30,35 @@ PRODUCTS = 64  # with H, for its Frobenius norm
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Σ = Cov(g_i), its size, shape and directions; `print` it.
+    """Σ = Cov(g_i): its size, shape and largest eigenvectors; `print` it.
 
-    The eigenpairs are those of Σ̂ of the measured samples. Of a part of the population its large
-    eigenvalues are biased upwards; `held_out` is biased downwards, sum by sum (Ky Fan): that of the
-    first j values of `held_out` is on the average at most that of the first j eigenvalues of Σ,
-    and that of `eigenvalues` at least.
+    The eigenpairs are those of Σ̂, of the measured samples. Where these are a part of the
+    population, the large eigenvalues of Σ̂ are biased upwards and `held_out` downwards, as sums
+    (Ky Fan 1949): on the average the first j values of `held_out` add up to at most the j largest
+    eigenvalues of Σ, and those of `eigenvalues` to at least as much.
+
+    Eigenvalues, `trace`, `stderr` and `held_out` are in loss²/parameter², `trace_sq` in
+    loss⁴/parameter⁴; ranks count directions, shares are in [0, 1]. In the metric of an optimizer Σ
+    is that of P^-½g_i.
 
     Args:
         trace: trΣ, unbiased.
-        top_eigenvalue: λ_max(Σ) of the population, with the bracket of the two halves.
-        trace_sq: tr(Σ²) = ‖Σ‖_F², unbiased; plainly from n samples it is about (trΣ)²/n too large.
+        top_eigenvalue: λ_max(Σ) of the population, with the bracket of split halves.
+        trace_sq: tr(Σ²) = ‖Σ‖_F², unbiased; tr(Σ̂²) of n samples is about (trΣ)²/n larger.
         effective_rank: trΣ/λ_max(Σ), the stable rank of the matrix of centred gradients.
         participation_ratio: (trΣ)²/tr(Σ²).
         grad_share: ‖VᵀG‖²/|G|², the part of the gradient in the span of the eigenvectors V.
-        pairs: `.values` (k,), `.vectors` (P, k), `.residuals`; k may be fewer than asked for, since
-            n samples give rank n - 1 at most.
+        pairs: `.values` (k,), `.vectors` (P, k), `.residuals`; k may be smaller than asked for,
+            since n samples give rank n - 1 at most.
         stderr: sampling error of each eigenvalue by first-order perturbation, shape (k,).
-        held_out: v_jᵀΣ̂v_j with v_j of one half of the samples and Σ̂ of the other, shape (k,); nan
-            where the population was measured.
+        held_out: held-out Rayleigh quotients v_jᵀΣ̂v_j with v_j of one half of the samples and Σ̂
+            of the other, shape (k,); nan where the population was measured.
         variance: diagonal of Σ by parameter, if asked for.
         alignment: Σ beside the Hessian, if asked for.
-        samples, population, method: n, N, and how the eigenpairs were found.
+        samples, population: n and N.
+        method: "gram" or "lanczos".
+
+    Source: as for `covariance`; docs/theory/covariance.md.
     """
 
     trace: Estimate
@@ -71,7 +78,7 @@ class Covariance:
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Of Σ̂, largest first, shape (k,)."""
+        """Eigenvalues of Σ̂, largest first, shape (k,)."""
         return self.pairs.values
 
     @property
@@ -80,30 +87,29 @@ class Covariance:
         return self.pairs.vectors
 
     def __str__(self) -> str:
-        size = "a distribution" if math.isinf(self.population) else f"{self.population:g}"
         heading = (
-            f"gradient covariance of {self.samples} samples out of {size}, "
+            f"gradient covariance of {out_of(self.samples, self.population)}, "
             f"{self.trace.level:.0%} intervals, top {len(self.eigenvalues)} by {self.method}"
         )
-        return "\n".join([heading, *(f"  {label:<34}{text}" for label, text in self._rows())])
+        return report(heading, self._lines())
 
-    def _rows(self) -> list[tuple[str, str]]:
-        rows = [
-            ("trΣ", str(self.trace)),
-            ("λ_max(Σ)", str(self.top_eigenvalue)),
-            ("effective rank trΣ/λ_max", str(self.effective_rank)),
-            ("participation ratio (trΣ)²/tr(Σ²)", str(self.participation_ratio)),
-            ("|G|² in the top of Σ", str(self.grad_share)),
+    def _lines(self) -> list[Line]:
+        lines = [
+            line("trΣ", self.trace),
+            line("λ_max(Σ)", self.top_eigenvalue),
+            line("effective rank trΣ/λ_max", self.effective_rank),
+            line("participation ratio (trΣ)²/tr(Σ²)", self.participation_ratio),
+            line("|G|² in the top of Σ", self.grad_share),
         ]
-        if self.alignment is not None:
-            beside = self.alignment
-            rows += [
-                ("|G|² in the top of H", str(beside.grad_share)),
-                ("trΣ in the top of H", str(beside.noise_share)),
-                ("tr(HΣ)/(‖H‖‖Σ‖)", str(beside.overlap)),
-                ("overlap of the top subspaces", f"{beside.subspace_overlap:.3g}"),
+        beside = self.alignment
+        if beside is not None:
+            lines += [
+                line("|G|² in the top of H", beside.grad_share),
+                line("trΣ in the top of H", beside.noise_share),
+                line("tr(HΣ)/(‖H‖‖Σ‖)", beside.overlap),
+                ("overlap of the top subspaces", short(beside.subspace_overlap), "no interval"),
             ]
-        return rows
+        return lines
 
 
 def covariance(
@@ -128,18 +134,19 @@ def covariance(
     micro_batch: int = MICRO_BATCH,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Covariance:
-    """Σ = Cov(g_i) without the matrix: its trace, top eigenpairs, effective ranks, and H beside it.
+    """Σ = Cov(g_i) without the matrix: trace, largest eigenpairs, effective ranks, and H beside it.
 
-    Of a part of the population trΣ, tr(Σ²), tr(HΣ) and ‖H‖_F² are unbiased, and ratios of them
-    biased by O(1/n). Eigenvectors are those of the measured samples: shares are about the subspace
-    that was found, and lean upwards because it was found on the same samples; angles have no
-    interval (docs/theory/covariance.md).
+    Where a part of the population is measured, trΣ, tr(Σ²), tr(HΣ) and ‖H‖_F² are unbiased, and
+    ratios of them biased by O(1/n). Eigenvectors are those of the measured samples: shares are
+    about their span, and biased upwards because they were chosen on the same samples; angles have
+    no interval (docs/theory/covariance.md).
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
             micro_batch: as for `gradient_moments`.
         k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
-        hessian: also measure how Σ lies beside H; needs second derivatives.
+        hessian: also measure how Σ lies beside H; needs second derivatives. With
+            metric="optimizer" H is P^-½(H + D)P^-½; decoupled weight decay is left out.
         variance: keep the diagonal of Σ, from the same pass.
         method: "gram" writes the n·P gradients out and is exact; "lanczos" stores nothing and takes
             two passes per product; "auto": the first where min(n, P) is at most 1024 and two copies
@@ -150,7 +157,7 @@ def covariance(
         memory_budget: bytes of gradients, kept graphs, and the basis of an iteration.
 
     Returns:
-        Covariance.
+        Covariance; `print` it.
 
     Raises:
         GradNoiseError: see `gradient_moments`.
@@ -226,8 +233,8 @@ def _collected(
     dimensions: Dimensions,
     beside: Alignment | None,
 ) -> Covariance:
-    own = spectrum.centred.square()
-    spread = (own - own.mean(0)).square().sum(0) / (len(own) - 1)
+    squares = spectrum.centred.square()
+    spread = (squares - squares.mean(0)).square().sum(0) / (len(squares) - 1)
     return Covariance(
         trace=moments.trace_cov,
         **vars(dimensions),

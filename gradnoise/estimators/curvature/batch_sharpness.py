@@ -35,28 +35,30 @@ def batch_sharpness(
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
 ) -> Estimate:
-    """E_B[g_BᵀH_Bg_B/‖g_B‖²], which settles at 2/ε in training with plain SGD (arXiv:2412.20553).
+    """E_B[g_BᵀH_Bg_B/‖g_B‖²], which stays near 2/ε in training with SGD (arXiv:2412.20553).
 
-    The batch's own gradient and Hessian: of one sample it is as sharp as single samples are, of
-    the whole data it is GᵀHG/|G|². Compare it with 2/ε of the rate in use: far below, the rate has
-    not yet been felt; with momentum m it settles at 2(1 - m)/ε for small batches and at
-    2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no certificate of stability.
+    Gradient g_B and Hessian H_B are those of the batch: for B = 1 the mean over single samples, for
+    all samples GᵀHG/|G|². Compare it with 2/ε of the learning rate in use: far below it, that rate
+    does not limit training yet. With momentum m it stays near 2(1 - m)/ε for small batches and
+    near 2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no proof of stability.
 
     Args:
         model, loss_fn, data, optimizer, metric, max_samples, micro_batch: as for
-            `gradient_moments`; of the coordinates of a metric, decoupled weight decay left out.
+            `gradient_moments`; in the metric of an optimizer decoupled weight decay is left out.
         batch_size: B in samples.
-        batches: how many are drawn, each without replacement, anew from the measured samples.
+        batches: how many are drawn, each without replacement from all measured samples.
         level: coverage of the interval, which is about the measured samples.
         seed: of the samples and of the batches.
 
     Returns:
-        Estimate; exact where a batch is all samples.
+        Estimate in loss/parameter²; exact where a batch is all samples.
 
     Raises:
         GradNoiseError: see `gradient_moments`.
         ArgumentError: a batch larger than what is measured, fewer than 2 batches, or a batch
-            without any gradient.
+            with a gradient of zero.
+
+    Source: arXiv:2412.20553; with momentum arXiv:2604.14108.
 
     Example:
         >>> data = (torch.ones(8, 1), torch.arange(8.0)[:, None])  # H = 2 for every sample
@@ -107,8 +109,8 @@ def _sharpness(problem: Problem) -> float:
     length = float(slope.norm())
     if not length:
         raise ArgumentError(
-            f"a batch of {n} samples has no gradient at all, and so no curvature along it; "
-            f"measure a larger `batch_size`"
+            f"a batch of {n} samples has no gradient at all, so that the curvature along it is "
+            f"undefined; measure a larger `batch_size`"
         )
     direction = slope / length
     return float(direction @ per_sample_curvatures(problem, direction, []).product)

@@ -1,4 +1,4 @@
-"""Where all eigenvalues of the Hessian lie."""
+"""The spectral density of the Hessian of a model."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def spectral_density(
 ) -> SpectralDensity:
     """Spectral density of the Hessian of the mean loss, by stochastic Lanczos quadrature.
 
-    It costs `probes` × `steps` Hessian products. Its intervals speak of the Hessian of the
-    measured samples; that of the population has a narrower spectrum.
+    (1/P) Σ_j δ(λ - λ_j), λ in loss/parameter², for `probes` × `steps` Hessian products. Intervals
+    are about the Hessian of the measured samples; that of the population has a narrower spectrum.
 
     Args:
         model, loss_fn, data: as for `gradient_moments`.
         probes, steps, level, tick: as for `SpectralDensity.of`.
         hvp, max_samples, micro_batch, memory_budget: as for `Hessian`.
-        optimizer, metric: as for `sharpness`.
+        optimizer, metric: as for `sharpness`: with "optimizer" the matrix is
+            P^-½(H + D)P^-½ + E of `Preconditioned`.
         seed: of the random vectors and of the choice of samples.
 
     Returns:
@@ -51,6 +52,9 @@ def spectral_density(
 
     Raises:
         GradNoiseError: see `Hessian` and `SpectralDensity.of`.
+
+    Source: Ubaru, Chen and Saad 2017 (SIAM J. Matrix Anal. Appl. 38); Ghorbani, Krishnan and Xiao
+    2019 (arXiv:1901.10159); docs/theory/spectrum.md.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)

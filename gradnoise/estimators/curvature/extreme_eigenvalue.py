@@ -1,4 +1,4 @@
-"""λ, the largest eigenvalue of the Hessian, and how much the samples disagree about it."""
+"""λ, the largest eigenvalue of the Hessian: its estimate for the population, and B_curv."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...statistics.skew import Skew
 from ...tensors.random import generator, random_vector
 from ...tensors.trees import widen
 
-AGREEMENT = 16.0  # of curvatures that are one, in units of their resolution
+AGREEMENT = 16.0  # relative difference of equal curvatures, in units of their rounding
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -37,16 +37,17 @@ def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """λ seen by two random halves of the samples.
+    """λ of two random halves of the samples (split halves).
 
     Args:
-        own: mean of each half's own λ, biased upwards twice as much as that of the whole.
-        held_out: mean of vᵀHv with v from one half and H of the other, biased downwards.
+        mean: of λ of each half; its upward bias is about twice that of λ of all samples.
+        held_out: held-out Rayleigh quotient: mean of vᵀHv with v from one half and H of the other,
+            biased downwards.
         matvecs, converged: products spent on both, and whether both converged.
         vectors: v of each half, shape (2, P); None when not kept.
     """
 
-    own: float
+    mean: float
     held_out: float
     matvecs: int = 0
     converged: bool = True
@@ -64,21 +65,22 @@ def half_sharpness(
     max_iterations: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Halves:
-    """An extreme eigenvalue of both halves; `vector`, near their eigenvectors, serves as a start.
+    """An extreme eigenvalue of both halves, started near the eigenvector of the whole.
 
     Args:
-        problem: the whole.
-        vector: of the whole, shape (P,).
-        tol, seed, which, max_iterations: as for `lanczos`; of each half.
-        hvp, memory_budget: as for `Hessian`, of both halves together; and of one basis at a time.
+        problem: all samples.
+        vector: eigenvector of all samples, shape (P,).
+        tol, seed, which, max_iterations: as for `lanczos`, for each half.
+        hvp: as for `Hessian`.
+        memory_budget: bytes of the graphs of both halves together, and of one basis at a time.
     """
     halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
     matrices = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
     hessians = [with_decay(matrix) for matrix in matrices]
-    # half random, because a half may have this vector as an eigenvector, and another at its top
+    # half random: the vector may be an eigenvector of a half that is not its largest
     vector = widen(vector)
     other = random_vector(len(vector), generator(seed + 1), vector.device)
-    start = vector + torch.where(vector @ other < 0, -other, other)  # of one parameter, never zero
+    start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
     found = [
         lanczos(
             hessian,
@@ -96,7 +98,7 @@ def half_sharpness(
         float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
     ]
     return Halves(
-        own=sum(float(pairs.values[0]) for pairs in found) / 2,
+        mean=sum(float(pairs.values[0]) for pairs in found) / 2,
         held_out=sum(held_out) / 2,
         matvecs=sum(pairs.matvecs for pairs in found) + len(held_out),
         converged=all(pairs.converged for pairs in found),
@@ -114,19 +116,19 @@ def sharpness_estimate(
 ) -> Estimate:
     """An extreme eigenvalue of the population, with its residual and its sampling error.
 
-    λ of a part is biased upwards. Where it stands clear of the next eigenvalue the bias is
-    proportional to 1/n - 1/N, which is 2/n - 1/N on halves, so that (1 - n/N)(λ_{n/2} - λ_n) can be
-    taken off. Where it does not, that is too little; then only the bracket holds, from the
-    held-out quotient below to λ of the part above. The interval is this bracket, widened by the
-    error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in `with_skew`. Of
-    the smallest eigenvalue all of it is mirrored.
+    λ of n samples is biased upwards. Where λ is well separated from the next eigenvalue the bias is
+    proportional to 1/n - 1/N, which is 2/n - 1/N for halves, so (1 - n/N)(λ_{n/2} - λ_n) is
+    subtracted. Where it is not separated, that is too little, and only the bracket holds: from the
+    held-out Rayleigh quotient to λ of the n samples. The interval is this bracket plus, at both
+    ends, the error of first-order perturbation, of variance (1/n - 1/N) Var_i(vᵀH_iv), as in
+    `with_skew`. For the smallest eigenvalue everything is mirrored.
 
     Args:
-        pairs: on all samples; the first is meant.
-        curvatures: vᵀH_iv of its vector, shape (n,); None if not measured.
+        pairs: of all measured samples; the first is estimated.
+        curvatures: vᵀH_iv for its vector, shape (n,); None if not measured.
         halves: of the same samples; None where the population was measured.
         samples: n and N.
-        level: of the interval.
+        level: coverage of the interval.
         sign: 1 for the largest eigenvalue, -1 for the smallest.
     """
     raw, residual = sign * float(pairs.values[0]), float(pairs.residuals[0])
@@ -137,7 +139,7 @@ def sharpness_estimate(
     around = symmetric(0.0, 0.0, level=level, samples=n)
     if curvatures is not None and halves is not None:
         below = min(sign * halves.held_out, raw)
-        value = min(max(raw - n * factor * (sign * halves.own - raw), below), raw)
+        value = min(max(raw - n * factor * (sign * halves.mean - raw), below), raw)
         around = with_skew(
             0.0,
             factor * float(curvatures.var()),
@@ -154,12 +156,11 @@ def sharpness_estimate(
 
 
 def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estimate:
-    """B_curv = Var_i(vᵀH_iv)/λ²: how much the samples disagree about the sharpest direction.
+    """B_curv = Var_i(vᵀH_iv)/λ² in samples: the noise scale of the curvature along v.
 
-    It is B_simple of the numbers vᵀH_iv in place of gradients, and has its interval: Fieller's with
-    skewness, open where λ is not distinguishable from zero. Not positive λ: undefined, no bowl.
-
-    Exactly 0 where all samples agree but for rounding, as those of a quadratic do.
+    It is B_simple of the numbers vᵀH_iv in place of gradients, with the same interval: Fieller's,
+    corrected for skewness, unbounded where λ is not distinguishable from zero. Undefined where λ is
+    not positive. Exactly 0 where all samples agree except for rounding, as for a quadratic loss.
 
     Args:
         curvatures: vᵀH_iv, shape (n,).

@@ -1,4 +1,4 @@
-"""Eigenvalues of a model's Hessian with everything that limits them: residual and sampling."""
+"""Eigenvalues of a model's Hessian with their errors: residual and sampling."""
 
 from __future__ import annotations
 
@@ -36,16 +36,20 @@ MATRICES = {
 class Sharpness(Eigenpairs):
     """Eigenpairs of a model's curvature, and how far the samples determine them.
 
-    Besides what `Eigenpairs` holds, which is about the matrix of the measured samples:
+    In addition to the fields of `Eigenpairs`, which are about the matrix of the measured samples;
+    values, errors and quotients are in loss/parameter²:
 
     Args:
-        estimate: the first value for the population, its interval made of the residual, the
-            sampling error and the bracket of two halves.
+        estimate: the first value for the population; its interval holds the residual, the sampling
+            error and the bracket of split halves.
         stderr: sampling error of each value by first-order perturbation, shape (k,):
-            √((1/n - 1/N) Var_i(vᵀH_iv)); 0 where the population was measured, nan if unknown.
-        held_out: mean of vᵀHv, v of a half of the samples and H of the other; biased inwards
-            where the value is biased outwards. nan where there was no need or no way.
+            √((1/n - 1/N) Var_i(vᵀH_iv)); 0 where the population was measured, nan if not measured.
+        held_out: held-out Rayleigh quotient, the mean of vᵀHv with v of one half of the samples and
+            H of the other: too small in size where the value is too large. nan where the
+            population was measured, or single samples were not.
         hvp, reason: how products were taken, and why.
+
+    Source: as for `sharpness`.
     """
 
     estimate: Estimate
@@ -80,8 +84,8 @@ def sharpness(
 ) -> Sharpness:
     """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
 
-    Never the largest magnitude unless asked for: 2/λ is a learning rate only when λ is the most
-    positive curvature. Of a sub-sampled Hessian λ is biased upwards: `.values` are those of the
+    Not the largest in magnitude unless asked for: 2/λ is a learning rate only when λ is the most
+    positive curvature. λ of a part of the samples is biased upwards: `.values` are those of the
     measured samples, `.estimate` is about the population.
 
     Args:
@@ -89,21 +93,25 @@ def sharpness(
         k, which, tol, max_iterations, v0, repeats, seed: as for `lanczos`.
         operator: "hessian" or "gauss-newton".
         hvp: how products with the Hessian are taken, as for `Hessian`.
-        optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is that of
-            `Preconditioned`, weight decay included.
+        optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is
+            P^-½(H + D)P^-½ + E of `Preconditioned`, weight decay included.
         population: "dataset", "distribution" or a number N: what `.estimate` is about.
-        intervals: measure the sampling error where n < N: a pass for each pair, and the eigenvalue
-            of two halves of the samples, about as much as λ itself; `.matvecs` holds them all.
+        intervals: measure the sampling error where n < N: one pass for each pair, and the first
+            eigenvalue of two halves of the samples, about as expensive as λ itself; `.matvecs`
+            counts all products.
         level: coverage of the interval.
         max_samples: n at most; None measures all.
         micro_batch: samples evaluated at once.
         memory_budget: bytes of kept graphs, and of the basis of the iteration.
 
     Returns:
-        Sharpness.
+        Sharpness; values in loss/parameter².
 
     Raises:
         GradNoiseError: see `Hessian`, `GaussNewton` and `lanczos`.
+
+    Source: Golub and Van Loan, Matrix Computations, 4th ed., ch. 10; Cohen et al. 2021
+    (arXiv:2103.00065) for λ and 2/ε in training; docs/theory/noise_scale.md for `.estimate`.
 
     Example:
         >>> import torch
@@ -155,7 +163,7 @@ def find_sharpness(
             memory_budget=memory_budget,
         )
         columns, halves, sign = [], None, _sign(pairs, which)
-        # single samples need second derivatives
+        # curvatures of single samples are measured for the Hessian alone, by second derivatives
         measurable = operator == "hessian" and matrix.hvp != "finite"
         if problem.samples.sampling_factor and intervals and measurable:
             matrix.forget()
@@ -187,10 +195,10 @@ def _judged(
     level: float,
     sign: int,
 ) -> Sharpness:
-    """The pairs with what the choice of samples leaves open, as far as it was measured."""
+    """The pairs with their sampling errors, as far as these were measured."""
     samples = problem.samples
     factor, first = samples.sampling_factor, columns[0] if columns else None
-    errors = [math.sqrt(factor * float(own.var())) for own in columns]
+    errors = [math.sqrt(factor * float(curvatures.var())) for curvatures in columns]
     unknown = torch.full_like(pairs.values, math.nan if factor else 0.0)
     spent = pairs.matvecs + (halves.matvecs if halves else 0)
     return Sharpness(

@@ -1,4 +1,4 @@
-"""The spread of the samples' curvature in the sharpest directions, as many as matter."""
+"""How the curvatures of samples spread in the sharpest directions, for the mean-square limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...problem.problem import Problem
 from ...tensors.trees import widen
 
 DIRECTIONS = 4  # at most
-CHANGE = 0.05  # of the limit by one direction more, below which none is added
+CHANGE = 0.05  # relative, of the limit by one more direction; below it none is added
 
 
 def sharp_directions(vector: Tensor, deflation: Deflation, count: int = DIRECTIONS) -> Tensor:
@@ -30,28 +30,28 @@ def sharp_directions(vector: Tensor, deflation: Deflation, count: int = DIRECTIO
 def measure_curvature_spread(
     problem: Problem, directions: Tensor, curvatures: Tensor, change: float = CHANGE
 ) -> CurvatureSpread | None:
-    """VᵀH_iV of every sample, direction by direction until the mean-square limit at B = 1 settles.
+    """VᵀH_iV of every sample, direction by direction until the mean-square limit converges.
 
-    The j-th direction takes a pass with j products per sample. None where the loss does not curve
-    upwards along the first.
+    That is the limit at B = 1. The j-th direction takes one pass with j products per sample. None
+    where the curvature along the first direction is not positive.
 
     Args:
-        problem: what to measure, in the metric of its optimizer; decoupled decay is counted.
+        problem: what to measure; in the metric of an optimizer decoupled weight decay is included.
         directions: orthonormal, the sharpest first, shape (k, P).
-        curvatures: v_1ᵀH_iv_1 of every sample, which are known, shape (n,).
-        change: relative, by one direction more, that counts as settled.
+        curvatures: v_1ᵀH_iv_1 of every sample, measured before, shape (n,).
+        change: relative change of the limit by one more direction at which it has converged.
     """
     entries = curvatures.cpu().double().numpy()[:, None, None]
     found = CurvatureSpread.of(entries)
     if found.mean[0][0] <= 0:
         return None
-    share = 1 - 1 / problem.samples.population
+    factor = 1 - 1 / problem.samples.population  # finite population, B = 1
     for count in range(2, len(directions) + 1):
         entries = _bordered(entries, _column(problem, directions[:count]))
-        kept, found = found, CurvatureSpread.of(entries)
-        if np.linalg.eigvalsh(np.array(found.mean))[0] <= 0:  # a Ritz vector that is not one yet
-            return replace(kept, converged=False)
-        if found.stable_lr(share) >= (1 - change) * kept.stable_lr(share):
+        before, found = found, CurvatureSpread.of(entries)
+        if np.linalg.eigvalsh(np.array(found.mean))[0] <= 0:  # a Ritz vector far from converged
+            return replace(before, converged=False)
+        if found.stable_lr(factor) >= (1 - change) * before.stable_lr(factor):
             return found
     return replace(found, converged=found.directions == problem.objective.size)
 

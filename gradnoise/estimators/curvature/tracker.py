@@ -1,4 +1,4 @@
-"""λ along training, each time from where it was last found."""
+"""λ along training: each measurement starts from the last eigenvector."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...tensors.random import generator, random_vector
 
-FRESH = 0.1  # of a random direction in the start: another eigenvalue may have overtaken
-AFRESH = 10  # updates after which one starts from a random direction alone
+FRESH = 0.1  # length of the random part of a start: another eigenvalue may have become largest
+AFRESH = 10  # every so many updates the start is a random direction alone
 
 
 class SharpnessTracker:
-    """The largest eigenvalue of the Hessian on fixed samples, followed while a model is trained.
+    """The largest eigenvalue λ of the Hessian on fixed samples, followed while a model is trained.
 
-    The eigenvector turns slowly, so the last one, with a tenth of a random direction, brings the
-    iteration to its tolerance within a few products. Among many parameters that tenth has little
-    along any other eigenvector; every tenth update starts from a random direction alone, so that
-    an eigenvalue that has overtaken goes unseen for nine updates at most.
+    The eigenvector changes slowly, so a start at the last one plus a tenth of a random direction
+    converges within a few products. With many parameters that tenth has a small component along
+    any other eigenvector; every tenth update starts from a random direction alone, so that another
+    eigenvalue that has become the largest is missed for nine updates at most.
 
     Args:
         model, loss_fn, data: as for `gradient_moments`; the samples are drawn once.
         tol: as for `lanczos`.
         hvp, memory_budget, max_samples, micro_batch: as for `Hessian`.
-        optimizer, metric: as for `sharpness`; the optimizer's state is read at every update.
+        optimizer, metric: as for `sharpness`; the optimizer's state is read at every update, so
+            the first update comes after its first step.
         seed: of the choice of samples and of the random directions.
 
     Attributes:
-        history: the eigenpairs of every update, without their vectors.
+        history: the eigenpairs of every update, without their vectors; values in loss/parameter².
 
     Raises:
-        GradNoiseError: see `Hessian` and `lanczos`.
+        GradNoiseError: see `Hessian`; at an update see `lanczos` and `Preconditioned`.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -72,9 +73,8 @@ class SharpnessTracker:
             micro_batch=micro_batch,
         )  # fmt: skip
         # the metric is read at updates: a tracker can be made before the first step
-        self._problem = Problem.open(
-            model, loss_fn, data, replace(self._options, metric="euclidean")
-        )
+        euclidean = replace(self._options, metric="euclidean")
+        self._problem = Problem.open(model, loss_fn, data, euclidean)
         self._hessian = Hessian.of(self._problem, hvp=hvp, memory_budget=memory_budget)
         self._tol, self._memory_budget = tol, memory_budget
         self._seed, self._source = seed, generator(seed)
@@ -82,7 +82,7 @@ class SharpnessTracker:
         self.history: list[Eigenpairs] = []
 
     def update(self) -> Eigenpairs:
-        """Measure at the parameters as they are now."""
+        """The largest eigenpair for the parameters, and the optimizer's state, as they are now."""
         with self._problem.guard():
             self._hessian.problem = self._problem.in_metric(self._options)
             pairs = lanczos(

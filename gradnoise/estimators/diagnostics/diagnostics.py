@@ -1,4 +1,4 @@
-"""All diagnostics of the field that one measurement of the moments gives."""
+"""All diagnostics that one measurement of the moments gives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate
+from ...statistics.estimate import Estimate, short
 from ...tensors.trees import unflatten
+from ..report import Line, line, out_of, report
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
 from .batch_tests import NU, THETA, inner_product_test, norm_test, orthogonality_test, trace_cov_sq
 from .hill import hill_index
@@ -30,7 +31,10 @@ from .signal_to_noise import SignalToNoise, signal_to_noise
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """What the field computes from per-sample gradients; batch sizes in samples.
+    """Diagnostics in use that per-sample gradients give, all from one measurement; `print` it.
+
+    Batch sizes and noise scales are in samples; the other numbers have no unit. In the metric of an
+    optimizer gradients are P^-½(g_i + Dw), and the loss in `cabs` is without weight decay.
 
     Args:
         moments: what all of it is computed from.
@@ -40,9 +44,11 @@ class Diagnostics:
         cabs: batch size by CABS; None without a learning rate.
         sign_noise_scale: ‖σ‖₁²/‖G‖₁².
         signal_to_noise: GSNR per coordinate and on the average.
-        hill: tail exponent of ‖g_i - ḡ‖.
-        hill_gaussian: the same read on Gaussian noise with the same trΣ and tr(Σ²); nan where all
-            gradients are equal.
+        hill: tail exponent of ‖g_i - ḡ‖; None where fewer than three of these are not zero.
+        hill_gaussian: the tail exponent that Gaussian noise with the same trΣ and tr(Σ²) would
+            show; nan where all gradients are equal.
+
+    Source: see the function of each name; docs/theory/diagnostics.md.
     """
 
     moments: GradientMoments
@@ -59,30 +65,32 @@ class Diagnostics:
 
     def __str__(self) -> str:
         moments = self.moments
-        size = "a distribution" if math.isinf(moments.population) else f"{moments.population:g}"
         heading = (
-            f"measured on {moments.count} samples out of {size}, {moments.level:.0%} intervals"
+            f"measured on {out_of(moments.count, moments.population)}, "
+            f"{moments.level:.0%} intervals"
         )
-        return "\n".join([heading, *(f"  {label:<30}{text}" for label, text in self._rows())])
+        return report(heading, self._lines())
 
-    def _rows(self) -> list[tuple[str, str]]:
-        rows = [
-            ("B_simple = trΣ/|G|²", str(self.moments.simple_noise_scale)),
-            ("batch by norm test", str(self.norm_test)),
-            ("batch by inner product test", str(self.inner_product_test)),
-            ("batch by orthogonality test", str(self.orthogonality_test)),
-            ("diversity bound B_S", str(self.diversity_bound)),
-            ("sign noise scale", str(self.sign_noise_scale)),
-            ("mean GSNR", str(self.signal_to_noise)),
+    def _lines(self) -> list[Line]:
+        ratio = self.signal_to_noise
+        resolved = f"{ratio.share_resolved:.0%} of coordinates resolved"
+        lines = [
+            line("B_simple = trΣ/|G|²", self.moments.simple_noise_scale, "samples"),
+            line("batch by norm test", self.norm_test, "samples"),
+            line("batch by inner product test", self.inner_product_test, "samples"),
+            line("batch by orthogonality test", self.orthogonality_test, "samples"),
+            line("diversity bound B_S", self.diversity_bound, "samples"),
+            line("sign noise scale", self.sign_noise_scale, "samples"),
+            ("mean GSNR", short(float(ratio.mean)), "exact" if ratio.mean.is_exact else resolved),
         ]
         if self.gradient_diversity is not None:
-            rows.append(("gradient diversity", str(self.gradient_diversity)))
+            lines.append(line("gradient diversity", self.gradient_diversity))
         if self.cabs is not None:
-            rows.append(("batch by CABS", str(self.cabs)))
+            lines.append(line("batch by CABS", self.cabs, "samples"))
         if self.hill is not None:
-            beside = f"{self.hill}; Gaussian noise reads {self.hill_gaussian:.3g}"
-            rows.append(("tail exponent of ‖g_i - ḡ‖", beside))
-        return rows
+            lines.append(line("tail exponent of ‖g_i - ḡ‖", self.hill))
+            lines.append(("Gaussian noise reads", short(self.hill_gaussian), ""))
+        return lines
 
 
 def diagnostics(
@@ -106,24 +114,28 @@ def diagnostics(
     """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
 
     Two passes over the samples and eight weighted backward passes, as `gradient_moments` with
-    `variance=True` and intervals; the slopes are measured also where all of N is, and two passes
-    more give the interval of the inner product test where a part of N is. What needs the gradients
-    themselves is left to `tail_index` and `spectral_noise_scale`.
+    `variance=True` and intervals; also where all of N is measured. Where a part of N is, two passes
+    more give the interval of the inner product test. `tail_index` and `spectral_noise_scale` need
+    the gradients themselves and are not included.
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
             micro_batch: as for `gradient_moments`.
-        lr: learning rate, for CABS.
-        theta: of the norm and the inner product test.
-        nu: of the orthogonality test.
-        tail: share of the samples that Hill's exponent looks at.
+        lr: learning rate ε, for CABS.
+        theta: θ of the norm and the inner product test.
+        nu: ν of the orthogonality test.
+        tail: share of the samples, those with the largest ‖g_i - ḡ‖, that give Hill's exponent.
 
     Returns:
         Diagnostics; `print` it.
 
     Raises:
         GradNoiseError: see `gradient_moments`.
-        ArgumentError: see the single diagnostics.
+        ArgumentError: `lr`, `theta`, `nu` or `tail` out of range, or a loss that is not positive
+            with `lr`.
+
+    Source: see `norm_test`, `inner_product_test`, `orthogonality_test`, `gradient_diversity`,
+    `cabs_batch_size`, `signal_to_noise`, `sign_noise_scale` and `hill_index`.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -162,11 +174,11 @@ def find_diagnostics(
 def _with_second_slopes(
     problem: Problem, engine: Engine, moments: GradientMoments
 ) -> GradientMoments:
-    """Σ̂ḡ by one weighted backward pass, and along it one more pass over the samples."""
+    """(g_i - ḡ)ᵀΣ̂ḡ: Σ̂ḡ by one weighted backward pass, then one more pass over the samples."""
     assert moments.slopes is not None
     gaps = moments.slopes - moments.slopes.mean()
-    along = weighted_sum(problem, gaps / (moments.count - 1))
-    direction = dict(zip(moments.mean, unflatten(along, [*moments.mean.values()]), strict=True))
+    image = weighted_sum(problem, gaps / (moments.count - 1))
+    direction = dict(zip(moments.mean, unflatten(image, [*moments.mean.values()]), strict=True))
     found = slopes(problem, engine, direction)
     return replace(moments, second_slopes=found - found.mean())
 
@@ -200,7 +212,8 @@ def diagnose(
 def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, float]:
     """Hill's exponent of ‖g_i - ḡ‖, and of the quantiles that Gaussian noise would have.
 
-    ‖c‖² of Gaussian noise has mean trΣ and variance 2tr(Σ²): a Γ law of these moments.
+    ‖c‖² of Gaussian noise has mean trΣ and variance 2tr(Σ²); it is taken as a Γ variable with these
+    two moments.
     """
     squares = moments.distances
     trace, n = float(moments.trace_cov), moments.count
@@ -208,8 +221,8 @@ def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, floa
         return None, math.nan
     second = trace_cov_sq(moments)
     shape = trace**2 / (2 * (second if second > 0 else moments.trace_cov_sq))
-    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    quantiles = torch.from_numpy(special.gammaincinv(shape, places.numpy())).sqrt()
+    ranks = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    quantiles = torch.from_numpy(special.gammaincinv(shape, ranks.numpy())).sqrt()
     level = moments.level
     return (
         hill_index(squares.sqrt(), tail=tail, level=level),

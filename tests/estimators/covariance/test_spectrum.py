@@ -89,7 +89,7 @@ def test_held_out_values_are_those_of_one_half_along_the_other() -> None:
     ]
     torch.testing.assert_close(found.held_out, (both[0] + both[1]) / 2)
     assert found.halves is not None
-    assert found.halves.own == pytest.approx(float(parts[0][0][-1] + parts[1][0][-1]) / 2)
+    assert found.halves.mean == pytest.approx(float(parts[0][0][-1] + parts[1][0][-1]) / 2)
     assert found.halves.held_out == pytest.approx(float(found.held_out[0]))
     assert _written_out(rows, Iteration(3, 1e-3, 5, 2**30), split=False).halves is None
     assert math.isnan(float(_written_out(rows, Iteration(1, 1e-3, 5, 2**30), split=False).held_out))

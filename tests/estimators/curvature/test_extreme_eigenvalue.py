@@ -152,7 +152,7 @@ def test_no_bowl_has_no_curvature_noise_scale() -> None:
 def test_halves_that_did_not_converge_give_no_bracket(converged: bool) -> None:
     model, loss_fn, batch = CORE[0].build()
     pairs = gn.sharpness(model, loss_fn, batch)
-    halves = Halves(own=2.0, held_out=1.0, converged=converged)
+    halves = Halves(mean=2.0, held_out=1.0, converged=converged)
     samples = Problem.open(model, loss_fn, batch, Options(population="distribution")).samples
     curvatures = torch.arange(float(samples.count))
     status = sharpness_estimate(pairs, curvatures, halves, samples, 0.95).status
