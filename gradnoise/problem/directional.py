@@ -83,8 +83,9 @@ def require_second_order(problem: Problem) -> None:
 def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:
     """|uᵀHv - vᵀHu| for v the gradient and u its entries in another order, and ‖Hv‖‖u‖."""
     other = direction.flip(0)
+    graph = _weighted_gradient(objective, batch)
     first, second = (
-        _sample_curvatures(objective, batch, d, []).product for d in (direction, other)
+        _sample_curvatures(objective, *graph, d, []).product for d in (direction, other)
     )
     size = float(first.norm() * other.norm() + second.norm() * direction.norm())
     return abs(float(other @ first - direction @ second)), size
@@ -134,44 +135,66 @@ def per_sample_curvatures(
     problem: Problem, direction: Tensor, others: Sequence[Tensor]
 ) -> SampleCurvatures:
     """Hu, and vᵀH_iu of every sample for the directions v in `others`."""
-    total, values = torch.zeros_like(direction), []
-    sizes = direction.new_tensor([binary_size(other) for other in others])
-    size = binary_size(direction)
-    along = direction / size
+    return curvatures_of_each(problem, [(direction, others)])[0]
+
+
+def curvatures_of_each(
+    problem: Problem, asked: Sequence[tuple[Tensor, Sequence[Tensor]]]
+) -> list[SampleCurvatures]:
+    """The same for several pairs of u and its `others`, through one graph of the gradient."""
+    scaled = [(_in_units(u), [_in_units(v) for v in others]) for u, others in asked]
+    totals = [torch.zeros_like(u) for u, _ in asked]
+    values: list[list[Tensor]] = [[] for _ in asked]
     with problem.guard(), problem.objective.second_order():
         for batch in problem.batches():
-            scaled = (other / s for other, s in zip(others, sizes, strict=True))
-            part = _sample_curvatures(problem.objective, batch, along, scaled)
-            total += part.product
-            values.append(part.values)
-    return SampleCurvatures(
-        total * size / problem.samples.count, torch.cat(values) * (size * sizes)
-    )
+            gradient, weights = _weighted_gradient(problem.objective, batch)
+            for k, ((along, _), others) in enumerate(scaled):
+                others_here = (vector for vector, _ in others)
+                part = _sample_curvatures(problem.objective, gradient, weights, along, others_here)
+                totals[k] += part.product
+                values[k].append(part.values)
+    return [
+        SampleCurvatures(
+            total * size / problem.samples.count,
+            torch.cat(own) * (size * total.new_tensor([unit for _, unit in others])),
+        )
+        for total, own, ((_, size), others) in zip(totals, values, scaled, strict=True)
+    ]
+
+
+def _in_units(vector: Tensor) -> tuple[Tensor, float]:
+    """A vector over a power of two near its norm, and that power."""
+    size = binary_size(vector)
+    return vector / size, size
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
-    slope, weights = _weighted_slope(objective, batch, direction)
+    gradient, weights = _weighted_gradient(objective, batch)
     with _twice():
-        return _per_sample(slope, weights)
+        return _per_sample(_dot(gradient, direction), weights)
 
 
 def _sample_curvatures(
-    objective: Objective, batch: Batch, direction: Tensor, others: Iterable[Tensor]
+    objective: Objective,
+    gradient: list[Tensor],
+    weights: Tensor,
+    direction: Tensor,
+    others: Iterable[Tensor],
 ) -> SampleCurvatures:
-    slope, weights = _weighted_slope(objective, batch, direction)
     with _twice():
+        slope = _dot(gradient, direction)
         product = objective.differentiate(slope, create_graph=True)
         columns = [_per_sample(_dot(product, other), weights) for other in others]
     values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
     return SampleCurvatures(flatten(product), values)
 
 
-def _weighted_slope(objective: Objective, batch: Batch, direction: Tensor) -> tuple[Tensor, Tensor]:
+def _weighted_gradient(objective: Objective, batch: Batch) -> tuple[list[Tensor], Tensor]:
+    """Σ_i w_i g_i at w = 1, with its graph, and w."""
     losses = objective.losses(batch)
     weights = torch.ones_like(losses, requires_grad=True)
     with _twice():
-        gradient = objective.differentiate(losses, weights, create_graph=True)
-    return _dot(gradient, direction), weights
+        return objective.differentiate(losses, weights, create_graph=True), weights
 
 
 @contextmanager

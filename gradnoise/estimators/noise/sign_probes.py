@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...linalg.deflation import Deflation
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import TOGETHER, per_sample_curvatures, sign_sums
+from ...problem.directional import TOGETHER, curvatures_of_each, sign_sums
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 
@@ -61,28 +61,17 @@ def probe(
 ) -> Probed:
     """The probes; the first `sampled` of them also look at the samples one by one."""
     signs = signs.to(mean)
-    ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
-    seen: list[_Sampling] = []
+    certain = max(sampled, SAMPLING_PROBES)  # probes that are taken in any case
+    first = list(sign_sums(rows.problem, signs[:certain]))
+    seen = _look_closer(rows, mean, signs[:sampled], first[:sampled], known)
+    later = sign_sums(rows.problem, signs[certain:], together=1 if accuracy else TOGETHER)
     traces: list[Tensor] = []
     parts: list[Tensor] = []
-    squares: list[Tensor] = []
     lengths: list[Tensor] = []
     products: list[Tensor] = []
     previous: Tensor | None = None
-    certain = max(sampled, SAMPLING_PROBES)  # probes that are taken in any case
-    noises = chain(
-        sign_sums(rows.problem, signs[:certain]),
-        sign_sums(rows.problem, signs[certain:], together=1 if accuracy else TOGETHER),
-    )
-    for k, direction in enumerate(noises):
-        if k < sampled:
-            partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
-            image, sampling = _look_closer(rows, mean, signs[k], direction, partners, known)
-            seen.append(sampling)
-            squares += [(partner @ image).square() for _, partner in partners]
-            ring = [*ring[:1], (signs[k], direction)]
-        else:
-            image = widen(hessian @ direction)
+    for k, direction in enumerate(chain(first, later)):
+        image = seen.images[k] if k < sampled else widen(hessian @ direction)
         rest = image if known is None else known.rest(direction, image, hessian.resolution)
         traces.append(direction @ rest + (known.trace if known else 0.0))
         own = by_parameter(direction, rest, sizes_of(rows))
@@ -95,51 +84,66 @@ def probe(
         if k + 1 >= certain and _suffice(traces, products, lengths, accuracy):
             break
     n = signs.shape[1]
-    third = [value for sampling in seen for value in sampling.third]
     return Probed(
         traces=torch.stack(traces),
-        third=_stack(third) * (n / (n - 2) if n > 2 else 0.0),
-        mixed=_stack([sampling.mixed for sampling in seen]),
-        influences=_stack([sampling.influence for sampling in seen]),
+        third=_stack(seen.third) * (n / (n - 2) if n > 2 else 0.0),
+        mixed=_stack(seen.mixed),
+        influences=_stack(seen.influences),
         lengths=_stack(lengths),
-        squares=_stack(squares),
+        squares=_stack(seen.squares),
         parts=torch.stack(parts),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Sampling:
-    """One probe's share of `Probed`, before the factor n/(n - 2) of the third moment."""
+class _Sampling(NamedTuple):
+    """`Probed` of the sampling probes, `third` before its factor n/(n - 2); and Hu of each."""
 
+    images: list[Tensor]
     third: list[Tensor]
-    mixed: Tensor
-    influence: Tensor
+    mixed: list[Tensor]
+    influences: list[Tensor]
+    squares: list[Tensor]
 
 
 def _look_closer(
     rows: PerSampleGradients,
     mean: Tensor,
     signs: Tensor,
-    direction: Tensor,
-    partners: list[tuple[Tensor, Tensor]],
+    noises: list[Tensor],
     known: Known | None,
-) -> tuple[Tensor, _Sampling]:
-    """Hu, and from the same pass what single samples do to it.
+) -> _Sampling:
+    """Hu, and from the same passes what single samples do to it.
 
     With u_s and u_t of two sign vectors: E Σ s_i t_i u_sᵀh_iu_t = Σ c_iᵀh_ic_i/(n - 1), and
     E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu,
-    of which c_iᵀMc_i is known.
+    of which c_iᵀMc_i is known. Every probe is paired with the one before, the last with the first
+    as well.
     """
-    others = [direction, mean, *(partner for _, partner in partners)]
-    found = per_sample_curvatures(rows.problem, direction, others)
-    image = found.product
-    centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
-    root = math.sqrt(len(signs) - 1)
-    rest = image if known is None else known.rest(direction, image, 0.0)
-    own = root * signs * (slopes_along(rows, rest) - mean @ rest) + (known.own if known else 0.0)
-    third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
-    mixed = signs @ centred[:, 1] / root
-    return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
+    seen = _Sampling([], [], [], [], [])
+    if not noises:
+        return seen
+    last, root = len(noises) - 1, math.sqrt(signs.shape[1] - 1)
+    partners = [[k - 1] * (k > 0) + [0] * (k == last) for k in range(len(noises))]
+    asked = [(u, [u, mean, *(noises[t] for t in partners[k])]) for k, u in enumerate(noises)]
+    rests = []
+    for k, found in enumerate(curvatures_of_each(rows.problem, asked)):
+        direction, others = asked[k]
+        image = found.product
+        centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
+        rests.append(image if known is None else known.rest(direction, image, 0.0))
+        seen.images.append(image)
+        seen.squares.extend((noises[t] @ image).square() for t in partners[k])
+        seen.third.extend(
+            (signs[k] * signs[t]) @ column
+            for t, column in zip(partners[k], centred.T[2:], strict=True)
+        )
+        seen.mixed.append(signs[k] @ centred[:, 1] / root)
+        seen.influences.append(centred[:, 0])
+    slopes = rows.along(torch.stack(rests, dim=1)) - mean @ torch.stack(rests, dim=1)
+    for k, slope in enumerate(slopes.T):
+        own = root * signs[k] * slope + (known.own if known else 0.0)
+        seen.influences[k] = own - own.mean() + seen.influences[k]
+    return seen
 
 
 @dataclass(frozen=True, eq=False)
