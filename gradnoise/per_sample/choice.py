@@ -85,7 +85,7 @@ class Auto(Engine):
 def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
     """The engine by name, tried on a few samples; "auto" takes the cheapest that is right.
 
-    Every engine must reproduce the plain gradient of the trial samples; the hooks engine each
+    Every engine must reproduce the batch gradient of the trial samples; the hooks engine each
     sample's norm as well.
 
     Raises:

@@ -206,7 +206,9 @@ class BackwardPass:
         ]
         calls = [f"{own} ×{names.count(own)}" if names.count(own) > 1 else own for own in names]
         operations = ", ".join(dict.fromkeys(calls))
-        return Explained(name, operations, *factored.method(), factored.extra(), factored.plain())
+        return Explained(
+            name, operations, *factored.method(), factored.extra_cost(), factored.batch_cost()
+        )
 
     def written_out(self, name: str) -> Tensor:
         """g_i of one parameter, shape (n, *shape)."""

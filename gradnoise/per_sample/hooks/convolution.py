@@ -107,13 +107,13 @@ class Convolution(FactoredGradients):
             return "windows", f"only {q} entries under the window"
         return "grouped convolution", "the samples as groups, a few at a time"
 
-    def extra(self) -> float:
+    def extra_cost(self) -> float:
         positions, p, q = self._sizes()
         if self._multiplies():
             return 2.0 * self._how.groups * positions**2 * (p + q)
-        return super().extra()
+        return super().extra_cost()
 
-    def plain(self) -> float:
+    def batch_cost(self) -> float:
         return 2.0 * math.prod(self._sizes()) * self._how.groups
 
     def _sizes(self) -> tuple[int, int, int]:

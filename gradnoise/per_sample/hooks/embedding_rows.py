@@ -64,10 +64,10 @@ class EmbeddingRows(FactoredGradients):
     def method(self) -> tuple[str, str]:
         return "rows looked up", "equal ids of a sample added, all other rows are zero"
 
-    def extra(self) -> float:
+    def extra_cost(self) -> float:
         return 4.0 * self.values[0].numel()
 
-    def plain(self) -> float:
+    def batch_cost(self) -> float:
         return 1.0 * self.values[0].numel()
 
     def inner(self, other: FactoredGradients) -> Tensor | None:

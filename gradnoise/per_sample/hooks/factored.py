@@ -111,11 +111,11 @@ class FactoredGradients(abc.ABC):
         """How the norms are found, and why."""
         return "written out", "no factors to multiply"
 
-    def extra(self) -> float:
+    def extra_cost(self) -> float:
         """Operations per sample beyond those of the batch gradient; an estimate for the report."""
         return 4.0 * self.shape.numel()  # squares and sums of what is written out
 
-    def plain(self) -> float:
+    def batch_cost(self) -> float:
         """Operations per sample of the batch gradient with respect to the tensor."""
         return 2.0 * self.shape.numel()
 
@@ -248,13 +248,13 @@ class Summed(FactoredGradients):
         names = " + ".join(term.method()[0] for term in self.terms)
         return names, "added before the norm is taken"
 
-    def extra(self) -> float:
-        return sum(term.extra() for term in self.terms) + (
-            super().extra() if len(self.terms) > 1 and self._crosses() is None else 0.0
+    def extra_cost(self) -> float:
+        return sum(term.extra_cost() for term in self.terms) + (
+            super().extra_cost() if len(self.terms) > 1 and self._crosses() is None else 0.0
         )
 
-    def plain(self) -> float:
-        return sum(term.plain() for term in self.terms)
+    def batch_cost(self) -> float:
+        return sum(term.batch_cost() for term in self.terms)
 
     def _crosses(self) -> list[Tensor] | None:
         """Inner products of each pair of terms; None where the factors of a pair do not give it."""

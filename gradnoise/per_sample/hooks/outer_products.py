@@ -93,13 +93,13 @@ class OuterProducts(FactoredGradients):
         how = f"{positions} positions of {p} + {q} numbers for {p} × {q}"
         return ("Gram matrices" if self._multiplies() else "written out"), how
 
-    def extra(self) -> float:
+    def extra_cost(self) -> float:
         positions, p, q = self._sizes()
         if not self._multiplies():
-            return super().extra()
+            return super().extra_cost()
         return 2.0 * self.left.shape[1] * (p + q) * positions**2
 
-    def plain(self) -> float:
+    def batch_cost(self) -> float:
         return 2.0 * math.prod(self._sizes()) * self.left.shape[1]
 
     def _sizes(self) -> tuple[int, int, int]:

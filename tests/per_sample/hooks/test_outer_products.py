@@ -40,10 +40,12 @@ def test_operations_are_those_that_torch_counts(groups: int) -> None:
     factored = outer(2, groups, p=16, q=16)
     with FlopCounterMode(display=False) as counter:
         factored.measure()
-    assert factored.plain() == groups * 2 * 2 * 16 * 16  # 2 for a product and a sum, 2 positions
-    assert factored.extra() == groups * 2 * 2**2 * (16 + 16)  # for each pair of positions
-    assert counter.get_total_flops() == COUNT * (factored.plain() + factored.extra())
-    assert outer(9).extra() == 4 * 5 * 2  # squares and sums of 5 × 2 numbers written out
+    assert (
+        factored.batch_cost() == groups * 2 * 2 * 16 * 16
+    )  # 2 for a product and a sum, 2 positions
+    assert factored.extra_cost() == groups * 2 * 2**2 * (16 + 16)  # for each pair of positions
+    assert counter.get_total_flops() == COUNT * (factored.batch_cost() + factored.extra_cost())
+    assert outer(9).extra_cost() == 4 * 5 * 2  # squares and sums of 5 × 2 numbers written out
 
 
 @pytest.mark.parametrize("groups", [1, 3])
