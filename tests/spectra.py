@@ -32,7 +32,7 @@ Estimator = Callable[..., Estimate]
 
 def with_spectrum(values: Iterable[float] | Tensor, seed: int = 0) -> Tensor:
     """A symmetric matrix with these eigenvalues in random directions."""
-    values = values if isinstance(values, Tensor) else torch.tensor([*values]).double()
+    values = values if isinstance(values, Tensor) else torch.tensor([*values], dtype=torch.float64)
     square = torch.randn(len(values), len(values), generator=generator(seed), dtype=torch.float64)
     basis = torch.linalg.qr(square).Q
     return basis * values @ basis.T
