@@ -10,6 +10,7 @@ from gradnoise import OperatorError, lanczos
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.deflation import CUT, Deflation, explore, krylov_deflation
 from gradnoise.linalg.krylov import Krylov
+from tests.spectra import with_spectrum
 
 SPECTRUM = torch.tensor([9.0, -6.0, 4.0, 2.0, *torch.linspace(-1, 1, 56).tolist()]).double()
 
@@ -19,15 +20,9 @@ def start(size: int) -> Tensor:
     return vector / vector.norm()
 
 
-def turned(spectrum: Tensor) -> Tensor:
-    source = torch.Generator().manual_seed(0)
-    q, _ = torch.linalg.qr(torch.randn(len(spectrum), len(spectrum), generator=source).double())
-    return q @ torch.diag(spectrum) @ q.T
-
-
 @pytest.mark.parametrize(("steps", "restart"), [(1, False), (5, False), (20, False), (20, True)])
 def test_forms_and_images_are_those_of_both_projections(steps: int, restart: bool) -> None:
-    matrix = turned(SPECTRUM)
+    matrix = with_spectrum(SPECTRUM)
     krylov = Krylov(as_operator(matrix), 30, start(60))
     for _ in range(steps):
         krylov.extend()
@@ -44,7 +39,7 @@ def test_forms_and_images_are_those_of_both_projections(steps: int, restart: boo
 
 
 def test_what_is_left_has_no_large_eigenvalue() -> None:
-    matrix = turned(SPECTRUM)
+    matrix = with_spectrum(SPECTRUM)
     pairs, found = explore(as_operator(matrix), tol=1e-3, steps=40)
     assert float(pairs.values) == pytest.approx(9)
     rest = matrix - torch.stack([found.image(found.coordinates(e)) for e in torch.eye(60).double()])
@@ -54,7 +49,7 @@ def test_what_is_left_has_no_large_eigenvalue() -> None:
 def test_steps_are_taken_beyond_the_eigenpair_until_the_space_closes() -> None:
     for steps in (20, 30):
         ticks: list[int] = []
-        operator = as_operator(turned(SPECTRUM))
+        operator = as_operator(with_spectrum(SPECTRUM))
         pairs, found = explore(operator, tol=1e-1, steps=steps, tick=ticks.append)
         assert pairs.matvecs < 20
         assert len(ticks) == steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import weakref
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,8 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
-from gradnoise.linalg import missed_eigenvalues as missed
-from gradnoise.linalg.convert import as_operator
-from gradnoise.linalg.krylov import Krylov
 from tests.fuzz import examples
-
-
-def with_spectrum(*values: float, seed: int = 0) -> Tensor:
-    """A symmetric matrix with these eigenvalues in random directions."""
-    source = torch.Generator().manual_seed(seed)
-    n = len(values)
-    q, _ = torch.linalg.qr(torch.randn(n, n, generator=source, dtype=torch.float64))
-    return q @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ q.T
+from tests.spectra import NotFinite, spread, with_spectrum
 
 
 def check_pairs(matrix: Tensor, pairs: Eigenpairs, tol: float) -> None:
@@ -54,14 +43,14 @@ def test_pairs_at_either_end_are_those_of_the_dense_solver(
     values: list[float], which: str, k: int
 ) -> None:
     k = min(k, len(values))
-    pairs = lanczos(with_spectrum(*values), k=k, which=which, tol=1e-10)
+    pairs = lanczos(with_spectrum(values), k=k, which=which, tol=1e-10)
     order = {"LA": lambda x: -x, "SA": lambda x: x, "LM": lambda x: -abs(x)}[which]
     expected = torch.tensor(sorted(values, key=order)[:k], dtype=torch.float64)
     found = pairs.values if which != "LM" else pairs.values.abs()
     expected = expected if which != "LM" else expected.abs()
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
     assert pairs.converged
-    check_pairs(with_spectrum(*values), pairs, 1e-10)
+    check_pairs(with_spectrum(values), pairs, 1e-10)
 
 
 def test_the_largest_is_the_most_positive_and_not_the_largest_magnitude() -> None:
@@ -85,16 +74,16 @@ def test_the_largest_is_the_most_positive_and_not_the_largest_magnitude() -> Non
 def test_repeated_zero_and_negative_eigenvalues_are_found(
     values: list[float], k: int, expected: list[float]
 ) -> None:
-    pairs = lanczos(with_spectrum(*values), k=k, tol=1e-10)
+    pairs = lanczos(with_spectrum(values), k=k, tol=1e-10)
     torch.testing.assert_close(
         pairs.values, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9
     )
     assert pairs.converged
-    check_pairs(with_spectrum(*values), pairs, 1e-10)
+    check_pairs(with_spectrum(values), pairs, 1e-10)
 
 
 def test_an_eigenvalue_that_comes_twice_is_found_among_many() -> None:
-    matrix = with_spectrum(5.0, 5.0, *torch.linspace(0, 4, 60).tolist())
+    matrix = with_spectrum([5.0, 5.0, *torch.linspace(0, 4, 60).tolist()])
     for operator in (matrix, matrix.float()):
         pairs = lanczos(operator, k=2, tol=1e-4)
         torch.testing.assert_close(
@@ -110,49 +99,30 @@ def test_a_start_that_is_another_eigenvector_is_not_believed() -> None:
     assert float(pairs.values) == pytest.approx(5)
 
 
-def test_ritz_values_stay_below_and_their_residual_holds_an_eigenvalue() -> None:
-    spectrum = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
-    matrix = with_spectrum(*spectrum.tolist())
-    for iterations in (1, 3, 10, 30):
-        pairs = lanczos(matrix, max_iterations=iterations, tol=1e-14)
-        value, residual = float(pairs.values), float(pairs.residuals)
-        assert not pairs.converged
-        assert pairs.matvecs == iterations
-        assert value <= 1 + 1e-12
-        assert float((spectrum - value).abs().min()) <= residual + 1e-12
-
-
 def test_tolerance_buys_accuracy_with_products() -> None:
-    matrix = with_spectrum(*torch.linspace(0, 1, 100).tolist())
+    matrix = with_spectrum(torch.linspace(0, 1, 100).double())
     rough, fine = (lanczos(matrix, tol=tol) for tol in (1e-1, 1e-6))
     assert rough.matvecs < fine.matvecs < 100
     assert float(fine.values) == pytest.approx(1, abs=1e-9)
 
 
 def test_a_good_start_saves_products() -> None:
-    matrix = with_spectrum(*torch.linspace(0, 1, 100).tolist())
+    matrix = with_spectrum(torch.linspace(0, 1, 100).double())
     cold = lanczos(matrix, tol=1e-4)
     warm = lanczos(matrix, tol=1e-4, v0=cold.vectors[:, 0])
     assert warm.matvecs <= 2 < cold.matvecs
 
 
 def test_float32_products_still_give_seven_digits() -> None:
-    matrix = with_spectrum(*torch.linspace(-2, 5, 60).tolist()).float()
+    matrix = with_spectrum(torch.linspace(-2, 5, 60).double()).float()
     assert float(lanczos(matrix, tol=1e-5).values) == pytest.approx(5, rel=1e-6)
 
 
 def test_the_seed_decides_the_start() -> None:
-    matrix = with_spectrum(*torch.linspace(0, 1, 50).tolist())
+    matrix = with_spectrum(torch.linspace(0, 1, 50).double())
     first, again, other = (lanczos(matrix, max_iterations=4, seed=s).values for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-class NotFinite:
-    shape = (3, 3)
-
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        return vector * math.nan
 
 
 EYE = torch.eye(3)
@@ -191,19 +161,6 @@ def test_what_makes_no_sense_is_an_error(
         lanczos(operator, **options)
 
 
-def test_no_more_products_than_allowed_are_spent() -> None:
-    matrix = with_spectrum(*torch.linspace(0, 1, 60).tolist())
-    for limit in (3, 5, 150):
-        pairs = lanczos(matrix, k=3, max_iterations=limit, tol=1e-3)
-        assert pairs.matvecs <= limit
-        assert pairs.converged == (limit == 150)
-
-
-def spread(size: int, seed: int = 0) -> Tensor:
-    """A bulk and a few outliers at both ends."""
-    return with_spectrum(9.0, 7.0, -5.0, *torch.linspace(-1, 1.3, size - 3).tolist(), seed=seed)
-
-
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 def test_a_basis_within_its_budget_is_restarted(which: str, k: int) -> None:
@@ -218,67 +175,6 @@ def test_a_basis_within_its_budget_is_restarted(which: str, k: int) -> None:
     check_pairs(matrix, pairs, 1e-8)
     with pytest.raises(ArgumentError, match=rf"holds {k + 3} vectors of 960 bytes; k = {k} pairs"):
         lanczos(matrix, k=k, memory_budget=(k + 3) * rows)
-
-
-def test_the_basis_takes_no_more_than_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    empty = Tensor.new_empty
-    monkeypatch.setattr(
-        Tensor, "new_empty", lambda self, *shape: (made.append(shape[0]), empty(self, *shape))[1]
-    )
-    matrix = with_spectrum(*torch.linspace(0, 1, 200).tolist())
-    assert lanczos(matrix, memory_budget=20 * 8 * 200, max_iterations=500).matvecs > 40
-    assert made == [16, 4]
-
-
-def test_all_bases_together_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: weakref.WeakSet[Krylov] = weakref.WeakSet()
-    most = 0
-    append = Krylov._append
-
-    def counted(self: Krylov, vector: Tensor) -> None:
-        nonlocal most
-        append(self, vector)
-        alive.add(self)
-        most = max(most, sum(len(block) for krylov in alive for block in krylov._blocks))
-
-    monkeypatch.setattr(Krylov, "_append", counted)
-    matrix = with_spectrum(3.0, 3.0, 3.0, *np.linspace(0, 2.5, 80))
-    for rows in (8, 14, 20, 40):
-        pairs = lanczos(matrix, k=3, memory_budget=rows * 8 * 83)
-        assert pairs.values.tolist() == pytest.approx([3, 3, 3], rel=1e-3)
-        assert 5 < most <= rows
-        most = 0
-
-
-def test_both_ends_come_in_turn() -> None:
-    values = lanczos(spread(60), k=3, which="BE", tol=1e-8).values
-    assert values.tolist() == pytest.approx([9.0, -5.0, 7.0])
-
-
-@pytest.mark.parametrize(
-    "matrix",
-    [
-        torch.tensor([[0.0, 1.0], [0.0, 0.0]]),
-        torch.tensor([[1.0, 0.1], [0.0, 2.0]]),
-        torch.randn(30, 30, generator=torch.Generator().manual_seed(0)),
-        spread(50) + torch.triu(torch.full((50, 50), 0.1), 1),
-    ],
-)
-def test_what_is_not_symmetric_is_refused(matrix: Tensor) -> None:
-    with pytest.raises(OperatorError, match="not symmetric"):
-        lanczos(matrix.double(), k=2)
-
-
-def test_float32_products_are_good_for_what_they_say() -> None:
-    matrix = spread(300)
-    pairs = lanczos(matrix.float(), k=2, tol=1e-5)
-    assert pairs.vectors.dtype == torch.float32
-    assert pairs.values.dtype == torch.float64
-    gaps = (pairs.values - torch.tensor([9.0, 7.0])).abs()
-    assert (gaps <= pairs.residuals).all()
-    assert pairs.residuals.max() < 1e-4
-    assert not lanczos(matrix.float(), tol=1e-9).converged  # finer than the products are
 
 
 def test_wishart_spectra_with_a_negative_part() -> None:
@@ -302,54 +198,11 @@ def test_softmax_regression_at_zero_has_the_spectrum_of_its_inputs() -> None:
     assert float(pairs.values[-1]) < top * 0.99
 
 
-@pytest.mark.parametrize(
-    ("scale", "dtype"), [(1e-30, torch.float32), (1e30, torch.float32), (1e200, torch.float64)]
-)
-def test_what_has_no_squares_is_refused(scale: float, dtype: torch.dtype) -> None:
-    with pytest.raises(OperatorError, match="have no squares"):
-        lanczos(spread(30).to(dtype) * scale)
-
-
-def test_starts_of_many_float32_entries_are_of_unit_length() -> None:
-    diagonal = torch.rand(2_000_000, generator=torch.Generator().manual_seed(0))
-    diagonal[:3] = torch.tensor([5.0, 4.0, 3.0])
-
-    class Diagonal:
-        shape, dtype, device = (2_000_000, 2_000_000), torch.float32, torch.device("cpu")
-
-        def __matmul__(self, block: Tensor) -> Tensor:
-            return diagonal[:, None] * block
-
-    pairs = lanczos(Diagonal(), tol=1e-4, max_iterations=30)
-    assert pairs.converged
-    assert abs(float(pairs.values) - 5) <= float(pairs.residuals)
-    assert float(pairs.vectors.double().norm()) == pytest.approx(1, abs=5e-6)
-
-
-def test_a_tolerance_finer_than_the_products_ends_early() -> None:
-    pairs = lanczos(spread(300).float(), tol=1e-8)
-    assert not pairs.converged
-    assert pairs.matvecs < 60
-
-
 def test_the_smallest_eigenvalue_of_a_singular_matrix_is_found() -> None:
-    matrix = with_spectrum(*torch.linspace(1, 2, 30).tolist(), 0.0)
+    matrix = with_spectrum([*torch.linspace(1, 2, 30).tolist(), 0.0])
     pairs = lanczos(matrix, which="SA")
     assert pairs.converged
     assert pairs.values.tolist() == pytest.approx([0.0], abs=1e-11)
-
-
-def test_what_loses_its_digits_is_made_orthogonal_once_more() -> None:
-    matrix = as_operator(spread(200))
-    vector = torch.randn(200, dtype=torch.float64)
-    krylov = Krylov(matrix, 50, vector / vector.norm(), scale=1e6)  # no overlap looks asymmetric
-    for _ in range(20):
-        krylov.extend()
-    basis = torch.cat(krylov.rows)
-    nearly = basis[3] + 1e-9 * torch.randn(200, dtype=torch.float64)
-    found, norm = krylov._orthogonal(nearly, float(nearly.norm()))
-    assert float(found.norm()) == pytest.approx(norm)
-    assert float((basis @ found).abs().max()) / norm < 1e-14
 
 
 def eigsh_products(matrix: torch.Tensor, k: int, v0: np.ndarray) -> int:
@@ -399,47 +252,6 @@ def test_repeated_eigenvalues_are_found_from_every_start() -> None:
     assert float(lanczos(matrix, k=2, repeats=False).values[1]) == pytest.approx(2, rel=1e-3)
 
 
-@pytest.mark.parametrize(("which", "sign"), [("LA", 1), ("SA", -1), ("LM", 1), ("BE", 1)])
-def test_beyond_the_bound_there_is_nothing(which: str, sign: int) -> None:
-    matrix = torch.diag(torch.as_tensor(SPECTRA["flat"] * sign))
-    for seed in range(200):
-        pairs = lanczos(matrix, which=which, seed=seed)
-        assert 1 <= sign * pairs.bound < 1.05
-    assert math.isnan(lanczos(matrix, v0=torch.ones(300)).bound)
-    assert lanczos(torch.eye(3).double()).bound == pytest.approx(1)
-
-
-def test_a_bound_that_is_too_close_fails_as_often_as_it_says(monkeypatch: Any) -> None:
-    monkeypatch.setattr(missed, "CHANCE", 0.2)
-    matrix = torch.diag(torch.tensor([1.0, *np.linspace(0, 0.5, 50)]).double())
-    broken = sum(lanczos(matrix, max_iterations=4, seed=s).bound < 1 for s in range(300))
-    assert 0 < broken <= 60 + 3 * 7
-
-
-def test_shares_of_eigenvectors_are_what_the_polynomials_say() -> None:
-    values = np.array([3.0, 2.0, 1.0, -1.0])
-    start = torch.tensor([0.1, 0.7, 0.5, 0.5]).double()
-    start /= start.norm()
-    krylov = Krylov(as_operator(torch.diag(torch.as_tensor(values))), 4, start)
-    for _ in range(3):
-        krylov.extend()
-    for value, share in zip(values, start.square().tolist(), strict=True):
-        # all polynomials up to degree 3 are orthonormal on 4 points: equality
-        assert 1 / missed.sum_of_squares(krylov, value) == pytest.approx(share, rel=1e-9)
-
-
-def outlier(top: float, bulk: float, size: int = 1000) -> torch.Tensor:
-    values = bulk * torch.linspace(-1, 1, size, dtype=torch.float64)
-    values[-1] = top
-    return torch.diag(values)
-
-
-@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
-def test_polynomials_that_overflow_end(which: str) -> None:
-    pairs = lanczos(outlier(1.0, 1e-3), k=5, which=which, tol=1e-6, max_iterations=120)
-    assert math.isfinite(pairs.bound)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_both_ends_are_searched(seed: int) -> None:
     values = [-5.0] * 3 + [5.0] * 3 + torch.linspace(-1, 1, 60).tolist()
@@ -457,14 +269,6 @@ def test_what_hides_behind_a_narrow_bulk_is_found() -> None:
     for seed in range(100):
         assert float(lanczos(single, seed=seed).values) == pytest.approx(1.2, rel=1e-3)
         assert lanczos(double, k=2, seed=seed).values.tolist() == pytest.approx([2, 2], rel=1e-3)
-
-
-@pytest.mark.parametrize("top", [1.0001, 1 + 1e-5, 2.0])
-def test_the_bound_knows_the_rounding_of_float32(top: float) -> None:
-    values = torch.ones(1000)
-    values[0] = top
-    bounds = [lanczos(torch.diag(values), seed=seed).bound for seed in range(100)]
-    assert min(bounds) >= float(values[0])
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30, 1e-200])

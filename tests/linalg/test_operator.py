@@ -1,4 +1,4 @@
-"""Sums, blocks and conversions of operators of models and of other libraries."""
+"""Products, sums, multiples and blocks of operators."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.operator import Operator
 from tests.cases import CASES
 from tests.dense import dense
 
@@ -131,88 +131,42 @@ def test_operators_of_the_same_parameters_add_up() -> None:
     torch.testing.assert_close(dense(rows.T + rows.T), 2 * dense(rows).T)
 
 
-def test_scipy_and_back() -> None:
-    model, loss_fn, batch = CASES[0].build()
-    hessian = gn.Hessian(model, loss_fn, batch)
-    truth = dense(hessian)
-    top = float(torch.linalg.eigvalsh(truth)[-1])
-    values = eigsh(hessian.to_scipy(), k=1, which="LA", return_eigenvectors=False)
-    assert values[0] == pytest.approx(top, rel=1e-10)
-    rows = gn.PerSampleGradients(model, loss_fn, batch)
-    weights = np.linspace(0, 1, 6)
-    np.testing.assert_allclose(rows.to_scipy().rmatvec(weights), dense(rows).T.numpy() @ weights)
-    for foreign in (hessian.to_scipy(), truth, truth.numpy()):
-        matrix = as_operator(foreign)
-        torch.testing.assert_close(dense(matrix), truth)
-        torch.testing.assert_close(dense(matrix.T), truth)
-        assert float(gn.lanczos(foreign).values) == pytest.approx(top, rel=1e-6)
-    assert as_operator(hessian) is hessian
-    with pytest.raises(gn.OperatorError, match=r"needs `shape` \(rows, columns\) and `@` or `m"):
-        gn.lanczos("hessian")
-
-
-TRIANGLE = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, 4.0], [0.0, 4.0, -1.0]], dtype=torch.float64)
-
-
-class VectorsOnly:
-    """Refuses blocks, as `view` or an assertion on the number of dimensions do."""
-
-    shape, calls = (3, 3), 0
-
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        self.calls += 1
-        return TRIANGLE @ vector.view(3)
-
-
-class Flattens(VectorsOnly):
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        self.calls += 1
-        return (TRIANGLE @ vector).reshape(-1)
-
-
-class MatvecOnly:
-    shape, dtype = (3, 3), np.dtype("float64")
-
-    def matvec(self, vector: np.ndarray) -> np.ndarray:
-        assert isinstance(vector, np.ndarray)
-        assert vector.ndim == 1
-        return TRIANGLE.numpy() @ vector
-
-
-@pytest.mark.parametrize("foreign", [VectorsOnly, Flattens, MatvecOnly])
-def test_what_takes_vectors_alone_is_given_them_one_by_one(foreign: Any) -> None:
-    matrix = foreign()
-    torch.testing.assert_close(dense(as_operator(matrix)), TRIANGLE)
-    assert float(gn.trace(matrix)) == 4.0
-    assert (as_operator(matrix) @ torch.ones(3, 0, dtype=torch.float64)).shape == (3, 0)
-    assert getattr(matrix, "calls", 0) <= 3 + 1 + 3 + 1 + 1  # blocks are tried once per operator
-
-
-def test_a_product_that_fails_says_why() -> None:
-    class Broken(VectorsOnly):
-        def __matmul__(self, vector: Tensor) -> Tensor:
-            raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError, match="out of luck"):
-        gn.trace(Broken())
-
-
-def test_what_is_no_real_matrix_is_refused() -> None:
-    hermitian = torch.tensor([[2, 1j], [-1j, 2]])
-    for matrix in (hermitian, hermitian.numpy()):
-        with pytest.raises(gn.OperatorError, match="a matrix of real numbers"):
-            gn.lanczos(matrix)
-
-    class Flat:
-        shape = (3, 3)
-
-        def __matmul__(self, other: Tensor) -> Tensor:
-            return torch.ones(1, 6)
-
-    with pytest.raises(gn.OperatorError, match=r"must have shape \(3,\); got \(1, 6\)"):
-        gn.lanczos(Flat())
+def test_only_real_numbers_and_operators_combine() -> None:
     hessian = gn.Hessian(*CASES[0].build())
     with pytest.raises(TypeError):
         hessian + torch.ones(43, 43)
     with torch.inference_mode():
         assert torch.isfinite(hessian @ torch.ones(43)).all()
+
+
+def test_scipy_gets_products_of_the_operators_dtype() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    hessian = gn.Hessian(model, loss_fn, batch)
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    weights = np.linspace(0, 1, 6)
+    np.testing.assert_allclose(rows.to_scipy().rmatvec(weights), dense(rows).T.numpy() @ weights)
+    assert hessian.to_scipy().dtype == np.float64
+    assert as_operator(torch.eye(2)).to_scipy().dtype == np.float32
+
+
+def test_vectors_of_parameters_can_be_dicts() -> None:
+    model, loss_fn, batch = CASES[0].build()
+    named = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    flat = torch.cat([t.reshape(-1) for t in named.values()])
+    hessian = gn.Hessian(model, loss_fn, batch)
+    product = hessian @ dict(reversed(named.items()))
+    assert {name: t.shape for name, t in product.items()} == {n: t.shape for n, t in named.items()}
+    torch.testing.assert_close(torch.cat([t.reshape(-1) for t in product.values()]), hessian @ flat)
+    rows = gn.PerSampleGradients(model, loss_fn, batch)
+    torch.testing.assert_close(rows @ named, rows @ flat)
+    with pytest.raises(gn.OperatorError, match="are not a model's parameters"):
+        rows.T @ named
+
+
+def test_a_class_that_is_not_symmetric_has_to_define_its_transpose() -> None:
+    class Without(Operator):
+        def products(self, block: Tensor) -> Tensor:
+            return block
+
+    with pytest.raises(NotImplementedError, match="Without has no transpose: define `T`, or set"):
+        _ = Without().T
