@@ -83,7 +83,7 @@ class Limits:
 class Landscape:
     """What limits a step at the present parameters, as functions of the batch size.
 
-    A batch larger than the population is all of it, and is taken as N.
+    A batch larger than the population is all of it: the mean-square limit takes it as N.
 
     Not the loss surface: the name is this library's. `p.landscape()` of a profile gives it.
     Sources: McCandlish et al. 2018 (arXiv:1812.06162) for `greedy_lr`, `steps`, `samples` and
@@ -121,7 +121,7 @@ class Landscape:
 
     def max_lr(self, batch_size: float) -> Estimate:
         """The noise-scale rule, (2/λ)/(1 + B_noise/B) without momentum."""
-        size = capped(batch_size, self.population)
+        size = positive("batch_size", batch_size)
         return decreasing(
             lambda sharpness, scale: max_lr(sharpness, scale, size, self.optimizer, self.momentum),
             self.sharpness,
@@ -131,7 +131,7 @@ class Landscape:
     def greedy_lr(self, batch_size: float) -> Estimate:
         """ε_opt(B) = |G|²/(GᵀHG + tr(HΣ)/B), of a single step without momentum."""
         parts = self.grad_sq_norm, self.grad_curvature, self.trace_hessian_cov, self.noise_scale
-        return _greedy(*parts, capped(batch_size, self.population))
+        return _greedy(*parts, batch_size)
 
     def mean_square_lr(self, batch_size: float) -> Estimate:
         """The mean-square limit: that of the sharpest direction, times `spread.reduction`."""
@@ -151,11 +151,12 @@ class Landscape:
     def limits(self, batch_size: float) -> Limits:
         """The three limits at one batch size."""
         drift = Momentum.of(self.optimizer, self.momentum).drift
+        size = capped(batch_size, self.population)
         return Limits(
-            capped(batch_size, self.population),
-            self.max_lr(batch_size),
-            scaled(self.greedy_lr(batch_size), 2 / drift),
-            self.mean_square_lr(batch_size),
+            size,
+            self.max_lr(size),
+            scaled(self.greedy_lr(size), 2 / drift),
+            self.mean_square_lr(size),
         )
 
     def noise_interaction(self, batch_size: float) -> Estimate:
@@ -167,12 +168,12 @@ class Landscape:
 
     def steps(self, batch_size: float) -> Estimate:
         """Steps of a run over the minimum for any batch size: S/S_min = 1 + B_noise/B."""
-        size = capped(batch_size, self.population)
+        size = positive("batch_size", batch_size)
         return monotone(lambda scale: 1 + scale / size, self.noise_scale)
 
     def samples(self, batch_size: float) -> Estimate:
         """Samples of a run over the minimum for any batch size: E/E_min = 1 + B/B_noise."""
-        size = capped(batch_size, self.population)
+        size = positive("batch_size", batch_size)
         return monotone(lambda scale: 1 + size / scale if scale else math.inf, self.noise_scale)
 
     def speed(self, lr: float, batch_size: float) -> float:
