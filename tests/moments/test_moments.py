@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,6 +17,7 @@ from gradnoise.moments.moments import GradientMoments
 from tests import oracles
 from tests.cases import CASES, labelled, mlp
 from tests.clouds import moments_of_cloud, streamed_moments
+from tests.fuzz import examples
 
 
 def same(first: GradientMoments, second: GradientMoments) -> None:
@@ -31,7 +32,7 @@ def same(first: GradientMoments, second: GradientMoments) -> None:
     assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(0, 10**6))
 def test_merging_parts_gives_the_moments_of_the_whole(sizes: list[int], seed: int) -> None:
     source = torch.Generator().manual_seed(seed)

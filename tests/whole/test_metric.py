@@ -195,9 +195,9 @@ def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
     assert p.setting.effective_lr == pytest.approx(0.01)
     text = str(p)
     for words in (
-        "in the metric of AdamW: gradient P^-½g and Hessian P^-½HP^-½",
+        "in the metric of AdamW: gradients P^-½g and Hessian P^-½HP^-½",
         "stable rate 38/λ",
-        "AdamW diverges beyond it",
+        "AdamW is unstable at this point beyond it",
         "square root of the batch size",
     ):
         assert words in " ".join(text.split())
