@@ -1,1 +1,1 @@
-"""A symmetric matrix known by its products; no model."""
+"""Matrices given by their products with vectors; no models."""

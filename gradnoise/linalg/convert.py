@@ -15,8 +15,8 @@ from .operator import Operator
 
 def as_operator(matrix: Any) -> Operator:
     """An operator for a tensor, an array, a SciPy LinearOperator or sparse matrix, or anything
-    with `shape` and `@` on blocks of vectors (columns, k) as tensors (curvlinops). Where there is
-    no `@` but `matvec`, or blocks are refused, the vectors go one by one.
+    with `shape` and `@` on blocks of vectors (columns, k) as tensors (curvlinops). An operator
+    that has only `matvec`, or that fails on a block, gets the vectors one by one.
 
     Raises:
         OperatorError: none of these, not a matrix, or not of real numbers.
@@ -63,7 +63,7 @@ class Foreign(Operator):
         return product.detach().to(device=self.device, dtype=self.dtype)
 
     def _times(self, block: Tensor) -> Tensor | None:
-        """The product with a block, or None where it fails: if with vectors too, they say why."""
+        """The product with a block, or None where it fails; `_column` then shows the real error."""
         try:
             return self._tensor(self._matrix @ self._argument(block))
         except Exception:

@@ -1,4 +1,4 @@
-"""The diagonal of a symmetric matrix known by its products."""
+"""The diagonal of a symmetric matrix from its products."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .leave_one_out import LeaveOneOut
 from .operator import MEMORY_BUDGET
 from .products import Products, suffices
 
-LEAST = 12  # products: with fewer than 6 probes an entry's signs too often fall alike
+LEAST = 12  # products: with fewer than 6 probes the signs of an entry are too often all equal
 HELD = 7.0  # vectors of length P for each product
-PAIRS_AMONG = 8  # 28 pairs, and every one shows the covariance of P entries
+PAIRS_AMONG = 8  # 28 pairs; each estimates the covariance from P entries
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +73,19 @@ def diagonal(
 
         diag(A - R_i) + ω_i∘R_iω_i,   R_i = (I - Q_iQ_iᵀ)A(I - Q_iQ_iᵀ)
 
-    with Q_i the range found without ω_i (XDiag of arXiv:2301.07825, here with both sides projected:
-    A - R_i = Q_iQ_iᵀA + AQ_iQ_iᵀ - Q_iQ_iᵀAQ_iQ_iᵀ is known from AQ). The first is better on flat
-    spectra, the second on decaying ones; the two are mixed with the one weight that makes the
-    variance smallest over all entries. The errors of different i go together; one factor, from
-    pairs as in `LeaveOneOut.estimates`, widens the standard errors by the average of that.
+    with Q_i an orthonormal basis of the range without ω_i (XDiag of arXiv:2301.07825, here with
+    both sides projected: A - R_i = Q_iQ_iᵀA + AQ_iQ_iᵀ - Q_iQ_iᵀAQ_iQ_iᵀ follows from AQ). The
+    first is better on flat spectra, the second on decaying ones. The two are mixed with one weight,
+    which minimises the variance summed over all entries. The errors of different i are correlated:
+    one factor for all entries, from pairs as in `LeaveOneOut.estimates`, adds the mean covariance
+    to the variances.
 
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).
-        products: m, products with the operator, at most, and at least 12: the estimates of an entry
-            that one large element decides take two values, and k probes see only one of them in
-            2^(1-k) of the cases. Half of the products probe. From P on the answer is exact.
+        products: m, products with the operator, at most, and at least 12: where one large element
+            dominates, the estimates of an entry take two values, and k probes give k equal ones
+            with probability 2^(1-k). Half of the products are probes. From P on the answer is
+            exact.
         level: nominal coverage of the interval of each entry.
         seed: of the random signs.
         memory_budget: bytes of the vectors held, about seven of length P for each product.

@@ -1,4 +1,4 @@
-"""The Frobenius norm of a symmetric matrix known by its products."""
+"""The Frobenius norm of a symmetric matrix from its products."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def frobenius_norm(
 ) -> Estimate:
     """‖A‖_F of a symmetric A from products with random vectors, with an interval.
 
-    As XTrace does for the trace (arXiv:2301.07825), every test vector helps to find the range Q
-    and probes what the others leave:
+    As in XTrace (arXiv:2301.07825), every test vector is used twice: for the range Q, and as a
+    probe of the remainder that the others leave:
 
         ‖A‖_F² = 2‖AQ‖_F² - ‖QᵀAQ‖_F² + ‖(I - QQᵀ)A(I - QQᵀ)‖_F²
 
     the first two exact, the last by ‖(I - QQᵀ)Aν‖², ν a random direction outside of Q. The square
-    is unbiased. Against ‖AΩ‖_F²/m with 64 products the error is 3 (eigenvalues 1/√i) to 10⁸ (0.7^i)
-    times smaller, and 1.3 times larger where the spectrum is flat. The interval is wider upwards,
-    where few probes miss a large eigenvalue: it is made for the logarithm.
+    is unbiased. With 64 products the error is 3 (eigenvalues 1/√i) to 10⁸ (0.7^i) times smaller
+    than that of ‖AΩ‖_F²/m, and 1.3 times larger where the spectrum is flat. The interval is
+    symmetric in log ‖A‖_F, hence wider upwards: few probes can miss a large eigenvalue.
 
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).

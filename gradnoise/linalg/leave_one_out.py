@@ -1,9 +1,9 @@
-"""One set of test vectors used twice: to find the range of a matrix, and to probe what it leaves.
+"""One set of test vectors used twice: for the range of a matrix, and to probe the remainder.
 
 Epperly, Tropp and Webber (2024, arXiv:2301.07825) find the range from all test vectors but one and
-probe the remainder with that one, each in turn. The estimates are exchangeable, their mean uses
-every product for both purposes, and one QR factorisation serves them all: leaving vectors out
-removes directions from its basis.
+probe the remainder with that one, each in turn. The estimates are exchangeable, and every product
+serves both purposes. One QR factorisation is enough: leaving vectors out removes directions from
+its basis.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .products import Products
 
-PAIRS_AMONG = 32  # test vectors whose pairs show the covariance
-LEAST_SHARE = 1 / 4  # of the jackknife's standard error is stated at least
+PAIRS_AMONG = 32  # test vectors whose pairs estimate the covariance
+LEAST_SHARE = 1 / 4  # the standard error is at least this fraction of the jackknife's
 PARALLEL = 1e-8  # two removed directions closer than this span no plane
 
 # removed directions (..., k, d) and the position of the probe (...) -> estimates (...)
@@ -24,15 +24,15 @@ EstimateOf = Callable[[Tensor, Tensor], Tensor]
 
 
 class LeaveOneOut:
-    """AΩ = QR and Z = AQ, ready to be seen without some of the test vectors.
+    """AΩ = QR and Z = AQ, from which estimates without some of the test vectors follow.
 
-    Without vector i the products span Q less the direction s_i, where sᵢ ∝ R⁻ᵀeᵢ is orthogonal to
-    the coordinates of all the others. Without i and j, Q loses the plane of s_i and s_j. An
-    estimate for removed directions B (k, d) and probe ω_j is made of
+    Without vector i the products span range(Q) minus the direction Qs_i, where sᵢ ∝ R⁻ᵀeᵢ is
+    orthogonal to the coordinates of all the others. Without i and j the plane of s_i and s_j is
+    removed. An estimate with removed directions B (k, d) and probe ω_j uses
 
         ν = (I - Q(I - BBᵀ)Qᵀ)ω_j = μ_j + Qp,   p = BBᵀQᵀω_j,   μ_j = ω_j - QQᵀω_j
 
-    and Aν = Aμ_j + Zp, with no product besides those of Ω and Q.
+    and Aν = Aμ_j + Zp: no products besides AΩ and AQ.
 
     Args:
         products: the operator.
@@ -60,13 +60,13 @@ class LeaveOneOut:
             self.dropped = (dropped / dropped.norm(dim=0)).T  # row i is s_i
 
     def returned(self, removed: Tensor, probe: Tensor) -> Tensor:
-        """p, the probe's part along the removed directions, shape (..., k)."""
+        """p, the component of the probe along the removed directions, shape (..., k)."""
         coordinates = self.coordinates.T[probe].unsqueeze(-1)
         back: Tensor = (removed @ (removed.mT @ coordinates)).squeeze(-1)
         return back
 
     def singles(self, estimate: EstimateOf) -> Tensor:
-        """The k estimates, each without its own probe in the basis."""
+        """The k estimates; the basis of each excludes its probe."""
         probes = torch.arange(self.count, device=self.dropped.device)
         return estimate(self.dropped.unsqueeze(-1), probes)
 
@@ -83,28 +83,28 @@ class LeaveOneOut:
     def estimates(self, estimate: EstimateOf) -> tuple[Tensor, float]:
         """The k estimates, shape (k,), and the variance of their mean.
 
-        The estimates t_i share test vectors, and their errors go together: s²/k alone is too small
-        (measured: a standard error 0.6 to 0.9 of the true one, coverage down to 0.75 of a nominal
-        0.95). Let u_ij be t_i with vector j left out as well. Averaged over vector i both are the
-        truth, whatever the others are. So t_i is the truth, a term a_i of vector i, and a term b_ij
-        whose mean over either vector is zero; Cov(t_i, t_j) = E[b_ij b_ji]; and u_ij has another
-        a_i and no b_ij. Hence
+        The estimates t_i share test vectors, so their errors are correlated, and s²/k alone is too
+        small (measured: a standard error 0.6 to 0.9 of the true one, coverage down to 0.75 where
+        0.95 is nominal). Let u_ij be t_i with vector j left out as well. Both have the true value
+        as mean over vector i, for any values of the others. So t_i is the true value plus a term
+        a_i of vector i plus a term b_ij whose mean over either vector is zero;
+        Cov(t_i, t_j) = E[b_ij b_ji]; and u_ij has another a_i and no b_ij. Hence
 
             E[(t_i - u_ij)(t_j - u_ji)] = Cov(t_i, t_j),   Var(mean) = E[s²]/k + Cov(t_i, t_j)
 
-        without bias. A negative estimate of the covariance counts as zero.
+        An unbiased estimate of Var(mean) follows; a negative covariance estimate counts as zero.
 
-        Where as many vectors as there are large eigenvalues miss one direction each, and it is the
-        same for all, the t_i and their differences are small together. The u_ij miss two, and show
-        it. Hence the standard error is at least a quarter of the jackknife's (drop one vector of
-        the whole), which is biased upwards: 1.1 to 4.6 times the true one.
+        If there are as many vectors as large eigenvalues, and all t_i miss the same direction, the
+        differences between the t_i are too small to show the error. The u_ij miss two directions
+        and show it. Hence the standard error is at least a quarter of the jackknife's (one vector
+        deleted at a time), which is biased upwards: 1.1 to 4.6 times the true one.
         """
         values = self.singles(estimate)
         first, second, plane = self.pairs(PAIRS_AMONG)
         gap, mirrored = (values[i] - estimate(plane, i) for i in (first, second))
         shared = float((gap * mirrored).mean()) if len(gap) else 0.0
         variance = float(values.var()) / self.count + max(shared, 0.0)
-        # what vector j does for the others, ⟨t_i - u_ij⟩ over i
+        # influence of vector j on the others, ⟨t_i - u_ij⟩ over i
         among = values[:PAIRS_AMONG]
         sums, counts = torch.zeros_like(among), torch.zeros_like(among)
         for of, gaps in ((second, gap), (first, mirrored)):

@@ -1,4 +1,4 @@
-"""Matrices that are never formed: products, sums and restrictions of whatever has products."""
+"""Matrices given by their products alone: sums, multiples, transposes and blocks of them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ MEMORY_BUDGET = 2**30  # bytes of a Krylov basis, and of graphs kept between pro
 
 
 class Operator(abc.ABC):
-    """A matrix known by its products.
+    """A matrix given by its products with vectors.
 
     `A @ v` takes a vector (columns,), a block of vectors (columns, k), or, where the columns are
     a model's parameters, a dict of tensors by name; where the rows are parameters as well, a dict
     comes back. `A + B`, `A - B`, `c * A`, `A.T`, `A.restrict(names)` and `A.to_scipy()` are
     operators again. The terms of a sum must be of the same parameters (OperatorError otherwise); a
-    matrix without parameters, of another library, takes those of the other term.
+    matrix of another library, which has none, takes the parameters of the other term.
 
     Attributes:
         shape: (rows, columns).
-        dtype: of what `@` gives; what it takes is converted.
-        device: of both.
+        dtype: of the products; vectors are converted to it.
+        device: of the vectors and the products.
         resolution: relative error of a product; by default that of the dtype.
         parameters: shapes of a model's parameters by name, in the order of the vectors' entries;
             None where the columns are not parameters.
         rows_are_parameters: whether the rows are the same parameters.
-        symmetric: whether the matrix is its own transpose by construction; `.T` is then itself.
+        symmetric: whether the matrix equals its transpose by construction; then `A.T is A`.
     """
 
     shape: tuple[int, int]
@@ -50,7 +50,7 @@ class Operator(abc.ABC):
 
     @property
     def T(self) -> Operator:
-        """The transpose; a class that is not symmetric has its own."""
+        """The transpose; a class that is not symmetric overrides it."""
         if self.symmetric:
             return self
         raise NotImplementedError(
@@ -59,7 +59,7 @@ class Operator(abc.ABC):
 
     @abc.abstractmethod
     def products(self, block: Tensor) -> Tensor:
-        """The matrix times the columns of a block of its own dtype: (columns, k) -> (rows, k)."""
+        """The matrix times a block of vectors of its dtype: (columns, k) -> (rows, k)."""
 
     def __matmul__(self, other: Tensor | TensorDict) -> Any:
         if isinstance(other, dict):
@@ -115,12 +115,12 @@ class Operator(abc.ABC):
         """The block of some parameters: those of these names, and of modules of these names.
 
         Raises:
-            OperatorError: the operator is not square in parameters; a name that there is not.
+            OperatorError: rows and columns are not both the parameters; or a name does not exist.
         """
         return Restricted(self, tuple(names))
 
     def to_scipy(self) -> LinearOperator:
-        """For `scipy.sparse.linalg`: NumPy in, NumPy out, of the operator's own dtype."""
+        """For `scipy.sparse.linalg`: NumPy in, NumPy out, in the dtype of the operator."""
         matrix, transposed = _NumPy(self), _NumPy(self.T)
         return LinearOperator(
             self.shape,

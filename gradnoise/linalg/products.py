@@ -1,4 +1,4 @@
-"""Any operator as blocks of products: wide, counted, and checked to be finite."""
+"""Blocks of products with any operator: counted, checked to be finite, in float64."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .convert import as_operator
 
 
 class Products:
-    """Products with a square operator, in the dtype in which sums are kept.
+    """Products with a square operator, returned in float64 (float32 on MPS).
 
-    The vectors go to the operator in its own dtype, which bounds what can be read off the products:
-    an error of `resolution` relative to ‖A‖ in each.
+    The vectors go to the operator in its dtype; each product has a rounding error of `resolution`
+    relative to ‖A‖.
 
     Args:
         operator: anything with `shape` (P, P) and `@`, as for `lanczos`.
@@ -50,7 +50,7 @@ class Products:
         return images
 
     def fitting(self, block: Tensor) -> Tensor:
-        """The block with entries that the operator's own dtype can hold."""
+        """The block rounded to the dtype of the operator."""
         return block.to(device=self.device, dtype=self.operator.dtype).to(self.dtype)
 
     def dense(self) -> Tensor:
@@ -58,10 +58,10 @@ class Products:
         return self(torch.eye(self.size, dtype=self.dtype, device=self.device))
 
     def rounding(self, norm: float, images: Tensor | None = None) -> float:
-        """What rounding leaves uncertain of a sum over P entries, ‖A‖√P times the resolution.
+        """The rounding error of a sum over P entries, ‖A‖√P times the resolution.
 
-        Vectors that are orthonormal but for ε add ε times the lengths of their images, which have
-        one sign where A has.
+        Vectors that are orthonormal up to ε add ε times the sum of the lengths of their images:
+        these errors have one sign where A is definite, and add up.
         """
         basis = 0.0 if images is None else float(images.norm(dim=0).sum())
         return self.resolution * norm * math.sqrt(self.size) + torch.finfo(self.dtype).eps * basis
@@ -70,10 +70,10 @@ class Products:
 def suffices(
     products: int, known: Products, *, least: int, held: float, memory_budget: int
 ) -> bool:
-    """Whether so many products give the matrix itself.
+    """Whether this many products give the whole matrix, that is products ≥ P.
 
     Args:
-        products: at most.
+        products: the most that may be spent.
         known: the operator.
         least: products that the estimator needs.
         held: vectors of length P that it holds for each product.

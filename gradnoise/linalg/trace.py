@@ -1,4 +1,4 @@
-"""The trace of a matrix known by its products."""
+"""The trace of a matrix from its products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .products import Products, suffices
 Measured = tuple[Tensor, float, float]
 
 HELD = 4.5  # vectors of length P for each product
-PROBES = 10  # fewer are too few where one eigenvalue decides: squares of one Gaussian
+PROBES = 10  # at least: one dominant eigenvalue gives estimates distributed like χ²₁
 
 
 @without_autocast
@@ -37,19 +37,20 @@ def trace(
 
     - "hutchinson": the mean of P ωᵀAω/ωᵀω over random directions ω, variance less than
       2(‖A‖_F² - (tr A)²/P)/m for symmetric A (Hutchinson 1990).
-    - "hutch++": tr(QᵀAQ) exactly, Q the range found by a third of the products, and Hutchinson on
-      the remainder (I - QQᵀ)A(I - QQᵀ) (Meyer et al. 2021, arXiv:2010.09649). Of fewer than 30
-      products 10 probe the remainder.
-    - "xtrace": the mean over i of tr(Q_iᵀAQ_i) + ν_iᵀAν_i, Q_i the range found without test vector
-      i and ν_i that vector's part outside of it, scaled to the length it has on the average
-      (Epperly, Tropp and Webber 2024, arXiv:2301.07825). The best of the three where the spectrum
-      decays, √2 behind Hutchinson where it is flat. Its standard error is not the one of that
-      paper, which is too small: `LeaveOneOut.estimates` says why.
+    - "hutch++": tr(QᵀAQ) exactly, Q the range from a third of the products, and Hutchinson on
+      the remainder (I - QQᵀ)A(I - QQᵀ) (Meyer et al. 2021, arXiv:2010.09649). With fewer than
+      30 products, 10 of them probe the remainder.
+    - "xtrace": the mean over i of tr(Q_iᵀAQ_i) + ν_iᵀAν_i, Q_i the range without test vector i
+      and ν_i the part of that vector outside of it, scaled to its root-mean-square length
+      (Epperly, Tropp and Webber 2024, arXiv:2301.07825). The most accurate of the three where the
+      spectrum decays; where it is flat, the error is √2 times Hutchinson's. The standard error
+      differs from that paper's, which is too small: see `LeaveOneOut.estimates`.
 
-    All are unbiased, and none depends on the coordinates: random directions in place of random
-    signs, whose forms take few values where few coordinates decide (four of them, 12 products: the
-    95 % interval of Hutchinson's estimate covers 0.82). With `products` ≥ P the matrix itself is
-    read off, and the answer is exact. Work beyond the products is O(P m²).
+    All are unbiased, and none depends on the choice of coordinates, because the probes are random
+    directions. With random signs, ωᵀAω takes few values where few coordinates dominate (with four
+    of them and 12 products the 95 % interval of Hutchinson's estimate covers 0.82). With
+    `products` ≥ P the whole matrix is computed, and the answer is exact. The work besides the
+    products is O(P m²).
 
     Args:
         operator: anything square with `shape` (P, P) and `@` on blocks of vectors (P, k); it need
@@ -63,8 +64,8 @@ def trace(
 
     Returns:
         Estimate; `samples` counts the probes: m/2 (xtrace), m/3 and not less than 10 (hutch++),
-        m (hutchinson), or P where the answer is exact. Its standard error contains the rounding of
-        products in the operator's dtype.
+        m (hutchinson), or P where the answer is exact. Its standard error includes the rounding of
+        products in the dtype of the operator.
 
     Raises:
         ArgumentError: method, products or level out of range; more products than the budget holds.
@@ -109,7 +110,7 @@ def _hutch_plus_plus(known: Products, budget: int, seed: int) -> Measured:
 def _forms(probes: Tensor, images: Tensor, dimension: int) -> tuple[Tensor, float]:
     """Estimates of a trace from the directions of Gaussian probes, and the variance of their mean.
 
-    Their lengths are known on the average and only add noise.
+    Their lengths are independent of the directions and would only add noise.
     """
     forms = dimension * (probes * images).sum(0) / probes.square().sum(0)
     return forms, float(forms.var()) / len(forms)
@@ -134,7 +135,7 @@ def _without(sketch: LeaveOneOut) -> EstimateOf:
         form = forms[probe] + (back * (cross[probe] + back @ inner.T)).sum(-1)
         length = lengths[probe] + back.square().sum(-1)
         found = inner.trace() - (removed * (inner @ removed)).sum((-2, -1))
-        # ω is Gaussian: ν is uniform in direction and its length only adds noise
+        # ω is Gaussian: the direction of ν is uniform, and its length would only add noise
         value: Tensor = found + (sketch.size - sketch.count + removed.shape[-1]) * form / length
         return value
 

@@ -1,4 +1,4 @@
-"""Diagonals of matrices that are known, entry by entry."""
+"""Diagonals against those of known matrices, entry by entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frobenius norms of matrices that are known."""
+"""Frobenius norms against those of known matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of matrices that are known."""
+"""Traces against those of known matrices."""
 
 from __future__ import annotations
 

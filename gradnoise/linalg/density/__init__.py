@@ -1,1 +1,1 @@
-"""Where all eigenvalues lie: stochastic Lanczos quadrature."""
+"""The density of all eigenvalues: stochastic Lanczos quadrature."""

@@ -15,7 +15,8 @@ class Curve:
         grid: eigenvalues, shape (m,).
         density: (1/P) Σ_i N(x; λ_i, width²), area 1, shape (m,).
         low, high: ends of the interval at each point, shape (m,).
-        quadrature_error: the part of the band that more steps would remove, shape (m,).
+        quadrature_error: the part of the half-width of the band that more steps would remove,
+            shape (m,).
         width: standard deviation of the Gaussians.
     """
 

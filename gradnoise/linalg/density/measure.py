@@ -16,17 +16,17 @@ from ...statistics.interval import quantile
 from .curve import Curve
 from .quadrature import Array, GaussRule
 
-SHORTER = 8  # rules with fewer steps that tell the quadrature error
-FINEST = 0.1  # narrowest width in spans per step: beyond it shorter rules miss what k steps miss
-WIDTHS = (FINEST, 0.2, 0.4)  # tried for the default, the narrowest whose curve has settled
+SHORTER = 8  # rules with fewer steps, compared for the quadrature error
+FINEST = 0.1  # narrowest width in spans per step; below it shorter rules underestimate the error
+WIDTHS = (FINEST, 0.2, 0.4)  # tried in turn for the default, until the curve has settled
 SAFE_WIDTH = 0.8  # e^(-(2k)²σ²/2) < 1 % for half-spans: settled for any spectrum
 SETTLED = 0.01  # quadrature error of a curve, relative to its area
-SEPARATED = 0.2  # a share whose bounds are further apart than this has no value
+SEPARATED = 0.2  # a fraction whose bounds are further apart than this gets no value
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpectralMeasure:
-    """Gauss rules of a few random vectors, and the means over the spectrum that they give.
+    """Gauss rules of a few random vectors, and the means over the spectrum that follow.
 
     Arguments as for `SpectralDensity`.
     """
@@ -69,10 +69,11 @@ class SpectralMeasure:
             function: f, on an array of eigenvalues; smooth, or the quadrature error is large.
 
         Returns:
-            Estimate; `stderr` is that of the probes, the interval has the quadrature error too.
+            Estimate; `stderr` is the sampling error over the probes, the interval includes the
+            quadrature error as well.
 
         Raises:
-            ArgumentError: f is not finite at some node.
+            ArgumentError: f is not finite at a node.
         """
 
         def values(nodes: Array) -> Array:
@@ -104,12 +105,12 @@ class SpectralMeasure:
         return self._estimate(value, low, high, stderr)
 
     def cumulative(self, x: float) -> Estimate:
-        """The share of the eigenvalues that lie below x.
+        """The fraction of the eigenvalues below x.
 
-        The quadrature error is bounded, not estimated: whatever eigenvalues fit the 2k + 1 moments
-        of a probe, the weight below x is between the bounds of Chebyshev, Markov and Stieltjes.
-        Where many eigenvalues crowd at x, closer than k steps can tell apart, they are far apart,
-        and there is no value, only the interval. Wilson's interval, at either bound, adds the
+        The quadrature error is bounded, not estimated: for all spectra with the 2k + 1 moments of
+        a probe, the weight below x lies between the bounds of Chebyshev, Markov and Stieltjes.
+        Where many eigenvalues are closer to x than k steps resolve, the bounds are far apart, and
+        the estimate has no value, only an interval. Wilson's interval at either bound adds the
         sampling error.
         """
         bounds = np.mean([rule.share_below(x) for rule in self.rules], axis=0)
@@ -125,20 +126,20 @@ class SpectralMeasure:
 
     @property
     def share_negative(self) -> Estimate:
-        """The share of the eigenvalues below zero by more than rounding."""
+        """The fraction of the eigenvalues below zero by more than rounding."""
         return self.cumulative(-self.zero)
 
     def broaden(self, *, grid: Any = None, width: float | None = None) -> Curve:
         """The density (1/P) Σ_i N(x; λ_i, width²) with its band.
 
         Args:
-            grid: where, shape (m,); default the spectrum and some widths beside it.
+            grid: eigenvalues x, shape (m,); default the spectrum and five widths on either side.
             width: standard deviation of the Gaussians; default the narrowest of a few that k steps
                 resolve.
 
         Raises:
-            ArgumentError: a width that is not positive or that k steps cannot resolve; a grid that
-                is no finite vector.
+            ArgumentError: the width is not positive, or k steps cannot resolve it; the grid is not
+                a finite vector.
         """
         if width is None:
             return self._settled(grid)
@@ -205,13 +206,13 @@ class SpectralMeasure:
         gaps = seen - mean[:, None]
         square = gaps**2 @ weights / (1 - self._sampling)
         cube = gaps**3 @ weights
-        tilt = np.divide(cube, square, out=np.zeros_like(cube), where=square > 0)
-        low, high = _wilson(mean, square, tilt, self._sampling, quantile(self.level, math.inf))
+        slope = np.divide(cube, square, out=np.zeros_like(cube), where=square > 0)
+        low, high = _wilson(mean, square, slope, self._sampling, quantile(self.level, math.inf))
         error = self._quadrature_error(values, mean)
         return mean, low, high, error, np.sqrt(self._sampling * square)
 
     def _quadrature_error(self, values: Callable[[Array], Array], mean: Array) -> Array:
-        """The furthest that the rules of the last quarter of the steps are from the last."""
+        """The largest difference between the last rule and those of the last quarter of steps."""
         error = np.zeros_like(mean)
         for rules in self._shorter:
             others = [values(rule.nodes) @ rule.weights for rule in rules]
@@ -220,7 +221,7 @@ class SpectralMeasure:
 
     @cached_property
     def _shorter(self) -> list[list[GaussRule]]:
-        """The rules at some of the last quarter of the steps; none where all have closed."""
+        """Rules with up to a quarter fewer steps; none where all rules are exact."""
         if all(rule.is_closed for rule in self.rules):
             return []
         back = (math.ceil(i * self.steps / 4 / SHORTER) for i in range(1, SHORTER + 1))
@@ -241,16 +242,18 @@ class SpectralMeasure:
         return Estimate(value, low, high, self.level, stderr, len(self.rules))
 
 
-def _wilson(mean: Array, square: Array, tilt: Array, kappa: float, z: float) -> tuple[Array, Array]:
+def _wilson(
+    mean: Array, square: Array, slope: Array, kappa: float, z: float
+) -> tuple[Array, Array]:
     """Wilson's interval for the mean of any function over the eigenvalues.
 
-    All m with (mean - m)² <= z² κ V(m). Over the probes the variance V of f(λ) rises with the mean
-    by μ₃/μ₂ (the tilt), so that V(m) = μ₂ + (μ₃/μ₂) d - d² with d = m - mean; for a share p this
-    is m(1 - m), and the interval that of Wilson (1927) with 1/κ trials.
+    All m with (mean - m)² ≤ z² κ V(m). The variance V of f(λ) depends on the mean m with slope
+    μ₃/μ₂ (`slope`): V(m) = μ₂ + (μ₃/μ₂) d - d² with d = m - mean. For a fraction this is m(1 - m),
+    and the interval is that of Wilson (1927) with 1/κ trials.
     """
     spread = z * z * kappa
-    root = np.sqrt((spread * tilt / 2) ** 2 + (1 + spread) * spread * square)
-    centre = spread * tilt / 2
+    root = np.sqrt((spread * slope / 2) ** 2 + (1 + spread) * spread * square)
+    centre = spread * slope / 2
     return mean + (centre - root) / (1 + spread), mean + (centre + root) / (1 + spread)
 
 

@@ -1,4 +1,4 @@
-"""The picture of a spectral density: logarithmic, so that single eigenvalues stay visible."""
+"""The plot of a spectral density, on a logarithmic axis so that single eigenvalues are visible."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _zero(axes: Any, seen: SpectralMeasure, curve: Curve) -> None:
     if not curve.grid[0] < 0 < curve.grid[-1]:
         return
     axes.axvline(0, color=INK, lw=0.9, ls="--", zorder=1)
-    share = seen.cumulative(-curve.width)  # nearer to zero, the steps tell nothing apart
+    share = seen.cumulative(-curve.width)  # closer to zero the steps resolve nothing
     if seen.lower_edge < -curve.width:
         label = f"below {short(-curve.width)}: {_percent(share)} of the eigenvalues"
         axes.axvspan(curve.grid[0], -curve.width, color=CURVATURE, alpha=0.08, lw=0, label=label)

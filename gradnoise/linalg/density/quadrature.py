@@ -1,4 +1,4 @@
-"""Gauss rules of an operator's spectrum, as a start vector sees it."""
+"""Gauss rules of the spectral measure of an operator and a start vector."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class GaussRule:
     k steps of Lanczos from v give a tridiagonal matrix T; its eigenvalues θ are the nodes and the
     squared first entries of its eigenvectors the weights. Σ_j τ_j f(θ_j) is vᵀf(A)v for every
     polynomial f of degree at most 2k - 1 (Golub and Meurant, Matrices, Moments and Quadrature,
-    2010, ch. 6), and for every f when the Krylov space has closed.
+    2010, ch. 6), and for every f when the Krylov space is invariant (closed).
 
     Args:
         alphas: diagonal of T, shape (k,).
         betas: beside the diagonal, shape (k,); the last one leads to the vector k + 1.
-        is_closed: whether the space holds every eigenvalue that v can see.
+        is_closed: whether the space holds every eigenvalue whose eigenspace v is not orthogonal to.
     """
 
     alphas: Array
@@ -53,7 +53,7 @@ class GaussRule:
         return weights
 
     def shortened(self, steps: int) -> GaussRule:
-        """The rule after fewer steps; itself where it closed before."""
+        """The rule after fewer steps; the rule itself where it is closed."""
         if self.is_closed or steps >= len(self.alphas):
             return self
         return GaussRule(self.alphas[:steps], self.betas[:steps], False)
@@ -78,7 +78,7 @@ class GaussRule:
 
 
 def gauss_rule(operator: Any, start: Tensor, steps: int) -> GaussRule:
-    """The Gauss rule of `start` after at most `steps` products, every new vector reorthogonalised.
+    """The Gauss rule of `start` after at most `steps` products, with full reorthogonalisation.
 
     Args:
         operator: symmetric, shape (P, P), as for `lanczos`.

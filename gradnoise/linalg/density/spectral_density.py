@@ -1,4 +1,4 @@
-"""Where all eigenvalues of a symmetric operator lie, from its products alone."""
+"""The density of all eigenvalues of a symmetric operator, from its products alone."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LEAST_STEPS = 4  # moments up to 7 are exact then: tr A² and the third moment o
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpectralDensity(SpectralMeasure):
-    """The eigenvalues of a symmetric matrix A, seen through a few random vectors.
+    """The density of the eigenvalues of a symmetric matrix A, from a few random vectors.
 
-    Every probe v, uniform on the sphere, sees the measure Σ_i (vᵀu_i)² δ(λ_i), whose mean is the
+    Every probe v, uniform on the sphere, has the measure Σ_i (vᵀu_i)² δ(λ_i), whose mean is the
     spectral measure (1/P) Σ_i δ(λ_i); k steps of Lanczos give its Gauss rule (Ubaru, Chen, Saad
-    2017; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159). Intervals hold the sampling error over
-    the probes and the quadrature error of k steps; docs/theory/spectrum.md derives them. They
-    speak of A as it is: of a Hessian, on the samples it was measured on.
+    2017; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159). Intervals include the sampling error of
+    the probes and the quadrature error of k steps (derived in docs/theory/spectrum.md). They are
+    for the given A: for a Hessian, that of the samples it was measured on.
 
     Args:
         size: P.
-        rules: one Gauss rule per probe.
+        rules: one Gauss rule for each probe.
         steps: products per probe asked for; a rule has fewer where it holds every eigenvalue.
-        zero: eigenvalues of less than this size are zero to rounding.
+        zero: eigenvalues smaller than this in absolute value are rounding.
         level: nominal coverage of the intervals.
 
     Example:
@@ -63,8 +63,8 @@ class SpectralDensity(SpectralMeasure):
 
         Args:
             operator: anything symmetric with `shape` (P, P) and `@`, as for `lanczos`.
-            probes: random vectors; one is enough for intervals, more make them narrower.
-            steps: products per probe, at least 4; they keep `steps` vectors of length P.
+            probes: number of random vectors; one is enough for intervals, more make them narrower.
+            steps: products per probe, at least 4; `steps` vectors of length P are kept in memory.
             seed: of the random vectors.
             level: nominal coverage of the intervals.
             tick: called with 1 after every probe.
