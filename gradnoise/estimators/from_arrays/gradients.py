@@ -1,4 +1,4 @@
-"""Moments of per-sample gradients that are at hand, as torch tensors or numpy arrays."""
+"""Moments of given per-sample gradients, torch tensors or numpy arrays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ...tensors.random import random_signs
 from ...tensors.trees import TensorDict, widen
 from .inputs import as_population, as_rows, as_vector
 
-EXACT = 2048  # samples or parameters up to which tr(Σ̂²) is exact
+EXACT = 2048  # samples up to which tr(Σ̂²) is exact
 PROBES = 33  # sign vectors for it beyond
-BLOCK = 2**24  # entries that are widened and centred at once
+BLOCK = 2**24  # entries that are converted to float64 and centred at once
 
 
 def noise_scale_from_gradients(
@@ -29,31 +29,31 @@ def noise_scale_from_gradients(
     population: str | int = "distribution",
     level: float = 0.95,
 ) -> GradientMoments:
-    """|G|², trΣ and B_simple of per-sample gradients that are at hand.
+    """|G|², trΣ and B_simple of given per-sample gradients.
 
     The same numbers as `gradient_moments` for the same samples: |G|² = ‖ḡ‖² - (1/n - 1/N) trΣ and
     trΣ = Σ‖g_i - ḡ‖²/(n - 1), both unbiased; gradients are centred in float64 before they are
-    squared. Their ratio B_simple has no value where |G|² is not resolved, and else is biased
+    squared. The ratio B_simple has no value where |G|² is not resolved; otherwise it is biased
     upwards by about the squared relative error of |G|². Intervals hold for any distribution with
-    fourth moments. For these, tr(Σ²) is taken from the sample covariance, which overstates it by
-    about (trΣ)²/n: intervals of a weak signal are wide rather than narrow.
+    fourth moments. They use tr(Σ²) of the sample covariance, which is about (trΣ)²/n too large, so
+    intervals of a weak signal are too wide rather than too narrow.
 
-    The rows must be gradients of single samples. With gradients of batches of B as rows, trΣ is
-    that of batches, B times smaller, and so is B_simple.
+    The rows must be gradients of single samples. If they are gradients of batches of B samples,
+    trΣ and B_simple come out B times too small.
 
     Args:
         per_sample_gradients: an array (n, P), torch or numpy, or name -> (n, *shape) as
             `per_sample_gradients` returns; n from 2 on.
-        losses: ℓ_i, shape (n,), for `.loss` and for rules that need it; optional.
+        losses: ℓ_i, shape (n,), for `.loss` and `cabs_batch_size`; optional.
         population: "distribution" (N = ∞), "dataset" (the n samples are all there are), or N.
         level: coverage of the intervals.
 
     Returns:
-        GradientMoments: `.simple_noise_scale`, `.grad_sq_norm`, `.trace_cov` in the units of
-        samples and of squared gradients; `.mean`, `.variance`, `.layers`.
+        GradientMoments: `.simple_noise_scale` in samples, `.grad_sq_norm` and `.trace_cov` in
+        loss²/parameter²; `.mean`, `.variance`, `.layers`.
 
     Raises:
-        ArgumentError: not one finite row per sample, or an option out of range.
+        ArgumentError: not one finite row for each sample, or an option out of range.
 
     Source: McCandlish et al. 2018 (arXiv:1812.06162), App. A.1, for single samples as the small
     batch; docs/theory/noise_scale.md.
@@ -68,16 +68,16 @@ def noise_scale_from_gradients(
     rows = as_rows(per_sample_gradients)
     count = len(next(iter(rows.values())))
     size = as_population(population, count)
-    known = torch.full((count,), math.nan) if losses is None else as_vector("losses", losses, count)
+    own = torch.full((count,), math.nan) if losses is None else as_vector("losses", losses, count)
     sums = _Sums(count, next(iter(rows.values())).device)
     for name, tensor in rows.items():
         sums.add(name, tensor)
     for tensor in rows.values():
-        sums.look_again(tensor)
+        sums.add_second_slopes(tensor)
     moments = GradientMoments(
         mean=sums.mean,
         centred_sq={name: float(squares.sum()) for name, squares in sums.squares.items()},
-        losses=widen(known).to(sums.gram.device),
+        losses=widen(own).to(sums.gram.device),
         sq_norms=sums.blocks.norms_of(sums.mean),
         population=size,
         resolution=max(torch.finfo(tensor.dtype).eps for tensor in rows.values()),
@@ -89,21 +89,21 @@ def noise_scale_from_gradients(
         blocks=sums.blocks,
         gap_sq_norms=sums.gaps,
     )
-    return replace(moments, pulls=_pulls(rows, moments.deviations()[1:]))
+    return replace(moments, pulls=_covariance_products(rows, moments.deviations()[1:]))
 
 
-def _pulls(rows: TensorDict, influences: Tensor) -> Tensor:
+def _covariance_products(rows: TensorDict, influences: Tensor) -> Tensor:
     """u_aᵀu_b of u_a = Cov(e_a, g), e the influences on trΣ and |G|², shape (2, 2)."""
     total = influences.new_zeros(2, 2)
     for tensor in rows.values():
-        for wide in _blocks(tensor):
-            pulled = influences @ (wide - wide.mean(0)) / (len(wide) - 1)
-            total += pulled @ pulled.T
+        for block in _blocks(tensor):
+            covariances = influences @ (block - block.mean(0)) / (len(block) - 1)
+            total += covariances @ covariances.T
     return total
 
 
 class _Sums:
-    """What moments are made of, added up over blocks of coordinates that are widened one by one."""
+    """The sums that moments consist of; one block of coordinates in float64 at a time."""
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.exact = count <= EXACT
@@ -114,10 +114,10 @@ class _Sums:
         self.second_slopes = self.signs.new_zeros(count)
         self.gaps = self.signs.new_zeros(count)
         size = count if self.exact else PROBES
-        self.gram = self.signs.new_zeros(size, size)  # of the centred rows, or of signed sums
+        self.gram = self.signs.new_zeros(size, size)  # of the centred rows, or of their signed sums
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """All coordinates of one parameter."""
+        """Add all coordinates of one parameter."""
         shape = tensor.shape[1:]
         count, probes = len(tensor), len(self.signs)
         self.blocks.sq_norms[name] = self.signs.new_zeros(count)
@@ -127,28 +127,29 @@ class _Sums:
         self.mean[name] = torch.cat([mean for mean, _ in parts]).reshape(shape)
         self.squares[name] = torch.cat([squares for _, squares in parts]).reshape(shape)
 
-    def look_again(self, tensor: Tensor) -> None:
-        """(g_i - ḡ)ᵀΣ̂ḡ, once all slopes are known."""
+    def add_second_slopes(self, tensor: Tensor) -> None:
+        """Add to (g_i - ḡ)ᵀΣ̂ḡ, after all parameters have been added."""
         slopes = sum(self.blocks.slopes.values(), torch.zeros_like(self.second_slopes))
         weights = (slopes - slopes.mean()) / (len(slopes) - 1)
-        for wide in _blocks(tensor):
-            centred = wide - wide.mean(0)
+        for block in _blocks(tensor):
+            centred = block - block.mean(0)
             self.second_slopes += centred @ (weights @ centred)
 
-    def _block(self, name: str, wide: Tensor) -> tuple[Tensor, Tensor]:
-        mean, blocks = wide.mean(0), self.blocks
-        blocks.sq_norms[name] += wide.square().sum(1)
-        blocks.slopes[name] += wide @ mean
-        centred = wide - mean
+    def _block(self, name: str, block: Tensor) -> tuple[Tensor, Tensor]:
+        """Add some coordinates (n, p) of a parameter; their mean and Σ_i (g_i - ḡ)², (p,) each."""
+        mean, sums = block.mean(0), self.blocks
+        sums.sq_norms[name] += block.square().sum(1)
+        sums.slopes[name] += block @ mean
+        centred = block - mean
         self.gaps += centred.square().sum(1)
         signed = self.signs @ centred
-        blocks.grams[name] += signed @ signed.T / (len(wide) - 1)
-        seen = centred if self.exact else signed
-        self.gram += seen @ seen.T
+        sums.grams[name] += signed @ signed.T / (len(block) - 1)
+        rows = centred if self.exact else signed
+        self.gram += rows @ rows.T
         return mean, centred.square().sum(0)
 
     def trace_cov_sq(self) -> float:
-        """tr(Σ̂²) = ‖CCᵀ‖²/(n - 1)²; of signed sums u, v of the rows of C, E (uᵀv)² = ‖CCᵀ‖²."""
+        """tr(Σ̂²) = ‖CCᵀ‖²/(n - 1)²; for signed sums u, v of the rows of C, E (uᵀv)² = ‖CCᵀ‖²."""
         squares = self.gram.square()
         if not self.exact:
             size = len(squares)
@@ -157,7 +158,7 @@ class _Sums:
 
 
 def _blocks(tensor: Tensor) -> Iterator[Tensor]:
-    """Some coordinates of all rows at a time, wide."""
+    """Some coordinates of all rows at a time, (n, p) in float64."""
     rows = tensor.reshape(len(tensor), -1)
     for block in torch.split(rows, max(1, BLOCK // len(rows)), dim=1):
         yield widen(block)

@@ -17,18 +17,18 @@ from .inputs import as_population, as_tensor
 from .result import SimpleNoiseScale
 
 LOST = 1e-3  # relative error of trΣ beyond which a difference of sums is refused
-ROUNDING = 8.0  # of a sum, in units of its dtype's resolution
+ROUNDING = 8.0  # relative error of a sum, in units of its dtype's eps
 
 
 def noise_scale_from_gram(
     gram: Any, *, population: str | int = "distribution", level: float = 0.95
 ) -> SimpleNoiseScale:
-    """The same from inner products K = GGᵀ alone, K_ij = g_iᵀg_j.
+    """B_simple, |G|² and trΣ from inner products K = GGᵀ alone, K_ij = g_iᵀg_j.
 
     ‖ḡ‖² = Σ_ij K_ij/n², (n - 1) trΣ = tr K - n‖ḡ‖² and tr(Σ̂²) = ‖K_c‖²/(n - 1)² with K_c doubly
     centred; g_iᵀḡ are the means of the rows. Bias and intervals are those of
-    `noise_scale_from_gradients`. The spread is a difference of what K holds, so digits are lost
-    where the signal is strong; that is refused once three digits of trΣ are not left.
+    `noise_scale_from_gradients`. trΣ is a difference of entries of K, so digits are lost where the
+    signal is strong; an error is raised when fewer than three digits of trΣ remain.
 
     Args:
         gram: K, shape (n, n), torch or numpy, symmetric.
@@ -38,7 +38,7 @@ def noise_scale_from_gram(
         SimpleNoiseScale: B_simple in samples, with `.grad_sq_norm` and `.trace_cov`.
 
     Raises:
-        ArgumentError: not a finite Gram matrix of two samples or more, digits lost, or an option
+        ArgumentError: not a finite Gram matrix of two samples or more, too few digits, or an option
             out of range.
 
     Source: double centring, as in classical scaling (Torgerson 1952).
@@ -59,7 +59,7 @@ def noise_scale_from_gram(
     spread = float(centred.trace())
     _check_digits(float(matrix.trace()), spread, eps)
     moments = GradientMoments(
-        mean={"": slopes.new_tensor([math.sqrt(max(mean_sq, 0.0))])},  # of the same length
+        mean={"": slopes.new_tensor([math.sqrt(max(mean_sq, 0.0))])},  # ‖ḡ‖ as a vector of one
         centred_sq={"": spread},
         losses=torch.full_like(slopes, math.nan),
         sq_norms=matrix.diagonal(),
@@ -70,8 +70,8 @@ def noise_scale_from_gram(
         trace_cov_sq=float(centred.square().sum()) / (count - 1) ** 2,
     )
     influences = moments.deviations()[1:]
-    pulls = influences @ matrix @ influences.T / (count - 1) ** 2
-    return SimpleNoiseScale.of_moments(replace(moments, pulls=pulls))
+    products = influences @ matrix @ influences.T / (count - 1) ** 2
+    return SimpleNoiseScale.of_moments(replace(moments, pulls=products))
 
 
 def _check_gram(matrix: Tensor, eps: float) -> None:
@@ -83,9 +83,16 @@ def _check_gram(matrix: Tensor, eps: float) -> None:
     norms, tolerance = matrix.diagonal(), math.sqrt(eps) * float(matrix.abs().max())
     largest = (norms.clamp(min=0)[:, None] * norms.clamp(min=0)).sqrt()
     if bool((matrix - matrix.T).abs().max() > tolerance) or bool((norms < 0).any()):
-        raise ArgumentError("`gram` must be symmetric with squared norms on its diagonal")
+        raise ArgumentError(
+            f"`gram` must be symmetric with squared norms on its diagonal; got an asymmetry of "
+            f"{float((matrix - matrix.T).abs().max()):.1e} and a least diagonal entry of "
+            f"{float(norms.min()):.1e}. Pass G @ G.T"
+        )
     if bool((matrix.abs() - largest > tolerance).any()):
-        raise ArgumentError("`gram` holds an inner product larger than the norms allow")
+        raise ArgumentError(
+            "`gram` holds an inner product larger than the norms allow, |g_iᵀg_j| > ‖g_i‖‖g_j‖. "
+            "Pass G @ G.T of one set of gradients"
+        )
 
 
 def noise_scale_from_sums(
@@ -97,25 +104,25 @@ def noise_scale_from_sums(
     level: float = 0.95,
     resolution: float | None = None,
 ) -> SimpleNoiseScale:
-    """The same from running sums: n, Σg_i or its squared norm, and Σ‖g_i‖².
+    """B_simple, |G|² and trΣ from running sums: n, Σg_i or its squared norm, and Σ‖g_i‖².
 
     (n - 1) trΣ = Σ‖g_i‖² - ‖Σg_i‖²/n is a difference of large numbers: where the first is κ times
-    the difference, trΣ has lost log10 κ digits. That is refused once three digits are not left
-    (κ above 1e3 in float32, 1e11 in float64); centre the gradients first, or add the sums wide.
-    Both parts are unbiased; sums hold no interval, unless all of the population was summed.
+    the difference, trΣ loses log10 κ digits. An error is raised when fewer than three remain (κ
+    above 1e3 in float32, 1e11 in float64); centre the gradients first, or add in float64. Both
+    parts are unbiased. Sums give no interval, except for the whole population, where all is exact.
 
     Args:
         samples: n, from 2 on.
         total: Σg_i, shape (P,), or ‖Σg_i‖² as a single number.
         sum_sq_norms: Σ‖g_i‖², a single number.
         population, level: as for `noise_scale_from_gradients`.
-        resolution: relative rounding of the sums; default that of the coarser dtype of the two.
+        resolution: relative rounding error of the sums; default that of the coarser dtype.
 
     Returns:
         SimpleNoiseScale with `Status.NO_INTERVAL`; no value where |G|² is not positive.
 
     Raises:
-        ArgumentError: not sums of one set of gradients, digits lost, or an option out of range.
+        ArgumentError: not sums of one set of gradients, too few digits, or an option out of range.
 
     Source: McCandlish et al. 2018 (arXiv:1812.06162), App. A.1.
 
@@ -126,7 +133,9 @@ def noise_scale_from_sums(
     check_level(level)
     check_whole("samples", samples, 2)
     if resolution is not None and not 0 <= resolution < 1:
-        raise ArgumentError(f"`resolution` is a relative rounding such as 1e-7; got {resolution}")
+        raise ArgumentError(
+            f"`resolution` is a relative rounding such as 1e-7, in [0, 1); got {resolution}"
+        )
     size = as_population(population, samples)
     mean_sq, square, eps = _sums(samples, total, sum_sq_norms)
     eps = eps if resolution is None else resolution
@@ -135,7 +144,7 @@ def noise_scale_from_sums(
     unknown = torch.full((1,), math.nan, dtype=torch.float64).expand(samples)
     return SimpleNoiseScale.of_moments(
         GradientMoments(
-            mean={"": torch.tensor([math.sqrt(mean_sq)], dtype=torch.float64)},  # of its length
+            mean={"": torch.tensor([math.sqrt(mean_sq)], dtype=torch.float64)},  # ‖ḡ‖, as above
             centred_sq={"": spread},
             losses=unknown,
             sq_norms=unknown,
@@ -147,21 +156,24 @@ def noise_scale_from_sums(
 
 
 def _sums(samples: int, total: Any, sum_sq_norms: Any) -> tuple[float, float, float]:
-    """‖ḡ‖², Σ‖g_i‖² and the resolution of the two."""
+    """‖ḡ‖², Σ‖g_i‖² and the relative rounding error of the two."""
     first, second = as_tensor("total", total), as_tensor("sum_sq_norms", sum_sq_norms)
     if first.ndim > 1 or second.numel() != 1:
         raise ArgumentError(
             f"`total` must be a vector (P,) or its squared norm, `sum_sq_norms` one number; got "
             f"shapes {tuple(first.shape)} and {tuple(second.shape)}"
         )
-    known, square = float(sq_norm(widen(first)) if first.ndim else first), float(second)
-    if known < 0 or square < 0:
-        raise ArgumentError(f"squared norms cannot be negative; got {known:g} and {square:g}")
-    return known / samples**2, square, max(torch.finfo(t.dtype).eps for t in (first, second))
+    total_sq, square = float(sq_norm(widen(first)) if first.ndim else first), float(second)
+    if total_sq < 0 or square < 0:
+        raise ArgumentError(
+            f"squared norms cannot be negative; got ‖`total`‖² = {total_sq:g} and `sum_sq_norms` = "
+            f"{square:g}"
+        )
+    return total_sq / samples**2, square, max(torch.finfo(t.dtype).eps for t in (first, second))
 
 
 def _check_digits(square: float, spread: float, eps: float) -> None:
-    """Refuse a difference Σ‖g_i - ḡ‖² of Σ‖g_i‖² that is mostly rounding."""
+    """Raise where Σ‖g_i - ḡ‖², a difference from Σ‖g_i‖², has fewer than three digits."""
     if square and spread * LOST < ROUNDING * eps * square:
         raise ArgumentError(
             f"the spread Σ‖g_i - ḡ‖² = {spread:.3g} is a difference of sums of {square:.3g} that "

@@ -1,4 +1,4 @@
-"""Errors of tr(HΣ) and GᵀHG together: of the probes, and of the samples by their influences."""
+"""Errors of tr(HΣ) and GᵀHG together: from random signs, and from sampling by influences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sign_probes import Probed, agree, mean_variance
 
 
 def are_all(probes: int, moments: GradientMoments) -> bool:
-    """Whether so many probes are a list of all sign vectors; see `sign_probes`."""
+    """Whether so many probes are all sign vectors; see `sign_probes`."""
     return moments.sampling_factor == 0 and is_complete(probes, moments.count)
 
 
@@ -26,11 +26,11 @@ def probe_variance(probed: Probed, moments: GradientMoments) -> float:
     from_third = moments.sampling_factor**2 * mean_variance(probed.third)
     if are_all(len(probed.traces), moments):
         return from_third
-    own = mean_variance(probed.traces)
+    from_traces = mean_variance(probed.traces)
     if agree(probed.traces) and bool(probed.lengths.any()):
-        # few probes that happen to agree prove nothing, unless Hu = 0 for every one of them
+        # a few probes can be equal by chance; their variance is known only if Hu = 0 for all
         return math.nan
-    return own + from_third
+    return from_traces + from_third
 
 
 def sampling_covariance(
@@ -38,13 +38,13 @@ def sampling_covariance(
 ) -> tuple[float, float, float]:
     """Sampling variances of tr(HΣ) and GᵀHG and their covariance, from influences.
 
-    The influences on the trace carry the noise of their few probes; its part is taken out. With
-    no signal at all, what is left of GᵀHG is the variance of a product of two noises.
+    The influences on the trace contain the noise of their few probes, whose variance is subtracted.
+    Without signal the variance of GᵀHG is that of a product of two noises, 2φ²tr((HΣ)²).
     """
     trace = probed.influences
     if factor == 0:
         return 0.0, 0.0, 0.0
-    if len(curvature) < 3:  # two samples are equally far from their mean
+    if len(curvature) < 3:  # of two samples both influences are equal in size
         return math.nan, math.nan, math.nan
     noise = float(trace.var(0).mean()) / len(trace) if len(trace) > 1 else 0.0
     matrix = torch.cov(torch.stack([trace.mean(0), curvature])) * factor
@@ -69,20 +69,29 @@ def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> S
     return found
 
 
-def bend(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
-    """2 uᵀHu with u = Cov(η, g), less its noise: GᵀHG is quadratic in the samples, by c_iᵀHc_j."""
-    pull = widen(weighted_sum(hessian.problem, curvature - curvature.mean())) / (len(curvature) - 1)
+def quadratic_skew(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
+    """E[η₁η₂D₁₂] = 2 uᵀHu less its noise, u = Cov(η, g), since D = 2 c_iᵀHc_j for GᵀHG; see `Skew`.
+
+    Args:
+        hessian: H.
+        curvature: η, the influence of every sample on GᵀHG, shape (n,).
+        trace: tr(HΣ).
+    """
+    influence = curvature - curvature.mean()
+    covariance = widen(weighted_sum(hessian.problem, influence)) / (len(curvature) - 1)
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    found[1, 1, 1] = 2 * (float(pull @ widen(hessian @ pull)) - noise)
+    found[1, 1, 1] = 2 * (float(covariance @ widen(hessian @ covariance)) - noise)
     return found
 
 
 def third_moment(rows: Tensor, other: Tensor) -> Tensor:
     """Σ_i of products of three influences, shape (2, 2, 2).
 
-    Products of different probes' rows (K', n) alone, whose noise is independent; of fewer than
-    three probes their mean serves.
+    Args:
+        rows: influences on tr(HΣ) by probe, shape (K', n). Only products of different probes are
+            taken, whose noises are independent; with fewer than three probes, their mean is used.
+        other: influences on GᵀHG, shape (n,).
     """
     rows = rows if len(rows) > 2 else rows.mean(0).expand(3, -1)
     k, first, second, third = len(rows), rows.sum(0), rows.square().sum(0), (rows**3).sum(0)

@@ -8,10 +8,10 @@ c_i = g_i - ḡ, h_i = H_i - H and φ = 1/n - 1/N, sampling n of N without repla
     C = Σ ḡᵀh_ic_i/(n - 1) with E[C] = C + φ K3,   K3 = n Σ c_iᵀh_ic_i/((n - 1)(n - 2)) unbiased,
 
 the moment identities of Tukey's k-statistics, linear in each factor (docs/theory/noise_scale.md).
-The sums over samples are read off random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
-backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that the Krylov space of λ knows (`Deflation`)
-is taken out of every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a few slopes of every
-sample, no product.
+The sums over samples are estimated by random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
+backward pass, and E[uᵀHu] = tr(HΣ). The part M of H in a Krylov space (`Deflation`) is subtracted
+from every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a few slopes of every sample and
+no product with H.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from ...statistics.ratio import ratio
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
-from .errors import are_all, bend, joint_skew, probe_variance, sampling_covariance
-from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of, slopes_along
+from .errors import are_all, joint_skew, probe_variance, quadratic_skew, sampling_covariance
+from .sign_probes import SAMPLING_PROBES, ExactPart, mean_variance, probe, sizes_of, slopes_along
 
 PROBES = 32
 ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
-STEPS = 20  # products of the Krylov space that is taken out of the probes
+STEPS = 20  # products that build the Krylov space of M
 
 
 @dataclass(frozen=True)
 class Parts:
-    """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
+    """GᵀHG and tr(HΣ) parameter by parameter: uᵀHu is the sum over parameters of u_pᵀ(Hu)_p.
 
     Args:
-        curvature: ḡ_pᵀ(Hḡ)_p less the part of noise (1/n - 1/N) tr((HΣ)_pp), shape (p,).
+        curvature: ḡ_pᵀ(Hḡ)_p less the contribution of noise (1/n - 1/N) tr((HΣ)_pp), shape (p,).
         traces: u_pᵀ(Hu)_p per probe, E = tr((HΣ)_pp), shape (K, p).
-        complete: whether the probes are all there are.
+        complete: whether the probes are all sign vectors.
     """
 
     curvature: Tensor
@@ -64,13 +64,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class NoiseScale:
-    """The two noise scales and what they are made of.
+    """The two noise scales, and their numerators and denominators.
 
     Args:
-        simple: B_simple = trΣ/|G|².
-        hessian: B_noise = tr(HΣ)/GᵀHG.
-        grad_sq_norm, trace_cov, grad_curvature, trace_hessian_cov: |G|², trΣ, GᵀHG, tr(HΣ).
-        parts: the latter two parameter by parameter.
+        simple: B_simple = trΣ/|G|², in samples.
+        hessian: B_noise = tr(HΣ)/GᵀHG, in samples.
+        grad_sq_norm, trace_cov: |G|² and trΣ, in loss²/parameter².
+        grad_curvature, trace_hessian_cov: GᵀHG and tr(HΣ), in loss³/parameter⁴.
+        parts: the last two parameter by parameter.
+
+    Source: McCandlish et al. 2018 (arXiv:1812.06162), eqs. 2.8 and 2.9; docs/theory/noise_scale.md.
     """
 
     simple: Estimate
@@ -98,16 +101,16 @@ def noise_scale(
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
 ) -> NoiseScale:
-    """B_simple and B_noise with their intervals.
+    """B_simple = trΣ/|G|² and B_noise = tr(HΣ)/GᵀHG in samples, with their intervals.
 
-    B_noise = tr(HΣ)/GᵀHG (McCandlish et al. 2018, arXiv:1812.06162, eq. 2.8); both unbiased parts
-    are kept. A ratio whose denominator is not resolved has a lower bound and no value.
+    Numerators and denominators are unbiased and returned as well. A ratio whose denominator is not
+    resolved has a lower bound and no value.
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch: as for `gradient_moments`.
+            micro_batch: as for `gradient_moments`; with metric="optimizer" H is P^-½(H + D)P^-½.
         probes: random sign vectors for tr(HΣ), at most.
-        accuracy: relative standard error at which fewer are taken, 8 at least.
+        accuracy: relative standard error of tr(HΣ) at which no more are taken; 8 are always.
 
     Returns:
         NoiseScale.
@@ -115,6 +118,8 @@ def noise_scale(
     Raises:
         GradNoiseError: see `gradient_moments`.
         ArgumentError: fewer than 2 probes, or a negative accuracy.
+
+    Source: McCandlish et al. 2018 (arXiv:1812.06162), eqs. 2.8 and 2.9; docs/theory/noise_scale.md.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -155,8 +160,8 @@ def check_accuracy(accuracy: float) -> None:
 def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
     """Random signs, shape (probes, n).
 
-    Independent where only a part of the population was measured: what sampling adds is read off
-    products of different probes, which a list of all sign vectors would bias.
+    Independent where only a part of the population was measured: bias corrections and sampling
+    errors use products of different probes, which a list of all sign vectors would bias.
     """
     check_whole("probes", probes, 2)
     draw = independent_signs if moments.sampling_factor else random_signs
@@ -179,10 +184,10 @@ def measure_noise_scale(
     Args:
         hessian, engine, moments: of the same samples.
         signs: at most so many probes; fewer once `accuracy` is reached, if they are random.
-        deflation: of the Hessian; None for plain probes.
-        accuracy: relative standard error of tr(HΣ) that is enough.
-        sampling_probes: that also look at single samples, where only a part is measured.
-        tick: called with 1 after every probe.
+        deflation: M; None for probes of H itself.
+        accuracy: relative standard error of tr(HΣ) at which probes stop; 0 for none.
+        sampling_probes: how many also measure single samples, where only a part is measured.
+        tick: progress callback, called with 1 after every probe.
     """
     n, factor = moments.count, moments.sampling_factor
     mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
@@ -190,9 +195,9 @@ def measure_noise_scale(
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
         along, influence, image = _curvature_of_mean(hessian, rows, mean, factor)
-        known = Known.of(deflation, rows, mean)
+        exact = ExactPart.of(deflation, rows, mean)
         enough = 0.0 if are_all(len(signs), moments) else accuracy
-        probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
+        probed = probe(hessian, rows, mean, signs, sampled, exact, enough, tick)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
@@ -207,7 +212,7 @@ def measure_noise_scale(
     skew = joint_skew(probed, influence, moments)
     if factor:
         with hessian.problem.guard():
-            skew = skew.bent(factor**2 * bend(hessian, influence, trace))
+            skew = skew.bent(factor**2 * quadratic_skew(hessian, influence, trace))
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(
@@ -247,5 +252,5 @@ def _curvature_of_mean(
         return float(mean @ image), torch.zeros(0), image
     along = forms(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
-    own = along.values[:, 0] - value
-    return value, own + 2 * (slopes_along(rows, along.product) - value), along.product
+    from_hessian = along.values[:, 0] - value
+    return value, from_hessian + 2 * (slopes_along(rows, along.product) - value), along.product

@@ -1,4 +1,4 @@
-"""Random signs and what they tell of the sums over samples in B_noise and its parts."""
+"""Estimates by random signs of the sums over samples in B_noise and its parts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ...problem.directional import forms, sign_sums
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 
-AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
-SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
+AGREEMENT = 1e-14  # relative difference of equal probes, from rounding
+SAMPLING_PROBES = 8  # that also measure single samples, for bias and sampling error
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What random signs tell.
+    """Results of K probes, of which the first K' measured single samples (sampling probes).
 
     Args:
         traces: uᵀ(H - M)u + tr(MΣ) per probe, shape (K,).
         third: the unbiased K3 per pair of sampling probes, empty when nothing is sampled.
         mixed: C per sampling probe.
         influences: of each sample on tr(HΣ), per sampling probe, shape (K', n).
-        lengths: ‖(H - M)u‖ per probe, and 1 for a probe that happened to be zero itself.
+        lengths: ‖(H - M)u‖ per probe; 1 where u itself is zero.
         squares: (u_sᵀHu_t)² per pair of sampling probes: E = tr((HΣ)²).
         parts: `traces` parameter by parameter, shape (K, p).
     """
@@ -54,11 +54,11 @@ def probe(
     mean: Tensor,
     signs: Tensor,
     sampled: int,
-    known: Known | None,
+    exact: ExactPart | None,
     accuracy: float,
     tick: Any,
 ) -> Probed:
-    """The probes; the first `sampled` of them also look at the samples one by one."""
+    """The probes; the first `sampled` of them also measure the samples one by one."""
     signs = signs.to(mean)
     ring: list[tuple[Tensor, Tensor]] = []  # the first and the latest (signs, direction)
     seen: list[_Sampling] = []
@@ -71,18 +71,20 @@ def probe(
     for k, direction in enumerate(sign_sums(rows.problem, signs)):
         if k < sampled:
             partners = [*ring[-1:], *(ring[:1] if k == sampled - 1 else [])]
-            image, sampling = _look_closer(rows, mean, signs[k], direction, partners, known)
+            image, sampling = _sample_by_sample(rows, mean, signs[k], direction, partners, exact)
             seen.append(sampling)
             squares += [(partner @ image).square() for _, partner in partners]
             ring = [*ring[:1], (signs[k], direction)]
         else:
             image = widen(hessian @ direction)
-        rest = image if known is None else known.rest(direction, image, hessian.resolution)
-        traces.append(direction @ rest + (known.trace if known else 0.0))
-        own = by_parameter(direction, rest, sizes_of(rows))
-        parts.append(own + (known.parts if known else 0.0))
-        lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
-        products += [] if previous is None else [previous @ rest]
+        remainder = image
+        if exact is not None:
+            remainder = exact.remainder(direction, image, hessian.resolution)
+        traces.append(direction @ remainder + (exact.trace if exact else 0.0))
+        by_name = by_parameter(direction, remainder, sizes_of(rows))
+        parts.append(by_name + (exact.parts if exact else 0.0))
+        lengths.append(remainder.norm() if direction.any() else torch.ones_like(traces[-1]))
+        products += [] if previous is None else [previous @ remainder]
         previous = direction
         if tick is not None:
             tick(1)
@@ -103,60 +105,61 @@ def probe(
 
 @dataclass(frozen=True)
 class _Sampling:
-    """One probe's share of `Probed`, before the factor n/(n - 2) of the third moment."""
+    """What one sampling probe adds to `Probed`, before the factor n/(n - 2) of the third moment."""
 
     third: list[Tensor]
     mixed: Tensor
     influence: Tensor
 
 
-def _look_closer(
+def _sample_by_sample(
     rows: PerSampleGradients,
     mean: Tensor,
     signs: Tensor,
     direction: Tensor,
     partners: list[tuple[Tensor, Tensor]],
-    known: Known | None,
+    exact: ExactPart | None,
 ) -> tuple[Tensor, _Sampling]:
-    """Hu, and from the same pass what single samples do to it.
+    """Hu, and from the same pass the contributions of single samples.
 
     With u_s and u_t of two sign vectors: E Σ s_i t_i u_sᵀh_iu_t = Σ c_iᵀh_ic_i/(n - 1), and
-    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). Sample i's own part of uᵀHu is √(n - 1) s_i c_iᵀHu,
-    of which c_iᵀMc_i is known.
+    E Σ s_i ḡᵀh_iu_s = Σ ḡᵀh_ic_i/√(n - 1). The influence of sample i on tr(HΣ) through its gradient
+    is √(n - 1) s_i c_iᵀHu on the average, of which c_iᵀMc_i is computed exactly.
     """
     others = [direction, mean, *(partner for _, partner in partners)]
     found = forms(rows.problem, direction, others)
     image = found.product
     centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
     root = math.sqrt(len(signs) - 1)
-    rest = image if known is None else known.rest(direction, image, 0.0)
-    own = root * signs * (slopes_along(rows, rest) - mean @ rest) + (known.own if known else 0.0)
+    remainder = image if exact is None else exact.remainder(direction, image, 0.0)
+    influence = root * signs * (slopes_along(rows, remainder) - mean @ remainder)
+    influence = influence + (exact.influences if exact else 0.0)
     third = [(signs * t) @ column for (t, _), column in zip(partners, centred.T[2:], strict=True)]
     mixed = signs @ centred[:, 1] / root
-    return image, _Sampling(third, mixed, own - own.mean() + centred[:, 0])
+    return image, _Sampling(third, mixed, influence - influence.mean() + centred[:, 0])
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known without probes.
+class ExactPart:
+    """The part of tr(HΣ) that is computed without probes.
 
     Args:
         deflation: M.
-        own: c_iᵀMc_i, shape (n,).
+        influences: c_iᵀMc_i, shape (n,).
         trace: tr(MΣ).
         parts: the same by parameter, shape (p,).
     """
 
     deflation: Deflation
-    own: Tensor
+    influences: Tensor
     trace: float
     parts: Tensor
 
     @classmethod
     def of(
         cls, deflation: Deflation | None, rows: PerSampleGradients, mean: Tensor
-    ) -> Known | None:
-        """By the slopes of every sample along the directions of M."""
+    ) -> ExactPart | None:
+        """From the slopes of every sample along the directions of M."""
         if deflation is None:
             return None
         sizes = sizes_of(rows)
@@ -168,25 +171,25 @@ class Known:
             parts += torch.einsum("ikp,ik->p", gaps, gaps.sum(2) @ deflation.kernel)
         whole = torch.cat(along)
         whole = whole - whole.mean(0)
-        own = deflation.form(whole, whole)
-        return cls(deflation, own, float(own.sum()) / (len(own) - 1), parts / (len(own) - 1))
+        influences, freedom = deflation.form(whole, whole), len(whole) - 1
+        return cls(deflation, influences, float(influences.sum()) / freedom, parts / freedom)
 
-    def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
-        """(H - M)u from Hu; zero where it is nothing but rounding."""
-        rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        if float(rest.norm()) <= 64 * resolution * float(image.norm()):
-            return torch.zeros_like(rest)
-        return rest
+    def remainder(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
+        """(H - M)u from Hu; zero where it is no more than rounding."""
+        remainder = image - self.deflation.image(self.deflation.coordinates(direction))
+        if float(remainder.norm()) <= 64 * resolution * float(image.norm()):
+            return torch.zeros_like(remainder)
+        return remainder
 
 
 def _suffice(
     traces: list[Tensor], products: list[Tensor], lengths: list[Tensor], accuracy: float
 ) -> bool:
-    """Whether the mean of the probes is as sure as is asked for.
+    """Whether the mean of the probes is as accurate as asked for.
 
-    By the spread of the probes, and by what it may be at most: with R = H - M and K_ij =
-    c_iᵀRc_j/(n - 1) it is Var(uᵀRu) = 2(‖K‖_F² - ΣK_ii²) <= 2‖K‖_F² = 2 E(u_sᵀRu_t)². Where a few
-    samples make up R's part of the trace, a few probes can agree by chance; their products do not.
+    Judged by the variance of the probes and by an upper bound of it: with R = H - M and
+    K_ij = c_iᵀRc_j/(n - 1), Var(uᵀRu) = 2(‖K‖_F² - ΣK_ii²) <= 2‖K‖_F² = 2 E(u_sᵀRu_t)². Where a few
+    samples dominate tr(RΣ), a few probes can be equal by chance; their products are not.
     """
     values = torch.stack(traces)
     if agree(values) and bool(torch.stack(lengths).any()):
@@ -197,7 +200,7 @@ def _suffice(
 
 
 def agree(values: Tensor) -> bool:
-    """Whether all are the same number, but for rounding."""
+    """Whether all are the same number, except for rounding."""
     return float(values.max() - values.min()) <= AGREEMENT * float(values.abs().max())
 
 
@@ -211,4 +214,5 @@ def mean_variance(values: Tensor) -> float:
 
 
 def sizes_of(rows: PerSampleGradients) -> list[int]:
+    """Numbers of entries of the parameters, in order."""
     return [parameter.numel() for parameter in rows.problem.objective.parameters.values()]
