@@ -184,5 +184,5 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         slopes=curvatures * top,
         trace_cov_sq=(spread / (n - 1)) ** 2,
     )
-    pulls = alone.deviations()[1:] @ gaps / (n - 1)
-    return replace(alone, pulls=torch.outer(pulls, pulls)).simple_noise_scale
+    covariances = alone.deviations()[1:] @ gaps / (n - 1)
+    return replace(alone, pulls=torch.outer(covariances, covariances)).simple_noise_scale

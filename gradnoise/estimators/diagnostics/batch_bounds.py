@@ -27,7 +27,7 @@ def diversity_bound(moments: GradientMoments) -> Estimate:
         Estimate in samples; bias and interval are those of B_simple.
 
     Raises:
-        ArgumentError: never; moments were checked before.
+        Nothing.
 
     Source: Yin et al. 2018 (arXiv:1706.05699), definitions 1 and 2.
 

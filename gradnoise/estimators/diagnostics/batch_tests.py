@@ -179,11 +179,11 @@ class Along:
         factor = moments.sampling_factor
         gaps = moments.slopes - moments.slopes.mean()
         _, spread, signal = moments.deviations()
-        plain = float(gaps.square().sum()) / (moments.count - 1)
+        biased = float(gaps.square().sum()) / (moments.count - 1)
         third = covariance_of(gaps, spread)
-        value = plain - factor * (trace_cov_sq(moments) + 2 * third) if factor else plain
+        value = biased - factor * (trace_cov_sq(moments) + 2 * third) if factor else biased
         influence = gaps.square() - gaps.square().mean()
-        unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * plain) if factor else 0.0
+        unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * biased) if factor else 0.0
         if moments.second_slopes is not None:
             influence, unseen = influence + 2 * moments.second_slopes, 0.0
         error = math.sqrt(factor * float(influence.var())) + unseen

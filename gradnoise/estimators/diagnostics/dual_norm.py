@@ -58,8 +58,8 @@ def dual_noise_scale(
     rows = {name: widen(tensor) for name, tensor in rows.items()}
     noises = [geometry.noise(tensor - tensor.mean(0)) for tensor in rows.values()]
     noise = _Noise(sum(v for v, _ in noises), torch.stack([i for _, i in noises]).sum(0), eps)
-    plain = torch.stack([_along(t, geometry.direction(t.mean(0))) for t in rows.values()]).sum(0)
-    lower = noise.over(plain, factor, level)
+    attained = torch.stack([_along(t, geometry.direction(t.mean(0))) for t in rows.values()]).sum(0)
+    lower = noise.over(attained, factor, level)
     if factor == 0:
         return squared(lower)
     halves = _halves(rows, geometry, splits, seed)

@@ -78,16 +78,16 @@ def _sign_noise(centred: Tensor) -> tuple[float, Tensor]:
 
 def _sign_of_moments(moments: GradientMoments) -> Estimate:
     variance = variance_of(moments)
-    noise, signal, plain = 0.0, 0.0, 0.0
+    noise, signal, biased = 0.0, 0.0, 0.0
     for name, mean in moments.mean.items():
         error = (moments.sampling_factor * variance[name]).sqrt()
         noise += float(variance[name].sqrt().sum())
         signal += float(_debiased(mean, error).sum())
-        plain += float(mean.abs().sum())
+        biased += float(mean.abs().sum())
     level, count = moments.level, moments.count
     chance = _chance(moments, noise)
     if signal <= chance + ROUNDING * moments.resolution * noise:
-        low = (noise / (plain + chance)) ** 2 if plain + chance else 0.0
+        low = (noise / (biased + chance)) ** 2 if biased + chance else 0.0
         bounds = (low, math.inf)
         return Estimate(math.nan, *bounds, level, math.nan, count, Status.SIGNAL_BELOW_NOISE)
     value = (noise / signal) ** 2
@@ -97,7 +97,7 @@ def _sign_of_moments(moments: GradientMoments) -> Estimate:
 
 
 def _chance(moments: GradientMoments, noise: float) -> float:
-    """The debiased signal that noise alone reaches: t standard deviations.
+    """The debiased signal that noise alone can give: t standard deviations.
 
     For coordinates of one scale with correlations ρ its variance is NULL_SPREAD² e² Σρ² to leading
     order, and Σρ² is P²tr(Σ²)/(trΣ)². Where tr(Σ²) was not measured, correlations of 1 are assumed.
@@ -107,8 +107,8 @@ def _chance(moments: GradientMoments, noise: float) -> float:
         return 0.0
     share = math.sqrt(moments.trace_cov_sq) / trace
     share = 1.0 if math.isnan(share) else min(share, 1.0)
-    reach = quantile(moments.level, moments.count - 1)
-    return reach * NULL_SPREAD * noise * math.sqrt(factor) * share
+    critical = quantile(moments.level, moments.count - 1)
+    return critical * NULL_SPREAD * noise * math.sqrt(factor) * share
 
 
 def _debiased(mean: Tensor, error: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def _members(
         layers = [layers]
     groups = layers if isinstance(layers, Mapping) else {name: [name] for name in layers}
     members = {
-        key: [own for own in trainable if any(_within(own, name) for name in names)]
+        key: [one for one in trainable if any(_within(one, name) for name in names)]
         for key, names in ((key, list(names)) for key, names in groups.items())
     }
     for key, names in members.items():

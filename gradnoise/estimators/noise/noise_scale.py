@@ -40,7 +40,15 @@ from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from .errors import are_all, joint_skew, probe_variance, quadratic_skew, sampling_covariance
-from .sign_probes import SAMPLING_PROBES, ExactPart, mean_variance, probe, sizes_of, slopes_along
+from .sign_probes import (
+    SAMPLING_PROBES,
+    ExactPart,
+    Probed,
+    mean_variance,
+    probe,
+    sizes_of,
+    slopes_along,
+)
 
 PROBES = 32
 ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
@@ -199,11 +207,7 @@ def measure_noise_scale(
         enough = 0.0 if are_all(len(signs), moments) else accuracy
         probed = probe(hessian, rows, mean, signs, sampled, exact, enough, tick)
 
-    third = float(probed.third.mean()) if len(probed.third) else 0.0
-    trace = float(probed.traces.mean()) - factor * third
-    mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
-    curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
-
+    trace, curvature = _unbiased(probed, along, moments)
     of_probes = probe_variance(probed, moments)
     sampling = sampling_covariance(probed, influence, factor)
     freedom = pooled_freedom((of_probes, len(probed.traces) - 1), (sampling[0], n - 1))
@@ -241,6 +245,16 @@ def measure_noise_scale(
             are_all(len(probed.parts), moments),
         ),
     )
+
+
+def _unbiased(probed: Probed, along: float, moments: GradientMoments) -> tuple[float, float]:
+    """tr(HΣ) and GᵀHG from the probes and ḡᵀHḡ, by the identities at the top of this file."""
+    n, factor = moments.count, moments.sampling_factor
+    third = float(probed.third.mean()) if len(probed.third) else 0.0
+    trace = float(probed.traces.mean()) - factor * third
+    mixed = (float(probed.mixed.mean()) if len(probed.mixed) else 0.0) - factor * third
+    curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
+    return trace, curvature
 
 
 def _curvature_of_mean(

@@ -80,8 +80,8 @@ class Shares:
         most = {max(index, key=lambda key: float(masses[index[key]].sum())) for masses in votes}
         return most.pop() if len(most) == 1 else None
 
-    def _of_sharpness(self, own: list[int]) -> Estimate:
-        part, total = float(self.sharpest[own].sum()), float(self.sharpest.sum())
+    def _of_sharpness(self, members: list[int]) -> Estimate:
+        part, total = float(self.sharpest[members].sum()), float(self.sharpest.sum())
         found = self._share(part, total if float(self.sharpness) > 0 else 0.0, self.sharpness, 0.0)
         if math.isnan(found.value):
             return found
@@ -92,14 +92,14 @@ class Shares:
         low, high = max(found.value - self.angle, 0.0), min(found.value + self.angle, 1.0)
         return replace(found, low=low, high=high)
 
-    def _of_curvature(self, own: list[int]) -> Estimate:
+    def _of_curvature(self, members: list[int]) -> Estimate:
         curvature = self.parts.curvature
         return self._share(
-            float(curvature[own].sum()), float(curvature.sum()), self.grad_curvature, 0.0
+            float(curvature[members].sum()), float(curvature.sum()), self.grad_curvature, 0.0
         )
 
-    def _of_noise(self, own: list[int]) -> Estimate:
-        parts, totals = self.parts.traces[:, own].sum(1), self.parts.traces.sum(1)
+    def _of_noise(self, members: list[int]) -> Estimate:
+        parts, totals = self.parts.traces[:, members].sum(1), self.parts.traces.sum(1)
         part, total, count = float(parts.mean()), float(totals.mean()), len(parts)
         if self.parts.complete or count < 2 or not total > 0:
             return self._share(part, total, self.trace_hessian_cov, 0.0)
