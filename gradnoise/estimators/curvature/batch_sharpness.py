@@ -1,4 +1,4 @@
-"""Batch sharpness: the curvature of a batch's loss along the batch's own gradient."""
+"""Batch sharpness: the curvature of the loss of a batch along the gradient of that batch."""
 
 from __future__ import annotations
 

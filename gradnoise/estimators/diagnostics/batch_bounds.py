@@ -7,27 +7,27 @@ import math
 from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate
-from ...statistics.ratio import ratio
 from ...statistics.transform import scaled
+from ..quotient import quotient
 from .batch_tests import covariance_of
 
 
 def diversity_bound(moments: GradientMoments) -> Estimate:
-    """B_S = N Σ‖g_i‖²/‖Σg_i‖², the batch up to which gradient diversity bears the speed-up.
+    """B_S = N Σ‖g_i‖²/‖Σg_i‖², the batch size up to which gradient diversity allows a speed-up.
 
     Over the population Σ‖g_i‖²/N = |G|² + (1 - 1/N) trΣ, so B_S = 1 + (1 - 1/N) B_simple: the same
-    measurement as the noise scale, and unbiased parts in both. Yin et al. show that SGD on batches
-    of up to δB_S(w) + 1 needs hardly more samples than on single ones, if this holds for all w on
-    the way; a value at one w is no guarantee.
+    measurement as the noise scale, from unbiased parts. Yin et al. show that SGD with batches of up
+    to δB_S(w) + 1 samples needs about as many samples as with single ones, if this holds for all w
+    of the run; a value at one w is no guarantee.
 
     Args:
-        moments: of `gradient_moments`, or of `noise_scale_from_gradients`.
+        moments: from `gradient_moments` or `noise_scale_from_gradients`.
 
     Returns:
         Estimate in samples; bias and interval are those of B_simple.
 
     Raises:
-        nothing of its own.
+        Nothing.
 
     Source: Yin et al. 2018 (arXiv:1706.05699), definitions 1 and 2.
 
@@ -48,10 +48,10 @@ def gradient_diversity(moments: GradientMoments) -> Estimate:
         moments: of a finite population.
 
     Returns:
-        Estimate without unit: 1/N when all gradients agree, 1 when they are orthogonal.
+        Estimate without unit: 1/N if all gradients are equal, 1 if they are orthogonal.
 
     Raises:
-        ArgumentError: the population is a distribution; only `diversity_bound` has a meaning then.
+        ArgumentError: the population is a distribution, for which only `diversity_bound` exists.
 
     Source: Yin et al. 2018 (arXiv:1706.05699), definition 1.
 
@@ -64,29 +64,31 @@ def gradient_diversity(moments: GradientMoments) -> Estimate:
     """
     if math.isinf(moments.population):
         raise ArgumentError(
-            "gradient diversity belongs to a data set of N samples and falls with 1/N; for "
-            '`population="distribution"` take diversity_bound, which is N times as large'
+            "gradient diversity is defined for a data set of N samples and falls like 1/N; got "
+            'moments for `population="distribution"`: take diversity_bound, which is N times as '
+            "large"
         )
     return scaled(diversity_bound(moments), 1 / moments.population)
 
 
 def cabs_batch_size(moments: GradientMoments, lr: float, *, optimum: float = 0.0) -> Estimate:
-    """CABS: B = ε trΣ/(L - L*), which couples the batch to the learning rate of plain SGD.
+    """CABS: B = ε trΣ/(L - L*), a batch size that grows with the learning rate of SGD.
 
-    It maximises a bound on the gain per sample when ε is near 1/λ; |G|² is not needed, so it is
-    resolved where noise scales are not. It depends on the scale of the loss and on what is put for
-    L*: for a loss that cannot reach 0 it is too small a batch.
+    It maximises a bound on the decrease of the loss per sample when ε is near 1/λ. |G|² is not
+    needed, so it is resolved where noise scales are not. It depends on the scale of the loss and on
+    L*: with L* = 0 for a loss that cannot reach 0, the batch is too small.
 
     Args:
         moments: with losses.
-        lr: ε.
-        optimum: L*, a lower bound of the loss, 0 in the paper.
+        lr: ε in parameter²/loss.
+        optimum: L*, a lower bound of the loss; 0 in the paper.
 
     Returns:
-        Estimate in samples, with Fieller's interval where the moments hold slopes.
+        Estimate in samples, with Fieller's interval where the moments contain slopes.
 
     Raises:
-        ArgumentError: `lr` is not positive, losses are not known, or L is not above `optimum`.
+        ArgumentError: `lr` is not positive, the moments contain no losses, or L is not above
+            `optimum`.
 
     Source: Balles, Romero and Hennig 2017 (arXiv:1612.05086), eq. 22.
 
@@ -115,13 +117,5 @@ def cabs_batch_size(moments: GradientMoments, lr: float, *, optimum: float = 0.0
             shared = lr * covariance_of(spread, loss)
             factor = moments.sampling_factor
             errors = (factor * each[0], factor * each[1]), factor * shared
-    return ratio(
-        lr * float(moments.trace_cov),
-        height,
-        variances=errors[0],
-        covariance=errors[1],
-        level=moments.level,
-        samples=moments.count,
-        freedom=moments.count - 1,
-        positive_denominator=True,
-    )
+    trace = lr * float(moments.trace_cov)
+    return quotient(trace, height, moments, variances=errors[0], covariance=errors[1])

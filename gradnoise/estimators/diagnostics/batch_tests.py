@@ -1,9 +1,9 @@
-"""Adaptive sampling tests: the smallest batch whose gradient is good enough to step along.
+"""Adaptive sampling tests: the smallest batch size whose gradient is accurate enough for a step.
 
-Each compares the noise of a batch gradient g_B with |G|², and is passed from a batch size on that
-is a ratio of moments; samples of a batch are taken to be drawn independently. Papers plug the
-batch's own gradient into both sides; here both are debiased, and a ratio with a weak |G|² has a
-bound and no value.
+Each test compares the noise of a batch gradient g_B with |G|² and is satisfied from a batch size on
+that is a ratio of moments; samples of a batch are assumed to be drawn independently. The papers put
+the gradient of one batch into both sides; here numerator and denominator are debiased, and a ratio
+whose |G|² is not resolved has a bound and no value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.fourth_moments import LEAST, unbiased_squares
-from ...statistics.ratio import ratio
 from ...statistics.transform import scaled, squared
+from ..quotient import quotient
 
 THETA = 0.9  # as in the papers
 NU = 5.84  # tan 80°
@@ -29,8 +29,8 @@ def norm_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
     """Smallest batch with E‖g_B - G‖² ≤ θ²|G|²: trΣ/(θ²|G|²) = B_simple/θ².
 
     Args:
-        moments: of `gradient_moments`, or of `noise_scale_from_gradients`.
-        theta: θ, how long the noise may be beside the gradient.
+        moments: from `gradient_moments` or `noise_scale_from_gradients`.
+        theta: θ, the allowed ratio of noise to gradient.
 
     Returns:
         Estimate in samples, to be rounded up; bias and interval are those of B_simple.
@@ -54,14 +54,15 @@ def norm_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
 def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
     """Smallest batch with Var(g_BᵀG) ≤ θ²|G|⁴: GᵀΣG/(θ²|G|⁴).
 
-    Then g_B points downhill with a probability that θ sets. GᵀΣG is the variance of the slopes
-    g_iᵀḡ less what the sampling of ḡ adds, (1/n - 1/N)(tr(Σ²) + 2 E[cᵀG‖c‖²]), right to O(1/n²).
-    The interval is Fieller's on the root. Where the moments do not hold how GᵀΣG moves with G
-    (`second_slopes`), the error that it adds is bounded by 2√(tr(Σ²) GᵀΣG): several times too wide.
+    Then -g_B is a descent direction with a probability that depends on θ. GᵀΣG is the variance of
+    the slopes g_iᵀḡ less the bias from sampling ḡ, (1/n - 1/N)(tr(Σ²) + 2 E[cᵀG‖c‖²]), up to an
+    error of O(1/n²). The interval is Fieller's for the square root. Where the moments do not
+    contain `second_slopes` (how GᵀΣG changes with G), the standard error from this change is
+    bounded by 2√((1/n - 1/N) tr(Σ²) GᵀΣG), and the interval is several times too wide.
 
     Args:
-        moments: with slopes: of `noise_scale_from_gradients`, or of `gradient_moments` on a part of
-            the population.
+        moments: with slopes: from `noise_scale_from_gradients`, or from `gradient_moments` of a
+            part of the population.
         theta: θ.
 
     Returns:
@@ -87,26 +88,22 @@ def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Est
         error, covariance = along.error / (2 * root), along.shared / (2 * root)
     elif error:
         error = math.sqrt(error)
-    found = ratio(
+    found = quotient(
         root,
         float(signal),
+        moments,
         variances=(error**2, signal.stderr**2 + moments.rounding**2),
         covariance=covariance,
-        level=moments.level,
-        samples=moments.count,
-        freedom=moments.count - 1,
-        positive_denominator=True,
     )
     return scaled(squared(found), 1 / theta**2)
 
 
 def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
-    """Smallest batch with E‖g_B across G‖² ≤ ν²|G|²: (trΣ - GᵀΣG/|G|²)/(ν²|G|²).
+    """Smallest batch with E‖(I - GGᵀ/|G|²)g_B‖² ≤ ν²|G|²: (trΣ - GᵀΣG/|G|²)/(ν²|G|²).
 
-    With the inner product test it keeps g_B from being long across the gradient; with ν = θ the two
-    batches add up to that of the norm test. Bias and interval as for `inner_product_test`. Where
-    |G|² is not resolved the lower bound takes as much of the noise to lie along G as can be,
-    √tr(Σ²).
+    In addition to the inner product test it bounds the part of g_B orthogonal to G; with ν = θ the
+    two batch sizes add up to that of the norm test. Bias and interval as for `inner_product_test`.
+    Where |G|² is not resolved, the lower bound assumes the largest possible noise along G, √tr(Σ²).
 
     Args:
         moments: as for `inner_product_test`.
@@ -129,7 +126,6 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
     """
     _check("nu", nu)
     along, signal, trace = Along.of(moments), moments.grad_sq_norm, moments.trace_cov
-    exact = moments.sampling_factor == 0
     weak = signal.status is Status.SIGNAL_BELOW_NOISE
     if weak or float(signal) <= 0 or moments.rounding:
         whole = moments.simple_noise_scale
@@ -138,20 +134,17 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
         return scaled(replace(whole, low=max(whole.low, 0.0) * least), 1 / nu**2)
     across = float(trace) - along.value / float(signal)
     influence = moments.deviations()[1] - along.influence / float(signal)
-    own = moments.deviations()[2]
-    influence = influence + along.value / float(signal) ** 2 * own
+    on_signal = moments.deviations()[2]
+    influence = influence + along.value / float(signal) ** 2 * on_signal
     factor = moments.sampling_factor
     error = math.sqrt(factor * float(influence.var())) + along.unseen / float(signal)
-    found = ratio(
-        max(across, 0.0) if exact else across,
+    found = quotient(
+        across if factor else max(across, 0.0),
         float(signal),
+        moments,
         variances=(error**2, signal.stderr**2),
-        covariance=factor * covariance_of(influence, own)
-        - along.unseen / float(signal) * signal.stderr,  # at its worst
-        level=moments.level,
-        samples=moments.count,
-        freedom=moments.count - 1,
-        positive_denominator=True,
+        covariance=factor * covariance_of(influence, on_signal)
+        - along.unseen / float(signal) * signal.stderr,  # the smallest possible
     )
     return scaled(found, 1 / nu**2)
 
@@ -163,9 +156,10 @@ class Along:
     Args:
         value: debiased; can be negative where the signal is weak.
         influence: of every sample, shape (n,).
-        unseen: bound on the standard error through G itself, where the influence leaves that out.
-        error: standard error, at most.
-        shared: covariance with |G|², at least.
+        unseen: upper bound of the standard error through G, where the influence does not include
+            it; else 0.
+        error: upper bound of the standard error.
+        shared: lower bound of the covariance with |G|².
     """
 
     value: float
@@ -176,7 +170,7 @@ class Along:
 
     @classmethod
     def of(cls, moments: GradientMoments) -> Along:
-        """From slopes and distances of the samples."""
+        """From the slopes g_iᵀḡ and the distances ‖g_i - ḡ‖² of the samples."""
         if moments.slopes is None:
             raise ArgumentError(
                 "these moments hold no slopes g_iᵀḡ: use gn.diagnostics, gn.gradient_moments with "
@@ -185,11 +179,11 @@ class Along:
         factor = moments.sampling_factor
         gaps = moments.slopes - moments.slopes.mean()
         _, spread, signal = moments.deviations()
-        plain = float(gaps.square().sum()) / (moments.count - 1)
+        biased = float(gaps.square().sum()) / (moments.count - 1)
         third = covariance_of(gaps, spread)
-        value = plain - factor * (trace_cov_sq(moments) + 2 * third) if factor else plain
+        value = biased - factor * (trace_cov_sq(moments) + 2 * third) if factor else biased
         influence = gaps.square() - gaps.square().mean()
-        unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * plain) if factor else 0.0
+        unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * biased) if factor else 0.0
         if moments.second_slopes is not None:
             influence, unseen = influence + 2 * moments.second_slopes, 0.0
         error = math.sqrt(factor * float(influence.var())) + unseen
@@ -197,7 +191,7 @@ class Along:
 
 
 def trace_cov_sq(moments: GradientMoments) -> float:
-    """tr(Σ²) without the bias of about (trΣ)²/n that tr(Σ̂²) has; tr(Σ̂²) of fewer than 4 samples."""
+    """tr(Σ²), unbiased; tr(Σ̂²), about (trΣ)²/n too large, for fewer than 4 samples."""
     if moments.count < LEAST:
         return moments.trace_cov_sq
     return unbiased_squares(moments.trace_cov_sq, moments.distances)[0]

@@ -1,10 +1,10 @@
-"""The batch whose noise is as large as its signal, for steps that are steepest in some norm.
+"""The noise scale (noise)²/‖G‖*² of steepest descent in a norm, whose dual norm is ‖·‖*.
 
-Such a step sees the gradient in the dual norm ‖·‖*, and the scale is (noise)²/‖G‖*², with noise a
-bound on E‖g_i - G‖*. ‖ḡ‖* overstates ‖G‖*: by noise alone it is not zero. Here the direction u that
-attains the norm is taken from one half of the samples and the length uᵀḡ from the other, with the
-halves exchanged, over several splits. That is 0 on the average where there is no signal, approaches
-‖G‖* where it is clear, and never exceeds it on the average, since uᵀG ≤ ‖G‖* for every such u.
+Noise is a bound on E‖g_i - G‖*. ‖ḡ‖* overestimates ‖G‖*: without signal it is not zero. Here the
+direction u with uᵀḡ = ‖ḡ‖* is computed from one half of the samples and the length uᵀḡ from the
+other half, and with the halves exchanged, averaged over several random splits. On the average that
+is 0 without signal, approaches ‖G‖* for a strong signal, and never exceeds it, since uᵀG ≤ ‖G‖* for
+every such u.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Geometry:
 
     Args:
         noise: of centred rows (n, …): its value, and the influence of every sample, (n,).
-        direction: u of a mean gradient: uᵀG = ‖G‖*.
+        direction: u for a mean gradient G, with uᵀG = ‖G‖*.
     """
 
     noise: Callable[[Tensor], tuple[float, Tensor]]
@@ -58,13 +58,13 @@ def dual_noise_scale(
     rows = {name: widen(tensor) for name, tensor in rows.items()}
     noises = [geometry.noise(tensor - tensor.mean(0)) for tensor in rows.values()]
     noise = _Noise(sum(v for v, _ in noises), torch.stack([i for _, i in noises]).sum(0), eps)
-    plain = torch.stack([_along(t, geometry.direction(t.mean(0))) for t in rows.values()]).sum(0)
-    lower = noise.over(plain, factor, level)
+    attained = torch.stack([_along(t, geometry.direction(t.mean(0))) for t in rows.values()]).sum(0)
+    lower = noise.over(attained, factor, level)
     if factor == 0:
         return squared(lower)
     halves = _halves(rows, geometry, splits, seed)
     upper = noise.over(halves, 2 * factor, level)
-    return squared(replace(upper, low=min(lower.low, upper.value)))  # the low one if nan
+    return squared(replace(upper, low=min(lower.low, upper.value)))  # lower.low if the value is nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class _Noise:
     """The noise of a geometry.
 
     Args:
-        value: of it.
+        value: the bound on E‖g_i - G‖*.
         influence: of every sample on it, (n,).
         eps: relative rounding of the gradients.
     """
@@ -106,15 +106,15 @@ def _along(rows: Tensor, direction: Tensor) -> Tensor:
 
 
 def _halves(rows: TensorDict, geometry: Geometry, splits: int, seed: int) -> Tensor:
-    """uᵀg_i with u from the half without i, averaged over splits, shape (n,)."""
+    """uᵀg_i with u from the half that does not contain i, averaged over splits, shape (n,)."""
     source = generator(seed)
     first = next(iter(rows.values()))
     found = first.new_zeros(len(first))
     for _ in range(splits):
         order = torch.randperm(len(first), generator=source).to(first.device)
         parts = order[: len(order) // 2], order[len(order) // 2 :]
-        for own, other in (parts, parts[::-1]):
+        for half, other in (parts, parts[::-1]):
             for tensor in rows.values():
                 direction = geometry.direction(tensor[other].mean(0))
-                found[own] += _along(tensor[own], direction) / splits
+                found[half] += _along(tensor[half], direction) / splits
     return found

@@ -16,12 +16,12 @@ def hill_index(values: Any, *, tail: float = 0.1, level: float = 0.95) -> Estima
     """Hill's exponent α of a tail P(X > x) ~ x^-α: 1/mean log(X_(i)/X_(k+1)) of the k largest.
 
     For an exact power law 2kα/α̂ is χ² with 2k degrees of freedom, which gives the interval; the
-    value is too large by α/(k - 1). For any other law it reads the local slope of the tail: finite
-    for a Gaussian too, and larger the fewer values are looked at.
+    value is biased upwards by α/(k - 1). For any other distribution it is the local slope of the
+    tail on a logarithmic scale: finite for a Gaussian too, and larger for smaller `tail`.
 
     Args:
         values: positive, shape (n,), such as ‖g_i - ḡ‖.
-        tail: share of the values that counts as the tail; at least 2 of them are.
+        tail: fraction of the values that is taken as the tail, at least 2 values.
         level: coverage of the interval, for a power law.
 
     Returns:
@@ -38,7 +38,7 @@ def hill_index(values: Any, *, tail: float = 0.1, level: float = 0.95) -> Estima
     """
     check_level(level)
     if not 0 < tail < 1:
-        raise ArgumentError(f"`tail` is a share between 0 and 1; got {tail}")
+        raise ArgumentError(f"`tail` is a share between 0 and 1, such as 0.1; got {tail}")
     vector = as_vector("values", values)
     ordered = vector[vector > 0].sort(descending=True).values
     if len(ordered) < 3:

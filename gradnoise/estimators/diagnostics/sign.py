@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError
 from ...moments.moments import ROUNDING, GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile
 from ..from_arrays.inputs import as_rows
 from .dual_norm import SPLITS, Geometry, dual_noise_scale
+from .signal_to_noise import variance_of
 
-NULL_SPREAD = 0.8372  # of |z| debiased, for a standard normal z: see `_debiased`
+NULL_SPREAD = 0.8372  # standard deviation of `_debiased` for a standard normal mean
 
 
 def sign_noise_scale(
@@ -28,23 +28,23 @@ def sign_noise_scale(
 ) -> Estimate:
     """‖σ‖₁²/‖G‖₁², the noise scale of sign descent, a model of Adam; σ_j² = Σ_jj.
 
-    From per-sample gradients: the direction sign(ḡ) of one half, the length of the other; the
-    signal is understated where coordinates are not resolved, by 0.5 of a coordinate's standard
-    error at most, so the value errs upwards. The upper end of the interval is Fieller's for that
-    signal (variance doubled: without signal the halves agree by chance), the lower end for ‖ḡ‖₁,
-    which errs the other way: the two bracket the truth.
+    From per-sample gradients: the direction sign(ḡ) from one half of the samples, the length from
+    the other. The signal of a coordinate that is not resolved is underestimated, by 0.5 standard
+    errors at most, so the value is biased upwards. The upper end of the interval is Fieller's for
+    this signal (variance doubled: without signal halves agree by chance), the lower end Fieller's
+    for ‖ḡ‖₁, which is biased the other way: the two bracket the true value.
 
-    From moments: the same half-split in closed form for normal ḡ_j with standard error e_j,
+    From moments: the same split in closed form for normal ḡ_j with standard error e_j,
     ḡ erf(ḡ/(√2e)) - √(2/π) e exp(-ḡ²/2e²) for every coordinate; without interval, and not resolved
-    where the sum is within what noise alone would give.
+    where noise alone could give the sum.
 
     Args:
         gradients: GradientMoments with `variance=True`, or rows (n, P), or name -> (n, *shape),
             n from 4 on.
         population: as for `noise_scale_from_gradients`, for rows; moments have their own.
-        splits: random halves, for rows.
+        splits: number of random splits into halves, for rows.
         level: coverage of the interval, for rows.
-        seed: of the halves.
+        seed: of the splits.
 
     Returns:
         Estimate in samples; exact where the whole population was measured.
@@ -77,19 +77,17 @@ def _sign_noise(centred: Tensor) -> tuple[float, Tensor]:
 
 
 def _sign_of_moments(moments: GradientMoments) -> Estimate:
-    variance = moments.variance
-    if variance is None:
-        raise ArgumentError("these moments hold no variances; measure with `variance=True`")
-    noise, signal, plain = 0.0, 0.0, 0.0
+    variance = variance_of(moments)
+    noise, signal, biased = 0.0, 0.0, 0.0
     for name, mean in moments.mean.items():
         error = (moments.sampling_factor * variance[name]).sqrt()
         noise += float(variance[name].sqrt().sum())
         signal += float(_debiased(mean, error).sum())
-        plain += float(mean.abs().sum())
+        biased += float(mean.abs().sum())
     level, count = moments.level, moments.count
     chance = _chance(moments, noise)
     if signal <= chance + ROUNDING * moments.resolution * noise:
-        low = (noise / (plain + chance)) ** 2 if plain + chance else 0.0
+        low = (noise / (biased + chance)) ** 2 if biased + chance else 0.0
         bounds = (low, math.inf)
         return Estimate(math.nan, *bounds, level, math.nan, count, Status.SIGNAL_BELOW_NOISE)
     value = (noise / signal) ** 2
@@ -99,25 +97,25 @@ def _sign_of_moments(moments: GradientMoments) -> Estimate:
 
 
 def _chance(moments: GradientMoments, noise: float) -> float:
-    """What the debiased signal reaches without signal: t standard deviations.
+    """The debiased signal that noise alone can give: t standard deviations.
 
-    Of coordinates with correlations ρ and one scale the variance is NULL_SPREAD² e² Σρ², to leading
-    order, and Σρ² is P²tr(Σ²)/(trΣ)². Where tr(Σ²) was not measured all are taken to move together.
+    For coordinates of one scale with correlations ρ its variance is NULL_SPREAD² e² Σρ² to leading
+    order, and Σρ² is P²tr(Σ²)/(trΣ)². Where tr(Σ²) was not measured, correlations of 1 are assumed.
     """
     trace, factor = float(moments.trace_cov), moments.sampling_factor
     if not factor or not trace:
         return 0.0
     share = math.sqrt(moments.trace_cov_sq) / trace
     share = 1.0 if math.isnan(share) else min(share, 1.0)
-    reach = quantile(moments.level, moments.count - 1)
-    return reach * NULL_SPREAD * noise * math.sqrt(factor) * share
+    critical = quantile(moments.level, moments.count - 1)
+    return critical * NULL_SPREAD * noise * math.sqrt(factor) * share
 
 
 def _debiased(mean: Tensor, error: Tensor) -> Tensor:
-    """|G_j| from ḡ_j: the half-split averaged over all ways to split a normal ḡ_j.
+    """|G_j| from ḡ_j: the split estimate averaged over all splits of a normal ḡ_j.
 
-    Its mean is G erf(G/2e): 0 without signal, never above |G|. Its spread without signal is
-    NULL_SPREAD times e.
+    Its mean is G erf(G/2e): 0 without signal, never above |G|. Its standard deviation without
+    signal is NULL_SPREAD times e.
     """
     clear = mean.abs() / error.clamp(min=torch.finfo(error.dtype).tiny)
     gauss = math.sqrt(2 / math.pi) * error * torch.exp(-clear.square() / 2)

@@ -17,16 +17,18 @@ from ...tensors.trees import TensorDict
 
 @dataclass(frozen=True, eq=False)
 class SignalToNoise:
-    """The ratio G_j²/Σ_jj of every coordinate, and what can be said of all.
+    """The ratio G_j²/Σ_jj of every coordinate (per sample, without unit), and their mean.
 
     Args:
-        values: by name, in the shapes of the parameters, debiased: where a coordinate has no
-            signal they scatter around 0 and are negative half of the time. nan where all gradients
-            are zero, inf where they are equal and not zero.
+        values: by name, in the shapes of the parameters, debiased: without signal they scatter
+            around 0 and can be negative. nan where all gradients are zero, inf where they are equal
+            and not zero.
         mean: over the coordinates with a finite value.
-        share_resolved: of these, those whose |ḡ_j| is beyond its interval at `level`; with no
-            signal at all it is 1 - level.
+        share_resolved: fraction of these whose |ḡ_j| exceeds t standard errors at `level`; without
+            any signal it is 1 - level on the average.
         silent, noiseless: how many coordinates are nan and inf.
+
+    Source: Liu et al. 2020 (arXiv:2001.07384), definition 1.
     """
 
     values: TensorDict
@@ -44,13 +46,13 @@ class SignalToNoise:
 def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
     """GSNR r_j = G_j²/Σ_jj of every coordinate, debiased.
 
-    ḡ_j²/s_j² overstates it by (1/n - 1/N), and by the curvature of 1/s_j². Both are taken off,
+    ḡ_j²/s_j² is biased upwards, by (1/n - 1/N) and because 1/s_j² is convex. Both are corrected,
 
         r_j ≈ (1 - 2nφ/(n - 1)) ḡ_j²/s_j² - φ,    φ = 1/n - 1/N,
 
     unbiased for Gaussian gradients (there n ḡ_j²/s_j² is a non-central F) and N = ∞, exact for
-    n = N, else right to O(1/n). The mean over coordinates has no interval, since their errors
-    depend on each other; of 2 or 3 samples of more it has no value.
+    n = N, else with an error of O(1/n). The mean over coordinates has no interval, since their
+    errors depend on each other; from 2 or 3 samples of a larger population it has no value.
 
     Args:
         moments: with `variance=True`.
@@ -70,19 +72,17 @@ def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
         >>> signal_to_noise(found).values[""].tolist()  # 9/(8/3) and 0
         [3.375, 0.0]
     """
-    variance = moments.variance
-    if variance is None:
-        raise ArgumentError("these moments hold no variances; measure with `variance=True`")
+    variance = variance_of(moments)
     n, factor = moments.count, moments.sampling_factor
     shrink = max(1 - 2 * n * factor / (n - 1), 0.0)
     values, finite, resolved = {}, [], 0
-    reach = quantile(moments.level, n - 1) ** 2 * factor
+    critical = quantile(moments.level, n - 1) ** 2 * factor
     for name, mean in moments.mean.items():
-        plain = _quotient(mean.square(), variance[name], moments.resolution)
-        values[name] = shrink * plain - factor
-        known = torch.isfinite(plain)
-        finite.append(values[name][known])
-        resolved += int((plain[known] > reach).sum())
+        biased = _quotient(mean.square(), variance[name], moments.resolution)
+        values[name] = shrink * biased - factor
+        is_finite = torch.isfinite(biased)
+        finite.append(values[name][is_finite])
+        resolved += int((biased[is_finite] > critical).sum())
     every = torch.cat(finite)
     joined = torch.cat([value.reshape(-1) for value in values.values()])
     return SignalToNoise(
@@ -94,8 +94,22 @@ def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
     )
 
 
+def variance_of(moments: GradientMoments) -> TensorDict:
+    """Variance of every coordinate, by name.
+
+    Raises:
+        ArgumentError: the moments do not contain it.
+    """
+    variance = moments.variance
+    if variance is None:
+        raise ArgumentError(
+            "these moments contain no variances of coordinates: measure with `variance=True`"
+        )
+    return variance
+
+
 def _quotient(square: Tensor, variance: Tensor, resolution: float) -> Tensor:
-    """ḡ²/s²; a variance that is nothing but rounding of ḡ² counts as none."""
+    """ḡ²/s²; a variance within the rounding error of ḡ² counts as 0."""
     none = variance <= ROUNDING * resolution * square
     found = square / variance
     found[none] = torch.where(square[none] > 0, math.inf, math.nan).to(found)
@@ -107,7 +121,7 @@ def _mean(values: Tensor, moments: GradientMoments) -> Estimate:
     value = float(values.mean()) if len(values) else math.nan
     if len(values) and moments.sampling_factor == 0:
         return Estimate(value, value, value, level, 0.0, count)
-    known = count > 3 or not len(values)
-    status = Status.NO_INTERVAL if known else Status.SIGNAL_BELOW_NOISE
+    enough = count > 3 or not len(values)
+    status = Status.NO_INTERVAL if enough else Status.SIGNAL_BELOW_NOISE
     bounds = (-math.inf, math.inf)
-    return Estimate(value if known else math.nan, *bounds, level, math.nan, count, status)
+    return Estimate(value if enough else math.nan, *bounds, level, math.nan, count, status)

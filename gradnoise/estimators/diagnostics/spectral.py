@@ -26,14 +26,15 @@ def spectral_noise_scale(
 ) -> Estimate:
     """(tr C^½)²/‖G‖²_S1, the noise scale of spectral descent, a model of Muon.
 
-    ‖·‖_S1 is the sum of singular values, and C = E[(g - G)(g - G)ᵀ] on the side of the rows, or
-    E[(g - G)ᵀ(g - G)] on that of the columns: the two differ, both bound the noise E‖g - G‖_S1, so
-    the smaller is the closer. Over several matrices both parts are summed first. tr Ĉ^½ is too
-    small where n times the other side is not well above the own side (a concave function of Ĉ). The
-    signal and the interval are as for `sign_noise_scale`, with the polar factor UVᵀ as direction.
+    ‖·‖_S1 is the sum of singular values, and C = E[(g - G)(g - G)ᵀ] for the rows, or
+    E[(g - G)ᵀ(g - G)] for the columns. The two noise scales differ; both bound the noise
+    E‖g - G‖_S1 from above, so the smaller one is closer. Over several matrices both parts are
+    summed first. tr Ĉ^½ is biased downwards (a concave function of Ĉ) unless n times the length of
+    the other side is well above the length of this side. Signal and interval are as for
+    `sign_noise_scale`, with the polar factor UVᵀ as direction.
 
     Args:
-        gradients: of a matrix, (n, rows, columns), or name -> such arrays.
+        gradients: per-sample gradients of a matrix, (n, rows, columns), or name -> such arrays.
         side: "rows" or "columns".
         population, splits, level, seed: as for `sign_noise_scale`.
 
@@ -58,7 +59,7 @@ def spectral_noise_scale(
         shapes = [tuple(tensor.shape) for tensor in rows.values()]
         raise ArgumentError(
             f"`gradients` must be of matrices, (n, rows, columns); got shapes {shapes}. Leave out "
-            f"biases, and reshape convolutions as the optimiser does"
+            f"biases, and reshape convolutions as the optimizer does"
         )
     if side == "columns":
         rows = {name: tensor.mT for name, tensor in rows.items()}

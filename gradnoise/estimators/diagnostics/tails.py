@@ -1,4 +1,4 @@
-"""How heavy the tails of gradient noise are, and what a small tail index does not prove."""
+"""How heavy the tails of gradient noise are, with the control that a tail index needs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ...tensors.random import generator
 from ...tensors.trees import widen
 from ..from_arrays.inputs import as_rows, as_tensor
 
-ENTRIES = 2**20  # of the pooled noise that are looked at
+ENTRIES = 2**20  # of the pooled noise that are used, at most
 CONTROLS = 39  # Gaussian replicates: their range is a 95 % interval
 
 
 def stable_index(values: Any, *, block: int | None = None, level: float = 0.95) -> Estimate:
-    """Index α of a symmetric stable law from how sums grow: Σ of m values is m^(1/α) as large.
+    """Index α of a symmetric stable distribution from sums: m values add up to size m^(1/α).
 
-    1/α = (E log‖X_1 + … + X_m‖ - E log‖X‖)/log m, over blocks of m: 2 for independent Gaussians of
-    one scale or of any covariance, 1 for Cauchy. It is right for stable laws alone. Anything else
-    with finite variance tends to 2 as m grows, slowly: of 10⁵ values Student's t with 3 degrees of
-    freedom reads 1.74, and Gaussians whose scales differ (log-normal, σ = 1.5 to 2) read 1.0 to
-    1.2. A small index alone proves no heavy tail.
+    1/α = (E log‖X_1 + … + X_m‖ - E log‖X‖)/log m, over blocks of m: α = 2 for independent Gaussians
+    of one scale or of any covariance, 1 for Cauchy. It is valid for stable distributions only. For
+    any other one with finite variance the estimate tends to 2 as m grows, slowly: from 10⁵ values
+    Student's t with 3 degrees of freedom gives 1.74, and Gaussians of different scales (log-normal,
+    σ = 1.5 to 2) give 1.0 to 1.2. A small index alone does not prove heavy tails.
 
     Args:
-        values: independent, around zero, in no order: numbers (k,) or vectors (k, d).
-        block: m, from 2 to k/2; default √k. The order of the values must not matter.
-        level: coverage of the interval, over blocks that are independent.
+        values: independent, around zero, in random order: numbers (k,) or vectors (k, d).
+        block: m, from 2 to k/2; default √k.
+        level: coverage of the interval, from independent blocks.
 
     Returns:
         Estimate without unit; `samples` counts blocks. It can exceed 2.
@@ -56,13 +56,14 @@ def stable_index(values: Any, *, block: int | None = None, level: float = 0.95) 
     blocks = len(rows) // block
     if blocks < 2:
         raise ArgumentError(
-            f"`block` of {block} needs twice as many `values` that are not zero; got {len(rows)}"
+            f"`block` = {block} needs twice as many `values` that are not zero; got {len(rows)}. "
+            f"Give more values, or a smaller block from 2 on"
         )
     return _index(_growth(rows, block), block, level)
 
 
 def _index(growth: Tensor, block: int, level: float) -> Estimate:
-    """α = log m/mean growth, with Fieller's interval for a numerator that is exact."""
+    """α = log m/mean growth, with Fieller's interval for an exact numerator."""
     return ratio(
         math.log(block),
         float(growth.mean()),
@@ -76,7 +77,7 @@ def _index(growth: Tensor, block: int, level: float) -> Estimate:
 
 
 def _growth(rows: Tensor, block: int) -> Tensor:
-    """log‖sum‖ less the mean of log‖part‖, of every block of rows."""
+    """log‖sum‖ less the mean of log‖x‖, for every block of rows, shape (blocks,)."""
     blocks = rows[: len(rows) // block * block].reshape(-1, block, rows.shape[1])
     tiny = torch.finfo(rows.dtype).tiny
     sums = torch.linalg.vector_norm(blocks.sum(1), dim=-1).clamp(min=tiny).log()
@@ -87,14 +88,15 @@ def _growth(rows: Tensor, block: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TailIndex:
-    """Tail indices of gradient noise beside those of Gaussians.
+    """Stable indices of gradient noise, with those of Gaussians as a control; without unit.
 
     Args:
-        pooled: stable index of all entries of g_i - ḡ thrown together, as Simsekli et al. take it.
+        pooled: from all entries of g_i - ḡ together, as in Simsekli et al.
         gaussian: the same for Gaussian noise with the same scale in every coordinate; its interval
             is the range of the replicates.
-        vectors: stable index of the vectors g_i - ḡ, which no spread of scales over coordinates
-            lowers.
+        vectors: from the vectors g_i - ḡ, on which different scales of coordinates have no effect.
+
+    Source: Simsekli, Sagun and Gurbuzbalaban 2019 (arXiv:1901.06053); docs/theory/diagnostics.md.
     """
 
     pooled: Estimate
@@ -103,21 +105,22 @@ class TailIndex:
 
     @property
     def below_gaussian(self) -> bool:
-        """Whether the pooled index is smaller than the scales of the coordinates explain."""
+        """Whether the pooled index is smaller than different scales of coordinates explain."""
         return float(self.pooled) < self.gaussian.low
 
     def __str__(self) -> str:
         pooled, control = float(self.pooled), self.gaussian
-        said = (
-            "smaller: tails heavier than Gaussian, or samples whose scales differ; neither alone "
-            "makes the variance infinite (Student's t with 3 degrees of freedom reads 1.74)"
+        verdict = (
+            "it is smaller: tails heavier than Gaussian, or samples of different scales; neither "
+            "alone makes the variance infinite (Student's t with 3 degrees of freedom gives 1.74)"
             if self.below_gaussian
-            else "no smaller: the scales of the coordinates explain it, no sign of heavy tails"
+            else "it is not smaller: different scales of coordinates explain it, no sign of heavy "
+            "tails"
         )
         return (
-            f"tail index {pooled:.2f} pooled, {float(self.vectors):.2f} of whole vectors; "
-            f"Gaussians with the same scales per coordinate read {control.low:.2f} to "
-            f"{control.high:.2f}: {said}"
+            f"tail index {pooled:.2f} of all entries, {float(self.vectors):.2f} of whole vectors; "
+            f"Gaussians with the same scale in every coordinate give {control.low:.2f} to "
+            f"{control.high:.2f}: {verdict}"
         )
 
 
@@ -129,17 +132,17 @@ def tail_index(
     level: float = 0.95,
     seed: int = 0,
 ) -> TailIndex:
-    """The stable index of gradient noise, with the control that it needs.
+    """The stable index of gradient noise, with Gaussian noise as a control.
 
     Departures from Simsekli et al.: entries are shuffled, so that the order of parameters does not
-    matter; Gaussians of the same scales per coordinate are read beside them; and the vectors are
-    read whole, where differing scales of coordinates have no effect. Centring by ḡ shortens sums of
-    m of the n vectors by √(1 - m/n), which is put back.
+    matter; the index of Gaussians with the same scale in every coordinate is measured too; and so
+    is that of the vectors, on which different scales of coordinates have no effect. Centring by ḡ
+    shortens sums of m of the n vectors by a factor √(1 - m/n), which is corrected.
 
     Args:
         per_sample_gradients: (n, P), or name -> (n, *shape), n from 8 on.
-        block: m for the entries, and for the vectors where half of them are more; default the root
-            of their number.
+        block: m for the entries, and for the vectors n/2 at most; default the square root of their
+            number.
         controls: Gaussian replicates.
         level: coverage of the interval of `.vectors`.
         seed: of the shuffle and the replicates.
@@ -148,7 +151,7 @@ def tail_index(
         TailIndex; `.pooled` has no interval, since entries of one sample depend on each other.
 
     Raises:
-        ArgumentError: not finite rows, no noise, or an option out of range.
+        ArgumentError: rows that are not finite, no noise, or an option out of range.
 
     Source: Simsekli, Sagun and Gurbuzbalaban 2019 (arXiv:1901.06053); docs/theory/diagnostics.md.
 
@@ -164,24 +167,26 @@ def tail_index(
     centred = torch.cat([widen(tensor).reshape(len(tensor), -1) for tensor in named.values()], 1)
     centred = centred - centred.mean(0)
     if not centred.any():
-        raise ArgumentError("`per_sample_gradients` are all equal: there is no noise to look at")
-    some = _some(centred, source)
+        raise ArgumentError(
+            "`per_sample_gradients` are all equal: there is no noise to measure; give other samples"
+        )
+    some = _at_most(centred, source)
     order = torch.randperm(some.numel(), generator=source).to(some.device)
     pooled = stable_index(some.reshape(-1)[order], block=block, level=level)
-    reads, scales = [], _scales(some)
+    indices, scales = [], _scales(some)
     for _ in range(controls):
         noise = torch.randn(some.shape, generator=source).to(some) * scales
         noise -= noise.mean(0)
-        reads.append(float(stable_index(noise.reshape(-1)[order], block=block)))
+        indices.append(float(stable_index(noise.reshape(-1)[order], block=block)))
     return TailIndex(
         pooled=_without_interval(pooled),
-        gaussian=_range(torch.tensor(reads).double()),
+        gaussian=_range(torch.tensor(indices).double()),
         vectors=_of_vectors(centred, block, level),
     )
 
 
-def _some(rows: Tensor, source: torch.Generator) -> Tensor:
-    """Coordinates that differ, at most so many that their entries can be looked at."""
+def _at_most(rows: Tensor, source: torch.Generator) -> Tensor:
+    """Coordinates with noise, so many at random that their entries are at most ENTRIES."""
     rows = rows[:, rows.any(0)]
     most = max(1, ENTRIES // len(rows))
     if rows.shape[1] <= most:
@@ -190,13 +195,13 @@ def _some(rows: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _scales(rows: Tensor) -> Tensor:
-    """Of Gaussians with the same mean of log|x| in every coordinate, but for a common factor.
+    """Scales of Gaussians with the same mean of log|x| in every coordinate, up to a common factor.
 
-    Standard deviations would not do: those of Cauchy noise differ by orders of magnitude, and
-    Gaussians with that spread of scales would read as small an index.
+    Not standard deviations: those of Cauchy noise differ by orders of magnitude between
+    coordinates, and Gaussians of such scales would have as small an index.
     """
-    known = rows != 0
-    logs = torch.where(known, rows.abs(), 1.0).log().sum(0) / known.sum(0)
+    nonzero = rows != 0
+    logs = torch.where(nonzero, rows.abs(), 1.0).log().sum(0) / nonzero.sum(0)
     return (logs - logs.mean()).exp()
 
 
@@ -208,7 +213,7 @@ def _without_interval(estimate: Estimate) -> Estimate:
 
 
 def _range(values: Tensor) -> Estimate:
-    """Mean and range: the next of R + 1 alike lies outside with probability 2/(R + 1)."""
+    """Mean and range of R values: one more of them lies outside with probability 2/(R + 1)."""
     count = len(values)
     ends, error = (float(values.min()), float(values.max())), float(values.std())
     return Estimate(float(values.mean()), *ends, 1 - 2 / (count + 1), error, count)

@@ -1,1 +1,1 @@
-"""The same numbers from gradients, inner products, sums or norms at hand."""
+"""Noise scales from given gradients, inner products, sums or norms."""

@@ -1,4 +1,4 @@
-"""Arrays of others, torch or numpy, as wide tensors; what is no number is refused by name."""
+"""The user's arrays, torch or numpy, as checked tensors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from ...errors import ArgumentError
 from ...tensors.trees import TensorDict, widen
 
-SMALLEST, LARGEST = 1e-45, 1e45  # of gradients whose sixth powers are taken
+SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
 
 def as_tensor(name: str, array: Any) -> Tensor:
-    """A tensor of the array's own dtype, detached; whole numbers become float64.
+    """A tensor of the array's dtype, detached; integers become float64.
 
     Raises:
         ArgumentError: not real numbers, or not all finite.
@@ -42,9 +42,9 @@ def as_tensor(name: str, array: Any) -> Tensor:
 
 
 def _of_numbers(array: Any) -> Tensor:
-    found = np.asarray(array)  # Python's own numbers are float64, unlike in torch.as_tensor
-    plain = found.flags.writeable and all(stride >= 0 for stride in found.strides)
-    return torch.as_tensor(found if plain else found.copy())
+    found = np.asarray(array)  # Python floats become float64, unlike in torch.as_tensor
+    shareable = found.flags.writeable and all(stride >= 0 for stride in found.strides)
+    return torch.as_tensor(found if shareable else found.copy())
 
 
 def as_rows(gradients: Any, *, least: int = 2) -> TensorDict:
@@ -60,7 +60,7 @@ def as_rows(gradients: Any, *, least: int = 2) -> TensorDict:
     if not shapes or len(counts) != 1 or any(len(shape) < 2 for shape in shapes):
         raise ArgumentError(
             f"`per_sample_gradients` must have one row per sample: an array (n, P), or a dict of "
-            f"(n, *shape) with one n; got shapes {shapes}"
+            f"(n, *shape) with the same n; got shapes {shapes}"
         )
     if min(counts) < least or not any(math.prod(shape[1:]) for shape in shapes):
         raise ArgumentError(
@@ -71,13 +71,13 @@ def as_rows(gradients: Any, *, least: int = 2) -> TensorDict:
     if largest and not SMALLEST < largest < LARGEST:
         raise ArgumentError(
             f"`per_sample_gradients` are of size {largest:.1e}: their products leave the range of "
-            f"float64. Multiply them by a number first; B_simple does not depend on it"
+            f"float64. Multiply them by a constant first; B_simple does not depend on it"
         )
     return rows
 
 
 def as_vector(name: str, array: Any, count: int | None = None) -> Tensor:
-    """Wide, shape (k,); a single number is a vector of one.
+    """A vector in float64, shape (k,); a single number becomes a vector of one.
 
     Raises:
         ArgumentError: more than one dimension, empty, or not of the length `count`.

@@ -17,13 +17,13 @@ from ...statistics.ratio import ratio
 from .inputs import as_vector
 from .result import SimpleNoiseScale
 
-ON_A_LINE = 1e-12  # relative residuals that are nothing but rounding
-ROUNDS = 8  # of weighting and fitting; it settles in three or four
+ON_A_LINE = 1e-12  # relative residuals that are no more than rounding
+ROUNDS = 8  # of weighting and fitting; it converges in three or four
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """|G|² and trΣ with their sampling covariance; nan where nothing tells of it."""
+    """|G|² and trΣ with their sampling covariance; nan where it cannot be estimated."""
 
     signal: float
     trace: float
@@ -61,26 +61,27 @@ def simple_noise_scale_from_norms(
     *,
     level: float = 0.95,
 ) -> SimpleNoiseScale:
-    """B_simple from squared gradient norms at two batch sizes b < B, without single samples.
+    """B_simple from squared gradient norms at two batch sizes b < B, without per-sample gradients.
 
     |G|² = (B|g_B|² - b|g_b|²)/(B - b) and trΣ = (|g_b|² - |g_B|²)/(1/b - 1/B), each linear in the
-    means of the squared norms and unbiased for samples drawn independently (N = ∞); the two are
-    averaged apart and divided last. |G|² ≤ 0 happens: then there is no value, only a lower bound.
+    means of the squared norms and unbiased for samples drawn independently (N = ∞). Each is
+    averaged over the measurements, then the averages are divided. |G|² ≤ 0 can happen: then there
+    is no value, only a lower bound.
 
-    From repeated measurements come intervals, Fieller's for the ratio. Arrays of one length are
-    taken as pairs of one step each, and may depend on each other within a pair; arrays of two
-    lengths as independent. From one measurement of each there is no interval.
+    Repeated measurements give intervals, Fieller's for the ratio. Arrays of equal length are taken
+    as pairs from the same step, which may depend on each other; arrays of different lengths as
+    independent. One measurement of each gives no interval.
 
     Args:
         small_sq_norm: |g_b|², a number or repeated measurements (k,); the mean of squares, not the
             square of a mean norm.
         big_sq_norm: |g_B|², likewise.
-        small_batch, big_batch: b and B in samples, 0 < b < B. The answer is in their unit.
+        small_batch, big_batch: b and B in samples, 0 < b < B.
         level: coverage of the intervals, 0.95.
 
     Returns:
-        SimpleNoiseScale: B_simple with `.grad_sq_norm` and `.trace_cov`; `.samples` counts
-        measurements.
+        SimpleNoiseScale: B_simple in samples with `.grad_sq_norm` and `.trace_cov`; `.samples`
+        counts measurements.
 
     Raises:
         ArgumentError: norms negative or not finite, or batch sizes not in order.
@@ -114,13 +115,13 @@ def _sq_norms(name: str, values: Any) -> Tensor:
     vector = as_vector(name, values)
     if bool((vector < 0).any()):
         raise ArgumentError(
-            f"`{name}` must be squared norms, not negative; got {float(min(vector))}"
+            f"`{name}` must be squared norms, not negative; got {float(min(vector)):g}"
         )
     return vector
 
 
 def _covariance_of_means(first: Tensor, second: Tensor) -> tuple[Tensor, float]:
-    """Of two means, and its degrees of freedom; nan when one of them is of one number."""
+    """Covariance of two means, and its degrees of freedom; nan if one of them is of one number."""
     counts = len(first), len(second)
     if min(counts) < 2:
         return torch.full((2, 2), math.nan).double(), math.inf
@@ -137,10 +138,11 @@ def noise_scale_from_batches(
     """B_simple from squared norms at many batch sizes: the line |G|² + trΣ·(1/B), fitted.
 
     Least squares of |g_B|² on 1/B, weighted by the inverse of Var|g_B|² = 2tr(Σ²)/B² + 4GᵀΣG/B
-    (exact for Gaussian noise), whose two unknowns are fitted to the squared residuals, none below
-    zero, in turns with the line. Unbiased for any weights that do not depend on the noise; these do
-    a little. Intervals come from the weighted residuals with k - 2 degrees of freedom, Fieller's
-    for the ratio: they want ten measurements or more, and different batches for each.
+    (exact for Gaussian noise). The two unknown coefficients, not negative, are fitted to the
+    squared residuals, alternating with the line. Unbiased for weights that do not depend on the
+    noise; these depend on it slightly. Intervals come from the weighted residuals with k - 2
+    degrees of freedom, Fieller's for the ratio: they need ten measurements or more, with different
+    batches for each.
 
     Args:
         batch_sizes: B of every measurement, shape (k,), k from 2 on, at least two different ones.
@@ -148,8 +150,7 @@ def noise_scale_from_batches(
         level: coverage of the intervals.
 
     Returns:
-        SimpleNoiseScale: B_simple in the unit of B, with its parts; no interval from two
-        measurements.
+        SimpleNoiseScale: B_simple in samples, with its parts; no interval from two measurements.
 
     Raises:
         ArgumentError: lengths that differ, fewer than two batch sizes, or negative numbers.
@@ -170,7 +171,7 @@ def noise_scale_from_batches(
             f"`batch_sizes` must be positive, with two different ones at least; got {different}"
         )
     line = torch.stack([torch.ones_like(sizes), 1 / sizes], dim=1)
-    weights = sizes.clone()  # right where the signal is strong
+    weights = sizes.clone()  # the right ones for a strong signal
     for _ in range(ROUNDS):
         coefficients, covariance = _fit(line, norms, weights)
         weights = 1 / _spread(norms - line @ coefficients, sizes)
@@ -179,29 +180,29 @@ def noise_scale_from_batches(
 
 
 def _fit(line: Tensor, norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients and their covariance, from the residuals' own scale."""
+    """Coefficients and their covariance, scaled by the residuals."""
     inverse = torch.linalg.inv(line.T * weights @ line)
     coefficients = inverse @ (line.T @ (weights * norms))
     if len(norms) == 2:
         return coefficients, torch.full((2, 2), math.nan).double()
     residuals = norms - line @ coefficients
     if float(residuals.abs().max()) <= ON_A_LINE * float(norms.abs().max()):
-        # numbers that lie on a line by chance, or by rounding, do not tell how far off they are
+        # numbers on a line, by chance or up to rounding, do not tell the error
         return coefficients, torch.full((2, 2), math.nan).double()
     scale = float(weights @ residuals.square()) / (len(norms) - 2)
     return coefficients, scale * inverse
 
 
 def _spread(residuals: Tensor, sizes: Tensor) -> Tensor:
-    """p/B² + q/B with p, q ≥ 0 fitted to squared residuals, each in units of its own size."""
+    """p/B² + q/B with p, q ≥ 0 fitted to squared residuals, relative to their expected size."""
     shape = torch.stack([sizes**-2, 1 / sizes], dim=1)
-    known = 1 / sizes
+    expected = 1 / sizes
     for _ in range(2):
-        # by name: scipy loads it when it is first asked for, which is late or never
+        # as an attribute: scipy imports scipy.optimize only when it is first used
         parts, _ = scipy.optimize.nnls(
-            (shape / known[:, None]).numpy(), (residuals.square() / known).numpy()
+            (shape / expected[:, None]).numpy(), (residuals.square() / expected).numpy()
         )
         if not parts.any():
             return 1 / sizes
-        known = shape @ torch.from_numpy(parts)
-    return known
+        expected = shape @ torch.from_numpy(parts)
+    return expected

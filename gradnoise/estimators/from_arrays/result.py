@@ -1,4 +1,4 @@
-"""B_simple as an estimate that carries its parts."""
+"""B_simple as an estimate, with its numerator and denominator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ...statistics.estimate import Estimate
 
 @dataclass(frozen=True)
 class SimpleNoiseScale(Estimate):
-    """B_simple = trΣ/|G|², an `Estimate` that carries its two parts.
+    """B_simple = trΣ/|G|² in samples: an `Estimate` with its two parts.
 
     Args:
-        grad_sq_norm: |G|², unbiased; its value can be negative.
-        trace_cov: trΣ, unbiased.
+        grad_sq_norm: |G|² in loss²/parameter², unbiased; its value can be negative.
+        trace_cov: trΣ in loss²/parameter², unbiased.
+
+    Source: McCandlish et al. 2018 (arXiv:1812.06162), eq. 2.9 and App. A.1.
     """
 
     grad_sq_norm: Estimate = field(kw_only=True)
@@ -23,13 +25,13 @@ class SimpleNoiseScale(Estimate):
 
     @classmethod
     def of(cls, scale: Estimate, signal: Estimate, trace: Estimate) -> SimpleNoiseScale:
-        """A ratio with its parts."""
+        """From the ratio and its parts."""
         plain = {f.name: getattr(scale, f.name) for f in fields(Estimate)}
         return cls(**plain, grad_sq_norm=signal, trace_cov=trace)
 
     @classmethod
     def of_moments(cls, moments: GradientMoments) -> SimpleNoiseScale:
-        """The three estimates of moments."""
+        """From moments."""
         return cls.of(moments.simple_noise_scale, moments.grad_sq_norm, moments.trace_cov)
 
     def to_dict(self) -> dict[str, Any]:

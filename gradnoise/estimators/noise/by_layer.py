@@ -1,4 +1,4 @@
-"""Noise scale and sharpness of each layer's own block, as if the others were frozen."""
+"""Noise scale and sharpness of the block of each layer, with all other layers frozen."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ from .noise_scale import (
 
 @dataclass(frozen=True)
 class LayerScale:
-    """One layer measured alone, all other parameters held where they are.
+    """One layer measured alone, all other parameters kept fixed.
 
     Args:
         name: of the layer.
         parameters: names of its parameters.
-        sharpness: λ_l, the largest eigenvalue of its block H_ll; never above λ of the whole. A step
-            in this layer alone is unstable beyond 2/λ_l.
-        noise: B_simple and B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l), with their parts.
+        sharpness: λ_l in loss/parameter², the largest eigenvalue of its block H_ll; at most λ of
+            the whole model. A step in this layer alone is unstable at this point beyond 2/λ_l.
+        noise: B_simple and B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l) in samples, with their parts.
+
+    Source: as for `layer_noise_scales`.
     """
 
     name: str
@@ -69,19 +71,21 @@ def layer_noise_scales(
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
 ) -> dict[str, LayerScale]:
-    """λ and B_noise of the blocks of the Hessian that belong to single layers.
+    """λ and B_noise of single layers, from the diagonal blocks of the Hessian and of Σ.
 
-    With H_ll and Σ_ll the layer's blocks, λ_l = λ_max(H_ll), B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l).
-    Curvature between layers takes no part, so that blocks do not sum to the whole; the shares in
-    `profile(...).layers` do. Each layer is a measurement of its own with the others frozen, on the
-    same samples: about the cost of `noise_scale` and `sharpness` each time.
+    With H_ll and Σ_ll the blocks of a layer, λ_l = λ_max(H_ll) in loss/parameter² and
+    B_noise = tr(H_llΣ_ll)/(G_lᵀH_llG_l) in samples. Curvature between layers is left out, so the
+    blocks do not add up to the whole; the shares in `profile(...).layers` do. Each layer is a
+    separate measurement with all others frozen, on the same samples, and costs about as much as
+    `noise_scale` and `sharpness` together.
 
     Args:
-        model, loss_fn, data, optimizer, metric, population, max_samples, level, seed,
-            micro_batch: as for `gradient_moments`.
-        layers: names of modules or parameters, a module with all below it; or name -> names of
-            parameters, such as those of an optimizer's group; default: every module that holds
-            parameters of its own.
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch: as for
+            `gradient_moments`.
+        layers: names of modules or parameters, a module with all modules inside it; or
+            name -> names of parameters, such as those of one group of an optimizer; default: every
+            module that holds parameters directly.
+        optimizer, metric: as for `sharpness` and `noise_scale`, with P, D and E of the layer.
         engine, probes, accuracy: as for `noise_scale`.
         tol: relative residual at which λ_l is accepted.
 
@@ -90,7 +94,9 @@ def layer_noise_scales(
 
     Raises:
         GradNoiseError: see `gradient_moments` and `sharpness`.
-        ArgumentError: a layer without trainable parameters.
+        ArgumentError: a layer without trainable parameters, or an option out of range.
+
+    Source: McCandlish et al. 2018 (arXiv:1812.06162), eq. 2.8, for the parameters of one layer.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
@@ -110,42 +116,43 @@ def layer_noise_scales(
     members = _members(list(problem.objective.parameters), layers)
     found = {}
     with problem.guard():
-        for name, own in members.items():
-            with _alone(problem, own) as part:
+        for name, parameters in members.items():
+            with _alone(problem, parameters) as part:
                 opened = Opened(part, options)
-                found[name] = _measure(opened, name, tuple(own), probes, accuracy, tol)
+                found[name] = _measure(opened, name, tuple(parameters), probes, accuracy, tol)
     return found
 
 
 def _members(
-    known: list[str], layers: Mapping[str, Iterable[str]] | Iterable[str] | None
+    trainable: list[str], layers: Mapping[str, Iterable[str]] | Iterable[str] | None
 ) -> dict[str, list[str]]:
-    """Names of parameters by layer."""
+    """Names of trainable parameters by layer."""
     if layers is None:
-        return by_module(known)
+        return by_module(trainable)
     if isinstance(layers, str):
         layers = [layers]
     groups = layers if isinstance(layers, Mapping) else {name: [name] for name in layers}
     members = {
-        key: [own for own in known if any(_within(own, name) for name in names)]
+        key: [one for one in trainable if any(_within(one, name) for name in names)]
         for key, names in ((key, list(names)) for key, names in groups.items())
     }
-    for key, own in members.items():
-        if not own:
+    for key, names in members.items():
+        if not names:
             raise ArgumentError(
                 f"`layers` names {key!r}, which holds no trainable parameter; the parameters are "
-                f"{', '.join(known)}"
+                f"{', '.join(trainable)}"
             )
     return members
 
 
 def _within(parameter: str, name: str) -> bool:
+    """Whether a parameter is `name`, or inside the module `name`; "" is the whole model."""
     return parameter == name or name == "" or parameter.startswith(f"{name}.")
 
 
 @contextmanager
 def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
-    """The problem with all parameters but these frozen."""
+    """The problem with all parameters except these frozen."""
     objective = problem.objective
     others = [p for name, p in objective.parameters.items() if name not in names]
     try:
@@ -168,6 +175,7 @@ def _measure(
     problem, seed, level = opened.problem, opened.options.seed, opened.options.level
     with problem.guard():
         moments, hessian = opened.moments(), opened.hessian()
+        # the Krylov space of H + E gives another M than that of H; both leave tr(HΣ) unbiased
         pairs, deflation = explore(with_decay(hessian), tol=tol, steps=STEPS, seed=seed)
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
         curvatures = sample_curvatures(problem, top) if sampled else None

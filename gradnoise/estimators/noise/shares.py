@@ -1,4 +1,4 @@
-"""What each layer holds of λ, GᵀHG and tr(HΣ)."""
+"""The share of each layer in λ, GᵀHG and tr(HΣ)."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ from ...tensors.trees import widen
 from ..curvature.extreme_eigenvalue import Halves
 from .noise_scale import NoiseScale, Parts
 
-CROWDED = 0.5  # angle to the steepest direction beyond which it is not known which one it is
+CROWDED = 0.5  # bound on the angle to the sharpest direction beyond which it is not identified
 
 
 @dataclass(frozen=True, eq=False)
 class Shares:
     """Curvature by parameter, to be summed over layers.
 
-    A share of a quadratic form uᵀHu is that of u_lᵀ(Hu)_l: it includes the curvature between the
-    layer and the others, costs no product, and shares sum to 1. They are those of the measured
-    samples; where these are a part of the population, their error is not known without a product
-    per layer, and they have no interval.
+    The share of a layer in a quadratic form uᵀHu is u_lᵀ(Hu)_l/uᵀHu: it includes the curvature
+    between the layer and the others, needs no additional product, and shares add up to 1. They are
+    those of the measured samples; where these are a part of the population, an error would need a
+    product per layer, and shares have no interval.
 
     Args:
         names: of the parameters.
-        steepest: ‖v_p‖² of the eigenvector of λ, shape (p,).
-        halves: the same of the vectors of two halves of the samples, shape (2, p); or (0, p).
-        angle: bound on the sine of the angle between v and the eigenvector that it stands for:
-            residual over gap (Davis and Kahan 1970), which no share exceeds in error.
-        sharpness, grad_curvature, trace_hessian_cov: λ, GᵀHG and tr(HΣ) of the whole.
-        parts: of the latter two.
+        sharpest: ‖v_p‖² of the eigenvector v of λ, shape (p,).
+        halves: the same for the eigenvectors of split halves of the samples, shape (2, p); or
+            (0, p).
+        angle: bound on the sine of the angle between v and the exact eigenvector: residual over gap
+            (Davis and Kahan 1970). No share has a larger error.
+        sharpness, grad_curvature, trace_hessian_cov: λ, GᵀHG and tr(HΣ) of the whole model.
+        parts: the last two by parameter.
         sampled: whether only a part of the population was measured.
     """
 
     names: Sequence[str]
-    steepest: Tensor
+    sharpest: Tensor
     halves: Tensor
     angle: float
     sharpness: Estimate
@@ -72,15 +73,15 @@ class Shares:
         }
 
     def _limiting(self, index: dict[str, list[int]]) -> str | None:
-        """Who holds most of the steepest direction, if all that looked agree."""
+        """The layer with most of the sharpest direction, if v and both halves agree on it."""
         if not index or self.angle > CROWDED or not float(self.sharpness) > 0:
             return None
-        seen = [self.steepest, *self.halves]
-        most = {max(index, key=lambda key: float(masses[index[key]].sum())) for masses in seen}
+        votes = [self.sharpest, *self.halves]
+        most = {max(index, key=lambda key: float(masses[index[key]].sum())) for masses in votes}
         return most.pop() if len(most) == 1 else None
 
-    def _of_sharpness(self, own: list[int]) -> Estimate:
-        part, total = float(self.steepest[own].sum()), float(self.steepest.sum())
+    def _of_sharpness(self, members: list[int]) -> Estimate:
+        part, total = float(self.sharpest[members].sum()), float(self.sharpest.sum())
         found = self._share(part, total if float(self.sharpness) > 0 else 0.0, self.sharpness, 0.0)
         if math.isnan(found.value):
             return found
@@ -91,14 +92,14 @@ class Shares:
         low, high = max(found.value - self.angle, 0.0), min(found.value + self.angle, 1.0)
         return replace(found, low=low, high=high)
 
-    def _of_curvature(self, own: list[int]) -> Estimate:
+    def _of_curvature(self, members: list[int]) -> Estimate:
         curvature = self.parts.curvature
         return self._share(
-            float(curvature[own].sum()), float(curvature.sum()), self.grad_curvature, 0.0
+            float(curvature[members].sum()), float(curvature.sum()), self.grad_curvature, 0.0
         )
 
-    def _of_noise(self, own: list[int]) -> Estimate:
-        parts, totals = self.parts.traces[:, own].sum(1), self.parts.traces.sum(1)
+    def _of_noise(self, members: list[int]) -> Estimate:
+        parts, totals = self.parts.traces[:, members].sum(1), self.parts.traces.sum(1)
         part, total, count = float(parts.mean()), float(totals.mean()), len(parts)
         if self.parts.complete or count < 2 or not total > 0:
             return self._share(part, total, self.trace_hessian_cov, 0.0)
@@ -109,11 +110,11 @@ class Shares:
     def _share(
         self, part: float, total: float, whole: Estimate, variance: float, freedom: float = math.inf
     ) -> Estimate:
-        """part/total with its interval; none where there is nothing positive to share."""
+        """part/total with its interval; no value where the total is not positive or resolved."""
         level, n = whole.level, whole.samples
-        unknown = whole.status in (Status.SIGNAL_BELOW_NOISE, Status.NOISE_BELOW_ERROR)
-        if unknown or not total > 0:
-            status = whole.status if unknown else Status.NEGATIVE_CURVATURE
+        unresolved = whole.status in (Status.SIGNAL_BELOW_NOISE, Status.NOISE_BELOW_ERROR)
+        if unresolved or not total > 0:
+            status = whole.status if unresolved else Status.NEGATIVE_CURVATURE
             return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
         error = math.nan if self.sampled else variance
         return symmetric(part / total, error, level=level, samples=n, freedom=freedom)
@@ -127,7 +128,7 @@ def shares_of(
     sharpness: Estimate,
     scale: NoiseScale,
 ) -> Shares | None:
-    """The shares from what the other measurements saw; see `Shares`."""
+    """The shares from the results of the other measurements; see `Shares`."""
     if scale.parts is None:
         return None
     sizes = [mean.numel() for mean in moments.mean.values()]
@@ -136,7 +137,7 @@ def shares_of(
     found = [by_parameter(v, v, sizes) for v in map(widen, others)]
     return Shares(
         names=list(moments.mean),
-        steepest=by_parameter(top, top, sizes),
+        sharpest=by_parameter(top, top, sizes),
         halves=torch.stack(found) if found else top.new_zeros(0, len(sizes)),
         angle=_angle(pairs, deflation.kernel.diagonal()[:-1]),
         sharpness=sharpness,
@@ -147,13 +148,13 @@ def shares_of(
     )
 
 
-def _angle(pairs: Eigenpairs, found: Tensor) -> float:
+def _angle(pairs: Eigenpairs, ritz: Tensor) -> float:
     """sin ∠(v, eigenvector of λ) ≤ ‖Hv - ρv‖/(ρ - λ₂), ρ = vᵀHv, λ₂ the second of the Ritz values.
 
     With the largest Ritz value in place of ρ it would not hold: v may lie near the second vector.
     """
-    ranked = found.sort(descending=True).values
-    smallest = CUT * float(found.abs().max())  # others were not kept
+    ranked = ritz.sort(descending=True).values
+    smallest = CUT * float(ritz.abs().max())  # smaller Ritz values were not kept
     second = max([smallest, *ranked[1:].tolist()])
     gap = float(pairs.values[0]) - second
     return min(float(pairs.residuals[0]) / gap, 1.0) if gap > 0 else 1.0
