@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,8 @@ def explore(
     krylov = _started(operator, seed, memory_budget)
     pairs = run(krylov, aim)
     _extended(krylov, aim, steps)
-    return replace(pairs, bound=furthest(krylov, "LA")), Deflation(krylov)
+    told = aim.eigenpairs(pairs, operator.resolution, furthest(krylov, "LA"))
+    return told, Deflation(krylov)
 
 
 @without_autocast

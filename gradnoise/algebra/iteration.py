@@ -15,9 +15,11 @@ from ..errors import ArgumentError, OperatorError, check_whole
 from ..operators import Operator
 from ..probes import random_vector
 from .krylov import Krylov, inner
-from .missed import Bounds
+from .missed import TINY, Bounds
+from .ritz import RitzPairs
 
 COARSE = 0.05  # relative error of products beyond which they are refused
+SLACK = 2.0  # residuals in units of what is allowed, with what rounding adds
 MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
 
 
@@ -31,8 +33,10 @@ class Eigenpairs:
             value never exceeds the largest eigenvalue.
         vectors: orthonormal columns, shape (P, k).
         matvecs: products spent.
-        converged: whether every residual is within the tolerance and, from a random start, no
-            eigenvalue beyond the first by a tenth, but for a chance of 1e-3.
+        converged: whether every residual is within twice the tolerance, or at what rounding leaves
+            of the largest eigenvalue in size (1e-12 of it; 1e-6 in float32), and, from a random
+            start, no eigenvalue lies beyond the first by a tenth, but for a chance of 1e-3. False
+            for a tolerance that is finer than the products.
         bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
             1e-3 over the random start; nan where the start was given or the basis restarted.
     """
@@ -73,6 +77,25 @@ class Aim:
         residuals: np.ndarray = np.maximum(self.tol * np.abs(values), zero)
         return residuals
 
+    def excess(self, pairs: RitzPairs, resolution: float) -> float:
+        """The worst residual in units of what is accepted, 0 of none."""
+        residuals, sizes, zero = pairs.residuals, np.abs(pairs.values), pairs.zero
+        # products that round more coarsely than the tolerance tell nothing but zeros
+        told = (resolution <= self.tol) | (sizes <= zero)
+        accepted = np.where(told, self.allowed(sizes, zero), self.tol * sizes)
+        return float((residuals / np.maximum(accepted, TINY)).max(initial=0.0))
+
+    def eigenpairs(self, pairs: RitzPairs, resolution: float, bound: float) -> Eigenpairs:
+        """What is told of them."""
+        return Eigenpairs(
+            values=torch.as_tensor(pairs.values.copy()),
+            residuals=torch.as_tensor(pairs.residuals),
+            vectors=pairs.vectors,
+            matvecs=pairs.matvecs,
+            converged=pairs.done and self.excess(pairs, resolution) <= SLACK,
+            bound=bound,
+        )
+
     def is_top(self, krylov: Krylov, values: np.ndarray, zero: float) -> bool:
         """Whether none is larger by more than MARGIN, which only a random start can tell."""
         if not self.random or krylov.was_restarted:
@@ -85,29 +108,18 @@ class Aim:
         return _order(values, self.which)[:count]
 
 
-def run(krylov: Krylov, aim: Aim) -> Eigenpairs:
+def run(krylov: Krylov, aim: Aim) -> RitzPairs:
     """Up to k pairs of one Krylov space; fewer where it closes before."""
     while True:
         aim.extend(krylov, aim.k + 2)
-        values, coordinates, residuals = krylov.ritz
+        values, _, residuals = krylov.ritz
         order = aim.best(values, aim.k)
         zero = krylov.zero
         allowed = aim.allowed(values[order], zero)
         enough = len(order) == aim.k and bool((residuals[order] <= allowed).all())
         done = krylov.is_closed or (enough and aim.is_top(krylov, values[order], zero))
         if done or krylov.matvecs == aim.limit:
-            bounds = residuals[order] + krylov.rounding
-            # products that round more coarsely than the tolerance cannot tell
-            sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
-            sure = krylov.is_closed and krylov.matrix.resolution <= aim.tol
-            told = sure or bool((bounds <= 2 * aim.tol * sizes).all())
-            return Eigenpairs(
-                values=torch.as_tensor(values[order].copy()),
-                residuals=torch.as_tensor(bounds),
-                vectors=krylov.combined(coordinates[:, order]),
-                matvecs=krylov.matvecs,
-                converged=done and told,
-            )
+            return RitzPairs.of(krylov, order, done)
 
 
 def _order(values: np.ndarray, which: str) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""Ritz pairs of one or of several Krylov spaces, with what the products have outside of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.linalg import block_diag
+from torch import Tensor
+
+from .krylov import Krylov
+
+
+@dataclass(frozen=True)
+class RitzPairs:
+    """AY = YΘ + BC with orthonormal Y, and B orthogonal to Y with a column for each Krylov space.
+
+    Args:
+        values: the diagonal of Θ, shape (k,).
+        vectors: Y, shape (P, k).
+        outside: B, shape (P, r).
+        weights: C, shape (r, k).
+        rounding: of the products, which comes to every residual.
+        zero: size below which everything is rounding.
+        matvecs: products spent.
+        done: whether what was asked for is there, before the products ran out.
+    """
+
+    values: np.ndarray
+    vectors: Tensor
+    outside: Tensor
+    weights: np.ndarray
+    rounding: float
+    zero: float
+    matvecs: int
+    done: bool
+
+    @classmethod
+    def of(cls, krylov: Krylov, order: np.ndarray, done: bool) -> RitzPairs:
+        """These Ritz pairs of one space."""
+        values, coordinates, _ = krylov.ritz
+        return cls(
+            values=values[order],
+            vectors=krylov.combined(coordinates[:, order]),
+            outside=krylov.next[:, None],
+            weights=(krylov.coupling @ coordinates[:, order])[None],
+            rounding=krylov.rounding,
+            zero=krylov.zero,
+            matvecs=krylov.matvecs,
+            done=done,
+        )
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """‖Ay - θy‖ of each, rounding included, shape (k,)."""
+        gram = _wide(self.outside.T @ self.outside)
+        squares = ((gram @ self.weights) * self.weights).sum(0)
+        residuals: np.ndarray = np.sqrt(np.maximum(squares, 0)) + self.rounding
+        return residuals
+
+    def joined(self, more: RitzPairs) -> RitzPairs:
+        """The Ritz pairs of the sum of both spaces, where `more` was sought orthogonal to these.
+
+        YᵀAZ, which the search for Z did not see, is CᵀBᵀZ: it takes no product.
+        """
+        overlap = self.outside.T @ more.vectors
+        cross = self.weights.T @ _wide(overlap)
+        small = np.block([[np.diag(self.values), cross], [cross.T, np.diag(more.values)]])
+        values, turn = np.linalg.eigh(small)
+        vectors = torch.cat([self.vectors, more.vectors], dim=1)
+        return RitzPairs(
+            values=values,
+            vectors=vectors @ torch.as_tensor(turn).to(vectors),
+            outside=torch.cat([self.outside - more.vectors @ overlap.T, more.outside], dim=1),
+            weights=block_diag(self.weights, more.weights) @ turn,
+            rounding=max(self.rounding, more.rounding),
+            zero=max(self.zero, more.zero),
+            matvecs=self.matvecs + more.matvecs,
+            done=self.done and more.done,
+        )
+
+    def taken(self, order: np.ndarray) -> RitzPairs:
+        """These pairs alone, in this order."""
+        return replace(
+            self,
+            values=self.values[order],
+            vectors=self.vectors[:, torch.as_tensor(order.copy()).to(self.vectors.device)],
+            weights=self.weights[:, order],
+        )
+
+
+def _wide(small: Tensor) -> np.ndarray:
+    return small.double().cpu().numpy()
