@@ -60,8 +60,8 @@ from .linalg.density.curve import Curve
 from .linalg.density.spectral_density import SpectralDensity
 from .linalg.diagonal import Diagonal, diagonal
 from .linalg.frobenius import frobenius_norm
+from .linalg.iteration import Eigenpairs
 from .linalg.lanczos import lanczos
-from .linalg.ritz import Eigenpairs
 from .linalg.trace import trace
 from .measurement.gradient_moments import gradient_moments
 from .moments.layer import Layer

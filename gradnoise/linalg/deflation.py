@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from torch import Tensor
 from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
+from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 from .krylov import Krylov
 from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
-from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 
 CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
 
@@ -92,7 +91,8 @@ def explore(
     krylov = _started(operator, seed, memory_budget)
     pairs = run(krylov, aim)
     _extended(krylov, aim, steps)
-    return replace(pairs, bound=furthest(krylov, "LA")), Deflation(krylov)
+    told = aim.eigenpairs(pairs, operator.resolution, furthest(krylov, "LA"))
+    return told, Deflation(krylov)
 
 
 @without_autocast

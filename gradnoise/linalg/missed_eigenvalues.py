@@ -84,7 +84,7 @@ def furthest(krylov: Krylov, which: str) -> float:
 def _edge(krylov: Krylov, end: float, sign: int) -> float:
     """Where `_is_empty` begins to hold outwards of the last Ritz value, and what rounding adds."""
     if krylov.count == krylov.dimensions:  # all there is was seen
-        return float(end) + sign * krylov.rounding
+        return float(end) + sign * 8 * krylov.rounding
     near, far = 0.0, max(1e-12 * krylov.scale, 1e-300)
     while not _is_empty(krylov, end + sign * far):
         near, far = far, 2 * far

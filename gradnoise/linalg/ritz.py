@@ -1,158 +1,94 @@
-"""A Krylov space grown until its wanted Ritz pairs are eigenpairs."""
+"""Ritz pairs of one or of several Krylov spaces, with what the products have outside of them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from torch import Tensor
 
-from ..errors import ArgumentError, OperatorError, check_whole
-from ..tensors.random import random_vector
-from .krylov import Krylov, inner
-from .missed_eigenvalues import Bounds
-from .operator import Operator
-
-COARSE = 0.05  # relative error of products beyond which they are refused
-MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
+from .krylov import Krylov
 
 
 @dataclass(frozen=True, eq=False)
-class Eigenpairs:
-    """Approximate eigenvalues with what bounds their error.
+class RitzPairs:
+    """AY = YΘ + BC with orthonormal Y, and B orthogonal to Y with a column for each Krylov space.
 
     Args:
-        values: shape (k,), in the order asked for.
-        residuals: ‖Hy - θy‖ of each; some eigenvalue lies within this distance of θ, and a Ritz
-            value never exceeds the largest eigenvalue.
-        vectors: orthonormal columns, shape (P, k).
+        values: the diagonal of Θ, shape (k,).
+        vectors: Y, shape (P, k).
+        outside: B, shape (P, r).
+        weights: C, shape (r, k).
+        rounding: of the products, which comes to every residual.
+        zero: size below which everything is rounding.
         matvecs: products spent.
-        converged: whether every residual is within the tolerance and, from a random start, no
-            eigenvalue beyond the first by a tenth, but for a chance of 1e-3.
-        bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
-            1e-3 over the random start; nan where the start was given or the basis restarted.
+        done: whether what was asked for is there, before the products ran out.
     """
 
-    values: Tensor
-    residuals: Tensor
+    values: np.ndarray
     vectors: Tensor
+    outside: Tensor
+    weights: np.ndarray
+    rounding: float
+    zero: float
     matvecs: int
-    converged: bool
-    bound: float = math.nan
+    done: bool
 
+    @classmethod
+    def of(cls, krylov: Krylov, order: np.ndarray, done: bool) -> RitzPairs:
+        """These Ritz pairs of one space."""
+        values, coordinates, _ = krylov.ritz
+        return cls(
+            values=values[order],
+            vectors=krylov.combined(coordinates[:, order]),
+            outside=krylov.next[:, None],
+            weights=(krylov.coupling @ coordinates[:, order])[None],
+            rounding=krylov.rounding,
+            zero=krylov.zero,
+            matvecs=krylov.matvecs,
+            done=done,
+        )
 
-@dataclass(frozen=True)
-class Aim:
-    """What is asked for, as in `lanczos`; and whether the start is random."""
-
-    k: int
-    which: str
-    tol: float
-    limit: int
-    tick: Any
-    random: bool = False
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.tol, Real) and 0 < self.tol < math.inf):
-            raise ArgumentError(f"`tol` must be positive; got {self.tol!r}")
-
-    def extend(self, krylov: Krylov, kept: int) -> None:
-        """One product more; a basis that is full keeps its best half, or as many as are needed."""
-        if krylov.is_full:
-            krylov.restart(self.best(krylov.ritz[0], max(krylov.capacity // 2, kept)))
-        krylov.extend()
-        if self.tick is not None:
-            self.tick(1)
-
-    def allowed(self, values: np.ndarray, zero: float) -> np.ndarray:
-        """Residuals at which these values are accepted."""
-        residuals: np.ndarray = np.maximum(self.tol * np.abs(values), zero)
+    @property
+    def residuals(self) -> np.ndarray:
+        """‖Ay - θy‖ of each, rounding included, shape (k,)."""
+        gram = _wide(self.outside.T @ self.outside)
+        squares = ((gram @ self.weights) * self.weights).sum(0)
+        residuals: np.ndarray = np.sqrt(np.maximum(squares, 0)) + self.rounding
         return residuals
 
-    def is_top(self, krylov: Krylov, values: np.ndarray, zero: float) -> bool:
-        """Whether none is larger by more than MARGIN, which only a random start can tell."""
-        if not self.random or krylov.was_restarted:
-            return True
-        first = values[: 2 if self.which == "BE" else 1]
-        return Bounds.of(first, self.which, MARGIN, zero).nothing_beyond(krylov)
+    def joined(self, more: RitzPairs) -> RitzPairs:
+        """The Ritz pairs of the sum of both spaces, where `more` was sought orthogonal to these.
 
-    def best(self, values: np.ndarray, count: int) -> np.ndarray:
-        """Positions of the wanted values, best first."""
-        return _order(values, self.which)[:count]
-
-
-def run(krylov: Krylov, aim: Aim) -> Eigenpairs:
-    """Up to k pairs of one Krylov space; fewer where it closes before."""
-    while True:
-        aim.extend(krylov, aim.k + 2)
-        values, coordinates, residuals = krylov.ritz
-        order = aim.best(values, aim.k)
-        zero = krylov.zero
-        allowed = aim.allowed(values[order], zero)
-        enough = len(order) == aim.k and bool((residuals[order] <= allowed).all())
-        done = krylov.is_closed or (enough and aim.is_top(krylov, values[order], zero))
-        if done or krylov.matvecs == aim.limit:
-            bounds = residuals[order] + krylov.rounding
-            # products that round more coarsely than the tolerance cannot tell
-            sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
-            sure = krylov.is_closed and krylov.matrix.resolution <= aim.tol
-            told = sure or bool((bounds <= 2 * aim.tol * sizes).all())
-            return Eigenpairs(
-                values=torch.as_tensor(values[order].copy()),
-                residuals=torch.as_tensor(bounds),
-                vectors=krylov.combined(coordinates[:, order]),
-                matvecs=krylov.matvecs,
-                converged=done and told,
-            )
-
-
-def _order(values: np.ndarray, which: str) -> np.ndarray:
-    if which == "BE":
-        upper = np.argsort(-values, kind="stable")
-        turns = np.stack([upper, upper[::-1]], axis=1).reshape(-1)
-        return turns[: len(values)]
-    keys = {"LA": -values, "SA": values, "LM": -np.abs(values)}
-    return np.argsort(keys[which], kind="stable")
-
-
-def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tensor] = ()) -> Tensor:
-    """A random unit vector orthogonal to the rows of what is known."""
-    while True:
-        vector = random_vector(matrix.shape[0], source, matrix.device).to(matrix.dtype)
-        for rows in [*known, *known]:
-            vector = vector - (rows @ vector) @ rows
-        norm = math.sqrt(inner(vector, vector))
-        if norm > 1e-4:  # else drawn into the space of the known: again
-            return vector / norm
-
-
-def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
-    """Rows of a basis within the budget."""
-    row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
-    check_whole("memory_budget", memory_budget, 1)
-    rows = memory_budget // row
-    least = min(k + 4, matrix.shape[0])
-    if rows < least:
-        raise ArgumentError(
-            f"`memory_budget` = {memory_budget} bytes holds {rows} vectors of {row} bytes; "
-            f"k = {k} pairs need at least {least}"
+        YᵀAZ, which the search for Z did not see, is CᵀBᵀZ: it takes no product.
+        """
+        overlap = self.outside.T @ more.vectors
+        cross = self.weights.T @ _wide(overlap)
+        small = np.block([[np.diag(self.values), cross], [cross.T, np.diag(more.values)]])
+        values, turn = np.linalg.eigh(small)
+        vectors = torch.cat([self.vectors, more.vectors], dim=1)
+        return RitzPairs(
+            values=values,
+            vectors=vectors @ torch.as_tensor(turn).to(vectors),
+            outside=torch.cat([self.outside - more.vectors @ overlap.T, more.outside], dim=1),
+            weights=block_diag(self.weights, more.weights) @ turn,
+            rounding=max(self.rounding, more.rounding),
+            zero=max(self.zero, more.zero),
+            matvecs=self.matvecs + more.matvecs,
+            done=self.done and more.done,
         )
-    return int(rows)
 
-
-def check_operator(matrix: Operator) -> None:
-    """Raise OperatorError unless eigenvalues can be read off the operator's products."""
-    shape = tuple(matrix.shape)
-    if shape[0] != shape[1] or shape[0] == 0:
-        raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
-    if matrix.resolution > COARSE:
-        raise OperatorError(
-            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
-            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
-            f"with kinks"
+    def taken(self, order: np.ndarray) -> RitzPairs:
+        """These pairs alone, in this order."""
+        return replace(
+            self,
+            values=self.values[order],
+            vectors=self.vectors[:, torch.as_tensor(order.copy()).to(self.vectors.device)],
+            weights=self.weights[:, order],
         )
+
+
+def _wide(small: Tensor) -> np.ndarray:
+    return small.double().cpu().numpy()

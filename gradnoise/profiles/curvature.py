@@ -23,8 +23,8 @@ from ..estimators.noise.noise_scale import (
 from ..estimators.noise.shares import Shares, shares_of
 from ..learning_rate.mean_square import CurvatureSpread
 from ..linalg.deflation import explore
+from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
-from ..linalg.ritz import Eigenpairs
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gradnoise import OperatorError, lanczos
 from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.iteration import random_start
 from gradnoise.linalg.krylov import Krylov
-from gradnoise.linalg.ritz import random_start
 from gradnoise.tensors.random import generator
 from tests.spectra import NotFinite, spread, with_spectrum
 

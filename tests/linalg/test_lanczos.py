@@ -24,10 +24,7 @@ def check_pairs(matrix: Tensor, pairs: Eigenpairs, tol: float) -> None:
     image = matrix @ pairs.vectors
     residuals = (image - pairs.vectors * pairs.values).norm(dim=0)
     scale = float(matrix.abs().max())
-    if len(residuals) == 1:
-        torch.testing.assert_close(residuals, pairs.residuals, rtol=1e-4, atol=1e-10 * scale)
-    # of pairs that were found apart, what they have of each other is bounded and not known
-    assert (residuals <= pairs.residuals * (1 + 1e-4) + 1e-10 * scale).all()
+    torch.testing.assert_close(residuals, pairs.residuals, rtol=1e-4, atol=1e-10 * scale)
     assert (residuals <= tol * pairs.values.abs() + 1e-9 * scale).all()
     gram = pairs.vectors.T @ pairs.vectors
     torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype), rtol=0, atol=1e-10)
@@ -51,6 +48,113 @@ def test_pairs_at_either_end_are_those_of_the_dense_solver(
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
     assert pairs.converged
     check_pairs(with_spectrum(values), pairs, 1e-10)
+
+
+AWKWARD = (0.0, 1.0, -1.0, 5.0, 9.0, 1e-5, -1e-5)  # repeated, clustered, tiny beside large
+
+
+def best(values: Tensor, which: str, k: int) -> Tensor:
+    """The k wanted of the ascending values, in the order of `lanczos`."""
+    if which == "LM":
+        return values[values.abs().argsort(descending=True, stable=True)][:k]
+    if which == "BE":
+        return torch.stack([values.flip(0), values], dim=1).reshape(-1)[:k]
+    return values[:k] if which == "SA" else values.flip(0)[:k]
+
+
+def check_against_dense(matrix: Tensor, k: int, which: str, tol: float, seed: int) -> None:
+    """Everything that a result says that it has converged, but for a chance below 1e-4."""
+    dense = torch.linalg.eigvalsh(matrix.double())
+    size, eps = float(dense.abs().max()), torch.finfo(matrix.dtype).eps
+    zero = size * max(1e-12, 8 * eps)
+    pairs = lanczos(matrix, k=k, which=which, tol=tol, seed=seed, max_iterations=1000)
+    found, expected, vectors = pairs.values, best(dense, which, k), pairs.vectors.double()
+    residuals = (matrix.double() @ vectors - vectors * found).norm(dim=0)
+    assert pairs.converged
+    assert len(found) == k
+    assert (residuals <= pairs.residuals * (1 + 1e-4) + 99 * eps * size).all()
+    assert (pairs.residuals <= 2 * (tol * found.abs()).clamp(min=zero)).all()
+    gaps = found.abs() - expected.abs() if which == "LM" else found - expected
+    least = zero if matrix.dtype == torch.float64 else 100 * zero
+    assert (gaps.abs() <= 2 * (tol * expected.abs()).clamp(min=least)).all()
+
+
+@examples(60)
+@given(
+    st.lists(st.sampled_from(AWKWARD), min_size=1, max_size=30),
+    st.sampled_from(["LA", "SA", "LM", "BE"]),
+    st.integers(1, 30),
+    st.sampled_from([(torch.float64, 1e-10), (torch.float64, 1e-3), (torch.float32, 1e-3)]),
+    st.integers(-9, 9),
+    st.integers(0, 10**6),
+)
+def test_awkward_spectra_at_any_scale_are_those_of_the_dense_solver(
+    values: list[float], which: str, k: int, how: tuple[torch.dtype, float], scale: int, seed: int
+) -> None:
+    dtype, tol = how
+    matrix = (with_spectrum(values, seed=seed) * 10.0**scale).to(dtype)
+    check_against_dense((matrix + matrix.T) / 2, min(k, len(values)), which, tol, seed)
+
+
+@pytest.mark.parametrize(("k", "tol"), [(3, 1e-10), (1, 1e-10), (3, 1e-6), (6, 1e-3)])
+def test_a_residual_at_the_rounding_of_the_largest_eigenvalue_has_converged(
+    k: int, tol: float
+) -> None:
+    matrix = with_spectrum([0.0, 0.0, 1.0, 1.0, 9.0, -1e-5])
+    for seed in range(200):
+        check_against_dense(matrix, k, "SA", tol, seed)
+
+
+@pytest.mark.parametrize(
+    ("values", "which", "k"),
+    [
+        (np.repeat(10.0 ** -np.arange(6), 3), "LA", 15),
+        ([4.0, 4, 2, 2, *[0.0] * 10, -1e-3, -1e-3], "BE", 6),
+        ([4.0, 4, *np.linspace(1, 3, 30), *[0.0] * 10, -1e-3, -1e-3], "BE", 6),
+    ],
+)
+def test_large_eigenvalues_do_not_blur_small_ones_that_are_found_after_them(
+    values: list[float], which: str, k: int
+) -> None:
+    matrix = with_spectrum(values)
+    for seed in range(60):
+        pairs = lanczos(matrix, k=k, which=which, tol=1e-2, seed=seed, max_iterations=500)
+        assert pairs.converged
+        check_pairs(matrix, pairs, 2e-2)
+
+
+def test_what_is_sought_once_more_stays_within_the_limit() -> None:
+    matrix = with_spectrum([4.0, 4, 2, 2, *[0.0] * 10, -1e-3, -1e-3])
+    options: dict[str, Any] = {"k": 6, "which": "BE", "tol": 1e-2}
+    spent = [lanczos(matrix, seed=seed, **options).matvecs for seed in range(60)]
+    seed, most = spent.index(max(spent)), max(spent)  # twice as many as the others
+    for limit in range(most // 2 + 1, most):
+        pairs = lanczos(matrix, seed=seed, max_iterations=limit, **options)
+        assert not pairs.converged
+        assert pairs.matvecs <= limit
+        assert pairs.values.tolist() == pytest.approx([4, -1e-3, 4, -1e-3, 2, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_are_found_where_the_tolerance_is_finer_than_the_products(
+    dtype: torch.dtype,
+) -> None:
+    pairs = lanczos(with_spectrum([3.0, 3, 1, 1, 0.5]).to(dtype), k=4, tol=1e-17)
+    assert pairs.values.tolist() == pytest.approx([3, 3, 1, 1], rel=1e-5)
+    assert not pairs.converged
+
+
+def test_a_zero_is_told_whatever_the_tolerance() -> None:
+    matrix = with_spectrum([3.0, 1.0, 0.0]).float()
+    for which, converged in (("SA", True), ("LA", False)):
+        assert lanczos(matrix, which=which, tol=1e-9).converged == converged
+
+
+def test_the_bound_holds_where_the_whole_space_was_seen() -> None:
+    for size in (2, 3, 5, 8, 12):
+        matrix = with_spectrum(np.linspace(1, 2, size))
+        top = float(torch.linalg.eigvalsh(matrix)[-1])
+        assert all(lanczos(matrix, tol=1e-12, seed=seed).bound >= top for seed in range(100))
 
 
 def test_the_largest_is_the_most_positive_and_not_the_largest_magnitude() -> None:

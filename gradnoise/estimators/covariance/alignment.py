@@ -10,8 +10,8 @@ from torch import Tensor
 from ...errors import CurvatureError
 from ...linalg.deflation import krylov_deflation
 from ...linalg.frobenius import frobenius_norm
+from ...linalg.iteration import Eigenpairs
 from ...linalg.lanczos import lanczos
-from ...linalg.ritz import Eigenpairs
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
+from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.ritz import Eigenpairs
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...problem.losses import LossFn

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg.iteration import Eigenpairs
 from ...linalg.lanczos import lanczos
-from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.gradient_covariance import GradientCovariance
 from ...operators.gradients import PerSampleGradients

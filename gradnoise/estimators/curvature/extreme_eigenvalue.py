@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg.iteration import Eigenpairs
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.ritz import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...linalg.iteration import Eigenpairs
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.ritz import Eigenpairs
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...linalg.iteration import Eigenpairs
 from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.ritz import Eigenpairs
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.deflation import CUT, Deflation
-from ...linalg.ritz import Eigenpairs
+from ...linalg.iteration import Eigenpairs
 from ...moments.layer import Layer
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status

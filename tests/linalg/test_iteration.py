@@ -1,0 +1,78 @@
+"""Ritz pairs: when they are accepted, their errors, their starts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradnoise import lanczos
+from gradnoise.linalg.convert import as_operator
+from gradnoise.linalg.iteration import random_start
+from gradnoise.tensors.random import generator
+from tests.spectra import spread, with_spectrum
+
+
+def test_ritz_values_stay_below_and_their_residual_holds_an_eigenvalue() -> None:
+    spectrum = torch.linspace(-1, 1, 200, dtype=torch.float64) ** 3
+    matrix = with_spectrum(spectrum)
+    for iterations in (1, 3, 10, 30):
+        pairs = lanczos(matrix, max_iterations=iterations, tol=1e-14)
+        value, residual = float(pairs.values), float(pairs.residuals)
+        assert not pairs.converged
+        assert pairs.matvecs == iterations
+        assert value <= 1 + 1e-12
+        assert float((spectrum - value).abs().min()) <= residual + 1e-12
+
+
+def test_both_ends_come_in_turn() -> None:
+    values = lanczos(spread(60), k=3, which="BE", tol=1e-8).values
+    assert values.tolist() == pytest.approx([9.0, -5.0, 7.0])
+
+
+def test_no_more_products_than_allowed_are_spent() -> None:
+    matrix = with_spectrum(torch.linspace(0, 1, 60).double())
+    for limit in (3, 5, 150):
+        pairs = lanczos(matrix, k=3, max_iterations=limit, tol=1e-3)
+        assert pairs.matvecs <= limit
+        assert pairs.converged == (limit == 150)
+
+
+def test_float32_products_are_good_for_what_they_say() -> None:
+    matrix = spread(300)
+    pairs = lanczos(matrix.float(), k=2, tol=1e-5)
+    assert pairs.vectors.dtype == torch.float32
+    assert pairs.values.dtype == torch.float64
+    gaps = (pairs.values - torch.tensor([9.0, 7.0])).abs()
+    assert (gaps <= pairs.residuals).all()
+    assert pairs.residuals.max() < 1e-4
+    assert not lanczos(matrix.float(), tol=1e-9).converged  # finer than the products are
+
+
+def test_a_tolerance_finer_than_the_products_ends_early() -> None:
+    pairs = lanczos(spread(300).float(), tol=1e-8)
+    assert not pairs.converged
+    assert pairs.matvecs < 60
+
+
+def test_starts_of_many_float32_entries_are_of_unit_length() -> None:
+    diagonal = torch.rand(2_000_000, generator=torch.Generator().manual_seed(0))
+    diagonal[:3] = torch.tensor([5.0, 4.0, 3.0])
+
+    class Diagonal:
+        shape, dtype, device = (2_000_000, 2_000_000), torch.float32, torch.device("cpu")
+
+        def __matmul__(self, block: Tensor) -> Tensor:
+            return diagonal[:, None] * block
+
+    pairs = lanczos(Diagonal(), tol=1e-4, max_iterations=30)
+    assert pairs.converged
+    assert abs(float(pairs.values) - 5) <= float(pairs.residuals)
+    assert float(pairs.vectors.double().norm()) == pytest.approx(1, abs=5e-6)
+
+
+def test_a_random_start_is_orthogonal_to_what_is_known() -> None:
+    rows = torch.eye(9, dtype=torch.float64)[:8]
+    start = random_start(as_operator(torch.eye(9).double()), generator(0), [rows[:3], rows[3:]])
+    assert start[:8].tolist() == [0] * 8
+    assert abs(float(start[8])) == 1
