@@ -27,6 +27,6 @@ def test_it_is_the_ratio_with_all_that_the_moments_know() -> None:
 
 def test_a_negative_denominator_is_no_negative_curvature() -> None:
     moments = gn.noise_scale_from_gradients(rows(9))
-    found = quotient(6.0, -1.0, moments, variances=(0.5, 0.2))
+    found = quotient(6.0, -3.0, moments, variances=(0.5, 0.2))
     assert found.status is gn.Status.SIGNAL_BELOW_NOISE
     assert found.high == math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +109,21 @@ def test_intervals_hold_the_truth_of_linear_regression(name: str, coverage: floa
     found = [getattr(replicate.dimensions, name) for replicate in replicates()]
     assert holding(found, truth) >= fewest(len(found), coverage)
     assert holding(half_as_wide(found), truth) < fewest(len(found), coverage)
+
+
+def test_the_ends_of_the_effective_rank_are_those_of_the_bracket_of_the_eigenvalue() -> None:
+    """trΣ/λ of the smallest λ is the upper end, of the largest λ with its residual the lower."""
+    moments, spectrum = replicates()[0].moments, replicates()[0].spectrum
+    samples = Samples((replicates()[0].inputs,), math.inf)
+    usual = Dimensions.of(moments, spectrum, samples).effective_rank
+    assert spectrum.halves is not None
+    halves = replace(spectrum.halves, held_out=spectrum.halves.held_out / 2)
+    lower = Dimensions.of(moments, replace(spectrum, halves=halves), samples).effective_rank
+    assert lower.high > 1.8 * usual.high
+    pairs = replace(spectrum.pairs, residuals=spectrum.pairs.values)
+    larger = Dimensions.of(moments, replace(spectrum, pairs=pairs), samples).effective_rank
+    assert 1 <= larger.low < usual.low
+    assert larger.high == pytest.approx(usual.high)
 
 
 def test_three_samples_of_more_do_not_tell_the_ranks() -> None:

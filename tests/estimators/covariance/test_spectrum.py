@@ -50,6 +50,8 @@ def test_the_smaller_matrix_has_the_eigenpairs_of_the_covariance(size: int) -> N
     expected = torch.linalg.eigvalsh(sigma).flip(0)[: len(values)]
     torch.testing.assert_close(values, expected)
     torch.testing.assert_close(sigma @ vectors, vectors * values, rtol=0, atol=1e-12)
+    identity = torch.eye(len(values), dtype=torch.float64)
+    torch.testing.assert_close(vectors.T @ vectors, identity, rtol=0, atol=1e-12)
     torch.testing.assert_close(squares, ((centred @ sigma) * centred).sum(1))
     assert len(_dense(centred, 2)[0]) == 2
 

@@ -1,16 +1,18 @@
 """Batch sharpness: all batches of a small population, then what it is of one and of all samples."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gradnoise as gn
 from tests import oracles
 
 
-def problem():
+def problem() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor]]:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     return model, nn.CrossEntropyLoss(), (torch.randn(5, 3).double(), torch.randint(2, (5,)))
@@ -25,7 +27,7 @@ def over_all_batches(size: int) -> list[float]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_it_is_the_mean_over_batches(size):
+def test_it_is_the_mean_over_batches(size: int) -> None:
     """Of 300 batches drawn, within four standard errors of all batches."""
     values = torch.tensor(over_all_batches(size))
     found = gn.batch_sharpness(*problem(), batch_size=size, batches=300)
@@ -35,7 +37,7 @@ def test_it_is_the_mean_over_batches(size):
     assert found.low < float(values.mean()) < found.high
 
 
-def test_of_all_samples_it_is_the_curvature_along_the_gradient():
+def test_of_all_samples_it_is_the_curvature_along_the_gradient() -> None:
     p = gn.profile(*problem())
     found = gn.batch_sharpness(*problem(), batch_size=5)
     assert found.is_exact
@@ -43,7 +45,7 @@ def test_of_all_samples_it_is_the_curvature_along_the_gradient():
     assert 1 / float(p.landscape().greedy_lr(10**9)) == pytest.approx(float(found))
 
 
-def test_the_interaction_with_noise_is_that_of_the_best_step():
+def test_the_interaction_with_noise_is_that_of_the_best_step() -> None:
     p = gn.profile(*problem(), accuracy=0)
     trace, curvature = float(p.trace_hessian_cov), float(p.grad_curvature)
     expected = (curvature + trace / 2) / float(p.grad_sq_norm)
@@ -53,7 +55,7 @@ def test_the_interaction_with_noise_is_that_of_the_best_step():
     assert found.high >= expected * (1 - 1e-9)
 
 
-def test_nothing_is_changed_and_the_seed_decides():
+def test_nothing_is_changed_and_the_seed_decides() -> None:
     model, loss_fn, data = problem()
     before = torch.get_rng_state()
     found = [gn.batch_sharpness(model, loss_fn, data, batch_size=2, seed=s) for s in (0, 0, 1)]
@@ -62,7 +64,7 @@ def test_nothing_is_changed_and_the_seed_decides():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_what_cannot_be_is_refused():
+def test_what_cannot_be_is_refused() -> None:
     model, loss_fn, data = problem()
     with pytest.raises(gn.ArgumentError, match="`batch_size` = 6 is more than the 5 samples"):
         gn.batch_sharpness(model, loss_fn, data, batch_size=6)

@@ -37,7 +37,7 @@ def measured(change: float, count: int = 4) -> tuple[CurvatureSpread, torch.Tens
     return spread, directions, problem
 
 
-def test_the_measured_spread_is_that_of_the_dense_hessians():
+def test_the_measured_spread_is_that_of_the_dense_hessians() -> None:
     spread, directions, _ = measured(change=0.0)
     dense = oracles.dense(*network())
     entries = torch.einsum("ap,ipq,bq->iab", directions, dense.hessians, directions).numpy()
@@ -48,19 +48,19 @@ def test_the_measured_spread_is_that_of_the_dense_hessians():
     assert not spread.converged
 
 
-def test_directions_are_orthonormal_with_the_sharpest_first():
+def test_directions_are_orthonormal_with_the_sharpest_first() -> None:
     spread, directions, _ = measured(change=0.0)
     identity = torch.eye(len(directions)).double()
     torch.testing.assert_close(directions @ directions.T, identity, rtol=0, atol=1e-10)
     assert np.all(np.diff(np.diag(spread.mean)) <= 1e-6)
 
 
-def test_no_direction_is_added_once_the_limit_settles():
+def test_no_direction_is_added_once_the_limit_settles() -> None:
     assert measured(change=0.999)[0].directions == 2
     assert measured(change=0.999)[0].converged
 
 
-def test_the_limit_of_all_directions_is_no_larger():
+def test_the_limit_of_all_directions_is_no_larger() -> None:
     """2/λ_max(C†D) with all P² entries written out, over the positive part of the Hessian."""
     dense = oracles.dense(*network()).hessians.numpy()
     values, vectors = np.linalg.eigh(dense.mean(0))
@@ -72,7 +72,7 @@ def test_the_limit_of_all_directions_is_no_larger():
         assert whole.stable_lr(share) <= part.stable_lr(share) * (1 + 1e-6)
 
 
-def test_without_a_bowl_there_is_no_spread():
+def test_without_a_bowl_there_is_no_spread() -> None:
     problem = Problem.open(*network())
     directions = torch.eye(problem.objective.size, dtype=torch.float64)[:2]
     assert measure_curvature_spread(problem, directions, -torch.ones(30)) is None
