@@ -1,7 +1,7 @@
 # make demo   measure a small network on sklearn's digits; leaves a report, a PNG and a JSON
 # make test   the whole test suite
 # make fuzz   the randomised tests on other and on more examples than `make test`
-# make check  lint, types and docs
+# make check  lint and types; links and names in the docs are held by tests
 
 PYTHON ?= python3
 VENV := .venv
