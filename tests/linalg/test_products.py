@@ -9,25 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise import (
-    ArgumentError,
-    OperatorError,
-    diagonal,
-    frobenius_norm,
-    trace,
-)
+from gradnoise import ArgumentError, OperatorError, diagonal, frobenius_norm, trace
 from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
 from gradnoise.linalg.products import Products, suffices
 from gradnoise.tensors.random import generator
-from tests.spectra import (
-    ASYMMETRIC,
-    MATRICES,
-    METHODS,
-    NOISE,
-    Counting,
-    P,
-    with_spectrum,
-)
+from tests.spectra import ASYMMETRIC, MATRICES, METHODS, NOISE, Counting, P, with_spectrum
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -27,16 +27,9 @@ def test_more_parameters_than_samples_and_flat_noise() -> None:
     """Σ = I of 200 dimensions from 40 samples, whose Σ̂ has rank 39."""
     toy = gn.toy.NoisyQuadratic(torch.eye(200), torch.zeros(200))
     data = toy.sample(40, seed=1)
+    options = {"population": "distribution", "hessian": False, "tol": 1e-2}
     for method in ("gram", "lanczos"):
-        found = gn.covariance(
-            toy.model(),
-            toy.loss_fn,
-            data,
-            population="distribution",
-            hessian=False,
-            method=method,
-            tol=1e-2,
-        )
+        found = gn.covariance(toy.model(), toy.loss_fn, data, method=method, **options)
         assert len(found.eigenvalues) == 10
         assert float(found.eigenvalues[0]) > 5
         assert found.top_eigenvalue.low < 1 < float(found.top_eigenvalue)
