@@ -27,18 +27,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import measure
 import torch
-from measure import (
-    Notes,
-    common_options,
-    fresh,
-    growth,
-    interleaved,
-    reason,
-    rounded,
-    show,
-    versions,
-)
 from methods import METHODS, Found, Prepare, Run, loop, plain
 from tasks import MODELS, Task, make
 from torch.utils import benchmark
@@ -80,7 +70,7 @@ def times(model: str, methods: Sequence[str], rounds: int) -> dict[str, Result]:
             results[name], run = _checked(METHODS[name], make(model), stack, truth)
             if run is not None:
                 ready[name] = run
-        taken = interleaved(ready, rounds)
+        taken = measure.interleaved(ready, rounds)
     results["plain"] = Result()
     for name, own in taken.items():
         ratios = [t / unit for t, unit in zip(own, taken["plain"], strict=False)]
@@ -99,7 +89,7 @@ def _checked(
         method = prepare(task, stack)
         found = method.run()
     except Exception as error:  # other people's code on models it may not know
-        return Result(state="–", note=reason(error)), None
+        return Result(state="–", note=measure.reason(error)), None
     off = _deviation(found, truth) if method.checked else 0.0
     if not off <= TOLERANCE:
         return Result(state="wrong", note=f"off by {off:.2g} of the loop's numbers"), None
@@ -120,7 +110,7 @@ def _deviation(found: Found, truth: Found) -> float:
 def memory(model: str, method: str, threads: int) -> Result:
     """Bytes of the peak above what was there before the first call, in a fresh process."""
     hidden = ["--worker", model, method, "--threads", str(threads)]
-    answer = fresh([__file__, *hidden])
+    answer = measure.fresh([__file__, *hidden])
     return Result(value=answer["bytes"]) if "bytes" in answer else Result(**answer)
 
 
@@ -130,21 +120,23 @@ def work(model: str, method: str) -> dict[str, Any]:
     with ExitStack() as stack:
         plain(replace(task, batch=select(task.batch, slice(0, 2))), stack).run()
         run = {"plain": plain, **METHODS}[method](task, stack).run
-        return {"bytes": growth(run)}
+        return {"bytes": measure.growth(run)}
 
 
 def table(
-    results: dict[str, dict[str, Result]], unit: str, scale: float, notes: Notes
+    results: dict[str, dict[str, Result]], unit: str, scale: float, notes: measure.Notes
 ) -> list[list[str]]:
     """Rows of methods, columns of models."""
     rows = [
         ["", *results],
-        [f"plain, {unit}", *(rounded(r["plain"].value * scale) for r in results.values())],
+        [f"plain, {unit}", *(measure.rounded(r["plain"].value * scale) for r in results.values())],
     ]
     names = [name for name in next(iter(results.values())) if name != "plain"]
     for name in names:
         own = [found[name] for found in results.values()]
-        rows.append([name, *((r.state or rounded(r.ratio)) + notes.mark(r.note) for r in own)])
+        rows.append(
+            [name, *((r.state or measure.rounded(r.ratio)) + notes.mark(r.note) for r in own)]
+        )
     return rows
 
 
@@ -173,7 +165,7 @@ def all_memory(
 
 
 def parsed() -> argparse.Namespace:
-    parser = common_options(__doc__, MODELS)
+    parser = measure.common_options(__doc__, MODELS)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument(
         "--tables", nargs="+", choices=("time", "memory"), default=["time", "memory"]
@@ -189,7 +181,7 @@ def main() -> None:
     if asked.worker:
         print(json.dumps(work(*asked.worker)))
         return
-    notes, found = Notes(), {}
+    notes, found = measure.Notes(), {}
     if "time" in asked.tables:
         found = all_times(asked.models, asked.methods, asked.rounds)
         spread = max(r.spread for results in found.values() for r in results.values())
@@ -197,14 +189,14 @@ def main() -> None:
             f"time in plain passes, medians of {asked.rounds} interleaved rounds "
             f"(interquartile ranges up to {spread:.0%}), {asked.threads} threads"
         )
-        show(title, table(found, "ms", 1e3, notes), asked.markdown)
+        measure.show(title, table(found, "ms", 1e3, notes), asked.markdown)
     if "memory" in asked.tables:
         found = all_memory(asked.models, asked.methods, asked.threads, found)
         title = "growth of peak memory, fresh processes, in that of plain passes"
-        show(title, table(found, "MiB", 1 / MIB, notes), asked.markdown)
+        measure.show(title, table(found, "MiB", 1 / MIB, notes), asked.markdown)
     print(
         *(f"[{number}] {text}" for number, text in enumerate(notes.texts, 1)),
-        versions(*LIBRARIES),
+        measure.versions(*LIBRARIES),
         sep="\n",
     )
 

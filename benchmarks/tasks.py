@@ -151,11 +151,8 @@ def gpt2() -> Task:
         n_head=4,
         vocab_size=1000,
         n_positions=64,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), 0),
     )
     ids = torch.randint(1000, (16, 64))
     positions = torch.arange(64).expand(16, 64)

@@ -106,7 +106,7 @@ __all__ = [
     "per_sample_sq_norms",
     "explain_engine",
     "EngineReport",
-    # streaming
+    # moments
     "GradientMoments",
     "gradient_moments",
     "Layer",

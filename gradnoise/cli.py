@@ -91,11 +91,7 @@ def _sweep(options: argparse.Namespace) -> int:
         make_model,
         loss_fn,
         data,
-        batch_sizes=options.batch_sizes,
-        lrs=options.lrs,
-        epochs=options.epochs,
-        steps=options.steps,
-        seeds=options.seeds,
+        **_chosen(options, "batch_sizes", "lrs", "epochs", "steps", "seeds"),
         path=options.out,
         progress=_shows_progress(options),
         **trained,
@@ -104,7 +100,11 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.plot:
         for budget in sorted({record.run.budget for record in found.records})[:1]:
             found.under(budget).plot(options.plot)
-    written = [str(path) for path in (options.out, options.plot) if path]
+    return _tell_written(options.out, options.plot)
+
+
+def _tell_written(*paths: Path | None) -> int:
+    written = [str(path) for path in paths if path]
     if written:
         print(f"\nwritten: {', '.join(written)}")
     return 0
@@ -129,15 +129,10 @@ def _profile(options: argparse.Namespace) -> int:
         loss_fn,
         data,
         optimizer=optimizer,
-        metric=options.metric,
-        batch_size=options.batch_size,
         max_samples=options.samples,
         population=_population(options.population),
-        engine=options.engine,
-        seed=options.seed,
-        probes=options.probes,
-        accuracy=options.accuracy,
         progress=_shows_progress(options),
+        **_chosen(options, "metric", "batch_size", "engine", "seed", "probes", "accuracy"),
     )
     result = _with_setting(result, options)
     if options.json:
@@ -145,21 +140,13 @@ def _profile(options: argparse.Namespace) -> int:
     print(result)
     if options.plot:
         result.plot(options.plot)
-    written = [str(path) for path in (options.json, options.plot) if path]
-    if written:
-        print(f"\nwritten: {', '.join(written)}")
-    return 0
+    return _tell_written(options.json, options.plot)
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if options.target == "digits":
         options.batch_size = options.batch_size or BATCH_SIZE
-        chosen = {
-            name: getattr(options, name)
-            for name in ("lr", "batch_size", "momentum", "epochs")
-            if getattr(options, name) is not None
-        }
-        return digits(seed=options.seed, **chosen)
+        return digits(**_chosen(options, "seed", "lr", "batch_size", "momentum", "epochs"))
     if options.epochs is not None:
         raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
     return _factory(options.target)()
@@ -283,9 +270,12 @@ def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
     if options.target == "digits" or (options.lr is None and options.momentum is None):
         return result
     settings = result.optimizer or OptimizerSettings("SGD", options.lr)
-    given = {"lr": options.lr, "momentum": options.momentum}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(result, optimizer=replace(settings, **changes))
+    return replace(result, optimizer=replace(settings, **_chosen(options, "lr", "momentum")))
+
+
+def _chosen(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options of these names that were given, or have a default."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _population(text: str) -> str | int:
@@ -338,6 +328,32 @@ def _about_command(message: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _whole(least: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text}")
+        return int(text)
+
+    return parse
+
+
+def _number(accept: Any, expected: str) -> Any:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not accept(number):
+            raise argparse.ArgumentTypeError(f"must be {expected}; got {text}")
+        return number
+
+    return parse
+
+
+POSITIVE = _number(lambda x: 0 < x < math.inf, "a positive number")
+MOMENTUM = _number(lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gradnoise",
@@ -375,21 +391,17 @@ def _sweep_options(commands: Any) -> None:
     add("target", help=f"{TARGET}, SGD or Adam; it is called for every model that is trained")
     add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B",
         help="batch sizes (default 4 16 64 256)")  # fmt: skip
-    add("--lrs", type=_number(lambda x: 0 < x < math.inf, "a positive number"), nargs="+",
+    add("--lrs", type=POSITIVE, nargs="+",
         default=[2.0**k for k in range(-6, 4)], metavar="LR",
         help="learning rates (default 1/64 to 8 in factors of 2)")  # fmt: skip
-    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    add("--momentum", type=MOMENTUM,
         help="momentum (default that of the factory's optimizer, else 0)")  # fmt: skip
-    add("--epochs", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
+    add("--epochs", type=POSITIVE,
         help="length of the runs in passes over the data (default 10)")  # fmt: skip
     add("--steps", type=_whole(1), help="length of the runs in steps")
     add("--seeds", type=_whole(1), default=1, help="how many seeds to train with (default 1)")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="save finished runs; continue from them if it exists",
-    )
+    add("--out", type=Path, metavar="FILE",
+        help="save finished runs; continue from them if it exists")  # fmt: skip
     add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg, jpg)")
     _common_options(add)
 
@@ -421,9 +433,9 @@ def _profile_options(commands: Any) -> None:
     add("--population", default="dataset", help="what the intervals are about: dataset (default), "
         "distribution, or a number of samples")  # fmt: skip
     add("--batch-size", type=_whole(1), help="batch size in training (default: the DataLoader's)")
-    add("--lr", type=_number(lambda x: 0 < x < math.inf, "a positive number"),
+    add("--lr", type=POSITIVE,
         help="learning rate in training; it is judged together with the batch size")  # fmt: skip
-    add("--momentum", type=_number(lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    add("--momentum", type=MOMENTUM,
         help="momentum in training")  # fmt: skip
     add("--metric", default="euclidean", help="euclidean (default): learning rates of plain SGD; "
         "optimizer: those of the optimizer that the factory returns (Adam, AdamW, NAdam, "
@@ -444,28 +456,6 @@ def _profile_options(commands: Any) -> None:
 
 
 COMMANDS = {"profile": _profile, "sweep": _sweep, "validate": _validate}
-
-
-def _whole(least: int) -> Any:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) < 2**63:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text}")
-        return int(text)
-
-    return parse
-
-
-def _number(accept: Any, expected: str) -> Any:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not accept(number):
-            raise argparse.ArgumentTypeError(f"must be {expected}; got {text}")
-        return number
-
-    return parse
 
 
 if __name__ == "__main__":

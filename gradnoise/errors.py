@@ -6,22 +6,6 @@ from typing import Any
 
 import torch
 
-__all__ = [
-    "ArgumentError",
-    "CoupledSamplesError",
-    "CurvatureError",
-    "DataError",
-    "EngineError",
-    "GradNoiseError",
-    "LossError",
-    "ModelError",
-    "NotMeasuredError",
-    "OperatorError",
-    "ProfileFileError",
-    "RandomLossError",
-    "SweepFileError",
-]
-
 
 class GradNoiseError(Exception):
     """Base of all errors raised by gradnoise."""

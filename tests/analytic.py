@@ -11,7 +11,8 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.covariance.ranks import Dimensions
-from gradnoise.estimators.covariance.spectrum import Iteration, NoiseSpectrum, _written_out
+from gradnoise.estimators.covariance.spectrum import NoiseSpectrum, _written_out
+from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.problem.samples import Samples
 
 TOY = gn.toy.LinearRegression(
@@ -48,7 +49,7 @@ def replicate(seed: int) -> Replicate:
     slopes = inputs @ TOY.offset - targets
     rows = inputs * slopes[:, None]
     moments = gn.noise_scale_from_gradients(rows)
-    spectrum = _written_out(rows, Iteration(5, 1e-3, seed, 2**30), split=True)
+    spectrum = _written_out(rows, EigenOptions(k=5, seed=seed, memory_budget=2**30), split=True)
     dimensions = Dimensions.of(moments, spectrum, Samples((rows,), math.inf))
     return Replicate(inputs, slopes, moments, spectrum, dimensions)
 

@@ -8,10 +8,7 @@ from torch import Tensor
 from gradnoise.per_sample.hooks.chain_rule import ThroughFunction, by_chain_rule
 from gradnoise.per_sample.hooks.convolution import Convolution, Correlated
 from gradnoise.per_sample.hooks.embedding_rows import EmbeddingRows
-from gradnoise.per_sample.hooks.factored import (
-    FactoredGradients,
-    Materialised,
-)
+from gradnoise.per_sample.hooks.factored import FactoredGradients, Materialised
 from gradnoise.per_sample.hooks.outer_products import SingleOuterProduct, SummedOuterProducts
 
 COUNT = 4

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnoise import Estimate
+from gradnoise import Estimate, OperatorError
 from gradnoise.tensors.random import generator
 
 P = 100
@@ -62,6 +62,13 @@ class Counting:
     def __matmul__(self, block: Tensor) -> Tensor:
         self.count += block.shape[1]
         return self.matrix @ block
+
+
+EMPTY_OR_OBLONG = [
+    (torch.zeros(0, 0), {}, OperatorError, r"square operator.*not empty; got shape \(0, 0\)"),
+    (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
+    (torch.zeros(3), {}, OperatorError, r"got shape \(3,\)"),
+]
 
 
 class NotFinite:

@@ -32,7 +32,7 @@ def test_an_error_is_also_the_more_general_one(error, also):
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_every_error_is_listed_and_says_when_it_is_raised(error):
-    assert error.__name__ in errors.__all__
+    assert error.__name__ in gn.__all__
     assert error.__doc__
 
 

@@ -126,7 +126,7 @@ def max_lr(
         optimizer, momentum: as for `stable_lr`.
 
     Returns:
-        The learning rate in parameter²/loss.
+        The learning rate in parameter²/loss: ∞ when λ <= 0, else 0 when B_noise is ∞.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -194,10 +194,10 @@ def mean_square_lr(
         optimizer, momentum: as for `stable_lr`.
 
     Returns:
-        The learning rate in parameter²/loss.
+        The learning rate in parameter²/loss, ∞ when λ <= 0.
 
     Raises:
-        ArgumentError: an argument out of range.
+        ArgumentError: an argument out of range, or a batch larger than the population.
 
     Example:
         >>> mean_square_lr(4.0, curvature_noise_scale=3.0, batch_size=1)

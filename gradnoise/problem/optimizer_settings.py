@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,56 +63,45 @@ def read_optimizer(
     decay = float(group.get("weight_decay", 0.0) or 0.0)
     nesterov = bool(group.get("nesterov", False))
     averaged = (kind for own, kind in AVERAGED.items() if isinstance(optimizer, own))
-    notes = _notes if metric == "euclidean" else _notes_of_its_metric
     return OptimizerSettings(
         name=name,
         lr=None if group.get("lr") is None else float(group["lr"]),
         momentum=float(betas[0]),
         nesterov=nesterov,
         weight_decay=decay,
-        notes=tuple(notes(optimizer, name, decay)),
+        notes=tuple(_notes(optimizer, name, decay, own_metric=metric != "euclidean")),
         kind=next(averaged, "nesterov" if nesterov else "sgd"),
     )
 
 
-def _notes(optimizer: torch.optim.Optimizer, name: str, decay: float) -> list[str]:
-    notes = []
-    if name not in PLAIN:
-        notes.append(
-            f"{name} rescales the gradient: noise scales and learning rate limits here are those "
-            f"of plain SGD in the same place, not of {name}"
-        )
-    notes += _of_any_metric(optimizer, "the first group's is reported")
-    if decay:
-        notes.append(
-            f"the loss is measured without the optimizer's weight decay of {decay:g}, which SGD "
-            f"would add to the curvature"
-        )
-    return notes
-
-
-def _notes_of_its_metric(optimizer: torch.optim.Optimizer, name: str, _: float) -> list[str]:
-    notes = []
-    if name not in PLAIN:
-        notes.append(
+def _notes(
+    optimizer: torch.optim.Optimizer, name: str, decay: float, *, own_metric: bool
+) -> Iterator[str]:
+    groups, rates = optimizer.param_groups, "the first group's is reported"
+    if own_metric:
+        rates = "those here are the first group's, the others in proportion"
+    if name not in PLAIN and own_metric:
+        yield (
             f"all is in the metric of {name} with its second moments held as they are now. They "
             f"follow the batch size: below the noise scale the learning rate that they allow grows "
             f"with √B where the rule here grows with B"
         )
-    notes += _of_any_metric(optimizer, "those here are the first group's, the others in proportion")
-    decays = [group for group in optimizer.param_groups if group.get("weight_decay")]
-    if any(map(is_decoupled, [optimizer] * len(decays), decays)):
-        notes.append("decoupled weight decay is counted in the sharpness alone")
-    elif decays:
-        notes.append("weight decay is counted in gradient and curvature, and not in the loss")
-    return notes
-
-
-def _of_any_metric(optimizer: torch.optim.Optimizer, rates: str) -> list[str]:
-    """Notes on dampening and on several learning rates, with what is said of the rates."""
-    notes, groups = [], optimizer.param_groups
+    elif name not in PLAIN:
+        yield (
+            f"{name} rescales the gradient: noise scales and learning rate limits here are those "
+            f"of plain SGD in the same place, not of {name}"
+        )
     if any(group.get("dampening", 0) for group in groups):
-        notes.append("dampening is not taken into account: formulas are those of dampening 0")
+        yield "dampening is not taken into account: formulas are those of dampening 0"
     if len({float(group.get("lr") or 0.0) for group in groups}) > 1:
-        notes.append(f"the optimizer has several learning rates; {rates}")
-    return notes
+        yield f"the optimizer has several learning rates; {rates}"
+    decays = [group for group in groups if group.get("weight_decay")]
+    if own_metric and any(is_decoupled(optimizer, group) for group in decays):
+        yield "decoupled weight decay is counted in the sharpness alone"
+    elif own_metric and decays:
+        yield "weight decay is counted in gradient and curvature, and not in the loss"
+    elif decay:
+        yield (
+            f"the loss is measured without the optimizer's weight decay of {decay:g}, which SGD "
+            f"would add to the curvature"
+        )

@@ -16,16 +16,7 @@ from .samples import MICRO_BATCH
 class Options:
     """Options that every measuring call has; they check themselves.
 
-    Args:
-        optimizer: the one that trains the model; needed by metric="optimizer".
-        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i and P^-½HP^-½ in place of H,
-            with P of the optimizer's state as in `Preconditioned`.
-        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
-        population: "dataset", "distribution" or N: what the intervals are for.
-        max_samples: n at most; None measures all.
-        level: coverage of the intervals.
-        seed: of the choice of samples and of random directions.
-        micro_batch: samples evaluated at once.
+    Args: as for `gn.measure`.
 
     Raises:
         ArgumentError: an option out of range.

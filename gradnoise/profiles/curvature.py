@@ -23,6 +23,7 @@ from ..estimators.noise.noise_scale import (
 from ..estimators.noise.shares import Shares, shares_of
 from ..learning_rate.mean_square import CurvatureSpread
 from ..linalg.deflation import explore
+from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
 from ..measurement.opened import Opened
@@ -94,7 +95,7 @@ def _measured(
     halves = None
     if sampled:
         hessian.forget()  # its graphs and those of the halves would be held together
-        halves = half_sharpness(problem, top, tol=tol, seed=seed)
+        halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
     signs = sign_probes(moments, effort.probes, seed)
     tick = stage("noise scale (probes)", effort.probes)
     scale = measure_noise_scale(

@@ -84,8 +84,8 @@ def measure(
             for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.
         optimizer: the one in use; a profile reads its learning rate and momentum.
-        metric: "euclidean", or "optimizer" for the coordinates in which a step of the optimizer is
-            plain descent, as for `gn.gradient_moments`.
+        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i and P^-½HP^-½ in place of H,
+            with P of the optimizer's state as in `Preconditioned`.
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or N: what the intervals are about.
         max_samples: n at most; None measures all.

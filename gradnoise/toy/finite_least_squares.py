@@ -10,7 +10,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .problem import Toy
-from .truth import Point, Truth
+from .truth import Truth
 
 
 class FiniteLeastSquares(Toy):
@@ -42,10 +42,6 @@ class FiniteLeastSquares(Toy):
                 f"`inputs` (N, d), `targets` (N,) and `w` (d,) must fit, N at least 2; got shapes "
                 f"{tuple(inputs.shape)}, {tuple(targets.shape)} and {tuple(w.shape)}"
             )
-
-    def model(self) -> nn.Module:
-        """A model with the parameter w."""
-        return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for batches (x, y)."""

@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..tensors.random import generator
 from ..tensors.trees import Batch
 from .problem import Toy
-from .truth import Point, Truth
+from .truth import Truth
 
 
 class FlippedLogistic(Toy):
@@ -38,10 +38,6 @@ class FlippedLogistic(Toy):
         self.flip, self.w = float(flip), float(w)
         if not 0 < self.flip < 1:
             raise ArgumentError(f"`flip` must be a share between 0 and 1; got {flip}")
-
-    def model(self) -> nn.Module:
-        """A model with the parameter w."""
-        return Point(torch.tensor([self.w], dtype=torch.float64))
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for labels ±1 of shape (n,)."""

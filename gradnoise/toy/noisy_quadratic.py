@@ -10,7 +10,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .problem import Toy
-from .truth import Point, Truth
+from .truth import Truth
 
 
 class NoisyQuadratic(Toy):
@@ -42,10 +42,6 @@ class NoisyQuadratic(Toy):
                     f"`{name}` must be symmetric of shape ({size}, {size}), the length of `w`; "
                     f"got shape {tuple(matrix.shape)}"
                 )
-
-    def model(self) -> nn.Module:
-        """A model with the parameter w."""
-        return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for centres of shape (n, d)."""

@@ -12,7 +12,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .problem import Toy
-from .truth import Point, Truth
+from .truth import Truth
 
 
 class NoisyQuadraticModel(Toy):
@@ -42,10 +42,6 @@ class NoisyQuadraticModel(Toy):
                 f"`spectrum` must be positive, of the shape of `w`; got shapes "
                 f"{tuple(self.spectrum.shape)} and {tuple(self.w.shape)}"
             )
-
-    def model(self) -> nn.Module:
-        """A model with the parameter w."""
-        return Point(self.w)
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for noises of shape (n, d)."""

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..tensors.trees import Batch
 from .dynamics import Dynamics
-from .truth import Truth
+from .truth import Point, Truth
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class ToyLimits:
 class Toy(ABC):
     """A model and data whose exact answers are known."""
 
-    @abstractmethod
+    w: Any  # where to measure; a toy with another model overrides `model`
+
     def model(self) -> nn.Module:
         """The model at the parameters where to measure."""
+        return Point(torch.as_tensor(self.w, dtype=torch.float64).reshape(-1))
 
     @abstractmethod
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch
 from .dynamics import Dynamics
 from .problem import Toy
-from .truth import Point, Truth
+from .truth import Truth
 
 
 class RandomCurvature(Toy):
@@ -37,10 +37,6 @@ class RandomCurvature(Toy):
         self.mean, self.spread, self.w = float(mean), float(spread), float(w)
         if not self.mean > 0 or not self.spread >= 0:
             raise ArgumentError(f"`mean` must be positive and `spread` not negative; got {self}")
-
-    def model(self) -> nn.Module:
-        """A model with the parameter w."""
-        return Point(torch.tensor([self.w], dtype=torch.float64))
 
     def loss_fn(self, model: nn.Module, batch: Batch) -> Tensor:
         """ℓ_i for curvatures of shape (n,)."""

@@ -8,16 +8,6 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.learning_rate.formulas import (
-    effective_lr,
-    greedy_lr,
-    max_lr,
-    mean_square_lr,
-    regime,
-    scale_lr,
-    stable_lr,
-    temperature,
-)
 from gradnoise.statistics.estimate import Estimate, Status
 
 INF, NAN = math.inf, math.nan
@@ -27,7 +17,7 @@ INF, NAN = math.inf, math.nan
     ("momentum", "expected"), [(0.0, 0.1), (0.5, 0.2), (0.75, 0.4), (0.9375, 1.6)]
 )
 def test_momentum_lengthens_the_learning_rate(momentum, expected):
-    assert effective_lr(0.1, momentum) == pytest.approx(expected, rel=1e-15)
+    assert gn.effective_lr(0.1, momentum) == pytest.approx(expected, rel=1e-15)
 
 
 class TestTemperature:
@@ -43,16 +33,16 @@ class TestTemperature:
         ],
     )
     def test_it_is_the_learning_rate_per_sample(self, arguments, expected):
-        assert temperature(*arguments) == expected
+        assert gn.temperature(*arguments) == expected
 
     def test_the_whole_population_in_a_batch_is_cold(self):
-        assert temperature(0.5, 64, population=64) == 0
+        assert gn.temperature(0.5, 64, population=64) == 0
 
     def test_it_is_the_variance_of_a_batch_mean_without_replacement(self):
         population = np.array([1.0, 2.0, 4.0, 9.0])
         means = [np.mean(pick) for pick in itertools.combinations(population, 2)]
 
-        share = temperature(1.0, 2, population=4)
+        share = gn.temperature(1.0, 2, population=4)
 
         assert np.var(means) == pytest.approx(share * population.var(ddof=1), rel=1e-14)
 
@@ -68,7 +58,7 @@ class TestStableLr:
     )
     @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
     def test_descent_starts_to_grow_right_there(self, optimizer, step, momentum):
-        limit = stable_lr(1.0, optimizer, momentum)
+        limit = gn.stable_lr(1.0, optimizer, momentum)
 
         def growth(lr):
             return max(abs(np.linalg.eigvals(step(lr, momentum))))
@@ -77,11 +67,11 @@ class TestStableLr:
 
     @pytest.mark.parametrize("sharpness", [0.5, 4.0, 1e3])
     def test_it_falls_with_the_curvature(self, sharpness):
-        assert stable_lr(sharpness) == 2 / sharpness
+        assert gn.stable_lr(sharpness) == 2 / sharpness
 
     @pytest.mark.parametrize("sharpness", [0.0, -1.0])
     def test_without_a_bowl_there_is_no_limit(self, sharpness):
-        assert stable_lr(sharpness) == INF
+        assert gn.stable_lr(sharpness) == INF
 
 
 class TestMaxLr:
@@ -90,14 +80,14 @@ class TestMaxLr:
         [(0, 32, 0.5), (32, 32, 0.25), (96, 32, 0.125), (INF, 32, 0.0)],
     )
     def test_it_is_the_stable_rate_damped_by_noise(self, noise_scale, batch_size, expected):
-        assert max_lr(4.0, noise_scale, batch_size) == expected
+        assert gn.max_lr(4.0, noise_scale, batch_size) == expected
 
     def test_it_grows_in_proportion_to_small_batches_and_levels_off_for_large_ones(self):
-        assert max_lr(4.0, 1e6, 2) / max_lr(4.0, 1e6, 1) == pytest.approx(2, rel=1e-5)
-        assert max_lr(4.0, 1.0, 1e6) == pytest.approx(stable_lr(4.0), rel=1e-5)
+        assert gn.max_lr(4.0, 1e6, 2) / gn.max_lr(4.0, 1e6, 1) == pytest.approx(2, rel=1e-5)
+        assert gn.max_lr(4.0, 1.0, 1e6) == pytest.approx(gn.stable_lr(4.0), rel=1e-5)
 
     def test_without_a_bowl_there_is_no_limit(self):
-        assert max_lr(-1.0, 96, 32) == INF
+        assert gn.max_lr(-1.0, 96, 32) == INF
 
 
 class TestGreedyLr:
@@ -107,13 +97,13 @@ class TestGreedyLr:
         def change(lr):
             return -lr * signal + lr**2 / 2 * (curvature + trace / batch)
 
-        best = greedy_lr(signal, curvature, trace / curvature, batch)
+        best = gn.greedy_lr(signal, curvature, trace / curvature, batch)
 
         assert change(best) < min(change(0.99 * best), change(1.01 * best))
         assert change(2 * best) == pytest.approx(0, abs=1e-15)
 
     def test_infinite_noise_allows_no_step(self):
-        assert greedy_lr(1.0, 4.0, INF, 32) == 0
+        assert gn.greedy_lr(1.0, 4.0, INF, 32) == 0
 
 
 class TestMeanSquareLr:
@@ -125,7 +115,7 @@ class TestMeanSquareLr:
         noise = np.var(self.CURVATURES, ddof=1) / mean**2
         batches = list(itertools.combinations(self.CURVATURES, batch_size))
 
-        limit = mean_square_lr(mean, noise, batch_size, population=4)
+        limit = gn.mean_square_lr(mean, noise, batch_size, population=4)
         growth = np.mean([(1 - limit * np.mean(batch)) ** 2 for batch in batches])
 
         assert growth == pytest.approx(1, rel=1e-13)
@@ -136,16 +126,16 @@ class TestMeanSquareLr:
     def test_of_an_infinite_population_it_is_damped_by_curvature_noise(
         self, noise, batch_size, expected
     ):
-        assert mean_square_lr(4.0, noise, batch_size) == expected
+        assert gn.mean_square_lr(4.0, noise, batch_size) == expected
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("linear", 0.4), ("sqrt", 0.2), ("none", 0.1)])
 def test_a_learning_rate_moves_to_another_batch_size(rule, expected):
-    assert scale_lr(0.1, 32, 128, rule) == pytest.approx(expected, rel=1e-15)
+    assert gn.scale_lr(0.1, 32, 128, rule) == pytest.approx(expected, rel=1e-15)
 
 
 def test_linear_scaling_keeps_the_temperature():
-    assert temperature(scale_lr(0.1, 32, 512), 512) == pytest.approx(temperature(0.1, 32))
+    assert gn.temperature(gn.scale_lr(0.1, 32, 512), 512) == pytest.approx(gn.temperature(0.1, 32))
 
 
 class TestRegime:
@@ -154,7 +144,7 @@ class TestRegime:
         [(32, "noise-dominated"), (300, "unresolved"), (301, "curvature-dominated")],
     )
     def test_a_batch_lies_on_one_side_of_a_number(self, batch_size, expected):
-        assert regime(batch_size, 300) == expected
+        assert gn.regime(batch_size, 300) == expected
 
     @pytest.mark.parametrize(
         ("batch_size", "expected"),
@@ -167,7 +157,7 @@ class TestRegime:
         ],
     )
     def test_the_whole_interval_has_to_lie_on_one_side(self, batch_size, expected):
-        assert regime(batch_size, Estimate(300.0, 200.0, 400.0, 0.95, NAN, 100)) == expected
+        assert gn.regime(batch_size, Estimate(300.0, 200.0, 400.0, 0.95, NAN, 100)) == expected
 
     @pytest.mark.parametrize(
         ("bounds", "status", "expected"),
@@ -180,7 +170,7 @@ class TestRegime:
         ],
     )
     def test_a_bound_alone_can_decide(self, bounds, status, expected):
-        assert regime(32, Estimate(NAN, *bounds, 0.95, NAN, 100, status)) == expected
+        assert gn.regime(32, Estimate(NAN, *bounds, 0.95, NAN, 100, status)) == expected
 
 
 POSITIVE = [0.0, -1.0, INF, NAN]
@@ -190,30 +180,30 @@ NOT_NEGATIVE = [-1.0, NAN]
 @pytest.mark.parametrize(
     ("call", "name", "values"),
     [
-        (lambda x: effective_lr(x), "lr", POSITIVE),
-        (lambda x: effective_lr(0.1, x), "momentum", [-0.1, 1.0, 1.5, NAN, INF]),
-        (lambda x: temperature(x, 32), "lr", POSITIVE),
-        (lambda x: temperature(0.1, x), "batch_size", POSITIVE),
-        (lambda x: temperature(0.1, 32, x), "momentum", [-0.1, 1.0]),
-        (lambda x: temperature(0.1, 32, population=x), "population", [0.0, -1.0, NAN]),
-        (lambda x: stable_lr(x), "sharpness", [INF, -INF, NAN]),
-        (lambda x: stable_lr(4.0, momentum=x), "momentum", [-0.1, 1.0]),
-        (lambda x: max_lr(x, 96, 32), "sharpness", [INF, NAN]),
-        (lambda x: max_lr(4.0, x, 32), "noise_scale", NOT_NEGATIVE),
-        (lambda x: max_lr(4.0, 96, x), "batch_size", POSITIVE),
-        (lambda x: greedy_lr(x, 4.0, 32, 32), "grad_sq_norm", POSITIVE),
-        (lambda x: greedy_lr(1.0, x, 32, 32), "grad_curvature", POSITIVE),
-        (lambda x: greedy_lr(1.0, 4.0, x, 32), "noise_scale", NOT_NEGATIVE),
-        (lambda x: greedy_lr(1.0, 4.0, 32, x), "batch_size", POSITIVE),
-        (lambda x: mean_square_lr(x, 3.0, 32), "sharpness", [INF, NAN]),
-        (lambda x: mean_square_lr(4.0, x, 32), "curvature_noise_scale", NOT_NEGATIVE),
-        (lambda x: mean_square_lr(4.0, 3.0, x), "batch_size", POSITIVE),
-        (lambda x: mean_square_lr(4.0, 3.0, 32, x), "population", [0.0, NAN]),
-        (lambda x: scale_lr(x, 32, 64), "lr", POSITIVE),
-        (lambda x: scale_lr(0.1, x, 64), "batch_size", POSITIVE),
-        (lambda x: scale_lr(0.1, 32, x), "new_batch_size", POSITIVE),
-        (lambda x: regime(x, 300), "batch_size", POSITIVE),
-        (lambda x: regime(32, x), "noise_scale", NOT_NEGATIVE),
+        (lambda x: gn.effective_lr(x), "lr", POSITIVE),
+        (lambda x: gn.effective_lr(0.1, x), "momentum", [-0.1, 1.0, 1.5, NAN, INF]),
+        (lambda x: gn.temperature(x, 32), "lr", POSITIVE),
+        (lambda x: gn.temperature(0.1, x), "batch_size", POSITIVE),
+        (lambda x: gn.temperature(0.1, 32, x), "momentum", [-0.1, 1.0]),
+        (lambda x: gn.temperature(0.1, 32, population=x), "population", [0.0, -1.0, NAN]),
+        (lambda x: gn.stable_lr(x), "sharpness", [INF, -INF, NAN]),
+        (lambda x: gn.stable_lr(4.0, momentum=x), "momentum", [-0.1, 1.0]),
+        (lambda x: gn.max_lr(x, 96, 32), "sharpness", [INF, NAN]),
+        (lambda x: gn.max_lr(4.0, x, 32), "noise_scale", NOT_NEGATIVE),
+        (lambda x: gn.max_lr(4.0, 96, x), "batch_size", POSITIVE),
+        (lambda x: gn.greedy_lr(x, 4.0, 32, 32), "grad_sq_norm", POSITIVE),
+        (lambda x: gn.greedy_lr(1.0, x, 32, 32), "grad_curvature", POSITIVE),
+        (lambda x: gn.greedy_lr(1.0, 4.0, x, 32), "noise_scale", NOT_NEGATIVE),
+        (lambda x: gn.greedy_lr(1.0, 4.0, 32, x), "batch_size", POSITIVE),
+        (lambda x: gn.mean_square_lr(x, 3.0, 32), "sharpness", [INF, NAN]),
+        (lambda x: gn.mean_square_lr(4.0, x, 32), "curvature_noise_scale", NOT_NEGATIVE),
+        (lambda x: gn.mean_square_lr(4.0, 3.0, x), "batch_size", POSITIVE),
+        (lambda x: gn.mean_square_lr(4.0, 3.0, 32, x), "population", [0.0, NAN]),
+        (lambda x: gn.scale_lr(x, 32, 64), "lr", POSITIVE),
+        (lambda x: gn.scale_lr(0.1, x, 64), "batch_size", POSITIVE),
+        (lambda x: gn.scale_lr(0.1, 32, x), "new_batch_size", POSITIVE),
+        (lambda x: gn.regime(x, 300), "batch_size", POSITIVE),
+        (lambda x: gn.regime(32, x), "noise_scale", NOT_NEGATIVE),
     ],
 )
 def test_an_argument_out_of_range_is_named(call, name, values):
@@ -225,15 +215,15 @@ def test_an_argument_out_of_range_is_named(call, name, values):
 @pytest.mark.parametrize("value", [None, "much", [1.0], 1j, torch.ones(2)])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(gn.ArgumentError, match="`lr` must be a number; got"):
-        effective_lr(value)
+        gn.effective_lr(value)
 
 
 @pytest.mark.parametrize("value", [torch.tensor(0.5), np.float32(0.5)])
 def test_a_scalar_of_another_library_is_a_number(value):
-    assert effective_lr(value) == 0.5
+    assert gn.effective_lr(value) == 0.5
 
 
-@pytest.mark.parametrize("call", [temperature, lambda *_, population: mean_square_lr(
+@pytest.mark.parametrize("call", [gn.temperature, lambda *_, population: gn.mean_square_lr(
     4.0, 3.0, 32, population)])  # fmt: skip
 def test_a_batch_cannot_exceed_its_population(call):
     with pytest.raises(gn.ArgumentError, match=r"`batch_size` = 32 is larger than `population`"):
@@ -242,9 +232,9 @@ def test_a_batch_cannot_exceed_its_population(call):
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones():
     with pytest.raises(gn.ArgumentError, match="one of sgd, nesterov, adam, nadam; got 'lion'"):
-        stable_lr(4.0, "lion")
+        gn.stable_lr(4.0, "lion")
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones():
     with pytest.raises(gn.ArgumentError, match="one of linear, sqrt, none; got 'cubic'"):
-        scale_lr(0.1, 32, 64, "cubic")
+        gn.scale_lr(0.1, 32, 64, "cubic")

@@ -7,19 +7,9 @@ import math
 import pytest
 import torch
 
-from gradnoise import (
-    Diagonal,
-    diagonal,
-)
+from gradnoise import Diagonal, diagonal
 from gradnoise.tensors.random import generator
-from tests.spectra import (
-    INDEX,
-    MATRICES,
-    NOISE,
-    SPECTRA,
-    P,
-    with_spectrum,
-)
+from tests.spectra import INDEX, MATRICES, NOISE, SPECTRA, P, with_spectrum
 
 
 def test_entries_that_one_element_decides_have_honest_errors() -> None:

@@ -7,19 +7,9 @@ import math
 import pytest
 import torch
 
-from gradnoise import (
-    frobenius_norm,
-)
+from gradnoise import frobenius_norm
 from gradnoise.tensors.random import generator
-from tests.spectra import (
-    INDEX,
-    MATRICES,
-    NOISE,
-    SPECTRA,
-    P,
-    measured,
-    with_spectrum,
-)
+from tests.spectra import INDEX, MATRICES, NOISE, SPECTRA, P, measured, with_spectrum
 
 
 @pytest.mark.parametrize(("name", "gain"), [("1/i", 10), ("0.7^i", 1e3), ("flat", 0.4)])

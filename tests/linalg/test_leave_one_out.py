@@ -10,40 +10,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise import (
-    frobenius_norm,
-    trace,
-)
+from gradnoise import frobenius_norm, trace
 from gradnoise.linalg.diagonal import _Deflated
 from gradnoise.linalg.frobenius import _without as without_in_square
 from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
 from gradnoise.linalg.products import Products
 from gradnoise.linalg.trace import _without as without_in_trace
 from gradnoise.tensors.random import generator
-from tests.spectra import (
-    ASYMMETRIC,
-    MATRICES,
-    P,
-    large,
-    measured,
-)
+from tests.spectra import ASYMMETRIC, MATRICES, P, large, measured
 
 
-def literal_trace(matrix: Tensor, tests: Tensor, probe: int, out: list[int]) -> Tensor:
+def literal(
+    matrix: Tensor, tests: Tensor, probe: int, out: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The basis without some tests, the projector out of it, and the probe outside of it."""
     size, kept = len(matrix), [i for i in range(tests.shape[1]) if i not in out]
     basis = torch.linalg.qr(matrix @ tests[:, kept]).Q
     outside = torch.eye(size, dtype=torch.float64) - basis @ basis.T
     nu = outside @ tests[:, probe]
-    nu = nu * math.sqrt(size - len(kept)) / nu.norm()
+    return basis, outside, nu * math.sqrt(size - len(kept)) / nu.norm()
+
+
+def literal_trace(matrix: Tensor, tests: Tensor, probe: int, out: list[int]) -> Tensor:
+    basis, _, nu = literal(matrix, tests, probe, out)
     return (basis.T @ matrix @ basis).trace() + nu @ matrix @ nu
 
 
 def literal_square(matrix: Tensor, tests: Tensor, probe: int, out: list[int]) -> Tensor:
-    size, kept = len(matrix), [i for i in range(tests.shape[1]) if i not in out]
-    basis = torch.linalg.qr(matrix @ tests[:, kept]).Q
-    outside = torch.eye(size, dtype=torch.float64) - basis @ basis.T
-    nu = outside @ tests[:, probe]
-    nu = nu * math.sqrt(size - len(kept)) / nu.norm()
+    _, outside, nu = literal(matrix, tests, probe, out)
     known = matrix - outside @ matrix @ outside
     return known.square().sum() + (outside @ matrix @ nu).square().sum()
 

@@ -7,10 +7,7 @@ import math
 import pytest
 import torch
 
-from gradnoise import (
-    ArgumentError,
-    trace,
-)
+from gradnoise import ArgumentError, trace
 from tests.spectra import (
     ASYMMETRIC,
     INDEX,

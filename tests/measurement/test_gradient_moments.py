@@ -10,16 +10,8 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from tests import oracles
-from tests.counting import (
-    SAMPLES,
-    BugError,
-    Counted,
-    adam_after_steps,
-    small_data,
-    small_model,
-    written_out,
-)
+from tests import counting, oracles
+from tests.counting import BugError, Counted, adam_after_steps, small_data, small_model, written_out
 
 CRITERION = nn.CrossEntropyLoss()
 
@@ -140,7 +132,8 @@ def test_after_an_error_the_model_is_as_found(fails_from: int) -> None:
     model = small_model()
     model(small_data()[0]).sum().backward()
     before = [(p.tolist(), p.grad.tolist()) for p in model.parameters()]
+    options = {"population": counting.SAMPLES + 1}
     with pytest.raises(BugError, match="a bug in my loss_fn"):
-        gn.gradient_moments(model, Counted(fails_from), small_data(), population=SAMPLES + 1)
+        gn.gradient_moments(model, Counted(fails_from), small_data(), **options)
     assert [(p.tolist(), p.grad.tolist()) for p in model.parameters()] == before
     assert not any(module._forward_hooks for module in model.modules())

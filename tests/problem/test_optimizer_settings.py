@@ -12,6 +12,7 @@ from gradnoise.problem.optimizer_settings import OptimizerSettings, read_optimiz
 RESCALES = "rescales the gradient"
 DECAY = "without the optimizer's weight decay of 0.01"
 SEVERAL = "several learning rates; the first group's is reported"
+HELD, INSIDE, ALONE = "second moments held", "in gradient and curvature", "in the sharpness alone"
 
 
 def weights():
@@ -54,44 +55,25 @@ def test_its_settings_are_read(optimizer, expected):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "notes"),
+    ("optimizer", "notes", "of_its_metric"),
     [
-        (optim.SGD(weights(), lr=0.1, momentum=0.9), []),
-        (optim.SGD(weights(), lr=0.1, weight_decay=0.01), [DECAY]),
-        (optim.Adam(weights(), lr=0.1), [RESCALES]),
-        (optim.AdamW(weights(), lr=0.1, weight_decay=0.01), [RESCALES, DECAY]),
-        (optim.SGD([{"params": weights()}, {"params": weights(), "lr": 0.2}], lr=0.1), [SEVERAL]),
-        (optim.SGD([{"params": weights()}, {"params": weights()}], lr=0.1), []),
-    ],
-)
-def test_what_it_changes_about_the_numbers_is_noted(optimizer, notes):
-    found = read_optimizer(optimizer).notes
-
-    assert len(found) == len(notes)
-    assert all(note in text for note, text in zip(notes, found, strict=True))
-
-
-HELD, INSIDE, ALONE = "second moments held", "in gradient and curvature", "in the sharpness alone"
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "notes"),
-    [
-        (optim.SGD(weights(), lr=0.1, momentum=0.9), []),
-        (optim.SGD(weights(), lr=0.1, weight_decay=0.01), [INSIDE]),
-        (optim.Adam(weights(), lr=0.1), [HELD]),
-        (optim.AdamW(weights(), lr=0.1, weight_decay=0.01), [HELD, ALONE]),
+        (optim.SGD(weights(), lr=0.1, momentum=0.9), [], []),
+        (optim.SGD(weights(), lr=0.1, weight_decay=0.01), [DECAY], [INSIDE]),
+        (optim.Adam(weights(), lr=0.1), [RESCALES], [HELD]),
+        (optim.AdamW(weights(), lr=0.1, weight_decay=0.01), [RESCALES, DECAY], [HELD, ALONE]),
         (
             optim.SGD([{"params": weights()}, {"params": weights(), "lr": 0.2}], lr=0.1),
+            [SEVERAL],
             ["others in proportion"],
         ),
+        (optim.SGD([{"params": weights()}, {"params": weights()}], lr=0.1), [], []),
     ],
 )
-def test_in_its_own_metric_other_things_are_noted(optimizer, notes):
-    found = read_optimizer(optimizer, "optimizer").notes
-
-    assert len(found) == len(notes)
-    assert all(note in text for note, text in zip(notes, found, strict=True))
+def test_what_it_changes_about_the_numbers_is_noted(optimizer, notes, of_its_metric):
+    for metric, expected in (("euclidean", notes), ("optimizer", of_its_metric)):
+        found = read_optimizer(optimizer, metric).notes
+        assert len(found) == len(expected)
+        assert all(note in text for note, text in zip(expected, found, strict=True))
 
 
 def test_several_learning_rates_give_the_first():

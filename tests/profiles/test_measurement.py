@@ -10,14 +10,7 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from tests.counting import (
-    BugError,
-    Counted,
-    adam_after_steps,
-    small_data,
-    small_model,
-    written_out,
-)
+from tests.counting import BugError, Counted, adam_after_steps, small_data, small_model, written_out
 
 CRITERION = nn.CrossEntropyLoss()
 # method of a measurement, the single call, and options of both

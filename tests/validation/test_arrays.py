@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from torch import Tensor
 
 from gradnoise.validation import arrays
-from gradnoise.validation.check import Check
-
-Group = Callable[[int], Iterator[Check]]
+from tests.validating import Group, assert_all_hold
 
 
 @pytest.mark.parametrize("group", [arrays.gradients, arrays.norms, arrays.tails])
 def test_every_check_of_another_seed_holds(group: Group) -> None:
-    checks = list(group(11))
-    assert len(checks) >= 2
-    assert [check for check in checks if not check.holds] == []
+    assert_all_hold(group, 2)
 
 
 def test_a_biased_estimator_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:

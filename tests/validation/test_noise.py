@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 
 import gradnoise as gn
 from gradnoise.validation import noise
-from gradnoise.validation.check import Check
-
-Group = Callable[[int], Iterator[Check]]
+from tests.validating import Group, assert_all_hold
 
 
 @pytest.mark.parametrize("group", [noise.profiles, noise.whole_population, noise.single])
 def test_every_check_of_another_seed_holds(group: Group) -> None:
-    checks = list(group(11))
-    assert len(checks) >= 8
-    assert [check for check in checks if not check.holds] == []
+    assert_all_hold(group, 8)
 
 
 def test_a_wrong_truth_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 import torch
 
 import gradnoise as gn
 from gradnoise.validation import training
-from gradnoise.validation.check import Check
-
-Group = Callable[[int], Iterator[Check]]
+from tests.validating import Group, assert_all_hold
 
 
 @pytest.mark.parametrize("group", [training.limits, training.rules, training.laws])
 def test_every_check_of_another_seed_holds(group: Group) -> None:
-    checks = list(group(11))
-    assert len(checks) >= 2
-    assert [check for check in checks if not check.holds] == []
+    assert_all_hold(group, 2)
 
 
 def test_simulated_runs_of_another_average_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:

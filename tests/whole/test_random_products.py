@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradnoise import (
-    Hessian,
-    diagonal,
-    frobenius_norm,
-    trace,
-)
+from gradnoise import Hessian, diagonal, frobenius_norm, trace
 from gradnoise.tensors.random import generator
-from tests.spectra import (
-    MATRICES,
-)
+from tests.spectra import MATRICES
 
 
 def test_the_seed_decides_and_the_global_state_does_not_matter() -> None:

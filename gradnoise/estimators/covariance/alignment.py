@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ...errors import CurvatureError
 from ...linalg.deflation import krylov_deflation
+from ...linalg.eigen_options import EigenOptions
 from ...linalg.frobenius import frobenius_norm
 from ...linalg.iteration import Eigenpairs
-from ...linalg.lanczos import lanczos
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
@@ -21,7 +21,7 @@ from ...statistics.fourth_moments import LEAST
 from ..noise.noise_scale import STEPS, measure_noise_scale, sign_probes
 from .cosine import Influences, overlap, population_norm, probe_variance, spread_over_samples
 from .ranks import square_influences
-from .spectrum import Iteration, NoiseSpectrum
+from .spectrum import NoiseSpectrum
 from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 
@@ -65,7 +65,7 @@ def measure_alignment(
     spectrum: NoiseSpectrum,
     trace_sq: Estimate,
     *,
-    aim: Iteration,
+    aim: EigenOptions,
     probes: int,
     products: int,
 ) -> Alignment:
@@ -80,8 +80,7 @@ def measure_alignment(
     """
     hessian, engine = _hessian(opened, aim.memory_budget), opened.engine
     seed, level = aim.seed, moments.level
-    k = min(aim.k, opened.problem.objective.size)
-    pairs = lanczos(hessian, k=k, tol=aim.tol, seed=seed, memory_budget=aim.memory_budget)
+    pairs = replace(aim, k=min(aim.k, opened.problem.objective.size)).find(hessian)
     signs = sign_probes(moments, probes, seed)
     deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
     trace = measure_noise_scale(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
+from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
@@ -22,7 +23,7 @@ from ..noise.noise_scale import PROBES
 from ..report import Line, line, out_of, report
 from .alignment import Alignment, measure_alignment
 from .ranks import Dimensions
-from .spectrum import METHODS, Iteration, NoiseSpectrum, noise_spectrum
+from .spectrum import METHODS, NoiseSpectrum, noise_spectrum
 from .subspace import share_of_gradient
 
 PRODUCTS = 64  # with H, for its Frobenius norm
@@ -202,7 +203,7 @@ def find_covariance(
     """The covariance of a model that is open; see `covariance`."""
     _check(k, method)
     problem = opened.problem
-    aim = Iteration(k, tol, opened.options.seed, memory_budget)
+    aim = EigenOptions(k=k, tol=tol, seed=opened.options.seed, memory_budget=memory_budget)
     with problem.guard():
         moments = opened.moments(variance=variance)
         spectrum = noise_spectrum(problem, opened.engine, moments, aim, method)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...linalg.lanczos import lanczos
 from ...moments.moments import GradientMoments
 from ...operators.gradient_covariance import GradientCovariance
 from ...operators.gradients import PerSampleGradients
@@ -31,16 +31,6 @@ from ..curvature.extreme_eigenvalue import Halves
 WRITTEN_OUT = 1024  # the smaller of n and P up to which eigenproblems are dense
 SQUARE_PROBES = 16  # sign vectors for the part of tr(Σ²) outside of the largest eigenpairs
 METHODS = ("auto", "gram", "lanczos")
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """Options of Lanczos: number of pairs, tolerance, seed, bytes of its basis."""
-
-    k: int
-    tol: float
-    seed: int
-    memory_budget: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +69,7 @@ class NoiseSpectrum:
 
 
 def noise_spectrum(
-    problem: Problem, engine: Engine, moments: GradientMoments, aim: Iteration, method: str
+    problem: Problem, engine: Engine, moments: GradientMoments, aim: EigenOptions, method: str
 ) -> NoiseSpectrum:
     """By the cheaper method, or the one asked for."""
     n, size = problem.samples.count, problem.objective.size
@@ -123,7 +113,7 @@ def _flat(chunk: Chunk, names: list[str]) -> Tensor:
     return torch.cat([widen(chunk.gradients[k]).reshape(len(chunk.losses), -1) for k in names], 1)
 
 
-def _written_out(rows: Tensor, aim: Iteration, *, split: bool) -> NoiseSpectrum:
+def _written_out(rows: Tensor, aim: EigenOptions, *, split: bool) -> NoiseSpectrum:
     n = len(rows)
     centred = rows - rows.mean(0)
     values, vectors, quadratic = _dense(centred, aim.k)
@@ -157,9 +147,9 @@ def _dense(centred: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return values[kept], top, quadratic
 
 
-def _iterated(problem: Problem, engine: Engine, aim: Iteration, *, split: bool) -> NoiseSpectrum:
+def _iterated(problem: Problem, engine: Engine, aim: EigenOptions, *, split: bool) -> NoiseSpectrum:
     covariance = GradientCovariance.of(problem, engine=engine)
-    pairs = _lanczos(covariance, aim)
+    pairs = aim.find(covariance)
     rows = PerSampleGradients.of(problem, engine=engine)
     along = rows.along(pairs.vectors)
     centred = along - along.mean(0)
@@ -175,13 +165,6 @@ def _iterated(problem: Problem, engine: Engine, aim: Iteration, *, split: bool) 
     return NoiseSpectrum(pairs, along, quadratic, variance, halves, held_out, "lanczos")
 
 
-def _lanczos(covariance: GradientCovariance, aim: Iteration, repeats: bool = True) -> Eigenpairs:
-    budget = aim.memory_budget
-    return lanczos(
-        covariance, k=aim.k, tol=aim.tol, seed=aim.seed, memory_budget=budget, repeats=repeats
-    )
-
-
 def _outside_top(
     problem: Problem, rows: PerSampleGradients, pairs: Eigenpairs, seed: int
 ) -> Tensor:
@@ -194,13 +177,13 @@ def _outside_top(
 
 
 def _iterated_halves(
-    problem: Problem, engine: Engine, aim: Iteration, count: int
+    problem: Problem, engine: Engine, aim: EigenOptions, count: int
 ) -> tuple[Halves, Tensor]:
     parts = [replace(problem, samples=half) for half in problem.samples.halves(aim.seed)]
     found = []
     for part in parts:
-        few = replace(aim, k=min(aim.k, part.samples.count - 1))
-        found.append(_lanczos(GradientCovariance.of(part, engine=engine), few, repeats=False))
+        few = replace(aim, k=min(aim.k, part.samples.count - 1), repeats=False)
+        found.append(few.find(GradientCovariance.of(part, engine=engine)))
     rows = [PerSampleGradients.of(part, engine=engine) for part in reversed(parts)]
     others = [_spread(o.along(p.vectors)) for o, p in zip(rows, found, strict=True)]
     halves, held_out = _joined([pairs.values for pairs in found], others, count)

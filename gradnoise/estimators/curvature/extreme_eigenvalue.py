@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...linalg.lanczos import lanczos
-from ...linalg.operator import MEMORY_BUDGET
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
@@ -57,42 +56,27 @@ class Halves:
 def half_sharpness(
     problem: Problem,
     vector: Tensor,
+    aim: EigenOptions,
     *,
-    tol: float,
-    seed: int,
-    which: str = "LA",
     hvp: str = "kept",
-    max_iterations: int | None = None,
-    memory_budget: int = MEMORY_BUDGET,
 ) -> Halves:
     """An extreme eigenvalue of both halves, started near the eigenvector of the whole.
 
     Args:
         problem: all samples.
         vector: eigenvector of all samples, shape (P,).
-        tol, seed, which, max_iterations: as for `lanczos`, for each half.
+        aim: for each half; its budget is that of the graphs of both together, and of one basis at
+            a time.
         hvp: as for `Hessian`.
-        memory_budget: bytes of the graphs of both halves together, and of one basis at a time.
     """
-    halves = [replace(problem, samples=half) for half in problem.samples.halves(seed)]
-    matrices = [Hessian.of(half, hvp=hvp, memory_budget=memory_budget // 2) for half in halves]
+    halves = [replace(problem, samples=half) for half in problem.samples.halves(aim.seed)]
+    matrices = [Hessian.of(half, hvp=hvp, memory_budget=aim.memory_budget // 2) for half in halves]
     hessians = [with_decay(matrix) for matrix in matrices]
     # half random: the vector may be an eigenvector of a half that is not its largest
     vector = widen(vector)
-    other = random_vector(len(vector), generator(seed + 1), vector.device)
+    other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
-    found = [
-        lanczos(
-            hessian,
-            which=which,
-            tol=tol,
-            max_iterations=max_iterations,
-            v0=start,
-            seed=seed,
-            memory_budget=memory_budget,
-        )
-        for hessian in hessians
-    ]
+    found = [aim.find(hessian, start) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [
         float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
@@ -148,36 +148,22 @@ def find_sharpness(
     """Eigenpairs of the curvature of a model that is open; see `sharpness`."""
     if operator not in MATRICES:
         raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
-    problem, seed, level = opened.problem, opened.options.seed, opened.options.level
+    problem, level = opened.problem, opened.options.level
+    aim = EigenOptions(
+        k=k, which=which, tol=tol, max_iterations=max_iterations, repeats=repeats,
+        seed=opened.options.seed, memory_budget=memory_budget,
+    )  # fmt: skip
     matrix = MATRICES[operator](opened, hvp, memory_budget)
     with problem.guard():
-        pairs = lanczos(
-            with_decay(matrix),
-            k=k,
-            which=which,
-            tol=tol,
-            v0=v0,
-            repeats=repeats,
-            max_iterations=max_iterations,
-            seed=seed,
-            memory_budget=memory_budget,
-        )
+        pairs = aim.find(with_decay(matrix), v0)
         columns, halves, sign = [], None, _sign(pairs, which)
         # curvatures of single samples are measured for the Hessian alone, by second derivatives
         measurable = operator == "hessian" and matrix.hvp != "finite"
         if problem.samples.sampling_factor and intervals and measurable:
             matrix.forget()
             columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
-            halves = half_sharpness(
-                problem,
-                pairs.vectors[:, 0],
-                tol=tol,
-                seed=seed,
-                which="LA" if sign > 0 else "SA",
-                hvp=matrix.hvp,
-                max_iterations=max_iterations,
-                memory_budget=memory_budget,
-            )
+            one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
+            halves = half_sharpness(problem, pairs.vectors[:, 0], one, hvp=matrix.hvp)
         return _judged(problem, matrix, pairs, columns, halves, level, sign)
 
 

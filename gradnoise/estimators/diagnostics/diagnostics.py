@@ -168,7 +168,7 @@ def find_diagnostics(
         moments = replace(with_intervals(problem, engine, sampled), population=streamed.population)
         if moments.sampling_factor:
             moments = _with_second_slopes(problem, engine, moments)
-    return diagnose(moments, lr=lr, theta=theta, nu=nu, tail=tail)
+    return diagnose(moments, Thresholds(lr, theta, nu, tail))
 
 
 def _with_second_slopes(
@@ -183,25 +183,28 @@ def _with_second_slopes(
     return replace(moments, second_slopes=found - found.mean())
 
 
-def diagnose(
-    moments: GradientMoments,
-    *,
-    lr: float | None = None,
-    theta: float = THETA,
-    nu: float = NU,
-    tail: float = 0.1,
-) -> Diagnostics:
+@dataclass(frozen=True)
+class Thresholds:
+    """ε of CABS, θ and ν of the batch tests, and the share of samples in the tail."""
+
+    lr: float | None = None
+    theta: float = THETA
+    nu: float = NU
+    tail: float = 0.1
+
+
+def diagnose(moments: GradientMoments, chosen: Thresholds = Thresholds()) -> Diagnostics:
     """The diagnostics of moments with variances and slopes."""
     finite = not math.isinf(moments.population)
-    hill, gaussian = _tails(moments, tail)
+    hill, gaussian = _tails(moments, chosen.tail)
     return Diagnostics(
         moments=moments,
-        norm_test=norm_test(moments, theta=theta),
-        inner_product_test=inner_product_test(moments, theta=theta),
-        orthogonality_test=orthogonality_test(moments, nu=nu),
+        norm_test=norm_test(moments, theta=chosen.theta),
+        inner_product_test=inner_product_test(moments, theta=chosen.theta),
+        orthogonality_test=orthogonality_test(moments, nu=chosen.nu),
         diversity_bound=diversity_bound(moments),
         gradient_diversity=gradient_diversity(moments) if finite else None,
-        cabs=None if lr is None else cabs_batch_size(moments, lr),
+        cabs=None if chosen.lr is None else cabs_batch_size(moments, chosen.lr),
         sign_noise_scale=sign_noise_scale(moments),
         signal_to_noise=signal_to_noise(moments),
         hill=hill,

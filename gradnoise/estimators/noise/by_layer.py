@@ -12,6 +12,7 @@ from torch import nn
 
 from ...errors import ArgumentError
 from ...linalg.deflation import explore
+from ...linalg.eigen_options import EigenOptions
 from ...measurement.opened import Opened
 from ...moments.layer import by_module
 from ...operators.preconditioned import with_decay
@@ -179,7 +180,8 @@ def _measure(
         pairs, deflation = explore(with_decay(hessian), tol=tol, steps=STEPS, seed=seed)
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
         curvatures = sample_curvatures(problem, top) if sampled else None
-        halves = half_sharpness(problem, top, tol=tol, seed=seed) if sampled else None
+        aim = EigenOptions(tol=tol, seed=seed)
+        halves = half_sharpness(problem, top, aim) if sampled else None
         signs = sign_probes(moments, probes, seed)
         noise = measure_noise_scale(
             hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy

@@ -237,108 +237,45 @@ def embedding(
     return {"weight": lambda: EmbeddingRows(ids, values, weight.shape)}
 
 
-def _normalized(
-    at: At, delta: Tensor, own: int | None, operation: Any, *arguments: Any, **options: Any
-) -> FactoredByArgument:
-    """y = x̂ ∘ w + b over the `own` last dimensions, or over channels.
+def _register_normalisation(operation: Callable[..., Tensor]) -> None:
+    """Register y = x̂ ∘ w + b, over the last dimensions of each position, or over channels.
 
-    x̂, the operation without w and b, is computed again, in float32 at least.
+    x̂, the operation without w and b, is computed again, in float32 at least. The statistics of a
+    batch would couple the samples and are refused before.
     """
+    names = tuple(inspect.signature(operation).parameters)
 
-    def normal() -> Tensor:
-        given = [at_least_float32(a) if isinstance(a, Tensor) else a for a in arguments]
-        normalised: Tensor = operation(*given, **options)
-        return normalised
+    def normalisation(
+        at: At, delta: Tensor, input: Tensor, *args: Any, **kwargs: Any
+    ) -> FactoredByArgument:
+        given = {**dict(zip(names[1:], args, strict=False)), **kwargs}
+        given = {key: value for key, value in given.items() if key not in ("weight", "bias")}
+        if given.get("use_input_stats", operation is F.instance_norm):
+            # the sample's own statistics are taken: the running ones would be updated once more
+            given |= {key: None for key in ("running_mean", "running_var") if key in given}
 
-    def summed(tensor: Tensor) -> Materialised:
-        return Materialised(
-            at.channels(tensor).sum(2) if own is None else at.positions(tensor, own).sum(1)
-        )
+        def normal() -> Tensor:
+            wide = {
+                k: at_least_float32(a) if isinstance(a, Tensor) else a for k, a in given.items()
+            }
+            return operation(at_least_float32(input), **wide)
 
-    return {
-        "weight": lambda: summed(delta * normal()),
-        "bias": lambda: summed(delta),
-    }
+        def summed(tensor: Tensor) -> Materialised:
+            if "normalized_shape" not in given:
+                return Materialised(at.channels(tensor).sum(2))
+            return Materialised(at.positions(tensor, len(given["normalized_shape"])).sum(1))
 
+        return {
+            "weight": lambda: summed(delta * normal()),
+            "bias": lambda: summed(delta),
+        }
 
-@rule(F.layer_norm, of="weight bias")
-def layer_norm(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    normalized_shape: list[int],
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-5,
-) -> FactoredByArgument:
-    """Each sample's positions are normalised over their last dimensions."""
-    own = len(normalized_shape)
-    return _normalized(at, delta, own, F.layer_norm, input, normalized_shape, eps=eps)
-
-
-@rule(F.rms_norm, of="weight")
-def rms_norm(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    normalized_shape: list[int],
-    weight: Any = None,
-    eps: float | None = None,
-) -> FactoredByArgument:
-    """Each sample's positions are divided by their root mean square."""
-    own = len(normalized_shape)
-    return _normalized(at, delta, own, F.rms_norm, input, normalized_shape, eps=eps)
+    of = frozenset(("weight", "bias")) & set(names)
+    RULES[operation] = Rule(normalisation, of, names, fits=lambda _: True, values=True)
 
 
-@rule(F.group_norm, of="weight bias")
-def group_norm(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    num_groups: int,
-    weight: Any = None,
-    bias: Any = None,
-    eps: float = 1e-5,
-) -> FactoredByArgument:
-    """Each sample's groups of channels are normalised."""
-    return _normalized(at, delta, None, F.group_norm, input, num_groups, eps=eps)
-
-
-@rule(F.instance_norm, of="weight bias")
-def instance_norm(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    running_mean: Any = None,
-    running_var: Any = None,
-    weight: Any = None,
-    bias: Any = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> FactoredByArgument:
-    """Each sample's channels are normalised, by their own or by running statistics."""
-    # with the sample's own statistics, the running ones would be updated once more
-    running = (None, None) if use_input_stats else (running_mean, running_var)
-    options = {"use_input_stats": use_input_stats, "eps": eps}
-    return _normalized(at, delta, None, F.instance_norm, input, *running, **options)
-
-
-@rule(F.batch_norm, of="weight bias")
-def batch_norm(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    running_mean: Any,
-    running_var: Any,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> FactoredByArgument:
-    """Running statistics; those of the batch would couple the samples and are refused before."""
-    return _normalized(at, delta, None, F.batch_norm, input, running_mean, running_var, eps=eps)
+for _operation in (F.layer_norm, F.rms_norm, F.group_norm, F.instance_norm, F.batch_norm):
+    _register_normalisation(_operation)
 
 
 @rule(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, of="input other", values=False)

@@ -17,7 +17,8 @@ from gradnoise.estimators.covariance.cosine import (
     spread_over_samples,
 )
 from gradnoise.estimators.covariance.ranks import square_influences
-from gradnoise.estimators.covariance.spectrum import Iteration, noise_spectrum
+from gradnoise.estimators.covariance.spectrum import noise_spectrum
+from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.moments.measure import stream
 from gradnoise.per_sample.choice import choose
 from gradnoise.problem.problem import Problem
@@ -41,7 +42,7 @@ def test_influences_are_those_of_the_dense_matrices(k: int) -> None:
     with problem.guard():
         engine = choose(problem.objective, batch, "auto")
         moments = stream(problem, engine)
-        aim = Iteration(min(k, 2), 1e-10, 0, 2**30)
+        aim = EigenOptions(k=min(k, 2), tol=1e-10, seed=0, memory_budget=2**30)
         spectrum = noise_spectrum(problem, engine, moments, aim, "gram")
         hessian = gn.Hessian.of(problem, hvp="kept")
         rows = gn.PerSampleGradients.of(problem, engine=engine)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.covariance.ranks import Dimensions, square_influences
-from gradnoise.estimators.covariance.spectrum import Iteration, _written_out
+from gradnoise.estimators.covariance.spectrum import _written_out
+from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.problem.samples import Samples
 from tests.analytic import matrices, replicates, z_score
 from tests.coverage import fewest, half_as_wide, holding
@@ -28,16 +29,9 @@ def test_more_parameters_than_samples_and_flat_noise() -> None:
     """Σ = I of 200 dimensions from 40 samples, whose Σ̂ has rank 39."""
     toy = gn.toy.NoisyQuadratic(torch.eye(200), torch.zeros(200))
     data = toy.sample(40, seed=1)
+    options = {"population": "distribution", "hessian": False, "tol": 1e-2}
     for method in ("gram", "lanczos"):
-        found = gn.covariance(
-            toy.model(),
-            toy.loss_fn,
-            data,
-            population="distribution",
-            hessian=False,
-            method=method,
-            tol=1e-2,
-        )
+        found = gn.covariance(toy.model(), toy.loss_fn, data, method=method, **options)
         assert len(found.eigenvalues) == 10
         assert float(found.eigenvalues[0]) > 5
         assert found.top_eigenvalue.low < 1 < float(found.top_eigenvalue)
@@ -54,7 +48,7 @@ def test_the_influence_on_the_square_is_its_derivative_by_the_weights() -> None:
     sigma = (weights[:, None] * centred).T @ centred / weights.sum()
     (expected,) = torch.autograd.grad(sigma.square().sum(), weights)
     moments = gn.noise_scale_from_gradients(rows, population="dataset")
-    spectrum = _written_out(rows, Iteration(3, 1e-3, 0, 2**30), split=False)
+    spectrum = _written_out(rows, EigenOptions(k=3, seed=0, memory_budget=2**30), split=False)
     found = square_influences(moments, spectrum)
     torch.testing.assert_close(found, 9 / 8 * expected, rtol=1e-10, atol=1e-12)
 
@@ -66,7 +60,7 @@ def test_a_sample_does_not_count_by_its_own_part_of_the_covariance() -> None:
     products = (centred @ centred.T).square()
     expected = 2 * (products.sum(1) - products.diagonal()) / 8
     moments = gn.noise_scale_from_gradients(rows)
-    spectrum = _written_out(rows, Iteration(3, 1e-3, 0, 2**30), split=True)
+    spectrum = _written_out(rows, EigenOptions(k=3, seed=0, memory_budget=2**30), split=True)
     found = square_influences(moments, spectrum)
     torch.testing.assert_close(found, expected - expected.mean(), rtol=1e-9, atol=1e-12)
 
@@ -129,7 +123,7 @@ def test_the_ends_of_the_effective_rank_are_those_of_the_bracket_of_the_eigenval
 def test_three_samples_of_more_do_not_tell_the_ranks() -> None:
     rows = torch.randn(3, 5, dtype=torch.float64)
     moments = gn.noise_scale_from_gradients(rows)
-    spectrum = _written_out(rows, Iteration(2, 1e-3, 0, 2**30), split=True)
+    spectrum = _written_out(rows, EigenOptions(k=2, seed=0, memory_budget=2**30), split=True)
     found = Dimensions.of(moments, spectrum, Samples((rows,), math.inf))
     assert found.top_eigenvalue.status is gn.Status.NO_INTERVAL
     for estimate in (found.trace_sq, found.participation_ratio):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.covariance import spectrum
-from gradnoise.estimators.covariance.spectrum import Iteration, _dense, _written_out
+from gradnoise.estimators.covariance.spectrum import _dense, _written_out
+from gradnoise.linalg.eigen_options import EigenOptions
 from tests.cases import CORE
 
 METHODS = ("gram", "lanczos")
@@ -68,7 +69,7 @@ def test_sums_of_eigenvalues_are_bracketed_on_the_average() -> None:
     above, below = torch.zeros(2).double(), torch.zeros(2).double()
     every = drawn(6)
     for rows in every:
-        found = _written_out(rows, Iteration(2, 1e-3, 0, 2**30), split=True)
+        found = _written_out(rows, EigenOptions(k=2, seed=0, memory_budget=2**30), split=True)
         for j in range(len(found.pairs.values)):  # fewer where draws are equal: those are zero
             above[j:] += found.pairs.values[j] / len(every)
         held = found.held_out.nan_to_num(0.0)
@@ -81,7 +82,7 @@ def test_sums_of_eigenvalues_are_bracketed_on_the_average() -> None:
 
 def test_held_out_values_are_those_of_one_half_along_the_other() -> None:
     rows = torch.randn(8, 3, dtype=torch.float64)
-    found = _written_out(rows, Iteration(3, 1e-3, 5, 2**30), split=True)
+    found = _written_out(rows, EigenOptions(k=3, seed=5), split=True)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(5))
     sigmas = [torch.cov(rows[half].T) for half in (order[:4], order[4:])]
     parts = [torch.linalg.eigh(sigma) for sigma in sigmas]
@@ -93,8 +94,15 @@ def test_held_out_values_are_those_of_one_half_along_the_other() -> None:
     assert found.halves is not None
     assert found.halves.mean == pytest.approx(float(parts[0][0][-1] + parts[1][0][-1]) / 2)
     assert found.halves.held_out == pytest.approx(float(found.held_out[0]))
-    assert _written_out(rows, Iteration(3, 1e-3, 5, 2**30), split=False).halves is None
-    assert math.isnan(float(_written_out(rows, Iteration(1, 1e-3, 5, 2**30), split=False).held_out))
+    assert (
+        _written_out(rows, EigenOptions(k=3, seed=5, memory_budget=2**30), split=False).halves
+        is None
+    )
+    assert math.isnan(
+        float(
+            _written_out(rows, EigenOptions(k=1, seed=5, memory_budget=2**30), split=False).held_out
+        )
+    )
 
 
 def test_auto_writes_out_what_is_small_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.diagnostics.diagnostics import diagnose
+from gradnoise.estimators.diagnostics.diagnostics import Thresholds, diagnose
 from tests import oracles
 from tests.cases import CORE, Case, labelled, mlp, named
 from tests.optimizers import in_coordinates, trained
@@ -70,7 +70,7 @@ def test_on_a_part_they_are_those_of_the_gradients_at_hand() -> None:
     found = gn.diagnostics(toy.model(), toy.loss_fn, data, population="distribution", lr=0.1)
     rows = gn.per_sample_gradients(toy.model(), toy.loss_fn, data)
     moments = gn.noise_scale_from_gradients(rows, losses=found.moments.losses)
-    expected = diagnose(moments, lr=0.1)
+    expected = diagnose(moments, Thresholds(lr=0.1))
     torch.testing.assert_close(found.moments.second_slopes, moments.second_slopes)
     for name in ("norm_test", "inner_product_test", "cabs", "diversity_bound"):
         mine, other = getattr(found, name), getattr(expected, name)

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from gradnoise.per_sample.hooks.chain_rule import ThroughFunction, ThroughView, by_chain_rule
-from gradnoise.per_sample.hooks.factored import (
-    Asked,
-    Materialised,
-)
+from gradnoise.per_sample.hooks.factored import Asked, Materialised
 from tests.engines import agree
 from tests.factored_cases import COUNT, normal, viewed
 from tests.layer_cases import Function, squares

@@ -7,11 +7,7 @@ from torch.nn import functional as F
 
 from gradnoise.per_sample.hooks.embedding_rows import EmbeddingRows
 from gradnoise.per_sample.hooks.factored import Asked
-from tests.factored_cases import (
-    COUNT,
-    lookup,
-    outer,
-)
+from tests.factored_cases import COUNT, lookup, outer
 
 
 def test_embedding_rows_are_one_hot_outer_products() -> None:

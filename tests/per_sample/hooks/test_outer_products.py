@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradnoise.per_sample.hooks.factored import Asked
-from tests.factored_cases import (
-    COUNT,
-    normal,
-    outer,
-    single,
-)
+from tests.factored_cases import COUNT, normal, outer, single
 from tests.fuzz import examples
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.hooks.layout import Layout
-from gradnoise.per_sample.hooks.rules import RULES, At, add, instance_norm
+from gradnoise.per_sample.hooks.rules import RULES, At, add
 from tests.cases import SAMPLES, features
 from tests.engines import summary
 from tests.layer_cases import Function, ids, squares
@@ -68,7 +68,8 @@ def test_arguments_of_a_rule_are_those_of_the_operation_in_order() -> None:
 def test_running_statistics_are_not_updated_once_more() -> None:
     at, delta = At(Layout(0), SAMPLES, torch.float64), torch.randn(SAMPLES, 3, 5).double()
     inputs, mean, variance = torch.randn(SAMPLES, 3, 5).double(), torch.zeros(3), torch.ones(3)
-    found = instance_norm(at, delta, inputs, mean, variance, torch.ones(3).double())["weight"]()
+    rule, scale = RULES[F.instance_norm].factored, torch.ones(3).double()
+    found = rule(at, delta, inputs, mean, variance, scale)["weight"]()
     truth = (delta * F.instance_norm(inputs)).sum(2)
     torch.testing.assert_close(found.gradients(slice(0, SAMPLES)), truth)
     assert not mean.any()
