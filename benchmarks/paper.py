@@ -255,10 +255,11 @@ def judged(
     more = all(ratios[s] >= 3 for s in sizes if s >= 512)
     flat = max(rates[s] for s in past) <= 2 * min(rates[s] for s in past)
     return [
-        ("linear scaling", f"slope {slope:.2f} for B = 1 to {below[-1]}, accuracy within {spread:.1f} points",
+        ("linear scaling", f"slope {slope:.2f} for B = 1 to {below[-1]}, accuracy within "
+         f"{spread:.1f} points",
          0.6 <= slope <= 1.2 and spread <= 0.6),
-        ("saturation", f"best ε {min(rates[s] for s in past):g} to {max(rates.values()):g} from B = {knee} "
-         f"on, accuracy {', '.join(f'{value:.1f}' for value in falls)}",
+        ("saturation", f"best ε {min(rates[s] for s in past):g} to {max(rates.values()):g} from "
+         f"B = {knee} on, accuracy {', '.join(f'{value:.1f}' for value in falls)}",
          flat and falling(cells)),
         ("momentum", "ε/(1 - m) over ε of SGD "
          + ", ".join(f"{s}: {ratio:.2g}" for s, ratio in ratios.items())

@@ -180,7 +180,7 @@ def _factory(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
 
 @contextmanager
 def _told_of(target: str, path: Path) -> Iterator[None]:
-    """Errors of the user's own file are told with file and line."""
+    """Errors in the user's file are reported with file and line."""
     try:
         yield
     except GradNoiseError:

@@ -17,7 +17,7 @@ from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
 from .ritz import Aim, Eigenpairs, check_operator, random_start, rows_within, run
 
-CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
+CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to the probes
 
 
 class Deflation:

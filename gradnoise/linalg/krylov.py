@@ -94,7 +94,7 @@ class Krylov:
 
     @property
     def dimensions(self) -> int:
-        """Of the space that is left by what has to be avoided."""
+        """The dimension of the space orthogonal to the vectors that have to be avoided."""
         return self.size - sum(len(rows) for rows in self.known)
 
     @property
@@ -153,8 +153,8 @@ class Krylov:
         if gap > max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale:
             raise OperatorError(
                 "the operator is not symmetric: products with two vectors contradict each other. "
-                "So do random losses, half precision, and differences of gradients (hvp='finite') "
-                "where a model has kinks"
+                "Causes are random losses, half precision, or differences of gradients "
+                "(hvp='finite') of a model with kinks (ReLU, max pooling)"
             )
 
     def _append(self, vector: Tensor) -> None:
@@ -178,7 +178,7 @@ class Krylov:
 
     @functools.cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, coordinates by column, and residuals but for the rounding."""
+        """Ritz values, coordinates by column, and residuals without rounding errors."""
         if self._arrow:
             values, coordinates = np.linalg.eigh(self._small)
         else:

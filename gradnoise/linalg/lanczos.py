@@ -47,10 +47,10 @@ def lanczos(
     earlier ones, once more where that takes digits. A basis that fills its budget is restarted
     from its best Ritz vectors (thick restart: Wu and Simon 2000). One Krylov space holds only one
     vector of a repeated eigenvalue. So for k > 1, and where the space of a `v0` closes, a random
-    direction orthogonal to it is followed until nothing better can be there, but for a chance of
-    1e-3, or something is found: about 5 products where the wanted eigenvalues stand apart, a third
-    of all where they crowd. A start with next to nothing along the wanted vector, as a `v0` can
-    be, may converge to another one: its residual is honest all the same.
+    direction orthogonal to it is followed until, with probability 1 - 1e-3, no larger one is left,
+    or one appears: about 5 products where the wanted eigenvalues are well separated, a third of all
+    where they are close. A start with almost no component along the wanted vector, as a `v0` can
+    have, may converge to another eigenvector; its residual is then correct as well.
 
     Args:
         operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
@@ -58,7 +58,7 @@ def lanczos(
         k: number of pairs, at most P.
         which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude, "BE" from
             both ends in turn, beginning at the upper.
-        tol: stop when every wanted residual is at most tol·|θ|, but for the rounding of products.
+        tol: stop when every wanted residual is at most tol·|θ|, apart from rounding of products.
         max_iterations: products at most; default max(200, 20 k).
         v0: where to start, shape (P,); default random by `seed`.
         repeats: whether to look for what the first space cannot hold. Without, an eigenvalue that
@@ -67,8 +67,8 @@ def lanczos(
         memory_budget: bytes of the basis.
 
     Returns:
-        Eigenpairs; `converged` is False when `max_iterations` came first, and then there can be
-        fewer than k.
+        Eigenpairs, in the unit of the operator's entries; `converged` is False when
+        `max_iterations` came first, and then there can be fewer than k.
 
     Raises:
         ArgumentError: k, which, tol, max_iterations or v0 out of range; a budget of fewer than

@@ -47,12 +47,13 @@ class Bounds:
         return np.flatnonzero((values < self.low) | (values > self.high))
 
     def nothing_beyond(self, krylov: Krylov, margin: float = 0.0) -> bool:
-        """Whether, but for CHANCE, no eigenvalue that a random start has a share of is beyond.
+        """Whether, with probability 1 - CHANCE, no eigenvalue is beyond the values of the start.
 
-        The start's share s² of an eigenvector with eigenvalue x is at most 1/Σ_j p_j(x)², p_j the
-        polynomials that are orthonormal for its spectral measure, which the entries of T generate
-        (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values the sum grows. A random
-        start in D dimensions has less than s² with a probability that is known: Beta(½, (D-1)/2).
+        The squared component s² of the start along an eigenvector with eigenvalue x is at most
+        1/Σ_j p_j(x)², p_j the polynomials that are orthonormal for its spectral measure, which the
+        entries of T generate (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values
+        the sum grows. A random start in D dimensions has less than s² with a probability that is
+        known: Beta(½, (D-1)/2).
 
         Args:
             krylov: the space of the start.
@@ -72,7 +73,7 @@ ANYTHING = Bounds(math.inf, -math.inf)
 
 
 def furthest(krylov: Krylov, which: str) -> float:
-    """Beyond which there is no eigenvalue at the wanted end, but for CHANCE; nan if unknown."""
+    """The value beyond which, with probability 1 - CHANCE, no eigenvalue is; nan if unknown."""
     if krylov.was_restarted:
         return math.nan
     values = krylov.ritz[0]

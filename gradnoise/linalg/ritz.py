@@ -26,6 +26,9 @@ MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceede
 class Eigenpairs:
     """Approximate eigenvalues with what bounds their error.
 
+    Values, residuals and `bound` are in the unit of the operator's entries, which is
+    loss/parameter² for a Hessian. Source: as for `lanczos`.
+
     Args:
         values: shape (k,), in the order asked for.
         residuals: ‖Hy - θy‖ of each; some eigenvalue lies within this distance of θ, and a Ritz
@@ -33,9 +36,9 @@ class Eigenpairs:
         vectors: orthonormal columns, shape (P, k).
         matvecs: products spent.
         converged: whether every residual is within the tolerance and, from a random start, no
-            eigenvalue beyond the first by a tenth, but for a chance of 1e-3.
-        bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
-            1e-3 over the random start; nan where the start was given or the basis restarted.
+            eigenvalue is beyond the first by a tenth, with probability 1 - 1e-3.
+        bound: with probability 1 - 1e-3 over the random start, no eigenvalue is beyond it at the
+            end of the best value; nan where the start was given or the basis restarted.
     """
 
     values: Tensor
@@ -101,13 +104,13 @@ def run(krylov: Krylov, aim: Aim) -> Eigenpairs:
             # products that round more coarsely than the tolerance cannot tell
             sizes = np.where(np.abs(values[order]) <= zero, np.inf, np.abs(values[order]))
             sure = krylov.is_closed and krylov.matrix.resolution <= aim.tol
-            told = sure or bool((bounds <= 2 * aim.tol * sizes).all())
+            bounded = sure or bool((bounds <= 2 * aim.tol * sizes).all())
             return Eigenpairs(
                 values=torch.as_tensor(values[order].copy()),
                 residuals=torch.as_tensor(bounds),
                 vectors=krylov.combined(coordinates[:, order]),
                 matvecs=krylov.matvecs,
-                converged=done and told,
+                converged=done and bounded,
             )
 
 
@@ -146,13 +149,13 @@ def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
 
 
 def check_operator(matrix: Operator) -> None:
-    """Raise OperatorError unless eigenvalues can be read off the operator's products."""
+    """Raise OperatorError unless eigenvalues can be computed from the operator's products."""
     shape = tuple(matrix.shape)
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
     if matrix.resolution > COARSE:
         raise OperatorError(
-            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
-            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
-            f"with kinks"
+            f"products with the operator are uncertain by {matrix.resolution:.0%}, too much for "
+            f"eigenvalues: differences of gradients (hvp='finite') are wrong for models with kinks "
+            f"(ReLU, max pooling); use another `hvp`"
         )

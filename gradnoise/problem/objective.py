@@ -245,7 +245,7 @@ def check_finite(losses: Tensor) -> None:
         raise LossError(
             f"the loss is not finite for {len(bad)} of {len(losses)} samples of a micro-batch "
             f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "
-            f"has diverged has no noise scale."
+            f"has diverged cannot be measured."
         )
 
 

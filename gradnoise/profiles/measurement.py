@@ -23,10 +23,11 @@ from .profile import Profile, find_profile
 class Measurement(Opened):
     """One model on fixed samples; what `gn.measure` returns.
 
-    Every method returns what the function of the same name returns, to the last digit, with the
-    options that `gn.measure` was called with: `moments` (as `gn.gradient_moments`), `noise_scale`,
-    `sharpness`, `covariance`, `diagnostics`, `profile`. The samples are drawn once, the engine is
-    chosen once, the moments are measured once, and graphs for Hessian products stay in memory.
+    Every method returns what the function of the same name returns (formulas, units and sources are
+    there), to the last digit, with the options that `gn.measure` was called with: `moments` (as
+    `gn.gradient_moments`), `noise_scale`, `sharpness`, `covariance`, `diagnostics`, `profile`. The
+    samples are drawn once, the engine is chosen once, the moments are measured once, and graphs for
+    Hessian products stay in memory.
 
     When the values of parameters or buffers have changed, or in metric="optimizer" the state of the
     optimizer, everything except the choice of samples is computed again. Other parameters, or
@@ -85,7 +86,7 @@ def measure(
         data: a DataLoader, a Dataset, a list of batches, or one batch.
         optimizer: the one in use; a profile reads its learning rate and momentum.
         metric: "euclidean", or "optimizer" for the coordinates in which a step of the optimizer is
-            plain descent, as for `gn.gradient_moments`.
+            a step of SGD, as for `gn.gradient_moments`.
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or N: what the intervals are about.
         max_samples: n at most; None measures all.

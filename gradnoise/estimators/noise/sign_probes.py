@@ -207,7 +207,7 @@ def _suffice(
 
 
 def agree(values: Tensor) -> bool:
-    """Whether all are the same number, but for rounding."""
+    """Whether all are the same number up to rounding."""
     return float(values.max() - values.min()) <= AGREEMENT * float(values.abs().max())
 
 
