@@ -1,4 +1,4 @@
-"""The Krylov space of a symmetric operator: its basis, and what the operator is on it."""
+"""The Krylov space of a symmetric operator: its basis, and the operator on it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dty
 
 
 class Krylov:
-    """The growing basis Q and T = QᵀAQ: tridiagonal, behind a restart an arrow and a tail.
+    """The growing basis Q and T = QᵀAQ: tridiagonal, after a restart an arrow and a tail.
 
     Args:
         matrix: A.
         capacity: rows that the basis may have.
         start: the first direction, of norm 1 and orthogonal to `known`.
-        known: orthonormal rows that the space has to avoid, in blocks of shape (k, P).
+        known: orthonormal rows that the space is orthogonal to, in blocks of shape (k, P).
         scale: of the spectrum, as far as it is known.
     """
 
@@ -173,7 +173,7 @@ class Krylov:
 
     @property
     def rounding(self) -> float:
-        """What rounding of the products leaves open of every residual."""
+        """The part of every residual that rounding of the products leaves unknown."""
         return self.matrix.resolution * self.scale
 
     @functools.cached_property
@@ -224,12 +224,12 @@ class Krylov:
 
 
 def breakdown(matrix: Operator) -> float:
-    """What is nothing but rounding, relative to the spectrum."""
+    """Size below which numbers are only rounding, relative to the spectrum."""
     return max(BREAKDOWN, 8 * matrix.resolution)
 
 
 def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner products with the rows, added wide from parts of the columns."""
+    """Inner products with the rows, in float64 (float32 on MPS) over parts of the columns."""
     parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
     return torch.stack([widen(own @ part) for own, part in parts]).sum(0).to(vector)
 

@@ -140,7 +140,7 @@ def _searched(
     room: int,
     scale: float,
 ) -> tuple[Eigenpairs, Found | None]:
-    """The pairs, and a direction orthogonal to what is known in which there is more to find."""
+    """The pairs, and a direction orthogonal to them with a wanted eigenvalue, if there is one."""
     if not pairs.converged or len(pairs.values) == matrix.shape[0]:
         return pairs, None
     krylov = Krylov(matrix, room, random_start(matrix, source, known), known, scale)
@@ -152,7 +152,7 @@ def _searched(
 
 
 def _search(krylov: Krylov, pairs: Eigenpairs, aim: Aim) -> tuple[Found | None, bool]:
-    """Where there is more to find, if there is; and whether that is settled."""
+    """A direction with more eigenvalues, if there is one; and whether the search is complete."""
     bounds, zero = ANYTHING, krylov.zero
     if len(pairs.values) == aim.k:
         bounds = Bounds.of(pairs.values.numpy(), aim.which, aim.tol, zero)

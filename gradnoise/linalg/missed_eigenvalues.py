@@ -1,8 +1,8 @@
-"""What one Krylov space cannot show: eigenvectors that its start had nothing of.
+"""Eigenvectors that one Krylov space misses, because its start has no component along them.
 
-A repeated eigenvalue appears in it once, and a start can be orthogonal to the vector that is
-wanted. Both are orthogonal to the whole space. A random direction orthogonal to it has its share
-of them, and a few products tell whether there is anything to find.
+A repeated eigenvalue appears in it once, and a start can be orthogonal to the eigenvector that is
+wanted. The missed vectors are orthogonal to the whole space. A random direction orthogonal to it
+has components along them, and a few products show whether any eigenvalue was missed.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def furthest(krylov: Krylov, which: str) -> float:
 
 
 def _edge(krylov: Krylov, end: float, sign: int) -> float:
-    """Where `_is_empty` begins to hold outwards of the last Ritz value, and what rounding adds."""
-    if krylov.count == krylov.dimensions:  # all there is was seen
+    """The first point beyond the last Ritz value where `_is_empty` holds, plus rounding."""
+    if krylov.count == krylov.dimensions:  # the whole spectrum is known
         return float(end) + sign * krylov.rounding
     near, far = 0.0, max(1e-12 * krylov.scale, 1e-300)
     while not _is_empty(krylov, end + sign * far):

@@ -51,7 +51,7 @@ class Eigenpairs:
 
 @dataclass(frozen=True)
 class Aim:
-    """What is asked for, as in `lanczos`; and whether the start is random."""
+    """The options of `lanczos`; and whether the start is random."""
 
     k: int
     which: str
@@ -78,7 +78,7 @@ class Aim:
         return residuals
 
     def is_top(self, krylov: Krylov, values: np.ndarray, zero: float) -> bool:
-        """Whether none is larger by more than MARGIN, which only a random start can tell."""
+        """Whether none is larger by more than MARGIN, which only a random start can show."""
         if not self.random or krylov.was_restarted:
             return True
         first = values[: 2 if self.which == "BE" else 1]

@@ -21,7 +21,7 @@ def per_sample_gradients(
     """g_i = ∇ℓ_i of every sample of one batch, in loss/parameter.
 
     Args:
-        model: any `nn.Module`; it is left as found.
+        model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         batch: a tensor or any nesting of tuples and mappings of tensors.
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".

@@ -1,4 +1,4 @@
-"""Per-sample losses from what people already have: a torch criterion, a language model."""
+"""Per-sample losses from a torch criterion or a language model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _predictions(outputs: Any) -> Tensor:
 
 
 def _check_broadcast(outputs: Tensor, targets: Any, losses: Tensor) -> None:
-    """Outputs (n, 1) against targets (n,) broadcast to (n, n), which nobody means."""
+    """Outputs (n, 1) against targets (n,) broadcast to (n, n), which is a mistake."""
     if isinstance(targets, Tensor) and losses.ndim > 1 and outputs.ndim != targets.ndim:
         if losses.shape == targets.shape:  # class indices of sequences or images
             return

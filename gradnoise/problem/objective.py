@@ -182,7 +182,7 @@ class Bound(nn.Module):
 
 
 def as_loss_fn(loss_fn: Any) -> LossFn:
-    """The per-sample losses that a criterion or a function stands for."""
+    """The per-sample losses of a criterion or a function."""
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
     if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
         return supervised(loss_fn)

@@ -80,7 +80,7 @@ def measure(
     """Open a model once for several measurements that share their passes over the samples.
 
     Args:
-        model: any `nn.Module`; it is left as found.
+        model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
             for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.

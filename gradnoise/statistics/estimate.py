@@ -107,7 +107,7 @@ class Estimate:
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing random is left in it: the interval is the value."""
+        """Whether it has no random error: the interval is the value."""
         return self.low == self.high == self.value
 
     def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:
