@@ -221,7 +221,7 @@ def described(settled: dict[int, dict[str, float]]) -> dict[int, tuple[str, ...]
     return {size: tuple(f"{value:.3g}" for value in own.values()) for size, own in settled.items()}
 
 
-# ---- equal epochs: C1, C2, C3, C6
+# ---- equal epochs: linear scaling, saturation, momentum, temperature
 
 
 def epochs() -> None:
@@ -238,7 +238,7 @@ def epochs() -> None:
 def judged(
     plain: gn.Sweep, ball: gn.Sweep, sizes: list[int], by: str
 ) -> list[tuple[str, str, bool]]:
-    """C1, C2, C3 and C6 at the rates that are best by the test loss or by the accuracy."""
+    """Four claims at the rates that are best by the test loss or by the accuracy."""
     best, moved = plain.best(by), ball.best(by)
     rates = {size: best[size].lr for size in sizes}
     scores = {size: 100 * statistics.fmean(accuracies(plain, size, rates[size])) for size in sizes}
@@ -255,15 +255,16 @@ def judged(
     more = all(ratios[s] >= 3 for s in sizes if s >= 512)
     flat = max(rates[s] for s in past) <= 2 * min(rates[s] for s in past)
     return [
-        ("C1", f"slope {slope:.2f} for B = 1 to {below[-1]}, accuracy within {spread:.1f} points",
+        ("linear scaling", f"slope {slope:.2f} for B = 1 to {below[-1]}, accuracy within "
+         f"{spread:.1f} points",
          0.6 <= slope <= 1.2 and spread <= 0.6),
-        ("C2", f"best ε {min(rates[s] for s in past):g} to {max(rates.values()):g} from B = {knee} "
-         f"on, accuracy {', '.join(f'{value:.1f}' for value in falls)}",
+        ("saturation", f"best ε {min(rates[s] for s in past):g} to {max(rates.values()):g} from "
+         f"B = {knee} on, accuracy {', '.join(f'{value:.1f}' for value in falls)}",
          flat and falling(cells)),
-        ("C3", "ε/(1 - m) over ε of SGD "
+        ("momentum", "ε/(1 - m) over ε of SGD "
          + ", ".join(f"{s}: {ratio:.2g}" for s, ratio in ratios.items())
          + f"; accuracy at 512: {at_512:.1f} and {scores[512]:.1f}", same and more),
-        ("C6", f"T* = {', '.join(f'{t:.3g}' for t in temperatures)}",
+        ("temperature", f"T* = {', '.join(f'{t:.3g}' for t in temperatures)}",
          max(temperatures) <= 3 * min(temperatures)),
     ]  # fmt: skip
 
@@ -324,7 +325,7 @@ def best_line(found: gn.Sweep) -> float:
     return statistics.median(best[s].lr / s for s in list(best)[:5])
 
 
-# ---- equal steps: C4
+# ---- equal steps: generalisation
 
 
 def steps() -> None:
@@ -349,7 +350,7 @@ def steps() -> None:
             f"{best[1024].lr:g}), train loss {loss[small]:.3g} and {loss[1024]:.3g}"
         )
         holds = gap >= 1 and gap > 3 * unsure and loss[1024] < loss[small]
-        rows.append((f"C4, rates that {said}", seen, holds))
+        rows.append((f"generalisation, rates that {said}", seen, holds))
     print("\n" + verdicts(rows))
 
 
@@ -362,7 +363,7 @@ def train_loss(found: gn.Sweep, size: int, lr: float) -> float:
     )
 
 
-# ---- growing budgets: C5
+# ---- growing budgets: longer training
 
 
 def budgets() -> None:
@@ -377,7 +378,7 @@ def budgets() -> None:
             test, own = found.best("accuracy")[64], found.best()[64]
             rows.append((length, f"{test.lr:g}", f"{own.lr:g}", f"{100 * test.value:.1f}"))
         head = ["epochs", "best ε by test", "by train loss", "test accuracy"]
-        print(f"\nC5, label noise {noise:.0%}\n\n" + table(head, rows))
+        print(f"\nlonger training, label noise {noise:.0%}\n\n" + table(head, rows))
 
 
 # ---- tables
@@ -391,7 +392,7 @@ def verdicts(rows: list[tuple[str, str, bool]]) -> str:
     said = [
         (claim, seen, "reproduced" if holds else "not reproduced") for claim, seen, holds in rows
     ]
-    return table(["claim", "seen", "verdict"], said)
+    return table(["claim", "measured", "verdict"], said)
 
 
 def table(head: list[str], rows: Any) -> str:

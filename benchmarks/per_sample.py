@@ -99,7 +99,7 @@ def _checked(
 def _deviation(found: Found, truth: Found) -> float:
     """Relative error of the n squared norms, or of the mean gradient, each as one vector.
 
-    Not the largest over the samples: where two entries of a pooling window are equal but for
+    Not the largest over the samples: where two entries of a pooling window are equal up to
     rounding, another may win in a batch than alone.
     """
     means = [torch.cat([g.flatten() for g in mean]) for mean in (found[1], truth[1])]

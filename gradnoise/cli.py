@@ -153,7 +153,7 @@ def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 
 def _factory(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
-    """What calls the factory; the file is executed once, here."""
+    """A function that calls the factory; the file is executed once, here."""
     path, name = _path_of(target)
     with _told_of(target, path):
         factory = _loaded(path, name)
@@ -167,7 +167,7 @@ def _factory(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
 
 @contextmanager
 def _told_of(target: str, path: Path) -> Iterator[None]:
-    """Errors of the user's own file are told with file and line."""
+    """Errors in the user's file are reported with file and line."""
     try:
         yield
     except GradNoiseError:
@@ -317,7 +317,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _about_command(message: str) -> str:
-    """What was meant where a command is not known."""
+    """The nearest command, where a command is not known."""
     match = re.search(r"argument COMMAND: invalid choice: '([^']*)'", message)
     if match is None:
         return ""

@@ -21,7 +21,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any, numbers: Container[str], key: str = "") -> Any:
-    """What `encode` was given, lists aside.
+    """The value that `encode` was given, except that tuples are lists.
 
     Args:
         value: parsed JSON.

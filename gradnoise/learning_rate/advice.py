@@ -47,7 +47,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained now; None for what is not known.
+    """How a model is trained now; None for a setting that is not known.
 
     Args:
         batch_size: B in samples.

@@ -237,7 +237,7 @@ def scale_lr(lr: float, batch_size: float, new_batch_size: float, rule: str = "l
 
 
 def regime(batch_size: float, noise_scale: float | Estimate) -> str:
-    """Whether a batch size lies below or above the noise scale (arXiv:2006.15081).
+    """Whether a batch size is below or above the noise scale (arXiv:2006.15081).
 
     Args:
         batch_size: B in samples.

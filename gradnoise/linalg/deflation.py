@@ -1,4 +1,4 @@
-"""What a Krylov space knows of a matrix: a part of every form uᵀAv, for inner products alone."""
+"""The part of a matrix that a Krylov space determines: uᵀMv without further products."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .krylov import Krylov
 from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
 
-CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to chance
+CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to the probes
 
 
 class Deflation:
     """M = YYᵀA + AYYᵀ - YYᵀAYYᵀ for the Ritz vectors Y that are large in size.
 
-    AY = YΘ + qcᵀ with the next direction q of the space, also behind restarts. With x the
+    AY = YΘ + qcᵀ with the next direction q of the space, also after restarts. With x the
     coordinates of a vector along Y and q,
 
         uᵀMv = x_uᵀ K x_v,   K = [[Θ, c], [cᵀ, 0]],
 
-    without a product. What is left, uᵀ(A - M)v, has no part in Y on either side.
+    without a product. The remaining uᵀ(A - M)v has no component along Y on either side.
 
     Args:
         krylov: the space.
 
     Attributes:
         directions: Yᵀ and q as rows, shape (k + 1, P).
-        kernel: K, shape (k + 1, k + 1), wide.
+        kernel: K, shape (k + 1, k + 1), float64 (float32 on MPS).
     """
 
     def __init__(self, krylov: Krylov) -> None:
@@ -49,11 +49,11 @@ class Deflation:
         self.kernel = widen(torch.as_tensor(kernel).to(self.directions.device))
 
     def coordinates(self, vector: Tensor) -> Tensor:
-        """x_u, shape (k + 1,), wide."""
+        """x_u, shape (k + 1,), float64 (float32 on MPS)."""
         return torch.stack([widen(row) @ widen(vector) for row in self.directions])
 
     def image(self, coordinates: Tensor) -> Tensor:
-        """Mu from x_u, shape (P,), wide."""
+        """Mu from x_u, shape (P,), float64 (float32 on MPS)."""
         weights = self.kernel @ coordinates
         total = widen(torch.zeros_like(self.directions[0]))
         for weight, row in zip(weights, self.directions, strict=True):
@@ -77,7 +77,7 @@ def explore(
     memory_budget: int = MEMORY_BUDGET,
     tick: Any = None,
 ) -> tuple[Eigenpairs, Deflation]:
-    """The largest eigenpair as `lanczos` finds it, and what the space of at least `steps` knows.
+    """The largest eigenpair as `lanczos` gives it, and M from its space of at least `steps`.
 
     Args:
         operator: a symmetric operator.
@@ -97,7 +97,7 @@ def explore(
 
 @without_autocast
 def krylov_deflation(operator: Operator, *, steps: int, seed: int = 0) -> Deflation:
-    """What the space of `steps` products with a symmetric operator knows."""
+    """The part M of a symmetric operator from a Krylov space of `steps` products."""
     check_operator(operator)
     krylov = _started(operator, seed, MEMORY_BUDGET)
     return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps))

@@ -23,7 +23,7 @@ PAIRS_AMONG = 8  # 28 pairs; each estimates the covariance from P entries
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """An estimated diagonal, entry by entry.
+    """An estimated diagonal, entry by entry, in the unit of the matrix; source: as for `diagonal`.
 
     Args:
         values: shape (P,).
@@ -91,7 +91,7 @@ def diagonal(
         memory_budget: bytes of the vectors held, about seven of length P for each product.
 
     Returns:
-        Diagonal.
+        Diagonal, in the unit of A's entries.
 
     Raises:
         ArgumentError: products or level out of range; more products than the budget holds.

@@ -50,7 +50,8 @@ def frobenius_norm(
         memory_budget: bytes of the vectors held, about five of length P for each product.
 
     Returns:
-        Estimate; `samples` counts the probes, m/2, or P where the answer is exact.
+        Estimate in the unit of A's entries; `samples` counts the probes, m/2, or P where the answer
+        is exact.
 
     Raises:
         ArgumentError: products or level out of range; more products than the budget holds.

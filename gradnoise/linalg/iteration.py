@@ -28,18 +28,21 @@ MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceede
 class Eigenpairs:
     """Approximate eigenvalues with what bounds their error.
 
+    Values, residuals and `bound` are in the unit of the operator's entries, which is
+    loss/parameter² for a Hessian. Source: as for `lanczos`.
+
     Args:
         values: shape (k,), in the order asked for.
         residuals: ‖Hy - θy‖ of each; some eigenvalue lies within this distance of θ, and a Ritz
             value never exceeds the largest eigenvalue.
         vectors: orthonormal columns, shape (P, k).
         matvecs: products spent.
-        converged: whether every residual is within twice the tolerance, or at what rounding leaves
-            of the largest eigenvalue in size (1e-12 of it; 1e-6 in float32), and, from a random
-            start, no eigenvalue lies beyond the first by a tenth, but for a chance of 1e-3. False
+        converged: whether every residual is within twice the tolerance, or at the rounding of the
+            products (1e-12 of the largest |eigenvalue|; 1e-6 in float32), and, from a random
+            start, no eigenvalue is beyond the first by a tenth, with probability 1 - 1e-3. False
             for a tolerance that is finer than the products.
-        bound: beyond it, as seen from the best value, there is no eigenvalue, but for a chance of
-            1e-3 over the random start; nan where the start was given or the basis restarted.
+        bound: with probability 1 - 1e-3 over the random start, no eigenvalue is beyond it at the
+            end of the best value; nan where the start was given or the basis restarted.
     """
 
     values: Tensor
@@ -52,7 +55,7 @@ class Eigenpairs:
 
 @dataclass(frozen=True)
 class Aim:
-    """What is asked for, as in `lanczos`; and whether the start is random."""
+    """The options of `lanczos`; and whether the start is random."""
 
     k: int
     which: str
@@ -81,13 +84,13 @@ class Aim:
     def excess(self, pairs: RitzPairs, resolution: float) -> float:
         """The worst residual in units of what is accepted, 0 of none."""
         residuals, sizes, zero = pairs.residuals, np.abs(pairs.values), pairs.zero
-        # products that round more coarsely than the tolerance tell nothing but zeros
-        told = (resolution <= self.tol) | (sizes <= zero)
-        accepted = np.where(told, self.allowed(sizes, zero), self.tol * sizes)
+        # products that round more coarsely than the tolerance can show only zeros
+        known = (resolution <= self.tol) | (sizes <= zero)
+        accepted = np.where(known, self.allowed(sizes, zero), self.tol * sizes)
         return float((residuals / np.maximum(accepted, TINY)).max(initial=0.0))
 
     def eigenpairs(self, pairs: RitzPairs, resolution: float, bound: float) -> Eigenpairs:
-        """What is told of them."""
+        """The pairs as results, with whether they converged."""
         return Eigenpairs(
             values=torch.as_tensor(pairs.values.copy()),
             residuals=torch.as_tensor(pairs.residuals),
@@ -98,7 +101,7 @@ class Aim:
         )
 
     def is_top(self, krylov: Krylov, values: np.ndarray, zero: float) -> bool:
-        """Whether none is larger by more than MARGIN, which only a random start can tell."""
+        """Whether none is larger by more than MARGIN, which only a random start can show."""
         if not self.random or krylov.was_restarted:
             return True
         first = values[: 2 if self.which == "BE" else 1]
@@ -158,13 +161,13 @@ def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
 
 
 def check_operator(matrix: Operator) -> None:
-    """Raise OperatorError unless eigenvalues can be read off the operator's products."""
+    """Raise OperatorError unless eigenvalues can be computed from the operator's products."""
     shape = tuple(matrix.shape)
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
     if matrix.resolution > COARSE:
         raise OperatorError(
-            f"products with the operator are uncertain by {matrix.resolution:.0%}, so that nothing "
-            f"can be read off them: differences of gradients (hvp='finite') do not serve models "
-            f"with kinks"
+            f"products with the operator are uncertain by {matrix.resolution:.0%}, too much for "
+            f"eigenvalues: differences of gradients (hvp='finite') are wrong for models with kinks "
+            f"(ReLU, max pooling); use another `hvp`"
         )

@@ -1,4 +1,4 @@
-"""The Krylov space of a symmetric operator: its basis, and what the operator is on it."""
+"""The Krylov space of a symmetric operator: its basis, and the operator on it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dty
 
 
 class Krylov:
-    """The growing basis Q and T = QᵀAQ: tridiagonal, behind a restart an arrow and a tail.
+    """The growing basis Q and T = QᵀAQ: tridiagonal, after a restart an arrow and a tail.
 
     Args:
         matrix: A.
         capacity: rows that the basis may have.
         start: the first direction, of norm 1 and orthogonal to `known`.
-        known: orthonormal rows that the space has to avoid, in blocks of shape (k, P).
+        known: orthonormal rows that the space is orthogonal to, in blocks of shape (k, P).
         scale: of the spectrum, as far as it is known.
     """
 
@@ -94,7 +94,7 @@ class Krylov:
 
     @property
     def dimensions(self) -> int:
-        """Of the space that is left by what has to be avoided."""
+        """The dimension of the space orthogonal to the vectors that have to be avoided."""
         return self.size - sum(len(rows) for rows in self.known)
 
     @property
@@ -153,8 +153,8 @@ class Krylov:
         if gap > max(ASYMMETRY, 64 * self.matrix.resolution) * self.scale:
             raise OperatorError(
                 "the operator is not symmetric: products with two vectors contradict each other. "
-                "So do random losses, half precision, and differences of gradients (hvp='finite') "
-                "where a model has kinks"
+                "Causes are random losses, half precision, or differences of gradients "
+                "(hvp='finite') of a model with kinks (ReLU, max pooling)"
             )
 
     def _append(self, vector: Tensor) -> None:
@@ -173,12 +173,12 @@ class Krylov:
 
     @property
     def rounding(self) -> float:
-        """What rounding of the products leaves open of every residual."""
+        """The part of every residual that rounding of the products leaves unknown."""
         return self.matrix.resolution * self.scale
 
     @functools.cached_property
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, coordinates by column, and residuals but for the rounding."""
+        """Ritz values, coordinates by column, and residuals without rounding errors."""
         if self._arrow:
             values, coordinates = np.linalg.eigh(self._small)
         else:
@@ -224,12 +224,12 @@ class Krylov:
 
 
 def breakdown(matrix: Operator) -> float:
-    """What is nothing but rounding, relative to the spectrum."""
+    """Size below which numbers are only rounding, relative to the spectrum."""
     return max(BREAKDOWN, 8 * matrix.resolution)
 
 
 def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner products with the rows, added wide from parts of the columns."""
+    """Inner products with the rows, in float64 (float32 on MPS) over parts of the columns."""
     parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
     return torch.stack([widen(own @ part) for own, part in parts]).sum(0).to(vector)
 

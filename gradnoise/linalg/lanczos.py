@@ -48,12 +48,11 @@ def lanczos(
     earlier ones, once more where that takes digits. A basis that fills its budget is restarted
     from its best Ritz vectors (thick restart: Wu and Simon 2000). One Krylov space holds only one
     vector of a repeated eigenvalue. So for k > 1, and where the space of a `v0` closes, a random
-    direction orthogonal to it is followed until nothing better can be there, but for a chance of
-    1e-3, or something is found: about 5 products where the wanted eigenvalues stand apart, a third
-    of all where they crowd. There the chance is that of something better by more than 5 %; what is
-    closer was overlooked from up to 5 starts in 1000. A start with next to nothing along the
-    wanted vector, as a `v0` can be, may converge to another one: its residual is honest all the
-    same.
+    direction orthogonal to it is followed until, with probability 1 - 1e-3, no larger one is left,
+    or one appears: about 5 products where the wanted eigenvalues are well separated, a third of all
+    where they are close. There this holds for eigenvalues larger by more than 5 %; a closer one was
+    missed from up to 5 starts in 1000. A start with almost no component along the wanted vector, as
+    a `v0` can have, may converge to another eigenvector; its residual is then correct as well.
 
     Args:
         operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
@@ -61,8 +60,8 @@ def lanczos(
         k: number of pairs, at most P.
         which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude, "BE" from
             both ends in turn, beginning at the upper.
-        tol: stop when every wanted residual is at most tol·|θ|, but for the rounding of products:
-            1e-12 of the largest eigenvalue in size (1e-6 in float32) is enough for every residual.
+        tol: stop when every wanted residual is at most tol·|θ|, apart from rounding of products:
+            1e-12 of the largest |eigenvalue| (1e-6 in float32) is enough for every residual.
         max_iterations: products at most; default max(200, 20 k).
         v0: where to start, shape (P,); default random by `seed`.
         repeats: whether to look for what the first space cannot hold. Without, an eigenvalue that
@@ -71,8 +70,8 @@ def lanczos(
         memory_budget: bytes of the basis.
 
     Returns:
-        Eigenpairs; `converged` is False when `max_iterations` came first, and then there can be
-        fewer than k.
+        Eigenpairs, in the unit of the operator's entries; `converged` is False when
+        `max_iterations` came first, and then there can be fewer than k.
 
     Raises:
         ArgumentError: k, which, tol, max_iterations or v0 out of range; a budget of fewer than
@@ -164,7 +163,7 @@ def _searched(
     room: int,
     scale: float,
 ) -> tuple[RitzPairs, Found | None]:
-    """The pairs, and a direction orthogonal to what is known in which there is more to find."""
+    """The pairs, and a direction orthogonal to them with a wanted eigenvalue, if there is one."""
     if not pairs.done or len(pairs.values) == matrix.shape[0]:
         return pairs, None
     krylov = Krylov(matrix, room, random_start(matrix, source, known), known, scale)
@@ -176,7 +175,7 @@ def _searched(
 
 
 def _search(krylov: Krylov, pairs: RitzPairs, aim: Aim) -> tuple[Found | None, bool]:
-    """Where there is more to find, if there is; and whether that is settled."""
+    """A direction with more eigenvalues, if there is one; and whether the search is complete."""
     bounds, zero = ANYTHING, krylov.zero
     if len(pairs.values) == aim.k:
         bounds = Bounds.of(pairs.values, aim.which, aim.tol, zero)

@@ -2,7 +2,7 @@
 
 Epperly, Tropp and Webber (2024, arXiv:2301.07825) find the range from all test vectors but one and
 probe the remainder with that one, each in turn. The estimates are exchangeable, and every product
-serves both purposes. One QR factorisation is enough: leaving vectors out removes directions from
+is used for both. One QR factorisation is enough: leaving vectors out removes directions from
 its basis.
 """
 

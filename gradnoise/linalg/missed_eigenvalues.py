@@ -1,8 +1,8 @@
-"""What one Krylov space cannot show: eigenvectors that its start had nothing of.
+"""Eigenvectors that one Krylov space misses, because its start has no component along them.
 
-A repeated eigenvalue appears in it once, and a start can be orthogonal to the vector that is
-wanted. Both are orthogonal to the whole space. A random direction orthogonal to it has its share
-of them, and a few products tell whether there is anything to find.
+A repeated eigenvalue appears in it once, and a start can be orthogonal to the eigenvector that is
+wanted. The missed vectors are orthogonal to the whole space. A random direction orthogonal to it
+has components along them, and a few products show whether any eigenvalue was missed.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ class Bounds:
         return np.flatnonzero((values < self.low) | (values > self.high))
 
     def nothing_beyond(self, krylov: Krylov, margin: float = 0.0) -> bool:
-        """Whether, but for CHANCE, no eigenvalue that a random start has a share of is beyond.
+        """Whether, with probability 1 - CHANCE, no eigenvalue is beyond the values of the start.
 
-        The start's share s² of an eigenvector with eigenvalue x is at most 1/Σ_j p_j(x)², p_j the
-        polynomials that are orthonormal for its spectral measure, which the entries of T generate
-        (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values the sum grows. A random
-        start in D dimensions has less than s² with a probability that is known: Beta(½, (D-1)/2).
+        The squared component s² of the start along an eigenvector with eigenvalue x is at most
+        1/Σ_j p_j(x)², p_j the polynomials that are orthonormal for its spectral measure, which the
+        entries of T generate (Szegő, Orthogonal Polynomials, section 3.4); beyond all Ritz values
+        the sum grows. A random start in D dimensions has less than s² with a probability that is
+        known: Beta(½, (D-1)/2).
 
         Args:
             krylov: the space of the start.
@@ -72,7 +73,7 @@ ANYTHING = Bounds(math.inf, -math.inf)
 
 
 def furthest(krylov: Krylov, which: str) -> float:
-    """Beyond which there is no eigenvalue at the wanted end, but for CHANCE; nan if unknown."""
+    """The value beyond which, with probability 1 - CHANCE, no eigenvalue is; nan if unknown."""
     if krylov.was_restarted:
         return math.nan
     values = krylov.ritz[0]
@@ -82,8 +83,8 @@ def furthest(krylov: Krylov, which: str) -> float:
 
 
 def _edge(krylov: Krylov, end: float, sign: int) -> float:
-    """Where `_is_empty` begins to hold outwards of the last Ritz value, and what rounding adds."""
-    if krylov.count == krylov.dimensions:  # all there is was seen
+    """The first point beyond the last Ritz value where `_is_empty` holds, plus rounding."""
+    if krylov.count == krylov.dimensions:  # the whole spectrum is known
         return float(end) + sign * 8 * krylov.rounding
     near, far = 0.0, max(1e-12 * krylov.scale, 1e-300)
     while not _is_empty(krylov, end + sign * far):

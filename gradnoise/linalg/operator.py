@@ -179,7 +179,7 @@ class Sum(Operator):
 
 
 def _sides(operator: Operator) -> tuple[list[tuple[str, torch.Size]], bool]:
-    """What the columns and the rows stand for."""
+    """The parameters of the columns and of the rows."""
     return list((operator.parameters or {}).items()), operator.rows_are_parameters
 
 

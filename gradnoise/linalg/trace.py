@@ -63,9 +63,9 @@ def trace(
         memory_budget: bytes of the vectors held, about 4.5 of length P for each product.
 
     Returns:
-        Estimate; `samples` counts the probes: m/2 (xtrace), m/3 and not less than 10 (hutch++),
-        m (hutchinson), or P where the answer is exact. Its standard error includes the rounding of
-        products in the dtype of the operator.
+        Estimate in the unit of A's entries; `samples` counts the probes: m/2 (xtrace), m/3 and not
+        less than 10 (hutch++), m (hutchinson), or P where the answer is exact. Its standard error
+        includes the rounding of products in the dtype of the operator.
 
     Raises:
         ArgumentError: method, products or level out of range; more products than the budget holds.

@@ -38,7 +38,7 @@ def gradient_moments(
     micro-batch and a few copies of the gradient.
 
     Args:
-        model: any `nn.Module`; it is left as found.
+        model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
         optimizer: the one that trains the model; needed by metric="optimizer".

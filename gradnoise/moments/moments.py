@@ -26,6 +26,9 @@ COARSE = 1e-4  # results of a coarser resolution are not called exact
 class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
 
+    |G|² = |ḡ|² - (1/n - 1/N) trΣ and trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1) are in loss²/parameter²; B_simple
+    = trΣ/|G|² is in samples; ḡ is in loss/parameter.
+
     Args:
         mean: ḡ per parameter, in float64 where the device has it.
         centred_sq: Σ_i ‖g_i - ḡ‖² per parameter.
@@ -43,6 +46,8 @@ class GradientMoments:
         per_parameter: the same numbers by parameter; None where only sums over all are known.
         gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where measured from centred gradients; None where they
             are computed as ‖g_i‖² - 2g_iᵀḡ + ‖ḡ‖².
+
+    Source: as for `gradient_moments`.
     """
 
     mean: TensorDict

@@ -23,9 +23,9 @@ from .products import ThroughGraphs
 class GaussNewton(Curvature):
     """The generalised Gauss-Newton matrix, the mean of J_iᵀ(∂²ℓ_i/∂z²)J_i, shape (P, P).
 
-    z are the outputs of the model and J_i their derivatives. Positive semidefinite where the loss
-    is convex in z; for exponential families with natural parameters it is the Fisher matrix
-    (Schraudolph 2002; Martens 2020, arXiv:1412.1193).
+    z are the outputs of the model and J_i their derivatives; in loss/parameter². Positive
+    semidefinite where the loss is convex in z; for exponential families with natural parameters it
+    is the Fisher matrix (Schraudolph 2002; Martens 2020, arXiv:1412.1193).
 
     Args:
         model, loss_fn, data, memory_budget, max_samples, seed, micro_batch: as for `Hessian`.
@@ -85,8 +85,8 @@ class GaussNewtonGraph(Graph):
             )
         if _depends(outputs, leaves):
             raise CurvatureError(
-                "the Gauss-Newton matrix is not defined where model(...) is given its own outputs: "
-                "call it once, or use Hessian"
+                "the Gauss-Newton matrix is not defined where the outputs of model(...) are "
+                "passed to it again: call it once, or use Hessian"
             )
         slopes = vector_jacobian([losses], leaves, [torch.ones_like(losses)], create_graph=True)
         used = [i for i, z in enumerate(outputs) if z.requires_grad and slopes[i] is not None]
@@ -130,8 +130,8 @@ def _outputs_cut(objective: Objective) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
     if isinstance(objective.model, torch.jit.ScriptModule):
         raise CurvatureError(
-            "the outputs of a scripted model cannot be told from its loss: pass the module that "
-            "was scripted"
+            "the outputs of a scripted model cannot be separated from its loss: pass the module "
+            "that was scripted"
         )
     handle = objective.model.register_forward_hook(hook)
     try:

@@ -13,7 +13,7 @@ class GradientCovariance(ByEngine):
     """Σ = Σ_i (g_i - ḡ)(g_i - ḡ)ᵀ/(n - 1), shape (P, P), symmetric and positive semidefinite.
 
     Two passes over the samples per product, nothing stored: Σv = Jᵀc/(n - 1) with c = Jv minus
-    its mean, so that Σ_i c_i = 0 and ḡ drops out.
+    its mean, so that Σ_i c_i = 0 and ḡ cancels. In loss²/parameter².
 
     Args:
         model, loss_fn, data, max_samples, seed, micro_batch, engine: as for `PerSampleGradients`.

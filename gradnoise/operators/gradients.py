@@ -54,7 +54,7 @@ class PerSampleGradients(ByEngine):
     """J, whose rows are the per-sample gradients g_i, shape (n, P); never stored.
 
     `J @ v` is g_iᵀv of every sample, from an engine's pass over the samples; `J.T @ w` is
-    Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only.
+    Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only. In loss/parameter.
 
     Args:
         model, loss_fn, data, max_samples, seed, micro_batch: as for `Hessian`.

@@ -20,12 +20,13 @@ MODES = ("auto", "kept", "fresh", "forward", "finite")
 
 
 class Hessian(Curvature):
-    """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric.
+    """H = ∇²L, the mean of the per-sample Hessians, shape (P, P), symmetric, in loss/parameter².
 
-    The samples are drawn once and micro-batches weigh by their samples, so every product sees
-    the same matrix while the parameters stay. Parameters and buffers that changed are noticed by
-    value; attributes of the model and what a loss_fn closes over are not: call `.forget()` then.
-    Products are taken outside of an autocast context around the call.
+    The samples are drawn once and micro-batches weigh by their samples, so every product sees the
+    same matrix while the parameters stay. Parameters and buffers that changed are noticed by value;
+    attributes of the model and what a loss_fn closes over are not: call `.forget()` then. Products
+    are taken outside of an autocast context around the call. Source: Pearlmutter 1994 (Neural
+    Computation 6).
 
     Args:
         model, loss_fn, data: as for `gradient_moments`.

@@ -55,7 +55,7 @@ class Preconditioned(Decayed):
 
     Raises:
         ArgumentError: another optimizer, no step taken, a parameter it does not hold,
-            `maximize`, or a first learning rate of 0 beside others.
+            `maximize`, or a first learning rate of 0 when another is not.
         OperatorError: not an operator of a model that is square in its parameters.
     """
 

@@ -167,7 +167,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
             owners.setdefault(parameter, []).append(full)
         if trainable and isinstance(module, torch.jit.ScriptModule):
             raise EngineError(
-                f"module {name!r} is scripted, which BackPACK's hooks cannot be put on. "
+                f"module {name!r} is scripted, on which BackPACK cannot register hooks. "
                 f"Use engine='auto'."
             )
         if trainable and not list(module.children()):
@@ -176,8 +176,8 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     tied = [names for names in owners.values() if len(names) > 1]
     if tied:
         raise EngineError(
-            f"the parameters {' and '.join(tied[0])} are one tensor, and BackPACK sees one use "
-            f"of it alone. Use engine='auto'."
+            f"the parameters {' and '.join(tied[0])} are one tensor, and BackPACK handles "
+            f"only one use of a parameter. Use engine='auto'."
         )
     return layers
 
@@ -187,8 +187,8 @@ def _refuse_padding(name: str, module: nn.Module) -> None:
     padding, mode = getattr(module, "padding", 0), getattr(module, "padding_mode", "zeros")
     if padding == "same" or mode != "zeros":
         raise EngineError(
-            f"module {name!r} has padding {padding!r} in mode {mode!r}, and BackPACK knows numbers "
-            f"of zeros alone. Use engine='auto'."
+            f"module {name!r} has padding {padding!r} in mode {mode!r}, and BackPACK handles only "
+            f"padding with a number of zeros. Use engine='auto'."
         )
 
 
@@ -196,8 +196,8 @@ def _refuse_repeats(calls: Counter[str]) -> None:
     repeated = [f"{name!r} {count} times" for name, count in calls.items() if count > 1]
     if repeated:
         raise EngineError(
-            f"the forward pass calls module {_listed(repeated)}, and BackPACK sees one call of "
-            f"a module alone. Use engine='auto'."
+            f"the forward pass calls module {_listed(repeated)}, and BackPACK handles only "
+            f"one call of a module. Use engine='auto'."
         )
 
 

@@ -121,7 +121,7 @@ def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
         raise CoupledSamplesError(
             f"with one backward pass per sample, {wrong}. Either one sample changes the loss of "
             f"another, or the gradients are no larger than rounding errors: measure a float64 copy "
-            f"of the model to tell which."
+            f"of the model to find out which."
         )
     return loop
 

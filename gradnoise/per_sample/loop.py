@@ -1,4 +1,4 @@
-"""One backward pass per sample: slow, right for any model, the oracle of the other engines."""
+"""One backward pass per sample: slow, right for any model, the reference of the other engines."""
 
 from __future__ import annotations
 

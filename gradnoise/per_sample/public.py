@@ -18,10 +18,10 @@ from .contract.summary import Wanted
 def per_sample_gradients(
     model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch, *, engine: str = "auto"
 ) -> TensorDict:
-    """g_i = ∇ℓ_i of every sample of one batch.
+    """g_i = ∇ℓ_i of every sample of one batch, in loss/parameter.
 
     Args:
-        model: any `nn.Module`; it is left as found.
+        model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         batch: a tensor or any nesting of tuples and mappings of tensors.
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
@@ -54,7 +54,10 @@ def per_sample_sq_norms(
     engine: str = "auto",
     per_parameter: bool = False,
 ) -> Tensor | TensorDict:
-    """‖g_i‖² of every sample of one batch, accumulated in float64.
+    """‖g_i‖² of every sample of one batch, accumulated in float64, in loss²/parameter².
+
+    Norms without the gradients: Goodfellow 2015 (arXiv:1510.01799) for linear layers; for all other
+    operations see docs/hooks.md.
 
     Args:
         model, loss_fn, batch, engine: as for `per_sample_gradients`.

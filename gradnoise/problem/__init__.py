@@ -1,1 +1,1 @@
-"""The only reader of the user's model, loss and data."""
+"""The only folder that reads the user's model, loss and data."""

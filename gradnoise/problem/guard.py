@@ -1,4 +1,4 @@
-"""The user's model, gradients, buffers and random states, put back as they were found."""
+"""The user's model, gradients, buffers and random states, restored after a measurement."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def attributes(model: nn.Module) -> Iterator[None]:
-    """What `forward` stores on its modules is dropped again: modes, counters, outputs, buffers.
+    """Restores what `forward` stores on its modules: modes, counters, outputs, buffers.
 
     Tracing leaves dead tensors in such attributes, so engines that trace use this for every call.
     Attributes are put back, and the dicts, lists and sets among them with what they held; what is

@@ -1,4 +1,4 @@
-"""Per-sample losses from what people already have: a torch criterion, a language model."""
+"""Per-sample losses from a torch criterion or a language model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _predictions(outputs: Any) -> Tensor:
 
 
 def _check_broadcast(outputs: Tensor, targets: Any, losses: Tensor) -> None:
-    """Outputs (n, 1) against targets (n,) broadcast to (n, n), which nobody means."""
+    """Outputs (n, 1) against targets (n,) broadcast to (n, n), which is a mistake."""
     if isinstance(targets, Tensor) and losses.ndim > 1 and outputs.ndim != targets.ndim:
         if losses.shape == targets.shape:  # class indices of sequences or images
             return
@@ -143,7 +143,7 @@ def _over_own_dimensions(losses: Tensor, reduction: str, counted: Tensor | None)
     if reduction == "none":
         raise LossError(
             f"reduction='none' gave losses of shape {tuple(losses.shape)}, several per sample; "
-            f"say reduction='mean' or 'sum' for how they combine within a sample."
+            f"pass reduction='mean' or 'sum', which is then taken within each sample."
         )
     own = losses.flatten(1)
     if reduction != "mean":
@@ -254,8 +254,8 @@ def _labels(batch: Any) -> Tensor:
         return given[:, 1:]
     if mask.shape != ids.shape:
         raise LossError(
-            f"attention_mask must have the shape {tuple(ids.shape)} of input_ids to tell padding; "
-            f"got {tuple(mask.shape)}. Give `labels`, with -100 for what does not count."
+            f"attention_mask must have the shape {tuple(ids.shape)} of input_ids, with 0 at "
+            f"padding; got {tuple(mask.shape)}. Give `labels`, with -100 for what does not count."
         )
     real = mask != 0
     return ids[:, 1:].masked_fill(~(real[:, 1:] & real[:, :-1]), IGNORED)

@@ -182,7 +182,7 @@ class Bound(nn.Module):
 
 
 def as_loss_fn(loss_fn: Any) -> LossFn:
-    """The per-sample losses that a criterion or a function stands for."""
+    """The per-sample losses of a criterion or a function."""
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
     if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
         return supervised(loss_fn)
@@ -245,7 +245,7 @@ def check_finite(losses: Tensor) -> None:
         raise LossError(
             f"the loss is not finite for {len(bad)} of {len(losses)} samples of a micro-batch "
             f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "
-            f"has diverged has no noise scale."
+            f"has diverged cannot be measured."
         )
 
 

@@ -38,7 +38,7 @@ class Preconditioner:
 
         Raises:
             ArgumentError: another optimizer, no step taken, a parameter it does not hold,
-                `maximize`, or a first learning rate of 0 beside others.
+                `maximize`, or a first learning rate of 0 when another is not.
         """
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
         if kind is None:
@@ -109,8 +109,8 @@ def _checked(group: dict[str, Any] | None, name: str) -> dict[str, Any]:
         )
     if group.get("maximize"):
         raise ArgumentError(
-            "the optimizer has maximize=True, but stability is that of a minimum; minimise the "
-            "negative loss instead"
+            "the optimizer has maximize=True, but limits of the learning rate are defined for "
+            "minimisation; minimise the negative loss instead"
         )
     return group
 
@@ -122,8 +122,8 @@ def _pace(group: dict[str, Any], first: dict[str, Any]) -> float:
         return 1.0
     if base == 0:
         raise ArgumentError(
-            f"the first group's learning rate is the unit and must not be 0 beside others; got "
-            f"another one of {own:g}"
+            f"the first group's learning rate is the unit of the others and must not be 0 when "
+            f"another is not; got {own:g} in another group"
         )
     return own / base
 

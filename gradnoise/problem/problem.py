@@ -25,7 +25,7 @@ CHECK_SAMPLES = 32  # for checks of the losses: a few show coupling and randomne
 
 @dataclass(frozen=True)
 class Problem:
-    """What every measurement starts from.
+    """An objective and its samples, from which every measurement starts.
 
     Args:
         objective: the per-sample losses as a function of the parameters.

@@ -1,4 +1,4 @@
-"""Layers and parameter groups as tables, and who limits the learning rate in one line."""
+"""Layers and parameter groups as tables, and the layer that limits the learning rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS = 62  # characters of a line that the other columns take
 
 
 def by_layer(profile: Results) -> list[Text | Table]:
-    """The noisiest layers, then the groups where there are several, then who limits."""
+    """The noisiest layers, then the groups where there are several, then the limiting layer."""
     parts: list[Text | Table] = [_table("layer", profile.layers, profile.level)]
     if len(profile.groups) > 1:
         parts += [Text(), _table("parameter group", profile.groups, profile.level)]

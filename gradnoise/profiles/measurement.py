@@ -23,10 +23,11 @@ from .profile import Profile, find_profile
 class Measurement(Opened):
     """One model on fixed samples; what `gn.measure` returns.
 
-    Every method returns what the function of the same name returns, to the last digit, with the
-    options that `gn.measure` was called with: `moments` (as `gn.gradient_moments`), `noise_scale`,
-    `sharpness`, `covariance`, `diagnostics`, `profile`. The samples are drawn once, the engine is
-    chosen once, the moments are measured once, and graphs for Hessian products stay in memory.
+    Every method returns what the function of the same name returns (formulas, units and sources are
+    there), to the last digit, with the options that `gn.measure` was called with: `moments` (as
+    `gn.gradient_moments`), `noise_scale`, `sharpness`, `covariance`, `diagnostics`, `profile`. The
+    samples are drawn once, the engine is chosen once, the moments are measured once, and graphs for
+    Hessian products stay in memory.
 
     When the values of parameters or buffers have changed, or in metric="optimizer" the state of the
     optimizer, everything except the choice of samples is computed again. Other parameters, or
@@ -79,7 +80,7 @@ def measure(
     """Open a model once for several measurements that share their passes over the samples.
 
     Args:
-        model: any `nn.Module`; it is left as found.
+        model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
             for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.

@@ -111,7 +111,7 @@ def _limits(
 
 
 def _limiting(profile: Results) -> str:
-    """The layer that limits the learning rate, where there are several and it is settled."""
+    """The layer that limits the learning rate, where there are several and one is determined."""
     names = [layer.name or "(root)" for layer in profile.layers.values() if layer.limits_lr]
     return f" (layer {names[0]})" if names and len(profile.layers) > 1 else ""
 

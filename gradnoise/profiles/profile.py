@@ -148,7 +148,7 @@ def profile(
     part is. All numbers change during training: measure at several points of it.
 
     Args:
-        model: any `nn.Module`; it is left as found. Its trainable parameters are measured.
+        model: any `nn.Module`; it is left unchanged. Its trainable parameters are measured.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch
             criterion for batches (inputs, targets).
         data: a DataLoader, a Dataset, a list of batches, or one batch.

@@ -1,4 +1,4 @@
-"""The report: the verdict, then every number with its meaning."""
+"""The report: what to do, then every number with its meaning."""
 
 from __future__ import annotations
 

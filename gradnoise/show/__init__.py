@@ -1,1 +1,1 @@
-"""Plots, tables and progress bars: they see numbers and text only, no models."""
+"""Plots, tables and progress bars: of numbers and text only, no models."""

@@ -13,7 +13,7 @@ StartTask = Callable[[str, "int | None"], Callable[[int], None]]
 
 @contextmanager
 def progress_bar(show: bool) -> Iterator[StartTask]:
-    """Gives `start(name, total)`, which begins a task and returns its progress callback.
+    """Yields `start(name, total)`, which begins a task and returns its progress callback.
 
     The callback is called with the number of steps done since the last call. A task whose `total`
     is None has an unknown length and is complete when the next one begins.

@@ -62,6 +62,9 @@ _REMEDIES = {
 class Estimate:
     """A number, its interval, and whether both can be used.
 
+    Value, ends and standard error are in the unit of the quantity, which its function states; how
+    often the intervals cover the truth is in docs/statistics.md.
+
     Args:
         value: the point estimate; nan when `status` says that there is none.
         low, high: ends of the interval; `high = inf` when the data give only a lower bound.
@@ -104,7 +107,7 @@ class Estimate:
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing random is left in it: the interval is the value."""
+        """Whether it has no random error: the interval is the value."""
         return self.low == self.high == self.value
 
     def bounds_in_words(self, below: str = "at least ", above: str = "at most ") -> str:

@@ -1,4 +1,4 @@
-"""What "diverged" means: which runs are given up, and which did not recover."""
+"""What "diverged" means: which runs are stopped, and which did not recover."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DivergenceMonitor:
         self._limit = (1e4 if tolerates_spikes else 3.0) * self.start.abs()
 
     def see(self, losses: Tensor) -> Tensor:
-        """Take in the losses of a step; which runs go on, shape (R,)."""
+        """Add the losses of a step; returns which runs go on, shape (R,)."""
         self.mean = 0.9 * self.mean + 0.1 * losses.double().cpu()
         self.peak = torch.maximum(self.peak, self.mean)
         return torch.isfinite(self.mean) & (self.mean <= self._limit)
@@ -39,7 +39,7 @@ class DivergenceMonitor:
             setattr(self, name, getattr(self, name)[alive])
 
     def verdict(self, end: Tensor) -> list[bool]:
-        """Whether the runs that came to their end have diverged."""
+        """Whether the runs that are complete have diverged."""
         end = end.double().cpu()
         lost = (end > KEPT * self.start) & (self.peak > 1.5 * self.start)
         return (~torch.isfinite(end) | (end > self.start) | lost).tolist()

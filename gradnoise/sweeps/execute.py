@@ -1,4 +1,4 @@
-"""Train the runs that are left, here or by an executor, and write them down as they end."""
+"""Train the missing runs, here or by an executor, and write each to the file when it ends."""
 
 from __future__ import annotations
 

@@ -84,13 +84,16 @@ def brackets(records: Sequence[Record]) -> list[Bracket]:
 
 @dataclass(frozen=True)
 class Knee:
-    """The critical batch size B_c: the knee of ε*(B) = ε_∞/(1 + B_c/B), the largest stable ε.
+    """The critical batch size B_c in ε*(B) = ε_∞/(1 + B_c/B), the largest stable ε.
 
     Args:
         saturation: ε_∞, the limit of ε*(B) at large B, in parameter²/loss.
         batch_size: B_c in samples, where ε*(B) is ε_∞/2; its interval is open where the grid does
             not determine it.
         spread: standard deviation of ln ε* between seeds and around the curve.
+
+    Source: critical batch size, McCandlish et al. 2018 (arXiv:1812.06162); the fit is ours
+    (docs/sweep.md).
     """
 
     saturation: Estimate

@@ -29,14 +29,16 @@ FARTHEST = 1e9  # from the coarse grid, in both directions
 
 @dataclass(frozen=True)
 class LrSweep:
-    """The stable and the best learning rate at one batch size, from a few epochs.
+    """The stable and the best learning rate at one batch size, in parameter²/loss.
 
     Args:
-        batch_size: B.
+        batch_size: B in samples.
         stable: the largest ε tried at which, and below which, no seed diverged.
         diverged: the smallest ε tried at which one did: the limit lies between the two.
         best: the ε with the lowest training loss at the end.
         records: one per run, by ε.
+
+    Source: as for `lr_sweep`.
     """
 
     batch_size: int
@@ -80,10 +82,11 @@ def lr_sweep(
 ) -> LrSweep:
     """The largest stable learning rate of one batch size, by training for a few epochs.
 
-    What arXiv:2006.15081 recommends in place of a long search: of the order of (2/λ)/(1 +
-    B_noise/B), and it carries over to long runs. A coarse grid of factors √10 first, extended
-    until it holds both stable and diverged runs, then `refine` rates in between. A run is given up
-    as soon as its running mean over ten steps is three times its start.
+    Recommended in Smith, Elsen and De 2020 (arXiv:2006.15081) in place of a long search; it is of
+    the order of (2/λ)/(1 + B_noise/B), and holds in long runs as well. Rates are in
+    parameter²/loss. A coarse grid of factors √10 first, extended until it holds both stable and
+    diverged runs, then `refine` rates in between. A run is stopped as soon as its running mean over
+    ten steps is three times its start.
 
     Args:
         make_model, loss_fn, train_data, momentum, optimizer, weight_decay, seeds, executor,

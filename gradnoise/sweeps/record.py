@@ -58,7 +58,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
-        """A record from `dataclasses.asdict` after a way through JSON."""
+        """A record from `dataclasses.asdict` that was read from JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
         return cls(
             Run(

@@ -106,7 +106,7 @@ def sweep(
             its weights.
         loss_fn: as for `gn.profile`.
         train_data: as for `gn.profile`, all of it; samples of equal shapes.
-        batch_sizes, lrs: B and ε.
+        batch_sizes, lrs: B in samples, and ε in parameter²/loss.
         momentum: m, or β₁ of "adam".
         epochs: length of the runs in passes over the data.
         steps: length of the runs in steps; given with `epochs`, both are swept.

@@ -93,7 +93,7 @@ def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("criterion", "batch", "message"),
     [
-        (nn.MSELoss(reduction="none"), (OUTPUT, UNIT), r"several per sample; say reduction="),
+        (nn.MSELoss(reduction="none"), (OUTPUT, UNIT), r"several per sample; pass reduction="),
         (nn.MSELoss(), OUTPUT, r"needs batches \(inputs, targets\); got Tensor"),
         (nn.MSELoss(), (OUTPUT, UNIT, UNIT), r"got tuple of 3"),
         (nn.MSELoss(), (OUTPUT[:, :1], UNIT[:, 0]), r"broadcast to \(4, 4\); give them the same"),

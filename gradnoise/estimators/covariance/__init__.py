@@ -1,1 +1,1 @@
-"""Σ: trace, eigenpairs, ranks, and how it lies beside H."""
+"""Σ: trace, eigenpairs, ranks, and its alignment with H."""

@@ -1,4 +1,4 @@
-"""How the covariance of the gradients lies beside the Hessian."""
+"""Alignment of the covariance of the gradients with the Hessian."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .subspace import principal_angles, share_of_gradient, share_of_noise
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Σ beside H; in the metric of an optimizer beside P^-½(H + D)P^-½, see `Preconditioned`.
+    """Alignment of Σ with H; in the metric of an optimizer with P^-½(H + D)P^-½.
 
     Decoupled weight decay is left out: it belongs to λ alone, and not to tr(HΣ).
 

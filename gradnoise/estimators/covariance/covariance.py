@@ -55,7 +55,7 @@ class Covariance:
         held_out: held-out Rayleigh quotients v_jᵀΣ̂v_j with v_j of one half of the samples and Σ̂
             of the other, shape (k,); nan where the population was measured.
         variance: diagonal of Σ by parameter, if asked for.
-        alignment: Σ beside the Hessian, if asked for.
+        alignment: of Σ with the Hessian; None with `hessian=False`.
         samples, population: n and N.
         method: "gram" or "lanczos".
 
@@ -135,7 +135,7 @@ def covariance(
     micro_batch: int = MICRO_BATCH,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Covariance:
-    """Σ = Cov(g_i) without the matrix: trace, largest eigenpairs, effective ranks, and H beside it.
+    """Σ = Cov(g_i) without the matrix: trace, largest eigenpairs, effective ranks, alignment.
 
     Where a part of the population is measured, trΣ, tr(Σ²), tr(HΣ) and ‖H‖_F² are unbiased, and
     ratios of them biased by O(1/n). Eigenvectors are those of the measured samples: shares are
@@ -146,7 +146,7 @@ def covariance(
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
             micro_batch: as for `gradient_moments`.
         k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
-        hessian: also measure how Σ lies beside H; needs second derivatives. With
+        hessian: also measure the alignment of Σ with H; needs second derivatives. With
             metric="optimizer" H is P^-½(H + D)P^-½; decoupled weight decay is left out.
         variance: keep the diagonal of Σ, from the same pass.
         method: "gram" writes the n·P gradients out and is exact; "lanczos" stores nothing and takes

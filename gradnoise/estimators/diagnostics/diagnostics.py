@@ -31,7 +31,7 @@ from .signal_to_noise import SignalToNoise, signal_to_noise
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """Diagnostics in use that per-sample gradients give, all from one measurement; `print` it.
+    """Diagnostics of the literature from per-sample gradients, in one measurement; `print` it.
 
     Batch sizes and noise scales are in samples; the other numbers have no unit. In the metric of an
     optimizer gradients are P^-½(g_i + Dw), and the loss in `cabs` is without weight decay.

@@ -103,7 +103,7 @@ def _influence_products(rows: TensorDict, influences: Tensor) -> Tensor:
 
 
 class _Sums:
-    """What moments are made of, added up over blocks of coordinates that are widened one by one."""
+    """Sums for the moments over blocks of coordinates; each block is converted to float64."""
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.exact = count <= EXACT
@@ -158,7 +158,7 @@ class _Sums:
 
 
 def _blocks(tensor: Tensor) -> Iterator[Tensor]:
-    """Some coordinates of all rows at a time, wide."""
+    """Some coordinates of all rows at a time, in float64 (float32 on MPS)."""
     rows = tensor.reshape(len(tensor), -1)
     for block in torch.split(rows, max(1, BLOCK // len(rows)), dim=1):
         yield widen(block)

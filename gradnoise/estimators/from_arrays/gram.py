@@ -23,11 +23,11 @@ ROUNDING = 8.0  # of a sum, in units of its dtype's resolution
 def noise_scale_from_gram(
     gram: Any, *, population: str | int = "distribution", level: float = 0.95
 ) -> SimpleNoiseScale:
-    """The same from inner products K = GGᵀ alone, K_ij = g_iᵀg_j.
+    """B_simple from inner products K = GGᵀ alone, K_ij = g_iᵀg_j.
 
     ‖ḡ‖² = Σ_ij K_ij/n², (n - 1) trΣ = tr K - n‖ḡ‖² and tr(Σ̂²) = ‖K_c‖²/(n - 1)² with K_c doubly
     centred; g_iᵀḡ are the means of the rows. Bias and intervals are those of
-    `noise_scale_from_gradients`. The spread is a difference of what K holds, so digits are lost
+    `noise_scale_from_gradients`. The spread is a difference of entries of K, so digits are lost
     where the signal is strong; that is refused once three digits of trΣ are not left.
 
     Args:
@@ -97,11 +97,11 @@ def noise_scale_from_sums(
     level: float = 0.95,
     resolution: float | None = None,
 ) -> SimpleNoiseScale:
-    """The same from running sums: n, Σg_i or its squared norm, and Σ‖g_i‖².
+    """B_simple from running sums: n, Σg_i or its squared norm, and Σ‖g_i‖².
 
     (n - 1) trΣ = Σ‖g_i‖² - ‖Σg_i‖²/n is a difference of large numbers: where the first is κ times
     the difference, trΣ has lost log10 κ digits. That is refused once three digits are not left
-    (κ above 1e3 in float32, 1e11 in float64); centre the gradients first, or add the sums wide.
+    (κ above 1e3 in float32, 1e11 in float64); centre the gradients first, or sum in float64.
     Both parts are unbiased; sums hold no interval, unless all of the population was summed.
 
     Args:

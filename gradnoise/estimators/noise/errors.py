@@ -71,12 +71,14 @@ def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> S
     return found
 
 
-def bend(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
+def quadratic_part(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     """2 uᵀHu with u = Cov(η, g), less its noise: GᵀHG is quadratic in the samples, by c_iᵀHc_j."""
-    pull = widen(weighted_sum(hessian.problem, curvature - curvature.mean())) / (len(curvature) - 1)
+    direction = widen(weighted_sum(hessian.problem, curvature - curvature.mean())) / (
+        len(curvature) - 1
+    )
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    found[1, 1, 1] = 2 * (float(pull @ widen(hessian @ pull)) - noise)
+    found[1, 1, 1] = 2 * (float(direction @ widen(hessian @ direction)) - noise)
     return found
 
 

@@ -8,10 +8,10 @@ c_i = g_i - ḡ, h_i = H_i - H and φ = 1/n - 1/N, sampling n of N without repla
     C = Σ ḡᵀh_ic_i/(n - 1) with E[C] = C + φ K3,   K3 = n Σ c_iᵀh_ic_i/((n - 1)(n - 2)) unbiased,
 
 the moment identities of Tukey's k-statistics, linear in each factor (docs/theory/noise_scale.md).
-The sums over samples are read off random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one weighted
-backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that the Krylov space of λ knows (`Deflation`)
-is taken out of every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a few slopes of every
-sample, no product.
+The sums over samples are estimated with random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one
+weighted backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that is known from the Krylov space of
+λ (`Deflation`) is subtracted from every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a
+few slopes of every sample, no product.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ...statistics.ratio import ratio
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
-from .errors import are_all, bend, joint_skew, probe_variance, sampling_covariance
+from .errors import are_all, joint_skew, probe_variance, quadratic_part, sampling_covariance
 from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of, slopes_along
 
 PROBES = 32
@@ -67,10 +67,13 @@ class NoiseScale:
     """The two noise scales and what they are made of.
 
     Args:
-        simple: B_simple = trΣ/|G|².
-        hessian: B_noise = tr(HΣ)/GᵀHG.
-        grad_sq_norm, trace_cov, grad_curvature, trace_hessian_cov: |G|², trΣ, GᵀHG, tr(HΣ).
+        simple: B_simple = trΣ/|G|², in samples.
+        hessian: B_noise = tr(HΣ)/GᵀHG, in samples.
+        grad_sq_norm, trace_cov: |G|² and trΣ, in loss²/parameter².
+        grad_curvature, trace_hessian_cov: GᵀHG and tr(HΣ), in loss³/parameter⁴.
         parts: the latter two parameter by parameter.
+
+    Source: as for `noise_scale`.
     """
 
     simple: Estimate
@@ -110,7 +113,7 @@ def noise_scale(
         accuracy: relative standard error at which fewer are taken, 8 at least.
 
     Returns:
-        NoiseScale.
+        NoiseScale; B_simple and B_noise are in samples.
 
     Raises:
         GradNoiseError: see `gradient_moments`.
@@ -155,8 +158,8 @@ def check_accuracy(accuracy: float) -> None:
 def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
     """Random signs, shape (probes, n).
 
-    Independent where only a part of the population was measured: what sampling adds is read off
-    products of different probes, which a list of all sign vectors would bias.
+    Independent where only a part of the population was measured: the sampling terms are
+    estimated from products of different probes, which a list of all sign vectors would bias.
     """
     check_whole("probes", probes, 2)
     draw = independent_signs if moments.sampling_factor else random_signs
@@ -209,7 +212,7 @@ def measure_noise_scale(
     skew = joint_skew(probed, influence, moments)
     if factor:
         with hessian.problem.guard():
-            skew = skew.with_quadratic(factor**2 * bend(hessian, influence, trace))
+            skew = skew.with_quadratic(factor**2 * quadratic_part(hessian, influence, trace))
     level, size = moments.level, float(moments.trace_cov)
     rounding = moments.rounding * abs(trace) / size if size else 0.0
     return NoiseScale(

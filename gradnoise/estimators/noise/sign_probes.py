@@ -1,4 +1,4 @@
-"""Random signs and what they tell of the sums over samples in B_noise and its parts."""
+"""Random signs, and the sums over samples in B_noise and its parts estimated with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and 
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What random signs tell.
+    """The results of random signs.
 
     Args:
         traces: uᵀ(H - M)u + tr(MΣ) per probe, shape (K,).
@@ -59,7 +59,7 @@ def probe(
     accuracy: float,
     tick: Any,
 ) -> Probed:
-    """The probes; the first `sampled` of them also look at the samples one by one."""
+    """The probes; the first `sampled` of them also measure single samples."""
     signs = signs.to(mean)
     certain = max(sampled, SAMPLING_PROBES)  # probes that are taken in any case
     first = list(sign_sums(rows.problem, signs[:certain]))
@@ -148,7 +148,7 @@ def _look_closer(
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known without probes.
+    """The part M of H that is exact, without probes.
 
     Args:
         deflation: M.
@@ -166,7 +166,7 @@ class Known:
     def of(
         cls, deflation: Deflation | None, rows: PerSampleGradients, mean: Tensor
     ) -> Known | None:
-        """By the slopes of every sample along the directions of M."""
+        """From the slopes of every sample along the directions of M."""
         if deflation is None:
             return None
         sizes = sizes_of(rows)
@@ -182,7 +182,7 @@ class Known:
         return cls(deflation, own, float(own.sum()) / (len(own) - 1), parts / (len(own) - 1))
 
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
-        """(H - M)u from Hu; zero where it is nothing but rounding."""
+        """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
         if float(rest.norm()) <= 64 * resolution * float(image.norm()):
             return torch.zeros_like(rest)
@@ -192,7 +192,7 @@ class Known:
 def _suffice(
     traces: list[Tensor], products: list[Tensor], lengths: list[Tensor], accuracy: float
 ) -> bool:
-    """Whether the mean of the probes is as sure as is asked for.
+    """Whether the mean of the probes is as accurate as is asked for.
 
     By the spread of the probes, and by what it may be at most: with R = H - M and K_ij =
     c_iᵀRc_j/(n - 1) it is Var(uᵀRu) = 2(‖K‖_F² - ΣK_ii²) <= 2‖K‖_F² = 2 E(u_sᵀRu_t)². Where a few
@@ -207,7 +207,7 @@ def _suffice(
 
 
 def agree(values: Tensor) -> bool:
-    """Whether all are the same number, but for rounding."""
+    """Whether all are the same number up to rounding."""
     return float(values.max() - values.min()) <= AGREEMENT * float(values.abs().max())
 
 

@@ -11,6 +11,9 @@ from .quadrature import Array
 class Curve:
     """A spectral density broadened by Gaussians, with its pointwise band.
 
+    Grid and width are in the unit of the eigenvalues (loss/parameter² for a Hessian), the density
+    in its inverse. Source: as for `SpectralDensity`.
+
     Args:
         grid: eigenvalues, shape (m,).
         density: (1/P) Σ_i N(x; λ_i, width²), area 1, shape (m,).

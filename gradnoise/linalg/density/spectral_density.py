@@ -32,6 +32,7 @@ class SpectralDensity(SpectralMeasure):
     2017; Ghorbani, Krishnan, Xiao 2019, arXiv:1901.10159). Intervals include the sampling error of
     the probes and the quadrature error of k steps (derived in docs/theory/spectrum.md). They are
     for the given A: for a Hessian, that of the samples it was measured on.
+    Eigenvalues are in the unit of A's entries (loss/parameter² for a Hessian).
 
     Args:
         size: P.

@@ -1,1 +1,1 @@
-"""What every engine gives."""
+"""The interface of all engines."""

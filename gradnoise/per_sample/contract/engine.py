@@ -1,4 +1,4 @@
-"""What every per-sample gradient engine gives, however it computes it."""
+"""The interface of all per-sample gradient engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COPIES = 4  # per-sample gradients, their activations, and one float64 copy whil
 
 @dataclass(frozen=True)
 class Explained:
-    """How the norms of one parameter are found.
+    """How the norms of one parameter are computed.
 
     Args:
         parameter: its name.
@@ -65,7 +65,7 @@ class Engine(abc.ABC):
         return self.centred_summaries(batch, wanted)
 
     def centred_summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
-        """The same from the gradients themselves, for signals far above the noise."""
+        """The same sums from materialised gradients, for signals far above the noise."""
         for chunk in self.chunks(batch):
             yield Summary.of(chunk, wanted)
 

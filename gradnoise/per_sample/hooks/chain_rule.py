@@ -1,4 +1,4 @@
-"""Gradients of what is computed from a parameter, carried back to the parameter itself."""
+"""Gradients of a tensor that is computed from a parameter, by the chain rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Place = tuple[torch.Size, tuple[int, ...], int]
 def by_chain_rule(
     factored: Sequence[FactoredGradients], derived: Sequence[Tensor], parameter: Tensor
 ) -> list[FactoredGradients]:
-    """Gradients carried back to the parameter by the chain rule; equal views are joined."""
+    """Gradients of the parameter by the chain rule; equal views are joined."""
     found: list[FactoredGradients] = []
     views: dict[Place, list[FactoredGradients]] = {}
     for term, tensor in zip(factored, derived, strict=True):

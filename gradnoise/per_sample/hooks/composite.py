@@ -1,4 +1,4 @@
-"""Fused operations as the simpler ones they consist of, each of which is seen on its own.
+"""Fused operations as the simpler ones they consist of, each of which is traced.
 
 Recurrent layers keep torch's order of gates: (i, f, g, o) for LSTM, (r, z, n) for GRU.
 """

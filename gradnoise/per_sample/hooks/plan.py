@@ -1,4 +1,4 @@
-"""Where the samples are at each operation that uses parameters: found on a few, then proven."""
+"""Where the samples are at each operation that uses parameters: found on a few, then checked."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _keeping(outputs: list[Tensor]) -> OnOperation:
 
 
 def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
-    """The plan with every layout held to this batch, and found anew where it was not proven.
+    """The plan with every layout checked on this batch, and made anew where it was not proven.
 
     Weighing the losses of the samples by powers of two has to scale the gradient at each operation
     sample by sample. The exponents are the digits of the sample's number, so that no two samples

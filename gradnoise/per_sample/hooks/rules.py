@@ -309,7 +309,7 @@ def _broadcast_back(at: At, delta: Tensor, shape: torch.Size) -> Tensor:
     alone = at.split(delta)
     padded = (1,) * (alone.ndim - 1 - len(shape)) + tuple(shape)
     if any(size not in (1, own) for size, own in zip(padded, alone.shape[1:], strict=True)):
-        raise EngineError("a parameter with entries of its own for every sample of the batch")
+        raise EngineError("a parameter with separate entries for every sample of the batch")
     along = [d + 1 for d, size in enumerate(padded) if size == 1 and alone.shape[d + 1] > 1]
     return (alone.sum(along) if along else alone).reshape(at.samples, *shape)
 

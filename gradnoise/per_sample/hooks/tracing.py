@@ -2,7 +2,7 @@
 
 Every torch function called under `Trace` passes through it. Tensors are of three kinds: those that
 depend on the samples, *sources* (parameters, and what is computed from parameters alone), and
-constants. An operation that joins sources with samples is handed to `on_operation`; a fused or
+constants. An operation that joins sources with samples is passed to `on_operation`; a fused or
 composite operation without a rule is opened first, so that the operations inside it are seen.
 `Discovery` finds these steps on a few samples; `Replay` takes the same steps again.
 """
@@ -33,7 +33,7 @@ class Trace(TorchFunctionMode, abc.ABC):
 
     Args:
         parameters: by name.
-        on_operation: is handed every operation that joins sources with samples, and gives its
+        on_operation: is called with every operation that joins sources with samples, and gives its
             result.
     """
 

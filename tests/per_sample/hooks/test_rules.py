@@ -31,7 +31,7 @@ def test_tables_that_couple_samples_are_refused(model: nn.Module, message: str) 
 
 def test_a_parameter_with_an_entry_for_every_sample_is_refused() -> None:
     at, delta = At(Layout(0), SAMPLES, torch.float64), features()
-    with pytest.raises(gn.EngineError, match="entries of its own for every sample"):
+    with pytest.raises(gn.EngineError, match="separate entries for every sample"):
         add(at, delta, features(), torch.zeros(SAMPLES, 4))["other"]()
 
 
