@@ -76,7 +76,7 @@ class Operator(abc.ABC):
         block = other.detach().to(device=self.device, dtype=self.dtype)
         if block.ndim == 1:
             return self.products(block[:, None])[:, 0]
-        return self.products(block)
+        return self.products(block) if block.shape[1] else block.new_zeros(self.shape[0], 0)
 
     def _flat(self, named: TensorDict) -> Tensor:
         shapes = self.parameters

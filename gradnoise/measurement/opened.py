@@ -16,7 +16,7 @@ from ..operators.gradients import chosen_engine
 from ..operators.hessian import Hessian
 from ..per_sample.contract.engine import Engine
 from ..problem.losses import LossFn
-from ..problem.objective import bits
+from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem
 
@@ -115,5 +115,5 @@ def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
     state = [value for own in optimizer.state.values() for value in own.values()]
     settings = [v for group in optimizer.param_groups for k, v in group.items() if k != "params"]
     return tuple(
-        (v._version, bits(v)) if isinstance(v, Tensor) else repr(v) for v in state + settings
+        (version(v), bits(v)) if isinstance(v, Tensor) else repr(v) for v in state + settings
     )

@@ -99,7 +99,7 @@ class PerSampleGradients(ByEngine):
         named = self.problem.objective.parameters
         parts = torch.split(block.T, [p.numel() for p in named.values()], dim=1)
         return {
-            name: part.reshape(-1, *p.shape).to(device=p.device, dtype=compute_dtype([p]))
+            name: part.reshape(len(part), *p.shape).to(device=p.device, dtype=compute_dtype([p]))
             for (name, p), part in zip(named.items(), parts, strict=True)
         }
 

@@ -78,7 +78,7 @@ class Objective:
         """
         parts = [part for part in (self.model, self._criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        return tuple((tensor._version, bits(tensor.detach())) for tensor in tensors)
+        return tuple((version(tensor), bits(tensor.detach())) for tensor in tensors)
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
@@ -249,12 +249,19 @@ def check_finite(losses: Tensor) -> None:
         )
 
 
+def version(tensor: Tensor) -> int:
+    """How often a tensor was written to; inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def bits(tensor: Tensor) -> int:
     """Sum of the entries' bits, read as whole numbers."""
     dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
     real = torch.view_as_real(dense) if dense.is_complex() else dense
     if real.is_floating_point():
         real = real.view(_WHOLE[real.element_size()])
+    if real.dtype == torch.int64:  # of 2^63, the sign, a product modulo 2^64 keeps one bit of u_k
+        real = real ^ (real >> 32)
     return _weighted_sum(real)
 
 

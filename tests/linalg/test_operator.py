@@ -37,6 +37,15 @@ def test_what_does_not_fit_is_an_error(other: object, message: str) -> None:
         gn.Hessian(*CASES[0].build()) @ other
 
 
+def test_a_block_without_columns_gives_one_without_columns() -> None:
+    parts = CASES[0].build()
+    hessian, rows = gn.Hessian(*parts), gn.PerSampleGradients(*parts)
+    for matrix in (hessian, 2 * hessian + hessian, hessian.restrict(["2"]), rows, rows.T):
+        found = matrix @ torch.ones(matrix.shape[1], 0)
+        assert found.shape == (matrix.shape[0], 0)
+        assert found.dtype == matrix.dtype
+
+
 def test_sums_scalings_and_blocks() -> None:
     model, loss_fn, batch = CASES[0].build()
     hessian, sigma = gn.Hessian(model, loss_fn, batch), gn.GradientCovariance(model, loss_fn, batch)

@@ -168,6 +168,27 @@ def test_the_fingerprint_changes_with_every_value(name: str) -> None:
     assert objective.fingerprint() != before
 
 
+def test_the_fingerprint_changes_with_every_sign_and_exponent_in_float64() -> None:
+    model = nn.Linear(16, 1, bias=False, dtype=torch.float64)
+    objective, entries = Objective(model, CE), model.weight.data.view(-1)
+    for change in (torch.neg, lambda entry: 2 * entry):
+        found = {objective.fingerprint()}
+        for index in range(16):
+            entries[index] = change(entries[index])
+            found.add(objective.fingerprint())
+        assert len(found) == 17
+
+
+def test_buffers_made_in_inference_mode_have_a_fingerprint() -> None:
+    model = linear()
+    with torch.inference_mode():
+        model.register_buffer("scale", torch.ones(2))
+    objective = Objective(model, CE)
+    before = objective.fingerprint()
+    model.scale.data.mul_(2)
+    assert objective.fingerprint() != before
+
+
 def test_values_of_every_kind_have_a_fingerprint() -> None:
     model = nn.Linear(2, 1)
     model.register_buffer("complex", torch.ones(2, dtype=torch.complex64))
