@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HOMES = (ROOT, ROOT / "gradnoise", ROOT / "gradnoise" / "per_sample")
+PACKAGE = ROOT / "gradnoise"
+HOMES = (ROOT, PACKAGE, PACKAGE / "per_sample", PACKAGE / "estimators")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
