@@ -39,12 +39,14 @@ class Best:
 class Runs:
     """The runs of a sweep and what follows from them.
 
+    Learning rates are in parameter²/loss, batch sizes in samples.
+
     Args:
         records: one per run.
         settings: what all have in common, in words.
-        vectorised: how many runs were one program; 0 where each was trained by itself. Of a sweep
-            in several calls it is that of the last one that trained.
-        reason: why so: what prevents one program, or the time of a step both ways.
+        vectorised: how many runs were one program; 0 where each was trained by itself. For a
+            sweep in several calls, the number of the last call that trained.
+        reason: of `vectorised`: what prevents one program, or the time of a step both ways.
     """
 
     records: tuple[Record, ...]
