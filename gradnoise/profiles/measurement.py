@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import check_whole
 from ..estimators.covariance.covariance import find_covariance
 from ..estimators.curvature.sharpness import find_sharpness
 from ..estimators.diagnostics.diagnostics import find_diagnostics
@@ -57,7 +56,6 @@ class Measurement(Opened):
         progress: bool = False,
     ) -> Profile:
         """All measurements of a report; see `gn.profile`."""
-        check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)
 
