@@ -33,6 +33,7 @@ from .toy.digits import BATCH_SIZE, digits, digits_net
 from .validation.report import table, validate
 
 FAILED, USAGE_ERROR = 1, 2
+Command = Callable[[argparse.Namespace], int]
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if options.debug else "ignore")
-            return _run(options)
+            return COMMANDS[options.command](options)
     except BrokenPipeError:  # the reader has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -64,15 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
-    return COMMANDS[options.command](options)
-
-
 def _shows_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
 def _validate(options: argparse.Namespace) -> int:
+    """Compare every estimator with every analytic problem whose exact answer is known.
+
+    Print truth, estimate, z-score and verdict. Exit code 1 if any is wrong.
+    """
     start = time.perf_counter()
     with progress_bar(_shows_progress(options)) as stage:
         checks = validate(options.seed, stage)
@@ -81,6 +82,10 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    """Train with every learning rate at every batch size.
+
+    Print the largest stable and the best learning rate of each, and the critical batch size.
+    """
     _check_targets(options)
     if options.epochs is None and options.steps is None:
         options.epochs = 10.0
@@ -120,6 +125,10 @@ def _trainable(options: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, An
 
 
 def _profile(options: argparse.Namespace) -> int:
+    """Measure the gradient noise and the curvature of one model.
+
+    Print what follows for batch size and learning rate.
+    """
     _check_targets(options)
     model, loss_fn, data, optimizer = _problem(options)
     if options.momentum is not None and options.lr is None and optimizer is None:
@@ -373,21 +382,24 @@ TARGET = (
 )
 
 
+def _command(commands: Any, run: Command, about: str, epilog: str | None = None) -> Any:
+    """Add a command, described by the docstring of what runs it; what adds its options."""
+    name, text = run.__name__.strip("_"), inspect.getdoc(run)
+    return commands.add_parser(name, help=about, description=text, epilog=epilog).add_argument
+
+
 def _common_options(add: Any) -> None:
     add("--quiet", action="store_true", help="show no progress bar")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _sweep_options(commands: Any) -> None:
-    command = commands.add_parser(
-        "sweep",
-        help="train with many learning rates and batch sizes; find the stable and the best ones",
-        description="Train with every learning rate at every batch size; print the largest stable "
-        "and the best learning rate of each, and the critical batch size.",
-        epilog="example: gradnoise sweep train.py:factory --batch-sizes 8 32 128 --epochs 5 "
+    add = _command(
+        commands, _sweep,
+        "train with many learning rates and batch sizes; find the stable and the best ones",
+        "example: gradnoise sweep train.py:factory --batch-sizes 8 32 128 --epochs 5 "
         "--out sweep.jsonl --plot sweep.png",
-    )
-    add = command.add_argument
+    )  # fmt: skip
     add("target", help=f"{TARGET}, SGD or Adam; it is called for every model that is trained")
     add("--batch-sizes", type=_whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B",
         help="batch sizes (default 4 16 64 256)")  # fmt: skip
@@ -407,27 +419,16 @@ def _sweep_options(commands: Any) -> None:
 
 
 def _validate_options(commands: Any) -> None:
-    command = commands.add_parser(
-        "validate",
-        help="compare every estimator with analytic problems; exit code 1 if any is wrong",
-        description="Compare every estimator with every analytic problem whose exact answer is "
-        "known: truth, estimate, z-score and verdict. Exit code 1 if any is wrong.",
-    )
-    add = command.add_argument
+    about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
+    add = _command(commands, _validate, about)
     add("--seed", type=_whole(0), default=0, help="seed of samples and directions (default 0)")
     _common_options(add)
 
 
 def _profile_options(commands: Any) -> None:
-    command = commands.add_parser(
-        "profile",
-        help="measure one model; print what follows for batch size and learning rate",
-        description="Measure the gradient noise and the curvature of one model; print what follows "
-        "for batch size and learning rate.",
-        epilog="example: gradnoise profile train.py:factory --batch-size 64 --lr 0.1 "
-        "--plot map.png",
-    )
-    add = command.add_argument
+    about = "measure one model; print what follows for batch size and learning rate"
+    example = "example: gradnoise profile train.py:factory --batch-size 64 --lr 0.1 --plot map.png"
+    add = _command(commands, _profile, about, example)
     add("target", help=TARGET)
     add("--samples", type=_whole(2), default=4096, help="samples to measure at most (default 4096)")
     add("--population", default="dataset", help="what the intervals are about: dataset (default), "

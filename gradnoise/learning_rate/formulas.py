@@ -194,10 +194,10 @@ def mean_square_lr(
         optimizer, momentum: as for `stable_lr`.
 
     Returns:
-        The learning rate in parameter²/loss, ∞ when λ <= 0.
+        The learning rate in parameter²/loss.
 
     Raises:
-        ArgumentError: an argument out of range, or a batch larger than the population.
+        ArgumentError: an argument out of range; B above N.
 
     Example:
         >>> mean_square_lr(4.0, curvature_noise_scale=3.0, batch_size=1)

@@ -16,7 +16,7 @@ from .samples import MICRO_BATCH
 class Options:
     """Options that every measuring call has; they check themselves.
 
-    Args: as for `gn.measure`.
+    Args: as for `gn.gradient_moments`.
 
     Raises:
         ArgumentError: an option out of range.

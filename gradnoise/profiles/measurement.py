@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import check_whole
 from ..estimators.covariance.covariance import find_covariance
 from ..estimators.curvature.sharpness import find_sharpness
 from ..estimators.diagnostics.diagnostics import find_diagnostics
@@ -58,7 +57,6 @@ class Measurement(Opened):
         progress: bool = False,
     ) -> Profile:
         """All measurements of a report; see `gn.profile`."""
-        check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)
 
@@ -80,19 +78,8 @@ def measure(
     """Open a model once for several measurements that share their passes over the samples.
 
     Args:
-        model: any `nn.Module`; it is left unchanged.
-        loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
-            for batches (inputs, targets).
-        data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one in use; a profile reads its learning rate and momentum.
-        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i and P^-½HP^-½ in place of H,
-            with P of the optimizer's state as in `Preconditioned`.
-        engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
-        population: "dataset", "distribution" or N: what the intervals are about.
-        max_samples: n at most; None measures all.
-        level: coverage of the intervals.
-        seed: of the choice of samples and of random directions.
-        micro_batch: samples evaluated at once.
+        model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
+            micro_batch: as for `gn.gradient_moments`.
 
     Returns:
         Measurement.
