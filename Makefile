@@ -2,6 +2,8 @@
 # make test   the whole test suite
 # make fuzz   the randomised tests on other and on more examples than `make test`
 # make check  lint and types; links and names in the docs are held by tests
+# make torch TORCH=2.14.1  the core of the suite on another torch, in an environment of its own
+# make torches             the same on the oldest torch that is supported, and on the newest
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +11,17 @@ BIN := $(VENV)/bin
 OUT := out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test fuzz check coverage clean
+# `make test` has the torch of constraints.txt. The oldest is the bound in pyproject.toml.
+TORCH_OLDEST := 2.5.1
+TORCH_NEWEST := 2.14.1
+TORCH ?= $(TORCH_NEWEST)
+CORE_VENV := .venv-torch-$(TORCH)
+CORE := tests/per_sample tests/operators tests/profiles tests/problem/test_guard.py \
+	tests/whole/test_torch_names.py
+# by name: tests that need backpack-for-pytorch or transformers, which are not installed there
+NOT_CORE := backpack or bert or hugging_face
+
+.PHONY: demo test fuzz check coverage torch torches torch-oldest torch-newest clean
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
@@ -29,6 +41,26 @@ check: $(VENV)/.test $(VENV)/.lint
 coverage: $(VENV)/.test
 	$(BIN)/python benchmarks/coverage.py
 
+torch: $(CORE_VENV)/.core
+	$(CORE_VENV)/bin/python -m pytest -p no:cacheprovider -k "not ($(NOT_CORE))" $(CORE)
+
+torches: torch-oldest torch-newest
+
+torch-oldest:
+	$(MAKE) torch TORCH=$(TORCH_OLDEST)
+
+torch-newest:
+	$(MAKE) torch TORCH=$(TORCH_NEWEST)
+
+# the package itself is not installed: two such environments may be made at the same time
+$(CORE_VENV)/.core: constraints.txt
+	$(PYTHON) -m venv $(CORE_VENV)
+	grep -v '^torch==' constraints.txt > $(CORE_VENV)/constraints.txt
+	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(CORE_VENV)/constraints.txt \
+		torch==$(TORCH) numpy scipy rich matplotlib pytest hypothesis
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -47,4 +79,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) .venv-torch-* $(OUT)

@@ -5,6 +5,8 @@ Tests that need a device say so; here they are left out by name, never skipped i
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
@@ -20,8 +22,11 @@ torch.set_num_threads(1)  # the problems are tiny; threads would only wait for e
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _fresh() -> None:
+    """No test depends on which others ran before it."""
     torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:  # code compiled in too many ways would run uncompiled
+        torch.compiler.reset()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

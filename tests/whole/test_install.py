@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import runpy
 import subprocess
 import sys
@@ -58,3 +59,12 @@ def test_starting_the_library_loads_nothing_optional() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_oldest_torch_that_is_allowed_is_tested() -> None:
+    root = SCRIPT.parents[1]
+    allowed = re.findall(r'"torch>=([^"]+)"', (root / "pyproject.toml").read_text())
+    tested = dict(re.findall(r"^TORCH_(\w+) := (\S+)", (root / "Makefile").read_text(), re.M))
+    assert allowed == [tested["OLDEST"]]
+    install = (root / "README.md").read_text().split("## Install")[1]
+    assert f"torch ({tested['OLDEST']} or newer; tested up to {tested['NEWEST']})" in install

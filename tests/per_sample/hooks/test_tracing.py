@@ -26,16 +26,18 @@ from tests.layer_cases import Function, squares
 
 
 def test_compiled_models_run_the_code_that_was_compiled() -> None:
+    # up to torch 2.5 the compiler cannot be told to: what it does under a trace varies
+    engines = ["hooks"] if hasattr(torch.compiler, "set_stance") else ["hooks", "functional"]
     model, loss_fn, batch = mlp().double(), nn.CrossEntropyLoss(), labelled()
     plain = gn.per_sample_sq_norms(model, loss_fn, batch)
     compiled = torch.compile(model, backend="eager")
     compiled(batch[0])
-    assert choose_engine(compiled, loss_fn, batch) == "hooks"
+    assert choose_engine(compiled, loss_fn, batch) in engines
     torch.testing.assert_close(gn.per_sample_sq_norms(compiled, loss_fn, batch), plain)
     inside = nn.Sequential(
         torch.compile(nn.Linear(4, 4), backend="eager"), nn.Linear(4, 3)
     ).double()
-    assert choose_engine(inside, loss_fn, batch) == "hooks"
+    assert choose_engine(inside, loss_fn, batch) in engines
 
 
 CHANGING: dict[str, Any] = {
@@ -135,7 +137,7 @@ def test_the_stance_of_the_compiler_is_left_alone_where_nothing_was_compiled(
     def refuse(_stance: str) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(torch.compiler, "set_stance", refuse)
+    monkeypatch.setattr(torch.compiler, "set_stance", refuse, raising=False)  # torch 2.6 and newer
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
     with eager():
         pass
