@@ -12,7 +12,7 @@ from ...operators.hessian import Hessian
 from ...problem.directional import weighted_sum
 from ...statistics.skew import Skew
 from ...tensors.random import is_complete
-from ...tensors.trees import widen
+from ...tensors.trees import binary_size, widen
 from .sign_probes import Probed, agree, mean_variance
 
 
@@ -76,7 +76,9 @@ def bend(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     pull = widen(weighted_sum(hessian.problem, curvature - curvature.mean())) / (len(curvature) - 1)
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    found[1, 1, 1] = 2 * (float(pull @ widen(hessian @ pull)) - noise)
+    size = binary_size(pull)  # of four gradients and H: float32 has no room for it
+    image = size * widen(hessian @ (pull / size))
+    found[1, 1, 1] = 2 * (float(pull @ image) - noise)
     return found
 
 
