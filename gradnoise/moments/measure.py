@@ -15,7 +15,7 @@ from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
-from ..tensors.trees import TensorDict, compute_dtype, sq_norm, widen
+from ..tensors.trees import TensorDict, binary_size, compute_dtype, flatten, sq_norm, widen
 from .accumulator import Accumulator
 from .moments import GradientMoments
 from .per_parameter import PerParameter
@@ -148,12 +148,23 @@ def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> I
 
     One pass for all directions; with the weight decay that the optimizer adds to every gradient.
     """
+    count = len(next(iter(directions.values())))
+    along_each = ([own[k] for own in directions.values()] for k in range(count))
+    sizes = [binary_size(flatten(own)) for own in along_each]  # products of float32 can overflow
+    directions = {n: _divided(own, sizes) for n, own in directions.items()}
     wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
     added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}
     with problem.guard():
         for batch in problem.batches():
             found = [s.dots for s in engine.summaries(batch, wanted) if s.dots is not None]
-            yield {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
+            dots = {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
+            yield {n: own * own.new_tensor(sizes) for n, own in dots.items()}
+
+
+def _divided(directions: Tensor, sizes: list[float]) -> Tensor:
+    """Each of the k directions (k, *shape) over its size."""
+    rows = widen(directions).reshape(len(sizes), -1)
+    return (rows / rows.new_tensor(sizes)[:, None]).to(directions.dtype).reshape(directions.shape)
 
 
 def _inner(vector: Tensor, directions: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def require_second_order(problem: Problem) -> None:
     """
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())
-        direction = flatten(problem.objective.gradient(batch))
+        direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
         singles = [select(batch, slice(i, i + 1)) for i in range(sample_count(batch))]
         plain = torch.stack(
             [flatten(problem.objective.gradient(single)) @ direction for single in singles]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments.measure import stream
+from gradnoise.moments.measure import slopes, stream
+from gradnoise.operators.gradients import chosen_engine
 from gradnoise.per_sample.contract.engine import Chunk
 from gradnoise.per_sample.loop import Loop
 from gradnoise.problem.options import Options
@@ -164,3 +165,17 @@ def test_distances_under_an_optimizers_metric_are_scaled() -> None:
     )
     spread = (float(found.distances.sum()) / (found.count - 1), float(found.trace_cov))
     assert spread[0] == pytest.approx(spread[1], rel=1e-4)
+
+
+def test_inner_products_of_float32_fit_directions_of_every_size() -> None:
+    model, loss_fn, (inputs, labels) = CASES[0].build()
+    model.float()
+    problem = Problem.open(model, loss_fn, (inputs.float(), labels))
+    engine, parameters = chosen_engine(problem, "auto"), problem.objective.parameters
+    ones = {name: torch.ones_like(p) for name, p in parameters.items()}
+    size = 2.0**-148  # nothing smaller but zero in float32
+    plain, tiny = (
+        slopes(problem, engine, {name: factor * own.double() for name, own in ones.items()})
+        for factor in (1.0, size)
+    )
+    assert torch.equal(tiny, size * plain)

@@ -16,6 +16,7 @@ from gradnoise.problem.directional import (
     require_second_order,
     sign_sums,
 )
+from gradnoise.problem.losses import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import random_signs
@@ -90,3 +91,13 @@ def test_signs_are_moved_in_a_dtype_that_the_device_has(monkeypatch: pytest.Monk
     problem = Problem.open(*CASES[0].build())
     assert len(list(sign_sums(problem, random_signs(3, problem.samples.count, seed=0)))) == 3
     assert dtypes == [torch.float32]  # one call for all three
+
+
+def test_second_derivatives_of_tiny_losses_are_there() -> None:
+    model, loss_fn, (inputs, labels) = CASES[0].build()
+    model.float()
+
+    def tiny(model: torch.nn.Module, batch: Any) -> Tensor:
+        return 1e-30 * supervised(loss_fn)(model, batch)
+
+    require_second_order(Problem.open(model, tiny, (inputs.float(), labels)))

@@ -12,7 +12,7 @@ from ...operators.hessian import Hessian
 from ...problem.directional import weighted_sum
 from ...statistics.skew import Skew
 from ...tensors.random import is_complete
-from ...tensors.trees import widen
+from ...tensors.trees import binary_size, widen
 from .sign_probes import Probed, agree, mean_variance
 
 
@@ -78,7 +78,9 @@ def quadratic_part(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     )
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    found[1, 1, 1] = 2 * (float(direction @ widen(hessian @ direction)) - noise)
+    size = binary_size(direction)  # of four gradients and H: float32 has no room for it
+    image = size * widen(hessian @ (direction / size))
+    found[1, 1, 1] = 2 * (float(direction @ image) - noise)
     return found
 
 

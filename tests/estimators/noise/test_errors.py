@@ -93,3 +93,21 @@ def test_probes_that_agree_but_for_rounding_prove_nothing() -> None:
     for seed in range(40):
         found = gn.noise_scale(Bowl(), loss_fn, source, probes=2, seed=seed).trace_hessian_cov
         assert found.high > found.low or found.status is gn.Status.NO_INTERVAL
+
+
+@pytest.mark.parametrize("exponent", [-42, -33, 33, 50])
+def test_the_size_of_the_loss_only_scales_the_intervals_in_float32(exponent: int) -> None:
+    model, criterion, batch = network()
+    model, size = model.float(), 2.0**exponent
+    batch = (batch[0].float(), batch[1])
+
+    def measured(factor: float) -> list[float]:
+        def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return factor * gn.supervised(criterion)(model, batch)
+
+        found = gn.noise_scale(model, loss_fn, batch, population="distribution", probes=8)
+        parts = (found.trace_hessian_cov, found.grad_curvature)
+        ends = [end / factor**3 for part in parts for end in (part.low, part.high)]
+        return [found.hessian.low, *ends, found.trace_cov.low / factor**2]
+
+    assert measured(size) == pytest.approx(measured(1.0), rel=1e-9)
