@@ -16,6 +16,7 @@ from .krylov import Krylov
 from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
 
+LIMIT = 200  # products at most for the eigenpair
 CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to the probes
 
 
@@ -73,38 +74,35 @@ def explore(
     tol: float,
     steps: int,
     seed: int = 0,
-    limit: int = 200,
-    memory_budget: int = MEMORY_BUDGET,
     tick: Any = None,
 ) -> tuple[Eigenpairs, Deflation]:
     """The largest eigenpair as `lanczos` gives it, and M from its space of at least `steps`.
 
     Args:
         operator: a symmetric operator.
-        tol, seed, memory_budget: as for `lanczos`.
+        tol, seed: as for `lanczos`.
         tick: called with 1 after every product.
-        steps: products at least, unless the space closes before.
-        limit: products at most for the eigenpair.
+        steps: products at least, unless the space closes before; at most 200 for the eigenpair.
     """
     check_operator(operator)
-    aim = Aim(1, "LA", tol, limit, tick, random=True)
-    krylov = _started(operator, seed, memory_budget)
+    aim = Aim(1, "LA", tol, LIMIT, tick, random=True)
+    krylov = _started(operator, seed)
     pairs = run(krylov, aim)
     _extended(krylov, aim, steps)
-    told = aim.eigenpairs(pairs, operator.resolution, furthest(krylov, "LA"))
-    return told, Deflation(krylov)
+    largest = aim.eigenpairs(pairs, operator.resolution, furthest(krylov, "LA"))
+    return largest, Deflation(krylov)
 
 
 @without_autocast
 def krylov_deflation(operator: Operator, *, steps: int, seed: int = 0) -> Deflation:
     """The part M of a symmetric operator from a Krylov space of `steps` products."""
     check_operator(operator)
-    krylov = _started(operator, seed, MEMORY_BUDGET)
+    krylov = _started(operator, seed)
     return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps))
 
 
-def _started(operator: Operator, seed: int, memory_budget: int) -> Krylov:
-    capacity = rows_within(operator, 1, memory_budget)
+def _started(operator: Operator, seed: int) -> Krylov:
+    capacity = rows_within(operator, 1, MEMORY_BUDGET)
     return Krylov(operator, capacity, random_start(operator, generator(seed)))
 
 
