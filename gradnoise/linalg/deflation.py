@@ -89,7 +89,7 @@ def explore(
     krylov = _started(operator, seed)
     pairs = run(krylov, aim)
     _extended(krylov, aim, steps)
-    largest = aim.eigenpairs(pairs, operator.resolution, furthest(krylov, "LA"))
+    largest = aim.eigenpairs(pairs, furthest(krylov, "LA"))
     return largest, Deflation(krylov)
 
 

@@ -81,22 +81,22 @@ class Aim:
         residuals: np.ndarray = np.maximum(self.tol * np.abs(values), zero)
         return residuals
 
-    def excess(self, pairs: RitzPairs, resolution: float) -> float:
+    def excess(self, pairs: RitzPairs) -> float:
         """The worst residual in units of what is accepted, 0 of none."""
         residuals, sizes, zero = pairs.residuals, np.abs(pairs.values), pairs.zero
         # products that round more coarsely than the tolerance can show only zeros
-        known = (resolution <= self.tol) | (sizes <= zero)
+        known = (pairs.resolution <= self.tol) | (sizes <= zero)
         accepted = np.where(known, self.allowed(sizes, zero), self.tol * sizes)
         return float((residuals / np.maximum(accepted, TINY)).max(initial=0.0))
 
-    def eigenpairs(self, pairs: RitzPairs, resolution: float, bound: float) -> Eigenpairs:
+    def eigenpairs(self, pairs: RitzPairs, bound: float) -> Eigenpairs:
         """The pairs as results, with whether they converged."""
         return Eigenpairs(
             values=torch.as_tensor(pairs.values.copy()),
             residuals=torch.as_tensor(pairs.residuals),
             vectors=pairs.vectors,
             matvecs=pairs.matvecs,
-            converged=pairs.done and self.excess(pairs, resolution) <= SLACK,
+            converged=pairs.done and self.excess(pairs) <= SLACK,
             bound=bound,
         )
 

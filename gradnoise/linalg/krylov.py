@@ -59,7 +59,7 @@ class Krylov:
     @property
     def zero(self) -> float:
         """Size below which everything is rounding."""
-        return breakdown(self.matrix) * self.scale
+        return breakdown(self.matrix.resolution) * self.scale
 
     @property
     def room(self) -> int:
@@ -85,7 +85,7 @@ class Krylov:
         rest, beta = self._orthogonal(rest, beta)
         self._grow(alpha)
         self.is_closed = (
-            beta <= breakdown(self.matrix) * self.scale or self.count == self.dimensions
+            beta <= breakdown(self.matrix.resolution) * self.scale or self.count == self.dimensions
         )
         self.coupling = np.zeros(self.count)
         self.coupling[-1] = beta
@@ -223,9 +223,9 @@ class Krylov:
         return beside
 
 
-def breakdown(matrix: Operator) -> float:
+def breakdown(resolution: float) -> float:
     """Size below which numbers are only rounding, relative to the spectrum."""
-    return max(BREAKDOWN, 8 * matrix.resolution)
+    return max(BREAKDOWN, 8 * resolution)
 
 
 def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def lanczos(
     rows = rows_within(matrix, k, memory_budget)
     pairs, bound = _found(matrix, aim, start, rows, seed, repeats)
     pursued = aim
-    while pairs.done and (excess := aim.excess(pairs, matrix.resolution)) > SLACK:
+    while pairs.done and (excess := aim.excess(pairs)) > SLACK:
         # what was found apart blurs what is smaller by far: once more, all of it closer
         closer = max(pursued.tol / excess, matrix.resolution)
         left = limit - pairs.matvecs
@@ -103,7 +103,7 @@ def lanczos(
         again, _ = _found(matrix, pursued, start, rows, seed, repeats)
         better = again if again.done else pairs
         pairs = replace(better, matvecs=pairs.matvecs + again.matvecs, done=again.done)
-    return aim.eigenpairs(pairs, matrix.resolution, bound)
+    return aim.eigenpairs(pairs, bound)
 
 
 def _found(
@@ -118,19 +118,19 @@ def _found(
     whole = krylov.count == krylov.size
     if whole or not pairs.done or not (incomplete or (repeats and aim.k > 1)):
         return pairs, bound
-    capacity, scale, known, room = krylov.capacity, krylov.scale, krylov.rows, krylov.room
+    capacity, known, room = krylov.capacity, krylov.rows, krylov.room
     if room < LEAST:
         known, room = [pairs.vectors.T], capacity
     del krylov  # and with it the basis, unless that is what to avoid
-    pairs, found = _searched(matrix, pairs, aim, source, known, room, scale)
+    pairs, found = _searched(matrix, pairs, aim, source, known, room)
     while found is not None:
         known = [pairs.vectors.T]
         start, end = found
         rest = replace(aim, k=1, which=end, limit=aim.limit - pairs.matvecs, random=False)
-        pairs = pairs.joined(run(Krylov(matrix, capacity, start, known, scale), rest))
+        pairs = pairs.joined(run(Krylov(matrix, capacity, start, known, pairs.scale), rest))
         pairs = pairs.taken(aim.best(pairs.values, aim.k))
         known = [pairs.vectors.T]
-        pairs, found = _searched(matrix, pairs, aim, source, known, capacity, scale)
+        pairs, found = _searched(matrix, pairs, aim, source, known, capacity)
     return pairs, bound
 
 
@@ -161,14 +161,14 @@ def _searched(
     source: torch.Generator,
     known: Sequence[Tensor],
     room: int,
-    scale: float,
 ) -> tuple[RitzPairs, Found | None]:
     """The pairs, and a direction orthogonal to them with a wanted eigenvalue, if there is one."""
     if not pairs.done or len(pairs.values) == matrix.shape[0]:
         return pairs, None
-    krylov = Krylov(matrix, room, random_start(matrix, source, known), known, scale)
+    krylov = Krylov(matrix, room, random_start(matrix, source, known), known, pairs.scale)
     found, settled = _search(krylov, pairs, replace(aim, limit=aim.limit - pairs.matvecs))
-    pairs = replace(pairs, matvecs=pairs.matvecs + krylov.matvecs, done=settled)
+    spent = pairs.matvecs + krylov.matvecs
+    pairs = replace(pairs, matvecs=spent, done=settled, scale=krylov.scale)
     if found is not None and pairs.matvecs == aim.limit:
         return replace(pairs, done=False), None
     return pairs, found
@@ -176,12 +176,13 @@ def _searched(
 
 def _search(krylov: Krylov, pairs: RitzPairs, aim: Aim) -> tuple[Found | None, bool]:
     """A direction with more eigenvalues, if there is one; and whether the search is complete."""
-    bounds, zero = ANYTHING, krylov.zero
-    if len(pairs.values) == aim.k:
-        bounds = Bounds.of(pairs.values, aim.which, aim.tol, zero)
+    bounds = ANYTHING
     while krylov.matvecs < aim.limit:
         aim.extend(krylov, LEAST - 2)
         values, coordinates, residuals = krylov.ritz
+        zero = krylov.zero  # which these products may have raised
+        if len(pairs.values) == aim.k:
+            bounds = Bounds.of(pairs.values, aim.which, aim.tol, zero)
         best = aim.best(values, 2 if aim.which == "BE" else 1)
         beyond = best[bounds.outside(values[best])]
         if len(beyond):

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from .krylov import Krylov
+from .krylov import Krylov, breakdown
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +21,8 @@ class RitzPairs:
         vectors: Y, shape (P, k).
         outside: B, shape (P, r).
         weights: C, shape (r, k).
-        rounding: of the products, which comes to every residual.
-        zero: size below which everything is rounding.
+        scale: of the spectrum, as far as any product has shown it.
+        resolution: relative error of a product.
         matvecs: products spent.
         done: whether what was asked for is there, before the products ran out.
     """
@@ -31,8 +31,8 @@ class RitzPairs:
     vectors: Tensor
     outside: Tensor
     weights: np.ndarray
-    rounding: float
-    zero: float
+    scale: float
+    resolution: float
     matvecs: int
     done: bool
 
@@ -45,18 +45,23 @@ class RitzPairs:
             vectors=krylov.combined(coordinates[:, order]),
             outside=krylov.next[:, None],
             weights=(krylov.coupling @ coordinates[:, order])[None],
-            rounding=krylov.rounding,
-            zero=krylov.zero,
+            scale=krylov.scale,
+            resolution=krylov.matrix.resolution,
             matvecs=krylov.matvecs,
             done=done,
         )
+
+    @property
+    def zero(self) -> float:
+        """Size below which everything is rounding."""
+        return breakdown(self.resolution) * self.scale
 
     @property
     def residuals(self) -> np.ndarray:
         """‖Ay - θy‖ of each, rounding included, shape (k,)."""
         gram = _wide(self.outside.T @ self.outside)
         squares = ((gram @ self.weights) * self.weights).sum(0)
-        residuals: np.ndarray = np.sqrt(np.maximum(squares, 0)) + self.rounding
+        residuals: np.ndarray = np.sqrt(np.maximum(squares, 0)) + self.resolution * self.scale
         return residuals
 
     def joined(self, more: RitzPairs) -> RitzPairs:
@@ -74,8 +79,8 @@ class RitzPairs:
             vectors=vectors @ torch.as_tensor(turn).to(vectors),
             outside=torch.cat([self.outside - more.vectors @ overlap.T, more.outside], dim=1),
             weights=block_diag(self.weights, more.weights) @ turn,
-            rounding=max(self.rounding, more.rounding),
-            zero=max(self.zero, more.zero),
+            scale=max(self.scale, more.scale),
+            resolution=self.resolution,
             matvecs=self.matvecs + more.matvecs,
             done=self.done and more.done,
         )

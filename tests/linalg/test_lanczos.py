@@ -203,6 +203,19 @@ def test_a_start_that_is_another_eigenvector_is_not_believed() -> None:
     assert float(pairs.values) == pytest.approx(5)
 
 
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_a_start_in_the_null_space_does_not_hide_what_is_rounding(k: int) -> None:
+    matrix = torch.zeros(22, 22)
+    for seed in range(20):
+        rest = with_spectrum([-0.13, -0.1, *[0.0] * 15, 0.04, 0.09, 0.11, 0.14], seed).float()
+        matrix[1:, 1:] = (rest + rest.T) / 2
+        pairs = lanczos(matrix, k=k, which="SA", v0=torch.eye(22)[0], seed=seed)
+        assert pairs.converged
+        assert pairs.matvecs <= 40  # without a scale, rounding was taken for ever smaller values
+        expected = [-0.13, -0.1, 0.0, 0.0][:k]
+        assert pairs.values.tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_tolerance_buys_accuracy_with_products() -> None:
     matrix = with_spectrum(torch.linspace(0, 1, 100).double())
     rough, fine = (lanczos(matrix, tol=tol) for tol in (1e-1, 1e-6))

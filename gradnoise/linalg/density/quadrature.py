@@ -15,6 +15,7 @@ from ..convert import as_operator
 from ..krylov import Krylov
 
 Array = NDArray[np.float64]
+CLOSED = 1e-11  # what rounding, amplified, leaves of a last β of 0, relative to the spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,8 @@ def gauss_rule(operator: Any, start: Tensor, steps: int) -> GaussRule:
         OperatorError: a product is not finite, or the operator not symmetric.
     """
     krylov = Krylov(as_operator(operator), steps, start)
-    while not (krylov.is_full or krylov.is_closed):
+    closed = False
+    while not (krylov.is_full or closed):
         krylov.extend()
-    return GaussRule(krylov.diagonal, krylov.beside, krylov.is_closed)
+        closed = krylov.is_closed or bool(krylov.coupling[-1] <= CLOSED * krylov.scale)
+    return GaussRule(krylov.diagonal, krylov.beside, closed)

@@ -85,7 +85,7 @@ class SpectralDensity(SpectralMeasure):
             if tick is not None:
                 tick(1)
         scale = max(float(np.abs(rule.nodes).max()) for rule in rules)
-        return cls(size, tuple(rules), steps, breakdown(matrix) * scale, level)
+        return cls(size, tuple(rules), steps, breakdown(matrix.resolution) * scale, level)
 
     def plot(self, path: str | Path | None = None, *, width: float | None = None) -> Any:
         """The density on a logarithmic axis as a matplotlib Figure; saved to `path` when given.

@@ -24,6 +24,26 @@ from tests.spectra import with_spectrum
 def test_a_rule_with_a_node_per_distinct_eigenvalue_is_exact(
     distinct: list[int], copies: int, seed: int
 ) -> None:
+    check_a_node_per_distinct_eigenvalue(distinct, copies, seed)
+
+
+@pytest.mark.parametrize(
+    ("distinct", "copies", "seed"),
+    [
+        ([0, 1, 2, -5, 3, 4], 4, 0),
+        ([-4, -3, -2, -1, 0, 5], 3, 0),
+        ([-5, -4, -3, -2, -1, 5], 3, 0),
+        ([-5, -4, -3, -2, -1, 5], 2, 1),
+        ([-5, 1, 2, 3, 4, 5], 4, 0),
+    ],
+)
+def test_a_rule_closes_where_rounding_is_amplified(
+    distinct: list[int], copies: int, seed: int
+) -> None:
+    check_a_node_per_distinct_eigenvalue(distinct, copies, seed)
+
+
+def check_a_node_per_distinct_eigenvalue(distinct: list[int], copies: int, seed: int) -> None:
     values = sorted(map(float, distinct)) * copies
     matrix = with_spectrum(values, seed)
     start = random_vector(len(values), generator(seed), torch.device("cpu"))
