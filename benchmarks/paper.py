@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.sweeps.grid import make_plan
-from gradnoise.sweeps.record import Run
-from gradnoise.sweeps.run import train
+from gradnoise.training.record import Run
+from gradnoise.training.run import train
 
 OUT, IMAGES = Path("out/paper"), Path("docs/images")
 CRITERION = nn.CrossEntropyLoss()

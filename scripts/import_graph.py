@@ -38,6 +38,7 @@ ORDER = (
     "estimators/diagnostics",
     "estimators/covariance",
     "profiles",
+    "training",
     "sweeps",
     "toy",
     "validation",

@@ -13,8 +13,8 @@ from torch import nn
 
 from ..errors import ArgumentError, check_whole
 from ..problem.objective import Objective
-from .plan import OPTIMIZERS, Plan, collated
-from .record import Run
+from ..training.plan import OPTIMIZERS, Plan, collated
+from ..training.record import Run
 
 
 def make_plan(

@@ -13,8 +13,8 @@ from scipy import optimize, special
 
 from ..errors import ArgumentError
 from ..statistics.estimate import Estimate, Status
-from .divergence import KEPT
-from .record import Record
+from ..training.divergence import KEPT
+from ..training.record import Record
 
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)

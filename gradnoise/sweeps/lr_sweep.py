@@ -16,12 +16,12 @@ from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..show.table import plain_table, render
 from ..statistics.estimate import short
-from .execute import run_all
+from ..training.execute import run_all
+from ..training.ledger import Ledger
+from ..training.record import Record
+from ..training.vectorise import runs_per_program
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
-from .ledger import Ledger
-from .record import Record
-from .vectorise import runs_per_program
 
 COARSE = tuple(10.0**power for power in np.arange(-4, 2.1, 0.5))
 FARTHEST = 1e9  # from the coarse grid, in both directions

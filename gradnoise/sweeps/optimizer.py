@@ -9,8 +9,8 @@ import torch
 from ..errors import ArgumentError
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.preconditioner import is_decoupled
-from .plan import Plan
-from .run import make_optimizer
+from ..training.plan import Plan
+from ..training.run import make_optimizer
 
 TORCH = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 # the grid has the learning rates, and how a step is computed does not change it

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from ..errors import ArgumentError
 from ..files.json import encode
+from ..training.record import Record
 from .knee import Bracket, Knee, brackets, fit_knee
-from .record import Record
 
 AnyRuns = TypeVar("AnyRuns", bound="Runs")
 LOSSES = ("train_loss", "test_loss")

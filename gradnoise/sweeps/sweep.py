@@ -13,16 +13,16 @@ from torch import nn
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..profiles.results import Results
-from .execute import run_all
-from .fingerprint import fingerprint, start_values
+from ..training.execute import run_all
+from ..training.fingerprint import fingerprint, start_values
+from ..training.ledger import Ledger, read
+from ..training.plan import Metric
+from ..training.vectorise import groups, runs_per_program
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
-from .ledger import Ledger, read
 from .picture import draw
-from .plan import Metric
 from .runs import Runs
 from .table import write
-from .vectorise import groups, runs_per_program
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from tests.training import DATA, accuracy, small, swept
+from tests.small_runs import DATA, accuracy, small, swept
 
 
 class Wrapped(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 
 import gradnoise as gn
 from gradnoise.sweeps.knee import Bracket, brackets, fit_knee, with_lost
-from gradnoise.sweeps.record import Record, Run
+from gradnoise.training.record import Record, Run
 
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
 

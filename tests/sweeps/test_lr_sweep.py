@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from tests.training import DATA, small
+from tests.small_runs import DATA, small
 
 
 def test_a_quick_sweep_tries_once_whether_runs_can_be_one_program(
@@ -15,7 +15,7 @@ def test_a_quick_sweep_tries_once_whether_runs_can_be_one_program(
 ) -> None:
     tried = []
     monkeypatch.setattr(
-        "gradnoise.sweeps.vectorise.why_not_vectorised",
+        "gradnoise.training.vectorise.why_not_vectorised",
         lambda *given: tried.append(given) or "no",
     )
     gn.lr_sweep(small, nn.CrossEntropyLoss(), DATA, batch_size=8, lrs=[1e-3], seeds=2)

@@ -11,7 +11,7 @@ from torch import nn
 
 import gradnoise as gn
 from gradnoise.sweeps.optimizer import optimizer_arguments
-from tests.training import DATA, small
+from tests.small_runs import DATA, small
 
 
 @pytest.mark.parametrize(

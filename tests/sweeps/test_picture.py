@@ -11,8 +11,8 @@ import torch
 
 import gradnoise as gn
 from gradnoise.sweeps.picture import draw
-from gradnoise.sweeps.record import Record, Run
-from tests.training import made
+from gradnoise.training.record import Record, Run
+from tests.small_runs import made
 
 LOSSES = (0.9, 0.5, 0.8)
 

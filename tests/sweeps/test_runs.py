@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import gradnoise as gn
-from tests.training import TEST, accuracy, swept
+from tests.small_runs import TEST, accuracy, swept
 
 
 def test_both_budgets_are_swept() -> None:

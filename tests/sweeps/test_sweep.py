@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from tests.training import DATA, small, swept
+from tests.small_runs import DATA, small, swept
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
             import sys, time, torch
             from torch import nn
             import gradnoise as gn
-            import gradnoise.sweeps.execute as execute
+            import gradnoise.training.execute as execute
 
             def small():
                 return nn.Linear(3, 2)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import gradnoise as gn
-from tests.training import TEST, made, swept
+from tests.small_runs import TEST, made, swept
 
 
 def test_a_sweep_can_be_printed_and_written(found: gn.Sweep) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gradnoise.sweeps.batch_order import BatchOrder
+from gradnoise.training.batch_order import BatchOrder
 
 
 def test_every_epoch_sees_every_sample_once_in_another_order() -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.sweeps.batch_order import BatchOrder
-from gradnoise.sweeps.record import Run
-from gradnoise.sweeps.run import step_losses, train
-from tests.training import DATA, dropping, normalised, plan_of, small, swept
+from gradnoise.training.batch_order import BatchOrder
+from gradnoise.training.record import Run
+from gradnoise.training.run import step_losses, train
+from tests.small_runs import DATA, dropping, normalised, plan_of, small, swept
 
 
 def test_a_run_is_a_plain_loop_over_its_batches() -> None:

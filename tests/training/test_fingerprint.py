@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.sweeps.fingerprint import fingerprint, start_values
-from tests.training import (
+from gradnoise.training.fingerprint import fingerprint, start_values
+from tests.small_runs import (
     INPUTS,
     LABELS,
     TEST,

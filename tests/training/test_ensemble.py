@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.sweeps.ensemble import Ensemble
-from gradnoise.sweeps.record import Run
-from gradnoise.sweeps.run import train
-from tests.training import NOWHERE, plan_of
+from gradnoise.training.ensemble import Ensemble
+from gradnoise.training.record import Run
+from gradnoise.training.run import train
+from tests.small_runs import NOWHERE, plan_of
 
 
 @pytest.mark.parametrize(

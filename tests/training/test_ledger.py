@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.sweeps.ledger import Ledger, read
-from gradnoise.sweeps.record import Record, Run
-from tests.training import normalised, small, swept
+from gradnoise.training.ledger import Ledger, read
+from gradnoise.training.record import Record, Run
+from tests.small_runs import normalised, small, swept
 
 
 def runs_in(path: Path) -> list[dict]:
@@ -24,7 +24,7 @@ def runs_in(path: Path) -> list[dict]:
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sweep.jsonl"
     first = swept(path=path)
-    monkeypatch.setattr("gradnoise.sweeps.execute.run_group", None)  # nothing left to do
+    monkeypatch.setattr("gradnoise.training.execute.run_group", None)  # nothing left to do
     again = swept(path=path)
     assert again.records == first.records
     assert gn.Sweep.load(path).records == first.records
@@ -87,7 +87,7 @@ def test_how_runs_were_trained_is_kept(
     assert gn.Sweep.load(path).vectorised == (4 if model is small else 0)
     assert gn.Sweep.load(path).reason == found.reason
     monkeypatch.setattr(
-        "gradnoise.sweeps.vectorise.why_not_vectorised", None
+        "gradnoise.training.vectorise.why_not_vectorised", None
     )  # nothing is tried again
     assert str(swept(model, path=path)) == str(found)
 

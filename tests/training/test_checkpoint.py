@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import gradnoise as gn
-from gradnoise.sweeps.checkpoint import Checkpoint
-from gradnoise.sweeps.ensemble import Ensemble
-from tests.training import penalised, swept
+from gradnoise.training.checkpoint import Checkpoint
+from gradnoise.training.ensemble import Ensemble
+from tests.small_runs import penalised, swept
 
 
 def interrupt(*_) -> None:
@@ -32,7 +32,7 @@ def test_a_program_that_was_cut_off_goes_on_where_it_stood(
     path = tmp_path / "sweep.jsonl"
     chosen = {"batch_sizes": [4], "lrs": [0.01, 0.1, 1e30], "epochs": 4, **options}
     whole = swept(**chosen)
-    monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
+    monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
     real, taken = Ensemble.update, []
 
     def step(self, at, gradients):
@@ -58,9 +58,9 @@ def test_a_new_file_does_not_go_on_from_what_a_lost_one_left(
 ) -> None:
     """Interrupted under one loss, the file deleted, then swept under another."""
     path = tmp_path / "sweep.jsonl"
-    monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
+    monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
     with monkeypatch.context() as once:
-        once.setattr("gradnoise.sweeps.ensemble.ended", interrupt)
+        once.setattr("gradnoise.training.ensemble.ended", interrupt)
         with pytest.raises(KeyboardInterrupt):
             swept(path=path, loss_fn=penalised(0.5))
     assert len(list(tmp_path.glob("*.part"))) == 1
@@ -106,5 +106,5 @@ def test_it_is_due_every_so_often_and_never_without_a_file(
     assert kept.is_due
     kept.save({"step": 3})
     assert not kept.is_due
-    monkeypatch.setattr("gradnoise.sweeps.checkpoint.EVERY", 0.0)
+    monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
     assert not Checkpoint(None, "mark", ("a",)).is_due

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gradnoise.sweeps.divergence import DivergenceMonitor
+from gradnoise.training.divergence import DivergenceMonitor
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.sweeps.record import Run
-from gradnoise.sweeps.vectorise import groups, seconds_per_step, why_not_vectorised
-from tests.training import DATA, dropping, half_frozen, normalised, plan_of, small, swept
+from gradnoise.training.record import Run
+from gradnoise.training.vectorise import groups, seconds_per_step, why_not_vectorised
+from tests.small_runs import DATA, dropping, half_frozen, normalised, plan_of, small, swept
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_either_way_gives_the_same_table() -> None:
 
 
 def test_a_model_too_large_to_be_stacked_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradnoise.sweeps.vectorise.MEMORY", 1000)
+    monkeypatch.setattr("gradnoise.training.vectorise.MEMORY", 1000)
     found = swept()
     assert found.vectorised == 0
     assert "too large to be stacked" in found.reason
@@ -73,7 +73,9 @@ def test_runs_are_grouped_by_batch_size_and_length() -> None:
 def test_the_faster_way_is_taken_and_its_times_are_said(
     stacked: float, alone: float, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradnoise.sweeps.vectorise.seconds_per_step", lambda *_: (stacked, alone))
+    monkeypatch.setattr(
+        "gradnoise.training.vectorise.seconds_per_step", lambda *_: (stacked, alone)
+    )
     found = swept()
     assert found.vectorised == count
     assert found.reason == (
@@ -86,7 +88,7 @@ def test_the_faster_way_is_taken_and_its_times_are_said(
 
 
 def test_without_auto_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradnoise.sweeps.vectorise.seconds_per_step", None)
+    monkeypatch.setattr("gradnoise.training.vectorise.seconds_per_step", None)
     assert swept(vectorise=True).vectorised == 4
     assert swept(vectorise=False).vectorised == 0
 
@@ -97,7 +99,7 @@ def test_a_sweep_that_goes_on_is_not_timed_again(
     """Otherwise what a program that was cut off had done could be lost."""
     path = tmp_path / "sweep.jsonl"
     first = swept(path=path, lrs=[0.1])
-    monkeypatch.setattr("gradnoise.sweeps.vectorise.seconds_per_step", None)
+    monkeypatch.setattr("gradnoise.training.vectorise.seconds_per_step", None)
     assert swept(path=path).reason == first.reason
 
 
@@ -108,7 +110,7 @@ def test_the_group_with_the_most_samples_is_timed(
     """At equal epochs the smallest batch size, which takes the most steps."""
     timed = []
     monkeypatch.setattr(
-        "gradnoise.sweeps.vectorise.seconds_per_step",
+        "gradnoise.training.vectorise.seconds_per_step",
         lambda _plan, _model, runs: timed.append(runs) or (1.0, 2.0),
     )
     swept(batch_sizes=[2, 4, 8], epochs=epochs, steps=steps)
@@ -120,7 +122,7 @@ def test_the_group_with_the_most_samples_is_timed(
 def test_a_step_is_timed_both_ways_the_first_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stacked, alone = [9.0, 3.0, 2.0, 4.0], [9.0, 1.5, 1.0, 2.0]
     times = iter([time for each in (*stacked, *alone) for time in (0.0, each)])
-    monkeypatch.setattr("gradnoise.sweeps.vectorise.clock", lambda: next(times))
+    monkeypatch.setattr("gradnoise.training.vectorise.clock", lambda: next(times))
     runs = [Run(4, lr, seed, "steps", 2) for lr in (0.1, 1e30) for seed in (3, 4)]
     assert seconds_per_step(plan_of(), small(), runs) == (2.0, 4 * 1.0)
     assert next(times, None) is None

@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.sweeps.execute import run_all, run_group
-from gradnoise.sweeps.ledger import Ledger
-from gradnoise.sweeps.record import Run
-from tests.training import COUNTED, DATA, NOWHERE, counted, plan_of, small, swept
+from gradnoise.training.execute import run_all, run_group
+from gradnoise.training.ledger import Ledger
+from gradnoise.training.record import Run
+from tests.small_runs import COUNTED, DATA, NOWHERE, counted, plan_of, small, swept
 
 
 class Inline(Executor):

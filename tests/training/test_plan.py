@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 import gradnoise as gn
-from gradnoise.sweeps.plan import collated, mean_over
-from tests.training import COUNTED, DATA, INPUTS, LABELS, TEST, counted, plan_of, small, swept
+from gradnoise.training.plan import collated, mean_over
+from tests.small_runs import COUNTED, DATA, INPUTS, LABELS, TEST, counted, plan_of, small, swept
 
 
 @pytest.mark.parametrize(("vectorise", "models"), [("auto", 2 + 2 + 2 * 2), (False, 2 + 2 + 8)])

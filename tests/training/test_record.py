@@ -9,7 +9,7 @@ import pytest
 
 import gradnoise as gn
 from gradnoise.files.json import encode
-from gradnoise.sweeps.record import Record, Run
+from gradnoise.training.record import Record, Run
 
 
 def test_a_row_holds_the_run_and_what_came_out(found: gn.Sweep) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.sweeps.checkpoint import Checkpoint
 from gradnoise.sweeps.grid import make_plan
-from gradnoise.sweeps.plan import Plan
-from gradnoise.sweeps.record import Record, Run
+from gradnoise.training.checkpoint import Checkpoint
+from gradnoise.training.plan import Plan
+from gradnoise.training.record import Record, Run
 
 INPUTS = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = (INPUTS[:, 0] + 0.5 * INPUTS[:, 1] > 0).long()
@@ -100,3 +102,17 @@ def made(losses: tuple[float, ...], sizes: tuple[int, ...]) -> gn.Sweep:
         for k, loss in enumerate((*losses, math.inf))
     ]
     return gn.Sweep(tuple(records), {})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_program_is_faster() -> Iterator[None]:
+    """Whatever the clock says, unless a test says not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradnoise.training.vectorise.seconds_per_step", lambda *_: (1.0, 2.0))
+        yield
+
+
+@pytest.fixture(scope="module")
+def found() -> gn.Sweep:
+    """Four cells of two runs each, none of which diverges."""
+    return replace(swept(), settings={})

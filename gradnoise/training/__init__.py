@@ -1,0 +1,1 @@
+"""Training runs from a start: one by one, or many as one program."""
