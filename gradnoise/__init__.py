@@ -80,6 +80,8 @@ from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
 from .sweeps.lr_sweep import LrSweep, lr_sweep
 from .sweeps.sweep import Sweep, sweep
+from .trials.branch import branch
+from .trials.branches import Branches
 
 __all__ = [
     # vocabulary
@@ -183,6 +185,8 @@ __all__ = [
     "Sweep",
     "Knee",
     "lr_sweep",
+    "branch",
+    "Branches",
     "LrSweep",
     # truths
     "toy",

@@ -40,6 +40,7 @@ ORDER = (
     "profiles",
     "training",
     "sweeps",
+    "trials",
     "toy",
     "validation",
     "cli",

@@ -10,7 +10,6 @@ from ..errors import ArgumentError
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.preconditioner import is_decoupled
 from ..training.plan import Plan
-from ..training.run import make_optimizer
 
 TORCH = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 # the grid has the learning rates, and how a step is computed does not change it
@@ -49,8 +48,9 @@ def _unsupported(optimizer: torch.optim.Optimizer, found: dict[str, Any]) -> lis
     """Settings that the optimizer of a sweep would not have."""
     first, decay = optimizer.param_groups[0], found["weight_decay"]
     plan = Plan(torch.nn.Identity, None, None, **found)
+    holder = torch.nn.ParameterList(first["params"])
     free = FREE if decay else FREE | {"decoupled_weight_decay"}
-    (own,) = make_optimizer(plan, first["params"], lr=1.0).param_groups
+    (own,) = plan.optimizer_of(holder, lr=1.0).param_groups
     other = {
         f"{name} = {group[name]}"
         for group in optimizer.param_groups

@@ -13,7 +13,7 @@ from ..training.record import Record
 from .knee import Bracket, Knee, brackets, fit_knee
 
 AnyRuns = TypeVar("AnyRuns", bound="Runs")
-LOSSES = ("train_loss", "test_loss")
+LOSSES = ("train_loss", "test_loss", "averaged_loss")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Runs:
         """Per batch size the ε with the best mean over seeds, of runs that did not diverge.
 
         Args:
-            by: "train_loss", "test_loss" or the name of a metric.
+            by: "train_loss", "test_loss", in branches "averaged_loss", or the name of a metric.
             largest: whether large values are good; by default for metrics alone.
 
         Raises:
@@ -119,7 +119,8 @@ class Runs:
             values = means[lr]
             several = len(values) > 1
             stderr = statistics.stdev(values) / math.sqrt(len(values)) if several else math.nan
-            edge = lr in (self.lrs[0], self.lrs[-1])
+            tried = {r.run.lr for r in self.records if r.run.batch_size == size}
+            edge = lr in (min(tried), max(tried))
             found[size] = Best(size, lr, statistics.fmean(values), stderr, edge)
         return found
 

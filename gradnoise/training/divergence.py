@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 KEPT = 0.9  # a run that ends above this factor times its loss at the start was not trained
+RISE = 2**0.5  # of the loss of a run that goes on from a trained model
 
 
 class DivergenceMonitor:
@@ -14,14 +17,17 @@ class DivergenceMonitor:
     A run is given up once its batch loss is not finite, or its running mean (over ten steps) is
     10⁴ times the loss at the start (3 times, where spikes are not tolerated). At the end a run has
     diverged if its loss is above that at the start, or above 0.9 of it after a running mean above
-    1.5 of it: the loss rose and did not recover.
+    1.5 of it: the loss rose and did not recover. A run that goes on from a trained model may end a
+    little higher (a larger learning rate has more noise): it has diverged above √2 of its start.
 
     Args:
         start: the losses at the start, shape (R,).
         tolerates_spikes: whether a loss that rises gets the time to fall again.
+        goes_on: whether the runs go on from a trained model.
     """
 
-    def __init__(self, start: Tensor, tolerates_spikes: bool) -> None:
+    def __init__(self, start: Tensor, tolerates_spikes: bool, goes_on: bool = False) -> None:
+        self._goes_on = goes_on
         self.start = start.double().cpu()
         self.mean = self.start.clone()
         self.peak = self.start.clone()
@@ -38,8 +44,16 @@ class DivergenceMonitor:
         for name in ("start", "mean", "peak", "_limit"):
             setattr(self, name, getattr(self, name)[alive])
 
+    def at(self, place: int) -> DivergenceMonitor:
+        """The monitor of one of the runs."""
+        found = copy.copy(self)
+        found.keep(torch.tensor([place]))
+        return found
+
     def verdict(self, end: Tensor) -> list[bool]:
         """Whether the runs that are complete have diverged."""
         end = end.double().cpu()
+        if self._goes_on:
+            return (~torch.isfinite(end) | (end > RISE * self.start)).tolist()
         lost = (end > KEPT * self.start) & (self.peak > 1.5 * self.start)
         return (~torch.isfinite(end) | (end > self.start) | lost).tolist()

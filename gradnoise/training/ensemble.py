@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,9 @@ from torch.func import functional_call, vmap
 from ..tensors.trees import Batch, TensorDict, map_samples
 from .batch_order import BatchOrder
 from .checkpoint import Checkpoint
-from .divergence import DivergenceMonitor
 from .plan import Plan
 from .record import Record, Run
-from .run import ended, step_losses
+from .run import ended, in_last_half, step_losses
 
 
 class Ensemble:
@@ -46,7 +45,8 @@ class Ensemble:
             name: torch.stack([trainable(self._fresh[run.seed])[name].detach() for run in runs])
             for name in trainable(self._model)
         }
-        self._update = _UPDATES[plan.optimizer](plan)
+        self._mean: TensorDict = {}
+        self._optimizer = plan.steps(self._weights, len(runs))
 
     def run(self, tick: Callable[[int], None], checkpoint: Checkpoint) -> list[Record]:
         """Train all runs to their ends, from the state of the checkpoint.
@@ -60,14 +60,14 @@ class Ensemble:
             self._plan.start_loss(seed, model)
         self._fresh = {}
         starts = [self._plan.start_loss(run.seed) for run in self._runs]
-        self._monitor = DivergenceMonitor(
-            torch.tensor(starts, dtype=torch.float64), self._plan.tolerates_spikes
-        )
+        self._monitor = self._plan.monitor(starts)
         for step in range(self._restored(checkpoint.load(), records, tick), self._steps):
             if not self._runs:
                 break
             losses, gradients = self.gradients(step)
             self.update(step, gradients)
+            if self._plan.averages and in_last_half(step, self._steps):
+                self._average(step - self._steps // 2)
             alive = self._monitor.see(losses)
             tick(len(self._runs))
             if not bool(alive.all()):
@@ -79,12 +79,25 @@ class Ensemble:
             if checkpoint.is_due:
                 checkpoint.save(self._state(step + 1, records))
         for place, run in enumerate(self._runs):
-            own = {name: weight[place] for name, weight in self._weights.items()}
-            with torch.no_grad():
-                for name, parameter in trainable(self._model).items():
-                    parameter.copy_(own[name])
-            records[run.key] = ended(self._plan, run, self._model, self._monitor, place)
+            self._put(self._weights, place)
+            record = ended(self._plan, run, self._model, self._monitor, place)
+            if self._mean:
+                self._put(self._mean, place)
+                record = replace(record, averaged_loss=self._plan.mean_loss(self._model))
+            records[run.key] = record
         return list(records.values())
+
+    def _put(self, weights: TensorDict, place: int) -> None:
+        """The weights of one run into the model."""
+        with torch.no_grad():
+            for name, parameter in trainable(self._model).items():
+                parameter.copy_(weights[name][place])
+
+    def _average(self, count: int) -> None:
+        """Add the weights to the mean of so many before."""
+        for name, weight in self._weights.items():
+            mean = self._mean.setdefault(name, weight.clone())
+            mean += (weight - mean) / (count + 1)
 
     def _state(self, step: int, records: dict[str, Record]) -> dict[str, Any]:
         return {
@@ -92,7 +105,8 @@ class Ensemble:
             "records": [asdict(record) for record in records.values()],
             "alive": [run.key for run in self._runs],
             "weights": self._weights,
-            "memory": self._update.memory,
+            "mean": self._mean,
+            "memory": self._optimizer.memory,
             "monitor": vars(self._monitor),
         }
 
@@ -109,13 +123,13 @@ class Ensemble:
         tick(state["step"] * len(self._runs))
         tick(sum(self._steps - state["step"] for _ in records))
         self._keep(torch.tensor([run.key in state["alive"] for run in self._runs]))
-        self._weights = state["weights"]
-        self._update.memory = state["memory"]
+        self._weights, self._mean = state["weights"], state["mean"]
+        self._optimizer.memory = state["memory"]
         vars(self._monitor).update(state["monitor"])
         return int(state["step"])
 
     def gradients(self, step: int) -> tuple[Tensor, TensorDict]:
-        """Losses (R,) and gradients (R, ...) of a step."""
+        """Losses (R,) and gradients (R, ...) of a step, of parameters that take part."""
         rows = torch.stack([order.rows(step) for order in self._orders])[self._which]
         batch = map_samples(lambda leaf: leaf[rows.to(leaf.device)], self._samples)
         weights = {name: w.detach().requires_grad_() for name, w in self._weights.items()}
@@ -128,72 +142,32 @@ class Ensemble:
 
         losses = vmap(losses_of)(weights, batch)
         gradients = torch.autograd.grad(losses.sum(), list(weights.values()), allow_unused=True)
-        return losses.detach(), {
-            name: torch.zeros_like(w) if g is None else g
-            for (name, w), g in zip(weights.items(), gradients, strict=True)
-        }
+        found = zip(weights, gradients, strict=True)
+        return losses.detach(), {name: g for name, g in found if g is not None}
 
     def update(self, step: int, gradients: TensorDict) -> None:
         """Move the weights of all runs by one step."""
+        if self._plan.max_grad_norm is not None:
+            gradients = _clipped(gradients, self._plan.max_grad_norm)
         rates = self._lrs * self._plan.factor(step, self._steps)
-        for name, weight in self._weights.items():
-            gradient = gradients[name]
-            if self._plan.weight_decay:
-                gradient = gradient + self._plan.weight_decay * weight
-            rate = rates.to(weight).reshape(-1, *[1] * (weight.ndim - 1))
-            weight -= rate * self._update.direction(name, gradient, step)
+        self._optimizer.move(self._weights, gradients, rates, step)
 
     def _keep(self, alive: Tensor) -> None:
         self._runs = [run for run, goes in zip(self._runs, alive.tolist(), strict=True) if goes]
         self._which, self._lrs = self._which[alive], self._lrs[alive]
         self._weights = {name: weight[alive] for name, weight in self._weights.items()}
-        self._update.keep(alive)
+        self._mean = {name: weight[alive] for name, weight in self._mean.items()}
+        self._optimizer.keep(alive)
         self._monitor.keep(alive)
 
 
-class _Update:
-    """The buffers of an optimizer, by kind and parameter name."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.momentum, self.nesterov = plan.momentum, plan.optimizer == "nesterov"
-        self.memory: dict[str, TensorDict] = {"first": {}, "second": {}}
-
-    def keep(self, alive: Tensor) -> None:
-        """Go on with these runs alone."""
-        self.memory = {
-            kind: {name: buffer[alive] for name, buffer in buffers.items()}
-            for kind, buffers in self.memory.items()
-        }
-
-
-class _Momentum(_Update):
-    """SGD, heavy ball and Nesterov as torch has them."""
-
-    def direction(self, name: str, gradient: Tensor, _step: int) -> Tensor:
-        """The direction that the learning rate is multiplied with."""
-        if not self.momentum:
-            return gradient
-        old = self.memory["first"].get(name)
-        new = gradient.clone() if old is None else old.mul_(self.momentum).add_(gradient)
-        self.memory["first"][name] = new
-        return gradient + self.momentum * new if self.nesterov else new
-
-
-class _Adam(_Update):
-    """Adam as torch has it, β₂ = 0.999 and eps = 10⁻⁸."""
-
-    def direction(self, name: str, gradient: Tensor, step: int) -> Tensor:
-        """The direction that the learning rate is multiplied with."""
-        zeros = torch.zeros_like(gradient)
-        first = self.memory["first"].setdefault(name, zeros.clone())
-        second = self.memory["second"].setdefault(name, zeros)
-        first.lerp_(gradient, 1 - self.momentum)
-        second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        scale = (second / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-        return first / (1 - self.momentum ** (step + 1)) / scale
-
-
-_UPDATES: dict[str, Any] = {"sgd": _Momentum, "nesterov": _Momentum, "adam": _Adam}
+def _clipped(gradients: TensorDict, most: float) -> TensorDict:
+    """The gradient of every run cut to a norm, as torch's `clip_grad_norm_` does."""
+    squares = [g.flatten(1).square().sum(1) for g in gradients.values()]
+    factors = (most / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
+    return {
+        name: g * factors.to(g).reshape(-1, *[1] * (g.ndim - 1)) for name, g in gradients.items()
+    }
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

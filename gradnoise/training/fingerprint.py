@@ -29,6 +29,8 @@ def fingerprint(plan: Plan, model: nn.Module) -> str:
     modes = [module.training for module in model.modules()]
     digest.update(repr((model, modes)).encode())
     factors = [plan.factor(step, FACTORS) for step in range(FACTORS)]
+    if plan.start is not None:
+        digest.update(repr((plan.start.digest(), plan.max_grad_norm)).encode())
     names = plan.optimizer, plan.momentum, plan.weight_decay, plan.tolerates_spikes, factors
     digest.update(repr((names, sorted(plan.metrics))).encode())
     return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,9 @@ from ..problem.losses import LossFn
 from ..problem.objective import Bound, as_loss_fn
 from ..problem.samples import Samples
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, to_device
+from .divergence import DivergenceMonitor
+from .start import Start
+from .steps import Steps, StepSettings
 
 OPTIMIZERS = ("sgd", "nesterov", "adam")
 Metric = Callable[[nn.Module, Batch], Tensor]
@@ -35,6 +38,11 @@ class Plan:
             decay a penalty), as torch has them.
         schedule: factor of ε by the fraction of the run that is done, in [0, 1); None is 1.
         tolerates_spikes: see `DivergenceMonitor`.
+        start: where all runs start, with which optimizer; then `make_model` copies its model, and
+            the three settings above are not used.
+        judged: the samples that losses at the start and the end are taken on; None: `train`.
+        averages: whether the loss at the mean weights of the last half of a run is taken as well.
+        max_grad_norm: longer gradients are cut to this norm, as `clip_grad_norm_` does.
     """
 
     make_model: Callable[[], nn.Module]
@@ -47,6 +55,10 @@ class Plan:
     weight_decay: float = 0.0
     schedule: Callable[[float], float] | None = None
     tolerates_spikes: bool = True
+    start: Start | None = None
+    judged: Batch | None = None
+    averages: bool = False
+    max_grad_norm: float | None = None
     _starts: dict[int, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def model(self, seed: int) -> nn.Module:
@@ -70,7 +82,7 @@ class Plan:
         return Bound(model, self.losses)
 
     def start_loss(self, seed: int, model: nn.Module | None = None) -> float:
-        """Mean loss over all training samples of the fresh model of a seed; computed once.
+        """Mean loss over the judged samples of the fresh model of a seed; computed once.
 
         Args:
             seed: of the model.
@@ -81,16 +93,50 @@ class Plan:
         """
         if seed not in self._starts:
             model = self.model(seed) if model is None else model
-            samples, _ = self.on(next(model.parameters()).device)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                found = mean_over(self.bound(model), samples, "`loss_fn`")
+                found = self.mean_loss(model)
             if not math.isfinite(found):
+                where = "a fresh model" if self.start is None else "the model"
                 raise LossError(
-                    "the loss of a fresh model is not finite: look at the data and at `make_model`"
+                    f"the loss of {where} is not finite: look at the data and at the model"
                 )
             self._starts[seed] = found
         return self._starts[seed]
+
+    def optimizer_of(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+        """torch's optimizer of a run."""
+        if self.start is not None:
+            return self.start.optimizer_of(model)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.optimizer == "adam":
+            betas, decay = (self.momentum, 0.999), self.weight_decay
+            return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay)
+        return torch.optim.SGD(
+            parameters,
+            lr=lr,
+            momentum=self.momentum,
+            nesterov=self.optimizer == "nesterov",
+            weight_decay=self.weight_decay,
+        )
+
+    def steps(self, names: Iterable[str], runs: int) -> Steps:
+        """The steps of that optimizer on the stacked weights of so many runs."""
+        if self.start is not None:
+            return self.start.steps(runs)
+        own = StepSettings(self.optimizer, momentum=self.momentum, decay=self.weight_decay)
+        return Steps(dict.fromkeys(names, own))
+
+    def mean_loss(self, model: nn.Module, name: str = "`loss_fn`") -> float:
+        """Mean loss over the judged samples; buffers of the model may change."""
+        samples = self.train if self.judged is None else self.judged
+        device = next(model.parameters()).device
+        return mean_over(self.bound(model), to_device(samples, device), name)
+
+    def monitor(self, starts: list[float]) -> DivergenceMonitor:
+        """Watches runs that begin at these losses."""
+        losses = torch.tensor(starts, dtype=torch.float64)
+        return DivergenceMonitor(losses, self.tolerates_spikes, goes_on=self.start is not None)
 
     def factor(self, step: int, steps: int) -> float:
         """The factor of the learning rate in a step."""
@@ -107,13 +153,18 @@ class Plan:
         return to_device(self.train, device), test
 
 
-def collated(data: Any, name: str) -> Batch:
+def collated(data: Any, name: str, most: int | None = None) -> Batch:
     """All samples of anything that `gn.profile` takes, in order, as one batch.
+
+    Args:
+        data: the samples.
+        name: the argument, for the error.
+        most: more samples than this are drawn from.
 
     Raises:
         DataError: samples of different shapes cannot lie in one tensor.
     """
-    batches = Samples.draw(data, max_samples=None, least=1).batches
+    batches = Samples.draw(data, max_samples=most, least=1).batches
     leaves = [sample_leaves(batch) for batch in batches]
     try:
         return rebuild(batches[0], [torch.cat(parts) for parts in zip(*leaves, strict=True)])

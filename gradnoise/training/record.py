@@ -38,9 +38,10 @@ class Record:
         run: the run.
         diverged: whether it did; see `DivergenceMonitor`.
         stopped: the step at which it was given up, None where it went to its end.
-        start_loss, train_loss: mean loss over the training samples before and after.
+        start_loss, train_loss: mean loss over the judged samples before and after.
         test_loss: over the test samples, None without any.
         metrics: means over the test samples by name.
+        averaged_loss: as train_loss, at the mean weights of the last half; None: not taken.
     """
 
     run: Run
@@ -50,6 +51,7 @@ class Record:
     train_loss: float
     test_loss: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    averaged_loss: float | None = None
 
     def row(self) -> dict[str, Any]:
         """All of it side by side, as a line of a table."""
@@ -60,6 +62,7 @@ class Record:
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """A record from `dataclasses.asdict` that was read from JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
+        averaged = fields.get("averaged_loss")
         return cls(
             Run(
                 int(run["batch_size"]),
@@ -74,4 +77,5 @@ class Record:
             float(fields["train_loss"]),
             None if test_loss is None else float(test_loss),
             {name: float(value) for name, value in fields["metrics"].items()},
+            None if averaged is None else float(averaged),
         )

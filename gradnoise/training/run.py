@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import LossError
 from ..tensors.trees import select
@@ -27,65 +29,67 @@ def train(plan: Plan, run: Run) -> tuple[Record, nn.Module]:
 
 def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     start = plan.start_loss(run.seed)
-    monitor = DivergenceMonitor(torch.tensor([start], dtype=torch.float64), plan.tolerates_spikes)
+    monitor = plan.monitor([start])
+    mean = _mean_of(model) if plan.averages else None
     take_step = stepper(plan, run, model)
     for step in range(run.steps):
         if not bool(monitor.see(take_step(step)[None])):
             return Record(run, True, step + 1, start, math.inf)
-    return ended(plan, run, model, monitor, 0)
+        if mean is not None and in_last_half(step, run.steps):
+            mean.update_parameters(model)
+    found = ended(plan, run, model, monitor, 0)
+    return found if mean is None else replace(found, averaged_loss=plan.mean_loss(mean.module))
+
+
+def in_last_half(step: int, steps: int) -> bool:
+    """Whether the weights after this step are in the mean of a run."""
+    return step >= steps // 2
+
+
+def _mean_of(model: nn.Module) -> AveragedModel:
+    """Takes the mean of weights; buffers are those of the last model."""
+    return AveragedModel(model, avg_fn=lambda mean, new, count: mean + (new - mean) / (count + 1))
 
 
 def stepper(plan: Plan, run: Run, model: nn.Module) -> Callable[[int], Tensor]:
     """A function that trains the model by one step of the run and returns the batch loss."""
+    optimizer = plan.optimizer_of(model, run.lr)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(plan, parameters, run.lr)
+    base = float(optimizer.param_groups[0]["lr"])
+    paces = [float(group["lr"]) / base for group in optimizer.param_groups]
     bound = plan.bound(model)
     samples, _ = plan.on(parameters[0].device)
     order = BatchOrder(plan.count, run.batch_size, run.seed)
 
     def take_step(step: int) -> Tensor:
-        for group in optimizer.param_groups:
-            group["lr"] = run.lr * plan.factor(step, run.steps)
+        for group, pace in zip(optimizer.param_groups, paces, strict=True):
+            group["lr"] = pace * run.lr * plan.factor(step, run.steps)
         optimizer.zero_grad()
         loss = step_losses(bound(select(samples, order.rows(step))), run.batch_size).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        if plan.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
         optimizer.step()
         return loss.detach()
 
     return take_step
 
 
-def make_optimizer(plan: Plan, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """torch's optimizer of a plan."""
-    if plan.optimizer == "adam":
-        betas = (plan.momentum, 0.999)
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=plan.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=lr,
-        momentum=plan.momentum,
-        nesterov=plan.optimizer == "nesterov",
-        weight_decay=plan.weight_decay,
-    )
-
-
 def ended(plan: Plan, run: Run, model: nn.Module, monitor: DivergenceMonitor, place: int) -> Record:
     """The record of a run that came to its end, `place` its position in the monitor."""
-    bound, device = plan.bound(model), next(model.parameters()).device
-    samples, test = plan.on(device)
-    end = mean_over(bound, samples)
+    device = next(model.parameters()).device
+    end = plan.mean_loss(model)
     others: dict[str, float] = {}
     test_loss = None
+    _, test = plan.on(device)
     if test is not None:
-        test_loss = mean_over(bound, test)
+        test_loss = mean_over(plan.bound(model), test)
         others = {
             name: mean_over(functools.partial(metric, model), test)
             for name, metric in plan.metrics.items()
         }
-    alone = DivergenceMonitor(monitor.start[place : place + 1], plan.tolerates_spikes)
-    alone.peak = monitor.peak[place : place + 1]
-    (diverged,) = alone.verdict(torch.tensor([end], dtype=torch.float64))
-    return Record(run, diverged, None, float(alone.start), end, test_loss, others)
+    (diverged,) = monitor.at(place).verdict(torch.tensor([end], dtype=torch.float64))
+    return Record(run, diverged, None, float(monitor.start[place]), end, test_loss, others)
 
 
 def step_losses(losses: Tensor, count: int) -> Tensor:

@@ -117,6 +117,9 @@ def why_not_vectorised(plan: Plan, run: Run) -> str | None:
     The first gradients of two runs are compared with those of the models by themselves. Buffers
     must not change, and must be the same for every seed, because a program has one copy of them.
     """
+    reason = None if plan.start is None else plan.start.why_not_stacked()
+    if reason is not None:
+        return reason
     with torch.random.fork_rng():
         try:
             return _difference(plan, run)

@@ -1,0 +1,1 @@
+"""Short training from where a model and its optimizer stand, on copies."""
