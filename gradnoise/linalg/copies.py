@@ -19,22 +19,16 @@ PART = 0.1  # of a Ritz vector in the rows left out; if it is larger, it is put 
 
 
 def rows_without_copies(krylov: Krylov, order: np.ndarray) -> list[Tensor]:
-    """Orthonormal rows that hold these Ritz vectors but, of a copy, at most a tenth."""
+    """Orthonormal rows that hold these Ritz vectors and little of a copy that enters."""
     values, coordinates, residuals = krylov.ritz
     low, high = (bound * krylov.rounding for bound in ENTERING)
     entering = order[(residuals[order] >= low) & (residuals[order] <= high)]
-    kept = krylov.count
-    while kept > 0 and len(entering) and _least_residual(krylov, kept, values[entering]) <= high:
-        kept -= 1
-    if kept == krylov.count:
+    if not len(entering):
         return krylov.rows
+    kept = krylov.count - 1
+    while kept > 0 and krylov.leading_residuals(kept, values[entering]).min() <= high:
+        kept -= 1
     left, sizes, _ = np.linalg.svd(coordinates[kept:, order], full_matrices=False)
     turn = np.zeros((krylov.count, int((sizes > PART).sum())))
     turn[kept:] = left[:, sizes > PART]
     return [*krylov.leading_rows(kept), krylov.combined(turn).T]
-
-
-def _least_residual(krylov: Krylov, rows: int, values: np.ndarray) -> float:
-    """Of the Ritz pairs of the first rows that are closest to the values."""
-    own, residuals = krylov.leading_ritz(rows)
-    return float(residuals[np.abs(own[:, None] - values).argmin(0)].min())

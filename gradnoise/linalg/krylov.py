@@ -187,11 +187,11 @@ class Krylov:
         self.scale = max(self.scale, float(np.abs(values).max()))
         return values, coordinates, np.abs(self.coupling @ coordinates)
 
-    def leading_ritz(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ritz values and residuals of the first rows alone."""
-        values, coordinates = np.linalg.eigh(self._small[:rows, :rows])
-        coupling = self.coupling if rows == self.count else self._small[rows, :rows]
-        return values, np.abs(coupling @ coordinates)
+    def leading_residuals(self, rows: int, values: np.ndarray) -> np.ndarray:
+        """Of the Ritz pairs of the first rows alone that are closest to these values."""
+        own, coordinates = np.linalg.eigh(self._small[:rows, :rows])
+        closest = np.abs(own[:, None] - values).argmin(0)
+        return np.abs(self._small[rows, :rows] @ coordinates[:, closest])
 
     def leading_rows(self, count: int) -> list[Tensor]:
         """The first rows of the basis, block by block."""
