@@ -191,7 +191,8 @@ class Krylov:
         """Of the Ritz pairs of the first rows alone that are closest to these values."""
         own, coordinates = np.linalg.eigh(self._small[:rows, :rows])
         closest = np.abs(own[:, None] - values).argmin(0)
-        return np.abs(self._small[rows, :rows] @ coordinates[:, closest])
+        residuals: np.ndarray = np.abs(self._small[rows, :rows] @ coordinates[:, closest])
+        return residuals
 
     def leading_rows(self, count: int) -> list[Tensor]:
         """The first rows of the basis, block by block."""
