@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import LossError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
 from ..problem.directional import sign_sums, weighted_sums
@@ -24,6 +26,7 @@ SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
 GRAM_BLOCK = 2**20  # coordinates converted to float64 at once
+HUGE = 1e100  # squared norms whose cubes fit into float64
 
 
 def stream(
@@ -97,6 +100,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     """The moments with what their intervals need; unchanged where the population was measured."""
     if moments.sampling_factor == 0:
         return moments
+    _refuse_huge(moments)
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
     along = slopes_by_parameter(problem, engine, moments.mean)
@@ -113,6 +117,16 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     covariances = widen(weighted_sums(problem, influences))
     covariances /= moments.count - 1
     return replace(moments, influence_products=covariances @ covariances.T)
+
+
+def _refuse_huge(moments: GradientMoments) -> None:
+    """The skewness of the moments, for which intervals are corrected, takes cubes of |g|²."""
+    largest = float(moments.sq_norms.max())
+    if largest > HUGE:
+        raise LossError(
+            f"|g|² of a sample's gradient is {largest:.0e}, too large for intervals: divide the "
+            f"loss by a constant, such as {math.sqrt(largest):.0e}"
+        )
 
 
 def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:

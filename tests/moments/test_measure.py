@@ -179,3 +179,32 @@ def test_inner_products_of_float32_fit_directions_of_every_size() -> None:
         for factor in (1.0, size)
     )
     assert torch.equal(tiny, size * plain)
+
+
+def enlarged(factor: float) -> tuple[nn.Module, Any, Any]:
+    """A small classifier, its losses times a factor."""
+    model, criterion, batch = CASES[0].build()
+    losses = gn.supervised(criterion)
+    return model, lambda model, batch: factor * losses(model, batch), batch
+
+
+@pytest.mark.parametrize("call", [gn.gradient_moments, gn.noise_scale, gn.profile, gn.diagnostics])
+def test_losses_whose_intervals_overflow_are_refused(call: Any) -> None:
+    with pytest.raises(gn.LossError, match=r"too large for intervals: divide the loss by"):
+        call(*enlarged(1e100), population="distribution")
+
+
+def test_where_all_is_measured_and_no_interval_is_needed_losses_can_be_larger() -> None:
+    small, huge = (gn.profile(*enlarged(factor)) for factor in (1.0, 1e100))
+    for name in ("simple_noise_scale", "noise_scale", "curvature_noise_scale"):
+        assert float(getattr(huge, name)) == pytest.approx(float(getattr(small, name)))
+
+
+def test_intervals_of_large_losses_are_those_of_small_ones() -> None:
+    small, large = (
+        gn.gradient_moments(*enlarged(factor), population="distribution") for factor in (1.0, 1e48)
+    )
+    for name in ("trace_cov", "grad_sq_norm"):
+        one, other = getattr(small, name), getattr(large, name)
+        scaled = [end / 1e96 for end in (other.low, other.high)]
+        assert scaled == pytest.approx([one.low, one.high], rel=1e-9)

@@ -184,7 +184,8 @@ class Known:
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        if float(rest.norm()) <= 64 * resolution * float(image.norm()):
+        unit = float(image.abs().max()) or 1.0  # so that no square overflows
+        if float((rest / unit).norm()) <= 64 * resolution * float((image / unit).norm()):
             return torch.zeros_like(rest)
         return rest
 
