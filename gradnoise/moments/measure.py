@@ -19,14 +19,13 @@ from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
 from ..tensors.trees import TensorDict, binary_size, compute_dtype, flatten, sq_norm, widen
 from .accumulator import Accumulator
-from .moments import GradientMoments
+from .moments import LARGEST, SMALLEST, GradientMoments
 from .per_parameter import PerParameter
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
 GRAM_BLOCK = 2**20  # coordinates converted to float64 at once
-HUGE = 1e100  # squared norms whose cubes fit into float64
 
 
 def stream(
@@ -100,7 +99,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     """The moments with what their intervals need; unchanged where the population was measured."""
     if moments.sampling_factor == 0:
         return moments
-    _refuse_huge(moments)
+    _check_size(moments)
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
     along = slopes_by_parameter(problem, engine, moments.mean)
@@ -119,13 +118,12 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     return replace(moments, influence_products=covariances @ covariances.T)
 
 
-def _refuse_huge(moments: GradientMoments) -> None:
-    """The skewness of the moments, for which intervals are corrected, takes cubes of |g|²."""
-    largest = float(moments.sq_norms.max())
-    if largest > HUGE:
+def _check_size(moments: GradientMoments) -> None:
+    largest = math.sqrt(float(moments.sq_norms.max()))
+    if largest and not SMALLEST < largest < LARGEST:
         raise LossError(
-            f"|g|² of a sample's gradient is {largest:.0e}, too large for intervals: divide the "
-            f"loss by a constant, such as {math.sqrt(largest):.0e}"
+            f"gradients are of size {largest:.1e}: the products that intervals need leave the "
+            f"range of float64. Multiply the loss by a constant first; noise scales do not change"
         )
 
 

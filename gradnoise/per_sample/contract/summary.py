@@ -121,4 +121,4 @@ def check_norms(norms: TensorDict) -> TensorDict:
                 f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
                 f"division at zero, or overflow in half precision."
             )
-    raise LossError("the sum of |g|² overflows: divide the loss by a constant, such as 1e50")
+    raise LossError("the sum of |g|² overflows: multiply the loss by a constant, such as 1e-50")
