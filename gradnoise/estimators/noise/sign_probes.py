@@ -44,11 +44,6 @@ class Probed:
     parts: Tensor
 
 
-def slopes_along(rows: PerSampleGradients, direction: Tensor) -> Tensor:
-    """g_iᵀv, shape (n,)."""
-    return rows.along(direction[:, None])[:, 0]
-
-
 def probe(
     hessian: Hessian,
     rows: PerSampleGradients,
