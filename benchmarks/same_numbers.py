@@ -87,14 +87,12 @@ def subject(
     return Subject(model, per_sample, batch, optimizer, given)
 
 
-class Function(nn.Module):
-    """Any forward, with parameters and modules on the root."""
+class Function(nn.ModuleDict):
+    """Any forward of some modules; parameters on the root are set afterwards."""
 
-    def __init__(self, forward: Callable[..., Tensor], **parts: Any) -> None:
-        super().__init__()
+    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module) -> None:
+        super().__init__(parts)
         self._forward = forward
-        for name, part in parts.items():
-            setattr(self, name, part if isinstance(part, nn.Module) else nn.Parameter(part))
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         return self._forward(self, *inputs, **named)
@@ -121,10 +119,10 @@ def subjects() -> dict[str, Subject]:
     )
     transformer = Function(
         lambda self, x: self.head(self.layer(x + self.pos[: x.shape[1]]).mean(1)),
-        pos=torch.randn(6, 4) / 2,
         layer=nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
         head=nn.Linear(4, 3),
     ).double()
+    transformer.pos = nn.Parameter(torch.randn(6, 4).double() / 2)
     tied = Function(
         lambda self, ids: F.linear(self.mix(self.embedding(ids)).tanh(), self.embedding.weight),
         embedding=nn.Embedding(5, 4),
@@ -144,11 +142,11 @@ def subjects() -> dict[str, Subject]:
     ).double()
     lora = Function(
         lambda self, x: self.head((self.base(x) + F.linear(x, self.B @ self.A)).tanh()),
-        A=torch.randn(2, 4) / 2,
-        B=torch.randn(6, 2) / 2,
         base=nn.Linear(4, 6).requires_grad_(False),
         head=nn.Linear(6, 1),
     ).double()
+    lora.A = nn.Parameter(torch.randn(2, 4).double() / 2)
+    lora.B = nn.Parameter(torch.randn(6, 2).double() / 2)
     masked = Function(
         lambda self, input_ids, attention_mask: self.head(
             self.norm((self.embedding(input_ids) * attention_mask[..., None]).cumsum(1))

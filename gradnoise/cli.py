@@ -293,20 +293,27 @@ def _population(text: str) -> str | int:
 
 def _check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
-    named = (getattr(options, name, None) for name in ("json", "out", "plot"))
-    for path in filter(None, named):
-        if not path.parent.is_dir():
-            raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise ArgumentError(f"cannot write {path}: it is a folder")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ArgumentError(f"cannot write {path}: permission denied")
+    taken = {Path(options.target.rpartition(":")[0]).resolve()}  # the user's own file
+    for path in filter(None, (getattr(options, name, None) for name in ("json", "out", "plot"))):
+        _check_writable(path)
+        if path.resolve() in taken:
+            raise ArgumentError(f"cannot write {path}: another option or the target has this name")
+        taken.add(path.resolve())
     if options.plot is None:
         return
     if importlib.util.find_spec("matplotlib") is None:
         raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
     if options.plot.suffix.lower() not in PLOT_FORMATS:
         raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
+
+
+def _check_writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ArgumentError(f"cannot write {path}: it is a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ArgumentError(f"cannot write {path}: permission denied")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """Every error the library raises on purpose: what was got, what was expected, what to do."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -97,6 +99,19 @@ def not_negative(name: str, value: Any) -> float:
     if not result >= 0:
         raise ArgumentError(f"`{name}` must be a number that is not negative; got {value!r}")
     return result
+
+
+@contextmanager
+def explained(
+    kind: type[Exception], text: str, explanation: Callable[[], GradNoiseError]
+) -> Iterator[None]:
+    """Raise the explanation in place of an error of this kind whose message contains the text."""
+    try:
+        yield
+    except kind as error:
+        if text not in str(error):
+            raise
+        raise explanation() from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,7 +64,7 @@ class Counting:
         return self.matrix @ block
 
 
-EMPTY_OR_OBLONG = [
+OBLONG = [  # or empty
     (torch.zeros(0, 0), {}, OperatorError, r"square operator.*not empty.*got shape \(0, 0\)"),
     (torch.zeros(2, 3), {}, OperatorError, r"square operator.*got shape \(2, 3\)"),
     (torch.zeros(3), {}, OperatorError, r"got shape \(3,\)"),

@@ -298,6 +298,25 @@ class TestMistakes:
         assert str(file.parent) in line
         assert "measured" not in line
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--json", "users_own_problem.py"),
+            ("--plot", "elsewhere/../users_own_problem.py"),
+            ("--json", "one.png", "--plot", "elsewhere/../one.png"),
+        ],
+    )
+    def test_no_output_overwrites_another_or_the_users_file(
+        self, capsys, file, options, monkeypatch
+    ):
+        monkeypatch.setattr(cli, "profile", lambda *_, **__: pytest.fail("was measured"))
+        monkeypatch.chdir(file.parent)
+        (file.parent / "elsewhere").mkdir()
+
+        line = refused(capsys, "profile", f"{file}:three", *QUICK, *options)
+
+        assert f"cannot write {options[-1]}: another option or the target has this name" in line
+
     def test_a_folder_that_is_missing_is_refused_before_the_measurement(
         self, capsys, file, monkeypatch
     ):
@@ -554,3 +573,5 @@ def factory():
     def test_what_cannot_be_is_said_in_a_line(self, tmp_path, capsys):
         assert cli.main(["sweep", "digits", "--out", str(tmp_path / "no" / "x.jsonl")]) == 2
         assert "there is no folder" in capsys.readouterr().err
+        same = str(tmp_path / "s.png")
+        assert "has this name" in refused(capsys, "sweep", "digits", "--out", same, "--plot", same)

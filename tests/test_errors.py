@@ -98,3 +98,17 @@ def test_the_first_line_of_a_foreign_error_is_quoted_with_its_type():
     assert errors.first_line(ValueError("  one\ntwo")) == "ValueError: one"
     quoted = errors.first_line(ValueError("x" * 161))
     assert quoted == "ValueError: " + "x" * 157 + "..."
+
+
+def test_only_the_error_that_is_known_is_explained():
+    def raised(error):
+        with errors.explained(ValueError, "per channel", lambda: gn.LossError("why")):
+            raise error
+
+    with pytest.raises(gn.LossError, match="why") as found:
+        raised(ValueError("more than 1 value per channel"))
+    assert isinstance(found.value.__cause__, ValueError)
+    for other in (ValueError("another"), TypeError("per channel")):
+        with pytest.raises(type(other)) as found:
+            raised(other)
+        assert found.value is other

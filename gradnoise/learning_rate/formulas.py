@@ -166,7 +166,8 @@ def greedy_lr(
     signal = positive("grad_sq_norm", grad_sq_norm)
     curvature = positive("grad_curvature", grad_curvature)
     scale = not_negative("noise_scale", noise_scale)
-    return _damped(signal / curvature, scale / positive("batch_size", batch_size))
+    ratio = scale / positive("batch_size", batch_size)
+    return signal / curvature / (1 + ratio) if math.isfinite(ratio) else 0.0
 
 
 def mean_square_lr(
@@ -272,10 +273,6 @@ def _limit(sharpness: float, noise: float, optimizer: str, momentum: float) -> f
     if curvature > 0:
         return step / curvature
     return math.inf if step else 0.0
-
-
-def _damped(limit: float, ratio: float) -> float:
-    return limit / (1 + ratio) if math.isfinite(ratio) else 0.0
 
 
 def capped(batch_size: Any, population: float) -> float:

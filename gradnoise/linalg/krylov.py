@@ -168,8 +168,7 @@ class Krylov:
     @property
     def rows(self) -> list[Tensor]:
         """The basis, block by block."""
-        used = -(-self.count // BLOCK)
-        return [block[: self.count - BLOCK * i] for i, block in enumerate(self._blocks[:used])]
+        return self.leading_rows(self.count)
 
     @property
     def rounding(self) -> float:
@@ -187,6 +186,18 @@ class Krylov:
             )
         self.scale = max(self.scale, float(np.abs(values).max()))
         return values, coordinates, np.abs(self.coupling @ coordinates)
+
+    def leading_residuals(self, rows: int, values: np.ndarray) -> np.ndarray:
+        """Of the Ritz pairs of the first rows alone that are closest to these values."""
+        own, coordinates = np.linalg.eigh(self._small[:rows, :rows])
+        closest = np.abs(own[:, None] - values).argmin(0)
+        residuals: np.ndarray = np.abs(self._small[rows, :rows] @ coordinates[:, closest])
+        return residuals
+
+    def leading_rows(self, count: int) -> list[Tensor]:
+        """The first rows of the basis, block by block."""
+        blocks = enumerate(self._blocks[: -(-count // BLOCK)])
+        return [block[: count - BLOCK * i] for i, block in blocks]
 
     def restart(self, order: np.ndarray) -> None:
         """Keep these Ritz vectors and the next direction."""

@@ -15,6 +15,7 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
 from .convert import as_operator
+from .copies import rows_without_copies
 from .iteration import SLACK, Aim, Eigenpairs, check_operator, random_start, rows_within, run
 from .krylov import Krylov, inner
 from .missed_eigenvalues import ANYTHING, Bounds, furthest
@@ -118,7 +119,8 @@ def _found(
     whole = krylov.count == krylov.size
     if whole or not pairs.done or not (incomplete or (repeats and aim.k > 1)):
         return pairs, bound
-    capacity, known, room = krylov.capacity, krylov.rows, krylov.room
+    capacity, room = krylov.capacity, krylov.room
+    known = rows_without_copies(krylov, aim.best(krylov.ritz[0], aim.k))
     if room < LEAST:
         known, room = [pairs.vectors.T], capacity
     del krylov  # and with it the basis, unless that is what to avoid
@@ -126,6 +128,8 @@ def _found(
     while found is not None:
         known = [pairs.vectors.T]
         start, end = found
+        start = start - pairs.vectors @ (pairs.vectors.T @ start)  # was in rows left out
+        start = start / math.sqrt(inner(start, start))
         rest = replace(aim, k=1, which=end, limit=aim.limit - pairs.matvecs, random=False)
         pairs = pairs.joined(run(Krylov(matrix, capacity, start, known, pairs.scale), rest))
         pairs = pairs.taken(aim.best(pairs.values, aim.k))

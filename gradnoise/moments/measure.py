@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import LossError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
 from ..problem.directional import sign_sums, weighted_sums
@@ -17,7 +19,7 @@ from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
 from ..tensors.trees import TensorDict, binary_size, compute_dtype, flatten, sq_norm, widen
 from .accumulator import Accumulator
-from .moments import GradientMoments
+from .moments import LARGEST, SMALLEST, GradientMoments
 from .per_parameter import PerParameter
 
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
@@ -97,6 +99,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     """The moments with what their intervals need; unchanged where the population was measured."""
     if moments.sampling_factor == 0:
         return moments
+    _check_size(moments)
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
     grams = _grams(problem, sign_sums(problem, signs))
     along = slopes_by_parameter(problem, engine, moments.mean)
@@ -113,6 +116,15 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     covariances = widen(weighted_sums(problem, influences))
     covariances /= moments.count - 1
     return replace(moments, influence_products=covariances @ covariances.T)
+
+
+def _check_size(moments: GradientMoments) -> None:
+    largest = math.sqrt(float(moments.sq_norms.max()))
+    if largest and not SMALLEST < largest < LARGEST:
+        raise LossError(
+            f"gradients are of size {largest:.1e}: the products that intervals need leave the "
+            f"range of float64. Multiply the loss by a constant first; noise scales do not change"
+        )
 
 
 def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:

@@ -20,6 +20,7 @@ from .per_parameter import PerParameter
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
 COARSE = 1e-4  # results of a coarser resolution are not called exact
+SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
 
 @dataclass(frozen=True, eq=False)

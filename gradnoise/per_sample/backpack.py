@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError, first_line
+from ..errors import EngineError, explained, first_line
 from ..problem.guard import attributes
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
@@ -82,7 +82,8 @@ class BackPACK(Engine):
     def _pass(self, batch: Batch) -> Chunk:
         """One forward and one backward pass."""
         with _attached(self._library, self.objective.model, self._layers) as calls:
-            losses = _forward(self.objective, batch)
+            with explained(RuntimeError, "BackwardHookFunction", _in_place):
+                losses = self.objective.losses(batch)
             _refuse_repeats(calls)
             unused = self._backward(losses)
             return Chunk(losses.detach(), self._read(len(losses), unused))
@@ -201,16 +202,11 @@ def _refuse_repeats(calls: Counter[str]) -> None:
         )
 
 
-def _forward(objective: Objective, batch: Batch) -> Tensor:
-    try:
-        return objective.losses(batch)
-    except RuntimeError as error:
-        if "BackwardHookFunction" not in str(error):
-            raise
-        raise EngineError(
-            "the model changes the output of a layer in place, which BackPACK's hooks do not "
-            "allow. Use relu(x) and not relu_(x), or engine='auto'."
-        ) from error
+def _in_place() -> EngineError:
+    return EngineError(
+        "the model changes the output of a layer in place, which BackPACK's hooks do not "
+        "allow. Use relu(x) and not relu_(x), or engine='auto'."
+    )
 
 
 def _counted(calls: Counter[str], name: str) -> Callable[..., None]:

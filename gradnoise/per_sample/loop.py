@@ -17,12 +17,5 @@ class Loop(Engine):
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         for index in range(sample_count(batch)):
             loss = self.objective.losses(select(batch, slice(index, index + 1)))
-            gradients = self.objective.differentiate(loss.sum())
-            names = self.objective.parameters
-            yield Chunk(
-                loss.detach(),
-                {
-                    name: gradient.unsqueeze(0)
-                    for name, gradient in zip(names, gradients, strict=True)
-                },
-            )
+            rows = [g.unsqueeze(0) for g in self.objective.differentiate(loss.sum())]
+            yield Chunk(loss.detach(), dict(zip(self.objective.parameters, rows, strict=True)))

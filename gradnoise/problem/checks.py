@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CoupledSamplesError, LossError, ModelError, RandomLossError
+from ..errors import CoupledSamplesError, LossError, ModelError, RandomLossError, explained
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
 
@@ -43,13 +44,13 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     for half in (slice(0, count // 2), slice(count // 2, None)):
         part = _losses(objective, select(batch, half))
         if _differs(whole[half], part, _tolerance(objective, whole)):
-            raise CoupledSamplesError(_coupled_message(objective))
+            raise _coupled(objective)
     for index in (0, count - 1):
         alone = _alone(objective, select(batch, slice(index, index + 1)))
         replaced = whole.detach().clone()
         replaced[index] = replaced[index] if alone is None else alone.detach()[0]
         if _differs(whole, replaced, _tolerance(objective, whole)):
-            raise CoupledSamplesError(_coupled_message(objective))
+            raise _coupled(objective)
 
 
 def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
@@ -75,7 +76,7 @@ def _alone(objective: Objective, sample: Batch) -> Tensor | None:
 def refuse_coupling(objective: Objective) -> None:
     """Raise CoupledSamplesError for a layer of a kind that couples samples, without a test."""
     if _coupling_layers(objective):
-        raise CoupledSamplesError(_coupled_message(objective))
+        raise _coupled(objective)
 
 
 def _first_look(objective: Objective, batch: Batch) -> Tensor:
@@ -92,12 +93,9 @@ def _first_look(objective: Objective, batch: Batch) -> Tensor:
 
 def _losses(objective: Objective, batch: Batch) -> Tensor:
     """The losses; where batch normalisation refuses a single sample, our error."""
-    try:
+    refused = "Expected more than 1 value per channel"
+    with explained(ValueError, refused, partial(_coupled, objective)):
         return objective.losses(batch)
-    except ValueError as error:
-        if "Expected more than 1 value per channel" not in str(error):
-            raise
-        raise CoupledSamplesError(_coupled_message(objective)) from error
 
 
 def _tolerance(objective: Objective, losses: Tensor) -> float:
@@ -120,10 +118,10 @@ def _random_message(objective: Objective) -> str:
     )
 
 
-def _coupled_message(objective: Objective) -> str:
+def _coupled(objective: Objective) -> CoupledSamplesError:
     names = _coupling_layers(objective)
     where = f" Batch normalisation in training mode: {names}." if names else ""
-    return (
+    return CoupledSamplesError(
         f"the losses of part of a batch differ from the same samples' losses within the whole "
         f"batch, so one sample changes the loss of another and per-sample gradients do not "
         f"exist.{where} Call model.eval(), use a norm that does not couple samples (GroupNorm, "

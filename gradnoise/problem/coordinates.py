@@ -22,6 +22,8 @@ class PreconditionedObjective(Objective):
         preconditioner: P and D.
     """
 
+    preconditioner: Preconditioner
+
     def __init__(self, plain: Objective, preconditioner: Preconditioner) -> None:
         vars(self).update(vars(plain))
         self._plain, self.preconditioner = plain, preconditioner
@@ -47,21 +49,16 @@ class PreconditionedObjective(Objective):
     ) -> list[Tensor]:
         """∇_z of outputs: P^-½ times ∇_w."""
         plain = self._plain.differentiate(outputs, weights, **options)
-        return [g * root for g, root in zip(plain, self._preconditioner.root.values(), strict=True)]
+        return [g * root for g, root in zip(plain, self.preconditioner.root.values(), strict=True)]
 
     def decay(self) -> dict[str, Tensor] | None:
         """P^-½Dw by name, what weight decay adds to every gradient; None where there is none."""
         if not self._coupled:
             return None
-        inside, root = self._preconditioner.inside, self._preconditioner.root
+        inside, root = self.preconditioner.inside, self.preconditioner.root
         return {n: root[n] * (inside[n] * p.detach()) for n, p in self.parameters.items()}
 
     def _penalty(self) -> Tensor:
-        pairs = zip(self._preconditioner.inside.values(), self.parameters.values(), strict=True)
+        pairs = zip(self.preconditioner.inside.values(), self.parameters.values(), strict=True)
         terms = [decay / 2 * p.square().sum().to(self.device) for decay, p in pairs]
         return torch.stack([term.double() if not term.is_mps else term for term in terms]).sum()
-
-    @property
-    def _preconditioner(self) -> Preconditioner:
-        assert self.preconditioner is not None
-        return self.preconditioner

@@ -32,9 +32,8 @@ def refuse_common(parameters: TensorDict) -> None:
     """
     ranges: dict[torch.device, list[tuple[int, int, str]]] = {}  # in bytes, by device
     for name, parameter in parameters.items():
-        if (
-            type(parameter) in (Tensor, nn.Parameter) and parameter.numel()
-        ):  # subclasses may have none
+        plain = type(parameter) in (Tensor, nn.Parameter)  # subclasses may have no memory
+        if plain and parameter.numel():
             first = parameter.data_ptr()
             last = first + parameter.element_size() * _extent(parameter)
             ranges.setdefault(parameter.device, []).append((first, last, name))

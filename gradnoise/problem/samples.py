@@ -45,14 +45,11 @@ class Samples:
     population: float
     notes: tuple[str, ...] = ()
     counts: tuple[int, ...] = field(init=False)
+    count: int = field(init=False)  # n
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", tuple(sample_count(batch) for batch in self.batches))
-
-    @property
-    def count(self) -> int:
-        """n, the number of measured samples."""
-        return sum(self.counts)
+        object.__setattr__(self, "count", sum(self.counts))
 
     @property
     def sampling_factor(self) -> float:

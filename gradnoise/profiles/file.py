@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 def to_dict(profile: Any) -> dict[str, Any]:
     """A profile as built-in values; inf and nan as strings, because JSON has no such numbers."""
-    plain = {name: getattr(profile, name) for name in (f.name for f in fields(profile))}
+    plain = {f.name: getattr(profile, f.name) for f in fields(profile)}
     plain["estimates"] = {name: e.to_dict() for name, e in profile.estimates.items()}
     for kind in ("layers", "groups"):
         parts = getattr(profile, kind)

@@ -263,11 +263,8 @@ def _dtypes(problem: Problem) -> str:
 
 
 def _precision_notes(problem: Problem) -> tuple[str, ...]:
-    coarse = {p.dtype for p in problem.objective.parameters.values()} & {
-        torch.float16,
-        torch.bfloat16,
-    }
-    if not coarse:
+    dtypes = {p.dtype for p in problem.objective.parameters.values()}
+    if dtypes.isdisjoint((torch.float16, torch.bfloat16)):
         return ()
     return (
         f"gradients and curvature were computed in {_dtypes(problem)}, with 2 to 3 significant "

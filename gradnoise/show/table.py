@@ -54,13 +54,8 @@ def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
         return value, "exact"
     low, high = short(estimate.low), short(estimate.high)
     interval = f"{low} to {high}" if low != high else _relative(estimate)
-    return (
-        value,
-        f"{interval} ({_FLAGS[estimate.status]})" if estimate.status in _FLAGS else interval,
-    )
-
-
-_FLAGS = {Status.NOT_CONVERGED: "not converged"}
+    flag = " (not converged)" if estimate.status is Status.NOT_CONVERGED else ""
+    return value, interval + flag
 
 
 def _relative(estimate: Estimate) -> str:

@@ -72,13 +72,9 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def _is_sliced(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.ndim > 0
-
-
 def map_samples(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
     """The batch with `function` applied to every tensor that holds samples."""
-    if _is_sliced(batch):
+    if isinstance(batch, Tensor) and batch.ndim > 0:
         return function(batch)
     if isinstance(batch, Mapping):
         return _map_mapping(function, batch)

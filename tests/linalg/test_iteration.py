@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from gradnoise import lanczos
+from gradnoise import OperatorError, SpectralDensity, lanczos
 from gradnoise.linalg.convert import as_operator
 from gradnoise.linalg.iteration import random_start
 from gradnoise.tensors.random import generator
-from tests.spectra import spread, with_spectrum
+from tests.spectra import OBLONG, NotFinite, spread, with_spectrum
 
 
 def test_ritz_values_stay_below_and_their_residual_holds_an_eigenvalue() -> None:
@@ -76,3 +78,15 @@ def test_a_random_start_is_orthogonal_to_what_is_known() -> None:
     start = random_start(as_operator(torch.eye(9).double()), generator(0), [rows[:3], rows[3:]])
     assert start[:8].tolist() == [0] * 8
     assert abs(float(start[8])) == 1
+
+
+@pytest.mark.parametrize("solver", [lanczos, SpectralDensity.of])
+@pytest.mark.parametrize(
+    ("operator", "options", "error", "message"),
+    [(NotFinite(), {}, OperatorError, r"product 1 with the operator is not finite"), *OBLONG],
+)
+def test_operators_that_cannot_be_iterated_are_refused(
+    solver: Any, operator: Any, options: dict[str, Any], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        solver(operator, **options)

@@ -109,3 +109,14 @@ def test_a_product_that_is_not_finite_is_an_error() -> None:
     krylov = Krylov(as_operator(NotFinite()), 3, torch.tensor([1.0, 0.0, 0.0]))
     with pytest.raises(OperatorError, match=r"product 1 with the operator is not finite"):
         krylov.extend()
+
+
+def test_residuals_of_the_first_rows_are_those_that_they_had_alone() -> None:
+    matrix = as_operator(spread(50))
+    krylov = Krylov(matrix, 12, random_start(matrix, generator(0)))
+    had: list[tuple[np.ndarray, np.ndarray]] = []
+    while not krylov.is_full:
+        krylov.extend()
+        had.append((krylov.ritz[0], krylov.ritz[2]))
+    for rows, (values, residuals) in enumerate(had[:-1], start=1):
+        assert krylov.leading_residuals(rows, values) == pytest.approx(residuals, abs=1e-12)

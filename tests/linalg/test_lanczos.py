@@ -15,9 +15,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise import ArgumentError, Eigenpairs, OperatorError, lanczos
+from gradnoise import ArgumentError, Eigenpairs, lanczos
 from tests.fuzz import examples
-from tests.spectra import EMPTY_OR_OBLONG, NotFinite, spread, with_spectrum
+from tests.spectra import spread, with_spectrum
 
 
 def check_pairs(matrix: Tensor, pairs: Eigenpairs, tol: float) -> None:
@@ -253,39 +253,27 @@ def test_the_seed_decides_the_start() -> None:
     assert not torch.equal(first, other)
 
 
-EYE = torch.eye(3)
-
-
 @pytest.mark.parametrize(
-    ("operator", "options", "error", "message"),
+    ("options", "message"),
     [
-        (NotFinite(), {}, OperatorError, r"product 1 with the operator is not finite"),
-        *EMPTY_OR_OBLONG,
-        (EYE, {"k": 4}, ArgumentError, r"`k` must be from 1 to the operator's size 3; got 4"),
-        (EYE, {"k": 0}, ArgumentError, r"`k` must be a whole number from 1 on; got 0"),
-        (EYE, {"k": 1.5}, ArgumentError, r"`k` must be a whole number from 1 on; got 1.5"),
-        (EYE, {"which": "LR"}, ArgumentError, r"`which` must be.*got 'LR'"),
-        (EYE, {"tol": 0.0}, ArgumentError, r"`tol` must be positive; got 0.0"),
-        (
-            EYE,
-            {"max_iterations": 0},
-            ArgumentError,
-            r"`max_iterations` must be a whole number from 1",
-        ),
-        (EYE, {"max_iterations": 1, "k": 2}, ArgumentError, r"cannot give k = 2 pairs"),
-        (EYE, {"tol": math.inf}, ArgumentError, r"`tol` must be positive; got inf"),
-        (EYE, {"memory_budget": None}, ArgumentError, r"`memory_budget` must be a whole.*None"),
-        (EYE, {"v0": torch.zeros(3)}, ArgumentError, r"`v0` must be finite and not zero"),
-        (EYE, {"v0": {"w": torch.ones(3)}}, ArgumentError, r"`v0` must be a vector.*got dict"),
-        (EYE, {"v0": torch.ones(3, 1)}, ArgumentError, r"`v0`.*take a column, v0\[:, 0\]"),
-        (EYE, {"v0": torch.ones(2)}, ArgumentError, r"`v0`.*got shape \(2,\)"),
+        ({"k": 4}, r"`k` must be from 1 to the operator's size 3; got 4"),
+        ({"k": 0}, r"`k` must be a whole number from 1 on; got 0"),
+        ({"k": 1.5}, r"`k` must be a whole number from 1 on; got 1.5"),
+        ({"which": "LR"}, r"`which` must be.*got 'LR'"),
+        ({"tol": 0.0}, r"`tol` must be positive; got 0.0"),
+        ({"max_iterations": 0}, r"`max_iterations` must be a whole number from 1"),
+        ({"max_iterations": 1, "k": 2}, r"cannot give k = 2 pairs"),
+        ({"tol": math.inf}, r"`tol` must be positive; got inf"),
+        ({"memory_budget": None}, r"`memory_budget` must be a whole.*None"),
+        ({"v0": torch.zeros(3)}, r"`v0` must be finite and not zero"),
+        ({"v0": {"w": torch.ones(3)}}, r"`v0` must be a vector.*got dict"),
+        ({"v0": torch.ones(3, 1)}, r"`v0`.*take a column, v0\[:, 0\]"),
+        ({"v0": torch.ones(2)}, r"`v0`.*got shape \(2,\)"),
     ],
 )
-def test_what_makes_no_sense_is_an_error(
-    operator: Any, options: dict[str, Any], error: type, message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        lanczos(operator, **options)
+def test_options_that_make_no_sense_are_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        lanczos(torch.eye(3), **options)
 
 
 @pytest.mark.parametrize("k", [1, 4])
@@ -404,4 +392,4 @@ def test_the_length_of_a_start_does_not_matter(size: float) -> None:
     assert float(lanczos(torch.diag(torch.tensor([1.0, 2.0, 3.0])), v0=v0).values) == pytest.approx(
         3
     )
-    assert len(lanczos(EYE, k=np.int64(2)).values) == 2
+    assert len(lanczos(torch.eye(3), k=np.int64(2)).values) == 2

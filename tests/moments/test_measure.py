@@ -179,3 +179,34 @@ def test_inner_products_of_float32_fit_directions_of_every_size() -> None:
         for factor in (1.0, size)
     )
     assert torch.equal(tiny, size * plain)
+
+
+def enlarged(factor: float) -> tuple[nn.Module, Any, Any]:
+    """A small classifier, its losses times a factor."""
+    model, criterion, batch = CASES[0].build()
+    losses = gn.supervised(criterion)
+    return model, lambda model, batch: factor * losses(model, batch), batch
+
+
+@pytest.mark.parametrize("factor", [1e100, 1e-60])
+@pytest.mark.parametrize("call", [gn.gradient_moments, gn.noise_scale, gn.profile, gn.diagnostics])
+def test_losses_whose_intervals_overflow_are_refused(call: Any, factor: float) -> None:
+    with pytest.raises(gn.LossError, match=r"leave the range of float64. Multiply the loss by"):
+        call(*enlarged(factor), population="distribution")
+
+
+def test_where_all_is_measured_and_no_interval_is_needed_losses_can_be_larger() -> None:
+    small, huge = (gn.profile(*enlarged(factor)) for factor in (1.0, 1e100))
+    for name in ("simple_noise_scale", "noise_scale", "curvature_noise_scale"):
+        assert float(getattr(huge, name)) == pytest.approx(float(getattr(small, name)))
+
+
+@pytest.mark.parametrize("factor", [1e-40, 1e40])
+def test_intervals_do_not_depend_on_the_size_of_the_loss(factor: float) -> None:
+    one, other = (
+        gn.gradient_moments(*enlarged(f), population="distribution") for f in (1.0, factor)
+    )
+    for name in ("trace_cov", "grad_sq_norm"):
+        first, second = getattr(one, name), getattr(other, name)
+        scaled = [end / factor / factor for end in (second.low, second.high)]
+        assert scaled == pytest.approx([first.low, first.high], rel=1e-9)

@@ -35,3 +35,11 @@ def test_files_that_are_named_exist(name: str) -> None:
 def test_the_architecture_is_one_page() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert len(page.splitlines()) < 75
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_a_benchmark_is_cited_or_imported(script: Path) -> None:
+    others = [ROOT / "Makefile", *PAGES, *(p for p in script.parent.glob("*.py") if p != script)]
+    texts = [page.read_text(encoding="utf-8") for page in others]
+    named = re.compile(rf"benchmarks/{script.name}\b|^(from|import) {script.stem}\b", re.M)
+    assert any(named.search(text) for text in texts)

@@ -157,6 +157,7 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
     gaps = curvatures - top
     if float(gaps.abs().max()) <= AGREEMENT * moments.resolution * top:
         return symmetric(0.0, 0.0, level=level, samples=n)  # samples of one curvature
+    curvatures, gaps = curvatures / top, gaps / top  # the ratio has no unit: nothing overflows
     spread = float(gaps.square().sum())
     alone = GradientMoments(
         mean={"v": curvatures.mean()},
@@ -166,7 +167,7 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         population=moments.population,
         resolution=moments.resolution,
         level=level,
-        slopes=curvatures * top,
+        slopes=curvatures,
         trace_cov_sq=(spread / (n - 1)) ** 2,
     )
     covariances = alone.deviations()[1:] @ gaps / (n - 1)

@@ -96,7 +96,7 @@ class SharpnessTracker:
         size, device = self._hessian.shape[0], self._hessian.device
         fresh = random_vector(size, self._source, device).to(pairs.vectors)
         self._start = pairs.vectors[:, 0] + FRESH * fresh
-        self.history.append(_without_vectors(pairs))
+        self.history.append(replace(pairs, vectors=pairs.vectors[:0].clone()))
         return pairs
 
     @property
@@ -108,7 +108,3 @@ class SharpnessTracker:
     def matvecs(self) -> int:
         """Products of all updates together."""
         return sum(pairs.matvecs for pairs in self.history)
-
-
-def _without_vectors(pairs: Eigenpairs) -> Eigenpairs:
-    return replace(pairs, vectors=pairs.vectors.new_empty(0, pairs.vectors.shape[1]))

@@ -109,13 +109,10 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
         moments: as for `inner_product_test`.
         nu: ν.
 
-    Returns:
-        Estimate in samples, to be rounded up.
-
     Raises:
         ArgumentError: `nu` is not positive, or the moments hold no slopes.
 
-    Source: Bollapragada, Byrd and Nocedal 2018 (arXiv:1710.11258), eq. 3.3.
+    Source: as for `inner_product_test`, eq. 3.3.
 
     Example:
         >>> from gradnoise import noise_scale_from_gradients

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
+from ...moments.moments import LARGEST, SMALLEST
 from ...tensors.trees import TensorDict, widen
-
-SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
 
 def as_tensor(name: str, array: Any) -> Tensor:

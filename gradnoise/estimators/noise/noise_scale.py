@@ -40,7 +40,7 @@ from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from .errors import are_all, joint_skew, probe_variance, quadratic_part, sampling_covariance
-from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of, slopes_along
+from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of
 
 PROBES = 32
 ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
@@ -253,4 +253,5 @@ def _curvature_of_mean(
     along = per_sample_curvatures(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
-    return value, own + 2 * (slopes_along(rows, along.product) - value), along.product
+    slopes = rows.along(along.product[:, None])[:, 0]  # g_iᵀHḡ
+    return value, own + 2 * (slopes - value), along.product

@@ -44,11 +44,6 @@ class Probed:
     parts: Tensor
 
 
-def slopes_along(rows: PerSampleGradients, direction: Tensor) -> Tensor:
-    """g_iᵀv, shape (n,)."""
-    return rows.along(direction[:, None])[:, 0]
-
-
 def probe(
     hessian: Hessian,
     rows: PerSampleGradients,
@@ -184,7 +179,8 @@ class Known:
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        if float(rest.norm()) <= 64 * resolution * float(image.norm()):
+        unit = float(image.abs().max()) or 1.0  # so that no square overflows
+        if float((rest / unit).norm()) <= 64 * resolution * float((image / unit).norm()):
             return torch.zeros_like(rest)
         return rest
 

@@ -109,14 +109,16 @@ def check_norms(norms: TensorDict) -> TensorDict:
     """The squared norms, name -> (n,), unchanged.
 
     Raises:
-        LossError: one that is not finite.
+        LossError: one that is not finite, or their sum.
     """
     if math.isfinite(float(torch.stack(list(norms.values())).sum())):
         return norms
-    name, own = next((n, own) for n, own in norms.items() if not torch.isfinite(own).all())
-    bad = (~torch.isfinite(own)).nonzero().flatten().tolist()
-    raise LossError(
-        f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(own)} "
-        f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
-        f"division at zero, or overflow in half precision."
-    )
+    for name, own in norms.items():
+        bad = (~torch.isfinite(own)).nonzero().flatten().tolist()
+        if bad:
+            raise LossError(
+                f"the gradient of parameter {name!r} is not finite for {len(bad)} of {len(own)} "
+                f"samples (positions {bad[:5]}) although their losses are: look for sqrt, log or "
+                f"division at zero, or overflow in half precision."
+            )
+    raise LossError("the sum of |g|² overflows: multiply the loss by a constant, such as 1e-50")

@@ -173,16 +173,9 @@ def _summed_to(rows: Tensor, shape: torch.Size) -> Tensor:
 
 @rule(torch.conv1d, torch.conv2d, torch.conv3d, of="weight bias")
 def convolution(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> FactoredByArgument:
+    at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None,
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> FactoredByArgument:  # fmt: skip
     """Weights slide over windows of the input."""
     return {
         "weight": lambda: Convolution(
@@ -197,17 +190,9 @@ def convolution(
 
 @rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d, of="weight bias")
 def transposed_convolution(
-    at: At,
-    delta: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> FactoredByArgument:
+    at: At, delta: Tensor, input: Tensor, weight: Tensor, bias: Any = None,
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> FactoredByArgument:  # fmt: skip
     """The transpose of a convolution: input and output change places."""
     how = Correlated.of(weight.ndim - 2, weight.shape[2:], stride, padding, dilation, groups)
     return {

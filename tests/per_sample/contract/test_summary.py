@@ -63,3 +63,5 @@ def test_norms_that_are_not_finite_name_the_parameter_and_the_samples() -> None:
     assert check_norms({"a": norms["a"]}) == {"a": norms["a"]}
     with pytest.raises(gn.LossError, match=r"'b' is not finite for 2 of 3 .*positions \[1, 2\]"):
         check_norms(norms)
+    with pytest.raises(gn.LossError, match=r"the sum of \|g\|² overflows: multiply the loss"):
+        check_norms({"a": torch.full((3,), 1e308, dtype=torch.float64)})
