@@ -80,6 +80,8 @@ from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
 from .sweeps.lr_sweep import LrSweep, lr_sweep
 from .sweeps.sweep import Sweep, sweep
+from .trials.advice import Advice
+from .trials.advise import advise
 from .trials.branch import branch
 from .trials.branches import Branches
 
@@ -185,6 +187,8 @@ __all__ = [
     "Sweep",
     "Knee",
     "lr_sweep",
+    "advise",
+    "Advice",
     "branch",
     "Branches",
     "LrSweep",

@@ -12,16 +12,14 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, check_whole
-from ..learning_rate.formulas import scale_lr
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import check_level
-from ..training.record import Run
-from .branches import WHOLE, Branches
+from .branches import Branches
+from .search import Length, search_all
 from .trials import Trials, known_batch_size, plan_from
 
-SHARES = {"half of the samples": 2, "a quarter of the samples": 4}  # of the smallest batch size
-SCALINGS = ("auto", "linear", "sqrt", "none")
+GROWTH = {"auto": 0.5, "linear": 1.0, "sqrt": 0.5, "none": 0.0}
 
 
 def branch(
@@ -35,6 +33,7 @@ def branch(
     batch_size: int | None = None,
     scaling: str = "auto",
     factors: Sequence[float] = (0.5, 1.0, 2.0),
+    further: int = 3,
     seeds: int = 3,
     tolerance: float = 0.05,
     level: float = 0.95,
@@ -46,14 +45,17 @@ def branch(
 ) -> Branches:
     """Train copies of a model at several batch sizes for equal samples, from where it stands.
 
-    At batch size B the learning rates are `factors` times ε₀B/B₀ (linear) or ε₀√(B/B₀) (sqrt), with
-    ε₀ and B₀ in use now. The runs at the smallest batch size are made with half and a quarter of
-    the samples as well. All together take `len(batch_sizes)·len(factors)·seeds·samples` samples,
-    and 3/4 of `len(factors)·seeds·samples` more. Model, optimizer, gradients, buffers and random
-    states are left as they are; schedulers and hooks of the optimizer take no part.
+    At the smallest batch size the learning rates are `factors` times the one in use, scaled from
+    B₀; at the next, `factors` times the best one before, scaled by the ratio of the batch sizes.
+    Where the best is the smallest or the largest of them, up to `further` rates beyond it are
+    tried, a factor of 2 apart. Runs at the smallest batch size are made with 1/2, 1/4 and 1/8 of the
+    samples as well. All together take at most
+    `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, and up to `3·seeds·samples`
+    for the parts. Model, optimizer, gradients, buffers and random states are left as they are;
+    schedulers and hooks of the optimizer take no part.
 
-    Losses are compared at the mean weights of the last half of each run, because at the last
-    weights a larger learning rate has a higher loss from its noise alone.
+    Every run has two losses: at its last weights, and at the mean weights of its last half, where
+    the noise of a large learning rate does not count, as after a decay of the rate.
 
     Args:
         model, loss_fn, data: as for `gn.profile`; samples of equal shapes.
@@ -62,8 +64,10 @@ def branch(
         batch_sizes: B in samples.
         samples: of each run, about: a run takes `samples`/B steps, rounded.
         batch_size: B₀; by default that of a DataLoader.
-        scaling: "auto": linear for SGD, sqrt for other optimizers; "linear", "sqrt" or "none".
-        factors: of the scaled learning rate.
+        scaling: from one batch size to the next: "linear", "sqrt" ("auto": rates a factor of 2
+            around it hold both linear scaling and none), or "none".
+        factors: of that learning rate.
+        further: rates beyond the ends of `factors`, at most, per batch size.
         seeds: how many orders of the samples.
         tolerance: of `Branches.largest_batch_size`, relative to the lowest loss.
         level: of the intervals.
@@ -93,52 +97,31 @@ def branch(
         [4, 16]
     """
     base = known_batch_size(data, batch_size)
-    _check(batch_sizes, samples, scaling, factors, seeds, tolerance)
+    sizes = sorted(set(batch_sizes))
+    _check(sizes, samples, scaling, factors, seeds, tolerance)
+    check_whole("further", further, 0)
     check_level(level)
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=seeds * samples, max_grad_norm=max_grad_norm
         )
-        start = plan.start
-        assert start is not None
-        if max(batch_sizes) > plan.count:
+        if sizes[-1] > plan.count:
             raise ArgumentError(
-                f"`batch_sizes` holds {max(batch_sizes)}, and there are {plan.count} samples"
+                f"`batch_sizes` holds {sizes[-1]}, and there are {plan.count} samples"
             )
-        rule = scaling
-        if scaling == "auto":
-            rule = "linear" if isinstance(optimizer, torch.optim.SGD) else "sqrt"
-        lrs = {
-            size: [f * scale_lr(start.lr, base, size, rule) for f in factors]
-            for size in sorted(set(batch_sizes))
-        }
-        runs = _runs(lrs, samples, seeds)
-        own = {"lr": start.lr, "batch_size": base, "scaling": rule}
         trials = Trials(
-            plan, own, path=path, vectorise=vectorise, executor=executor, progress=progress
-        )
-        records = trials.run(runs)
-        whole, parts = (
-            tuple(r for r in records if (r.run.budget == WHOLE) is wanted)
-            for wanted in (True, False)
-        )
+            plan, {"batch_size": base, "tolerance": tolerance, "level": level}, path=path,
+            vectorise=vectorise, executor=executor, progress=progress,
+        )  # fmt: skip
+        growth = GROWTH[scaling]
+        first = trials.start.lr * (sizes[0] / base) ** growth
+        lrs = [first * factor for factor in sorted(set(factors))]
+        length = Length(samples, tuple(range(seeds)))
+        records, parts = search_all(trials, sizes, lrs, growth, length, further)
         return Branches(
-            whole, trials.settings, *trials.how, parts, start.lr, base, rule, tolerance, level
-        )
-
-
-def _runs(lrs: dict[int, list[float]], samples: int, seeds: int) -> list[Run]:
-    """All samples at every batch size; at the smallest, parts of them as well."""
-    shares = {WHOLE: 1, **SHARES}
-    smallest = min(lrs)
-    return [
-        Run(size, lr, seed, budget, max(1, round(samples / share / size)))
-        for budget, share in shares.items()
-        for size in lrs
-        if share == 1 or size == smallest
-        for lr in lrs[size]
-        for seed in range(seeds)
-    ]
+            tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
+            tolerance, level,
+        )  # fmt: skip
 
 
 def _check(
@@ -160,8 +143,8 @@ def _check(
             f"`samples` must be enough for a step at every batch size, at least "
             f"{max(batch_sizes)}; got {samples}"
         )
-    if scaling not in SCALINGS:
-        raise ArgumentError(f"`scaling` must be one of {', '.join(SCALINGS)}; got {scaling!r}")
+    if scaling not in GROWTH:
+        raise ArgumentError(f"`scaling` must be one of {', '.join(GROWTH)}; got {scaling!r}")
     if not factors or not all(0 < factor < math.inf for factor in factors):
         raise ArgumentError(f"`factors` must be positive numbers; got {list(factors)}")
     if not 0 < tolerance < math.inf:

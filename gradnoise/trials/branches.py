@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..statistics.estimate import Estimate
+from ..errors import ArgumentError
+from ..statistics.estimate import Estimate, Status
 from ..sweeps.runs import Runs
 from ..training.record import Record
 from .critical import critical_batch_size, largest_within
-
-WHOLE = "samples"  # the budget of runs that take all samples of a branch
+from .search import AVERAGED, ITERATE, best_rate
+from .trials import samples_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class Branches(Runs):
         reason: why so.
         parts: runs of the smallest batch size with a part of the samples.
         lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
-        scaling: "linear", "sqrt" or "none": how ε follows B.
         tolerance: of `largest_batch_size`.
         level: of the intervals.
 
@@ -38,7 +38,6 @@ class Branches(Runs):
     parts: tuple[Record, ...] = ()
     lr: float = math.nan
     batch_size: int = 0
-    scaling: str = "linear"
     tolerance: float = 0.05
     level: float = 0.95
 
@@ -50,38 +49,67 @@ class Branches(Runs):
     @property
     def samples(self) -> int:
         """How many samples gradients were taken of, in all runs together."""
-        return sum(
-            (r.run.steps if r.stopped is None else r.stopped) * r.run.batch_size
-            for r in (*self.records, *self.parts)
-        )
+        return samples_of((*self.records, *self.parts))
 
     @property
     def critical_batch_size(self) -> Estimate:
         """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
 
-        By E(B) = E_min(1 + B/B_crit) from the losses at averaged weights, with the best of the
-        rates at every batch size (McCandlish et al. 2018, arXiv:1812.06162).
+        By E(B) = E_min(1 + B/B_crit) (McCandlish et al. 2018, arXiv:1812.06162), with the best of
+        the rates at every batch size: from the losses at the last weights, and from those at
+        averaged weights, where the noise of large rates does not count. The value is their
+        geometric mean; the interval holds both, and the spread between seeds.
         """
-        losses = _losses(self)
-        curve = {1.0: losses[min(losses)]}
-        whole = {r.run.steps for r in self.records if r.run.batch_size == min(losses)}.pop()
-        for budget in sorted({record.run.budget for record in self.parts}):
-            own = tuple(record for record in self.parts if record.run.budget == budget)
-            (found,) = _losses(Runs(own, {})).values()
-            curve[own[0].run.steps / whole] = found
-        return critical_batch_size(losses, curve, level=self.level)
+        found = [self._critical(loss) for loss in (ITERATE, AVERAGED)]
+        low, high = min(e.low for e in found), max(e.high for e in found)
+        if all(e.is_resolved for e in found):
+            return replace(
+                found[0], value=math.sqrt(math.prod(map(float, found))), low=low, high=high
+            )
+        return replace(found[0], value=math.nan, low=low, high=high, status=Status.BEYOND_GRID)
 
     @property
     def largest_batch_size(self) -> Estimate:
-        """The largest B whose loss is within `tolerance` of the lowest after equal samples."""
-        return largest_within(_losses(self), self.tolerance, level=self.level)
+        """The largest B whose loss is within `tolerance` of the lowest after equal samples.
+
+        By the losses at averaged weights; between batch sizes interpolated in ln B.
+        """
+        return largest_within(self.losses(AVERAGED), self.tolerance, level=self.level)
+
+    def losses(self, loss: str = "averaged_loss") -> dict[float, np.ndarray]:
+        """Losses by batch size, an entry per seed, at the rate with the lowest mean.
+
+        Args:
+            loss: "averaged_loss", or "train_loss" for the last weights.
+
+        Raises:
+            ArgumentError: no batch size has a stable rate.
+        """
+        found = _losses(self.records, loss)
+        if not found:
+            raise ArgumentError(
+                "every run of these branches diverged: give smaller `factors` or `batch_sizes`"
+            )
+        return found
+
+    def _critical(self, loss: str) -> Estimate:
+        losses = self.losses(loss)
+        smallest = int(min(losses))
+        curve = {1.0: losses[smallest]}
+        whole = next(r.run.steps for r in self.records if r.run.batch_size == smallest)
+        for budget in {record.run.budget for record in self.parts}:
+            own = [record for record in self.parts if record.run.budget == budget]
+            for found in _losses(own, loss).values():
+                curve[own[0].run.steps / whole] = found
+        return critical_batch_size(losses, curve, level=self.level)
 
 
-def _losses(runs: Runs) -> dict[float, np.ndarray]:
-    """Losses at averaged weights by batch size, an entry per seed, at the best ε."""
+def _losses(records: tuple[Record, ...] | list[Record], loss: str) -> dict[float, np.ndarray]:
     found = {}
-    for size, best in runs.best("averaged_loss").items():
-        own = [r for r in runs.records if (r.run.batch_size, r.run.lr) == (size, best.lr)]
-        ordered = sorted(own, key=lambda r: r.run.seed)
-        found[float(size)] = np.array([r.averaged_loss for r in ordered])
+    for size in sorted({record.run.batch_size for record in records}):
+        own = [record for record in records if record.run.batch_size == size]
+        best = best_rate(own, loss)
+        if best is not None:
+            seeds = sorted((r for r in own if r.run.lr == best), key=lambda r: r.run.seed)
+            found[float(size)] = np.array([getattr(record, loss) for record in seeds])
     return found

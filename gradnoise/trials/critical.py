@@ -8,44 +8,33 @@ smallest batch size B_0 were after a share (1 + B_0/B_crit)/(1 + B/B_crit) of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
 from ..statistics.estimate import Estimate, Status
 
 Losses = Mapping[float, np.ndarray]  # a loss per seed, by batch size or by share of the samples
-RESAMPLES = 400
 FARTHEST = 64.0  # B_crit is told up to this factor beyond the batch sizes
 
 
-def critical_batch_size(
-    losses: Losses, curve: Losses, *, level: float = 0.95, seed: int = 0
-) -> Estimate:
-    """B_crit, fitted to the shares of all batch sizes; its interval resamples the seeds.
+def critical_batch_size(losses: Losses, curve: Losses, *, level: float = 0.95) -> Estimate:
+    """B_crit, fitted to the shares at all batch sizes.
 
     Args:
         losses: losses after all samples by batch size, an entry per seed.
-        curve: losses of the smallest batch size by the share of its samples, 1 among them.
-        level, seed: of the interval, and of the resampling.
+        curve: losses at the smallest batch size by the share of its samples, 1 among them.
+        level: of the interval, which is that of the seeds: delete-one jackknife of ln B_crit with
+            Student's quantile.
 
     Returns:
-        Estimate, in samples.
+        Estimate, in samples; beyond twice the batch sizes only a bound.
     """
-    count = len(next(iter(losses.values())))
-    value = _fit(_means(losses, None), _means(curve, None))
-    source = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES if count > 1 else 0):
-        chosen = source.integers(count, size=count)
-        found.append(_fit(_means(losses, chosen), _means(curve, chosen)))
-    return _estimate(value, found, level, count, (min(losses), max(losses)))
+    return _over_seeds(losses, level, lambda own: _fit(own(losses), own(curve)))
 
 
-def largest_within(
-    losses: Losses, tolerance: float, *, level: float = 0.95, seed: int = 0
-) -> Estimate:
+def largest_within(losses: Losses, tolerance: float, *, level: float = 0.95) -> Estimate:
     """The largest batch size whose loss is within a relative tolerance of the smallest loss.
 
     Between batch sizes the loss is interpolated in ln B.
@@ -53,22 +42,46 @@ def largest_within(
     Args:
         losses: losses after equal samples by batch size, an entry per seed.
         tolerance: 0.05 for 5 %.
-        level, seed: as above.
+        level: as for `critical_batch_size`.
+
+    Returns:
+        Estimate, in samples.
     """
+    return _over_seeds(losses, level, lambda own: _crossing(own(losses), tolerance))
+
+
+def _over_seeds(
+    losses: Losses, level: float, find: Callable[[Callable[[Losses], dict[float, float]]], float]
+) -> Estimate:
+    """What is found from means over all seeds, with an interval from leaving out one at a time."""
     count = len(next(iter(losses.values())))
-    value = _crossing(_means(losses, None), tolerance)
-    source = np.random.default_rng(seed)
-    found = [
-        _crossing(_means(losses, source.integers(count, size=count)), tolerance)
-        for _ in range(RESAMPLES if count > 1 else 0)
-    ]
-    return _estimate(value, found, level, count, (min(losses), max(losses)))
+
+    def without(seed: int | None) -> Callable[[Losses], dict[float, float]]:
+        kept = [place for place in range(count) if place != seed]
+        return lambda own: {key: float(own[key][kept].mean()) for key in sorted(own)}
+
+    value = find(without(None))
+    if math.isnan(value):
+        return Estimate(value, 0.0, math.inf, level, math.nan, count, Status.BEYOND_GRID)
+    others = [find(without(seed)) for seed in range(count)] if count > 1 else []
+    low, high = _interval(value, others, level)
+    least, most = min(losses) / 2, 2 * max(losses)
+    if least <= value <= most:
+        return Estimate(value, low, high, level, math.nan, count)
+    low, high = (0.0, max(high, least)) if value < least else (min(low, most), math.inf)
+    return Estimate(math.nan, low, high, level, math.nan, count, Status.BEYOND_GRID)
 
 
-def _means(losses: Losses, chosen: np.ndarray | None) -> dict[float, float]:
-    """The mean over seeds, or over resampled ones, in ascending order of the key."""
-    rows = ((key, values if chosen is None else values[chosen]) for key, values in losses.items())
-    return {key: float(np.mean(values)) for key, values in sorted(rows)}
+def _interval(value: float, others: list[float], level: float) -> tuple[float, float]:
+    """The interval of a positive number, from what it is without each of the seeds."""
+    if not others or not all(0 < other < math.inf for other in others) or math.isinf(value):
+        known = [other for other in others if other > 0] or [0.0]
+        return min(*known, value), math.inf
+    logs = np.log(others)
+    count = len(logs)
+    error = math.sqrt((count - 1) / count * float(((logs - logs.mean()) ** 2).sum()))
+    width = float(special.stdtrit(count - 1, 0.5 + level / 2)) * error
+    return value * math.exp(-width), value * math.exp(width)
 
 
 def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
@@ -116,23 +129,3 @@ def _crossing(losses: dict[float, float], tolerance: float) -> float:
     above = levels[last + 1]
     part = (limit - levels[last]) / (above - levels[last]) if math.isfinite(above) else 0.0
     return math.exp(float(sizes[last] + part * (sizes[last + 1] - sizes[last])))
-
-
-def _estimate(
-    value: float, found: list[float], level: float, count: int, tried: tuple[float, float]
-) -> Estimate:
-    """The value with the quantiles of its resamples; open beyond the batch sizes that were tried."""
-    known = [x for x in found if not math.isnan(x)]
-    low, high = 0.0, math.inf
-    if known and len(known) > 0.9 * len(found):
-        tails = (1 - level) / 2
-        low, high = (
-            float(np.quantile(known, q, method=m))
-            for q, m in ((tails, "lower"), (1 - tails, "higher"))
-        )
-    inside = tried[0] / 2 <= value <= tried[1] * 2 and math.isfinite(high)
-    if not inside:
-        low, high = (low, math.inf) if not value < tried[0] else (0.0, high)
-    status = Status.RESOLVED if inside else Status.BEYOND_GRID
-    low, high = min(low, value), max(high, value)
-    return Estimate(value if inside else math.nan, low, high, level, math.nan, count, status)

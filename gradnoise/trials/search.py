@@ -1,4 +1,4 @@
-"""The learning rates at one batch size: around a centre, and further where the best is at an end."""
+"""Learning rates around a centre, and further ones where the best is at an end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from ..training.record import Record, Run
 from .trials import Trials
 
 STEP = 2.0  # between two rates
+WHOLE = "samples"  # the budget of runs that take all samples
+SHARES = (2, 4, 8)  # parts of them, at the smallest batch size
+ITERATE, AVERAGED = (
+    "train_loss",
+    "averaged_loss",
+)  # at the last weights; at the mean of the last half
 
 
 @dataclass(frozen=True)
@@ -18,31 +24,27 @@ class Length:
     """How long runs are, and how many.
 
     Args:
-        budget: the name of the budget.
         samples: of each run.
-        seeds: how many.
+        seeds: orders of the samples.
+        budget: the name of the length.
     """
 
-    budget: str
     samples: int
-    seeds: int
+    seeds: tuple[int, ...]
+    budget: str = WHOLE
+
+    def part(self, share: int) -> Length:
+        """A part of the samples."""
+        return Length(self.samples // share, self.seeds, f"1/{share} of the samples")
 
     def runs(self, batch_size: int, lrs: Iterable[float]) -> list[Run]:
         """Runs of all seeds at these rates."""
         steps = max(1, round(self.samples / batch_size))
-        return [
-            Run(batch_size, lr, seed, self.budget, steps)
-            for lr in lrs
-            for seed in range(self.seeds)
-        ]
+        return [Run(batch_size, lr, seed, self.budget, steps) for lr in lrs for seed in self.seeds]
 
 
 def search(
-    trials: Trials,
-    batch_size: int,
-    lrs: Sequence[float],
-    length: Length,
-    further: int,
+    trials: Trials, batch_size: int, lrs: Iterable[float], length: Length, further: int
 ) -> list[Record]:
     """Runs at these rates; while the best one is an end, at a rate beyond it as well.
 
@@ -51,35 +53,86 @@ def search(
         batch_size: B.
         lrs: ε.
         length: of the runs.
-        further: how many rates beyond the ends, at most.
+        further: how many rates beyond the ends, at most; fewer where the budget is spent.
     """
     records = trials.run(length.runs(batch_size, lrs))
     for _ in range(further):
         beyond = _beyond(records)
-        if beyond is None:
+        if beyond is None or not trials.can_pay(length.runs(batch_size, [beyond])):
             break
         records += trials.run(length.runs(batch_size, [beyond]))
     return records
 
 
 def _beyond(records: Sequence[Record]) -> float | None:
-    """The next rate, where the best by either loss is at an end."""
+    """The next rate, where the best by one of the losses is at an end."""
     lrs = sorted({record.run.lr for record in records})
-    for name, end, factor in (("averaged_loss", lrs[-1], STEP), ("train_loss", lrs[0], 1 / STEP)):
-        best = best_rate(records, name)
-        if best is None:
-            return lrs[0] / STEP
-        if best == end:
-            return end * factor
-    return None
+    if best_rate(records, ITERATE) is None or best_rate(records, ITERATE) == lrs[0]:
+        return lrs[0] / STEP
+    return lrs[-1] * STEP if best_rate(records, AVERAGED) == lrs[-1] else None
 
 
-def best_rate(records: Sequence[Record], name: str) -> float | None:
+def best_rate(records: Sequence[Record], loss: str) -> float | None:
     """The rate with the lowest mean loss over seeds, of those where every seed is stable."""
     means = {}
     for lr in sorted({record.run.lr for record in records}):
         own = [record for record in records if record.run.lr == lr]
-        values = [getattr(record, name) for record in own]
+        values = [getattr(record, loss) for record in own]
         if not any(record.diverged for record in own) and all(map(math.isfinite, values)):
             means[lr] = statistics.fmean(values)
     return min(means, key=lambda lr: means[lr]) if means else None
+
+
+def best_rates(records: Sequence[Record]) -> tuple[float, float] | None:
+    """The best rate by the last weights, and by averaged weights; None where nothing is stable."""
+    iterate, averaged = (best_rate(records, loss) for loss in (ITERATE, AVERAGED))
+    return None if iterate is None or averaged is None else (iterate, averaged)
+
+
+def search_all(
+    trials: Trials,
+    batch_sizes: Sequence[int],
+    lrs: Sequence[float],
+    growth: float,
+    length: Length,
+    further: int,
+) -> tuple[list[Record], list[Record]]:
+    """The runs at every batch size, and those at the smallest with parts of the samples.
+
+    Args:
+        trials: what trains.
+        batch_sizes: B, ascending.
+        lrs: ε at the smallest; at the next, their factors around the best one before, times the
+            ratio of the batch sizes to the power of `growth`.
+        growth: 1 for linear, 1/2 for square-root scaling.
+        length: of the runs.
+        further: as for `search`.
+    """
+    centre = math.sqrt(lrs[0] * lrs[-1])
+    factors, smallest = [lr / centre for lr in lrs], batch_sizes[0]
+    found: list[Record] = []
+    parts: list[Record] = []
+    last = smallest
+    for size in batch_sizes:
+        centre *= (size / last) ** growth
+        records = search(trials, size, [centre * factor for factor in factors], length, further)
+        found += records
+        best = best_rates(records)
+        if best is not None:
+            centre, last = math.sqrt(best[0] * best[1]), size
+            if size == smallest:
+                parts = _parts(trials, size, best, length)
+    return found, parts
+
+
+def _parts(
+    trials: Trials, batch_size: int, best: tuple[float, float], length: Length
+) -> list[Record]:
+    """Shorter runs, whose best rate may be a little larger."""
+    lrs = sorted({*best, STEP * best[1]})
+    return [
+        record
+        for share in SHARES
+        if length.samples // share >= batch_size
+        for record in trials.run(length.part(share).runs(batch_size, lrs))
+    ]

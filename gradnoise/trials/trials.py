@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -32,6 +33,7 @@ class Trials:
     Args:
         plan: with a start.
         settings: what all have in common, in words; kept in the file.
+        budget: samples that may be spent.
         path: of the file; None keeps nothing.
         vectorise, executor, progress: as for `gn.sweep`.
     """
@@ -41,13 +43,15 @@ class Trials:
         plan: Plan,
         settings: dict[str, Any],
         *,
+        budget: float = math.inf,
         path: str | Path | None = None,
         vectorise: bool | str = "auto",
         executor: Executor | None = None,
         progress: bool = False,
     ) -> None:
-        self._plan, self._vectorise = plan, vectorise
-        self._executor, self._progress = executor, progress
+        assert plan.start is not None
+        self.plan, self.start, self.budget = plan, plan.start, budget
+        self._vectorise, self._executor, self._progress = vectorise, executor, progress
         model = plan.model(0)
         self.settings = {
             "fingerprint": fingerprint(plan, model),
@@ -55,24 +59,42 @@ class Trials:
             "start": start_values(plan, model),
         }
         self._ledger = Ledger(path, self.settings)
+        self._asked: dict[str, Record] = {}
 
     @property
     def how(self) -> tuple[int, str]:
         """How many runs were one program, 0 for none, and why."""
         return self._ledger.how
 
+    @property
+    def spent(self) -> int:
+        """Samples that gradients were taken of, in the runs that were asked for."""
+        return samples_of(self._asked.values())
+
+    def can_pay(self, runs: Sequence[Run]) -> bool:
+        """Whether the budget is enough for these runs as well."""
+        new = {run.key: run for run in runs if run.key not in self._asked}
+        return self.spent + sum(run.steps * run.batch_size for run in new.values()) <= self.budget
+
     def run(self, runs: Sequence[Run]) -> list[Record]:
         """The records of these runs, in their order; those that are known are not run again."""
         done = {record.run.key for record in self._ledger.records}
         left = [run for run in runs if run.key not in done]
         if left:
-            plan, how = self._plan, self._ledger.how
+            plan, how = self.plan, self._ledger.how
             most, reason = runs_per_program(plan, plan.model(0), left, self._vectorise, how)
             at_once = max(len(group) for group in groups(left, most)) if most else 0
             self._ledger.trained(at_once, reason)
             run_all(plan, left, self._ledger, most, self._executor, self._progress)
         records = {record.run.key: record for record in self._ledger.records}
+        self._asked.update({run.key: records[run.key] for run in runs})
         return [records[run.key] for run in runs]
+
+
+def samples_of(records: Any) -> int:
+    """Samples that gradients were taken of."""
+    steps = ((r.run.steps if r.stopped is None else r.stopped, r) for r in records)
+    return sum(count * record.run.batch_size for count, record in steps)
 
 
 def plan_from(
@@ -81,15 +103,18 @@ def plan_from(
     data: Any,
     optimizer: torch.optim.Optimizer,
     *,
-    samples: int,
+    samples: int | None,
     max_grad_norm: float | None = None,
 ) -> Plan:
     """The plan of runs that start from a model and its optimizer.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
-        samples: about how many are needed; of larger data a part is drawn.
+        samples: about how many are needed: of larger data a part is drawn. None takes all.
         max_grad_norm: as for `gn.branch`.
+
+    Raises:
+        ArgumentError: no optimizer, or a learning rate or norm that is not positive.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
@@ -99,7 +124,7 @@ def plan_from(
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ArgumentError(f"`max_grad_norm` must be positive, or None; got {max_grad_norm!r}")
     start = Start(model, optimizer)
-    train = collated(data, "data", max(samples, LEAST))
+    train = collated(data, "data", None if samples is None else max(samples, LEAST))
     count = sample_count(train)
     rows = torch.randperm(count, generator=generator(0))[:JUDGED]
     return Plan(

@@ -1,0 +1,192 @@
+"""`gn.advise`: a batch size and a learning rate, tried by short training from here."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ArgumentError, check_whole
+from ..problem.guard import untouched
+from ..problem.losses import LossFn
+from ..statistics.estimate import Estimate, Status
+from .advice import ENOUGH, Advice, Choice, choices, chosen, write_reasons
+from .branches import Branches
+from .search import Length, search_all
+from .trials import Trials, known_batch_size, plan_from
+
+EPOCHS = 2  # of the default budget
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the smallest batch size
+RATIO = 4  # of one batch size to the next
+LEAST_STEPS = 8  # of a run at the largest batch size
+FURTHER = 3
+RATES = 5.5  # per batch size, about
+PARTS = 5.0  # whole runs that the parts and the last trial cost
+AGAIN = 3  # how often a rate that does not hold is halved
+
+
+def advise(
+    model: nn.Module,
+    loss_fn: LossFn | nn.Module,
+    data: Any,
+    optimizer: torch.optim.Optimizer,
+    *,
+    budget: int | None = None,
+    batch_size: int | None = None,
+    seeds: int = 3,
+    tolerance: float = 0.05,
+    level: float = 0.95,
+    max_grad_norm: float | None = None,
+    vectorise: bool | str = "auto",
+    executor: Executor | None = None,
+    path: str | Path | None = None,
+    progress: bool = False,
+) -> Advice:
+    """Find a batch size and a learning rate by short training runs from where a model stands.
+
+    Copies of the model are trained at some batch sizes (B₀/4, B₀, 4B₀, 16B₀, as far as the budget
+    allows) and learning rates (from ¼ to 4 times the one in use, and further where the best is at
+    an end), as `gn.branch` does. The largest batch size whose loss after equal samples is within
+    `tolerance` of the lowest is advised, with the geometric middle of its best rates by the loss at
+    the last weights and at averaged weights, and not above a third of the smallest unstable rate.
+    This pair is then tried on other orders of the samples; where it does not hold, the rate is
+    halved.
+
+    Runs are as long as the budget allows; the advice is about steps like these. It is "good" where
+    runs have 20 steps at least and both best rates agree within a factor of 4.
+
+    Args:
+        model, loss_fn, data, optimizer: as for `gn.branch`.
+        budget: samples that gradients are taken of, in all runs together; default: twice the
+            number of samples of `data`. Losses at the end of runs are taken besides, on 2048
+            samples at most.
+        batch_size: B₀; by default that of a DataLoader.
+        seeds, level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
+        tolerance: relative, of the loss.
+
+    Returns:
+        Advice.
+
+    Raises:
+        ArgumentError: an argument out of range.
+        ModelError: the model cannot be copied.
+        SweepFileError: `path` is of other runs, or damaged.
+
+    Source: Smith, Elsen and De 2020 (arXiv:2006.15081) for the recipe: the largest stable rate from
+    a short search, and a batch size that balances time and compute.
+
+    Example:
+        >>> from gradnoise.toy import NoisyQuadratic
+        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+        >>> model, data = toy.model(), toy.sample(4096, seed=0)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> found = advise(model, toy.loss_fn, data, sgd, batch_size=4)
+        >>> found.lr < 0.5  # 2/λ
+        True
+    """
+    base = known_batch_size(data, batch_size)
+    check_whole("seeds", seeds, 1)
+    if budget is not None:
+        check_whole("budget", budget, 1)
+    if not 0 < tolerance < math.inf:
+        raise ArgumentError(f"`tolerance` must be positive; got {tolerance!r}")
+    with untouched(model, data):
+        plan = plan_from(
+            model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
+        )
+        spend = EPOCHS * plan.count if budget is None else int(budget)
+        own = {"batch_size": base, "budget": spend, "seeds": seeds}
+        trials = Trials(
+            plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,
+            progress=progress,
+        )  # fmt: skip
+        sizes, samples = sizes_within(base, plan.count, spend, seeds)
+        if not sizes:
+            return _too_little(trials, base, seeds, spend)
+        first = trials.start.lr * math.sqrt(sizes[0] / base)
+        length = Length(samples, tuple(range(seeds)))
+        lrs = [first * factor for factor in FACTORS]
+        records, parts = search_all(trials, sizes, lrs, 0.5, length, FURTHER)
+        branches = Branches(
+            tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
+            tolerance, level,
+        )  # fmt: skip
+        return _tried(trials, branches, length)
+
+
+def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list[int], int]:
+    """The batch sizes that a budget allows, and how many samples a run takes; none at all where it
+    is too small for two.
+    """
+    sizes = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
+    sizes = [size for size in sizes if size <= count]
+    while len(sizes) > 1:
+        samples = int(budget / (seeds * (RATES * len(sizes) + PARTS)))
+        if samples >= LEAST_STEPS * sizes[-1]:
+            return sizes, samples
+        sizes = sizes[:-1]
+    return [], 0
+
+
+def _tried(trials: Trials, branches: Branches, length: Length) -> Advice:
+    """The advice of these branches, after it was tried on other orders of the samples."""
+    found = choices(branches.records)
+    if not found:
+        reason = "Every run that was tried diverged: start from a smaller learning rate."
+        return _nothing(trials, branches, reason, "none")
+    choice = chosen(found, branches.tolerance)
+    lr = choice.lr
+    others = tuple(seed + len(length.seeds) for seed in length.seeds)
+    for _ in range(1 + AGAIN):
+        runs = Length(length.samples, others).runs(choice.batch_size, [lr])
+        if not trials.can_pay(runs):
+            break
+        records = trials.run(runs)
+        if not any(record.diverged for record in records):
+            after = sum(record.train_loss for record in records) / len(records)
+            return _advice(trials, branches, choice, lr, runs[0].steps, len(runs), after)
+        lr /= 2
+    reason = (
+        f"At batch size {choice.batch_size} the learning rate {choice.lr:.3g} did not hold when it "
+        f"was tried again, and the budget is spent: give a larger `budget`."
+    )
+    return _nothing(trials, branches, reason, "none")
+
+
+def _advice(
+    trials: Trials, branches: Branches, choice: Choice, lr: float, steps: int, seeds: int,
+    after: float,
+) -> Advice:  # fmt: skip
+    sure = choice.agrees and steps >= ENOUGH and seeds > 1
+    return Advice(
+        choice.batch_size,
+        lr,
+        write_reasons(choice, lr, steps, seeds, branches, after),
+        "good" if sure else "rough",
+        (choice.iterate, choice.averaged),
+        steps,
+        seeds,
+        branches.critical_batch_size,
+        trials.spent,
+        branches,
+    )
+
+
+def _nothing(trials: Trials, branches: Branches, reason: str, confidence: str) -> Advice:
+    unknown = Estimate(math.nan, 0.0, math.inf, branches.level, math.nan, 0, Status.BEYOND_GRID)
+    return Advice(None, None, (reason,), confidence, None, 0, 0, unknown, trials.spent, branches)
+
+
+def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
+    least = min(max(1, base // RATIO), base)
+    needed = seeds * (2 * RATES + PARTS) * LEAST_STEPS * max(base, RATIO * least)
+    reason = (
+        f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
+        f"steps at batch sizes around {base}. Give `budget` = {math.ceil(needed)} or more."
+    )
+    nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
+    return _nothing(trials, nothing, reason, "none")
