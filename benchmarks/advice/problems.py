@@ -90,11 +90,11 @@ def momentum(params: Params, lr: float) -> Optimizer:
 
 
 def adam(params: Params, lr: float) -> Optimizer:
-    return Adam(params, lr=lr)
+    return Adam(params, lr=lr, fused=True)
 
 
 def adamw(params: Params, lr: float) -> Optimizer:
-    return AdamW(params, lr=lr, weight_decay=0.1)
+    return AdamW(params, lr=lr, weight_decay=0.1, fused=True)
 
 
 text = partial(python_source, 16, 16384)
@@ -102,24 +102,24 @@ PROBLEMS = {
     problem.name: problem
     for problem in (
         Problem("digits_mlp", partial(mlp, 64, 64, 10), classification, digits,
-                sgd, 16 * 8192, (32, 0.1)),
+                sgd, 8 * 8192, (32, 0.1)),
         Problem("transformer", partial(Transformer, WORDS, 16, 32, 4, 1), language, text,
-                adamw, 2 * 16384, (64, 3e-3), slope=0.5, judged=512, stretch=2),
+                adamw, 24576, (64, 3e-3), slope=0.5, judged=512, stretch=2),
         Problem("wrong_labels_mlp", partial(mlp, 32, 64, 8), classification,
-                partial(clusters, 0.1), sgd, 16 * 8192, (32, 0.1)),
+                partial(clusters, 0.1), sgd, 12 * 8192, (32, 0.1)),
         Problem("groupnorm_cnn", partial(cnn, norm=True), classification, digits,
-                momentum, 6 * 8192, (64, 0.02), stretch=2),
+                momentum, 5 * 8192, (64, 0.02), stretch=2),
         Problem("noisy_regression", partial(mlp, 10, 64, 1, activation=nn.Tanh), regression,
-                friedman, sgd, 16 * 8192, (32, 0.05)),
+                friedman, sgd, 12 * 8192, (32, 0.05)),
         Problem("autoencoder", partial(mlp, 64, 32, 8, 32, 64), reconstruction, digit_images,
                 adam, 10 * 8192, (64, 2e-3), slope=0.5),
         Problem("gru", partial(Recurrent, WORDS, 24, 48), language, text,
-                adamw, 2 * 16384, (64, 5e-3), slope=0.5, judged=512, stretch=2),
+                adamw, 24576, (64, 5e-3), slope=0.5, judged=512, stretch=2),
         Problem("table_momentum", partial(mlp, 34, 64, 7), classification, partial(table, 0.05),
-                momentum, 16 * 8192, (64, 0.02)),
+                momentum, 10 * 8192, (64, 0.02)),
         Problem("wrong_digits_cnn", partial(cnn, norm=False), classification,
-                partial(digits, 0.2), sgd, 7 * 8192, (32, 0.1), stretch=2),
+                partial(digits, 0.2), sgd, 6 * 8192, (32, 0.1), stretch=2),
         Problem("separable_mlp", partial(mlp, 30, 32, 2), classification, separable,
-                sgd, 12 * 8192, (32, 0.1)),
+                sgd, 8 * 8192, (32, 0.1)),
     )
 }  # fmt: skip
