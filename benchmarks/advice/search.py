@@ -67,6 +67,8 @@ class Search:
             run = train(self.problem, state, self.data, batch_size, [stop], self.untrained)
             torch.save({**state.saved(), "loss": run.losses[-1]}, path)
         saved: dict[str, Any] = torch.load(path)
+        losses = self.store.facts.setdefault("checkpoints", {}).setdefault(f"{share:g}", {})
+        losses[str(seed)] = saved["loss"]
         return saved
 
     def run(self, start: float, batch_size: int, lr: float, seed: int) -> Trained:
