@@ -145,4 +145,6 @@ class Search:
         self.cell(0.0, *self.problem.reference, self.seeds)
         self.grid(0.0, 0)
         for share in SHARES:
+            for seed in self.seeds:
+                self.checkpoint(share, seed)
             self.grid(share, smallest)
