@@ -69,9 +69,8 @@ def fitted(
         needed: E, shape (targets, batch sizes), infinite where a run ended before.
         limits: samples of the longest run of each batch size; E is known to be larger there.
     """
-    sizes = np.asarray(sizes, dtype=float)
-    knees = np.geomspace(sizes.min() / 8, sizes.max() * 8, 1200)
-    growth = np.log1p(sizes / knees[:, None])  # [K, sizes]
+    knees = np.geomspace(min(sizes) / 8, max(sizes) * 8, 1200)
+    growth = np.log1p(np.array(sizes) / knees[:, None])  # [K, sizes]
     squares, count = np.zeros(len(knees)), 0
     for row in np.asarray(needed, dtype=float):
         known = np.isfinite(row)

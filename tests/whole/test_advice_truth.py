@@ -156,6 +156,14 @@ def test_the_critical_batch_size_is_found_where_large_batches_end_too_early(knee
     assert value == pytest.approx(knee, rel=0.01)
 
 
+def test_a_run_that_ended_too_early_bounds_the_critical_batch_size() -> None:
+    needed, limits = np.array([[1.0, 1.0, 1.0, 1.0, math.inf]]), [1.0, 1.0, 1.0, 1.0, 8.0]
+    without, _ = fitted(SIZES[:4], needed[:, :4], limits[:4])
+    value, _ = fitted(SIZES, needed, limits)
+    assert without == SIZES[3] * 8  # no growth is seen: the end of the grid
+    assert 1024 / 7 < value < 512  # E(1024) > 8 asks for 1024/7, four others for more
+
+
 def test_too_few_batch_sizes_have_no_critical_one() -> None:
     assert math.isnan(fitted(SIZES, np.array([[1, 1, math.inf, math.inf, math.inf]]), [9] * 5)[0])
 
