@@ -130,7 +130,7 @@ def critical(cells: Cells, shares: Sequence[float], budget: int, start: float) -
     source = np.random.default_rng(0)
     count = max(len(cell.losses) for own in cells.values() for cell in own)
     values = []
-    for _ in range(DRAWS if losses else 0):
+    for _ in range(DRAWS if value > 0 else 0):  # not where it is not known
         draw = source.integers(0, 6, (len(sizes), count))  # 6: of 1, 2 or 3 seeds alike
         picked = source.integers(0, len(losses), len(losses))
         values.append(fitted(sizes, table(cells, np.array(losses)[picked], draw), limits)[0])

@@ -16,7 +16,8 @@ from .train import Trained, fresh, judged, restored, train
 
 SHARES = (0.1, 0.3, 0.6)  # of the reference run, where its checkpoints are
 BRANCH = 0.25  # budgets that runs from a checkpoint take
-REACH = 4  # doublings beyond the best rate after which the unstable rate is not looked for
+# doublings beyond the best rate after which a rate that is not stable is not looked for
+REACH, ADAPTIVE_REACH = 8, 4  # an adaptive optimizer trains worse and worse, and rarely diverges
 UNIT = 1024  # all numbers of samples are multiples of the largest batch
 CHECKPOINTS = Path("out/advice")
 
@@ -88,9 +89,9 @@ class Search:
         cell = self.store.cells[key]
         for seed in seeds:
             if seed not in cell.losses and self.stable(cell):
-                began = time.perf_counter()
+                began = time.process_time()
                 cell.add(seed, self.run(*key, seed))
-                self.store.facts["seconds"] += round(time.perf_counter() - began, 1)
+                self.store.facts["seconds"] += round(time.process_time() - began, 1)
                 self.store.save()
         return cell
 
@@ -100,7 +101,8 @@ class Search:
     def ladder(self, start: float, batch_size: int, guess: float) -> float:
         """Factors of 2 in the rate around a guess; returns the best.
 
-        Beyond the best rate and its neighbours one seed looks for the first that is not stable.
+        Beyond the best rate and its neighbours one seed looks for the first that is not stable;
+        the others confirm the one before.
         """
         budget, best = budget_of(self.problem, start), round(np.log2(guess / self.anchor))
 
@@ -114,10 +116,12 @@ class Search:
             if around == best and np.isfinite(near[best]):
                 break
             best = around if around != best else best - 2
-        for step in range(best + 2, best + REACH + 1):
-            if not np.isfinite(look(step - 1, self.seeds[:1])):
-                break
-            look(step, self.seeds[:1])
+        top, one = best + 1, self.seeds[:1]
+        reach = REACH if self.problem.slope == 1 else ADAPTIVE_REACH
+        while np.isfinite(look(top, one)) and top < best + reach:
+            top += 1
+        while not np.isfinite(look(top, one)) and not np.isfinite(look(top - 1, self.seeds)):
+            top -= 1
         return self.anchor * 2.0**best
 
     @property
