@@ -20,7 +20,7 @@ class Critical:
 
     Args:
         value, low, high: of all targets together; 95 % over seeds and targets. Two or three seeds
-            tell their spread badly: a ratio of `high` to `low` below 1.5 is luck.
+            tell their spread badly, so that E(B) is disturbed by the misfit in every draw too.
         misfit: root mean square of the residuals in ln E.
         targets: losses.
         values: of each target alone.
@@ -133,7 +133,9 @@ def critical(cells: Cells, shares: Sequence[float], budget: int, start: float) -
     for _ in range(DRAWS if value > 0 else 0):  # not where it is not known
         draw = source.integers(0, 6, (len(sizes), count))  # 6: of 1, 2 or 3 seeds alike
         picked = source.integers(0, len(losses), len(losses))
-        values.append(fitted(sizes, table(cells, np.array(losses)[picked], draw), limits)[0])
+        drawn = table(cells, np.array(losses)[picked], draw)
+        noise = np.exp(misfit * source.standard_normal(len(sizes)))  # one for all targets
+        values.append(fitted(sizes, drawn * noise, limits)[0])
     low, high = np.nanquantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
     alone = [fitted(sizes, row[None], limits)[0] for row in needed]
     known = [[float(f"{e:.5g}") if math.isfinite(e) else None for e in row] for row in needed]

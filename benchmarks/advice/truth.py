@@ -13,7 +13,7 @@ from .problems import Problem
 from .search import SHARES, Search, budget_of
 from .store import Cell, Store
 
-FROM_SCRATCH, FROM_CHECKPOINT = (0.1, 0.2, 0.4), (0.1, 0.25, 0.5)  # of the budget: target losses
+FROM_SCRATCH, FROM_CHECKPOINT = (0.1, 0.2, 0.4), (0.2, 0.4, 0.8)  # of the budget: target losses
 
 
 def find(problem: Problem, seeds: Sequence[int], smallest: int) -> None:
