@@ -1,0 +1,44 @@
+"""Is the advice right? Held to plain training on ten problems.
+
+python -m benchmarks.advice truth                 # all problems, about an hour on one core
+python -m benchmarks.advice truth digits_mlp gru  # some of them
+python -m benchmarks.advice truth --seeds 3       # what is there is not run again
+python -m benchmarks.advice truth --show          # tables alone
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from .problems import PROBLEMS
+from .truth import find, show
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    truth = commands.add_parser("truth", help="train, and say what would have been right")
+    truth.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
+    truth.add_argument("--seeds", type=int, default=2)
+    truth.add_argument("--show", action="store_true", help="train nothing")
+    truth.add_argument("--markdown", action="store_true", help="tables for GitHub")
+    options = parser.parse_args()
+    unknown = set(options.problems) - set(PROBLEMS)
+    if unknown:
+        parser.error(f"no such problem: {', '.join(sorted(unknown))}; known: {', '.join(PROBLEMS)}")
+    torch.set_num_threads(1)
+    names = options.problems or list(PROBLEMS)
+    # in the order of worth: small batches are slow, further seeds narrow what is known
+    passes = [(seeds, 16) for seeds in range(1, options.seeds + 1)] + [(options.seeds, 0)]
+    for seeds, smallest in () if options.show else passes:
+        for name in names:
+            find(PROBLEMS[name], range(seeds), smallest)
+    show([PROBLEMS[name] for name in names], options.markdown)
+
+
+if __name__ == "__main__":
+    main()
