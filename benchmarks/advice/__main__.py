@@ -12,6 +12,8 @@ import argparse
 
 import torch
 
+from .held import hold
+from .held import show as held_show
 from .problems import PROBLEMS
 from .truth import find, show
 
@@ -26,12 +28,23 @@ def main() -> None:
     truth.add_argument("--seeds", type=int, default=2)
     truth.add_argument("--show", action="store_true", help="train nothing")
     truth.add_argument("--markdown", action="store_true", help="tables for GitHub")
+    held = commands.add_parser("held", help="ask for advice, and train as advised")
+    held.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
+    held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 40], help="budgets")
+    held.add_argument("--seed", type=int, default=0, help="of the reference run")
+    held.add_argument("--show", action="store_true", help="train nothing")
+    held.add_argument("--markdown", action="store_true", help="tables for GitHub")
     options = parser.parse_args()
     unknown = set(options.problems) - set(PROBLEMS)
     if unknown:
         parser.error(f"no such problem: {', '.join(sorted(unknown))}; known: {', '.join(PROBLEMS)}")
     torch.set_num_threads(1)
     names = options.problems or list(PROBLEMS)
+    if options.command == "held":
+        for name in () if options.show else names:
+            hold(PROBLEMS[name], options.epochs, options.seed)
+        held_show([PROBLEMS[name] for name in names], options.markdown)
+        return
     # in the order of worth: small batches are slow, further seeds narrow what is known
     passes = [(seeds, 16) for seeds in range(1, options.seeds + 1)] + [(options.seeds, 0)]
     for seeds, smallest in () if options.show else passes:

@@ -60,7 +60,7 @@ class Branches(Runs):
         averaged weights, where the noise of large rates does not count. The value is their
         geometric mean; the interval holds both, and the spread between seeds.
         """
-        found = [self._critical(loss) for loss in (ITERATE, AVERAGED)]
+        found = [self.critical_by(loss) for loss in (ITERATE, AVERAGED)]
         low, high = min(e.low for e in found), max(e.high for e in found)
         if all(e.is_resolved for e in found):
             return replace(
@@ -92,7 +92,8 @@ class Branches(Runs):
             )
         return found
 
-    def _critical(self, loss: str) -> Estimate:
+    def critical_by(self, loss: str) -> Estimate:
+        """B_crit by one of the two losses alone; see `losses`."""
         losses = self.losses(loss)
         smallest = int(min(losses))
         curve = {1.0: losses[smallest]}
