@@ -81,12 +81,12 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
     if batch < used:
         return f"{pair}. It saves samples."
     return (
-        f"{pair}: the noise of your steps ({_SCALING[current.scaling]}) in {batch / used:g} times "
-        f"fewer steps, and at most half of {limit}."
+        f"{pair}. {_SCALING[current.scaling]} scaling keeps the noise of your steps, with "
+        f"{batch / used:g} times fewer of them; the rate is below half of {limit}."
     )
 
 
-_SCALING = {"linear": "linear scaling", "sqrt": "square-root scaling"}
+_SCALING = {"linear": "Linear", "sqrt": "Square-root"}
 
 
 def about_batch(landscape: Landscape, current: Setting, simple: Estimate | None) -> tuple[str, ...]:

@@ -132,7 +132,10 @@ def _regions(
 
 
 def _noise_scale(axes: Any, profile: Results, batches: np.ndarray) -> None:
-    scale = profile.noise_scale
+    scale, simple = profile.noise_scale, profile.simple_noise_scale
+    if simple.is_resolved and batches[0] < float(simple) < batches[-1]:
+        label = f"$B_{{simple}}$ = {short(float(simple))}"
+        axes.axvline(float(simple), color=INK, lw=1.0, ls="-.", label=label)
     if scale.is_resolved:
         label = f"$B_{{noise}}$ = {short(float(scale))}"
         axes.axvline(float(scale), color=INK, lw=1.4, label=label)

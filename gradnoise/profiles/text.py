@@ -71,9 +71,8 @@ TRADE_OFF = (
 )
 REGIME = "noise limits a step where B < B_noise, curvature where B > B_noise"
 HERE = (
-    "The limits hold at this point of training. Beyond the mean-square limit training does not "
-    "stay here: the loss first rises, and often the run settles where it is flatter and trains on. "
-    "`gradnoise sweep` shows what runs do."
+    "The limits hold at this point of training. Beyond the mean-square limit a run leaves this "
+    "bowl, and often settles where the loss is flatter."
 )
 
 

@@ -105,8 +105,14 @@ class TestToTry:
     @pytest.mark.parametrize(
         ("rescales", "said"),
         [
-            (None, "64, learning rate 0.200: the noise of your steps (linear scaling) in 2 times"),
-            ("Adam", "64, learning rate 0.141: the noise of your steps (square-root scaling) in 2"),
+            (
+                None,
+                "64, learning rate 0.200. Linear scaling keeps the noise of your steps, with 2",
+            ),
+            (
+                "Adam",
+                "64, learning rate 0.141. Square-root scaling keeps the noise of your steps",
+            ),
         ],
     )
     def test_below_the_noise_scale_the_rate_is_carried_to_a_larger_batch(self, rescales, said):

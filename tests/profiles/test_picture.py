@@ -38,6 +38,14 @@ class TestPlot:
         at_knee = np.interp(4, np.log2(rule.get_xdata()), rule.get_ydata())
         assert at_knee == pytest.approx(1 / float(resolved.sharpness), rel=1e-3)
 
+    def test_the_simple_noise_scale_stands_beside_the_other(self, resolved):
+        forty = gn.Estimate(40.0, 30.0, 50.0, 0.95, 0.0, 64)
+        profile = replace(resolved, estimates={**resolved.estimates, "simple_noise_scale": forty})
+        lines = profile.plot().axes[0].get_lines()
+
+        line = next(line for line in lines if line.get_label().startswith("$B_{simple}$ = 40.0"))
+        assert list(line.get_xdata()) == [40.0, 40.0]
+
     def test_both_axes_are_logarithmic_and_named(self, resolved):
         axes = resolved.plot().axes[0]
 
