@@ -22,8 +22,8 @@ class Recommendation:
     result: the noise scales of one point of training change severalfold along a run, and a run may
     move to where the loss is flatter and allow a larger learning rate. At the critical batch size a
     run takes twice the steps of very large batches and twice the samples of very small ones
-    (McCandlish et al. 2018, arXiv:1812.06162). Learning rates are at most half of the lower limit
-    of stability at their batch size (docs/theory/stability.md).
+    (McCandlish et al. 2018, arXiv:1812.06162). A learning rate for another batch size than that in
+    use is at most half of the lower limit of stability there (docs/theory/stability.md).
 
     Args:
         batch_size: B to try next, in samples; None where no noise scale is resolved.
@@ -78,7 +78,7 @@ def recommend(
         samples = samples_needed(landscape)
         reasons = (*first, *bounds(landscape, current, samples), *now, WHEN)
         return Recommendation(None, None, reasons, NONE, samples)
-    low, high = min(known), max(known)
+    low, high = _ends(known, landscape.noise_scale)
     said = critical(landscape, simple, low, high)
     if current.no_rate:
         batch, lr = round_batch(known[0], landscape.population), None
@@ -105,6 +105,13 @@ def samples_needed(landscape: Landscape) -> int | None:
     if not (factor > 0 and value > 0 and value < half_width < math.inf):
         return None
     return math.ceil(1 / (1 / population + factor * value / half_width))
+
+
+def _ends(known: list[float], noise_scale: Estimate) -> tuple[float, float]:
+    """From the smallest to the largest noise scale; of one that is not resolved its bounds."""
+    if noise_scale.is_resolved:
+        return min(known), max(known)
+    return min(*known, noise_scale.high), max(*known, noise_scale.low)
 
 
 def _without_limit(landscape: Landscape) -> str:

@@ -69,7 +69,7 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
             f"To try first with {current.who}: batch size {batch}, learning rate "
             f"{short(found.lr or 0.0)} (noise-scale rule, at most half of {limit})."
         )
-    if batch == used and (found.lr is None or found.lr > found.ceiling):
+    if batch == used and found.limited:
         return (
             f"Keep batch size {batch} and learning rate {current.lr:g} while the loss falls: "
             f"a larger batch needs a larger rate, and {limit} leaves no room for one."

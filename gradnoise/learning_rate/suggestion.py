@@ -22,11 +22,13 @@ class Suggestion:
         batch_size: B in samples.
         lr: ε in parameter²/loss; None where none can be told.
         ceiling: half of the lower limit at that batch size, in parameter²/loss.
+        limited: whether the limit, and not the noise scale, forbids a larger batch.
     """
 
     batch_size: int
     lr: float | None
     ceiling: float
+    limited: bool = False
 
 
 def suggest(landscape: Landscape, current: Setting, scale: float, largest: float) -> Suggestion:
@@ -56,7 +58,7 @@ def suggest(landscape: Landscape, current: Setting, scale: float, largest: float
         carried = scale_lr(current.lr, batch, size, current.scaling)
         most = ceiling(landscape, current, size)
         if carried > most:
-            break
+            return replace(found, limited=True)
         found = Suggestion(size, carried, most)
     return found
 

@@ -117,7 +117,11 @@ class TestTwoNoiseScales:
         advice = advise(AT_LEAST, simple=estimate(60.0))
 
         assert (advice.batch_size, advice.confidence) == (64, "snapshot: rough")
-        assert "about 64 (B_simple 60.0, B_noise at least 300)" in str(advice)
+        assert "about 64 to 256 (B_simple 60.0, B_noise at least 300)" in str(advice)
+        assert "differ by a factor 5.00, so this is uncertain" in str(advice)
+        below = advise(AT_MOST, simple=estimate(60.0))
+        assert "about 8 to 64 (B_simple 60.0, B_noise at most 9.00)" in str(below)
+        assert advise(UNKNOWN, simple=estimate(60.0)).critical == (60.0, 60.0)
 
     def test_an_unknown_simple_one_leaves_the_other(self):
         assert advise(estimate(128.0), simple=UNKNOWN).batch_size == 128

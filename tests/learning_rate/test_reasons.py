@@ -130,6 +130,9 @@ class TestToTry:
         text = str(advise(estimate(128.0), batch_size=32, lr=0.4))
         assert "Keep batch size 32 and learning rate 0.4 while the loss falls" in text
         assert "the limit 0.471 at this point leaves no room for one" in text
+        half = str(advise(estimate(128.0), batch_size=32, lr=0.2))  # 0.4 is too much at 64
+        assert "leaves no room for one" in half
+        assert "near the critical one" not in half
 
     def test_from_beyond_it_a_smaller_one_saves_samples(self):
         text = str(advise(estimate(16.0), batch_size=512, lr=0.1))
