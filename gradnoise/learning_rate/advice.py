@@ -33,7 +33,8 @@ class Recommendation:
             profiles of a run, or trials, agree.
         samples: about how many to measure to resolve B_noise; None where it is resolved, where more
             samples do not help or the number is not known.
-        critical: the critical batch size from one noise scale to the other, in samples; or None.
+        critical: the critical batch size in samples, from the lowest to the highest end of the
+            intervals of B_simple and B_noise; or None.
 
     Example:
         >>> print(Recommendation(128, 0.25, ("Batch size 128.", "Learning rate 0.25."), "none"))
@@ -73,18 +74,20 @@ def recommend(
         return Recommendation(None, None, (_without_limit(landscape), *now), NONE)
     if not current.no_rate:
         now += about_rate(landscape, current)
-    known = [float(e) for e in (simple, landscape.noise_scale) if e is not None and e.is_resolved]
+    scales = [scale for scale in (simple, landscape.noise_scale) if scale is not None]
+    known = [float(scale) for scale in scales if scale.is_resolved]
     if not known:
         samples = samples_needed(landscape)
         reasons = (*first, *bounds(landscape, current, samples), *now, WHEN)
         return Recommendation(None, None, reasons, NONE, samples)
-    low, high = _ends(known, landscape.noise_scale)
+    ends = [end for scale in scales for end in (scale.low, scale.high) if 0 < end < math.inf]
+    low, high = min(known + ends), max(known + ends)
     said = critical(landscape, simple, low, high)
     if current.no_rate:
         batch, lr = round_batch(known[0], landscape.population), None
         reasons = (*first, said, *now, WHEN)
     else:
-        found = suggest(landscape, current, known[0], high)
+        found = suggest(landscape, current, known[0], max(known))
         batch, lr = found.batch_size, found.lr
         reasons = (said, to_try(landscape, current, found), *now, WHEN)
     return Recommendation(batch, lr, reasons, SNAPSHOT, critical=(low, high))
@@ -105,13 +108,6 @@ def samples_needed(landscape: Landscape) -> int | None:
     if not (factor > 0 and value > 0 and value < half_width < math.inf):
         return None
     return math.ceil(1 / (1 / population + factor * value / half_width))
-
-
-def _ends(known: list[float], noise_scale: Estimate) -> tuple[float, float]:
-    """From the smallest to the largest noise scale; of one that is not resolved its bounds."""
-    if noise_scale.is_resolved:
-        return min(known), max(known)
-    return min(*known, noise_scale.high), max(*known, noise_scale.low)
 
 
 def _without_limit(landscape: Landscape) -> str:

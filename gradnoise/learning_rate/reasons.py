@@ -39,7 +39,7 @@ MEANING = {
 
 
 def critical(landscape: Landscape, simple: Estimate | None, low: float, high: float) -> str:
-    """The critical batch size, from one noise scale to the other."""
+    """The critical batch size, a range that holds both noise scales."""
     scales = {"B_simple": simple, "B_noise": landscape.noise_scale}
     said = ", ".join(f"{name} {_in_words(e)}" for name, e in scales.items() if e is not None)
     first, last = (round_batch(scale, landscape.population) for scale in (low, high))
@@ -51,12 +51,12 @@ def critical(landscape: Landscape, simple: Estimate | None, low: float, high: fl
     if high < 0.5:
         return f"Critical batch size 1 ({said}): noise is small even in a single sample's gradient."
     sizes = f"{first}" if first == last else f"{first} to {last}"
-    factor = high / low if low else math.inf
+    factor = 1.0 if simple is None else _apart(simple, landscape.noise_scale)
     doubt = f" The two differ by a factor {short(factor)}, so this is uncertain."
     return (
         f"Critical batch size: about {sizes} ({said}). There a run takes about twice the steps of "
         f"very large batches and twice the samples of very small ones."
-        f"{doubt if high > APART * low else ''}"
+        f"{doubt if factor > APART else ''}"
     )
 
 
@@ -66,7 +66,7 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
     limit = f"the limit {short(lowest_limit(landscape, batch))} at this point"
     if not (used and current.lr):
         return (
-            f"To try first with {current.who}: batch size {batch}, learning rate "
+            f"To try first ({current.who}): batch size {batch}, learning rate "
             f"{short(found.lr or 0.0)} (noise-scale rule, at most half of {limit})."
         )
     if batch == used and found.limited:
@@ -77,7 +77,7 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
     if batch == used:
         return f"Keep batch size {batch}: it is near the critical one."
     lr = short(found.lr or 0.0)
-    pair = f"To try next with {current.who}: batch size {batch}, learning rate {lr}"
+    pair = f"To try next ({current.who}): batch size {batch}, learning rate {lr}"
     if batch < used:
         return f"{pair}. It saves samples."
     return (
@@ -173,6 +173,19 @@ def _unresolved(landscape: Landscape, samples: int | None) -> str:
         )
     count = f"; about {short(samples)} samples may be enough" if samples else ""
     return f"Its value is not resolved: {status.remedy}{count}."
+
+
+def _apart(first: Estimate, second: Estimate) -> float:
+    """The factor between two noise scales, or between the bounds of what is not resolved."""
+    low, high = zip(
+        *((float(e),) * 2 if e.is_resolved else (e.low, e.high) for e in (first, second)),
+        strict=True,
+    )
+    return max(_ratio(low[0], high[1]), _ratio(low[1], high[0]))
+
+
+def _ratio(number: float, other: float) -> float:
+    return number / other if other > 0 else math.inf if number > 0 else 1.0
 
 
 def _in_words(scale: Estimate) -> str:

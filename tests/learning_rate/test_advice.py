@@ -57,9 +57,7 @@ class TestResolved:
         advice = advise(estimate(128.0), curvature=estimate(0.0))
 
         assert advice.lr == 0.25  # (2/4)/(1 + 128/128)
-        assert "first with SGD: batch size 128, learning rate 0.250 (noise-scale rule" in str(
-            advice
-        )
+        assert "first (SGD): batch size 128, learning rate 0.250 (noise-scale rule" in str(advice)
 
     def test_half_of_the_mean_square_limit_holds_where_it_is_lower(self):
         advice = advise(estimate(128.0), curvature=estimate(384.0))
@@ -76,7 +74,7 @@ class TestResolved:
         advice = advise(estimate(128.0), momentum=0.75)
 
         assert advice.lr == pytest.approx(3.5 / 4 / (1 + 7))  # 2(1 + m)/λ over 1 + (1 + m)/(1 - m)
-        assert "with SGD with momentum 0.75:" in str(advice)
+        assert "first (SGD with momentum 0.75):" in str(advice)
 
     @pytest.mark.parametrize(
         ("noise_scale", "sharpness", "confidence"),
@@ -122,6 +120,13 @@ class TestTwoNoiseScales:
         below = advise(AT_MOST, simple=estimate(60.0))
         assert "about 8 to 64 (B_simple 60.0, B_noise at most 9.00)" in str(below)
         assert advise(UNKNOWN, simple=estimate(60.0)).critical == (60.0, 60.0)
+
+    def test_the_range_holds_both_intervals(self):
+        advice = advise(AT_LEAST, simple=estimate(279.0, 140.0, 3440.0))
+
+        assert advice.critical == (140.0, 3440.0)
+        assert "about 128 to 4096 (B_simple 279" in str(advice)
+        assert "uncertain" not in str(advice)
 
     def test_an_unknown_simple_one_leaves_the_other(self):
         assert advise(estimate(128.0), simple=UNKNOWN).batch_size == 128

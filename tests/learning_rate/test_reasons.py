@@ -136,7 +136,7 @@ class TestToTry:
 
     def test_from_beyond_it_a_smaller_one_saves_samples(self):
         text = str(advise(estimate(16.0), batch_size=512, lr=0.1))
-        assert "To try next with SGD: batch size 16, learning rate 0.0516. It saves" in text
+        assert "To try next (SGD): batch size 16, learning rate 0.0516. It saves" in text
 
     def test_the_limit_is_that_of_the_batch_that_is_named(self):
         found = Suggestion(8, 0.1, 0.2)
@@ -154,6 +154,23 @@ class TestCritical:
         bowl = landscape(estimate(100.0))
         assert "uncertain" not in critical(bowl, estimate(50.0), 50.0, 100.0)
         assert "uncertain" in critical(bowl, estimate(49.0), 49.0, 100.0)
+        assert "uncertain" not in critical(bowl, None, 1.0, 100.0)
+
+    @pytest.mark.parametrize(
+        ("simple", "noise_scale", "factor"),
+        [
+            (estimate(60.0), AT_LEAST, "5.00"),  # at least 300
+            (estimate(60.0), AT_MOST, "6.67"),  # at most 9
+            (AT_LEAST, estimate(60.0), "5.00"),
+            (estimate(60.0), UNKNOWN, None),
+            (estimate(400.0), AT_LEAST, None),
+            (estimate(60.0, 20.0, 500.0), estimate(60.0), None),
+        ],
+    )
+    def test_bounds_disagree_as_values_do(self, simple, noise_scale, factor):
+        said = critical(landscape(noise_scale), simple, 60.0, 60.0)
+        assert ("differ by a factor" in said) is (factor is not None)
+        assert factor is None or f"factor {factor}," in said
 
     def test_no_noise_at_all_is_a_value(self):
         bowl = landscape(estimate(0.0))
