@@ -445,9 +445,9 @@ def _profile_options(commands: Any) -> None:
         help="learning rate in training; it is judged together with the batch size")  # fmt: skip
     add("--momentum", type=MOMENTUM,
         help="momentum in training")  # fmt: skip
-    add("--metric", default="euclidean", help="euclidean (default): learning rates of plain SGD; "
-        "optimizer: those of the optimizer that the factory returns (Adam, AdamW, NAdam, "
-        "RMSprop), after it has taken steps")  # fmt: skip
+    add("--metric", default="auto", help="euclidean: learning rates of plain SGD; optimizer: those "
+        "of the optimizer that the factory returns, after it has taken steps; auto (default): "
+        "optimizer for Adam, AdamW, NAdam and RMSprop, else euclidean")  # fmt: skip
     add("--epochs", type=_whole(0), help="digits only: train so many epochs first (default 5)")
     add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
         "hooks, functional, backpack or loop")  # fmt: skip

@@ -1,8 +1,9 @@
 """Three limits of the learning rate side by side, and what it means where they differ.
 
-They are different statements (docs/theory/stability.md). Beyond the noise-scale rule a larger
-learning rate brings little speed, beyond the one-step limit the expected loss rises in a single
-step, beyond the mean-square limit SGD is unstable at this point. Units as in `formulas`.
+They are different statements (docs/theory/stability.md). Beyond the noise-scale rule a step gains
+less than the best one, beyond the one-step limit the expected loss rises in a single step; good
+runs often stand there. Beyond the mean-square limit SGD is unstable at this point. Units as in
+`formulas`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Limits:
 
     Args:
         batch_size: B in samples.
-        noise_scale_rule: (2/λ)/(1 + B_noise/B); beyond it noise wastes part of each step (Smith,
-            Elsen and De 2020).
+        noise_scale_rule: (2/λ)/(1 + B_noise/B); beyond it a step gains less (Smith, Elsen and
+            De 2020).
         one_step: 2ε_opt(B), divided by 1/(1 - m) where momentum adds gradients up; beyond it the
             expected loss rises by the total step for one gradient (McCandlish et al. 2018).
         mean_square: at most (2/λ)/(1 + (1/B - 1/N)·B_curv); beyond it the second moment of the
@@ -66,8 +67,8 @@ class Limits:
         ratio = float(square) / float(rule) if float(rule) else math.inf
         if ratio > APART:
             return (
-                f"{where}: beyond {short(float(rule))} (noise-scale rule) noise wastes part of "
-                f"each step; beyond {short(float(square))}, {short(ratio)} times the rule, "
+                f"{where}: beyond {short(float(rule))} (noise-scale rule) a step gains less; "
+                f"beyond {short(float(square))}, {short(ratio)} times the rule, "
                 f"training is unstable at this point."
             )
         if ratio < 1 / APART:

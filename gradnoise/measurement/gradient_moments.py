@@ -20,7 +20,7 @@ def gradient_moments(
     data: Any,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     engine: str = "auto",
     population: str | int = "dataset",
     variance: bool = False,
@@ -41,9 +41,10 @@ def gradient_moments(
         model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
         data: a DataLoader, a Dataset, a list of batches, or one batch.
-        optimizer: the one that trains the model; needed by metric="optimizer".
-        metric: "euclidean", or "optimizer": P^-½g_i in place of g_i, with P of the optimizer's
-            state as in `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ).
+        optimizer: the one that trains the model.
+        metric: "optimizer": P^-½g_i in place of g_i, with P of the optimizer's state as in
+            `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ); or "euclidean"; "auto":
+            "optimizer" for Adam, AdamW, NAdam and RMSprop that have taken steps, else "euclidean".
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
         variance: also keep the variance of every coordinate, the diagonal of Σ.

@@ -105,7 +105,7 @@ class Opened:
     def _now(self) -> Hashable:
         """What changes with the values that results depend on."""
         optimizer, own = self.options.optimizer, self._problem.objective.fingerprint()
-        if optimizer is None or self.options.metric == "euclidean":
+        if optimizer is None or not self.options.own_metric:
             return own
         return own, _fingerprint(optimizer)
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ..errors import ArgumentError
-from .preconditioner import is_decoupled
+from .preconditioner import base_of, is_decoupled
 
 PLAIN = ("SGD",)
+EARLY = 100  # steps; a shorter average than that is still far off early in training
 AVERAGED = {torch.optim.NAdam: "nadam", torch.optim.Adam: "adam", torch.optim.AdamW: "adam"}
 
 
@@ -27,6 +28,9 @@ class OptimizerSettings:
         weight_decay: its coefficient.
         notes: what the measurement leaves out or assumes.
         kind: the `optimizer` of `gn.stable_lr` that fits in the metric of this optimizer.
+        base: SGD, Adam, ... where it is a subclass of one of them.
+        steps: steps that its second moments are from; None where it has none, or is not known.
+        settled_after: steps after which they have settled (docs/theory/metric.md); None likewise.
     """
 
     name: str
@@ -36,11 +40,26 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     notes: tuple[str, ...] = ()
     kind: str = "sgd"
+    base: str = ""
+    steps: int | None = None
+    settled_after: int | None = None
+
+    @property
+    def family(self) -> str:
+        """The optimizer of torch that it is, or is a subclass of."""
+        return self.base or self.name
 
     @property
     def is_plain(self) -> bool:
         """Whether its learning rate is that of SGD, with or without momentum."""
-        return self.name in PLAIN
+        return self.family in PLAIN
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its second moments are from enough steps; also where that is not known."""
+        if self.steps is None or self.settled_after is None:
+            return True
+        return self.steps >= self.settled_after
 
 
 def read_optimizer(
@@ -71,7 +90,28 @@ def read_optimizer(
         weight_decay=decay,
         notes=tuple(_notes(optimizer, name, decay, own_metric=metric != "euclidean")),
         kind=next(averaged, "nesterov" if nesterov else "sgd"),
+        base=base_of(optimizer),
+        steps=_steps(optimizer),
+        settled_after=_settled_after(group),
     )
+
+
+def _steps(optimizer: torch.optim.Optimizer) -> int | None:
+    """The fewest steps that the second moments of a parameter are from."""
+    steps = [
+        int(state["step"])
+        for state in optimizer.state.values()
+        if "step" in state and ("exp_avg_sq" in state or "square_avg" in state)
+    ]
+    return min(steps, default=None)
+
+
+def _settled_after(group: dict[str, Any]) -> int | None:
+    """1/(1 - β₂) steps, and no fewer than the gradients of the early phase take to settle."""
+    decay = group["betas"][-1] if "betas" in group else group.get("alpha")
+    if decay is None:
+        return None
+    return max(EARLY, round(1 / (1 - float(decay)))) if float(decay) < 1 else EARLY
 
 
 def _notes(
@@ -80,16 +120,17 @@ def _notes(
     groups, rates = optimizer.param_groups, "the first group's is reported"
     if own_metric:
         rates = "those here are the first group's, the others in proportion"
-    if name not in PLAIN and own_metric:
+    plain = (base_of(optimizer) or name) in PLAIN
+    if not plain and own_metric:
         yield (
             f"all is in the metric of {name} with its second moments held as they are now. They "
             f"follow the batch size: below the noise scale the learning rate that they allow grows "
             f"with √B where the rule here grows with B"
         )
-    elif name not in PLAIN:
+    elif not plain:
         yield (
-            f"{name} rescales the gradient: noise scales and learning rate limits here are those "
-            f"of plain SGD in the same place, not of {name}"
+            f"noise scales and limits of the learning rate here are those of plain SGD at the same "
+            f"point, not of {name}"
         )
     if any(group.get("dampening", 0) for group in groups):
         yield "dampening is not taken into account: formulas are those of dampening 0"

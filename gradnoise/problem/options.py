@@ -8,7 +8,7 @@ import torch
 
 from ..errors import check_whole
 from ..statistics.estimate import check_level
-from .preconditioner import check_metric
+from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
 
 
@@ -23,7 +23,7 @@ class Options:
     """
 
     optimizer: torch.optim.Optimizer | None = None
-    metric: str = "euclidean"
+    metric: str = "auto"
     engine: str = "auto"
     population: str | int = "dataset"
     max_samples: int | None = 4096
@@ -35,3 +35,8 @@ class Options:
         check_level(self.level)
         check_whole("seed", self.seed, 0)
         check_metric(self.metric, self.optimizer)
+
+    @property
+    def own_metric(self) -> bool:
+        """Whether to measure in the metric of the optimizer, with what its state holds."""
+        return self.metric == "optimizer" or (self.metric == "auto" and is_adaptive(self.optimizer))

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ..tensors.trees import TensorDict, compute_dtype, widen
 
-METRICS = ("euclidean", "optimizer")
+METRICS = ("euclidean", "optimizer", "auto")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +95,18 @@ def check_metric(metric: str, optimizer: Any) -> None:
             f"metric='optimizer' needs `optimizer`, the torch.optim.Optimizer that trains the "
             f"model; got {type(optimizer).__name__}"
         )
+
+
+def is_adaptive(optimizer: Any) -> bool:
+    """Whether it scales the gradient by a P that is read from its state."""
+    return isinstance(optimizer, tuple(own for own in _SCALES if own is not torch.optim.SGD))
+
+
+def base_of(optimizer: torch.optim.Optimizer) -> str:
+    """The optimizer whose P it has, where it is a subclass of that; empty otherwise."""
+    if type(optimizer) in _SCALES:
+        return ""
+    return next((own.__name__ for own in _SCALES if isinstance(optimizer, own)), "")
 
 
 def is_decoupled(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:

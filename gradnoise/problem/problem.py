@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import ArgumentError
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
 from .checks import check_batch, refuse_coupling
 from .coordinates import PreconditionedObjective
@@ -30,10 +31,12 @@ class Problem:
     Args:
         objective: the per-sample losses as a function of the parameters.
         samples: the fixed samples.
+        note: why it is not in the metric of the optimizer, where metric="auto" asked for it.
     """
 
     objective: Objective
     samples: Samples
+    note: str = ""
 
     @classmethod
     def open(
@@ -73,13 +76,25 @@ class Problem:
         """The problem in the coordinates of a metric, with what the optimizer holds now.
 
         Raises:
-            ArgumentError: see `Preconditioner.of`.
+            ArgumentError: see `Preconditioner.of`; with metric="auto" it becomes a note.
         """
         optimizer, plain = options.optimizer, self.objective.plain
-        if options.metric == "euclidean" or optimizer is None:
-            return replace(self, objective=plain)
-        preconditioner = Preconditioner.of(optimizer, plain.parameters)
-        return replace(self, objective=PreconditionedObjective(plain, preconditioner))
+        if optimizer is None or not options.own_metric:
+            return replace(self, objective=plain, note="")
+        try:
+            preconditioner = Preconditioner.of(optimizer, plain.parameters)
+        except ArgumentError as error:
+            if options.metric != "auto":
+                raise
+            note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
+            return replace(self, objective=plain, note=note)
+        return replace(self, objective=PreconditionedObjective(plain, preconditioner), note="")
+
+    @property
+    def metric(self) -> str:
+        """The metric that it is in, "euclidean" or "optimizer"."""
+        own = isinstance(self.objective, PreconditionedObjective)
+        return "optimizer" if own else "euclidean"
 
     def _check(self) -> None:
         """Check a part of the largest micro-batch, or two joined where each holds one sample."""

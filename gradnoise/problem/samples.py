@@ -29,6 +29,7 @@ from ..tensors.trees import Batch, sample_count, select, split
 from .guard import seed_everything
 
 MICRO_BATCH = 256
+SMALL = 1024  # samples of one batch below which it may well be a part of more data
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,12 @@ class Samples:
                 f"{why}. Pass a non-empty data set, loader, list or batch."
             )
         total, note = _population(population, max(drawn.available, count), count)
+        if total == count < SMALL and population == "dataset" and _given_as_one_batch(data):
+            note = (
+                f"the {count} samples were given as one batch and are taken as the whole "
+                f"population. If they are a part of more data, give all of it, or "
+                f'population="distribution": the intervals are then about that'
+            )
         notes = tuple(text for text in (drawn.note, note) if text)
         return cls(pieces, total, notes)
 
@@ -201,6 +208,12 @@ def _is_one_batch(data: list[Any]) -> bool:
             f"tuple for one batch, or a list of one-element tuples for several."
         )
     return len(kinds) > 1
+
+
+def _given_as_one_batch(data: Any) -> bool:
+    if isinstance(data, list):
+        return len(data) == 1 or _is_one_batch(data)
+    return isinstance(data, (Tensor, tuple, Mapping))
 
 
 def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator) -> _Drawn:

@@ -67,7 +67,7 @@ def measure(
     data: Any,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     engine: str = "auto",
     population: str | int = "dataset",
     max_samples: int | None = 4096,

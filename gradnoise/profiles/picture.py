@@ -14,7 +14,7 @@ from ..learning_rate.landscape import Landscape
 from ..learning_rate.update_rule import Momentum
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ..statistics.estimate import short
-from .results import Results, other_optimizer
+from .results import Results, is_unsettled, other_optimizer
 
 
 def draw(profile: Results, path: str | Path | None = None) -> Any:
@@ -128,11 +128,14 @@ def _regions(
         left = math.sqrt(float(scale))
         rule = float(landscape.max_lr(left))
         between = math.sqrt(rule * float(landscape.mean_square_lr(left)))
-        axes.text(left, between, "noise wastes part of each step", color=NOISE, **style)
+        axes.text(left, between, "a step gains less", color=NOISE, **style)
 
 
 def _noise_scale(axes: Any, profile: Results, batches: np.ndarray) -> None:
-    scale = profile.noise_scale
+    scale, simple = profile.noise_scale, profile.simple_noise_scale
+    if simple.is_resolved and batches[0] < float(simple) < batches[-1]:
+        label = f"$B_{{simple}}$ = {short(float(simple))}"
+        axes.axvline(float(simple), color=INK, lw=1.0, ls="-.", label=label)
     if scale.is_resolved:
         label = f"$B_{{noise}}$ = {short(float(scale))}"
         axes.axvline(float(scale), color=INK, lw=1.4, label=label)
@@ -148,7 +151,7 @@ def _points(axes: Any, profile: Results) -> None:
         label = f"now: ε = {setting.lr:g}, B = {setting.batch_size:g}"
         axes.plot(setting.batch_size, setting.lr, "o", color=INK, ms=8, label=label, zorder=5)
     if advice.lr and advice.batch_size:
-        label = f"suggested: up to {short(advice.lr)} at B = {advice.batch_size}"
+        label = f"to try: {short(advice.lr)} at B = {advice.batch_size}"
         axes.plot(
             advice.batch_size,
             advice.lr,
@@ -166,7 +169,8 @@ def _words(axes: Any, profile: Results) -> None:
     momentum = f" (momentum {profile.setting.momentum:g})" if profile.setting.momentum else ""
     other, rescales = other_optimizer(profile), profile.setting.rescales
     whose = f" of plain SGD, not {other}" if other else f" of {rescales}" if rescales else ""
-    axes.set_ylabel(f"learning rate ε{whose}{momentum}")
+    early = ", not settled" if is_unsettled(profile) else ""
+    axes.set_ylabel(f"learning rate ε{whose}{momentum}{early}")
     axes.set_title(
         f"{profile.model} on {profile.samples} samples: {_headline(profile)}",
         fontsize=10,

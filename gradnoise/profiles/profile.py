@@ -128,7 +128,7 @@ def profile(
     data: Any,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     batch_size: int | None = None,
     max_samples: int | None = 4096,
     population: str | int = "dataset",
@@ -156,7 +156,8 @@ def profile(
         metric: "euclidean": learning rates are those of plain SGD. "optimizer": everything in the
             coordinates P^½w in which a step of the optimizer is a step of plain SGD, with P of its
             state as in `Preconditioned`; learning rates are then those of the optimizer (Adam,
-            AdamW, NAdam, RMSprop), which must have taken steps.
+            AdamW, NAdam, RMSprop), which must have taken steps. "auto": "optimizer" for these
+            once they have taken steps, else "euclidean".
         batch_size: B in training; by default that of a DataLoader.
         max_samples: n at most; None measures all.
         population: "dataset", "distribution" or N: what the intervals are about.
@@ -199,8 +200,8 @@ def find_profile(
     """The profile of a model that is open; see `profile`."""
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     options, optimizer = opened.options, opened.options.optimizer
-    settings = read_optimizer(optimizer, options.metric)
     problem = opened.problem
+    settings = read_optimizer(optimizer, problem.metric)
     with problem.guard(), progress_bar(progress) as stage:
         tick = stage("per-sample gradients", problem.samples.count)
         moments = opened.moments(tick=tick)
@@ -237,11 +238,12 @@ def find_profile(
         groups=curvature.shared(moments.by_groups(groups)),
         curvature_spread=curvature.spread,
         optimizer=settings,
-        metric=options.metric,
+        metric=problem.metric,
         batch_size=size,
         matvecs=curvature.matvecs,
         warnings=(
             *problem.samples.notes,
+            *((problem.note,) if problem.note else ()),
             *too_large,
             *fallback,
             *curvature.notes,

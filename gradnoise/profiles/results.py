@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..errors import NotMeasuredError
-from ..learning_rate.advice import Recommendation, Setting, recommend
+from ..learning_rate.advice import Recommendation, recommend
 from ..learning_rate.formulas import capped, regime, temperature
 from ..learning_rate.landscape import Landscape, Limits
 from ..learning_rate.mean_square import CurvatureSpread
+from ..learning_rate.setting import Setting
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
@@ -150,19 +151,25 @@ class Results:
         return regime(capped(batch_size, self.population), self.noise_scale)
 
     def recommend(self) -> Recommendation:
-        """Batch size and learning rate with reasons, for the optimizer in use."""
-        if float(self.trace_cov) == float(self.grad_sq_norm) == 0:
-            return Recommendation(None, None, (NO_GRADIENT,), "none")
-        advice = recommend(self.landscape(self.setting.momentum), self.setting)
-        caution = _caution(self)
-        return replace(advice, reasons=(*caution, *advice.reasons))
+        """Batch size and learning rate with reasons, for the optimizer in use.
+
+        From one point of training: a start for trials. No rate is given where the numbers are not
+        those of the optimizer in use, or its second moments have not settled.
+        """
+        reason = _nothing_follows(self)
+        if reason:
+            return Recommendation(None, None, (reason,), "none")
+        setting = self.setting
+        return recommend(self.landscape(setting.momentum), setting, self.simple_noise_scale)
 
     @property
     def setting(self) -> Setting:
         """How the model is trained now: learning rate and momentum only where limits are its."""
         own, size = self.optimizer, self.batch_size and capped(self.batch_size, self.population)
-        if own is None or not (own.is_plain or self.metric == "optimizer"):
+        if own is None:
             return Setting(size)
+        if other_optimizer(self):
+            return Setting(size, no_rate=_not_of(own))
         rescales = None if own.is_plain else own.name
         return Setting(size, own.lr, own.momentum, own.kind, rescales)
 
@@ -182,15 +189,36 @@ def other_optimizer(results: Results) -> str | None:
     return None if own is None or own.is_plain or results.metric == "optimizer" else own.name
 
 
-def _caution(results: Results) -> tuple[str, ...]:
-    """Whose learning rates these are, where it is not the optimizer in use."""
-    name, own = other_optimizer(results), results.optimizer
-    if name is None or own is None:
-        return ()
-    here = f"These learning rates are for plain SGD, not for {name}."
-    if name in OWN_METRIC or own.kind in ("adam", "nadam"):
+def is_unsettled(results: Results) -> bool:
+    """Whether its metric is that of an optimizer in its first steps."""
+    own = results.optimizer
+    return results.metric == "optimizer" and own is not None and not own.is_settled
+
+
+def _nothing_follows(results: Results) -> str:
+    """Why neither batch size nor learning rate can be given, or an empty text."""
+    own = results.optimizer
+    if float(results.trace_cov) == float(results.grad_sq_norm) == 0:
+        return NO_GRADIENT
+    if own is not None and is_unsettled(results):
+        return (
+            f"{own.name} has taken {own.steps} steps: its second moments have not settled, so no "
+            f"batch size or learning rate can be given. Limits can be wrong by orders of magnitude "
+            f"here. Measure again after about {own.settled_after} steps."
+        )
+    return ""
+
+
+def _not_of(own: OptimizerSettings) -> str:
+    """Whose numbers these are, where they are not those of the optimizer in use."""
+    name = own.name
+    here = f"No learning rate is given: these numbers are for plain SGD, not for {name}."
+    if own.family in OWN_METRIC or own.kind in ("adam", "nadam"):
         return (
             f'{here} For those of {name}, measure with metric="optimizer" (command line: --metric '
-            f"optimizer) after {name} has taken steps.",
+            f"optimizer) after {name} has taken about {own.settled_after or 1000} steps."
         )
-    return (f"{here} Only {', '.join(OWN_METRIC)} can be measured in their own metric.",)
+    return (
+        f"{here} Only {', '.join(OWN_METRIC)} can be measured in their own metric; `gn.branch` and "
+        f"`gn.advise` find the rate of any optimizer by training."
+    )

@@ -12,7 +12,7 @@ from ..learning_rate.landscape import Landscape
 from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
-from .results import Results, other_optimizer
+from .results import Results, is_unsettled, other_optimizer
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -42,7 +42,7 @@ LEARNING_RATES = (
         "max_lr",
         "noise-scale rule",
         "(2/λ)/(1 + B_noise/B); ",
-        "beyond it noise wastes part of each step",
+        "beyond it a step gains less; no limit of stability",
     ),
     (
         "greedy_lr",
@@ -71,9 +71,8 @@ TRADE_OFF = (
 )
 REGIME = "noise limits a step where B < B_noise, curvature where B > B_noise"
 HERE = (
-    "The limits hold at this point of training. Beyond the mean-square limit the loss first rises; "
-    "a run may then move to where the loss is flatter and train on. `gradnoise sweep` shows what "
-    "runs do."
+    "The limits hold at this point of training. Beyond the mean-square limit a run leaves this "
+    "bowl, and often settles where the loss is flatter."
 )
 
 
@@ -87,10 +86,10 @@ def _parts(profile: Results) -> list[Text | Table]:
     parts: list[Text | Table] = [_header(profile)]
     if has_curvature:
         advice = profile.recommend()
-        title = f"What to do (confidence in the measurement: {advice.confidence})"
-        parts += [Text(), *listed(title, advice.reasons)]
+        sure = "" if advice.confidence == "none" else f" ({advice.confidence})"
+        parts += [Text(), *listed(f"What to do{sure}", advice.reasons)]
     parts += [Text(), *_measured(profile)]
-    if has_curvature:
+    if has_curvature and not is_unsettled(profile):
         parts += [Text(), *_learning_rates(profile)]
     parts += [Text(), *by_layer(profile)]
     if profile.warnings:
@@ -131,7 +130,7 @@ def _measured(profile: Results) -> list[Text | Table]:
     for name, label, unit, meaning in MEASURED:
         if name in profile.estimates:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
-    if "sharpness" in profile.estimates:
+    if "sharpness" in profile.estimates and not is_unsettled(profile):
         meaning = "full batch unstable at this point beyond it"
         landscape = profile.landscape(profile.setting.momentum)
         table.add_row(_stable(landscape), *cells(landscape.stable_lr, ""), meaning)

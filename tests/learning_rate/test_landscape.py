@@ -50,6 +50,14 @@ def test_the_best_step_has_the_speed_that_noise_leaves() -> None:
     assert math.isnan(landscape(AT_LEAST).speed(0.1, 32))
 
 
+@pytest.mark.parametrize(
+    ("lr", "share"),  # ε_opt = 0.0625 there, and ΔL/ΔL_max 1/4
+    [(0.0625, 0.25), (0.03125, 0.1875), (0.0001, 0.00079936), (0.2, -0.96)],
+)
+def test_the_gain_of_a_step_is_a_share_of_the_best(lr, share) -> None:
+    assert landscape(estimate(96.0)).speed(lr, 32) == pytest.approx(share)
+
+
 def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> None:
     spread = CurvatureSpread(
         ((4.0, 0.0), (0.0, 3.9)), ((32.0, 0.0, 0.0), (0.0, 40.0, 0.0), (0.0, 0.0, 30.0))
@@ -73,6 +81,7 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
         ),
         (estimate(3.0), estimate(960.0), "unstable at this point beyond 0.0161, 28.3 times below"),
         (estimate(96.0), estimate(2.0), "beyond 0.471, 3.76 times the rule, training is unstable"),
+        (estimate(960.0), estimate(2.0), "beyond 0.0161 (noise-scale rule) a step gains less;"),
         (estimate(24.0), estimate(2.0), "At B = 32 the limits agree within a factor 1.65."),
         (estimate(3.0), estimate(32.0), "At B = 32 the limits agree within a factor 1.83."),
         (estimate(8.0), estimate(8.0), "At B = 32 the limits agree within a factor 1.00."),

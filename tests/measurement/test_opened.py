@@ -244,7 +244,7 @@ def test_in_its_metric_nothing_is_measured_twice_while_the_optimizer_stays() -> 
 def test_in_the_parameters_themselves_the_optimizer_does_not_matter() -> None:
     model = small_model()
     optimizer = adam_after_steps(model)
-    own = opened(model, optimizer=optimizer)
+    own = opened(model, optimizer=optimizer, metric="euclidean")
     before = own.moments()
     second_moments(optimizer)
     assert own.moments() is before
@@ -258,7 +258,10 @@ def test_in_the_parameters_themselves_the_optimizer_does_not_matter() -> None:
     [
         ({"level": 1.5}, r"`level` is a coverage.*got 1.5"),
         ({"seed": -1}, r"`seed` must be a whole number from 0 on; got -1"),
-        ({"metric": "riemann"}, r"`metric` must be one of euclidean, optimizer; got 'riemann'"),
+        (
+            {"metric": "riemann"},
+            r"`metric` must be one of euclidean, optimizer, auto; got 'riemann'",
+        ),
         ({"metric": "optimizer"}, r"metric='optimizer' needs `optimizer`.*got NoneType"),
         ({"max_samples": 1}, r"`max_samples` must be a whole number from 2 on; got 1"),
         ({"micro_batch": 0}, r"`micro_batch` must be a whole number from 1 on; got 0"),

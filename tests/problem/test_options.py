@@ -29,6 +29,28 @@ def test_options_out_of_range_are_refused(name: str) -> None:
 
 
 def test_the_defaults_are_in_range() -> None:
-    assert Options() == Options(metric="euclidean", max_samples=4096, level=0.95, seed=0)
+    assert Options() == Options(metric="auto", max_samples=4096, level=0.95, seed=0)
     optimizer = torch.optim.SGD(linear().parameters())
     assert Options(metric="optimizer", optimizer=optimizer).optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "auto"),
+    [("SGD", False), ("Adam", True), ("AdamW", True), ("RMSprop", True), ("Adagrad", False)],
+)
+def test_auto_is_the_metric_of_an_adaptive_optimizer_whose_scales_are_known(
+    name: str, auto: bool
+) -> None:
+    optimizer = getattr(torch.optim, name)(linear().parameters(), lr=0.1)
+    assert Options(optimizer=optimizer).own_metric is auto
+    assert Options(optimizer=optimizer, metric="optimizer").own_metric
+    assert not Options(optimizer=optimizer, metric="euclidean").own_metric
+
+
+def test_without_an_optimizer_auto_is_euclidean() -> None:
+    assert not Options().own_metric
+
+
+def test_a_subclass_is_treated_as_what_it_is_derived_from() -> None:
+    own = type("Mine", (torch.optim.RMSprop,), {})
+    assert Options(optimizer=own(linear().parameters())).own_metric

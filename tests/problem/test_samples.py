@@ -229,3 +229,28 @@ def test_a_refused_generator_has_not_been_used_up() -> None:
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Samples.draw(DATA, **options)
+
+
+X64, Y64 = torch.zeros(64, 2), torch.zeros(64)
+ONE_BATCH = "the 64 samples were given as one batch and are taken as the whole population"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [X64, (X64, Y64), {"x": X64}, [X64, Y64], [(X64, Y64)]],
+    ids=["tensor", "pair", "mapping", "list of tensors", "list of one"],
+)
+def test_a_small_population_given_as_one_batch_is_said_to_be_one(data):
+    (note,) = Samples.draw(data).notes
+    assert note.startswith(ONE_BATCH)
+    assert Samples.draw(data, population="distribution").notes == ()
+    assert Samples.draw(data, population=500).notes == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [torch.zeros(1024, 2), [(X64, Y64), (X64, Y64)], TensorDataset(X64), DataLoader(X64)],
+    ids=["large", "several", "data set", "loader"],
+)
+def test_other_data_need_no_such_word(data):
+    assert Samples.draw(data).notes == ()

@@ -306,3 +306,17 @@ def _edit(path, change):
     contents = json.loads(path.read_text("utf-8"))
     change(contents)
     path.write_text(json.dumps(contents), "utf-8")
+
+
+def test_a_profile_from_before_optimizers_had_steps_still_loads(resolved, tmp_path):
+    settings = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam", steps=2, settled_after=1000)
+    path = tmp_path / "p.json"
+    replace(resolved, optimizer=settings, metric="optimizer").save(path)
+
+    def older(contents):
+        for name in ("base", "steps", "settled_after"):
+            del contents["optimizer"][name]
+
+    assert gn.Profile.load(path).optimizer == settings
+    _edit(path, older)
+    assert gn.Profile.load(path).optimizer.is_settled

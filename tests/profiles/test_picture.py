@@ -38,6 +38,14 @@ class TestPlot:
         at_knee = np.interp(4, np.log2(rule.get_xdata()), rule.get_ydata())
         assert at_knee == pytest.approx(1 / float(resolved.sharpness), rel=1e-3)
 
+    def test_the_simple_noise_scale_stands_beside_the_other(self, resolved):
+        forty = gn.Estimate(40.0, 30.0, 50.0, 0.95, 0.0, 64)
+        profile = replace(resolved, estimates={**resolved.estimates, "simple_noise_scale": forty})
+        lines = profile.plot().axes[0].get_lines()
+
+        line = next(line for line in lines if line.get_label().startswith("$B_{simple}$ = 40.0"))
+        assert list(line.get_xdata()) == [40.0, 40.0]
+
     def test_both_axes_are_logarithmic_and_named(self, resolved):
         axes = resolved.plot().axes[0]
 
@@ -63,11 +71,11 @@ class TestPlot:
         profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": sixteen})
         said = {text.get_text(): text.get_position() for text in profile.plot().axes[0].texts}
 
-        batch, rate = said["noise wastes part of each step"]
+        batch, rate = said["a step gains less"]
         assert float(profile.max_lr(batch)) < rate < float(profile.mean_square_lr(batch))
         assert said["unstable at this point"][1] > float(profile.stable_lr())
         unknown = {text.get_text() for text in bounds_only.plot().axes[0].texts}
-        assert "noise wastes part of each step" not in unknown
+        assert "a step gains less" not in unknown
 
     def test_of_another_optimizer_it_says_whose_rates_it_shows(self, resolved):
         adam = replace(resolved, optimizer=OptimizerSettings("AdamW", 0.001, 0.9, kind="adam"))
@@ -76,6 +84,10 @@ class TestPlot:
         assert adam.plot().axes[0].get_ylabel() == label
         own = replace(adam, metric="optimizer").plot()
         assert own.axes[0].get_ylabel() == "learning rate ε of AdamW (momentum 0.9)"
+        first = replace(adam.optimizer, steps=2, settled_after=1000)
+        early = replace(adam, metric="optimizer", optimizer=first).plot()
+        assert early.axes[0].get_ylabel().endswith("(momentum 0.9), not settled")
+        assert not any(name.startswith("to try") for name in legend(early))
 
     @pytest.mark.parametrize(("momentum", "formula"), [(0.0, "T = ε/B"), (0.5, "T = ε/((1 - m)B)")])
     def test_the_dotted_lines_are_of_equal_temperature(self, resolved, momentum, formula):
@@ -102,7 +114,7 @@ class TestPlot:
 
         assert any(name.endswith("bounds only") for name in names)
         assert any(name.startswith("$B_{noise}$ at least ") for name in names)
-        assert not any(name.startswith("suggested") for name in names)
+        assert not any(name.startswith("to try") for name in names)
 
     def test_a_noise_scale_unknown_still_draws_the_stable_rate(self, resolved):
         unknown = gn.Estimate(

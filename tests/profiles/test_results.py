@@ -68,9 +68,13 @@ def trained_with(name: str, kind: str = "sgd", **changes: Any) -> gn.Profile:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_advice_for_another_optimizer_begins_with_whose_rates_these_are(name: str) -> None:
-    first = trained_with(name).recommend().reasons[0]
-    assert first.startswith(f"These learning rates are for plain SGD, not for {name}. ")
+def test_the_advice_for_another_optimizer_begins_with_whose_numbers_these_are(name: str) -> None:
+    advice = trained_with(name).recommend()
+    first = advice.reasons[0]
+    assert advice.lr is None
+    assert "learning rate 0" not in str(advice)
+    assert first.startswith("No learning rate is given: these numbers are for plain SGD, not for ")
+    assert f"not for {name}. " in first
     assert 'metric="optimizer" (command line: --metric optimizer)' in first
 
 
@@ -80,13 +84,50 @@ def test_a_subclass_of_adam_can_be_measured_in_its_metric_too() -> None:
 
 def test_an_optimizer_whose_metric_is_unknown_is_not_sent_there() -> None:
     first = trained_with("LBFGS").recommend().reasons[0]
-    assert first.startswith("These learning rates are for plain SGD, not for LBFGS. Only SGD, Adam")
+    assert "these numbers are for plain SGD, not for LBFGS. Only SGD, Adam" in first
+    assert "`gn.branch` and `gn.advise` find the rate of any optimizer by training" in first
     assert 'metric="optimizer"' not in first
 
 
 def test_sgd_and_an_optimizer_in_its_own_metric_need_no_such_word() -> None:
     for profile in (trained_with("SGD"), trained_with("Adam", "adam", metric="optimizer")):
         assert "plain SGD" not in str(profile.recommend())
+
+
+def test_a_subclass_of_sgd_is_plain() -> None:
+    mine = replace(toy_profile(probes=4), optimizer=OptimizerSettings("Mine", 0.01, base="SGD"))
+    assert (mine.setting.lr, mine.setting.no_rate) == (0.01, "")
+
+
+def adam_after(steps: int | None) -> gn.Profile:
+    settings = OptimizerSettings("AdamW", 0.008, 0.9, kind="adam", steps=steps, settled_after=1000)
+    profile = replace(toy_profile(probes=64), optimizer=settings, metric="optimizer")
+    return replace(profile, batch_size=16)
+
+
+def test_an_adaptive_optimizer_gets_no_rate_in_its_first_steps() -> None:
+    """At step 2 the best rate of the grid was said to be 40 times beyond the limit."""
+    profile = adam_after(2)
+    advice = profile.recommend()
+    assert (advice.batch_size, advice.lr, advice.confidence) == (None, None, "none")
+    (reason,) = advice.reasons
+    assert reason.startswith("AdamW has taken 2 steps: its second moments have not settled")
+    assert "Measure again after about 1000 steps." in reason
+
+
+@pytest.mark.parametrize("steps", [1000, None])
+def test_settled_second_moments_give_a_rate(steps: int | None) -> None:
+    advice = adam_after(steps).recommend()
+    assert advice.lr is not None
+    assert advice.confidence == "snapshot: rough"
+    assert "AdamW" in str(advice)
+
+
+def test_the_simple_noise_scale_leads_the_advice() -> None:
+    p = toy_profile(probes=64)
+    scales = sorted([float(p.simple_noise_scale), float(p.noise_scale)])
+    assert p.recommend().critical == tuple(scales)
+    assert "B_simple" in p.recommend().reasons[0]
 
 
 def test_where_every_gradient_is_zero_the_advice_asks_why() -> None:

@@ -140,7 +140,7 @@ class TestOrder:
         start = next(i for i, line in enumerate(lines) if line.startswith("What to do"))
 
         assert lines[start + 1].startswith(
-            "- These learning rates are for plain SGD, not for AdamW"
+            "- No learning rate is given: these numbers are for plain SGD, not for AdamW"
         )
         assert "All are limits of plain SGD, not of AdamW." in str(adam)
 
@@ -174,7 +174,7 @@ class TestWords:
     def test_formulas_are_shown_where_they_hold(self, resolved):
         momentum = replace(resolved, optimizer=OptimizerSettings("SGD", 0.1, 0.9))
 
-        assert "(2/λ)/(1 + B_noise/B); beyond it noise wastes" in words(resolved)
+        assert "(2/λ)/(1 + B_noise/B); beyond it a step gains less" in words(resolved)
         assert "(2/λ)/(1 + B_noise/B)" not in words(momentum)
         assert "All are limits of SGD with momentum 0.9" in words(momentum)
 
@@ -195,6 +195,31 @@ class TestWords:
             assert not any(row.startswith(" ") for row in lines[i + 1 : end])
         assert len(rules) == (2 if name == "flat" else 3)
         assert max(map(len, lines)) <= columns
+
+
+class TestFirstSteps:
+    """The metric of an optimizer whose second moments have not settled."""
+
+    @pytest.fixture
+    def early(self, resolved):
+        settings = OptimizerSettings("AdamW", 0.008, 0.9, kind="adam", steps=2, settled_after=1000)
+        return replace(resolved, optimizer=settings, metric="optimizer", batch_size=16)
+
+    def test_no_rate_and_no_limit_is_shown(self, early):
+        text = words(early)
+
+        assert "AdamW has taken 2 steps: its second moments have not settled" in text
+        assert not re.search("mean-square limit|stable rate|noise-scale rule|unstable", text)
+
+    def test_the_other_numbers_are(self, early):
+        assert row(early, "sharpness λ")
+        assert row(early, "noise scale B_noise")
+
+    def test_settled_ones_have_limits(self, early):
+        settled = replace(early, optimizer=replace(early.optimizer, steps=1000))
+
+        assert "AdamW is unstable at this point beyond it" in words(settled)
+        assert row(settled, "stable rate 38/λ")
 
 
 class TestLearningRates:
@@ -244,7 +269,9 @@ class TestNotes:
         thousand = gn.Estimate(1000.0, 900.0, 1100.0, 0.95, 0.0, 64)
         profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": thousand})
 
-        assert "Batch size 64, the whole data set: B_noise is 1 000" in words(str(profile))
+        profile = replace(profile, estimates={**profile.estimates, "simple_noise_scale": thousand})
+        said = "larger than the whole data set (B_simple 1 000, B_noise 1 000)"
+        assert said in words(str(profile))
         assert "twice the steps" not in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "deep"])
@@ -252,8 +279,8 @@ class TestNotes:
         profile = request.getfixturevalue(name)
 
         advice = profile.recommend()
-        said = f"What to do (confidence in the measurement: {advice.confidence}) {words(advice)}"
-        assert said in words(str(profile))
+        sure = "" if advice.confidence == "none" else " (snapshot: rough)"
+        assert f"What to do{sure} {words(advice)}" in words(str(profile))
 
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])
     def test_no_line_is_wider_than_a_hundred(self, name, request):

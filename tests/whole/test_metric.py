@@ -193,12 +193,14 @@ def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
     p = gn.profile(model, loss_fn, batch, optimizer=optimizer, metric="optimizer", batch_size=2)
     assert (p.metric, p.setting.lr, p.setting.momentum) == ("optimizer", 0.01, 0.9)
     assert p.setting.effective_lr == pytest.approx(0.01)
-    text = str(p)
+    assert "AdamW has taken 3 steps: its second moments have not settled" in str(p)
+    assert p.optimizer is not None
+    settled = replace(p, optimizer=replace(p.optimizer, steps=1000))
+    text = str(settled)
     for words in (
         "in the metric of AdamW: gradients P^-½g and Hessian P^-½HP^-½",
         "stable rate 38/λ",
         "AdamW is unstable at this point beyond it",
-        "square root of the batch size",
     ):
         assert words in " ".join(text.split())
     assert any("second moments held" in note for note in p.warnings)
@@ -206,10 +208,59 @@ def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
     p.save(tmp_path / "p.json")
     assert gn.Profile.load(tmp_path / "p.json") == p
     assert p.to_dict()["metric"] == "optimizer"
-    plain = gn.profile(model, loss_fn, batch, optimizer=optimizer)
+    assert gn.profile(model, loss_fn, batch, optimizer=optimizer, batch_size=2) == p  # "auto"
+    plain = gn.profile(model, loss_fn, batch, optimizer=optimizer, metric="euclidean")
     assert plain.metric == "euclidean"
     assert any("those of plain SGD" in note for note in plain.warnings)
     assert "in the metric" not in str(plain)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "NAdam"])
+def test_auto_is_the_metric_of_adaptive_optimizers(name: str) -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], name)
+    metric = "euclidean" if name == "SGD" else "optimizer"
+    for call in (
+        lambda **o: float(gn.gradient_moments(model, loss_fn, batch, **o).trace_cov),
+        lambda **o: float(gn.sharpness(model, loss_fn, batch, **o).values[0]),
+        lambda **o: float(gn.measure(model, loss_fn, batch, **o).moments().grad_sq_norm),
+    ):
+        assert call(optimizer=optimizer) == call(optimizer=optimizer, metric=metric)
+
+
+def test_before_the_first_step_auto_is_euclidean_and_says_why() -> None:
+    model, loss_fn, batch, _ = trained(CORE[0], "SGD")
+    fresh = torch.optim.AdamW(model.parameters(), lr=0.01)
+    m = gn.measure(model, loss_fn, batch, optimizer=fresh)
+    p = m.profile(batch_size=2)
+    assert (p.metric, p.recommend().lr) == ("euclidean", None)
+    assert any(
+        note.startswith("not measured in the metric of AdamW: AdamW holds no state for '0.weight'")
+        for note in p.warnings
+    )
+    assert "after AdamW has taken about 1000 steps" in str(p.recommend())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    fresh.step()
+    fresh.zero_grad()
+    assert m.profile(batch_size=2).metric == "optimizer"  # the state is read when it is there
+
+
+def test_an_optimizer_without_a_known_metric_is_measured_in_the_euclidean_one() -> None:
+    model, loss_fn, batch, _ = trained(CORE[0], "SGD")
+    p = gn.profile(model, loss_fn, batch, optimizer=torch.optim.Adagrad(model.parameters()))
+    assert (p.metric, p.recommend().lr) == ("euclidean", None)
+    assert not any(note.startswith("not measured in the metric") for note in p.warnings)
+
+
+def test_a_tracker_keeps_to_one_metric() -> None:
+    model, loss_fn, batch, optimizer = trained(CORE[0], "Adam")
+    fresh = torch.optim.Adam(model.parameters())
+    tracker = gn.SharpnessTracker(model, loss_fn, batch, optimizer=fresh)
+    with pytest.raises(gn.ArgumentError, match="take a step first"):
+        tracker.update()
+    own = gn.SharpnessTracker(model, loss_fn, batch, optimizer=optimizer, tol=1e-6).update()
+    truth = gn.sharpness(model, loss_fn, batch, optimizer=optimizer, metric="optimizer", tol=1e-6)
+    torch.testing.assert_close(own.values, truth.values, rtol=1e-5, atol=0)
 
 
 def test_nothing_of_the_users_is_changed() -> None:

@@ -17,6 +17,7 @@ import pytest
 from torch import Tensor
 
 import gradnoise as gn
+from gradnoise.problem.options import Options
 
 ROOT = Path(__file__).parents[2]
 ITEMS = {name: getattr(gn, name) for name in gn.__all__}
@@ -70,6 +71,15 @@ def test_options_are_named_and_keyword_only(name: str) -> None:
         optional = parameter.default is not inspect.Parameter.empty
         if optional and not numbers_only and not results and name != "Status":
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter.name
+
+
+def test_calls_have_the_same_defaults() -> None:
+    calls = (item for item in CALLABLES.values() if not dataclasses.is_dataclass(item))
+    signatures = [inspect.signature(call).parameters for call in calls]
+    for option in ("metric", "level", "seed", "micro_batch", "engine"):
+        found = {getattr(Options(), option)}
+        own = {p[option].default for p in signatures if option in p}
+        assert own - {inspect.Parameter.empty} == found, option
 
 
 @pytest.mark.parametrize("name", PROFILE)

@@ -123,7 +123,7 @@ def covariance(
     variance: bool = False,
     method: str = "auto",
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     population: str | int = "dataset",
     engine: str = "auto",
     tol: float = 1e-3,

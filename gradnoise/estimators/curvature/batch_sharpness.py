@@ -29,7 +29,7 @@ def batch_sharpness(
     batch_size: int,
     batches: int = BATCHES,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     max_samples: int | None = 4096,
     level: float = 0.95,
     seed: int = 0,

@@ -26,7 +26,7 @@ def spectral_density(
     steps: int = 80,
     hvp: str = "auto",
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     max_samples: int | None = 4096,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,

@@ -70,7 +70,7 @@ def sharpness(
     operator: str = "hessian",
     hvp: str = "auto",
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     v0: Tensor | None = None,
     repeats: bool = True,
     population: str | int = "dataset",

@@ -62,18 +62,20 @@ class SharpnessTracker:
         tol: float = 1e-2,
         hvp: str = "auto",
         optimizer: torch.optim.Optimizer | None = None,
-        metric: str = "euclidean",
+        metric: str = "auto",
         max_samples: int | None = 4096,
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
-        self._options = Options(
+        options = Options(
             optimizer=optimizer, metric=metric, max_samples=max_samples, seed=seed,
             micro_batch=micro_batch,
         )  # fmt: skip
         # the metric is read at updates: a tracker can be made before the first step
-        euclidean = replace(self._options, metric="euclidean")
+        euclidean = replace(options, metric="euclidean")
+        # one metric in all updates: an optimizer without state is refused, also with "auto"
+        self._options = replace(options, metric="optimizer") if options.own_metric else euclidean
         self._problem = Problem.open(model, loss_fn, data, euclidean)
         self._hessian = Hessian.of(self._problem, hvp=hvp, memory_budget=memory_budget)
         self._tol, self._memory_budget = tol, memory_budget

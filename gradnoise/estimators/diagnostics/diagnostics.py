@@ -103,7 +103,7 @@ def diagnostics(
     nu: float = NU,
     tail: float = 0.1,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     engine: str = "auto",
     population: str | int = "dataset",
     max_samples: int | None = 4096,

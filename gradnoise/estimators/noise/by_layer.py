@@ -61,7 +61,7 @@ def layer_noise_scales(
     *,
     layers: Mapping[str, Iterable[str]] | Iterable[str] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     population: str | int = "dataset",
     engine: str = "auto",
     probes: int = PROBES,

@@ -91,7 +91,7 @@ def noise_scale(
     data: Any,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "euclidean",
+    metric: str = "auto",
     population: str | int = "dataset",
     engine: str = "auto",
     probes: int = PROBES,

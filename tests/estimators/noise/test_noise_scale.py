@@ -338,7 +338,7 @@ def test_samples_that_all_agree_have_a_noise_scale_of_exactly_zero(
     for size in (1, 64):
         assert float(p.greedy_lr(size)) == pytest.approx(step, rel=1e-6)
         assert float(p.max_lr(size)) == pytest.approx(float(p.stable_lr()))
-    assert p.recommend().confidence == "good"
+    assert p.recommend().confidence == "snapshot: rough"
 
 
 def test_a_part_of_samples_that_agree_says_nothing_of_the_others() -> None:
