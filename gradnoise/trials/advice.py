@@ -99,11 +99,12 @@ def choices(records: Sequence[Record]) -> list[Choice]:
     return found
 
 
-def chosen(found: Sequence[Choice], tolerance: float) -> Choice:
-    """The largest batch size whose loss is within the tolerance of the lowest."""
-    least = min(choice.loss for choice in found)
-    within = [c for c in found if c.loss <= least + tolerance * abs(least)]
-    return max(within, key=lambda choice: choice.batch_size)
+def chosen(found: Sequence[Choice], branches: Branches, extra: float) -> Choice:
+    """The largest batch size that costs at most so many more samples than the best one."""
+    shares = branches.shares()
+    most = max((share for share in shares.values() if math.isfinite(share)), default=math.nan)
+    within = [c for c in found if shares.get(c.batch_size, math.nan) * (1 + extra) >= most]
+    return max(within or found[:1], key=lambda choice: choice.batch_size)
 
 
 def write_reasons(

@@ -38,7 +38,7 @@ def advise(
     budget: int | None = None,
     batch_size: int | None = None,
     seeds: int = 3,
-    tolerance: float = 0.05,
+    extra: float = 0.25,
     level: float = 0.95,
     max_grad_norm: float | None = None,
     vectorise: bool | str = "auto",
@@ -50,11 +50,10 @@ def advise(
 
     Copies of the model are trained at some batch sizes (B₀/4, B₀, 4B₀, 16B₀, as far as the budget
     allows) and learning rates (from ¼ to 4 times the one in use, and further where the best is at
-    an end), as `gn.branch` does. The largest batch size whose loss after equal samples is within
-    `tolerance` of the lowest is advised, with the geometric middle of its best rates by the loss at
-    the last weights and at averaged weights, and not above a third of the smallest unstable rate.
-    This pair is then tried on other orders of the samples; where it does not hold, the rate is
-    halved.
+    an end), as `gn.branch` does. Advised is the largest batch size that needs at most `extra` more
+    samples for its loss than the best one, with the geometric middle of its best rates by the loss
+    at the last weights and at averaged weights, at most a third of the smallest unstable rate. This
+    pair is then tried on other orders of the samples; where it does not hold, the rate is halved.
 
     Runs are as long as the budget allows; the advice is about steps like these. It is "good" where
     runs have 20 steps at least and both best rates agree within a factor of 4.
@@ -66,7 +65,7 @@ def advise(
             samples at most.
         batch_size: B₀; by default that of a DataLoader.
         seeds, level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
-        tolerance: relative, of the loss.
+        extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
     Returns:
         Advice.
@@ -92,8 +91,8 @@ def advise(
     check_whole("seeds", seeds, 1)
     if budget is not None:
         check_whole("budget", budget, 1)
-    if not 0 < tolerance < math.inf:
-        raise ArgumentError(f"`tolerance` must be positive; got {tolerance!r}")
+    if not 0 < extra < math.inf:
+        raise ArgumentError(f"`extra` must be positive; got {extra!r}")
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
@@ -110,12 +109,14 @@ def advise(
         first = trials.start.lr * math.sqrt(sizes[0] / base)
         length = Length(samples, tuple(range(seeds)))
         lrs = [first * factor for factor in FACTORS]
+        trials.budget -= 2 * seeds * samples  # for the trial of what is chosen
         records, parts = search_all(trials, sizes, lrs, 0.5, length, FURTHER)
+        trials.budget = spend
         branches = Branches(
             tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
-            tolerance, level,
+            level=level,
         )  # fmt: skip
-        return _tried(trials, branches, length)
+        return _tried(trials, branches, length, extra)
 
 
 def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list[int], int]:
@@ -132,13 +133,13 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
     return [], 0
 
 
-def _tried(trials: Trials, branches: Branches, length: Length) -> Advice:
+def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
     """The advice of these branches, after it was tried on other orders of the samples."""
     found = choices(branches.records)
     if not found:
         reason = "Every run that was tried diverged: start from a smaller learning rate."
         return _nothing(trials, branches, reason, "none")
-    choice = chosen(found, branches.tolerance)
+    choice = chosen(found, branches, extra)
     lr = choice.lr
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
     for _ in range(1 + AGAIN):

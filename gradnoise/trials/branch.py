@@ -48,8 +48,8 @@ def branch(
     At the smallest batch size the learning rates are `factors` times the one in use, scaled from
     B₀; at the next, `factors` times the best one before, scaled by the ratio of the batch sizes.
     Where the best is the smallest or the largest of them, up to `further` rates beyond it are
-    tried, a factor of 2 apart. Runs at the smallest batch size are made with 1/2, 1/4 and 1/8 of the
-    samples as well. All together take at most
+    tried, a factor of 2 apart. At the smallest batch size there are also runs with 1/2, 1/4 and
+    1/8 of the samples. All together take at most
     `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, and up to `3·seeds·samples`
     for the parts. Model, optimizer, gradients, buffers and random states are left as they are;
     schedulers and hooks of the optimizer take no part.

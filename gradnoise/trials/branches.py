@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..statistics.estimate import Estimate, Status
 from ..sweeps.runs import Runs
 from ..training.record import Record
-from .critical import critical_batch_size, largest_within
+from .critical import critical_batch_size, largest_within, share_at
 from .search import AVERAGED, ITERATE, best_rate
 from .trials import samples_of
 
@@ -94,6 +94,23 @@ class Branches(Runs):
 
     def critical_by(self, loss: str) -> Estimate:
         """B_crit by one of the two losses alone; see `losses`."""
+        return critical_batch_size(self.losses(loss), self._curve(loss), level=self.level)
+
+    def shares(self, loss: str = "averaged_loss") -> dict[int, float]:
+        """Which share of the samples is enough at the smallest batch size for the loss of each.
+
+        1/share is the factor in samples that a batch size costs. 1 at the smallest; nan where the
+        loss does not fall; at least the smallest part that was run.
+
+        Args:
+            loss: as for `losses`.
+        """
+        curve = {share: float(values.mean()) for share, values in self._curve(loss).items()}
+        found = self.losses(loss)
+        return {int(size): share_at(float(found[size].mean()), curve) for size in sorted(found)}
+
+    def _curve(self, loss: str) -> dict[float, np.ndarray]:
+        """Losses at the smallest batch size by the share of its samples."""
         losses = self.losses(loss)
         smallest = int(min(losses))
         curve = {1.0: losses[smallest]}
@@ -102,7 +119,7 @@ class Branches(Runs):
             own = [record for record in self.parts if record.run.budget == budget]
             for found in _losses(own, loss).values():
                 curve[own[0].run.steps / whole] = found
-        return critical_batch_size(losses, curve, level=self.level)
+        return curve
 
 
 def _losses(records: tuple[Record, ...] | list[Record], loss: str) -> dict[float, np.ndarray]:

@@ -87,7 +87,7 @@ def _interval(value: float, others: list[float], level: float) -> tuple[float, f
 def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     """B_crit of the least squares of the logarithms of the shares; 0 or ∞ at the ends."""
     sizes = np.array(list(losses))
-    shares = np.array([_share(loss, curve) for loss in losses.values()])
+    shares = np.array([share_at(loss, curve) for loss in losses.values()])
     known = (sizes > sizes[0]) & np.isfinite(shares)
     if not known.any():
         return math.nan
@@ -110,9 +110,9 @@ def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     return math.exp(optimize.minimize_scalar(misfit, bounds=ends, method="bounded").x)
 
 
-def _share(loss: float, curve: dict[float, float]) -> float:
+def share_at(loss: float, curve: Mapping[float, float]) -> float:
     """After which share of the samples the smallest batch size had this loss; nan if unknown."""
-    shares, levels = np.log(list(curve)), np.array(list(curve.values()))
+    shares, levels = np.log(sorted(curve)), np.array([curve[share] for share in sorted(curve)])
     levels = np.minimum.accumulate(levels)  # noise can make it rise
     if not levels[0] > levels[-1]:
         return math.nan

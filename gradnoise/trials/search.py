@@ -115,7 +115,10 @@ def search_all(
     last = smallest
     for size in batch_sizes:
         centre *= (size / last) ** growth
-        records = search(trials, size, [centre * factor for factor in factors], length, further)
+        tried = [centre * factor for factor in factors]
+        if not trials.can_pay(length.runs(size, tried)):
+            break
+        records = search(trials, size, tried, length, further)
         found += records
         best = best_rates(records)
         if best is not None:
@@ -134,5 +137,6 @@ def _parts(
         record
         for share in SHARES
         if length.samples // share >= batch_size
+        and trials.can_pay(length.part(share).runs(batch_size, lrs))
         for record in trials.run(length.part(share).runs(batch_size, lrs))
     ]
