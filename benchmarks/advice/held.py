@@ -53,11 +53,8 @@ def _one(problem: Problem, search: Search, share: float, epochs: float, seed: in
         "critical": _triple(advice.critical_batch_size),
     }  # fmt: skip
     if advice.branches.records:
-        branches = advice.branches
-        out["parts"] = [
-            _triple(branches.critical_by(name)) for name in ("train_loss", "averaged_loss")
-        ]
-        out["largest_stable"] = {str(b): r for b, r in branches.largest_stable().items()}
+        stable = advice.branches.largest_stable()
+        out["largest_stable"] = {str(size): rate for size, rate in stable.items()}
     if advice.lr is not None and advice.batch_size is not None:
         out["loss"] = _trained(problem, search, saved, advice.batch_size, advice.lr, share)
         out["scratch"] = _trained(problem, search, None, advice.batch_size, advice.lr, 0.0)

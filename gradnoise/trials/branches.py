@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import ArgumentError
-from ..statistics.estimate import Estimate, Status
+from ..statistics.estimate import Estimate
 from ..sweeps.runs import Runs
 from ..training.record import Record
 from .critical import critical_batch_size, largest_within, share_at
-from .search import AVERAGED, ITERATE, best_rate
+from .search import AVERAGED, best_rate
 from .trials import samples_of
 
 
@@ -55,18 +55,11 @@ class Branches(Runs):
     def critical_batch_size(self) -> Estimate:
         """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
 
-        By E(B) = E_min(1 + B/B_crit) (McCandlish et al. 2018, arXiv:1812.06162), with the best of
-        the rates at every batch size: from the losses at the last weights, and from those at
-        averaged weights, where the noise of large rates does not count. The value is their
-        geometric mean; the interval holds both, and the spread between seeds.
+        By E(B) = E_min(1 + B/B_crit) (McCandlish et al. 2018, arXiv:1812.06162) from the losses at
+        averaged weights, with the best of the rates at every batch size; see `critical`.
         """
-        found = [self.critical_by(loss) for loss in (ITERATE, AVERAGED)]
-        low, high = min(e.low for e in found), max(e.high for e in found)
-        if all(e.is_resolved for e in found):
-            return replace(
-                found[0], value=math.sqrt(math.prod(map(float, found))), low=low, high=high
-            )
-        return replace(found[0], value=math.nan, low=low, high=high, status=Status.BEYOND_GRID)
+        losses, curve = self.losses(AVERAGED), self._curve(AVERAGED)
+        return critical_batch_size(losses, curve, level=self.level)
 
     @property
     def largest_batch_size(self) -> Estimate:
@@ -91,10 +84,6 @@ class Branches(Runs):
                 "every run of these branches diverged: give smaller `factors` or `batch_sizes`"
             )
         return found
-
-    def critical_by(self, loss: str) -> Estimate:
-        """B_crit by one of the two losses alone; see `losses`."""
-        return critical_batch_size(self.losses(loss), self._curve(loss), level=self.level)
 
     def shares(self, loss: str = "averaged_loss") -> dict[int, float]:
         """Which share of the samples is enough at the smallest batch size for the loss of each.
