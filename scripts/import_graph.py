@@ -39,6 +39,7 @@ ORDER = (
     "estimators/covariance",
     "profiles",
     "sweeps",
+    "trials",
     "toy",
     "validation",
     "cli",

@@ -107,13 +107,13 @@ class Plan:
         return to_device(self.train, device), test
 
 
-def collated(data: Any, name: str) -> Batch:
-    """All samples of anything that `gn.profile` takes, in order, as one batch.
+def collated(data: Any, name: str, max_samples: int | None = None, seed: int = 0) -> Batch:
+    """The samples of anything that `gn.profile` takes as one batch: all in order, or some.
 
     Raises:
         DataError: samples of different shapes cannot lie in one tensor.
     """
-    batches = Samples.draw(data, max_samples=None, least=1).batches
+    batches = Samples.draw(data, max_samples=max_samples, seed=seed, least=1).batches
     leaves = [sample_leaves(batch) for batch in batches]
     try:
         return rebuild(batches[0], [torch.cat(parts) for parts in zip(*leaves, strict=True)])

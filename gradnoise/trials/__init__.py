@@ -1,0 +1,1 @@
+"""Training from where a model and its optimizer stand, on copies."""
