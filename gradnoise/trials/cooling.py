@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, ModelError, check_whole
-from ..problem.guard import seed_everything, untouched
+from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..problem.objective import Objective
 from ..sweeps.batch_order import BatchOrder
@@ -71,7 +71,6 @@ def cooled(
         trained, own = copied(model, optimizer)
         objective, order = Objective(trained, loss_fn), BatchOrder(count, size, seed)
         rates = [group["lr"] for group in own.param_groups]
-        seed_everything(seed)
         for step in range(steps):
             for group, rate in zip(own.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - step / steps)
