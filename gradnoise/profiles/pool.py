@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentError, NotMeasuredError, positive
+from ..errors import ArgumentError, positive
 from ..estimators.report import line, report
-from ..statistics.estimate import Estimate, Status, check_level, short
+from ..statistics.estimate import Estimate, check_level, short
 from ..statistics.ratio_of_sums import ratio_of_sums
+from .critical import critical_batch_size
 
-LONGER = 1.5  # the slope of the loss is taken over this factor in the length of the run, at least
-REACH = 4.0  # how far the critical batch size may be off: held in training, docs/advice.md
 SIMPLE = ("trace_cov", "grad_sq_norm")
 HESSIAN = ("trace_hessian_cov", "grad_curvature")
 SAME = ("metric", "population", "parameters")  # of all members that have it
@@ -25,12 +24,12 @@ class Pool:
 
     **The critical batch size** is where noise and curvature limit the rate alike. A rate ε at batch
     size B holds the loss about ε·trΣ/B too high, so noise allows about ε = B·D/trΣ in a run whose
-    loss falls by D = -dL/d ln t; curvature allows ε_max = 2/λ. They are equal at
+    loss falls by D = -dL/d ln t; curvature allows ε_max = 2/((1 - m)λ). They are equal at
 
         B_crit = ε_max·trΣ/D
 
-    with trΣ and D at the end of the run and the largest λ along it. It hardly depends on the rate
-    and the batch size of the run.
+    It grows along a run, because the loss falls more and more slowly, and hardly depends on the
+    rate and the batch size of the run.
 
     **The noise scales** of the run are ratios of sums over the measurements t, all of weight 1:
 
@@ -57,32 +56,27 @@ class Pool:
     steps: tuple[float, ...] = ()
     level: float = 0.95
 
-    @property
-    def critical_batch_size(self) -> Estimate:
-        """B_crit = (2/λ)·trΣ/D in samples, for plain SGD at a constant rate; D = -dL/d ln t.
+    def critical_batch_size(self, ahead: float | None = None) -> Estimate:
+        """B_crit = ε_max·trΣ/D in samples, of a run to this loss, or of the steps ahead.
 
-        λ is the largest along the run. D is the slope from the last measurement to the latest one
-        that is a factor 1.5 earlier. No value where the loss did not fall in between.
+        trΣ is the last one, ε_max = 2/((1 - m)λ) with the largest λ of the last third of the run,
+        D = -dL/d ln t the slope from the last measurement to the latest one that is a factor 1.5
+        earlier. Over n steps ahead, counted from here, the same fall of the loss is
+        D·n/(t + n) = -dL/d ln n, so that B_crit is (t + n)/n times as large. The interval is a
+        factor 4 both ways, which held in training (docs/advice.md).
+
+        Args:
+            ahead: n, in the unit of `steps`; None for a run from its beginning to here.
+
+        Returns:
+            Estimate; without a value where the loss did not fall.
 
         Raises:
-            NotMeasuredError: no `steps`, or measurements without loss or sharpness.
+            NotMeasuredError: no `steps`; measurements without loss or sharpness; rates of plain SGD
+                measured while another optimizer trains.
+            ArgumentError: `ahead` is not positive.
         """
-        if not self.steps:
-            raise NotMeasuredError(
-                "`critical_batch_size` needs to know when the measurements were taken: "
-                "gn.pool(profiles, steps=[...])"
-            )
-        for name in ("loss", "sharpness"):
-            if not all(isinstance(getattr(m, name, None), Estimate) for m in self.members):
-                raise NotMeasuredError(
-                    f"`critical_batch_size` needs the `{name}` of every measurement: pool profiles"
-                )
-        noise, fall, top = self.members[-1].trace_cov, self._fall(), self.sharpness[1]
-        if not (fall > 0 and top > 0 and float(noise) > 0):
-            value, reach, status = math.nan, math.inf, Status.SIGNAL_BELOW_NOISE
-            return Estimate(value, 0.0, reach, self.level, value, noise.samples, status)
-        value = 2 / top * float(noise) / fall
-        return Estimate(value, value / REACH, value * REACH, self.level, math.nan, noise.samples)
+        return critical_batch_size(self.members, self.steps, ahead, self.level)
 
     @property
     def simple_noise_scale(self) -> Estimate:
@@ -112,16 +106,6 @@ class Pool:
         known = [self.simple_noise_scale, self.noise_scale]
         return "rough" if any(math.isfinite(float(scale)) for scale in known) else "none"
 
-    def _fall(self) -> float:
-        """D = -dL/d ln t at the end of the run; nan where no measurement is early enough."""
-        now, last = self.steps[-1], self.members[-1]
-        pairs = zip(self.steps, self.members, strict=True)
-        earlier = [(step, member) for step, member in pairs if step * LONGER <= now]
-        if not earlier:
-            return math.nan
-        step, first = earlier[-1]
-        return (float(first.loss) - float(last.loss)) / math.log(now / step)
-
     def __str__(self) -> str:
         heading = f"{len(self.members)} measurements along a run; confidence: {self.confidence}"
         low, high = self.sharpness
@@ -131,7 +115,7 @@ class Pool:
             ("sharpness λ", "", f"{short(low)} to {short(high)} along the run"),
         ]
         if self.steps:
-            lines.insert(0, line("B_crit = (2/λ)trΣ/D", self.critical_batch_size, "samples"))
+            lines.insert(0, line("B_crit = ε_max·trΣ/D", self.critical_batch_size(), "samples"))
         return report(heading, lines)
 
 
@@ -140,7 +124,7 @@ def pool(
 ) -> Pool:
     """The critical batch size and the noise scales of a run from measurements along it.
 
-    B_crit = (2/λ)·trΣ/D with D = -dL/d ln t, and B_simple and B_noise as ratios of sums; see `Pool`
+    B_crit = ε_max·trΣ/D with D = -dL/d ln t, and B_simple and B_noise as ratios of sums; see `Pool`
     for what they mean.
 
     Args:
