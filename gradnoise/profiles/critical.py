@@ -12,7 +12,7 @@ from .results import Results, other_optimizer
 
 LONGER = 1.5  # the slope of the loss is taken over this factor in the length of the run, at least
 RECENT = 3.0  # λ is the largest since the run was so many times shorter
-REACH = 4.0  # how far the critical batch size may be off: held in training, docs/advice.md
+REACH = 5.0  # how far it may be off: held in training, docs/advice.md
 
 
 def critical_batch_size(

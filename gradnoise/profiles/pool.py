@@ -39,8 +39,9 @@ class Pool:
     is not divided by. Most of |G|² is the swing of the weights (`gn.swing`), in proportion to ε/B,
     so these ratios go with B/ε of the run. They are near B_crit only where the rate is near the
     best one for the batch size; that both agree does not show it. Their intervals say how far they
-    move with the choice of the points (`docs/statistics.md`), not how far they are from B_crit.
-    That of `critical_batch_size` does: a factor 4 both ways.
+    move with the choice of the points (delete-one jackknife of the logarithm), plus the sampling
+    error: the points of a run are not draws of one population. They do not say how far B_crit is.
+    The interval of `critical_batch_size` does: a factor 5 both ways.
 
     Args:
         members: the measurements, in the order of the run.
@@ -61,9 +62,9 @@ class Pool:
 
         trΣ is the last one, ε_max = 2/((1 - m)λ) with the largest λ of the last third of the run,
         D = -dL/d ln t the slope from the last measurement to the latest one that is a factor 1.5
-        earlier. Over n steps ahead, counted from here, the same fall of the loss is
-        D·n/(t + n) = -dL/d ln n, so that B_crit is (t + n)/n times as large. The interval is a
-        factor 4 both ways, which held in training (docs/advice.md).
+        earlier. Where the loss falls by D per e-fold of t, it falls by D·n/(t + n) per e-fold of
+        n steps that are counted from here, so that B_crit of these is (t + n)/n times as large.
+        The interval is a factor 5 both ways, which held in training (docs/advice.md).
 
         Args:
             ahead: n, in the unit of `steps`; None for a run from its beginning to here.

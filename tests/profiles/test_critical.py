@@ -41,7 +41,7 @@ def test_it_is_where_noise_and_curvature_allow_the_same_rate() -> None:
     found = critical(run, [1, 10, 20])
     slope = (3.0 - 2.0) / math.log(2)  # -dL/d ln t, from 10 to 20 steps
     assert float(found) == pytest.approx(2 / 8.0 * 40.0 / slope)
-    assert (found.low, found.high) == pytest.approx((float(found) / 4, float(found) * 4))
+    assert (found.low, found.high) == pytest.approx((float(found) / 5, float(found) * 5))
     assert (found.status, found.samples) == (gn.Status.RESOLVED, 100)
 
 
