@@ -12,27 +12,29 @@ from .results import Results, other_optimizer
 
 LONGER = 1.5  # the slope of the loss is taken over this factor in the length of the run, at least
 RECENT = 3.0  # λ is the largest since the run was so many times shorter
-REACH = 5.0  # how far it may be off: held in training, docs/advice.md
+# how far training may be from the two predictions together, and from this one alone: docs/advice.md
+BOTH, ALONE = 2.0, 5.0
 
 
 def critical_batch_size(
-    members: Sequence[Any], steps: Sequence[float], ahead: float | None, level: float
+    members: Sequence[Any], steps: Sequence[float], ahead: float | None, simple: Estimate
 ) -> Estimate:
-    """ε_max·trΣ/D; see `Pool.critical_batch_size`."""
+    """ε_max·trΣ/D beside the B_simple of the run; see `Pool.critical_batch_size`."""
     _check(members, steps)
     last, now = members[-1], steps[-1]
     longer = 1.0 if ahead is None else 1 + now / positive("ahead", ahead)
     pairs = list(zip(steps, members, strict=True))
     top = max(float(member.sharpness) for step, member in pairs if RECENT * step >= now)
     noise, fall = float(last.trace_cov), _fall(pairs)
+    samples, level, nan = last.trace_cov.samples, simple.level, math.nan
     if not (fall > 0 and top > 0 and noise > 0):
-        value, reach, status = math.nan, math.inf, Status.SIGNAL_BELOW_NOISE
-        return Estimate(value, 0.0, reach, level, value, last.trace_cov.samples, status)
+        return Estimate(nan, 0.0, math.inf, level, nan, samples, Status.SIGNAL_BELOW_NOISE)
     own = getattr(last, "optimizer", None)
     rate = 2 / top / (1 - (own.momentum if own else 0.0))
-    value = longer * rate * noise / fall
-    samples = last.trace_cov.samples
-    return Estimate(value, value / REACH, value * REACH, level, math.nan, samples)
+    value, other = longer * rate * noise / fall, float(simple)
+    if math.isnan(other):
+        return Estimate(value, value / ALONE, value * ALONE, level, nan, samples)
+    return Estimate(value, min(value, other) / BOTH, max(value, other) * BOTH, level, nan, samples)
 
 
 def _check(members: Sequence[Any], steps: Sequence[float]) -> None:

@@ -32,8 +32,10 @@ def at(loss: float, trace: float = 1.0, sharpness: float = 2.0) -> At:
     return At(known(loss), known(trace), known(sharpness))
 
 
-def critical(members: list[Any], steps: list[float], ahead: float | None = None) -> gn.Estimate:
-    return critical_batch_size(members, steps, ahead, 0.95)
+def critical(
+    members: list[Any], steps: list[float], ahead: float | None = None, simple: float = math.nan
+) -> gn.Estimate:
+    return critical_batch_size(members, steps, ahead, known(simple))
 
 
 def test_it_is_where_noise_and_curvature_allow_the_same_rate() -> None:
@@ -43,6 +45,14 @@ def test_it_is_where_noise_and_curvature_allow_the_same_rate() -> None:
     assert float(found) == pytest.approx(2 / 8.0 * 40.0 / slope)
     assert (found.low, found.high) == pytest.approx((float(found) / 5, float(found) * 5))
     assert (found.status, found.samples) == (gn.Status.RESOLVED, 100)
+
+
+@pytest.mark.parametrize("simple", [0.1, 1.0, 7.0])
+def test_the_interval_holds_the_other_prediction_and_a_factor_of_two(simple: float) -> None:
+    found = critical([at(3.0), at(2.0)], [1, math.e], simple=simple)
+    assert float(found) == pytest.approx(1.0)
+    assert found.low == pytest.approx(min(1.0, simple) / 2)
+    assert found.high == pytest.approx(max(1.0, simple) * 2)
 
 
 def test_only_ratios_of_steps_count() -> None:

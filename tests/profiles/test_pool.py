@@ -62,10 +62,17 @@ def test_agreement_is_a_factor_of_one_or_more() -> None:
     assert gn.pool([curved(trace=2.0, hessian=4.0)]).agreement == 2.0
 
 
-def test_measurements_alone_are_never_good() -> None:
-    """Also where both noise scales agree: that was right in two of five cases."""
-    assert gn.pool([curved()] * 5).confidence == "rough"
-    assert gn.pool([at(1.0, -1.0)]).confidence == "none"
+def test_confidence_is_good_where_two_ways_agree_about_the_steps_ahead() -> None:
+    run, steps = [curved(loss=3.0, sharpness=2.0), curved(loss=2.0, sharpness=2.0)], [1, math.e]
+    pooled = gn.pool(run, steps=steps)  # ε_max·trΣ/D = 1 = B_simple
+    assert pooled.confidence() == "rough"
+    assert pooled.confidence(ahead=3.0) == "good"  # (t + n)/n = 1.9
+    assert pooled.confidence(ahead=2.0) == "rough"  # 2.4
+
+
+def test_confidence_is_none_without_a_critical_batch_size() -> None:
+    assert gn.pool([curved()] * 5).confidence() == "none"
+    assert gn.pool([curved()] * 2, steps=[1, 2]).confidence(ahead=1.0) == "none"
 
 
 def test_profiles_noise_scales_and_moments_can_be_pooled() -> None:
