@@ -107,13 +107,18 @@ class Plan:
         return to_device(self.train, device), test
 
 
-def collated(data: Any, name: str, max_samples: int | None = None, seed: int = 0) -> Batch:
-    """The samples of anything that `gn.profile` takes as one batch: all in order, or some.
+def collated(data: Any, name: str, most: int | None = None) -> Batch:
+    """All samples of anything that `gn.profile` takes, in order, as one batch.
+
+    Args:
+        data: the samples.
+        name: the argument, for the error.
+        most: more samples than this are drawn from.
 
     Raises:
         DataError: samples of different shapes cannot lie in one tensor.
     """
-    batches = Samples.draw(data, max_samples=max_samples, seed=seed, least=1).batches
+    batches = Samples.draw(data, max_samples=most, least=1).batches
     leaves = [sample_leaves(batch) for batch in batches]
     try:
         return rebuild(batches[0], [torch.cat(parts) for parts in zip(*leaves, strict=True)])

@@ -1,1 +1,1 @@
-"""Training from where a model and its optimizer stand, on copies."""
+"""Short training from where a model and its optimizer stand, on copies."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, ModelError, check_whole
-from ..problem.guard import untouched
+from ..problem.guard import seed_everything, untouched
 from ..problem.losses import LossFn
 from ..problem.objective import Objective
 from ..sweeps.batch_order import BatchOrder
@@ -64,13 +64,14 @@ def cooled(
     check_whole("seed", seed, 0)
     size = _batch_size(data, batch_size)
     with untouched(model, data):
-        samples = collated(data, "data", max_samples=max(2, steps * size), seed=seed)
+        samples = collated(data, "data", max(2, steps * size))
         count = sample_count(samples)
         if size > count:
             raise ArgumentError(f"`batch_size` = {size} is more than the {count} samples of `data`")
         trained, own = copied(model, optimizer)
         objective, order = Objective(trained, loss_fn), BatchOrder(count, size, seed)
         rates = [group["lr"] for group in own.param_groups]
+        seed_everything(seed)
         for step in range(steps):
             for group, rate in zip(own.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - step / steps)

@@ -89,6 +89,17 @@ def test_a_seed_gives_the_order_of_samples_and_dropout() -> None:
     assert not torch.allclose(weights[0], weights[2])
 
 
+def test_a_seed_gives_the_dropout_too() -> None:
+    model, optimizer = started(OPTIMIZERS["sgd"], dropping())
+    alike = (torch.ones(4, 5).double(), torch.ones(4).long())  # in every order the same
+    ends = [
+        gn.cooled(model, nn.CrossEntropyLoss(), alike, optimizer, batch_size=4, seed=seed)
+        for seed in (0, 1)
+    ]
+    weights = [nn.utils.parameters_to_vector(end.parameters()) for end in ends]
+    assert not torch.allclose(*weights)
+
+
 def test_the_swing_along_a_sharp_direction_dies_out() -> None:
     toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([100.0, 0.01])), torch.ones(2))
     model, data = toy.model(), toy.sample(64, seed=0)
