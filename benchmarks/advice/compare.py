@@ -36,13 +36,13 @@ class Case:
     Args:
         truth: the trained critical batch size.
         values: the predictions of it.
-        interval, confidence: of gn.pool.
+        interval, agreement: of gn.pool.
     """
 
     truth: float
     values: dict[str, float]
     interval: tuple[float, float]
-    confidence: str
+    agreement: float
 
     def off(self, name: str) -> float:
         """log₂ of prediction/truth; nan where the prediction is not positive."""
@@ -118,7 +118,7 @@ def case(
         "B_curv, last point": float(last.curvature_noise_scale),
         LEADS: float(critical),
     }  # fmt: skip
-    return Case(truth, values, (critical.low, critical.high), pool.confidence(length))
+    return Case(truth, values, (critical.low, critical.high), pool.agreement(length))
 
 
 def momentum_of(problem: Problem) -> float:
@@ -172,14 +172,15 @@ def show(title: str, cases: dict[str, list[Case]]) -> None:
         ])  # fmt: skip
     truths = [" ".join(f"{case.truth:.0f}" for case in own) for own in cases.values()]
     measure.show(title, [*rows, ["trained", "", "", "", *truths]], True)
-    good = [case for case in every if case.confidence == "good"]
-    right = sum(abs(case.off(LEADS)) <= 1 for case in good)
+    agree = [case for case in every if case.agreement <= 2]
+    right = sum(abs(case.off(LEADS)) <= 1 for case in agree)
     held = sum(case.interval[0] <= case.truth <= case.interval[1] for case in every)
     both = [c for c in every if abs(c.off("B_simple, pooled") - c.off("B_noise, pooled")) <= 1]
-    agree = sum(abs(case.off("B_simple, pooled")) <= 1 for case in both)
+    simple = sum(abs(case.off("B_simple, pooled")) <= 1 for case in both)
     print(
-        f"\n{len(every)} cases; intervals hold {held}; called good: {right} right of {len(good)}; "
-        f"pooled B_simple and B_noise agree within 2 in {len(both)}, B_simple is right in {agree}"
+        f"\n{len(every)} cases; {held} in their intervals. ε_max·trΣ/D and pooled B_simple agree "
+        f"within 2 in {len(agree)} cases, the first is right in {right}; pooled B_simple and "
+        f"B_noise agree in {len(both)}, the first is right in {simple}."
     )
 
 

@@ -54,25 +54,23 @@ def test_what_was_not_measured_is_not_a_number() -> None:
     pooled = gn.pool([at(8.0, 4.0)] * 3)
     assert pooled.noise_scale.status is gn.Status.NO_INTERVAL
     assert math.isnan(float(pooled.noise_scale))
-    assert all(map(math.isnan, (*pooled.sharpness, pooled.agreement)))
+    assert all(map(math.isnan, pooled.sharpness))
 
 
-def test_agreement_is_a_factor_of_one_or_more() -> None:
-    assert gn.pool([curved(trace=4.0, hessian=2.0)]).agreement == 2.0
-    assert gn.pool([curved(trace=2.0, hessian=4.0)]).agreement == 2.0
-
-
-def test_confidence_is_good_where_two_ways_agree_about_the_steps_ahead() -> None:
+def test_agreement_is_the_factor_between_both_predictions() -> None:
     run, steps = [curved(loss=3.0, sharpness=2.0), curved(loss=2.0, sharpness=2.0)], [1, math.e]
     pooled = gn.pool(run, steps=steps)  # ε_max·trΣ/D = 1 = B_simple
-    assert pooled.confidence() == "rough"
-    assert pooled.confidence(ahead=3.0) == "good"  # (t + n)/n = 1.9
-    assert pooled.confidence(ahead=2.0) == "rough"  # 2.4
+    assert pooled.agreement() == pytest.approx(1.0)
+    assert pooled.agreement(ahead=math.e) == pytest.approx(2.0)
+    smaller = gn.pool([curved(4.0, loss=3.0), curved(1.0, sharpness=2.0, loss=2.0)], steps=steps)
+    assert smaller.agreement() == pytest.approx(2.5 / (2 / 3))
+    assert math.isnan(gn.pool([curved()] * 2, steps=[1, 2]).agreement())
 
 
-def test_confidence_is_none_without_a_critical_batch_size() -> None:
-    assert gn.pool([curved()] * 5).confidence() == "none"
-    assert gn.pool([curved()] * 2, steps=[1, 2]).confidence(ahead=1.0) == "none"
+def test_measurements_alone_are_never_good() -> None:
+    run = [curved(loss=3.0, sharpness=2.0), curved(loss=2.0, sharpness=2.0)]
+    assert gn.pool(run, steps=[1, math.e]).confidence == "rough"
+    assert gn.pool([at(1.0, -1.0)]).confidence == "none"
 
 
 def test_profiles_noise_scales_and_moments_can_be_pooled() -> None:
