@@ -75,7 +75,9 @@ from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms
 from .problem.losses import causal_lm, supervised
 from .profiles.measurement import Measurement, measure
+from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile
+from .profiles.swing import NoiseAt, Swing, swing
 from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
 from .sweeps.lr_sweep import LrSweep, lr_sweep
@@ -84,6 +86,7 @@ from .trials.advice import Advice
 from .trials.advise import advise
 from .trials.branch import branch
 from .trials.branches import Branches
+from .trials.cooling import cooled
 
 __all__ = [
     # vocabulary
@@ -182,6 +185,12 @@ __all__ = [
     # several measurements of one model
     "Measurement",
     "measure",
+    "pool",
+    "Pool",
+    "swing",
+    "Swing",
+    "NoiseAt",
+    "cooled",
     # train and see
     "sweep",
     "Sweep",
