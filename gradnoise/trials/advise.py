@@ -120,7 +120,7 @@ def advise(
         trials.budget = spend
         branches = Branches(
             tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
-            level=level,
+            *trials.noise, level=level,
         )  # fmt: skip
         return _tried(trials, branches, length, extra)
 

@@ -120,7 +120,7 @@ def branch(
         records, parts = search_all(trials, sizes, lrs, growth, length, further)
         return Branches(
             tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
-            tolerance, level,
+            *trials.noise, tolerance, level,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..statistics.estimate import Estimate
 from ..sweeps.runs import Runs
 from ..training.record import Record
-from .critical import critical_batch_size, largest_within, share_at
+from .critical import Fall, Losses, agree, critical_batch_size, largest_within, share_at
 from .search import AVERAGED, best_rate
 from .trials import samples_of
 
@@ -29,6 +29,8 @@ class Branches(Runs):
         reason: why so.
         parts: runs of the smallest batch size with a part of the samples.
         lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
+        trace_cov: trΣ where the runs start, in the metric of the optimizer; None: not measured.
+        drift: total step for one gradient in units of ε: 1/(1 - m), 1 for Adam in its metric.
         tolerance: of `largest_batch_size`.
         level: of the intervals.
 
@@ -38,6 +40,8 @@ class Branches(Runs):
     parts: tuple[Record, ...] = ()
     lr: float = math.nan
     batch_size: int = 0
+    trace_cov: float | None = None
+    drift: float = 1.0
     tolerance: float = 0.05
     level: float = 0.95
 
@@ -55,11 +59,27 @@ class Branches(Runs):
     def critical_batch_size(self) -> Estimate:
         """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
 
-        By E(B) = E_min(1 + B/B_crit) (McCandlish et al. 2018, arXiv:1812.06162) from the losses at
-        averaged weights, with the best of the rates at every batch size; see `critical`.
+        From the samples that the batch sizes need, E(B) = E_min(1 + B/B_crit) (McCandlish et al.
+        2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
+        samples, both at averaged weights. The value is their geometric mean; the interval has the
+        spread between seeds and that of training around such values (docs/advice.md).
         """
-        losses, curve = self.losses(AVERAGED), self._curve(AVERAGED)
-        return critical_batch_size(losses, curve, level=self.level)
+        losses, curve, fall = self._parts()
+        return critical_batch_size(losses, curve, fall, level=self.level)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both ways to `critical_batch_size` agree within a factor of 2."""
+        return agree(*self._parts())
+
+    def _parts(self) -> tuple[Losses, Losses, Fall | None]:
+        losses = self.losses(AVERAGED)
+        size = int(max(losses))
+        own = [record for record in self.records if record.run.batch_size == size]
+        best, fall = best_rate(own, AVERAGED), None
+        if self.trace_cov is not None and best is not None:
+            fall = Fall(self.trace_cov, best * self.drift)
+        return losses, self._curve(AVERAGED), fall
 
     @property
     def largest_batch_size(self) -> Estimate:

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, GradNoiseError, check_whole
+from ..learning_rate.update_rule import Momentum
+from ..measurement.opened import Opened
 from ..problem.losses import LossFn
+from ..problem.optimizer_settings import read_optimizer
+from ..problem.options import Options
 from ..tensors.random import generator
 from ..tensors.trees import sample_count, select
 from ..training.execute import run_all
@@ -25,6 +29,7 @@ from ..training.vectorise import groups, runs_per_program
 
 JUDGED = 2048  # samples that losses are taken on, at most
 LEAST = 4096  # samples that are drawn, where there are as many
+MEASURED = 512  # samples that trΣ is measured on
 
 
 class Trials:
@@ -58,6 +63,7 @@ class Trials:
             **settings,
             "start": start_values(plan, model),
         }
+        self.noise = _noise(plan)
         self._ledger = Ledger(path, self.settings)
         self._asked: dict[str, Record] = {}
 
@@ -89,6 +95,29 @@ class Trials:
         records = {record.run.key: record for record in self._ledger.records}
         self._asked.update({run.key: records[run.key] for run in runs})
         return [records[run.key] for run in runs]
+
+
+def _noise(plan: Plan) -> tuple[float | None, float]:
+    """trΣ in the metric of the optimizer, and the total step for one gradient in units of ε.
+
+    None where single samples cannot be measured (batch normalisation, dropout), or where the metric
+    of the optimizer is not known.
+    """
+    assert plan.start is not None
+    model, optimizer = plan.start.model, plan.start.optimizer
+    settings = read_optimizer(optimizer)
+    assert settings is not None
+    part = select(plan.train, torch.randperm(plan.count, generator=generator(1))[:MEASURED])
+    options = Options(optimizer=optimizer, max_samples=MEASURED)
+    try:
+        opened = Opened.open(model, plan.loss_fn, part, options)
+        found = float(opened.moments(intervals=False).trace_cov)
+    except GradNoiseError:
+        return None, 1.0
+    own = opened.problem.metric == "optimizer" and settings.is_settled
+    if not (settings.is_plain or own):
+        return None, 1.0
+    return found, Momentum.of(settings.kind, settings.momentum).drift
 
 
 def samples_of(records: Any) -> int:
