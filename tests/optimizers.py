@@ -34,9 +34,14 @@ OPTIMIZERS: dict[str, Any] = {
 
 def trained(case: Case, name: str) -> tuple[nn.Module, Any, Any, Any]:
     """A model after three steps, its loss, its batch, and the optimizer with its state."""
+    return trained_with(case, OPTIMIZERS[name])
+
+
+def trained_with(case: Case, make: Any) -> tuple[nn.Module, Any, Any, Any]:
+    """The same with the optimizer that `make(parameters)` gives."""
     model, loss_fn, batch = case.build()
     losses = supervised(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
-    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    optimizer = make(list(model.parameters()))
     for _ in range(3):
         optimizer.zero_grad()
         losses(model, batch).mean().backward()
