@@ -89,5 +89,5 @@ def test_points_too_near_to_make_a_difference_are_passed() -> None:
     def f(x: float) -> float:
         return x * x - 1e-3 * x if x > 1e-6 else 0.0
 
-    low, high = first_rise(f, 1e-3, 1e-9, rounding=1e-10)
+    low, high = first_rise(f, 1e-3, 1e-9, rounding=2e-9)
     assert low == high == pytest.approx(1e-3, rel=1e-3)
