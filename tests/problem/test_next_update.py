@@ -12,39 +12,20 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.problem.next_update import next_update
 from tests.cases import CORE
-from tests.optimizers import OPTIMIZERS, grouped, trained_with
+from tests.optimizers import OPTIMIZERS, Lion, grouped, trained_with
 
 OTHERS: dict[str, Any] = {
     "heavy ball": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.3),
     "Nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
-    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01, lr_decay=0.1),
     "Adadelta": lambda p: torch.optim.Adadelta(p, lr=0.1),
     "Adamax": lambda p: torch.optim.Adamax(p, lr=0.01),
     "RAdam": lambda p: torch.optim.RAdam(p, lr=0.01, decoupled_weight_decay=True),
     "Rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
     "ASGD": lambda p: torch.optim.ASGD(p, lr=0.01),
-    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01, weight_decay=0.1),
     "a rate in a tensor": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.01), foreach=False),
     "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
-    "a class of the user's": lambda p: Lion(p),
+    "a class of the user's": Lion,
 }
-
-
-class Lion(torch.optim.Optimizer):
-    """Sign descent with momentum, whose betas are no part of the groups."""
-
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, {"lr": 0.01, "weight_decay": 0.1})
-        self.betas = (0.9, 0.99)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
-                toward = mean.lerp(p.grad, 1 - self.betas[0]).sign() + group["weight_decay"] * p
-                p.sub_(toward, alpha=group["lr"])
-                mean.lerp_(p.grad, 1 - self.betas[1])
 
 
 MAKERS = OPTIMIZERS | OTHERS
