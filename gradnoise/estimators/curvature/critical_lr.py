@@ -51,8 +51,9 @@ def critical_lr(
     passes: no second derivatives, so that any optimizer, attention kernel and precision will do.
     Where the loss is quadratic, η_c = 2gᵀu/uᵀHu. 2/η_c is the critical sharpness.
 
-    It is about one step, and neither a limit nor the best rate of a run: where training with this
-    rate would go, `gn.branch` shows. The loss is L without a weight decay of the optimizer.
+    It is about one step, and no limit of a run: training often bears a tenth of it or ten times as
+    much (docs/theory/stability.md); what a rate leads to, `gn.branch` shows. L is without a weight
+    decay of the optimizer.
 
     The step is made from some samples and judged on others where the population is larger than
     what was measured: a loss on the samples of the gradient itself falls too far.
