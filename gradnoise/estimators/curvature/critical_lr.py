@@ -95,8 +95,8 @@ def critical_lr(
     if max_norm is not None:
         positive("max_norm", max_norm)
     options = Options(
-        optimizer=optimizer, population=population, max_samples=max_samples, level=level,
-        seed=seed, micro_batch=micro_batch,
+        metric="euclidean", population=population, max_samples=max_samples, level=level, seed=seed,
+        micro_batch=micro_batch,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
     with problem.guard():
