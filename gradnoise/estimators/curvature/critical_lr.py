@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LossError, check_whole, positive
-from ...moments.moments import ROUNDING
 from ...problem.checks import resolution
 from ...problem.directional import weighted_sums
 from ...problem.guard import moved
@@ -135,7 +134,7 @@ class _Line:
         def change(at: float) -> float:
             return float(self.strata.weights @ gains(at))
 
-        eps = ROUNDING * resolution(self.problem.objective, here)
+        eps = resolution(self.problem.objective, here)
         rounding = eps * float(here.double().abs().mean()) / math.sqrt(len(here))
         low, high = first_rise(change, slope, start, rounding) if slope > 0 else (0.0, start)
         if 0 < low == high:

@@ -9,6 +9,7 @@ FACTOR = 1e9  # how far above and below the first point it is looked for
 GROWTH = 10.0  # from point to point at most: a rise and fall between two points is not seen
 LEAST = 1.2  # and at least
 STEEPEST = 10.0  # slope that counts, in units of that at 0: a wall does not move the line
+CLEAR = 4.0  # times the rounding: a fall of this size shows
 TOLERANCE = 1e-4  # of f(x)/x at the root, in units of the slope at 0
 WIDTH = 1e-3  # or of the bracket, relative
 
@@ -29,7 +30,7 @@ def first_rise(
         change: f, infinite where it has no value.
         slope: -f'(0), positive.
         start: the first point.
-        rounding: error of f: it counts as risen above this, and as fallen below minus this.
+        rounding: error of f; near 0, where a fall is no larger, a rise has to be larger to count.
 
     Example:
         >>> first_rise(lambda x: x * x - 3 * x, slope=3.0, start=1.0)
@@ -39,16 +40,16 @@ def first_rise(
     low, high = before, (math.inf, math.inf)
     at, rose = start, None
     while True:
-        gain = change(at)
-        if abs(gain) <= TOLERANCE * slope * at and slope * at > rounding:
+        gain, blind = change(at), slope * at <= CLEAR * rounding  # a fall would not show
+        if abs(gain) <= TOLERANCE * slope * at and not blind:
             return at, at
-        if gain > rounding:
+        if gain > (rounding if blind else 0.0):
             low = (low[0], low[1] / 2) if rose is True and low[0] else low  # Illinois' rule
             high, rose = (at, min(gain / at, STEEPEST * slope)), True
         else:
             high = (high[0], high[1] / 2) if rose is False else high
             before, rose = low, False
-            low = (at, gain / at if gain < -rounding else -slope)
+            low = (at, -slope if blind and gain >= -rounding else gain / at)
         if high[0] - low[0] <= WIDTH * high[0] < math.inf:
             return low[0], low[0]
         if low[0] >= FACTOR * start or high[0] <= start / FACTOR:

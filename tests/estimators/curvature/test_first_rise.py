@@ -85,6 +85,12 @@ def test_what_rounding_can_make_is_no_rise() -> None:
     assert first_rise(f, 1e-3, 1e-8)[0] < 1e-5
 
 
+@pytest.mark.parametrize("start", [1e-8, 1e-3, 0.8, 1.3, 50.0])
+def test_where_a_fall_shows_rounding_does_not_move_the_root(start: float) -> None:
+    low, high = first_rise(lambda x: x * x - x, 1.0, start, rounding=0.05)
+    assert low == high == pytest.approx(1, rel=1e-3)
+
+
 def test_points_too_near_to_make_a_difference_are_passed() -> None:
     def f(x: float) -> float:
         return x * x - 1e-3 * x if x > 1e-6 else 0.0
