@@ -97,3 +97,10 @@ def test_points_too_near_to_make_a_difference_are_passed() -> None:
 
     low, high = first_rise(f, 1e-3, 1e-9, rounding=2e-9)
     assert low == high == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_points_within_rounding_say_nothing_about_the_slope() -> None:
+    f = Counted(lambda x: x * x - x + (0.003 if x < 0.01 else 0.0))
+    low, high = first_rise(f, 1.0, 1e-3, rounding=0.05)
+    assert low == high == pytest.approx(1, rel=1e-3)
+    assert len(f.points) <= 6
