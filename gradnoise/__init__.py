@@ -23,6 +23,7 @@ from .errors import (
 from .estimators.covariance.alignment import Alignment
 from .estimators.covariance.covariance import Covariance, covariance
 from .estimators.curvature.batch_sharpness import batch_sharpness
+from .estimators.curvature.critical_lr import critical_lr
 from .estimators.curvature.density import spectral_density
 from .estimators.curvature.sharpness import Sharpness, sharpness
 from .estimators.curvature.tracker import SharpnessTracker
@@ -141,6 +142,7 @@ __all__ = [
     "SharpnessTracker",
     "sharpness",
     "batch_sharpness",
+    "critical_lr",
     "Covariance",
     "Alignment",
     "covariance",

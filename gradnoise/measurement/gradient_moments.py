@@ -44,7 +44,7 @@ def gradient_moments(
         optimizer: the one that trains the model.
         metric: "optimizer": P^-½g_i in place of g_i, with P of the optimizer's state as in
             `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ); or "euclidean"; "auto":
-            "optimizer" for Adam, AdamW, NAdam and RMSprop that have taken steps, else "euclidean".
+            "optimizer" for adaptive ones that have taken steps, else "euclidean".
         engine: "auto", or by name: "hooks", "functional", "backpack" or "loop".
         population: "dataset", "distribution" or a number N.
         variance: also keep the variance of every coordinate, the diagonal of Σ.

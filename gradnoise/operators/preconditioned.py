@@ -44,9 +44,12 @@ class Preconditioned(Decayed):
     | Adam, NAdam | √(v/(1 - β₂ᵗ)) + eps; amsgrad: v the largest so far | D = c |
     | AdamW, decoupled | the same | E = c |
     | RMSprop | √v + eps; centred: v minus the squared mean | D = c |
+    | Adagrad | (√s + eps)(1 + t·lr_decay), s the sum of squares, t the steps so far | D = c |
+    | Adafactor | √V/max(eps₂, RMS(w)), V = rcᵀ/mean(r) of a matrix | E = c |
 
     A group with another learning rate ε_g than the first group's ε has P ε/ε_g and E ε_g/ε: all
-    is in units of the first learning rate.
+    is in units of the first learning rate. Adafactor's rate is 1/√t at most: above that, P is
+    larger in proportion; its clipping of a step to RMS d is left out.
 
     Args:
         operator: a symmetric operator of a model: `Hessian`, `GaussNewton`.

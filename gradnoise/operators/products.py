@@ -16,8 +16,8 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
+from ..problem.guard import moved
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.random import generator, random_vector
@@ -191,7 +192,7 @@ class Finite(HessianProducts):
         for index, direction in enumerate(directions):
             size = _norm(direction)
             for step in (self._length / size, -self._length / size) if size else ():
-                with _moved(self.parameters, direction, step):
+                with moved(self.parameters, direction, step):
                     for batch in self.problem.batches():
                         with _exact(self.problem.objective.device):
                             gradient = self.problem.objective.gradient(batch)
@@ -205,16 +206,3 @@ def _exact(device: torch.device) -> AbstractContextManager[Any]:
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(sum(float(widen(t.detach()).square().sum()) for t in tensors))
-
-
-@contextmanager
-def _moved(parameters: list[Tensor], direction: list[Tensor], step: float) -> Iterator[None]:
-    """Moves the parameters through `.data`, which leaves a pending backward pass valid."""
-    found = [parameter.data.clone() for parameter in parameters]
-    try:
-        for parameter, along in zip(parameters, direction, strict=True):
-            parameter.data.add_(along, alpha=step)
-        yield
-    finally:
-        for parameter, value in zip(parameters, found, strict=True):
-            parameter.data.copy_(value)

@@ -98,13 +98,17 @@ def _losses(objective: Objective, batch: Batch) -> Tensor:
         return objective.losses(batch)
 
 
-def _tolerance(objective: Objective, losses: Tensor) -> float:
-    """√eps of the coarsest dtype used: kernels differ with the batch size."""
+def resolution(objective: Objective, losses: Tensor) -> float:
+    """eps of the coarsest dtype that is used."""
     dtypes = {p.dtype for p in objective.model.parameters() if p.is_floating_point()}
     if torch.is_autocast_enabled(losses.device.type):
         dtypes.add(torch.get_autocast_dtype(losses.device.type))
-    coarsest = max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype})
-    return math.sqrt(coarsest)
+    return max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype})
+
+
+def _tolerance(objective: Objective, losses: Tensor) -> float:
+    """√eps, since kernels differ with the batch size."""
+    return math.sqrt(resolution(objective, losses))
 
 
 def _random_message(objective: Objective) -> str:

@@ -6,13 +6,13 @@ import copy
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
@@ -53,6 +53,19 @@ def differentiable_kernels(model: nn.Module) -> Iterator[None]:
         if recurrent:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
+
+
+@contextmanager
+def moved(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float) -> Iterator[None]:
+    """Moves the parameters through `.data`, which leaves a pending backward pass valid."""
+    found = [parameter.data.clone() for parameter in parameters]
+    try:
+        for parameter, along in zip(parameters, direction, strict=True):
+            parameter.data.add_(along, alpha=step)
+        yield
+    finally:
+        for parameter, value in zip(parameters, found, strict=True):
+            parameter.data.copy_(value)
 
 
 def seed_everything(seed: int) -> None:

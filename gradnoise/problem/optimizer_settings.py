@@ -136,6 +136,8 @@ def _notes(
         yield "dampening is not taken into account: formulas are those of dampening 0"
     if len({float(group.get("lr") or 0.0) for group in groups}) > 1:
         yield f"the optimizer has several learning rates; {rates}"
+    if own_metric and isinstance(optimizer, torch.optim.Adafactor):
+        yield "Adafactor's clipping of its steps is left out"
     decays = [group for group in groups if group.get("weight_decay")]
     if own_metric and any(is_decoupled(optimizer, group) for group in decays):
         yield "decoupled weight decay is counted in the sharpness alone"

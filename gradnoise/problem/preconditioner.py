@@ -42,11 +42,7 @@ class Preconditioner:
         """
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
         if kind is None:
-            known = ", ".join(own.__name__ for own in _SCALES)
-            raise ArgumentError(
-                f"the preconditioner of {type(optimizer).__name__} is not known; use one of "
-                f"{known}, or metric='euclidean'"
-            )
+            raise ArgumentError(_unknown(type(optimizer).__name__))
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         found = cls({}, {}, {})
         for name, parameter in parameters.items():
@@ -111,7 +107,32 @@ def base_of(optimizer: torch.optim.Optimizer) -> str:
 
 def is_decoupled(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
     """Whether weight decay is added to the step and not to the gradient."""
-    return isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+    always = isinstance(optimizer, (torch.optim.AdamW, torch.optim.Adafactor))
+    return always or bool(group.get("decoupled_weight_decay"))
+
+
+def _unknown(name: str) -> str:
+    """Why there is no P, and what can be measured without one."""
+    own = next((what for word, what in _WITHOUT.items() if word in name.lower()), None)
+    if own is None:
+        known = ", ".join(kind.__name__ for kind in _SCALES)
+        return (
+            f"the preconditioner of {name} is not known; use one of {known}, or "
+            f"metric='euclidean'. gn.critical_lr takes any optimizer"
+        )
+    return (
+        f"{name} has no preconditioner: its step is {own[0]}, which is no matrix times the "
+        f"gradient. What holds for it: gn.critical_lr and gn.branch, the learning rate along its "
+        f"own steps, and gn.{own[1]}_noise_scale, the noise scale in its own norm. "
+        f"metric='euclidean' has the numbers of plain SGD"
+    )
+
+
+_WITHOUT = {  # by a part of the name: these optimizers are not torch's, Muon since 2.9
+    "lion": ("the sign of an average of gradients", "sign"),
+    "sign": ("the sign of a gradient", "sign"),
+    "muon": ("the orthogonal factor of an average of gradients", "spectral"),
+}
 
 
 def _checked(group: dict[str, Any] | None, name: str) -> dict[str, Any]:
@@ -161,10 +182,35 @@ def _rmsprop(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor 
     return square.sqrt() + group["eps"]  # type: ignore[no-any-return]
 
 
+def _adagrad(state: dict[str, Any], group: dict[str, Any], _: Tensor) -> Tensor | None:
+    steps = float(state.get("step", 0))
+    if not steps:  # the sum is there from the start, and empty
+        return None
+    return (state["sum"].sqrt() + group["eps"]) * (1 + steps * group["lr_decay"])  # type: ignore[no-any-return]
+
+
+def _adafactor(state: dict[str, Any], group: dict[str, Any], parameter: Tensor) -> Tensor | None:
+    steps = float(state.get("step", 0))
+    if not steps:
+        return None
+    least, floor = group["eps"]
+    least = torch.finfo(parameter.dtype).eps if least is None else least
+    if "variance" in state:
+        square = state["variance"]
+    else:
+        rows, columns = state["row_var"], state["col_var"]
+        square = rows @ columns / rows.mean(-2, keepdim=True).clamp_min(least)
+    size = max(floor, float(parameter.detach().norm()) / parameter.numel() ** 0.5)
+    capped = max(1.0, float(group["lr"]) * (steps + 1) ** 0.5)  # the rate is 1/√steps at most
+    return square.clamp_min(least**2).sqrt() * (capped / size)  # type: ignore[no-any-return]
+
+
 _SCALES: dict[type[torch.optim.Optimizer], Any] = {
     torch.optim.SGD: _plain,
     torch.optim.Adam: _adam,
     torch.optim.AdamW: _adam,
     torch.optim.NAdam: _adam,
     torch.optim.RMSprop: _rmsprop,
+    torch.optim.Adagrad: _adagrad,
+    torch.optim.Adafactor: _adafactor,
 }

@@ -156,8 +156,8 @@ def profile(
         metric: "euclidean": learning rates are those of plain SGD. "optimizer": everything in the
             coordinates P^½w in which a step of the optimizer is a step of plain SGD, with P of its
             state as in `Preconditioned`; learning rates are then those of the optimizer (Adam,
-            AdamW, NAdam, RMSprop), which must have taken steps. "auto": "optimizer" for these
-            once they have taken steps, else "euclidean".
+            AdamW, NAdam, RMSprop, Adagrad, Adafactor), which must have taken steps. "auto":
+            "optimizer" for these once they have taken steps, else "euclidean".
         batch_size: B in training; by default that of a DataLoader.
         max_samples: n at most; None measures all.
         population: "dataset", "distribution" or N: what the intervals are about.

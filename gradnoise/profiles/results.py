@@ -14,7 +14,9 @@ from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
 
-OWN_METRIC = ("SGD", "Adam", "AdamW", "NAdam", "RMSprop")  # optimizers whose P can be read
+OWN_METRIC = (  # optimizers whose P can be read
+    *("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adafactor"),
+)
 NO_GRADIENT = (
     "Every gradient is zero, so nothing follows for batch size or learning rate. Does the loss use "
     "this model? Are all labels ignored (-100)?"

@@ -25,6 +25,8 @@ class Status(Enum):
     NOT_CONVERGED = "not converged"
     NOT_SEPARATED = "not separated"
     BEYOND_GRID = "beyond the grid"
+    NO_DESCENT = "no descent"
+    NO_RISE = "no rise"
 
     @property
     def remedy(self) -> str:
@@ -54,6 +56,14 @@ _REMEDIES = {
     ),
     Status.BEYOND_GRID: (
         "the runs do not determine it: widen the grid (`batch_sizes`, `lrs`) or use more `seeds`"
+    ),
+    Status.NO_DESCENT: (
+        "the next step raises the loss however small it is: measure again some steps later, or "
+        "look at the momentum and the settings of the optimizer (`maximize`)"
+    ),
+    Status.NO_RISE: (
+        "the loss does not rise along the next step, so that it sets no limit: look at the size of "
+        "the step and at the settings of the optimizer, or measure later in training"
     ),
 }
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..estimators.covariance.covariance import covariance
+from ..estimators.curvature.critical_lr import critical_lr
 from ..estimators.curvature.sharpness import sharpness
 from ..estimators.diagnostics.sign import sign_noise_scale
 from ..estimators.noise.by_layer import layer_noise_scales
@@ -67,9 +68,13 @@ def whole_population(seed: int) -> Iterator[Check]:
     targets = torch.randn(40, generator=source, dtype=torch.float64)
     toy = FiniteLeastSquares(inputs, targets, torch.ones(6))
     found = profile(toy.model(), toy.loss_fn, toy.sample(40, 0), level=LEVEL, seed=seed, tol=1e-9)
+    truth = toy.truth()
     for part in PARTS:
-        truth, estimate = getattr(toy.truth(), part), getattr(found, part)
-        yield exact(name, part, truth, float(estimate), 1e-5)
+        yield exact(name, part, getattr(truth, part), float(getattr(found, part)), 1e-5)
+    model = toy.model()
+    step = critical_lr(model, toy.loss_fn, toy.sample(40, 0), torch.optim.SGD(model.parameters()))
+    limit = 2 * truth.grad_sq_norm / truth.grad_curvature
+    yield exact(name, "critical rate of a step of SGD", limit, float(step))
     for batch in (1, 8):
         ratio = float(found.mean_square_lr(batch)) / toy.mean_square_lr(batch)
         quantity, holds = f"mean-square limit at B = {batch}, over exact", 1 - 1e-6 <= ratio <= 1.5

@@ -15,7 +15,7 @@ from torch.utils import checkpoint as checkpoint_module
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from gradnoise.problem.guard import differentiable_kernels, seed_everything, untouched
+from gradnoise.problem.guard import differentiable_kernels, moved, seed_everything, untouched
 
 
 def fresh() -> nn.Module:
@@ -284,3 +284,23 @@ def test_threads_that_leave_in_another_order_put_checkpointing_back() -> None:
     assert checkpoint_module.CheckpointFunction is not found
     second.__exit__(None, None, None)
     assert checkpoint_module.CheckpointFunction is found
+
+
+def test_parameters_are_moved_and_put_back_bit_for_bit_also_after_an_error() -> None:
+    parameters = [torch.tensor([0.1, -0.0]), torch.tensor([3.0]).bfloat16()]
+    before = [(p.clone(), p._version) for p in parameters]
+    direction = [torch.tensor([1.0, 2.0]).double(), torch.tensor([4.0]).double()]
+    inside: list[float] = []
+
+    def fails() -> None:
+        with moved(parameters, direction, -0.5):
+            inside.extend([*parameters[0].tolist(), float(parameters[1])])
+            raise KeyError("meanwhile")
+
+    with pytest.raises(KeyError, match="meanwhile"):
+        fails()
+    assert inside == pytest.approx([-0.4, -1.0, 1.0])
+    for p, (content, version) in zip(parameters, before, strict=True):
+        assert torch.equal(p, content)
+        assert torch.equal(p.signbit(), content.signbit())
+        assert p._version == version

@@ -72,6 +72,11 @@ def test_its_settings_are_read(optimizer, expected):
             [SEVERAL],
             ["others in proportion"],
         ),
+        (
+            optim.Adafactor(weights(), lr=0.1),
+            ["those of plain SGD"],
+            ["second moments held", "clipping of its steps is left out"],
+        ),
         (optim.SGD([{"params": weights()}, {"params": weights()}], lr=0.1), [], []),
     ],
 )

@@ -36,7 +36,7 @@ def test_the_defaults_are_in_range() -> None:
 
 @pytest.mark.parametrize(
     ("name", "auto"),
-    [("SGD", False), ("Adam", True), ("AdamW", True), ("RMSprop", True), ("Adagrad", False)],
+    [("SGD", False), ("AdamW", True), ("RMSprop", True), ("Adagrad", True), ("Adadelta", False)],
 )
 def test_auto_is_the_metric_of_an_adaptive_optimizer_whose_scales_are_known(
     name: str, auto: bool

@@ -27,6 +27,8 @@ class TestStatus:
             (Status.NOISE_BELOW_ERROR, "probes"),
             (Status.NEGATIVE_CURVATURE, "later in training"),
             (Status.NOT_CONVERGED, "max_iterations"),
+            (Status.NO_DESCENT, "momentum"),
+            (Status.NO_RISE, "later in training"),
         ],
     )
     def test_a_remedy_names_what_to_change(self, status, what_to_do):

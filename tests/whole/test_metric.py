@@ -79,8 +79,19 @@ def penalised(model: nn.Module, loss_fn: Any, batch: Any, decay: float) -> float
         return float(supervised(loss_fn)(model, batch).mean()) + decay / 2 * square
 
 
+def hold_sums(optimizer: Any) -> None:
+    """Those of Adagrad, whose unit is changed with that of P, and those of Adafactor."""
+    for state in optimizer.state.values():
+        if "sum" in state:  # so large that the square of a gradient adds nothing
+            state["sum"].mul_(1e18)
+    for group in optimizer.param_groups:
+        if "beta2_decay" in group:
+            group["beta2_decay"], group["d"] = -1000.0, 1e12  # no new squares, no clipping
+
+
 def hold(optimizer: Any, momentum: bool = True) -> None:
     """Second moments stay as they are, for steps to come; without momentum if so wished."""
+    hold_sums(optimizer)
     for group in optimizer.param_groups:
         for state in optimizer.state.values():
             for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
@@ -97,13 +108,15 @@ def hold(optimizer: Any, momentum: bool = True) -> None:
             group["momentum"] = 0.0
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "amsgrad", "AdamW", "RMSprop"])
+@pytest.mark.parametrize(
+    "name", ["SGD", "Adam", "amsgrad", "AdamW", "RMSprop", "Adagrad", "Adafactor"]
+)
 @pytest.mark.parametrize("case", CORE[:3], ids=named)
 def test_real_steps_change_the_loss_as_predicted(case: Case, name: str) -> None:
     """Mean over all batches of one: L - ε|G|² + ½ε²(GᵀHG + (1 - 1/N) tr(HΣ)), 1/(N - 1) in Σ."""
     model, loss_fn, (x, y), optimizer = trained(case, name)
     hold(optimizer, momentum=False)
-    if name == "AdamW":
+    if name in ("AdamW", "Adafactor"):
         optimizer.param_groups[0]["weight_decay"] = 0.0
     decay = optimizer.param_groups[0]["weight_decay"]
     options = Options(optimizer=optimizer, metric="optimizer")
@@ -158,6 +171,8 @@ STABLE: dict[str, Any] = {
     ),
     "NAdam": lambda p: torch.optim.NAdam(p, lr=0.01),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01, eps=(None, 1e3)),  # over ‖w‖
     "RMSprop with momentum": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9),
     "SGD with decay": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, weight_decay=2.0),
     "Nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.8, nesterov=True),
@@ -170,13 +185,13 @@ def test_just_beyond_the_stable_rate_steps_diverge(name: str) -> None:
     x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
     optimizer = STABLE[name](model.parameters())
     descend(model, x, optimizer, 3)
+    hold(optimizer)
     profile = gn.profile(
         model, bowl_loss, x, optimizer=optimizer, metric="optimizer", tol=1e-12, probes=2
     )
     limit = float(profile.stable_lr())
     if name == "Adam without momentum":
         assert limit == pytest.approx(2 / float(profile.sharpness))
-    hold(optimizer)
     sizes = {}
     for factor in (0.98, 1.02):
         twin = copy.deepcopy(model)
@@ -247,7 +262,7 @@ def test_before_the_first_step_auto_is_euclidean_and_says_why() -> None:
 
 def test_an_optimizer_without_a_known_metric_is_measured_in_the_euclidean_one() -> None:
     model, loss_fn, batch, _ = trained(CORE[0], "SGD")
-    p = gn.profile(model, loss_fn, batch, optimizer=torch.optim.Adagrad(model.parameters()))
+    p = gn.profile(model, loss_fn, batch, optimizer=torch.optim.Adadelta(model.parameters()))
     assert (p.metric, p.recommend().lr) == ("euclidean", None)
     assert not any(note.startswith("not measured in the metric") for note in p.warnings)
 
