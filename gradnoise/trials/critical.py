@@ -94,7 +94,8 @@ def _ways(losses: Losses, curve: Losses, fall: Fall | None) -> tuple[Way, Way]:
         return LOWER * _fit(_means(losses, without), _means(curve, without))
 
     def by_fall(without: int | None) -> float:
-        return math.nan if fall is None else fall.batch_size(_means(curve, without))
+        known = fall is not None and len(losses) > 1  # one batch size does not show the best rate
+        return fall.batch_size(_means(curve, without)) if known else math.nan
 
     return by_shares, by_fall
 
