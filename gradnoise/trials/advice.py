@@ -25,8 +25,8 @@ class Advice:
         reasons: one sentence each.
         confidence: "good": tried long enough, stable with a margin, and the two ways to compare
             losses agree; "rough": tried, but one of these is missing; "none".
-        lr_range: the best rates of the trials at that batch size: by the loss at the last weights
-            (for a constant rate) and at averaged weights (for a rate that decays afterwards).
+        lr_range: the best rates of the last trial: by the losses of the last quarter of the steps
+            (for a constant rate), and at averaged weights (for a rate that decays afterwards).
         steps, seeds: how long the advised pair was tried, on how many orders of the samples.
         critical_batch_size: B_crit of the branches, in samples.
         samples: what the trials cost: samples that gradients were taken of.
@@ -57,23 +57,23 @@ class Choice:
 
     Args:
         batch_size: B.
-        iterate, averaged: the best rates by the loss at the last weights, at averaged weights.
+        constant, averaged: the best rates by the late and by the averaged losses.
         stable: the largest rate at which, and below which, all seeds were stable.
         at_end: whether the first of them is the smallest that was tried.
     """
 
     batch_size: int
-    iterate: float
+    constant: float
     averaged: float
     stable: float
     at_end: bool
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Choice | None:
-        """From runs at one batch size; None where no rate is stable, or none at half of it."""
+    def of(cls, records: Sequence[Record], margin: float = 1.0) -> Choice | None:
+        """From runs at one batch size; None where no rate is stable with that margin."""
         unstable = min((r.run.lr for r in records if r.diverged), default=math.inf)
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
-        held = [r for r in records if r.run.lr <= stable / MARGIN * (1 + 1e-9)]
+        held = [r for r in records if r.run.lr <= stable / margin * (1 + 1e-9)]
         best = best_rates(held)
         if best is None:
             return None
@@ -83,12 +83,12 @@ class Choice:
     @property
     def middle(self) -> float:
         """The geometric middle of the best rates."""
-        return math.sqrt(self.iterate * self.averaged)
+        return math.sqrt(self.constant * self.averaged)
 
     @property
     def agrees(self) -> bool:
         """Whether the two best rates are close, and inside of what was tried."""
-        apart = max(self.iterate, self.averaged) / min(self.iterate, self.averaged)
+        apart = max(self.constant, self.averaged) / min(self.constant, self.averaged)
         return apart <= CLOSE and not self.at_end
 
 
@@ -115,9 +115,9 @@ def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -
     """
     critical, steps = branches.critical_batch_size, tried[0].run.steps
     scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
-    after = sum(record.train_loss for record in tried) / len(tried)
+    after = sum(record.late_loss or math.nan for record in tried) / len(tried)
     return (
-        f"Batch size {choice.batch_size}, learning rate {short(choice.iterate)}: tried {steps} "
+        f"Batch size {choice.batch_size}, learning rate {short(choice.constant)}: tried {steps} "
         f"steps from here on {len(tried)} seeds: holds. The loss went from "
         f"{short(branches.start_loss)} to {short(after)}.",
         f"If the rate decays to 0 afterwards: {short(choice.averaged)}. The largest rate that held "

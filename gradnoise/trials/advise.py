@@ -14,7 +14,7 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import Estimate, Status
-from .advice import ENOUGH, Advice, Choice, chosen, write_reasons
+from .advice import ENOUGH, MARGIN, Advice, Choice, chosen, write_reasons
 from .branches import Branches
 from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
@@ -54,9 +54,9 @@ def advise(
     in use, and further where the best is at an end. Advised is the largest batch size that needs at
     most `extra` more samples for its loss than the best one. The rest finds the rate: longer runs
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
-    the geometric middle of the best ones by the loss at the last weights and at averaged weights.
-    Advised is the rate with the lowest loss at the last weights, of those at which twice the rate
-    held as well.
+    the geometric middle of the best ones by the losses of the last quarter of the steps and at
+    averaged weights. Advised is the rate with the lowest losses in the last quarter, of those at
+    which twice the rate held as well.
 
     The advice is about as many steps as were tried. It is "good" where these are 20 at least, the
     best rate is not the smallest that was tried, and the best one at averaged weights is within a
@@ -149,27 +149,26 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
     left = trials.budget - trials.spent
-    samples = int(left / (len(others) * (len(FINAL) + 1)))
+    samples = int(left / (len(others) * (len(FINAL) + 1)))  # one more rate, beyond these
     final = Length(max(samples, length.samples), others, "samples of the last trial")
-    records = search(
-        trials, choice.batch_size, [choice.middle * factor for factor in FINAL], final, 1
-    )
-    last = Choice.of(records)
+    lrs = [choice.middle * factor for factor in FINAL]
+    records = search(trials, choice.batch_size, lrs, final, 1)
+    last = Choice.of(records, MARGIN)
     if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
             f"longer, and the budget is spent: give a larger `budget`."
         )
         return _nothing(trials, branches, reason)
-    own = [record for record in records if record.run.lr == last.iterate]
+    own = [record for record in records if record.run.lr == last.constant]
     steps = own[0].run.steps
     sure = last.agrees and steps >= ENOUGH and len(own) > 1
     return Advice(
         last.batch_size,
-        last.iterate,
+        last.constant,
         write_reasons(last, branches, own),
         "good" if sure else "rough",
-        (last.iterate, last.averaged),
+        (last.constant, last.averaged),
         steps,
         len(own),
         branches.critical_batch_size,
