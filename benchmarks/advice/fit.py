@@ -12,6 +12,7 @@ from .store import Cell
 
 Cells = dict[int, list[Cell]]  # by batch size; one cell per rate
 DRAWS = 200
+NEAR = math.log(2)  # further up a valley is no parabola; so its lowest point is at most 8 % lower
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def lowest(lrs: Sequence[float], values: Sequence[float]) -> float:
     if not 0 < at < len(lrs) - 1 or not np.isfinite(values[at - 1 : at + 2]).all():
         return float(values[at])
     left, middle, right = np.log(values[at - 1 : at + 2])
+    left, right = min(left, middle + NEAR), min(right, middle + NEAR)
     curvature = left - 2 * middle + right
     return (
         float(np.exp(middle - (right - left) ** 2 / (8 * curvature))) if curvature else values[at]
@@ -88,7 +90,7 @@ def fitted(
     return float(knees[at]), math.sqrt(squares[at] / count)
 
 
-def targets(cells: Cells, shares: Sequence[float], budget: int) -> list[float]:
+def along_budget(cells: Cells, shares: Sequence[float], budget: int) -> list[float]:
     """Losses that batches up to 64 have after shares of the budget, each at its best rate."""
     found = []
     for share in shares:
@@ -100,6 +102,17 @@ def targets(cells: Cells, shares: Sequence[float], budget: int) -> list[float]:
             best.append(np.log(np.nanmin(ends)))
         found.append(float(np.exp(np.mean(best))))
     return found
+
+
+def along_gain(cells: Cells, gains: Sequence[float], budget: int, start: float) -> list[float]:
+    """Losses after shares of the gain, in ln L, that batches up to 64 make in the budget.
+
+    The first part of a gain from a checkpoint is no target: a lower rate or a larger batch ends the
+    swing of the weights in a few steps, which is not progress.
+    """
+    ends = [min(cell.loss(budget) for cell in cells[size]) for size in cells if size <= 64]
+    gained = math.log(start) - float(np.log(ends).mean())
+    return [start * math.exp(-gain * gained) for gain in gains] if gained > 0 else []
 
 
 def table(cells: Cells, losses: Sequence[float], draw: np.ndarray | None = None) -> np.ndarray:
@@ -121,9 +134,8 @@ def table(cells: Cells, losses: Sequence[float], draw: np.ndarray | None = None)
     return np.array(rows).T
 
 
-def critical(cells: Cells, shares: Sequence[float], budget: int, start: float) -> Critical:
-    """B_crit of the runs that begin at the loss `start`."""
-    losses = [loss for loss in targets(cells, shares, budget) if loss < start]
+def critical(cells: Cells, losses: Sequence[float]) -> Critical:
+    """B_crit by the samples that every batch size takes to these losses."""
     sizes, limits = list(cells), [own[0].samples[-1] for own in cells.values()]
     needed = table(cells, losses).reshape(len(losses), len(sizes))
     value, misfit = fitted(sizes, needed, limits)
@@ -139,4 +151,4 @@ def critical(cells: Cells, shares: Sequence[float], budget: int, start: float) -
     low, high = np.nanquantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
     alone = [fitted(sizes, row[None], limits)[0] for row in needed]
     known = [[float(f"{e:.5g}") if math.isfinite(e) else None for e in row] for row in needed]
-    return Critical(value, float(low), float(high), misfit, losses, alone, known)
+    return Critical(value, float(low), float(high), misfit, list(losses), alone, known)

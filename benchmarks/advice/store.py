@@ -19,6 +19,7 @@ from .problems import Problem
 from .train import Trained
 
 RESULTS = Path("benchmarks/results/advice")
+LEAST = 1e-12  # losses below are rounding errors
 KEPT = 0.9  # a run that ends above this factor times the untrained loss was not trained
 
 
@@ -49,7 +50,7 @@ class Cell:
             self.losses[seed] + [math.nan] * (len(self.samples) - len(self.losses[seed]))
             for seed in seeds
         ]
-        return np.exp(np.log(np.array(rows)).mean(0))
+        return np.exp(np.log(np.maximum(rows, LEAST)).mean(0))
 
     def loss(self, budget: int) -> float:
         """Mean over the seeds after `budget` samples; infinite where one diverged."""

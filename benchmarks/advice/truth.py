@@ -8,12 +8,13 @@ from typing import Any
 
 from benchmarks import measure
 
-from .fit import Cells, critical
+from .fit import Cells, along_budget, along_gain, critical
 from .problems import Problem
 from .search import SHARES, Search, budget_of
 from .store import Cell, Store
 
-FROM_SCRATCH, FROM_CHECKPOINT = (0.1, 0.2, 0.4), (0.2, 0.4, 0.8)  # of the budget: target losses
+SHARES_OF_BUDGET = (0.1, 0.2, 0.4)  # where the target losses of runs from scratch are
+SHARES_OF_GAIN = (0.7, 0.8, 0.9)  # and those of runs from checkpoints
 
 
 def find(problem: Problem, seeds: Sequence[int], smallest: int) -> None:
@@ -36,7 +37,11 @@ def summary(problem: Problem, store: Store, start: float) -> dict[str, Any]:
     rows = {size: list(store.of(start, size).values()) for size in problem.batch_sizes}
     cells: Cells = {size: own for size, own in rows.items() if own}
     first = starting_loss(store, start)
-    found = critical(cells, FROM_CHECKPOINT if start else FROM_SCRATCH, budget, first)
+    if start:
+        losses = along_gain(cells, SHARES_OF_GAIN, budget, first)
+    else:
+        losses = along_budget(cells, SHARES_OF_BUDGET, budget)
+    found = critical(cells, losses)
     return {
         "budget": budget,
         "loss": first,
