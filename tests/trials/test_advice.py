@@ -1,0 +1,101 @@
+"""What trials say: the batch size, the rate with its margin, and the sentences."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradnoise.training.record import Record, Run
+from gradnoise.trials.advice import MARGIN, Choice, chosen
+from gradnoise.trials.branches import Branches
+
+
+def ran(
+    size: int, lr: float, late: float, averaged: float, samples: int = 1024, budget: str = "samples"
+) -> list[Record]:
+    """Two seeds; an infinite loss has diverged."""
+    return [
+        Record(
+            Run(size, lr, seed, budget, samples // size), late == math.inf, None, 2.0, late,
+            averaged_loss=averaged, late_loss=late,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+
+
+LADDER = [
+    *ran(8, 0.1, 1.5, 1.5),
+    *ran(8, 0.2, 1.0, 1.1),
+    *ran(8, 0.4, 1.2, 0.9),
+    *ran(8, 0.8, 1.3, 1.2),
+    *ran(8, 1.6, math.inf, math.inf),
+]
+
+
+def test_the_two_losses_have_a_best_rate_each() -> None:
+    found = Choice.of(LADDER)
+    assert found is not None
+    assert (found.constant, found.averaged, found.stable) == (0.2, 0.4, 0.8)
+    assert found.middle == pytest.approx(math.sqrt(0.08))
+    assert found.agrees
+
+
+def test_twice_an_advised_rate_has_held() -> None:
+    assert MARGIN == 2
+    late_best_at_the_edge = [*ran(8, 0.4, 1.0, 1.0), *ran(8, 0.8, 0.5, 0.5)]
+    found = Choice.of([*ran(8, 0.2, 1.2, 1.2), *late_best_at_the_edge], MARGIN)
+    assert found is not None
+    assert (found.constant, found.stable) == (0.4, 0.8)
+    one_seed_diverged = ran(8, 0.8, 0.5, 0.5)[:1] + ran(8, 0.8, math.inf, math.inf)[1:]
+    found = Choice.of([*ran(8, 0.2, 1.2, 1.2), *ran(8, 0.4, 1.0, 1.0), *one_seed_diverged], MARGIN)
+    assert found is not None
+    assert (found.constant, found.stable) == (0.2, 0.4)
+
+
+def test_nothing_holds_where_nothing_is_stable() -> None:
+    assert Choice.of(ran(8, 0.1, math.inf, math.inf)) is None
+    assert Choice.of(ran(8, 0.1, 1.0, 1.0), MARGIN) is None  # not known whether 0.2 holds
+
+
+@pytest.mark.parametrize(
+    ("late", "averaged", "agrees"),
+    [((1.0, 0.9, 1.2), (1.0, 0.9, 1.2), True), ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), False),
+     ((1.2, 0.9, 1.2), (1.2, 1.1, 0.9), True)],
+)  # fmt: skip
+def test_the_smallest_rate_that_was_tried_is_not_sure(
+    late: tuple[float, ...], averaged: tuple[float, ...], agrees: bool
+) -> None:
+    rows = zip((0.1, 0.2, 0.4), late, averaged, strict=True)
+    found = Choice.of([record for lr, one, other in rows for record in ran(8, lr, one, other)])
+    assert found is not None
+    assert found.agrees is agrees
+
+
+def branches(at_32: float, at_128: float) -> Branches:
+    """Batches of 8 come to 1.0, 1.2 and 1.4 after all, half and a quarter of the samples."""
+    records = [*ran(8, 0.1, 1.0, 1.0), *ran(32, 0.2, at_32, at_32), *ran(128, 0.2, at_128, at_128)]
+    parts = [*ran(8, 0.1, 1.2, 1.2, 512, "1/2"), *ran(8, 0.1, 1.4, 1.4, 256, "1/4")]
+    return Branches(tuple(records), {}, parts=tuple(parts))
+
+
+@pytest.mark.parametrize(
+    ("at_32", "at_128", "size"),
+    [(1.05, 1.3, 32), (1.05, 1.06, 128), (1.1, 1.3, 8), (1.3, 1.05, 128), (math.inf, 1.05, 128)],
+)
+def test_the_largest_batch_that_costs_a_quarter_more_samples_is_chosen(
+    at_32: float, at_128: float, size: int
+) -> None:
+    found = chosen(branches(at_32, at_128), 0.25)
+    assert found is not None
+    assert found.batch_size == size
+
+
+def test_a_larger_batch_is_chosen_where_more_samples_may_be_spent() -> None:
+    found = chosen(branches(1.1, 1.3), 1.0)
+    assert found is not None
+    assert found.batch_size == 32
+
+
+def test_no_choice_where_every_run_diverged() -> None:
+    assert chosen(Branches(tuple(ran(8, 0.1, math.inf, math.inf)), {}), 0.25) is None

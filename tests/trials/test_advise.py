@@ -1,0 +1,121 @@
+"""gn.advise: within its budget, what it names holds, and it says what it did."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.trials.advise import LEAST_STEPS, sizes_within
+
+SOURCE = torch.Generator().manual_seed(0)
+X = torch.randn(2048, 6, generator=SOURCE)
+Y = (X @ torch.randn(6, generator=SOURCE) + 0.3 * torch.randn(2048, generator=SOURCE))[:, None]
+
+
+def setting(lr: float = 0.02) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 1)
+    return model, torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def advised(lr: float = 0.02, **options: object) -> gn.Advice:
+    model, optimizer = setting(lr)
+    chosen = {"batch_size": 16, "budget": 40_000, "vectorise": True, **options}
+    return gn.advise(model, nn.MSELoss(), (X, Y), optimizer, **chosen)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found() -> gn.Advice:
+    return advised()
+
+
+def test_the_pair_that_is_named_trains(found: gn.Advice) -> None:
+    assert found.lr is not None
+    assert found.batch_size is not None
+    model, _ = setting()
+    optimizer = torch.optim.SGD(model.parameters(), lr=found.lr)
+    for seed in range(8):
+        for rows in torch.randperm(2048, generator=torch.Generator().manual_seed(seed)).split(
+            found.batch_size
+        ):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
+            optimizer.step()
+    assert float(nn.functional.mse_loss(model(X), Y).detach()) < 0.15  # noise alone is 0.09
+
+
+@pytest.mark.parametrize("lr", [2e-4, 0.02, 0.5])
+def test_a_rate_far_off_is_mended(lr: float) -> None:
+    found = advised(lr, budget=200_000)
+    assert found.lr is not None
+    assert 2e-3 < found.lr < 0.3  # twice the rate of the smallest loss would be unstable at 2/λ
+
+
+@pytest.mark.parametrize("budget", [1000, 3000, 10_000, 40_000, 100_000])
+def test_no_more_than_the_budget_is_spent(budget: int) -> None:
+    assert advised(budget=budget).samples <= budget
+
+
+def test_the_default_budget_is_two_epochs() -> None:
+    assert 0 < advised(budget=None, batch_size=4).samples <= 2 * 2048
+
+
+def test_it_says_what_was_tried(found: gn.Advice) -> None:
+    text = str(found)
+    assert text.startswith(f"What to do (confidence: {found.confidence})\n- Batch size ")
+    assert re.search(rf"tried {found.steps} steps from here on {found.seeds} seeds: holds", text)
+    assert found.confidence in ("good", "rough")
+
+
+def test_too_small_a_budget_is_said_with_what_is_enough() -> None:
+    found = advised(budget=500)
+    assert (found.batch_size, found.lr, found.confidence, found.samples) == (None, None, "none", 0)
+    needed = re.search(r"Give `budget` = (\d+) or more", str(found))
+    assert needed is not None
+    assert advised(budget=int(needed[1])).lr is not None
+
+
+def test_a_loss_that_always_diverges_has_no_advice() -> None:
+    model, optimizer = setting(1e6)
+    found = gn.advise(
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=40_000, vectorise=True
+    )
+    assert (found.lr, found.confidence) == (None, "none")
+    assert "No learning rate held: start from a smaller one." in str(found)
+
+
+@pytest.mark.parametrize(
+    ("budget", "sizes"),
+    [(1e5, [4, 16, 64]), (3e4, [4, 16, 64]), (1e4, [4, 16]), (5e3, [16]), (500, []),
+     (1e7, [4, 16, 64, 256])],
+)  # fmt: skip
+def test_the_budget_decides_on_batch_sizes(budget: float, sizes: list[int]) -> None:
+    found, samples = sizes_within(16, 2048, budget, 3)
+    assert len(found) >= len(sizes) or found == sizes
+    assert all(samples >= LEAST_STEPS * size for size in found)
+    assert found == sorted(set(found))
+
+
+def test_no_batch_is_larger_than_the_data() -> None:
+    found, _ = sizes_within(16, 50, 1e7, 3)
+    assert max(found) <= 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"extra": 0.0}, r"`extra` must be positive; got 0\.0"),
+        ({"extra": math.inf}, "`extra` must be positive; got inf"),
+        ({"budget": 0}, "`budget`"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"batch_size": None}, "`batch_size` is needed"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(gn.ArgumentError, match=message):
+        advised(**options)

@@ -1,0 +1,122 @@
+"""The critical batch size from losses after equal samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gradnoise.statistics.estimate import Status
+from gradnoise.trials.critical import (
+    LOWER,
+    Fall,
+    agree,
+    critical_batch_size,
+    largest_within,
+    share_at,
+)
+
+SIZES = (4.0, 16.0, 64.0, 256.0)
+
+
+def loss_at(samples: float) -> float:
+    """What very small batches reach: it falls by 0.1 for every e-fold of the samples."""
+    return 2.0 - 0.1 * math.log(samples)
+
+
+def losses(critical: float, seeds: int = 3, noise: float = 0.0) -> dict[float, np.ndarray]:
+    """After 1000 samples, where B needs (1 + B/B_crit) times the fewest samples."""
+    source = np.random.default_rng(0)
+    return {
+        size: loss_at(1000 / (1 + size / critical)) + noise * source.standard_normal(seeds)
+        for size in SIZES
+    }
+
+
+def curve(critical: float, seeds: int = 3) -> dict[float, np.ndarray]:
+    effective = 1000 / (1 + SIZES[0] / critical)
+    shares = (1.0, 0.5, 0.25, 0.125, 0.03125)
+    return {share: np.full(seeds, loss_at(share * effective)) for share in shares}
+
+
+@pytest.mark.parametrize("critical", [20.0, 60.0, 200.0])
+def test_shares_give_back_what_the_losses_were_made_with(critical: float) -> None:
+    found = critical_batch_size(losses(critical), curve(critical))
+    assert found.is_resolved
+    assert float(found) == pytest.approx(LOWER * critical, rel=2e-2)
+    assert found.low < critical < found.high
+
+
+def test_the_fall_of_the_loss_gives_it_as_well() -> None:
+    # D = 0.1 per e-fold: ε·trΣ/D = 0.5·8/0.1
+    fall = Fall(trace_cov=8.0, lr=0.5)
+    assert fall.batch_size({1.0: loss_at(1000), 0.5: loss_at(500), 0.25: loss_at(250)}) == (
+        pytest.approx(40.0)
+    )
+    assert fall.batch_size({1.0: loss_at(1000), 0.5: loss_at(500)}) == pytest.approx(40.0)
+    both = critical_batch_size(losses(20.0), curve(20.0), fall)
+    assert float(both) == pytest.approx(math.sqrt(40.0 * LOWER * 20.0), rel=2e-2)
+    assert agree(losses(20.0), curve(20.0), fall)
+    assert not agree(losses(20.0), curve(20.0), Fall(8.0, 5.0))
+    assert not agree(losses(20.0), curve(20.0), None)
+
+
+def test_both_ways_have_a_narrower_interval_than_one() -> None:
+    one = critical_batch_size(losses(40.0), curve(40.0))
+    both = critical_batch_size(losses(40.0), curve(40.0), Fall(8.0, 1.0))
+    assert both.high / both.low < one.high / one.low
+
+
+def test_the_spread_of_the_seeds_widens_the_interval() -> None:
+    calm = critical_batch_size(losses(40.0), curve(40.0))
+    noisy = critical_batch_size(losses(40.0, noise=0.01), curve(40.0))
+    assert noisy.high / noisy.low > calm.high / calm.low
+
+
+def test_beyond_the_batch_sizes_there_is_only_a_bound() -> None:
+    found = critical_batch_size(losses(1e5), curve(1e5))
+    assert found.status is Status.BEYOND_GRID
+    assert math.isnan(float(found))
+    assert found.high == math.inf
+    assert 0 < found.low <= 2 * SIZES[-1]
+
+
+def test_a_loss_that_does_not_fall_tells_nothing() -> None:
+    flat = {size: np.full(3, 1.0) for size in SIZES}
+    rising = {1.0: np.full(3, 1.1), 0.5: np.full(3, 1.0), 0.25: np.full(3, 0.9)}
+    found = critical_batch_size(flat, rising, Fall(8.0, 0.5))
+    assert found.status is Status.BEYOND_GRID
+    assert (found.low, found.high) == (0.0, math.inf)
+
+
+def test_one_batch_size_tells_nothing() -> None:
+    alone = {4.0: np.full(3, loss_at(1000))}
+    found = critical_batch_size(alone, curve(40.0), Fall(8.0, 0.5))
+    assert math.isnan(float(found))
+
+
+def test_one_seed_has_an_open_interval() -> None:
+    found = critical_batch_size(losses(40.0, seeds=1), curve(40.0, seeds=1))
+    assert found.high == math.inf
+
+
+@pytest.mark.parametrize(("loss", "share"), [(1.0, 1.0), (1.1, 0.5), (1.2, 0.25), (5.0, 0.25)])
+def test_the_share_of_a_loss(loss: float, share: float) -> None:
+    assert share_at(loss, {0.25: 1.2, 1.0: 1.0, 0.5: 1.1}) == pytest.approx(share)
+
+
+def test_noise_in_the_curve_does_not_make_a_share_jump() -> None:
+    assert share_at(1.0, {0.25: 1.2, 0.5: 1.25, 1.0: 1.0}) == pytest.approx(1.0)
+    assert math.isnan(share_at(1.0, {0.5: 1.0, 1.0: 1.0}))
+
+
+def test_the_largest_batch_within_a_tolerance() -> None:
+    found = largest_within(
+        {4.0: np.full(3, 1.0), 16.0: np.full(3, 1.03), 64.0: np.full(3, 1.07)}, 0.05
+    )
+    assert float(found) == pytest.approx(32.0)  # halfway in ln B between 16 and 64
+    assert found.low == pytest.approx(float(found)) == found.high
+    whole = largest_within({4.0: np.full(3, 1.0), 16.0: np.full(3, 1.01)}, 0.05)
+    assert whole.status is Status.BEYOND_GRID
+    assert whole.low <= 32 < whole.high == math.inf
