@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ..errors import ArgumentError
@@ -74,7 +74,7 @@ class Runs:
         kept = tuple(record for record in self.records if record.run.budget == budget)
         if not kept:
             raise ArgumentError(f"no run has the `budget` {budget!r}; there are {self._budgets}")
-        return type(self)(kept, self.settings, self.vectorised, self.reason)
+        return replace(self, records=kept)
 
     @property
     def _budgets(self) -> list[str]:

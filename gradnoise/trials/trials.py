@@ -55,10 +55,13 @@ class Trials:
         model = plan.model(0)
         self.settings = {
             "fingerprint": fingerprint(plan, model),
+            "lr": self.start.lr,
             **settings,
             "start": start_values(plan, model),
         }
         self._ledger = Ledger(path, self.settings)
+        self._decided = False
+        self._most = 0
         self._asked: dict[str, Record] = {}
 
     @property
@@ -81,14 +84,20 @@ class Trials:
         done = {record.run.key for record in self._ledger.records}
         left = [run for run in runs if run.key not in done]
         if left:
-            plan, how = self.plan, self._ledger.how
-            most, reason = runs_per_program(plan, plan.model(0), left, self._vectorise, how)
-            at_once = max(len(group) for group in groups(left, most)) if most else 0
-            self._ledger.trained(at_once, reason)
-            run_all(plan, left, self._ledger, most, self._executor, self._progress)
+            self._decide(left)
+            run_all(self.plan, left, self._ledger, self._most, self._executor, self._progress)
         records = {record.run.key: record for record in self._ledger.records}
         self._asked.update({run.key: records[run.key] for run in runs})
         return [records[run.key] for run in runs]
+
+    def _decide(self, runs: Sequence[Run]) -> None:
+        """Whether runs are one program, once: checks and timings take gradients as well."""
+        if self._decided:
+            return
+        plan, how = self.plan, self._ledger.how
+        self._most, reason = runs_per_program(plan, plan.model(0), runs, self._vectorise, how)
+        self._ledger.trained(len(next(groups(runs, self._most))) if self._most else 0, reason)
+        self._decided = True
 
 
 def samples_of(records: Any) -> int:
@@ -114,7 +123,8 @@ def plan_from(
         max_grad_norm: as for `gn.branch`.
 
     Raises:
-        ArgumentError: no optimizer, or a learning rate or norm that is not positive.
+        ArgumentError: no optimizer, one that runs cannot be trained with, or a norm that is not
+            positive.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
@@ -124,6 +134,7 @@ def plan_from(
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ArgumentError(f"`max_grad_norm` must be positive, or None; got {max_grad_norm!r}")
     start = Start(model, optimizer)
+    start.check()
     train = collated(data, "data", None if samples is None else max(samples, LEAST))
     count = sample_count(train)
     rows = torch.randperm(count, generator=generator(0))[:JUDGED]

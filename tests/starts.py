@@ -1,0 +1,146 @@
+"""Models in the middle of training, each with its optimizer and what that has kept."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradnoise.training.plan import Plan
+from gradnoise.training.record import Record, Run
+from gradnoise.training.start import Start
+from tests.small_runs import DATA, small
+
+CE = nn.CrossEntropyLoss()
+Make = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+def in_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The first layer at its own rate and decay."""
+    first, *others = list(model.children())
+    rest = [p for other in others for p in other.parameters()]
+    return [{"params": rest}, {"params": first.parameters(), "lr": 0.02, "weight_decay": 0.2}]
+
+
+STACKED: dict[str, Make] = {
+    "SGD": lambda m: torch.optim.SGD(m.parameters(), 0.05),
+    "momentum": lambda m: torch.optim.SGD(m.parameters(), 0.05, momentum=0.9),
+    "Nesterov": lambda m: torch.optim.SGD(
+        m.parameters(), 0.05, momentum=0.8, nesterov=True, weight_decay=0.1
+    ),
+    "Adam": lambda m: torch.optim.Adam(m.parameters(), 0.01, betas=(0.8, 0.95), weight_decay=0.1),
+    "AdamW": lambda m: torch.optim.AdamW(m.parameters(), 0.01, eps=1e-4, weight_decay=0.5),
+    "SGD in groups": lambda m: torch.optim.SGD(in_groups(m), 0.05, momentum=0.9, weight_decay=0.01),
+    "AdamW in groups": lambda m: torch.optim.AdamW(in_groups(m), 0.01, weight_decay=0.3),
+}
+
+
+class Own(torch.optim.Optimizer):
+    """A user's: sign descent with an attribute beside torch's and a count beside the state."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self.power, self.taken = 1.0, []
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        self.taken.append(len(self.taken))
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p -= group["lr"] * p.grad.sign() * p.grad.abs() ** self.power
+
+
+ALONE: dict[str, Make] = {
+    "RMSprop": lambda m: torch.optim.RMSprop(m.parameters(), 0.01, momentum=0.5),
+    "Adagrad": lambda m: torch.optim.Adagrad(m.parameters(), 0.05),
+    "a user's": lambda m: Own(m.parameters(), 0.05),
+    "amsgrad": lambda m: torch.optim.Adam(m.parameters(), 0.01, amsgrad=True),
+    "dampening": lambda m: torch.optim.SGD(m.parameters(), 0.05, momentum=0.9, dampening=0.1),
+}
+
+
+def trained(
+    make: Make = STACKED["momentum"], model: nn.Module | None = None, steps: int = 3,
+    loss_fn: Any = CE, data: Any = DATA,
+) -> tuple[nn.Module, torch.optim.Optimizer]:  # fmt: skip
+    """A model after some steps of its optimizer, gradients left on it."""
+    if model is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            model = small()
+    optimizer = make(model)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_fn(model(data[0]), data[1]).backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def plan_at(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Any = CE, data: Any = DATA,
+    **settings: Any,
+) -> Plan:  # fmt: skip
+    """Runs that start there."""
+    start = Start(model, optimizer)
+    return Plan(start.copy, loss_fn, data, start=start, averages=True, **settings)
+
+
+def by_hand(
+    model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, batches: list[Tensor],
+    max_grad_norm: float | None = None,
+) -> tuple[nn.Module, nn.Module]:  # fmt: skip
+    """A plain loop with copies of both: the last weights, and the mean of the last half."""
+    own, step = copy.deepcopy((model, optimizer))
+    for name in vars(optimizer).keys() - vars(step).keys():  # torch's copy leaves them out
+        setattr(step, name, copy.deepcopy(getattr(optimizer, name)))
+    base = step.param_groups[0]["lr"]
+    for group in step.param_groups:
+        group["lr"] *= lr / base
+    kept = []
+    for rows in batches:
+        step.zero_grad()
+        CE(own(DATA[0][rows]), DATA[1][rows]).backward()
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(own.parameters(), max_grad_norm)
+        step.step()
+        kept.append([p.detach().clone() for p in own.parameters()])
+    mean = copy.deepcopy(own)
+    last = kept[len(kept) // 2 :]
+    with torch.no_grad():
+        for place, p in enumerate(mean.parameters()):
+            p.copy_(torch.stack([weights[place] for weights in last]).mean(0))
+    return own, mean
+
+
+def runs_of(lrs: tuple[float, ...] = (0.01, 0.1), seeds: int = 2, steps: int = 10) -> list[Run]:
+    return [Run(4, lr, seed, "samples", steps) for lr in lrs for seed in range(seeds)]
+
+
+def numbers(record: Record) -> list[float]:
+    """The losses of a record."""
+    return [record.start_loss, record.train_loss, record.averaged_loss]  # type: ignore[list-item]
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any = None) -> Any:
+    """Everything that must be as it was found, as plain values."""
+    sources = [getattr(data, "generator", None)]
+    return (
+        [(n, p.tolist(), p.requires_grad, id(p)) for n, p in model.named_parameters()],
+        [None if p.grad is None else (id(p.grad), p.grad.tolist()) for p in model.parameters()],
+        [(n, b.tolist(), id(b)) for n, b in model.named_buffers()],
+        [module.training for module in model.modules()],
+        repr(optimizer.state_dict()),
+        [id(p) for group in optimizer.param_groups for p in group["params"]],
+        sorted(vars(optimizer)),
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+        [None if g is None else g.get_state().tolist() for g in sources],
+        torch.is_grad_enabled(),
+    )
