@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import gradnoise as gn
 from gradnoise.training.plan import Plan
 from gradnoise.training.record import Record, Run
 from gradnoise.training.start import Start
@@ -144,3 +146,48 @@ def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any = Non
         [None if g is None else g.get_state().tolist() for g in sources],
         torch.is_grad_enabled(),
     )
+
+
+FEW: dict[str, Any] = {"batch_size": 4, "batch_sizes": [2, 8], "samples": 32, "seeds": 2,
+                       "further": 1}  # fmt: skip
+
+
+def branched(
+    make: Make = STACKED["momentum"], model: nn.Module | None = None, loss_fn: Any = CE,
+    data: Any = DATA, **options: Any,
+) -> gn.Branches:  # fmt: skip
+    """A few short runs from a trained model."""
+    own, optimizer = trained(make, model)
+    return gn.branch(own, loss_fn, data, optimizer, **{**FEW, **options})
+
+
+def ended(
+    size: int, lr: float, losses: tuple[float, ...], averaged: tuple[float, ...] = (),
+    budget: str = "samples", samples: int = 64,
+) -> list[Record]:  # fmt: skip
+    """Runs that end at these losses by seed, from 1; infinite ones have diverged."""
+    return [
+        Record(
+            Run(size, lr, seed, budget, samples // size), loss == math.inf, None, 1.0, loss,
+            averaged_loss=None if loss == math.inf else (averaged or losses)[seed],
+        )
+        for seed, loss in enumerate(losses)
+    ]  # fmt: skip
+
+
+def made_branches(**changes: Any) -> gn.Branches:
+    """Three batch sizes whose losses are known: 4 is best, 16 needs twice the samples."""
+    records = [
+        *ended(4, 0.1, (0.30, 0.32), (0.20, 0.22)),
+        *ended(4, 0.2, (0.40, 0.42), (0.18, 0.20)),
+        *ended(4, 0.4, (math.inf, 0.5)),
+        *ended(16, 0.2, (0.34, 0.36), (0.30, 0.32)),
+        *ended(16, 0.4, (0.36, 0.40), (0.34, 0.36)),
+        *ended(64, 0.4, (0.80, 0.82), (0.90, 0.92)),
+    ]
+    parts = [
+        *ended(4, 0.2, (0.34, 0.36), (0.30, 0.32), "1/2 of the samples", 32),
+        *ended(4, 0.2, (0.6, 0.6), (0.6, 0.62), "1/4 of the samples", 16),
+    ]
+    given = {"parts": tuple(parts), "lr": 0.1, "batch_size": 4, "tolerance": 0.1, **changes}
+    return gn.Branches(tuple(records), {}, **given)
