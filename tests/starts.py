@@ -186,7 +186,7 @@ def made_branches(**changes: Any) -> gn.Branches:
         *ended(64, 0.4, (0.80, 0.82), (0.90, 0.92)),
     ]
     parts = [
-        *ended(4, 0.2, (0.34, 0.36), (0.30, 0.32), "1/2 of the samples", 32),
+        *ended(4, 0.2, (0.33, 0.37), (0.28, 0.34), "1/2 of the samples", 32),
         *ended(4, 0.2, (0.6, 0.6), (0.6, 0.62), "1/4 of the samples", 16),
     ]
     given = {"parts": tuple(parts), "lr": 0.1, "batch_size": 4, "tolerance": 0.1, **changes}

@@ -54,17 +54,13 @@ def _losses(axes: Any, losses: dict[float, np.ndarray], color: str, mark: str, l
 
 
 def _critical(axes: Any, scale: Estimate) -> None:
-    """The interval of B_crit where it is inside the picture."""
+    """The interval of B_crit, and its value where there is one; nothing where it is open."""
     left, right = axes.get_xlim()
     low, high = max(scale.low, left), min(scale.high, right)
-    if not low < high or (low == left and high == right):
+    value, ends = float(scale), f"{short(scale.low)} to {short(scale.high)}"
+    if math.isnan(value) and (not low < high or (low, high) == (left, right)):
         return
-    value = float(scale)
-    said = scale.bounds_in_words() if math.isnan(value) else f"{short(value)}, from {_ends(scale)}"
+    said = scale.bounds_in_words() if math.isnan(value) else f"{short(value)}, from {ends}"
     axes.axvspan(low, high, color=CURVATURE, alpha=0.1, lw=0, label=f"critical batch size {said}")
     if left < value < right:
         axes.axvline(value, color=CURVATURE, lw=0.8, ls=":")
-
-
-def _ends(scale: Estimate) -> str:
-    return f"{short(scale.low)} to {short(scale.high)}"

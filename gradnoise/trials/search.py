@@ -116,8 +116,8 @@ def search_all(
     parts: list[Record] = []
     last = smallest
     for size in batch_sizes:
-        centre *= (size / last) ** growth
-        tried = [centre * factor for factor in factors]
+        scaled = centre * (size / last) ** growth
+        tried = [scaled * factor for factor in factors]
         if not trials.can_pay(length.runs(size, tried)):
             break
         records = search(trials, size, tried, length, further)

@@ -63,7 +63,7 @@ def _table(found: BranchRuns, iterate: dict[int, Best], averaged: dict[int, Best
         table.add_row(
             integer(size),
             integer(own[0].steps),
-            f"{short(lrs[0])} to {short(lrs[-1])}" if len(lrs) > 1 else short(lrs[0]),
+            " to ".join(f"{lr:.3g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
             *_best(iterate.get(size)),
             *_best(averaged.get(size)),
             factors.get(size, "–"),
