@@ -191,3 +191,20 @@ def made_branches(**changes: Any) -> gn.Branches:
     ]
     given = {"parts": tuple(parts), "lr": 0.1, "batch_size": 4, "tolerance": 0.1, **changes}
     return gn.Branches(tuple(records), {}, **given)
+
+
+class KilledError(Exception):
+    """In the middle of training."""
+
+
+class CutOff:
+    """Cross-entropy that raises once gradients were taken so often."""
+
+    def __init__(self, error: type[BaseException] | None, calls: int) -> None:
+        self.error, self.most, self.calls = error, calls, 0
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        self.calls += torch.is_grad_enabled()
+        if self.error is not None and self.calls > self.most:
+            raise self.error
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")

@@ -17,7 +17,7 @@ from gradnoise.training.run import train
 from gradnoise.training.vectorise import why_not_vectorised
 from tests.cases import TiedAutoencoder
 from tests.small_runs import DATA, NOWHERE, half_frozen, plan_of, small
-from tests.starts import STACKED, Make, numbers, plan_at, runs_of, trained
+from tests.starts import STACKED, KilledError, Make, numbers, plan_at, runs_of, trained
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,6 @@ def test_parameters_that_joined_later_have_a_state_of_their_own() -> None:
     model, optimizer = trained(STACKED["Adam"], model, steps=4)
     model[2].requires_grad_(True)
     agree(model, optimizer)
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("name", ["momentum", "AdamW in groups"])
