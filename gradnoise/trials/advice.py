@@ -11,7 +11,7 @@ from ..training.record import Record
 from .branches import Branches
 from .search import best_rates
 
-MARGIN = 3.0  # the smallest rate that is not stable over the rate that is advised, at least
+MARGIN = 2.0  # the smallest rate that is not stable over the rate that is advised, at least
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
 ENOUGH = 20  # steps of a run that can be called a trial
 
@@ -107,38 +107,44 @@ def chosen(found: Sequence[Choice], branches: Branches, extra: float) -> Choice:
     return max(within or found[:1], key=lambda choice: choice.batch_size)
 
 
-def write_reasons(
-    choice: Choice, lr: float, steps: int, seeds: int, branches: Branches, after: float
-) -> tuple[str, ...]:
-    """The advice in sentences."""
-    samples = max(r.run.steps * r.run.batch_size for r in branches.records)
-    critical = branches.critical_batch_size
+def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
+    """The advice in sentences.
+
+    Args:
+        choice: the best rates of the last trial.
+        branches: the trials before.
+        tried: runs at the advised rate.
+    """
+    critical, steps = branches.critical_batch_size, tried[0].run.steps
     scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
+    after = sum(record.train_loss for record in tried) / len(tried)
     return (
-        f"Batch size {choice.batch_size}, learning rate {short(lr)}: tried {steps} steps from here "
-        f"on {seeds} seeds: holds. The loss went from {short(branches.start_loss)} to "
-        f"{short(after)}{_now(branches)}.",
-        f"For a constant rate {short(choice.iterate)} was best at that batch size over "
-        f"{samples} samples; with a decay to 0 afterwards {short(choice.averaged)}"
-        f"{_beyond(choice)}.",
-        f"Critical batch size {scale} samples: there a run takes twice the fewest samples and "
-        f"twice the fewest steps.",
+        f"Batch size {choice.batch_size}, learning rate {short(choice.iterate)}: tried {steps} "
+        f"steps from here on {len(tried)} seeds: holds. The loss went from "
+        f"{short(branches.start_loss)} to {short(after)}.",
+        f"If the rate decays to 0 afterwards: {short(choice.averaged)}{_beyond(choice)}.",
+        f"Critical batch size {scale} samples"
+        f"{_ends(critical)}: there a run takes twice the fewest samples and twice the fewest "
+        f"steps.",
+        *_costs(branches),
     )
 
 
-def _now(branches: Branches) -> str:
-    """The loss of the setting in use, where it was tried."""
-    own = [
-        r.train_loss
-        for r in branches.records
-        if r.run.batch_size == branches.batch_size and math.isclose(r.run.lr, branches.lr)
-    ]
-    if not own:
+def _ends(critical: Estimate) -> str:
+    if not critical.is_resolved:
         return ""
-    return (
-        f"; with your {branches.batch_size} and {short(branches.lr)} to "
-        f"{short(sum(own) / len(own))}"
-    )
+    return f" ({short(critical.low)} to {short(critical.high)})"
+
+
+def _costs(branches: Branches) -> tuple[str, ...]:
+    """What the batch sizes cost in samples."""
+    shares = {size: share for size, share in branches.shares().items() if math.isfinite(share)}
+    others = [
+        f"{1 / share:.2g} times at {size}" for size, share in shares.items() if size > min(shares)
+    ]
+    if not others:
+        return ()
+    return (f"Samples that the same loss takes, against {min(shares)}: {', '.join(others)}.",)
 
 
 def _beyond(choice: Choice) -> str:

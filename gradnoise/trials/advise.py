@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import Estimate, Status
+from ..training.record import Record
 from .advice import ENOUGH, Advice, Choice, choices, chosen, write_reasons
 from .branches import Branches
-from .search import Length, search_all
+from .search import Length, best_rates, search, search_all
 from .trials import Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
@@ -25,8 +27,9 @@ RATIO = 4  # of one batch size to the next
 LEAST_STEPS = 8  # of a run at the largest batch size
 FURTHER = 3
 RATES = 5.5  # per batch size, about
-PARTS = 5.0  # whole runs that the parts and the last trial cost
-AGAIN = 3  # how often a rate that does not hold is halved
+PARTS = 2.6  # whole runs that the parts cost
+FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
+FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
 
 
 def advise(
@@ -48,15 +51,18 @@ def advise(
 ) -> Advice:
     """Find a batch size and a learning rate by short training runs from where a model stands.
 
-    Copies of the model are trained at some batch sizes (B₀/4, B₀, 4B₀, 16B₀, as far as the budget
-    allows) and learning rates (from ¼ to 4 times the one in use, and further where the best is at
-    an end), as `gn.branch` does. Advised is the largest batch size that needs at most `extra` more
-    samples for its loss than the best one, with the geometric middle of its best rates by the loss
-    at the last weights and at averaged weights, at most a third of the smallest unstable rate. This
-    pair is then tried on other orders of the samples; where it does not hold, the rate is halved.
+    Copies of the model are trained as `gn.branch` does. Half of the budget finds the batch size:
+    runs at B₀/4, B₀, 4B₀, 16B₀, as far as the budget allows, with rates from ¼ to 4 times the one
+    in use, and further where the best is at an end. Advised is the largest batch size that needs at
+    most `extra` more samples for its loss than the best one. The rest finds the rate: longer runs
+    at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
+    the geometric middle of the best ones by the loss at the last weights and at averaged weights,
+    and at least a factor of 2 below what was unstable before. The rate with the lowest loss at the
+    last weights is advised.
 
-    Runs are as long as the budget allows; the advice is about steps like these. It is "good" where
-    runs have 20 steps at least and both best rates agree within a factor of 4.
+    The advice is about as many steps as were tried. It is "good" where these are 20 at least, every
+    seed was stable, the best rate is not the smallest or largest of those tried, and the best rate
+    at averaged weights is within a factor of 4.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -109,12 +115,12 @@ def advise(
         first = trials.start.lr * math.sqrt(sizes[0] / base)
         length = Length(samples, tuple(range(seeds)))
         lrs = [first * factor for factor in FACTORS]
-        trials.budget -= 2 * seeds * samples  # for the trial of what is chosen
+        trials.budget = FIRST * spend
         records, parts = search_all(trials, sizes, lrs, 0.5, length, FURTHER)
         trials.budget = spend
         branches = Branches(
             tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
-            level=level,
+            *trials.noise, level=level,
         )  # fmt: skip
         return _tried(trials, branches, length, extra)
 
@@ -126,7 +132,7 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
     sizes = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
     sizes = [size for size in sizes if size <= count]
     while len(sizes) > 1:
-        samples = int(budget / (seeds * (RATES * len(sizes) + PARTS)))
+        samples = int(FIRST * budget / (seeds * (RATES * len(sizes) + PARTS)))
         if samples >= LEAST_STEPS * sizes[-1]:
             return sizes, samples
         sizes = sizes[:-1]
@@ -134,60 +140,60 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
 
 
 def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
-    """The advice of these branches, after it was tried on other orders of the samples."""
+    """The advice of these branches, after rates around it were tried for longer."""
     found = choices(branches.records)
     if not found:
         reason = "Every run that was tried diverged: start from a smaller learning rate."
-        return _nothing(trials, branches, reason, "none")
+        return _nothing(trials, branches, reason)
     choice = chosen(found, branches, extra)
-    lr = choice.lr
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
-    for _ in range(1 + AGAIN):
-        runs = Length(length.samples, others).runs(choice.batch_size, [lr])
-        if not trials.can_pay(runs):
-            break
-        records = trials.run(runs)
-        if not any(record.diverged for record in records):
-            after = sum(record.train_loss for record in records) / len(records)
-            return _advice(trials, branches, choice, lr, runs[0].steps, len(runs), after)
-        lr /= 2
-    reason = (
-        f"At batch size {choice.batch_size} the learning rate {choice.lr:.3g} did not hold when it "
-        f"was tried again, and the budget is spent: give a larger `budget`."
-    )
-    return _nothing(trials, branches, reason, "none")
+    left = trials.budget - trials.spent
+    samples = int(left / (len(others) * (len(FINAL) + 1)))
+    final = Length(max(samples, length.samples), others, "samples of the last trial")
+    records = search(trials, choice.batch_size, [choice.lr * factor for factor in FINAL], final, 1)
+    best = best_rates(records)
+    if best is None:
+        reason = (
+            f"At batch size {choice.batch_size} no learning rate held when it was tried for "
+            f"longer, and the budget is spent: give a larger `budget`."
+        )
+        return _nothing(trials, branches, reason)
+    (last,) = choices(records)
+    return _advice(trials, branches, last, records)
 
 
 def _advice(
-    trials: Trials, branches: Branches, choice: Choice, lr: float, steps: int, seeds: int,
-    after: float,
-) -> Advice:  # fmt: skip
-    sure = choice.agrees and steps >= ENOUGH and seeds > 1
+    trials: Trials, branches: Branches, choice: Choice, records: Sequence[Record]
+) -> Advice:
+    own = [record for record in records if record.run.lr == choice.iterate]
+    steps = own[0].run.steps
+    sure = choice.agrees and steps >= ENOUGH and len(own) > 1
     return Advice(
         choice.batch_size,
-        lr,
-        write_reasons(choice, lr, steps, seeds, branches, after),
+        choice.iterate,
+        write_reasons(choice, branches, own),
         "good" if sure else "rough",
         (choice.iterate, choice.averaged),
         steps,
-        seeds,
+        len(own),
         branches.critical_batch_size,
         trials.spent,
         branches,
     )
 
 
-def _nothing(trials: Trials, branches: Branches, reason: str, confidence: str) -> Advice:
+def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
     unknown = Estimate(math.nan, 0.0, math.inf, branches.level, math.nan, 0, Status.BEYOND_GRID)
-    return Advice(None, None, (reason,), confidence, None, 0, 0, unknown, trials.spent, branches)
+    return Advice(None, None, (reason,), "none", None, 0, 0, unknown, trials.spent, branches)
 
 
 def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
-    least = min(max(1, base // RATIO), base)
-    needed = seeds * (2 * RATES + PARTS) * LEAST_STEPS * max(base, RATIO * least)
+    least = max(1, base // RATIO)
+    runs = seeds * (2 * RATES + PARTS) / FIRST
+    needed = math.ceil(runs * LEAST_STEPS * max(base, RATIO * least))
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
-        f"steps at batch sizes around {base}. Give `budget` = {math.ceil(needed)} or more."
+        f"steps at batch sizes around {base}. Give `budget` = {needed} or more."
     )
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
-    return _nothing(trials, nothing, reason, "none")
+    return _nothing(trials, nothing, reason)

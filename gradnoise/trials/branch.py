@@ -51,8 +51,8 @@ def branch(
     tried, a factor of 2 apart. At the smallest batch size there are also runs with 1/2, 1/4 and
     1/8 of the samples. All together take at most
     `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, and up to `3·seeds·samples`
-    for the parts. Besides, a few steps find out whether runs can be one program, and losses are
-    taken at the start and the end of runs, on 2048 samples at most. Model, optimizer, gradients,
+    for the parts. Besides, a few steps find out whether runs can be one program, trΣ is measured on
+    512 samples at most, and losses at the start and the end of runs on 2048 at most. Model, optimizer, gradients,
     buffers and random states are left as they are; schedulers and hooks of the optimizer and
     backward hooks of the model take no part.
 
@@ -129,7 +129,7 @@ def branch(
         records, parts = search_all(trials, sizes, lrs, growth, length, further)
         return Branches(
             in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr,
-            base, tolerance, level,
+            base, *trials.noise, tolerance, level,
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .picture import draw
 from .results import BranchRuns
 from .search import WHOLE
 from .table import write
+from .trials import TRACE
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Branches(BranchRuns):
         reason: why so.
         parts: runs of the smallest batch size with a part of the samples.
         lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
+        trace_cov: trΣ where the runs start, in the metric of the optimizer; None: not measured.
+        drift: total step for one gradient in units of ε: 1/(1 - m), 1 for Adam in its metric.
         tolerance: of `largest_batch_size`.
         level: of the intervals.
 
@@ -58,7 +61,7 @@ class Branches(BranchRuns):
         """
         header, how, records = read(path)
         try:
-            own = {name: header[name] for name in ("lr", "batch_size", "seeds")}
+            own = {name: header[name] for name in ("lr", "batch_size", "drift", "seeds")}
         except KeyError as error:
             raise SweepFileError(
                 f"{path} is not of branches: its first line has no {error}. A sweep is read by "
@@ -72,6 +75,8 @@ class Branches(BranchRuns):
             tuple(record for record in found if record.run.budget != WHOLE),
             own["lr"],
             own["batch_size"],
+            header["start"].get(TRACE),
+            own["drift"],
             header.get("tolerance", cls.tolerance),
             header.get("level", cls.level),
         )

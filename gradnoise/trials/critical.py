@@ -1,14 +1,26 @@
 """The critical batch size from the losses of runs that start at one point and take equal samples.
 
-In the model of McCandlish et al. 2018 (arXiv:1812.06162), batches of B need E_min(1 + B/B_crit)
-samples for what very small batches reach with E_min. So a run at B ends where the runs at the
-smallest batch size B_0 were after a share (1 + B_0/B_crit)/(1 + B/B_crit) of the samples.
+Two ways, and their geometric mean. By shares: in the model of McCandlish et al. 2018
+(arXiv:1812.06162), batches of B need E_min(1 + B/B_crit) samples for what very small batches reach
+with E_min. So a run at B ends where the runs at the smallest batch size B_0 were after a share
+(1 + B_0/B_crit)/(1 + B/B_crit) of the samples. The losses are those at averaged weights, because at
+the last weights the noise of small batches hides the shares. Averages also let small batches use
+larger rates than a run at a constant rate can: B_crit comes out `LOWER` times too low.
+
+By the fall of the loss: ε·trΣ/D, with ε the best rate at the largest batch size, times 1/(1 - m),
+and D = -dL/d ln E the fall of the loss per e-fold of the samples. At small B the noise of a
+constant rate keeps the loss ε·trΣ/(4B) above what it comes to, so that the best rate is in
+proportion to B·D/trΣ; at large B it is constant. Both rates are equal at B_crit (docs/advice.md).
+
+`LOWER` and the spreads between these numbers and trained critical batch sizes were found on 20
+checkpoints of seven problems (docs/advice.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
@@ -16,22 +28,75 @@ from scipy import optimize, special
 from ..statistics.estimate import Estimate, Status
 
 Losses = Mapping[float, np.ndarray]  # a loss per seed, by batch size or by share of the samples
+Way = Callable[["int | None"], float]  # from the seed that is left out
+TINY = 1e-9
 FARTHEST = 64.0  # B_crit is told up to this factor beyond the batch sizes
+LOWER = 2.0  # the trained critical batch size over that of shares, in the median
+ALONE, BOTH = 0.6, 0.45  # standard deviations of ln(told/trained), by one way and by both
+AGREE = 2.0  # factor within which the two ways agree
 
 
-def critical_batch_size(losses: Losses, curve: Losses, *, level: float = 0.95) -> Estimate:
-    """B_crit, fitted to the shares at all batch sizes.
+@dataclass(frozen=True)
+class Fall:
+    """What ε·trΣ/D needs besides the losses.
+
+    Args:
+        trace_cov: trΣ of one sample's gradient, in the metric of the optimizer.
+        lr: ε at the largest batch size, times 1/(1 - m).
+    """
+
+    trace_cov: float
+    lr: float
+
+    def batch_size(self, curve: dict[float, float]) -> float:
+        """ε·trΣ/D, D from a quarter of the samples, or half of them, to all; nan if it rises."""
+        earlier = min((share for share in curve if 0.2 < share < 1), default=1.0)
+        fall = (curve[earlier] - curve[1.0]) / math.log(1 / earlier) if earlier < 1 else 0.0
+        return self.lr * self.trace_cov / fall if fall > 0 else math.nan
+
+
+def critical_batch_size(
+    losses: Losses, curve: Losses, fall: Fall | None = None, *, level: float = 0.95
+) -> Estimate:
+    """B_crit by shares, by the fall of the loss, or both.
 
     Args:
         losses: losses after all samples by batch size, an entry per seed.
         curve: losses at the smallest batch size by the share of its samples, 1 among them.
-        level: of the interval, which is that of the seeds: delete-one jackknife of ln B_crit with
-            Student's quantile.
+        fall: for the second way; None leaves it out.
+        level: of the interval: the spread between seeds (delete-one jackknife of ln B_crit with
+            Student's quantile) and `ALONE` or `BOTH`, added as independent.
 
     Returns:
         Estimate, in samples; beyond twice the batch sizes only a bound.
     """
-    return _over_seeds(losses, level, lambda own: _fit(own(losses), own(curve)))
+    by_shares, by_fall = _ways(losses, curve, fall)
+    known = [way for way in (by_shares, by_fall) if not math.isnan(way(None))]
+    if not known:
+        count = len(next(iter(losses.values())))
+        return Estimate(math.nan, 0.0, math.inf, level, math.nan, count, Status.BEYOND_GRID)
+    spread = BOTH if len(known) > 1 else ALONE
+
+    def find(without: int | None) -> float:
+        return math.exp(sum(math.log(max(way(without), TINY)) for way in known) / len(known))
+
+    return _over_seeds(losses, level, find, spread)
+
+
+def agree(losses: Losses, curve: Losses, fall: Fall | None) -> bool:
+    """Whether both ways tell the same critical batch size, within a factor of 2."""
+    by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall))
+    return 1 / AGREE <= by_shares / by_fall <= AGREE if by_fall > 0 else False
+
+
+def _ways(losses: Losses, curve: Losses, fall: Fall | None) -> tuple[Way, Way]:
+    def by_shares(without: int | None) -> float:
+        return LOWER * _fit(_means(losses, without), _means(curve, without))
+
+    def by_fall(without: int | None) -> float:
+        return math.nan if fall is None else fall.batch_size(_means(curve, without))
+
+    return by_shares, by_fall
 
 
 def largest_within(losses: Losses, tolerance: float, *, level: float = 0.95) -> Estimate:
@@ -47,24 +112,23 @@ def largest_within(losses: Losses, tolerance: float, *, level: float = 0.95) -> 
     Returns:
         Estimate, in samples.
     """
-    return _over_seeds(losses, level, lambda own: _crossing(own(losses), tolerance))
+    return _over_seeds(
+        losses, level, lambda without: _crossing(_means(losses, without), tolerance), 0.0
+    )
 
 
-def _over_seeds(
-    losses: Losses, level: float, find: Callable[[Callable[[Losses], dict[float, float]]], float]
-) -> Estimate:
-    """What is found from means over all seeds, with an interval from leaving out one at a time."""
+def _means(losses: Losses, without: int | None) -> dict[float, float]:
+    """The mean over seeds by key, ascending; without one of them."""
     count = len(next(iter(losses.values())))
+    kept = [place for place in range(count) if place != without]
+    return {key: float(losses[key][kept].mean()) for key in sorted(losses)}
 
-    def without(seed: int | None) -> Callable[[Losses], dict[float, float]]:
-        kept = [place for place in range(count) if place != seed]
-        return lambda own: {key: float(own[key][kept].mean()) for key in sorted(own)}
 
-    value = find(without(None))
-    if math.isnan(value):
-        return Estimate(value, 0.0, math.inf, level, math.nan, count, Status.BEYOND_GRID)
-    others = [find(without(seed)) for seed in range(count)] if count > 1 else []
-    low, high = _interval(value, others, level)
+def _over_seeds(losses: Losses, level: float, find: Way, spread: float) -> Estimate:
+    """What is found from all seeds, with an interval from leaving out one at a time."""
+    count, value = len(next(iter(losses.values()))), find(None)
+    others = [find(seed) for seed in range(count)] if count > 1 else []
+    low, high = _interval(value, others, level, spread)
     least, most = min(losses) / 2, 2 * max(losses)
     if least <= value <= most:
         return Estimate(value, low, high, level, math.nan, count)
@@ -72,15 +136,17 @@ def _over_seeds(
     return Estimate(math.nan, low, high, level, math.nan, count, Status.BEYOND_GRID)
 
 
-def _interval(value: float, others: list[float], level: float) -> tuple[float, float]:
+def _interval(
+    value: float, others: list[float], level: float, spread: float
+) -> tuple[float, float]:
     """The interval of a positive number, from what it is without each of the seeds."""
-    if not others or not all(0 < other < math.inf for other in others) or math.isinf(value):
+    width = spread * float(special.ndtri(0.5 + level / 2))
+    if not others or not all(TINY < other < math.inf for other in others) or math.isinf(value):
         known = [other for other in others if other > 0] or [0.0]
-        return min(*known, value), math.inf
-    logs = np.log(others)
-    count = len(logs)
+        return min(*known, value) * math.exp(-width), math.inf
+    logs, count = np.log(others), len(others)
     error = math.sqrt((count - 1) / count * float(((logs - logs.mean()) ** 2).sum()))
-    width = float(special.stdtrit(count - 1, 0.5 + level / 2)) * error
+    width = math.hypot(width, float(special.stdtrit(count - 1, 0.5 + level / 2)) * error)
     return value * math.exp(-width), value * math.exp(width)
 
 

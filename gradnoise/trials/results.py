@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError
 from ..files.json import encode
-from ..statistics.estimate import Estimate, Status
+from ..statistics.estimate import Estimate
 from ..sweeps.runs import Runs
 from ..training.record import Record
-from .critical import critical_batch_size, largest_within, share_at
-from .search import AVERAGED, ITERATE, best_rate
+from .critical import Fall, Losses, agree, critical_batch_size, largest_within, share_at
+from .search import AVERAGED, best_rate
 from .trials import samples_of
+
+OWN = ("lr", "batch_size", "trace_cov", "drift", "tolerance", "level")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class BranchRuns(Runs):
         reason: why so.
         parts: runs of the smallest batch size with a part of the samples.
         lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
+        trace_cov: trΣ where the runs start, in the metric of the optimizer; None: not measured.
+        drift: total step for one gradient in units of ε: 1/(1 - m), 1 for Adam in its metric.
         tolerance: of `largest_batch_size`.
         level: of the intervals.
 
@@ -40,6 +44,8 @@ class BranchRuns(Runs):
     parts: tuple[Record, ...] = ()
     lr: float = math.nan
     batch_size: int = 0
+    trace_cov: float | None = None
+    drift: float = 1.0
     tolerance: float = 0.05
     level: float = 0.95
 
@@ -57,18 +63,27 @@ class BranchRuns(Runs):
     def critical_batch_size(self) -> Estimate:
         """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
 
-        By E(B) = E_min(1 + B/B_crit) (McCandlish et al. 2018, arXiv:1812.06162), with the best of
-        the rates at every batch size: from the losses at the last weights, and from those at
-        averaged weights, where the noise of large rates does not count. The value is their
-        geometric mean; the interval holds both, and the spread between seeds.
+        From the samples that the batch sizes need, E(B) = E_min(1 + B/B_crit) (McCandlish et al.
+        2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
+        samples, both at averaged weights. The value is their geometric mean; the interval has the
+        spread between seeds and that of training around such values (docs/advice.md).
         """
-        found = [self.critical_by(loss) for loss in (ITERATE, AVERAGED)]
-        low, high = min(e.low for e in found), max(e.high for e in found)
-        if all(e.is_resolved for e in found):
-            return replace(
-                found[0], value=math.sqrt(math.prod(map(float, found))), low=low, high=high
-            )
-        return replace(found[0], value=math.nan, low=low, high=high, status=Status.BEYOND_GRID)
+        losses, curve, fall = self._parts()
+        return critical_batch_size(losses, curve, fall, level=self.level)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both ways to `critical_batch_size` agree within a factor of 2."""
+        return agree(*self._parts())
+
+    def _parts(self) -> tuple[Losses, Losses, Fall | None]:
+        losses = self.losses(AVERAGED)
+        size = int(max(losses))
+        own = [record for record in self.records if record.run.batch_size == size]
+        best, fall = best_rate(own, AVERAGED), None
+        if self.trace_cov is not None and best is not None:
+            fall = Fall(self.trace_cov, best * self.drift)
+        return losses, self._curve(AVERAGED), fall
 
     @property
     def largest_batch_size(self) -> Estimate:
@@ -94,10 +109,6 @@ class BranchRuns(Runs):
             )
         return found
 
-    def critical_by(self, loss: str) -> Estimate:
-        """B_crit by one of the two losses alone; see `losses`."""
-        return critical_batch_size(self.losses(loss), self._curve(loss), level=self.level)
-
     def shares(self, loss: str = "averaged_loss") -> dict[int, float]:
         """Which share of the samples is enough at the smallest batch size for the loss of each.
 
@@ -118,7 +129,7 @@ class BranchRuns(Runs):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""
-        own = {name: getattr(self, name) for name in ("lr", "batch_size", "tolerance", "level")}
+        own = {name: getattr(self, name) for name in OWN}
         parts = [encode(asdict(record)) for record in self.parts]
         return {**super().to_dict(), **encode(own), "parts": parts}
 

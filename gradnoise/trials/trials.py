@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, GradNoiseError, check_whole
+from ..learning_rate.update_rule import Momentum
+from ..measurement.opened import Opened
 from ..problem.losses import LossFn
+from ..problem.optimizer_settings import read_optimizer
+from ..problem.options import Options
 from ..tensors.random import generator
 from ..tensors.trees import sample_count, select
 from ..training.execute import run_all
@@ -25,6 +29,8 @@ from ..training.vectorise import groups, runs_per_program
 
 JUDGED = 2048  # samples that losses are taken on, at most
 LEAST = 4096  # samples that are drawn, where there are as many
+MEASURED = 512  # samples that trΣ is measured on
+TRACE = "trace of the gradient noise"  # its name in the file
 
 
 class Trials:
@@ -52,12 +58,15 @@ class Trials:
         assert plan.start is not None
         self.plan, self.start, self.budget = plan, plan.start, budget
         self._vectorise, self._executor, self._progress = vectorise, executor, progress
-        model = plan.model(0)
+        self.noise = _noise(plan)
+        model, (trace_cov, drift) = plan.model(0), self.noise
+        measured = {} if trace_cov is None else {TRACE: trace_cov}
         self.settings = {
             "fingerprint": fingerprint(plan, model),
             "lr": self.start.lr,
+            "drift": drift,
             **settings,
-            "start": start_values(plan, model),
+            "start": {**start_values(plan, model), **measured},
         }
         self._ledger = Ledger(path, self.settings)
         self._decided = False
@@ -98,6 +107,29 @@ class Trials:
         self._most, reason = runs_per_program(plan, plan.model(0), runs, self._vectorise, how)
         self._ledger.trained(len(next(groups(runs, self._most))) if self._most else 0, reason)
         self._decided = True
+
+
+def _noise(plan: Plan) -> tuple[float | None, float]:
+    """trΣ in the metric of the optimizer, and the total step for one gradient in units of ε.
+
+    None where single samples cannot be measured (batch normalisation, dropout), or where the metric
+    of the optimizer is not known.
+    """
+    assert plan.start is not None
+    model, optimizer = plan.start.model, plan.start.optimizer
+    settings = read_optimizer(optimizer)
+    assert settings is not None
+    part = select(plan.train, torch.randperm(plan.count, generator=generator(1))[:MEASURED])
+    options = Options(optimizer=optimizer, max_samples=MEASURED)
+    try:
+        opened = Opened.open(model, plan.loss_fn, part, options)
+        found = float(opened.moments(intervals=False).trace_cov)
+    except GradNoiseError:
+        return None, 1.0
+    own = opened.problem.metric == "optimizer" and settings.is_settled
+    if not (settings.is_plain or own):
+        return None, 1.0
+    return found, Momentum.of(settings.kind, settings.momentum).drift
 
 
 def samples_of(records: Any) -> int:

@@ -91,7 +91,8 @@ def test_it_costs_no_more_than_is_said_before(options: dict[str, Any]) -> None:
     per_size = len(given["factors"]) + given["further"]
     most = (len(given["batch_sizes"]) * per_size + 3) * given["seeds"] * given["samples"]
     assert found.samples <= most
-    assert loss_fn.count == found.samples + 16  # and those whose gradient is compared on resuming
+    besides = loss_fn.count - found.samples  # trΣ, and the gradient that is compared on resuming
+    assert 16 <= besides <= 16 + 5 * 32
     assert branched(vectorise=True, **given).samples == found.samples
 
 
@@ -213,7 +214,7 @@ def test_the_optimizers_hooks_and_the_models_backward_hooks_take_no_part() -> No
 
 
 @pytest.mark.parametrize("make", [STACKED["momentum"], STACKED["AdamW"], ALONE["Adagrad"]])
-@pytest.mark.parametrize("calls", [20, 40, 55])
+@pytest.mark.parametrize("calls", [30, 45, 60])
 def test_after_an_error_in_the_middle_it_goes_on(
     make: Any, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,17 +47,17 @@ def test_the_largest_batch_size_is_within_the_tolerance() -> None:
     assert found.low <= float(found) <= found.high
 
 
-def test_the_critical_batch_size_is_between_those_by_the_two_losses() -> None:
-    found = made_branches()
-    both = [found.critical_by(loss) for loss in ("train_loss", "averaged_loss")]
-    scale = found.critical_batch_size
-    assert float(scale) == pytest.approx(math.sqrt(math.prod(map(float, both))))
-    assert scale.low <= min(e.low for e in both)
-    assert scale.high >= max(e.high for e in both)
+def test_the_critical_batch_size_has_an_interval_and_two_ways_to_it() -> None:
+    """Without trΣ by the samples alone; with it also by the fall of the loss."""
+    alone, both = made_branches(), made_branches(trace_cov=2.0, drift=1.0)
+    for found in (alone.critical_batch_size, both.critical_batch_size):
+        assert found.low < float(found) < found.high
+    assert float(alone.critical_batch_size) != float(both.critical_batch_size)
+    assert not alone.agrees
+    assert made_branches(trace_cov=1e9).agrees is False
 
 
-def test_where_one_of_the_two_is_not_known_there_is_no_value() -> None:
-    """Averaged losses are equal at all batch sizes: B_crit is beyond them by these."""
+def test_where_losses_do_not_tell_there_is_no_value() -> None:
     records = (
         *ended(4, 0.1, (0.1, 0.2), (0.5, 0.5)), *ended(16, 0.1, (0.4, 0.5), (0.5, 0.5)),
     )  # fmt: skip
@@ -82,5 +82,6 @@ def test_the_table_and_the_dict_hold_all_of_it() -> None:
     found = made_branches()
     assert found.rows[0]["averaged_loss"] == 0.20
     kept = json.loads(json.dumps(found.to_dict()))
-    assert (kept["lr"], kept["batch_size"], len(kept["parts"])) == (0.1, 4, 4)
+    assert (kept["lr"], kept["batch_size"], kept["trace_cov"]) == (0.1, 4, None)
+    assert len(kept["parts"]) == 4
     assert len(kept["records"]) == 12
