@@ -52,9 +52,9 @@ def branch(
     1/8 of the samples. All together take at most
     `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, and up to `3·seeds·samples`
     for the parts. Besides, a few steps find out whether runs can be one program, trΣ is measured on
-    512 samples at most, and losses at the start and the end of runs on 2048 at most. Model, optimizer, gradients,
-    buffers and random states are left as they are; schedulers and hooks of the optimizer and
-    backward hooks of the model take no part.
+    512 samples at most, and losses at the start and the end of runs on 2048 at most. Model,
+    optimizer, gradients, buffers and random states are left as they are; schedulers and hooks of
+    the optimizer and backward hooks of the model take no part.
 
     Every run has two losses: at its last weights, and at the mean weights of its last half, where
     the noise of a large learning rate does not count, as after a decay of the rate.
