@@ -63,7 +63,7 @@ def _table(found: BranchRuns, iterate: dict[int, Best], averaged: dict[int, Best
         table.add_row(
             integer(size),
             integer(own[0].steps),
-            " to ".join(f"{lr:.3g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
+            "–".join(f"{lr:.2g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
             *_best(iterate.get(size)),
             *_best(averaged.get(size)),
             factors.get(size, "–"),
@@ -97,8 +97,8 @@ def _best(best: Best | None) -> tuple[str, str]:
 
 def _rate(lr: float, tried: list[float]) -> str:
     if lr == 0:
-        return f"below {short(tried[0])}"
-    return f"{short(lr)} or more" if lr == tried[-1] else short(lr)
+        return f"< {short(tried[0])}"
+    return f"≥ {short(lr)}" if lr == tried[-1] else short(lr)
 
 
 def _conclusions(found: BranchRuns) -> list[str]:

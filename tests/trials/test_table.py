@@ -20,9 +20,9 @@ def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
     text = str(made_branches())
     assert "16 runs from a loss of 1.00, with learning rate 0.100 at batch size 4; 1 dive" in text
     assert "64 samples each; 864 in all runs together" in text
-    expected = "4 16 0.1 to 0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× 0.200"
+    expected = "4 16 0.1–0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× 0.200"
     assert row(text, 4) == expected
-    assert row(text, 16).endswith("0.310 ± 0.01 2.00× 0.400 or more")
+    assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
     assert "≥ 4.00×" in row(text, 64)
     assert "critical batch size: " in text
     assert "largest batch size within 10 % of the lowest averaged loss: 4.98 [" in text
@@ -35,7 +35,7 @@ def test_lines_are_short() -> None:
 
 def test_a_batch_size_without_a_stable_rate_has_none() -> None:
     records = (*ended(4, 0.1, (0.5, 0.5)), *ended(16, 0.1, (math.inf, math.inf)))
-    assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – below 0.100"
+    assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – < 0.100"
 
 
 def test_where_everything_diverged_it_is_said() -> None:
