@@ -53,7 +53,7 @@ def _each(found: BranchRuns) -> int:
 def _table(found: BranchRuns, iterate: dict[int, Best], averaged: dict[int, Best]) -> Table:
     table = plain_table(
         "B", "steps", "rates tried", "best ε by", "last loss", "best ε by", "averaged loss",
-        "samples", "largest stable ε",
+        "samples", "stable up to",
     )  # fmt: skip
     stable = found.largest_stable()
     factors = _factors(found)
