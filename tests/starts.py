@@ -126,7 +126,8 @@ def runs_of(lrs: tuple[float, ...] = (0.01, 0.1), seeds: int = 2, steps: int = 1
 
 def numbers(record: Record) -> list[float]:
     """The losses of a record."""
-    return [record.start_loss, record.train_loss, record.averaged_loss]  # type: ignore[list-item]
+    late, averaged = record.late_loss, record.averaged_loss
+    return [record.start_loss, record.train_loss, late, averaged]  # type: ignore[list-item]
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, data: Any = None) -> Any:
@@ -170,6 +171,7 @@ def ended(
         Record(
             Run(size, lr, seed, budget, samples // size), loss == math.inf, None, 1.0, loss,
             averaged_loss=None if loss == math.inf else (averaged or losses)[seed],
+            late_loss=None if loss == math.inf else loss,
         )
         for seed, loss in enumerate(losses)
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from .batch_order import BatchOrder
 from .checkpoint import Checkpoint
 from .plan import Plan
 from .record import Record, Run
-from .run import ended, in_last_half, step_losses
+from .run import ended, in_last, step_losses
 
 
 class Ensemble:
@@ -46,6 +46,7 @@ class Ensemble:
             for name in trainable(self._model)
         }
         self._mean: TensorDict = {}
+        self._late = torch.zeros(len(runs), dtype=torch.float64)
         self._optimizer = plan.steps(self._weights, len(runs))
 
     def run(self, tick: Callable[[int], None], checkpoint: Checkpoint) -> list[Record]:
@@ -66,8 +67,7 @@ class Ensemble:
                 break
             losses, gradients = self.gradients(step)
             self.update(step, gradients)
-            if self._plan.averages and in_last_half(step, self._steps):
-                self._average(step - self._steps // 2)
+            self._summarise(step, losses)
             alive = self._monitor.see(losses)
             tick(len(self._runs))
             if not bool(alive.all()):
@@ -83,7 +83,8 @@ class Ensemble:
             record = ended(self._plan, run, self._model, self._monitor, place)
             if self._mean:
                 self._put(self._mean, place)
-                record = replace(record, averaged_loss=self._plan.mean_loss(self._model))
+                averaged, late = self._plan.mean_loss(self._model), float(self._late[place])
+                record = replace(record, averaged_loss=averaged, late_loss=late)
             records[run.key] = record
         return list(records.values())
 
@@ -93,8 +94,13 @@ class Ensemble:
             for name, parameter in trainable(self._model).items():
                 parameter.copy_(weights[name][place])
 
-    def _average(self, count: int) -> None:
-        """Add the weights to the mean of so many before."""
+    def _summarise(self, step: int, losses: Tensor) -> None:
+        """Add the weights to their mean over the last half, the losses to that of the quarter."""
+        if in_last(4, step, self._steps):
+            self._late = self._late + losses.double().cpu() / math.ceil(self._steps / 4)
+        if not (self._plan.averages and in_last(2, step, self._steps)):
+            return
+        count = step - self._steps + math.ceil(self._steps / 2)
         for name, weight in self._weights.items():
             mean = self._mean.setdefault(name, weight.clone())
             mean += (weight - mean) / (count + 1)
@@ -106,6 +112,7 @@ class Ensemble:
             "alive": [run.key for run in self._runs],
             "weights": self._weights,
             "mean": self._mean,
+            "late": self._late,
             "memory": self._optimizer.memory,
             "monitor": vars(self._monitor),
         }
@@ -123,7 +130,7 @@ class Ensemble:
         tick(state["step"] * len(self._runs))
         tick(sum(self._steps - state["step"] for _ in records))
         self._keep(torch.tensor([run.key in state["alive"] for run in self._runs]))
-        self._weights, self._mean = state["weights"], state["mean"]
+        self._weights, self._mean, self._late = state["weights"], state["mean"], state["late"]
         self._optimizer.memory = state["memory"]
         vars(self._monitor).update(state["monitor"])
         return int(state["step"])
@@ -155,6 +162,7 @@ class Ensemble:
     def _keep(self, alive: Tensor) -> None:
         self._runs = [run for run, goes in zip(self._runs, alive.tolist(), strict=True) if goes]
         self._which, self._lrs = self._which[alive], self._lrs[alive]
+        self._late = self._late[alive]
         self._weights = {name: weight[alive] for name, weight in self._weights.items()}
         self._mean = {name: weight[alive] for name, weight in self._mean.items()}
         self._optimizer.keep(alive)

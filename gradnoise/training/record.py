@@ -42,6 +42,7 @@ class Record:
         test_loss: over the test samples, None without any.
         metrics: means over the test samples by name.
         averaged_loss: as train_loss, at the mean weights of the last half; None: not taken.
+        late_loss: mean of the batch losses of the last quarter of the steps; None: not taken.
     """
 
     run: Run
@@ -52,6 +53,7 @@ class Record:
     test_loss: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     averaged_loss: float | None = None
+    late_loss: float | None = None
 
     def row(self) -> dict[str, Any]:
         """All of it side by side, as a line of a table."""
@@ -62,7 +64,7 @@ class Record:
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """A record from `dataclasses.asdict` that was read from JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
-        averaged = fields.get("averaged_loss")
+        averaged, late = fields.get("averaged_loss"), fields.get("late_loss")
         return cls(
             Run(
                 int(run["batch_size"]),
@@ -78,4 +80,5 @@ class Record:
             None if test_loss is None else float(test_loss),
             {name: float(value) for name, value in fields["metrics"].items()},
             None if averaged is None else float(averaged),
+            None if late is None else float(late),
         )

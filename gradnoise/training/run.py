@@ -32,18 +32,25 @@ def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     monitor = plan.monitor([start])
     mean = _mean_of(model) if plan.averages else None
     take_step = stepper(plan, run, model)
+    late: list[float] = []
     for step in range(run.steps):
-        if not bool(monitor.see(take_step(step)[None])):
+        loss = take_step(step)
+        if not bool(monitor.see(loss[None])):
             return Record(run, True, step + 1, start, math.inf)
-        if mean is not None and in_last_half(step, run.steps):
+        if mean is not None and in_last(2, step, run.steps):
             mean.update_parameters(model)
+        if in_last(4, step, run.steps):
+            late.append(float(loss))
     found = ended(plan, run, model, monitor, 0)
-    return found if mean is None else replace(found, averaged_loss=plan.mean_loss(mean.module))
+    if mean is None:
+        return found
+    averaged = plan.mean_loss(mean.module)
+    return replace(found, averaged_loss=averaged, late_loss=sum(late) / len(late))
 
 
-def in_last_half(step: int, steps: int) -> bool:
-    """Whether the weights after this step are in the mean of a run."""
-    return step >= steps // 2
+def in_last(part: int, step: int, steps: int) -> bool:
+    """Whether a step is in the last half (2) or the last quarter (4) of a run."""
+    return step >= steps - math.ceil(steps / part)
 
 
 def _mean_of(model: nn.Module) -> AveragedModel:

@@ -11,7 +11,7 @@ from ..training.record import Record
 from .branches import Branches
 from .search import best_rates
 
-MARGIN = 2.0  # the smallest rate that is not stable over the rate that is advised, at least
+MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
 ENOUGH = 20  # steps of a run that can be called a trial
 
@@ -25,8 +25,8 @@ class Advice:
         reasons: one sentence each.
         confidence: "good": tried long enough, stable with a margin, and the two ways to compare
             losses agree; "rough": tried, but one of these is missing; "none".
-        lr_range: the best rates of the trials at that batch size: by the loss at the last weights
-            (for a constant rate) and at averaged weights (for a rate that decays afterwards).
+        lr_range: the best rates of the last trial: by the losses of the last quarter of the steps
+            (for a constant rate), and at averaged weights (for a rate that decays afterwards).
         steps, seeds: how long the advised pair was tried, on how many orders of the samples.
         critical_batch_size: B_crit of the branches, in samples.
         samples: what the trials cost: samples that gradients were taken of.
@@ -53,58 +53,56 @@ class Advice:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of one batch size.
+    """The best rates of one batch size.
 
     Args:
         batch_size: B.
-        iterate, averaged: the best rates by the loss at the last weights, at averaged weights.
-        unstable: the smallest rate at which a seed was not stable; ∞ where none is.
-        loss: the lowest mean loss at averaged weights.
-        at_end: whether a best rate is the smallest or largest that was tried.
+        constant, averaged: the best rates by the late and by the averaged losses.
+        stable: the largest rate at which, and below which, all seeds were stable.
+        at_end: whether the first of them is the smallest that was tried.
     """
 
     batch_size: int
-    iterate: float
+    constant: float
     averaged: float
-    unstable: float
-    loss: float
+    stable: float
     at_end: bool
 
+    @classmethod
+    def of(cls, records: Sequence[Record], margin: float = 1.0) -> Choice | None:
+        """From runs at one batch size; None where no rate is stable with that margin."""
+        unstable = min((r.run.lr for r in records if r.diverged), default=math.inf)
+        stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
+        held = [r for r in records if r.run.lr <= stable / margin * (1 + 1e-9)]
+        best = best_rates(held)
+        if best is None:
+            return None
+        at_end = best[0] == min(record.run.lr for record in records)
+        return cls(records[0].run.batch_size, *best, stable, at_end)
+
     @property
-    def lr(self) -> float:
-        """The middle of the best rates, with a margin to what is not stable."""
-        return min(math.sqrt(self.iterate * self.averaged), self.unstable / MARGIN)
+    def middle(self) -> float:
+        """The geometric middle of the best rates."""
+        return math.sqrt(self.constant * self.averaged)
 
     @property
     def agrees(self) -> bool:
         """Whether the two best rates are close, and inside of what was tried."""
-        apart = max(self.iterate, self.averaged) / min(self.iterate, self.averaged)
+        apart = max(self.constant, self.averaged) / min(self.constant, self.averaged)
         return apart <= CLOSE and not self.at_end
 
 
-def choices(records: Sequence[Record]) -> list[Choice]:
-    """One for every batch size that has a stable rate, ascending."""
-    found = []
-    for size in sorted({record.run.batch_size for record in records}):
-        own = [record for record in records if record.run.batch_size == size]
-        best = best_rates(own)
-        if best is None:
-            continue
-        stable = [r.run.lr for r in own if not r.diverged]
-        unstable = min((r.run.lr for r in own if r.diverged), default=math.inf)
-        losses = [r.averaged_loss for r in own if r.run.lr == best[1]]
-        at_end = best[0] == min(stable) or (best[1] == max(stable) and math.isinf(unstable))
-        mean = sum(x for x in losses if x is not None) / len(losses)
-        found.append(Choice(size, *best, unstable, mean, at_end))
-    return found
-
-
-def chosen(found: Sequence[Choice], branches: Branches, extra: float) -> Choice:
+def chosen(branches: Branches, extra: float) -> Choice | None:
     """The largest batch size that costs at most so many more samples than the best one."""
-    shares = branches.shares()
-    most = max((share for share in shares.values() if math.isfinite(share)), default=math.nan)
-    within = [c for c in found if shares.get(c.batch_size, math.nan) * (1 + extra) >= most]
-    return max(within or found[:1], key=lambda choice: choice.batch_size)
+    sizes = branches.batch_sizes
+    shares = branches.shares() if any(not r.diverged for r in branches.records) else {}
+    most = max((share for share in shares.values() if math.isfinite(share)), default=math.inf)
+    for size in reversed(sizes):
+        if shares.get(size, 0.0) * (1 + extra) >= most or size == sizes[0]:
+            found = Choice.of([r for r in branches.records if r.run.batch_size == size])
+            if found is not None:
+                return found
+    return None
 
 
 def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
@@ -117,12 +115,13 @@ def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -
     """
     critical, steps = branches.critical_batch_size, tried[0].run.steps
     scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
-    after = sum(record.train_loss for record in tried) / len(tried)
+    after = sum(record.late_loss or math.nan for record in tried) / len(tried)
     return (
-        f"Batch size {choice.batch_size}, learning rate {short(choice.iterate)}: tried {steps} "
+        f"Batch size {choice.batch_size}, learning rate {short(choice.constant)}: tried {steps} "
         f"steps from here on {len(tried)} seeds: holds. The loss went from "
         f"{short(branches.start_loss)} to {short(after)}.",
-        f"If the rate decays to 0 afterwards: {short(choice.averaged)}{_beyond(choice)}.",
+        f"If the rate decays to 0 afterwards: {short(choice.averaged)}. The largest rate that held "
+        f"is {short(choice.stable)}.",
         f"Critical batch size {scale} samples"
         f"{_ends(critical)}: there a run takes twice the fewest samples and twice the fewest "
         f"steps.",
@@ -145,9 +144,3 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     if not others:
         return ()
     return (f"Samples that the same loss takes, against {min(shares)}: {', '.join(others)}.",)
-
-
-def _beyond(choice: Choice) -> str:
-    if math.isinf(choice.unstable):
-        return "; no rate that was tried was unstable"
-    return f"; {short(choice.unstable)} was not stable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import Estimate, Status
-from ..training.record import Record
-from .advice import ENOUGH, Advice, Choice, choices, chosen, write_reasons
+from .advice import ENOUGH, MARGIN, Advice, Choice, chosen, write_reasons
 from .branches import Branches
-from .search import Length, best_rates, search, search_all
+from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
@@ -26,8 +24,8 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the smallest batc
 RATIO = 4  # of one batch size to the next
 LEAST_STEPS = 8  # of a run at the largest batch size
 FURTHER = 3
-RATES = 5.5  # per batch size, about
-PARTS = 2.6  # whole runs that the parts cost
+FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
+ALL = 4  # the budget for three batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
 FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
 
@@ -56,13 +54,13 @@ def advise(
     in use, and further where the best is at an end. Advised is the largest batch size that needs at
     most `extra` more samples for its loss than the best one. The rest finds the rate: longer runs
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
-    the geometric middle of the best ones by the loss at the last weights and at averaged weights,
-    and at least a factor of 2 below what was unstable before. The rate with the lowest loss at the
-    last weights is advised.
+    the geometric middle of the best ones by the losses of the last quarter of the steps and at
+    averaged weights. Advised is the rate with the lowest losses in the last quarter, of those at
+    which twice the rate held as well.
 
-    The advice is about as many steps as were tried. It is "good" where these are 20 at least, every
-    seed was stable, the best rate is not the smallest or largest of those tried, and the best rate
-    at averaged weights is within a factor of 4.
+    The advice is about as many steps as were tried. It is "good" where these are 20 at least, the
+    best rate is not the smallest that was tried, and the best one at averaged weights is within a
+    factor of 4. Otherwise it is "rough".
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -126,54 +124,51 @@ def advise(
 
 
 def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list[int], int]:
-    """The batch sizes that a budget allows, and how many samples a run takes; none at all where it
-    is too small for two.
+    """The batch sizes that a budget allows, and how many samples a run takes.
+
+    One batch size alone is B₀; none where the budget is too small even for that.
     """
-    sizes = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
-    sizes = [size for size in sizes if size <= count]
-    while len(sizes) > 1:
-        samples = int(FIRST * budget / (seeds * (RATES * len(sizes) + PARTS)))
-        if samples >= LEAST_STEPS * sizes[-1]:
+    wanted = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
+    wanted = [size for size in wanted if size <= count]
+    for several in range(len(wanted), 1, -1):
+        samples = int(FIRST * budget / (seeds * (FEW * several + MORE)))
+        most = samples // LEAST_STEPS
+        sizes = [size for size in wanted[:several] if size <= most]
+        if len(sizes) == several - 1 and most >= 2 * sizes[-1]:
+            sizes.append(2 ** int(math.log2(most / base)) * base if most >= base else most)
+        if len(sizes) == several:
             return sizes, samples
-        sizes = sizes[:-1]
-    return [], 0
+    samples = int(FIRST * budget / (seeds * (FEW + MORE)))
+    return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
 def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
     """The advice of these branches, after rates around it were tried for longer."""
-    found = choices(branches.records)
-    if not found:
-        reason = "Every run that was tried diverged: start from a smaller learning rate."
-        return _nothing(trials, branches, reason)
-    choice = chosen(found, branches, extra)
+    choice = chosen(branches, extra)
+    if choice is None:
+        return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
     left = trials.budget - trials.spent
-    samples = int(left / (len(others) * (len(FINAL) + 1)))
+    samples = int(left / (len(others) * (len(FINAL) + 1)))  # one more rate, beyond these
     final = Length(max(samples, length.samples), others, "samples of the last trial")
-    records = search(trials, choice.batch_size, [choice.lr * factor for factor in FINAL], final, 1)
-    best = best_rates(records)
-    if best is None:
+    lrs = [choice.middle * factor for factor in FINAL]
+    records = search(trials, choice.batch_size, lrs, final, 1)
+    last = Choice.of(records, MARGIN)
+    if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
             f"longer, and the budget is spent: give a larger `budget`."
         )
         return _nothing(trials, branches, reason)
-    (last,) = choices(records)
-    return _advice(trials, branches, last, records)
-
-
-def _advice(
-    trials: Trials, branches: Branches, choice: Choice, records: Sequence[Record]
-) -> Advice:
-    own = [record for record in records if record.run.lr == choice.iterate]
+    own = [record for record in records if record.run.lr == last.constant]
     steps = own[0].run.steps
-    sure = choice.agrees and steps >= ENOUGH and len(own) > 1
+    sure = last.agrees and steps >= ENOUGH and len(own) > 1
     return Advice(
-        choice.batch_size,
-        choice.iterate,
-        write_reasons(choice, branches, own),
+        last.batch_size,
+        last.constant,
+        write_reasons(last, branches, own),
         "good" if sure else "rough",
-        (choice.iterate, choice.averaged),
+        (last.constant, last.averaged),
         steps,
         len(own),
         branches.critical_batch_size,
@@ -188,12 +183,11 @@ def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
 
 
 def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
-    least = max(1, base // RATIO)
-    runs = seeds * (2 * RATES + PARTS) / FIRST
-    needed = math.ceil(runs * LEAST_STEPS * max(base, RATIO * least))
+    needed = math.ceil(seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base)
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
-        f"steps at batch sizes around {base}. Give `budget` = {needed} or more."
+        f"steps at batch size {base}. Give `budget` = {needed} or more; "
+        f"{ALL * needed // base * base} are enough for several batch sizes."
     )
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
     return _nothing(trials, nothing, reason)

@@ -56,8 +56,8 @@ def branch(
     optimizer, gradients, buffers and random states are left as they are; schedulers and hooks of
     the optimizer and backward hooks of the model take no part.
 
-    Every run has two losses: at its last weights, and at the mean weights of its last half, where
-    the noise of a large learning rate does not count, as after a decay of the rate.
+    Every run has two losses: of its batches in the last quarter of the steps, and at the mean
+    weights of the last half, where the noise of a large rate does not count, as after a decay.
 
     Args:
         model, loss_fn, data: as for `gn.profile`; samples of equal shapes.

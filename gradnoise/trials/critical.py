@@ -94,7 +94,9 @@ def _ways(losses: Losses, curve: Losses, fall: Fall | None) -> tuple[Way, Way]:
         return LOWER * _fit(_means(losses, without), _means(curve, without))
 
     def by_fall(without: int | None) -> float:
-        return math.nan if fall is None else fall.batch_size(_means(curve, without))
+        if fall is None or len(losses) == 1:  # one batch size does not show the best rate
+            return math.nan
+        return fall.batch_size(_means(curve, without))
 
     return by_shares, by_fall
 

@@ -11,14 +11,14 @@ import numpy as np
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas, finish, plain_numbers
 from ..statistics.estimate import Estimate, short
 from .results import BranchRuns
-from .search import AVERAGED, ITERATE
+from .search import AVERAGED, CONSTANT
 
 
 def draw(found: BranchRuns, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
-    losses = {name: found.losses(name) for name in (ITERATE, AVERAGED)}
+    losses = {name: found.losses(name) for name in (CONSTANT, AVERAGED)}
     figure, axes = canvas()
-    _losses(axes, losses[ITERATE], NOISE, "o", "at the last weights")
+    _losses(axes, losses[CONSTANT], NOISE, "o", "batches of the last quarter")
     _losses(axes, losses[AVERAGED], INK, "s", "at the mean weights of the last half")
     lowest = min(float(values.mean()) for values in losses[AVERAGED].values())
     axes.axhspan(

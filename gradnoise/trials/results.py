@@ -97,7 +97,8 @@ class BranchRuns(Runs):
         """Losses by batch size, an entry per seed, at the rate with the lowest mean.
 
         Args:
-            loss: "averaged_loss", or "train_loss" for the last weights.
+            loss: "averaged_loss"; "late_loss" of the batches in the last quarter of the steps; or
+                "train_loss" at the last weights.
 
         Raises:
             ArgumentError: no batch size has a stable rate.

@@ -13,7 +13,7 @@ from .trials import Trials
 STEP = 2.0  # between two rates
 WHOLE = "samples"  # the budget of runs that take all samples
 SHARES = (2, 4, 8)  # parts of them, at the smallest batch size
-ITERATE = "train_loss"  # at the last weights
+CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
 AVERAGED = "averaged_loss"  # at the mean weights of the last half
 
 
@@ -69,7 +69,7 @@ def search(
 def _beyond(records: Sequence[Record]) -> float | None:
     """The next rate, where the best by one of the losses is at an end."""
     lrs = sorted({record.run.lr for record in records})
-    if best_rate(records, ITERATE) is None or best_rate(records, ITERATE) == lrs[0]:
+    if best_rate(records, CONSTANT) is None or best_rate(records, CONSTANT) == lrs[0]:
         return lrs[0] / STEP
     return lrs[-1] * STEP if best_rate(records, AVERAGED) == lrs[-1] else None
 
@@ -86,9 +86,9 @@ def best_rate(records: Sequence[Record], loss: str) -> float | None:
 
 
 def best_rates(records: Sequence[Record]) -> tuple[float, float] | None:
-    """The best rate by the last weights, and by averaged weights; None where nothing is stable."""
-    iterate, averaged = (best_rate(records, loss) for loss in (ITERATE, AVERAGED))
-    return None if iterate is None or averaged is None else (iterate, averaged)
+    """The best rate by the late and the averaged losses; None where nothing is stable."""
+    constant, averaged = (best_rate(records, loss) for loss in (CONSTANT, AVERAGED))
+    return None if constant is None or averaged is None else (constant, averaged)
 
 
 def search_all(

@@ -12,7 +12,7 @@ from ..show.table import integer, plain_table, render
 from ..statistics.estimate import Estimate, short
 from ..sweeps.runs import Best
 from .results import BranchRuns
-from .search import AVERAGED, ITERATE
+from .search import AVERAGED, CONSTANT
 
 EDGE = "*"
 
@@ -21,7 +21,7 @@ def write(found: BranchRuns) -> str:
     """The best and the largest stable rate of every batch size; then what follows from them."""
     if not found.records:
         return "no runs"
-    best = found.best(ITERATE), found.best(AVERAGED)
+    best = found.best(CONSTANT), found.best(AVERAGED)
     parts: list[Text | Table] = [Text(_head(found)), Text(), _table(found, *best), Text()]
     try:
         parts += [Text(line) for line in _conclusions(found)]
@@ -50,9 +50,9 @@ def _each(found: BranchRuns) -> int:
     return max(record.run.steps * record.run.batch_size for record in found.records)
 
 
-def _table(found: BranchRuns, iterate: dict[int, Best], averaged: dict[int, Best]) -> Table:
+def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
     table = plain_table(
-        "B", "steps", "rates tried", "best ε by", "last loss", "best ε by", "averaged loss",
+        "B", "steps", "rates tried", "best ε by", "late loss", "best ε by", "averaged loss",
         "samples", "stable up to",
     )  # fmt: skip
     stable = found.largest_stable()
@@ -64,7 +64,7 @@ def _table(found: BranchRuns, iterate: dict[int, Best], averaged: dict[int, Best
             integer(size),
             integer(own[0].steps),
             "–".join(f"{lr:.2g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
-            *_best(iterate.get(size)),
+            *_best(constant.get(size)),
             *_best(averaged.get(size)),
             factors.get(size, "–"),
             _rate(stable[size], lrs),
@@ -103,9 +103,9 @@ def _rate(lr: float, tried: list[float]) -> str:
 
 def _conclusions(found: BranchRuns) -> list[str]:
     return [
-        "last loss: at the last weights; averaged loss: at the mean weights of a run's last half,",
-        "as after a decay of the rate. samples: how many times those of the smallest batch size",
-        "for the same averaged loss",
+        "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean",
+        "weights of the last half, as after a decay of the rate. samples: how many times those of",
+        "the smallest batch size for the same averaged loss",
         "",
         f"critical batch size: {_told(found.critical_batch_size)}",
         f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "

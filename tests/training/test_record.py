@@ -55,5 +55,5 @@ def test_the_averaged_loss_is_kept(averaged: float | None) -> None:
 
 def test_records_from_before_there_were_averages_are_read() -> None:
     fields = asdict(Record(Run(4, 0.1, 0, "epochs", 9), False, None, 1.0, 0.5))
-    del fields["averaged_loss"]
+    del fields["averaged_loss"], fields["late_loss"]
     assert Record.from_dict(fields).averaged_loss is None

@@ -29,7 +29,7 @@ def test_both_losses_are_drawn_with_their_errors() -> None:
     points, errors = curve(figure, "at the mean weights of the last half")
     assert points == [[4, pytest.approx(0.19)], [16, pytest.approx(0.31)], [64, 0.91]]
     assert errors == pytest.approx([0.01] * 3)
-    points, _ = curve(figure, "at the last weights")
+    points, _ = curve(figure, "batches of the last quarter")
     assert points[0] == [4, pytest.approx(0.31)]
 
 
@@ -49,7 +49,7 @@ def test_the_critical_batch_size_is_marked_where_it_is_known() -> None:
 
 def test_one_seed_has_no_error() -> None:
     figure = draw(gn.Branches((*ended(4, 0.1, (0.1,)), *ended(16, 0.1, (0.2,))), {}))
-    assert curve(figure, "at the last weights")[1] == [0.0, 0.0]
+    assert curve(figure, "batches of the last quarter")[1] == [0.0, 0.0]
 
 
 def test_it_is_saved_where_a_path_is_given(tmp_path: Path) -> None:

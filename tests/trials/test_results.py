@@ -13,7 +13,7 @@ from tests.starts import ended, made_branches
 
 def test_losses_are_those_at_the_best_stable_rate_of_each_batch_size() -> None:
     found = made_branches()
-    averaged, last = found.losses(), found.losses("train_loss")
+    averaged, last = found.losses(), found.losses("late_loss")
     assert {size: values.tolist() for size, values in averaged.items()} == {
         4: [0.18, 0.20], 16: [0.30, 0.32], 64: [0.90, 0.92],
     }  # fmt: skip

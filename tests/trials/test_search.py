@@ -29,7 +29,9 @@ class Pretended:
         for run in runs:
             loss = self.loss(run)
             self.asked.append((run.batch_size, run.lr, run.budget))
-            records.append(Record(run, loss == math.inf, None, 9.0, loss, averaged_loss=loss))
+            records.append(
+                Record(run, loss == math.inf, None, 9.0, loss, averaged_loss=loss, late_loss=loss)
+            )
         self.spent += samples_of(records)
         return records
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from benchmarks.advice.fit import critical, fitted, lowest, reached
+from benchmarks.advice.fit import along_budget, along_gain, critical, fitted, lowest, reached
 from benchmarks.advice.problems import PROBLEMS, Params, Problem, adamw, momentum, sgd
 from benchmarks.advice.store import Cell, Store
 from benchmarks.advice.train import Trained, batches, fresh, restored, train
@@ -141,8 +141,9 @@ def test_a_curve_reaches_its_target_between_marks() -> None:
 
 
 def test_the_lowest_value_lies_between_rates() -> None:
-    values = [math.exp((k - 1.25) ** 2) for k in range(4)]
+    values = [math.exp(0.3 * (k - 1.25) ** 2) for k in range(4)]
     assert lowest([1, 2, 4, 8], values) == pytest.approx(1)
+    assert lowest([1, 2, 4], [1e9, 1.0, 1.0]) == pytest.approx(2 ** (-1 / 8))  # not far below
     assert lowest([1, 2, 4], [1.0, 2.0, 3.0]) == 1.0
     assert lowest([1, 2, 4], [math.inf, 2.0, 3.0]) == 2.0
 
@@ -182,8 +183,12 @@ def test_runs_have_the_critical_batch_size_that_made_them() -> None:
             for seed in (0, 1):
                 losses = [(1000 / mark * slower) ** 0.5 for mark in marks]
                 cell.add(seed, Trained(losses))
-    found = critical(cells, (0.1, 0.4), budget, 10.0)
+    found = critical(cells, along_budget(cells, (0.1, 0.4), budget))
     assert found.value == pytest.approx(knee, rel=0.02)
     assert found.low <= found.value <= found.high
     assert len(found.values) == len(found.targets) == 2
-    assert math.isnan(critical(cells, (0.1, 0.4), budget, 0.0).value)  # never below the start
+    ends = [(1000 / budget * (1 + size / knee)) ** 0.5 for size in (4, 16, 64)]
+    end = math.prod(ends) ** (1 / 3)
+    assert along_gain(cells, (0.5, 1.0), budget, 4 * end) == pytest.approx([2 * end, end], rel=1e-4)
+    assert along_gain(cells, (0.5, 1.0), budget, end / 2) == []
+    assert math.isnan(critical(cells, []).value)
