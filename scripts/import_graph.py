@@ -43,6 +43,7 @@ ORDER = (
     "trials",
     "toy",
     "validation",
+    "commands",
     "cli",
 )
 

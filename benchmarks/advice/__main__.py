@@ -1,6 +1,6 @@
 """Is the advice right? Held to plain training on ten problems.
 
-python -m benchmarks.advice truth                 # all problems, about an hour on one core of its own
+python -m benchmarks.advice truth                 # all problems, about an hour on one core
 python -m benchmarks.advice truth digits_mlp gru  # some of them
 python -m benchmarks.advice truth --seeds 3       # what is there is not run again
 python -m benchmarks.advice truth --show          # tables alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,13 +15,53 @@ from ..errors import ArgumentError, check_whole
 from ..problem.objective import Objective
 from ..training.plan import OPTIMIZERS, Plan, collated
 from ..training.record import Run
+from ..training.start import Start
 
 
 def make_plan(
-    make_model: Any, loss_fn: Any, train_data: Any, test_data: Any, metrics: Any, optimizer: str,
+    make_model: Any, loss_fn: Any, train_data: Any, test_data: Any, metrics: Any, optimizer: Any,
     momentum: float, weight_decay: float, schedule: Any,
 ) -> Plan:  # fmt: skip
     """The plan of `gn.sweep`'s arguments, checked."""
+    start = None
+    if isinstance(optimizer, torch.optim.Optimizer):
+        start = _start(make_model, optimizer, momentum, weight_decay)
+        make_model, optimizer = start.copy, type(optimizer).__name__
+    else:
+        _check_settings(make_model, optimizer, momentum)
+    if metrics and test_data is None:
+        raise ArgumentError("`metrics` are about `test_data`; give some")
+    return Plan(
+        make_model,
+        loss_fn,
+        collated(train_data, "train_data"),
+        None if test_data is None else collated(test_data, "test_data"),
+        dict(metrics or {}),
+        optimizer,
+        float(momentum),
+        float(weight_decay),
+        schedule,
+        start=start,
+    )
+
+
+def _start(model: Any, optimizer: torch.optim.Optimizer, momentum: float, decay: float) -> Start:
+    """Where runs start that go on from a model and its optimizer."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            "with a torch optimizer as `optimizer` runs start from the model that it trains: give "
+            "the model itself as `make_model`. For fresh models `optimizer` is a name"
+        )
+    if momentum or decay:
+        raise ArgumentError(
+            "`momentum` and `weight_decay` are those of the torch optimizer: leave them out"
+        )
+    found = Start(model, optimizer)
+    found.check()
+    return found
+
+
+def _check_settings(make_model: Any, optimizer: Any, momentum: float) -> None:
     if optimizer not in OPTIMIZERS:
         names = ", ".join(OPTIMIZERS)
         raise ArgumentError(f"`optimizer` must be one of {names}; got {optimizer!r}")
@@ -38,19 +78,6 @@ def make_plan(
         inspect.signature(make_model).bind()
     except TypeError as error:
         raise ArgumentError(f"`make_model` is called without arguments ({error})") from error
-    if metrics and test_data is None:
-        raise ArgumentError("`metrics` are about `test_data`; give some")
-    return Plan(
-        make_model,
-        loss_fn,
-        collated(train_data, "train_data"),
-        None if test_data is None else collated(test_data, "test_data"),
-        dict(metrics or {}),
-        optimizer,
-        float(momentum),
-        float(weight_decay),
-        schedule,
-    )
 
 
 def first_model(plan: Plan) -> nn.Module:
@@ -77,13 +104,14 @@ def first_model(plan: Plan) -> nn.Module:
 def make_grid(
     plan: Plan,
     batch_sizes: Sequence[int],
-    lrs: Sequence[float],
+    lrs: Sequence[float] | Callable[[int], Sequence[float]],
     seeds: list[int],
     epochs: float | None,
     steps: int | None,
 ) -> list[Run]:
     """Every combination, checked."""
-    _check_grid(plan, batch_sizes, lrs, seeds)
+    rates = {size: list(lrs(size) if callable(lrs) else lrs) for size in batch_sizes}
+    _check_grid(plan, batch_sizes, list(rates.values()), seeds)
     if epochs is None and steps is None:
         raise ArgumentError("say how long to train: `epochs`, `steps`, or both")
     if epochs is not None and not 0 < epochs < math.inf:
@@ -99,15 +127,15 @@ def make_grid(
     return [
         Run(size, float(lr), seed, budget, length)
         for budget, size, length in sorted(budgets)
-        for lr in sorted(set(lrs))
+        for lr in sorted(set(rates[size]))
         for seed in sorted(set(seeds))
     ]
 
 
 def _check_grid(
-    plan: Plan, batch_sizes: Sequence[int], lrs: Sequence[float], seeds: list[int]
+    plan: Plan, batch_sizes: Sequence[int], rates: list[list[float]], seeds: list[int]
 ) -> None:
-    if not (batch_sizes and lrs and seeds):
+    if not (batch_sizes and all(rates) and seeds):
         raise ArgumentError("`batch_sizes`, `lrs` and `seeds` must each hold something")
     for size in batch_sizes:
         check_whole("batch_sizes", size, 1)
@@ -117,5 +145,6 @@ def _check_grid(
         raise ArgumentError(
             f"`batch_sizes` holds {max(batch_sizes)}, and there are {plan.count} samples"
         )
-    if not all(isinstance(lr, Real) and 0 < lr < math.inf for lr in lrs):
-        raise ArgumentError(f"`lrs` must be positive numbers; got {list(lrs)}")
+    for lrs in rates:
+        if not all(isinstance(lr, Real) and 0 < lr < math.inf for lr in lrs):
+            raise ArgumentError(f"`lrs` must be positive numbers; got {lrs}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ..errors import ArgumentError
@@ -13,7 +13,7 @@ from ..training.record import Record
 from .knee import Bracket, Knee, brackets, fit_knee
 
 AnyRuns = TypeVar("AnyRuns", bound="Runs")
-LOSSES = ("train_loss", "test_loss", "averaged_loss")
+LOSSES = ("train_loss", "test_loss", "late_loss", "averaged_loss")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Runs:
         kept = tuple(record for record in self.records if record.run.budget == budget)
         if not kept:
             raise ArgumentError(f"no run has the `budget` {budget!r}; there are {self._budgets}")
-        return type(self)(kept, self.settings, self.vectorised, self.reason)
+        return replace(self, records=kept)
 
     @property
     def _budgets(self) -> list[str]:
@@ -97,7 +97,8 @@ class Runs:
         """Per batch size the ε with the best mean over seeds, of runs that did not diverge.
 
         Args:
-            by: "train_loss", "test_loss", in branches "averaged_loss", or the name of a metric.
+            by: "train_loss", "test_loss", in branches "late_loss" or "averaged_loss", or the name
+                of a metric.
             largest: whether large values are good; by default for metrics alone.
 
         Raises:

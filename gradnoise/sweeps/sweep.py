@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..problem.guard import untouched
@@ -63,25 +64,25 @@ class Sweep(Runs):
             SweepFileError: no such file, or not of a sweep.
         """
         header, how, records = read(path)
-        return cls(tuple(with_lost(records)), header, *how)
+        return cls(tuple(records if header.get("goes_on") else with_lost(records)), header, *how)
 
     def __str__(self) -> str:
         return write(self)
 
 
 def sweep(
-    make_model: Callable[[], nn.Module],
+    make_model: Callable[[], nn.Module] | nn.Module,
     loss_fn: LossFn | nn.Module,
     train_data: Any,
     *,
     batch_sizes: Sequence[int],
-    lrs: Sequence[float],
+    lrs: Sequence[float] | Callable[[int], Sequence[float]],
     momentum: float = 0.0,
     epochs: float | None = None,
     steps: int | None = None,
     seeds: int | Sequence[int] = 1,
     executor: Executor | None = None,
-    optimizer: str = "sgd",
+    optimizer: str | torch.optim.Optimizer = "sgd",
     weight_decay: float = 0.0,
     schedule: Callable[[float], float] | None = None,
     test_data: Any = None,
@@ -99,21 +100,25 @@ def sweep(
 
     A run *diverges* when its loss is not finite, exceeds 10⁴ times its start (on a running mean of
     ten steps), ends above its start, or ends above 0.9 of its start although the running mean was
-    above 1.5 of it or a smaller learning rate got below that.
+    above 1.5 of it or a smaller learning rate got below that. A run that goes on from a trained
+    model diverges when it ends above √2 times its start (docs/branches.md).
 
     Args:
         make_model: returns a new model, called without arguments under each seed, which decides
-            its weights.
+            its weights. With a torch optimizer: the model that it trains, which is not changed.
         loss_fn: as for `gn.profile`.
         train_data: as for `gn.profile`, all of it; samples of equal shapes.
-        batch_sizes, lrs: B in samples, and ε in parameter²/loss.
+        batch_sizes: B in samples.
+        lrs: ε in parameter²/loss; a function of B for other rates at every batch size, such as
+            `lambda B: [gn.scale_lr(0.1, 32, B)]`.
         momentum: m, or β₁ of "adam".
         epochs: length of the runs in passes over the data.
         steps: length of the runs in steps; given with `epochs`, both are swept.
         seeds: how many, or which.
         executor: any `concurrent.futures.Executor`: processes here, or a cluster's; None trains
             in this process.
-        optimizer: "sgd", "nesterov" or "adam", as torch has them.
+        optimizer: "sgd", "nesterov" or "adam", as torch has them; or a torch optimizer: runs start
+            from where it and its model stand, and ε is that of its first parameter group.
         weight_decay: its coefficient, as a penalty.
         schedule: factor of ε by the fraction of a run that is done, from 0 to below 1.
         test_data: what `test_loss` and `metrics` are about.
@@ -143,7 +148,7 @@ def sweep(
         >>> found.largest_stable()  # 2/λ = 0.5
         {16: 0.4}
     """
-    with untouched(nn.Identity(), train_data):
+    with untouched(make_model if isinstance(make_model, nn.Module) else nn.Identity(), train_data):
         plan = make_plan(
             make_model, loss_fn, train_data, test_data, metrics, optimizer, momentum, weight_decay,
             schedule,
@@ -153,10 +158,11 @@ def sweep(
         model = first_model(plan)
         header = {
             "fingerprint": fingerprint(plan, model),
-            "optimizer": optimizer,
+            "optimizer": plan.optimizer,
             "momentum": plan.momentum,
             "weight_decay": plan.weight_decay,
             "start": start_values(plan, model),
+            **({} if plan.start is None else {"goes_on": True}),
         }
         ledger = Ledger(path, header)
         done = {record.run.key for record in ledger.records}
@@ -165,5 +171,5 @@ def sweep(
             ledger.trained(max(len(group) for group in groups(runs, most)) if most else 0, reason)
             run_all(plan, runs, ledger, most, executor, progress)
         records = {record.run.key: record for record in ledger.records}
-        ended = with_lost([records[run.key] for run in runs])
-        return Sweep(tuple(ended), header, *ledger.how)
+        ended = [records[run.key] for run in runs]
+        return Sweep(tuple(ended if plan.start else with_lost(ended)), header, *ledger.how)

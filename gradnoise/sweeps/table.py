@@ -58,10 +58,11 @@ def _table(sweep: Runs, budget: str, bests: dict[str, dict[int, Best]]) -> Table
     stable = sweep.largest_stable()
     steps = {record.run.batch_size: record.run.steps for record in sweep.records}
     for size in sweep.batch_sizes:
+        tried = sorted(r.run.lr for r in sweep.records if r.run.batch_size == size)
         table.add_row(
             integer(size),
             integer(steps[size]),
-            _rate(stable[size], sweep),
+            _rate(stable[size], tried),
             _best(best.get(size)),
             _value(best.get(size)),
             *[_best(other.get(size)) for _, other in others],
@@ -79,10 +80,10 @@ def _value(best: Best | None) -> str:
     return short(best.value) + ("" if math.isnan(best.stderr) else f" ± {short(best.stderr)}")
 
 
-def _rate(lr: float, sweep: Runs) -> str:
+def _rate(lr: float, tried: list[float]) -> str:
     if lr == 0:
-        return f"below {short(sweep.lrs[0])}"
-    return f"{short(lr)} or more" if lr == sweep.lrs[-1] else short(lr)
+        return f"below {short(tried[0])}"
+    return f"{short(lr)} or more" if lr == tried[-1] else short(lr)
 
 
 def _knee(sweep: Runs) -> str:

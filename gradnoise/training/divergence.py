@@ -54,6 +54,7 @@ class DivergenceMonitor:
         """Whether the runs that are complete have diverged."""
         end = end.double().cpu()
         if self._goes_on:
-            return (~torch.isfinite(end) | (end > RISE * self.start)).tolist()
+            most = self.start + (RISE - 1) * self.start.abs()  # a loss may be negative
+            return (~torch.isfinite(end) | (end > most)).tolist()
         lost = (end > KEPT * self.start) & (self.peak > 1.5 * self.start)
         return (~torch.isfinite(end) | (end > self.start) | lost).tolist()

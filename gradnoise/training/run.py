@@ -71,7 +71,7 @@ def stepper(plan: Plan, run: Run, model: nn.Module) -> Callable[[int], Tensor]:
     def take_step(step: int) -> Tensor:
         for group, pace in zip(optimizer.param_groups, paces, strict=True):
             group["lr"] = pace * run.lr * plan.factor(step, run.steps)
-        optimizer.zero_grad()
+        model.zero_grad()  # of parameters that the optimizer does not hold as well
         loss = step_losses(bound(select(samples, order.rows(step))), run.batch_size).mean()
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         if plan.max_grad_norm is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +41,36 @@ class Start:
         Raises:
             ArgumentError: it is not positive.
         """
-        lr = float(self.optimizer.param_groups[0]["lr"])
-        if not lr > 0:
+        given = self.optimizer.param_groups[0].get("lr")
+        lr = math.nan if given is None else float(given)
+        if not 0 < lr < math.inf:
             raise ArgumentError(
                 f"the learning rate of the optimizer's first group must be positive, because runs "
-                f"start from multiples of it; got {lr:g}. Is this the first step of a warm-up?"
+                f"start from multiples of it; got {given}. Is this the first step of a warm-up?"
             )
         return lr
+
+    def check(self) -> None:
+        """Whether runs can be trained from here.
+
+        Raises:
+            ArgumentError: no learning rate, an optimizer of another model, or one whose `step`
+                needs a closure.
+        """
+        own = {id(parameter) for parameter in self.model.parameters()}
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if not any(id(parameter) in own for parameter in held):
+            raise ArgumentError(
+                "`optimizer` holds no parameter of `model`: make it from model.parameters(), after "
+                "the model was moved or wrapped"
+            )
+        closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise ArgumentError(
+                f"{type(self.optimizer).__name__}.step needs a closure, and runs call step() "
+                f"after one gradient per batch: give the optimizer of such steps"
+            )
+        _ = self.lr
 
     def copy(self) -> nn.Module:
         """The model once more, without gradients.
@@ -65,9 +90,25 @@ class Start:
         return found
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer once more, with its state, for a copy of the model."""
+        """The optimizer once more, with its state, for a copy of the model.
+
+        Raises:
+            ArgumentError: it cannot be copied.
+        """
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        return copy.deepcopy(self.optimizer, {id(own): other for own, other in pairs})
+        memo: dict[int, Any] = {id(own): other for own, other in pairs}
+        try:
+            found = copy.deepcopy(self.optimizer, memo)
+            for name, value in vars(self.optimizer).items():  # torch copies state and groups alone
+                wrapped = callable(value) and hasattr(type(found), name)  # `step` by a scheduler
+                if name not in vars(found) and not wrapped:
+                    setattr(found, name, copy.deepcopy(value, memo))
+        except Exception as error:  # whatever its attributes have to say
+            raise ArgumentError(
+                f"`optimizer` cannot be copied, and runs are trained with copies "
+                f"({first_line(error)}). Keep what cannot be copied out of it"
+            ) from error
+        return found
 
     def digest(self) -> str:
         """Changes with the state and the settings of the optimizer."""

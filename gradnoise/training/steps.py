@@ -58,12 +58,13 @@ class Steps:
         """One step, in place.
 
         Args:
-            weights, gradients: shape (R, ...) by name.
+            weights: shape (R, ...) by name.
+            gradients: likewise, of the parameters that take part; torch leaves the others too.
             rates: ε of every run, shape (R,).
             step: how many steps these runs have taken.
         """
-        for name, weight in weights.items():
-            own, gradient = self._settings[name], gradients[name]
+        for name, gradient in gradients.items():
+            own, weight = self._settings[name], weights[name]
             rate = (own.pace * rates).to(weight).reshape(-1, *[1] * (weight.ndim - 1))
             if own.decay and own.decoupled:
                 weight *= 1 - rate * own.decay

@@ -15,7 +15,7 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import check_level
-from .branches import Branches
+from .branches import Branches, in_order
 from .search import Length, search_all
 from .trials import Trials, known_batch_size, plan_from
 
@@ -51,8 +51,10 @@ def branch(
     tried, a factor of 2 apart. At the smallest batch size there are also runs with 1/2, 1/4 and
     1/8 of the samples. All together take at most
     `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, and up to `3·seeds·samples`
-    for the parts. Model, optimizer, gradients, buffers and random states are left as they are;
-    schedulers and hooks of the optimizer take no part.
+    for the parts. Besides, a few steps find out whether runs can be one program, trΣ is measured on
+    512 samples at most, and losses at the start and the end of runs on 2048 at most. Model,
+    optimizer, gradients, buffers and random states are left as they are; schedulers and hooks of
+    the optimizer and backward hooks of the model take no part.
 
     Every run has two losses: of its batches in the last quarter of the steps, and at the mean
     weights of the last half, where the noise of a large rate does not count, as after a decay.
@@ -62,7 +64,8 @@ def branch(
         optimizer: any torch optimizer of the model, with its state. SGD, Adam and AdamW can be one
             program of all runs.
         batch_sizes: B in samples.
-        samples: of each run, about: a run takes `samples`/B steps, rounded.
+        samples: of each run; rounded down to whole steps at the largest batch size, and then at
+            those that do not divide it.
         batch_size: B₀; by default that of a DataLoader.
         scaling: from one batch size to the next: "linear", "sqrt" ("auto": rates a factor of 2
             around it hold both linear scaling and none), or "none".
@@ -73,13 +76,15 @@ def branch(
         level: of the intervals.
         max_grad_norm: longer gradients are cut to it, as `clip_grad_norm_` does.
         vectorise, executor, progress: as for `gn.sweep`.
-        path: of a file that finished runs are written to; the same call goes on from there.
+        path: of a file that finished runs are written to; the same call goes on from there, also
+            with other `batch_sizes` and `factors`.
 
     Returns:
         Branches.
 
     Raises:
-        ArgumentError: an argument out of range.
+        ArgumentError: an argument out of range; an optimizer of another model, without a positive
+            learning rate, or that needs a closure.
         ModelError: the model cannot be copied.
         SweepFileError: `path` is of other runs, or damaged.
 
@@ -110,8 +115,12 @@ def branch(
                 f"`batch_sizes` holds {sizes[-1]}, and there are {plan.count} samples"
             )
         trials = Trials(
-            plan, {"batch_size": base, "tolerance": tolerance, "level": level}, path=path,
-            vectorise=vectorise, executor=executor, progress=progress,
+            plan,
+            {
+                "batch_size": base, "samples": samples, "seeds": seeds, "tolerance": tolerance,
+                "level": level,
+            },
+            path=path, vectorise=vectorise, executor=executor, progress=progress,
         )  # fmt: skip
         growth = GROWTH[scaling]
         first = trials.start.lr * (sizes[0] / base) ** growth
@@ -119,8 +128,8 @@ def branch(
         length = Length(samples, tuple(range(seeds)))
         records, parts = search_all(trials, sizes, lrs, growth, length, further)
         return Branches(
-            tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
-            *trials.noise, tolerance, level,
+            in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr,
+            base, *trials.noise, tolerance, level,
         )  # fmt: skip
 
 

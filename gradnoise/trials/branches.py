@@ -1,24 +1,24 @@
-"""Branches: short runs at several batch sizes from one point of training, and what they say."""
+"""Branches: the runs of `gn.branch`, printed, drawn and read from their file."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from ..errors import ArgumentError
-from ..statistics.estimate import Estimate
-from ..sweeps.runs import Runs
+from ..errors import SweepFileError
+from ..training.ledger import read
 from ..training.record import Record
-from .critical import Fall, Losses, agree, critical_batch_size, largest_within, share_at
-from .search import AVERAGED, best_rate
-from .trials import samples_of
+from .picture import draw
+from .results import BranchRuns
+from .search import WHOLE
+from .table import write
+from .trials import TRACE
 
 
 @dataclass(frozen=True)
-class Branches(Runs):
-    """Runs from one point of training, with equal samples at every batch size.
+class Branches(BranchRuns):
+    """Runs from one point of training, with equal samples at every batch size; `print` them.
 
     Learning rates are those of the optimizer's first parameter group, batch sizes in samples.
 
@@ -37,106 +37,62 @@ class Branches(Runs):
     Source: as for `branch`.
     """
 
-    parts: tuple[Record, ...] = ()
-    lr: float = math.nan
-    batch_size: int = 0
-    trace_cov: float | None = None
-    drift: float = 1.0
-    tolerance: float = 0.05
-    level: float = 0.95
-
-    @property
-    def start_loss(self) -> float:
-        """L where the runs start."""
-        return self.records[0].start_loss
-
-    @property
-    def samples(self) -> int:
-        """How many samples gradients were taken of, in all runs together."""
-        return samples_of((*self.records, *self.parts))
-
-    @property
-    def critical_batch_size(self) -> Estimate:
-        """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
-
-        From the samples that the batch sizes need, E(B) = E_min(1 + B/B_crit) (McCandlish et al.
-        2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
-        samples, both at averaged weights. The value is their geometric mean; the interval has the
-        spread between seeds and that of training around such values (docs/advice.md).
-        """
-        losses, curve, fall = self._parts()
-        return critical_batch_size(losses, curve, fall, level=self.level)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both ways to `critical_batch_size` agree within a factor of 2."""
-        return agree(*self._parts())
-
-    def _parts(self) -> tuple[Losses, Losses, Fall | None]:
-        losses = self.losses(AVERAGED)
-        size = int(max(losses))
-        own = [record for record in self.records if record.run.batch_size == size]
-        best, fall = best_rate(own, AVERAGED), None
-        if self.trace_cov is not None and best is not None:
-            fall = Fall(self.trace_cov, best * self.drift)
-        return losses, self._curve(AVERAGED), fall
-
-    @property
-    def largest_batch_size(self) -> Estimate:
-        """The largest B whose loss is within `tolerance` of the lowest after equal samples.
-
-        By the losses at averaged weights; between batch sizes interpolated in ln B.
-        """
-        return largest_within(self.losses(AVERAGED), self.tolerance, level=self.level)
-
-    def losses(self, loss: str = "averaged_loss") -> dict[float, np.ndarray]:
-        """Losses by batch size, an entry per seed, at the rate with the lowest mean.
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Losses after equal samples against the batch size, at the best rate of each, as a Figure.
 
         Args:
-            loss: "averaged_loss", or "train_loss" for the last weights.
+            path: where to save it as well.
 
         Raises:
+            ImportError: matplotlib is not installed.
             ArgumentError: no batch size has a stable rate.
         """
-        found = _losses(self.records, loss)
-        if not found:
-            raise ArgumentError(
-                "every run of these branches diverged: give smaller `factors` or `batch_sizes`"
-            )
-        return found
+        return draw(self, path)
 
-    def shares(self, loss: str = "averaged_loss") -> dict[int, float]:
-        """Which share of the samples is enough at the smallest batch size for the loss of each.
+    @classmethod
+    def load(cls, path: str | Path) -> Branches:
+        """The finished runs of a file that `gn.branch` or `gn.advise` writes.
 
-        1/share is the factor in samples that a batch size costs. 1 at the smallest; nan where the
-        loss does not fall; at least the smallest part that was run.
+        Of runs that were cut off, pairs of batch size and rate with fewer seeds than others are
+        left out; so are the trials of `gn.advise` on further seeds.
 
-        Args:
-            loss: as for `losses`.
+        Raises:
+            SweepFileError: no such file, or not of branches.
         """
-        curve = {share: float(values.mean()) for share, values in self._curve(loss).items()}
-        found = self.losses(loss)
-        return {int(size): share_at(float(found[size].mean()), curve) for size in sorted(found)}
+        header, how, records = read(path)
+        try:
+            own = {name: header[name] for name in ("lr", "batch_size", "drift", "seeds")}
+        except KeyError as error:
+            raise SweepFileError(
+                f"{path} is not of branches: its first line has no {error}. A sweep is read by "
+                f"gn.Sweep.load"
+            ) from error
+        found = _complete(records, own["seeds"])
+        return cls(
+            tuple(record for record in found if record.run.budget == WHOLE),
+            header,
+            *how,
+            tuple(record for record in found if record.run.budget != WHOLE),
+            own["lr"],
+            own["batch_size"],
+            header["start"].get(TRACE),
+            own["drift"],
+            header.get("tolerance", cls.tolerance),
+            header.get("level", cls.level),
+        )
 
-    def _curve(self, loss: str) -> dict[float, np.ndarray]:
-        """Losses at the smallest batch size by the share of its samples."""
-        losses = self.losses(loss)
-        smallest = int(min(losses))
-        curve = {1.0: losses[smallest]}
-        whole = next(r.run.steps for r in self.records if r.run.batch_size == smallest)
-        for budget in {record.run.budget for record in self.parts}:
-            own = [record for record in self.parts if record.run.budget == budget]
-            for found in _losses(own, loss).values():
-                curve[own[0].run.steps / whole] = found
-        return curve
+    def __str__(self) -> str:
+        return write(self)
 
 
-def _losses(records: tuple[Record, ...] | list[Record], loss: str) -> dict[float, np.ndarray]:
-    found = {}
-    for size in sorted({record.run.batch_size for record in records}):
-        own = [record for record in records if record.run.batch_size == size]
-        best = best_rate(own, loss)
-        if best is not None:
-            seeds = sorted((r for r in own if r.run.lr == best), key=lambda r: r.run.seed)
-            found[float(size)] = np.array([getattr(record, loss) for record in seeds])
-    return found
+def in_order(records: list[Record]) -> tuple[Record, ...]:
+    """By batch size, learning rate and seed."""
+    return tuple(sorted(records, key=lambda r: (r.run.batch_size, r.run.lr, r.run.seed)))
+
+
+def _complete(records: list[Record], seeds: int) -> tuple[Record, ...]:
+    """The records of runs that ended with all seeds, in order."""
+    own = [record for record in records if record.run.seed < seeds]
+    cells = [(r.run.budget, r.run.steps, r.run.batch_size, r.run.lr) for r in own]
+    pairs = zip(own, cells, strict=True)
+    return in_order([record for record, cell in pairs if cells.count(cell) == seeds])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..training.record import Record, Run
 from .trials import Trials
@@ -13,10 +13,8 @@ from .trials import Trials
 STEP = 2.0  # between two rates
 WHOLE = "samples"  # the budget of runs that take all samples
 SHARES = (2, 4, 8)  # parts of them, at the smallest batch size
-CONSTANT, AVERAGED = (
-    "train_loss",
-    "averaged_loss",
-)  # at the last weights; at the mean of the last half
+CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
+AVERAGED = "averaged_loss"  # at the mean weights of the last half
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,13 @@ class Length:
         """A part of the samples."""
         return Length(self.samples // share, self.seeds, f"1/{share} of the samples")
 
+    def whole(self, batch_size: int) -> Length:
+        """Whole steps at a batch size: then also at those that divide it, with equal samples."""
+        return replace(self, samples=max(1, self.samples // batch_size) * batch_size)
+
     def runs(self, batch_size: int, lrs: Iterable[float]) -> list[Run]:
         """Runs of all seeds at these rates."""
-        steps = max(1, round(self.samples / batch_size))
+        steps = max(1, self.samples // batch_size)
         return [Run(batch_size, lr, seed, self.budget, steps) for lr in lrs for seed in self.seeds]
 
 
@@ -105,17 +107,17 @@ def search_all(
         lrs: ε at the smallest; at the next, their factors around the best one before, times the
             ratio of the batch sizes to the power of `growth`.
         growth: 1 for linear, 1/2 for square-root scaling.
-        length: of the runs.
+        length: of the runs; rounded down to whole steps at the largest batch size.
         further: as for `search`.
     """
-    centre = math.sqrt(lrs[0] * lrs[-1])
+    centre, length = math.sqrt(lrs[0] * lrs[-1]), length.whole(batch_sizes[-1])
     factors, smallest = [lr / centre for lr in lrs], batch_sizes[0]
     found: list[Record] = []
     parts: list[Record] = []
     last = smallest
     for size in batch_sizes:
-        centre *= (size / last) ** growth
-        tried = [centre * factor for factor in factors]
+        scaled = centre * (size / last) ** growth
+        tried = [scaled * factor for factor in factors]
         if not trials.can_pay(length.runs(size, tried)):
             break
         records = search(trials, size, tried, length, further)

@@ -30,6 +30,7 @@ from ..training.vectorise import groups, runs_per_program
 JUDGED = 2048  # samples that losses are taken on, at most
 LEAST = 4096  # samples that are drawn, where there are as many
 MEASURED = 512  # samples that trΣ is measured on
+TRACE = "trace of the gradient noise"  # its name in the file
 
 
 class Trials:
@@ -57,14 +58,19 @@ class Trials:
         assert plan.start is not None
         self.plan, self.start, self.budget = plan, plan.start, budget
         self._vectorise, self._executor, self._progress = vectorise, executor, progress
-        model = plan.model(0)
+        self.noise = _noise(plan)
+        model, (trace_cov, drift) = plan.model(0), self.noise
+        measured = {} if trace_cov is None else {TRACE: trace_cov}
         self.settings = {
             "fingerprint": fingerprint(plan, model),
+            "lr": self.start.lr,
+            "drift": drift,
             **settings,
-            "start": start_values(plan, model),
+            "start": {**start_values(plan, model), **measured},
         }
-        self.noise = _noise(plan)
         self._ledger = Ledger(path, self.settings)
+        self._decided = False
+        self._most = 0
         self._asked: dict[str, Record] = {}
 
     @property
@@ -87,14 +93,20 @@ class Trials:
         done = {record.run.key for record in self._ledger.records}
         left = [run for run in runs if run.key not in done]
         if left:
-            plan, how = self.plan, self._ledger.how
-            most, reason = runs_per_program(plan, plan.model(0), left, self._vectorise, how)
-            at_once = max(len(group) for group in groups(left, most)) if most else 0
-            self._ledger.trained(at_once, reason)
-            run_all(plan, left, self._ledger, most, self._executor, self._progress)
+            self._decide(left)
+            run_all(self.plan, left, self._ledger, self._most, self._executor, self._progress)
         records = {record.run.key: record for record in self._ledger.records}
         self._asked.update({run.key: records[run.key] for run in runs})
         return [records[run.key] for run in runs]
+
+    def _decide(self, runs: Sequence[Run]) -> None:
+        """Whether runs are one program, once: checks and timings take gradients as well."""
+        if self._decided:
+            return
+        plan, how = self.plan, self._ledger.how
+        self._most, reason = runs_per_program(plan, plan.model(0), runs, self._vectorise, how)
+        self._ledger.trained(len(next(groups(runs, self._most))) if self._most else 0, reason)
+        self._decided = True
 
 
 def _noise(plan: Plan) -> tuple[float | None, float]:
@@ -143,7 +155,8 @@ def plan_from(
         max_grad_norm: as for `gn.branch`.
 
     Raises:
-        ArgumentError: no optimizer, or a learning rate or norm that is not positive.
+        ArgumentError: no optimizer, one that runs cannot be trained with, or a norm that is not
+            positive.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
@@ -153,6 +166,7 @@ def plan_from(
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ArgumentError(f"`max_grad_norm` must be positive, or None; got {max_grad_norm!r}")
     start = Start(model, optimizer)
+    start.check()
     train = collated(data, "data", None if samples is None else max(samples, LEAST))
     count = sample_count(train)
     rows = torch.randperm(count, generator=generator(0))[:JUDGED]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from tests.small_runs import DATA, accuracy, small, swept
+from tests.starts import trained
 
 
 class Wrapped(nn.Module):
@@ -92,3 +93,25 @@ def test_weights_that_the_seed_does_not_decide_are_refused() -> None:
 
     with pytest.raises(gn.ArgumentError, match="other weights when it was called again under"):
         swept(make)
+
+
+def test_rates_can_depend_on_the_batch_size() -> None:
+    """Pairs (kB, rule·ε)."""
+    found = swept(lrs=lambda size: [f * gn.scale_lr(0.1, 4, size) for f in (1, 2)], seeds=1)
+    pairs = [(r.run.batch_size, r.run.lr) for r in found.records]
+    assert pairs == [(4, 0.1), (4, 0.2), (8, 0.2), (8, 0.4)]
+    with pytest.raises(gn.ArgumentError, match="`lrs` must be positive numbers; got \\[0\\]"):
+        swept(lrs=lambda size: [8 - size])
+    with pytest.raises(gn.ArgumentError, match="must each hold something"):
+        swept(lrs=lambda size: [])
+
+
+def test_with_a_torch_optimizer_the_model_itself_is_needed() -> None:
+    model, optimizer = trained()
+    for options, said in (
+        ({"model": small}, "give the model itself as `make_model`"),
+        ({"model": model, "momentum": 0.9}, "`momentum` and `weight_decay` are those of the torch"),
+        ({"model": small()}, "`optimizer` holds no parameter of `model`"),
+    ):
+        with pytest.raises(gn.ArgumentError, match=said):
+            swept(optimizer=optimizer, **options)

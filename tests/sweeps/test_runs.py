@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import gradnoise as gn
+from gradnoise.training.record import Record, Run
 from tests.small_runs import TEST, accuracy, swept
 
 
@@ -40,3 +41,10 @@ def test_of_a_metric_the_largest_is_best() -> None:
     assert "accuracy" in str(found)
     with pytest.raises(gn.ArgumentError, match="`by` = 'speed' was not measured"):
         found.best("speed")
+
+
+def test_what_belongs_to_all_runs_is_kept_under_one_budget() -> None:
+    record = Record(Run(4, 0.1, 0, "samples", 9), False, None, 1.0, 0.5, averaged_loss=0.4)
+    found = gn.Branches((record,), {}, parts=(record,), lr=0.1, batch_size=4)
+    assert found.under("samples") == found
+    assert found.best("averaged_loss")[4].value == 0.4

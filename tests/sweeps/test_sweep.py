@@ -12,11 +12,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
+from gradnoise.sweeps.knee import with_lost
+from gradnoise.training.batch_order import BatchOrder
 from tests.small_runs import DATA, small, swept
+from tests.starts import ALONE, CE, STACKED, by_hand, state_of, trained
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,3 +103,45 @@ def test_nothing_of_the_callers_is_changed() -> None:
         assert not torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+
+
+@pytest.mark.parametrize("name", ["momentum", "AdamW in groups", "RMSprop"])
+def test_a_sweep_can_start_from_a_model_and_its_optimizer(name: str, tmp_path: Path) -> None:
+    model, optimizer = trained({**STACKED, **ALONE}[name])
+    before, path = state_of(model, optimizer), tmp_path / "sweep.jsonl"
+    found = swept(model, optimizer=optimizer, path=path, lrs=[0.01, 0.1])
+    assert state_of(model, optimizer) == before
+    for record in found.records[::3]:
+        run = record.run
+        order = BatchOrder(32, run.batch_size, run.seed)
+        batches = [order.rows(step) for step in range(run.steps)]
+        own, _ = by_hand(model, optimizer, run.lr, batches)
+        assert record.train_loss == pytest.approx(CE(own(DATA[0]), DATA[1]).item(), rel=1e-9)
+    assert gn.Sweep.load(path) == found
+    optimizer.param_groups[0]["weight_decay"] = 0.5
+    with pytest.raises(gn.SweepFileError, match="is of another sweep: fingerprint"):
+        swept(model, optimizer=optimizer, path=path, lrs=[0.01, 0.1])
+
+
+class Point(nn.Module):
+    """One number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor([1.2], dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.at - x
+
+
+def test_a_trained_model_may_stay_where_it_is(tmp_path: Path) -> None:
+    """A smaller rate that trains further does not make the others diverge, as in a fresh one."""
+    model, path = Point(), tmp_path / "sweep.jsonl"
+    data = torch.randn(64, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = gn.sweep(
+        model, lambda model, x: model(x).square()[:, 0] / 2, data, batch_sizes=[1], steps=60,
+        lrs=[0.05, 1.0], optimizer=torch.optim.SGD(model.parameters(), 0.1), path=path, seeds=24,
+    )  # fmt: skip
+    lost = with_lost(found.records)
+    assert sum(r.diverged for r in found.records) < sum(r.diverged for r in lost)
+    assert gn.Sweep.load(path) == found

@@ -41,3 +41,9 @@ def test_no_column_is_shown_twice() -> None:
     assert "train_loss" in first
     assert "best by train loss" not in first
     assert "best by train loss" in str(swept(test_data=TEST))
+
+
+def test_the_ends_of_the_grid_are_those_of_the_batch_size() -> None:
+    text = str(swept(lrs=lambda size: [0.1, 0.2] if size == 4 else [0.3, 0.4]))
+    assert "0.200 or more" in text
+    assert "0.400 or more" in text

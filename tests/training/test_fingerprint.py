@@ -27,6 +27,7 @@ from tests.small_runs import (
     swept,
     zeros,
 )
+from tests.starts import STACKED, plan_at, trained
 
 
 def evaluating() -> nn.Module:
@@ -136,3 +137,20 @@ def test_values_at_the_start_are_those_of_the_loss() -> None:
     assert all(torch.equal(p, torch.full_like(p, 12**-0.5)) for p in near)
     losses = nn.functional.cross_entropy(model(INPUTS[:16]), LABELS[:16])
     assert values["loss nearby"] == pytest.approx(float(losses.detach()))
+
+
+def test_the_state_of_the_optimizer_and_the_clipping_are_in_the_fingerprint() -> None:
+    model, optimizer = trained(STACKED["Adam"])
+
+    def now(**settings: Any) -> str:
+        plan = plan_at(model, optimizer, **settings)
+        return fingerprint(plan, plan.model(0))
+
+    first = now()
+    assert now() == first
+    assert now(max_grad_norm=1.0) != first
+    next(iter(optimizer.state.values()))["exp_avg"].mul_(1.5)
+    second = now()
+    assert second != first
+    optimizer.param_groups[0]["betas"] = (0.5, 0.5)
+    assert now() != second

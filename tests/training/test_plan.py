@@ -12,6 +12,7 @@ from torch.nn.utils import parameters_to_vector
 import gradnoise as gn
 from gradnoise.training.plan import collated, mean_over
 from tests.small_runs import COUNTED, DATA, INPUTS, LABELS, TEST, counted, plan_of, small, swept
+from tests.starts import plan_at, trained
 
 
 @pytest.mark.parametrize(("vectorise", "models"), [("auto", 2 + 2 + 2 * 2), (False, 2 + 2 + 8)])
@@ -84,3 +85,30 @@ def test_a_mean_is_over_all_samples_whatever_the_parts() -> None:
     for rows in (1, 3, 10, 4096):
         assert mean_over(lambda part: part, values, rows=rows) == 4.5
     assert mean_over(lambda part: part / 0, values[1:]) == math.inf
+
+
+def test_a_plan_with_a_start_copies_its_model_for_every_seed() -> None:
+    model, optimizer = trained()
+    plan = plan_at(model, optimizer)
+    for seed in (0, 1):
+        copied = plan.model(seed)
+        assert copied is not model
+        assert torch.equal(
+            parameters_to_vector(copied.parameters()), parameters_to_vector(model.parameters())
+        )
+
+
+def test_losses_are_taken_on_the_judged_samples() -> None:
+    model, optimizer = trained()
+    few = (DATA[0][:4], DATA[1][:4])
+    plan = plan_at(model, optimizer, judged=few)
+    expected = float(nn.functional.cross_entropy(model(few[0]), few[1]))
+    assert plan.start_loss(0) == pytest.approx(expected, rel=1e-12)
+    assert plan.count == 32
+
+
+def test_a_loss_that_is_not_finite_where_runs_start_is_said() -> None:
+    model, optimizer = trained()
+    plan = plan_at(model, optimizer, data=(math.nan * DATA[0], DATA[1]))
+    with pytest.raises(gn.LossError, match="the loss of the model is not finite"):
+        plan.start_loss(0)

@@ -44,3 +44,16 @@ def test_metrics_are_columns_of_the_row() -> None:
     assert row["accuracy"] == 0.75
     assert "metrics" not in row
     assert "run" not in row
+
+
+@pytest.mark.parametrize("averaged", [None, 0.25, math.inf])
+def test_the_averaged_loss_is_kept(averaged: float | None) -> None:
+    record = Record(Run(4, 0.1, 0, "samples", 9), False, None, 1.0, 0.5, averaged_loss=averaged)
+    assert Record.from_dict(asdict(record)) == record
+    assert record.row()["averaged_loss"] == averaged
+
+
+def test_records_from_before_there_were_averages_are_read() -> None:
+    fields = asdict(Record(Run(4, 0.1, 0, "epochs", 9), False, None, 1.0, 0.5))
+    del fields["averaged_loss"], fields["late_loss"]
+    assert Record.from_dict(fields).averaged_loss is None

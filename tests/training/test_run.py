@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradnoise.training.batch_order import BatchOrder
 from gradnoise.training.record import Run
 from gradnoise.training.run import step_losses, train
 from tests.small_runs import DATA, dropping, normalised, plan_of, small, swept
+from tests.starts import ALONE, CE, STACKED, by_hand, plan_at, runs_of, trained
 
 
 def test_a_run_is_a_plain_loop_over_its_batches() -> None:
@@ -60,3 +62,48 @@ def test_a_schedule_multiplies_the_learning_rate_of_each_step() -> None:
     _, half = train(plan_of(schedule=None), Run(4, 0.1, 0, "steps", 5))
     for first, second in zip(whole.parameters(), half.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize("name", [*ALONE, "AdamW in groups", "momentum"])
+def test_a_run_goes_on_with_the_optimizer_that_there_is(
+    name: str, max_grad_norm: float | None
+) -> None:
+    model, optimizer = trained({**STACKED, **ALONE}[name])
+    run = runs_of()[1]
+    order = BatchOrder(32, run.batch_size, run.seed)
+    batches = [order.rows(step) for step in range(run.steps)]
+    own, mean = by_hand(model, optimizer, run.lr, batches, max_grad_norm)
+    record, found = train(plan_at(model, optimizer, max_grad_norm=max_grad_norm), run)
+    for ours, theirs in zip(found.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert record.train_loss == pytest.approx(CE(own(DATA[0]), DATA[1]).item(), rel=1e-12)
+    assert record.averaged_loss == pytest.approx(CE(mean(DATA[0]), DATA[1]).item(), rel=1e-12)
+
+
+def test_gradients_of_what_the_optimizer_does_not_hold_do_not_add_up() -> None:
+    """They count in the norm that gradients are cut to, once."""
+    model, optimizer = trained(lambda m: torch.optim.SGD(m[2].parameters(), 0.05))
+    run = runs_of()[0]
+    rows = [BatchOrder(32, 4, 0).rows(step) for step in range(run.steps)]
+    own = copy.deepcopy(model)
+    for batch in rows:
+        own.zero_grad()
+        CE(own(DATA[0][batch]), DATA[1][batch]).backward()
+        nn.utils.clip_grad_norm_(own.parameters(), 0.05)
+        with torch.no_grad():
+            for p in own[2].parameters():
+                p -= run.lr * p.grad
+    _, found = train(plan_at(model, optimizer, max_grad_norm=0.05), run)
+    for ours, theirs in zip(found.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_run_that_was_given_up_has_no_averaged_loss() -> None:
+    record, _ = train(plan_at(*trained()), runs_of((1e30,))[0])
+    assert (record.diverged, record.averaged_loss) == (True, None)
+
+
+def test_without_a_start_no_average_is_taken() -> None:
+    record, _ = train(plan_of(), runs_of()[0])
+    assert record.averaged_loss is None

@@ -12,6 +12,7 @@ import gradnoise as gn
 from gradnoise.training.record import Run
 from gradnoise.training.vectorise import groups, seconds_per_step, why_not_vectorised
 from tests.small_runs import DATA, dropping, half_frozen, normalised, plan_of, small, swept
+from tests.starts import ALONE, STACKED, Make, plan_at, trained
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,20 @@ def test_a_step_is_timed_both_ways_the_first_not_counted(monkeypatch: pytest.Mon
     runs = [Run(4, lr, seed, "steps", 2) for lr in (0.1, 1e30) for seed in (3, 4)]
     assert seconds_per_step(plan_of(), small(), runs) == (2.0, 4 * 1.0)
     assert next(times, None) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "reason"),
+    [
+        (STACKED["momentum"], small, None),
+        (ALONE["RMSprop"], small, "RMSprop is stepped one by one"),
+        (STACKED["momentum"], normalised, "batch norm"),
+        (STACKED["momentum"], dropping, ""),
+    ],
+)
+def test_a_start_is_one_program_where_model_and_optimizer_allow(
+    make: Make, model: Any, reason: str | None
+) -> None:
+    plan = plan_at(*trained(make, model()))
+    found = why_not_vectorised(plan, Run(4, 0.1, 0, "samples", 2))
+    assert found is None if reason is None else reason.lower() in str(found).lower()

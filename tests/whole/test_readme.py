@@ -46,6 +46,22 @@ def test_the_program_of_the_page_on_sweeps_runs(
     assert (tmp_path / "sweep.jsonl").exists()
 
 
+def test_the_program_of_the_page_on_branches_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/branches.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {}
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(compile(block, "branches.md", "exec"), names)
+    assert names["found"].samples <= (3 * (3 + 3) + 3) * 3 * 1024
+    assert names["advice"].samples <= 20_000
+    assert "What to do (confidence: " in shown.getvalue()
+    assert (tmp_path / "branches.png").exists()
+
+
 def test_the_program_for_the_readers_own_model_is_short() -> None:
     (program,) = (block for block in BLOCKS if "p = gn.profile" in block)
     assert len([line for line in program.splitlines() if line.strip()]) <= 12

@@ -1,0 +1,138 @@
+"""The user's file of a command: loaded, its factory called, its errors told with file and line."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, GradNoiseError
+
+
+def factory_of(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
+    """A function that calls the factory; the file is executed once, here."""
+    path, name = _path_of(target)
+    with _told_of(target, path):
+        factory = _loaded(path, name)
+
+    def make() -> tuple[Any, Any, Any, Any]:
+        with _told_of(target, path):
+            return _four(factory(), target)
+
+    return make
+
+
+@contextmanager
+def _told_of(target: str, path: Path) -> Iterator[None]:
+    """Errors in the user's file are reported with file and line."""
+    try:
+        yield
+    except GradNoiseError:
+        raise
+    except SystemExit as error:
+        raise ArgumentError(
+            f"{target} called sys.exit({error.code}) while it was loaded; keep what is meant for "
+            f"the command line under if __name__ == '__main__'"
+        ) from error
+    except Exception as error:
+        raise ArgumentError(f"{target} failed{_where(error, path)}: {_told(error)}") from error
+
+
+def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
+    """Model, loss, data and optimizer, or None, as a factory has returned them."""
+    if not isinstance(made, tuple) or len(made) not in (3, 4):
+        got = f"{len(made)} things" if isinstance(made, tuple) else type(made).__name__
+        raise ArgumentError(
+            f"{target} must return (model, loss_fn, data) or "
+            f"(model, loss_fn, data, optimizer); got {got}"
+        )
+    return made if len(made) == 4 else (*made, None)
+
+
+def _path_of(target: str) -> tuple[Path, str]:
+    file, _, name = target.rpartition(":")
+    path = Path(file)
+    if not file or not name.isidentifier():
+        raise ArgumentError(
+            f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}"
+            f"{_functions_of(Path(target))}"
+        )
+    if not path.is_file():
+        raise ArgumentError(f"there is no file {file}")
+    return path, name
+
+
+def _loaded(path: Path, name: str) -> Any:
+    private = f"gradnoise_target_{path.stem}"  # the file may be called like a library
+    spec = importlib.util.spec_from_file_location(private, path)
+    if spec is None or spec.loader is None:
+        raise ArgumentError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module  # as an import would: dataclasses and pickling look it up
+    sys.path.insert(0, str(path.parent.resolve()))  # the file's own neighbours can be imported
+    spec.loader.exec_module(module)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ArgumentError(f"{path} has no function {name!r}{_functions_of(path)}")
+    needed = _needed_arguments(factory)
+    if needed:
+        raise ArgumentError(
+            f"{path}:{name} needs the arguments {', '.join(needed)}, and is called without any: "
+            f"give them default values"
+        )
+    if inspect.iscoroutinefunction(factory):
+        raise ArgumentError(f"{path}:{name} is async; make it an ordinary function")
+    return factory
+
+
+def _needed_arguments(factory: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # written in C
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
+
+
+def _functions_of(path: Path) -> str:
+    """The functions of a Python file, for an error; empty where it cannot be read."""
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    return f"; its functions are {', '.join(names)}" if names else "; it has no functions"
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The last line of the user's file that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename) == path.resolve()]
+    own = own or [frame for frame in frames if Path(frame.filename) == path]
+    return f" at {path.name}, line {own[-1].lineno} ({own[-1].line})" if own else ""
+
+
+def _told(error: Exception) -> str:
+    """The error in a line, with what to do about imports that fail."""
+    text = one_line(error)
+    if not isinstance(error, ImportError):
+        return text
+    if "relative import" in str(error):
+        return f"{text}. The file is loaded by itself: import its package by name"
+    return f"{text}. Install it, or set PYTHONPATH to the folder that holds it"
+
+
+def one_line(error: Exception) -> str:
+    message = str(error).strip()
+    if "Traceback" in message:  # a data loader's worker sends its whole story
+        message = message.splitlines()[-1]
+    text = " ".join(message.split())
+    if isinstance(error, GradNoiseError):
+        return text
+    return f"{type(error).__name__}{': ' if text else ''}{text} (--debug shows where)"

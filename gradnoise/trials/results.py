@@ -1,0 +1,158 @@
+"""Short runs at several batch sizes from one point of training, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..files.json import encode
+from ..statistics.estimate import Estimate
+from ..sweeps.runs import Runs
+from ..training.record import Record
+from .critical import Fall, Losses, agree, critical_batch_size, largest_within, share_at
+from .search import AVERAGED, best_rate
+from .trials import samples_of
+
+OWN = ("lr", "batch_size", "trace_cov", "drift", "tolerance", "level")
+
+
+@dataclass(frozen=True)
+class BranchRuns(Runs):
+    """Runs from one point of training, with equal samples at every batch size.
+
+    Learning rates are those of the optimizer's first parameter group, batch sizes in samples.
+
+    Args:
+        records: one per run; `averaged_loss` is the loss at the mean weights of its last half.
+        settings: what all have in common, in words.
+        vectorised: how many runs were one program; 0 where each was trained by itself.
+        reason: why so.
+        parts: runs of the smallest batch size with a part of the samples.
+        lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
+        trace_cov: trΣ where the runs start, in the metric of the optimizer; None: not measured.
+        drift: total step for one gradient in units of ε: 1/(1 - m), 1 for Adam in its metric.
+        tolerance: of `largest_batch_size`.
+        level: of the intervals.
+
+    Source: as for `branch`.
+    """
+
+    parts: tuple[Record, ...] = ()
+    lr: float = math.nan
+    batch_size: int = 0
+    trace_cov: float | None = None
+    drift: float = 1.0
+    tolerance: float = 0.05
+    level: float = 0.95
+
+    @property
+    def start_loss(self) -> float:
+        """L where the runs start; nan where there are none."""
+        return self.records[0].start_loss if self.records else math.nan
+
+    @property
+    def samples(self) -> int:
+        """How many samples gradients were taken of, in all runs together."""
+        return samples_of((*self.records, *self.parts))
+
+    @property
+    def critical_batch_size(self) -> Estimate:
+        """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
+
+        From the samples that the batch sizes need, E(B) = E_min(1 + B/B_crit) (McCandlish et al.
+        2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
+        samples, both at averaged weights. The value is their geometric mean; the interval has the
+        spread between seeds and that of training around such values (docs/advice.md).
+        """
+        losses, curve, fall = self._parts()
+        return critical_batch_size(losses, curve, fall, level=self.level)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both ways to `critical_batch_size` agree within a factor of 2."""
+        return agree(*self._parts())
+
+    def _parts(self) -> tuple[Losses, Losses, Fall | None]:
+        losses = self.losses(AVERAGED)
+        size = int(max(losses))
+        own = [record for record in self.records if record.run.batch_size == size]
+        best, fall = best_rate(own, AVERAGED), None
+        if self.trace_cov is not None and best is not None:
+            fall = Fall(self.trace_cov, best * self.drift)
+        return losses, self._curve(AVERAGED), fall
+
+    @property
+    def largest_batch_size(self) -> Estimate:
+        """The largest B whose loss is within `tolerance` of the lowest after equal samples.
+
+        By the losses at averaged weights; between batch sizes interpolated in ln B.
+        """
+        return largest_within(self.losses(AVERAGED), self.tolerance, level=self.level)
+
+    def losses(self, loss: str = "averaged_loss") -> dict[float, np.ndarray]:
+        """Losses by batch size, an entry per seed, at the rate with the lowest mean.
+
+        Args:
+            loss: "averaged_loss"; "late_loss" of the batches in the last quarter of the steps; or
+                "train_loss" at the last weights.
+
+        Raises:
+            ArgumentError: no batch size has a stable rate.
+        """
+        found = _losses(self.records, loss)
+        if not found:
+            raise ArgumentError(
+                "every run of these branches diverged: give smaller `factors` or `batch_sizes`"
+            )
+        return found
+
+    def shares(self, loss: str = "averaged_loss") -> dict[int, float]:
+        """Which share of the samples is enough at the smallest batch size for the loss of each.
+
+        1/share is the factor in samples that a batch size costs. 1 at the smallest; nan where the
+        loss does not fall; at least the smallest part that was run.
+
+        Args:
+            loss: as for `losses`.
+        """
+        curve = {share: float(values.mean()) for share, values in self._curve(loss).items()}
+        found = self.losses(loss)
+        return {int(size): share_at(float(found[size].mean()), curve) for size in sorted(found)}
+
+    @property
+    def smallest_share(self) -> float:
+        """The smallest share of the samples that was run: `shares` are not below it."""
+        return min(self._curve(AVERAGED))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON can hold; infinities as strings."""
+        own = {name: getattr(self, name) for name in OWN}
+        parts = [encode(asdict(record)) for record in self.parts]
+        return {**super().to_dict(), **encode(own), "parts": parts}
+
+    def _curve(self, loss: str) -> dict[float, np.ndarray]:
+        """Losses at the smallest batch size by the share of its samples."""
+        losses = self.losses(loss)
+        smallest = int(min(losses))
+        curve = {1.0: losses[smallest]}
+        whole = next(r.run.steps for r in self.records if r.run.batch_size == smallest)
+        for budget in {record.run.budget for record in self.parts}:
+            own = [record for record in self.parts if record.run.budget == budget]
+            for found in _losses(own, loss).values():
+                curve[own[0].run.steps / whole] = found
+        return curve
+
+
+def _losses(records: tuple[Record, ...] | list[Record], loss: str) -> dict[float, np.ndarray]:
+    found = {}
+    for size in sorted({record.run.batch_size for record in records}):
+        own = [record for record in records if record.run.batch_size == size]
+        best = best_rate(own, loss)
+        if best is not None:
+            seeds = sorted((r for r in own if r.run.lr == best), key=lambda r: r.run.seed)
+            found[float(size)] = np.array([getattr(record, loss) for record in seeds])
+    return found

@@ -1,0 +1,119 @@
+"""Branches as text."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import ArgumentError
+from ..show.table import integer, plain_table, render
+from ..statistics.estimate import Estimate, short
+from ..sweeps.runs import Best
+from .results import BranchRuns
+from .search import AVERAGED, CONSTANT
+
+EDGE = "*"
+
+
+def write(found: BranchRuns) -> str:
+    """The best and the largest stable rate of every batch size; then what follows from them."""
+    if not found.records:
+        return "no runs"
+    best = found.best(CONSTANT), found.best(AVERAGED)
+    parts: list[Text | Table] = [Text(_head(found)), Text(), _table(found, *best), Text()]
+    try:
+        parts += [Text(line) for line in _conclusions(found)]
+    except ArgumentError as error:
+        parts.append(Text(f"{error}"))
+    if any(one.at_edge for each in best for one in each.values()):
+        parts += [Text(), Text(f"{EDGE} the smallest or largest rate that was tried there")]
+    return render(parts)
+
+
+def _head(found: BranchRuns) -> str:
+    several = (*found.records, *found.parts)
+    lost = sum(record.diverged for record in several)
+    how = f"{found.vectorised} at once" if found.vectorised else "one by one"
+    why = f": {found.reason}" if found.reason else ""
+    return (
+        f"{len(several)} runs from a loss of {short(found.start_loss)}, with learning rate "
+        f"{short(found.lr)} at batch size {integer(found.batch_size)}; {lost} diverged\n"
+        f"{integer(_each(found))} samples each; {integer(found.samples)} in all runs together\n"
+        f"trained {how}{why}"
+    )
+
+
+def _each(found: BranchRuns) -> int:
+    """The samples of a run."""
+    return max(record.run.steps * record.run.batch_size for record in found.records)
+
+
+def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
+    table = plain_table(
+        "B", "steps", "rates tried", "best ε by", "late loss", "best ε by", "averaged loss",
+        "samples", "stable up to",
+    )  # fmt: skip
+    stable = found.largest_stable()
+    factors = _factors(found)
+    for size in found.batch_sizes:
+        own = [record.run for record in found.records if record.run.batch_size == size]
+        lrs = sorted({run.lr for run in own})
+        table.add_row(
+            integer(size),
+            integer(own[0].steps),
+            "–".join(f"{lr:.2g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
+            *_best(constant.get(size)),
+            *_best(averaged.get(size)),
+            factors.get(size, "–"),
+            _rate(stable[size], lrs),
+        )
+    return table
+
+
+def _factors(found: BranchRuns) -> dict[int, str]:
+    """How many times the samples of the smallest batch size each one takes."""
+    try:
+        shares = found.shares()
+    except ArgumentError:
+        return {}
+    return {size: _factor(share, found.smallest_share) for size, share in shares.items()}
+
+
+def _factor(share: float, least: float) -> str:
+    """1/share; only a bound where it is that of the shortest runs."""
+    if math.isnan(share):
+        return "–"
+    return f"{'≥ ' * (share <= least * (1 + 1e-9) < 1)}{1 / share:.2f}×"
+
+
+def _best(best: Best | None) -> tuple[str, str]:
+    if best is None:
+        return "–", "–"
+    error = "" if math.isnan(best.stderr) else f" ± {best.stderr:.1g}"
+    return short(best.lr) + EDGE * best.at_edge, short(best.value) + error
+
+
+def _rate(lr: float, tried: list[float]) -> str:
+    if lr == 0:
+        return f"< {short(tried[0])}"
+    return f"≥ {short(lr)}" if lr == tried[-1] else short(lr)
+
+
+def _conclusions(found: BranchRuns) -> list[str]:
+    return [
+        "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean",
+        "weights of the last half, as after a decay of the rate. samples: how many times those of",
+        "the smallest batch size for the same averaged loss",
+        "",
+        f"critical batch size: {_told(found.critical_batch_size)}",
+        f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "
+        f"{_told(found.largest_batch_size)}",
+    ]
+
+
+def _told(estimate: Estimate) -> str:
+    if math.isnan(float(estimate)):
+        return f"{estimate.bounds_in_words()} ({estimate.status.value})"
+    return f"{estimate} samples"

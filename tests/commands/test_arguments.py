@@ -1,0 +1,57 @@
+"""Numbers that are read, and files that cannot be written (`tests/test_cli.py` has the rest)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradnoise as gn
+from gradnoise.commands.arguments import (
+    MOMENTUM,
+    POSITIVE,
+    check_targets,
+    chosen,
+    tell_written,
+    whole,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [(whole(2), "2", "1"), (whole(0), "0", "-1"), (POSITIVE, "1e-3", "0"), (MOMENTUM, "0", "1")],
+)
+def test_a_number_is_in_its_range(read: Any, good: str, bad: str) -> None:
+    assert read(good) == float(good)
+    for text in (bad, "x", "nan", "inf"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"must be .*; got {text}"):
+            read(text)
+
+
+def test_options_that_were_not_given_are_left_out() -> None:
+    options = argparse.Namespace(seeds=0, factors=None, samples=3)
+    assert chosen(options, "seeds", "factors") == {"seeds": 0}
+
+
+def test_files_are_checked_before_anything_is_measured(tmp_path: Path) -> None:
+    def options(**paths: Path | None) -> argparse.Namespace:
+        return argparse.Namespace(target="digits", **{"out": None, "plot": None, **paths})
+
+    check_targets(options(out=tmp_path / "a.jsonl", plot=tmp_path / "b.png"))
+    with pytest.raises(gn.ArgumentError, match="there is no folder"):
+        check_targets(options(out=tmp_path / "no" / "a.jsonl"))
+    with pytest.raises(gn.ArgumentError, match="it is a folder"):
+        check_targets(options(out=tmp_path))
+    with pytest.raises(gn.ArgumentError, match=r"--plot takes a file that ends in .png"):
+        check_targets(options(plot=tmp_path / "b.txt"))
+    with pytest.raises(gn.ArgumentError, match="another option or the target has this name"):
+        check_targets(options(out=tmp_path / "b.png", plot=tmp_path / "b.png"))
+
+
+def test_what_was_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell_written(None, Path("a.png"), Path("b.jsonl")) == 0
+    assert capsys.readouterr().out == "\nwritten: a.png, b.jsonl\n"
+    tell_written(None)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,147 @@
+"""Learning rates around a centre, and further ones where the best is at an end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from gradnoise.training.record import Record, Run
+from gradnoise.trials.search import Length, best_rate, best_rates, search, search_all
+from gradnoise.trials.trials import samples_of
+from tests.starts import ended
+
+
+class Pretended:
+    """Trials whose losses are a function of the run."""
+
+    def __init__(self, loss: Callable[[Run], float], budget: float = math.inf) -> None:
+        self.loss, self.budget, self.spent = loss, budget, 0
+        self.asked: list[tuple[int, float, str]] = []
+
+    def can_pay(self, runs: Sequence[Run]) -> bool:
+        return self.spent + sum(run.steps * run.batch_size for run in runs) <= self.budget
+
+    def run(self, runs: Sequence[Run]) -> list[Record]:
+        records = []
+        for run in runs:
+            loss = self.loss(run)
+            self.asked.append((run.batch_size, run.lr, run.budget))
+            records.append(
+                Record(run, loss == math.inf, None, 9.0, loss, averaged_loss=loss, late_loss=loss)
+            )
+        self.spent += samples_of(records)
+        return records
+
+
+def near(*centres: float) -> Callable[[Run], float]:
+    """Best at these rates, at 1 sample, 10, 100, ...; diverges above 4 times that."""
+
+    def loss(run: Run) -> float:
+        centre = centres[round(math.log10(run.batch_size))]
+        return math.inf if run.lr > 4 * centre else 1 + abs(math.log(run.lr / centre))
+
+    return loss
+
+
+ONE = Length(100, (0,))
+
+
+def rates(trials: Any, size: int = 1) -> list[float]:
+    whole = [lr for own, lr, budget in trials.asked if own == size and budget == "samples"]
+    return sorted(set(whole))
+
+
+@pytest.mark.parametrize(
+    ("best", "further", "tried"),
+    [
+        (1.0, 3, [0.5, 1, 2]),
+        (0.25, 3, [0.125, 0.25, 0.5, 1, 2]),
+        (8.0, 3, [0.5, 1, 2, 4, 8, 16]),
+        (8.0, 1, [0.5, 1, 2, 4]),
+        (8.0, 0, [0.5, 1, 2]),
+        (0.01, 3, [0.0625, 0.125, 0.25, 0.5, 1, 2]),
+    ],
+)
+def test_it_goes_beyond_an_end_as_often_as_allowed(
+    best: float, further: int, tried: list[float]
+) -> None:
+    trials: Any = Pretended(near(best))
+    records = search(trials, 1, [0.5, 1, 2], ONE, further)
+    assert rates(trials) == tried
+    assert sorted({r.run.lr for r in records}) == tried
+
+
+def test_where_everything_diverges_it_goes_down() -> None:
+    trials: Any = Pretended(lambda run: math.inf)
+    search(trials, 1, [0.5, 1, 2], ONE, 2)
+    assert rates(trials) == [0.125, 0.25, 0.5, 1, 2]
+
+
+def test_it_stops_where_the_budget_does() -> None:
+    trials: Any = Pretended(near(8.0), budget=450)
+    search(trials, 1, [0.5, 1, 2], ONE, 3)
+    assert rates(trials) == [0.5, 1, 2, 4]
+
+
+def test_the_next_batch_size_is_searched_around_the_best_of_the_one_before() -> None:
+    """From 1 at B = 1: √10 at 10; linear scaling: 10."""
+    for growth in (0.5, 1.0):
+        trials: Any = Pretended(near(1.0, 10.0**growth))
+        search_all(trials, [1, 10], [0.5, 1, 2], growth, ONE, 3)
+        assert rates(trials, 10) == pytest.approx([f * 10**growth for f in (0.5, 1, 2)])
+
+
+def test_a_batch_size_without_a_stable_rate_does_not_move_the_centre() -> None:
+    """Scaled from the last that had one: 1 at B = 1, so 100 at B = 100 by linear scaling."""
+
+    def loss(run: Run) -> float:
+        return math.inf if run.batch_size == 10 else near(1.0, 1.0, 100.0)(run)
+
+    trials: Any = Pretended(loss)
+    search_all(trials, [1, 10, 100], [0.5, 1, 2], 1.0, ONE, 0)
+    assert rates(trials, 100) == pytest.approx([50, 100, 200])
+
+
+def test_shorter_runs_are_made_at_the_smallest_batch_size() -> None:
+    trials: Any = Pretended(near(1.0, 1.0))
+    records, parts = search_all(trials, [1, 10], [0.5, 1, 2], 0.0, ONE, 0)
+    assert {r.run.batch_size for r in parts} == {1}
+    assert {(r.run.budget, r.run.steps) for r in parts} == {
+        ("1/2 of the samples", 50), ("1/4 of the samples", 25), ("1/8 of the samples", 12),
+    }  # fmt: skip
+    assert {r.run.lr for r in parts} == {1.0, 2.0}
+    assert {r.run.budget for r in records} == {"samples"}
+
+
+@pytest.mark.parametrize(
+    ("samples", "sizes", "steps"),
+    [(100, [1, 8, 64], {64, 8, 1}), (256, [1, 8, 64], {256, 32, 4}), (64, [3, 10], {20, 6})],
+)
+def test_all_take_equally_many_samples_and_never_more_than_said(
+    samples: int, sizes: list[int], steps: set[int]
+) -> None:
+    trials: Any = Pretended(lambda run: 1.0)
+    records, _ = search_all(trials, sizes, [1.0], 0.0, Length(samples, (0,)), 0)
+    assert {r.run.steps for r in records} == steps
+    taken = [r.run.steps * r.run.batch_size for r in records]
+    assert max(taken) <= samples
+    assert min(taken) > max(taken) - min(sizes) or sizes[-1] % min(sizes) == 0 == len({*taken}) - 1
+
+
+def test_a_run_has_a_step_at_least() -> None:
+    assert [run.steps for run in Length(3, (0, 1)).runs(8, [0.1])] == [1, 1]
+
+
+def test_the_best_rates_are_by_either_loss_of_stable_runs_alone() -> None:
+    records = [
+        *ended(4, 0.1, (0.3, 0.3), (0.3, 0.3)),
+        *ended(4, 0.2, (0.4, 0.4), (0.2, 0.2)),
+        *ended(4, 0.4, (0.1, math.inf)),
+    ]
+    assert best_rates(records) == (0.1, 0.2)
+    assert best_rate(records, "averaged_loss") == 0.2
+    assert best_rates(records[4:]) is None
+    assert best_rates([]) is None

@@ -1,0 +1,52 @@
+"""Branches as text."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import gradnoise as gn
+from tests.starts import branched, ended, made_branches
+
+
+def row(text: str, size: int) -> str:
+    table = text.split("─\n")[1]
+    (found,) = (line for line in table.splitlines() if line.startswith(f"{size} "))
+    return " ".join(found.split())
+
+
+def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
+    text = str(made_branches())
+    assert "16 runs from a loss of 1.00, with learning rate 0.100 at batch size 4; 1 dive" in text
+    assert "64 samples each; 864 in all runs together" in text
+    expected = "4 16 0.1–0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× 0.200"
+    assert row(text, 4) == expected
+    assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
+    assert "≥ 4.00×" in row(text, 64)
+    assert "critical batch size: " in text
+    assert "largest batch size within 10 % of the lowest averaged loss: 4.98 [" in text
+    assert "* the smallest or largest rate that was tried there" in text
+
+
+def test_lines_are_short() -> None:
+    assert max(map(len, str(made_branches()).splitlines())) <= 100
+
+
+def test_a_batch_size_without_a_stable_rate_has_none() -> None:
+    records = (*ended(4, 0.1, (0.5, 0.5)), *ended(16, 0.1, (math.inf, math.inf)))
+    assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – < 0.100"
+
+
+def test_where_everything_diverged_it_is_said() -> None:
+    text = str(gn.Branches(tuple(ended(4, 0.1, (math.inf, math.inf))), {}))
+    assert "every run of these branches diverged: give smaller `factors`" in text
+
+
+def test_without_runs_it_says_so() -> None:
+    assert str(gn.Branches((), {})) == "no runs"
+
+
+@pytest.mark.parametrize(("vectorise", "how"), [(True, "trained 6 at once"), (False, "one by one")])
+def test_how_the_runs_were_trained_is_said(vectorise: bool, how: str) -> None:
+    assert how in str(branched(vectorise=vectorise))
