@@ -4,6 +4,8 @@ python -m benchmarks.advice truth                 # all problems, about an hour 
 python -m benchmarks.advice truth digits_mlp gru  # some of them
 python -m benchmarks.advice truth --seeds 3       # what is there is not run again
 python -m benchmarks.advice truth --show          # tables alone
+python -m benchmarks.advice held                  # gn.advise at every checkpoint, 20 minutes
+python -m benchmarks.advice demo                  # the digits of `make demo`, a minute
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 
 import torch
 
+from .demo import show as demo_show
 from .held import hold
 from .held import show as held_show
 from .problems import PROBLEMS
@@ -28,6 +31,8 @@ def main() -> None:
     truth.add_argument("--seeds", type=int, default=2)
     truth.add_argument("--show", action="store_true", help="train nothing")
     truth.add_argument("--markdown", action="store_true", help="tables for GitHub")
+    demo = commands.add_parser("demo", help="the digits: what is named, and how it trains")
+    demo.add_argument("--markdown", action="store_true", help="tables for GitHub")
     held = commands.add_parser("held", help="ask for advice, and train as advised")
     held.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
     held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 40], help="budgets")
@@ -35,10 +40,13 @@ def main() -> None:
     held.add_argument("--show", action="store_true", help="train nothing")
     held.add_argument("--markdown", action="store_true", help="tables for GitHub")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.command == "demo":
+        demo_show(options.markdown)
+        return
     unknown = set(options.problems) - set(PROBLEMS)
     if unknown:
         parser.error(f"no such problem: {', '.join(sorted(unknown))}; known: {', '.join(PROBLEMS)}")
-    torch.set_num_threads(1)
     names = options.problems or list(PROBLEMS)
     if options.command == "held":
         for name in () if options.show else names:

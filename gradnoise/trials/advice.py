@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
 from ..training.record import Record
 from .branches import Branches
@@ -45,8 +46,7 @@ class Advice:
     branches: Branches
 
     def __str__(self) -> str:
-        head = f"What to do (confidence: {self.confidence})"
-        return "\n".join([head, *(f"- {reason}" for reason in self.reasons)])
+        return render(listed(f"What to do (confidence: {self.confidence})", self.reasons))
 
 
 @dataclass(frozen=True)
