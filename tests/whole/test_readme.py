@@ -67,6 +67,19 @@ def test_the_program_for_the_readers_own_model_is_short() -> None:
     assert len([line for line in program.splitlines() if line.strip()]) <= 12
 
 
+def test_the_advice_that_is_shown_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (shown,) = re.findall(r"```text\n(What to do \(confidence.*?)```", TEXT, re.S)
+    cli.main(["advise", "digits", "--epochs", "40", "--quiet"])
+    printed = capsys.readouterr().out
+    number = r"\d+(?:\.\d+)?"
+    told, now = (re.sub(r"\s+", " ", text).strip() for text in (shown, printed))
+    assert re.sub(number, "#", now) == re.sub(number, "#", told)
+    for one, other in zip(re.findall(number, now), re.findall(number, told), strict=True):
+        assert 1 / 3 <= float(one) / float(other) <= 3  # runs of another rounding end elsewhere
+
+
 def test_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
     assert targets
@@ -108,7 +121,7 @@ def last_place(number: str) -> float:
 
 def test_the_report_is_what_the_demo_prints(demo: tuple[str, Path]) -> None:
     """Words to the letter; numbers to 1 % or their last digit, which may differ between CPUs."""
-    (block,) = re.findall(r"```text\n(.*?)```", TEXT, re.S)
+    (block,) = re.findall(r"```text\n(DigitsNet.*?)```", TEXT, re.S)
     printed, _ = demo
     assert words(block) == words(printed)
     for shown, now in zip(re.findall(NUMBER, block), re.findall(NUMBER, printed), strict=True):
@@ -123,7 +136,7 @@ def test_the_picture_is_what_the_demo_draws(demo: tuple[str, Path]) -> None:
 
 
 def test_a_line_of_the_report_fits_the_page() -> None:
-    (block,) = re.findall(r"```text\n(.*?)```", TEXT, re.S)
+    (block,) = re.findall(r"```text\n(DigitsNet.*?)```", TEXT, re.S)
     assert max(map(len, block.split("\n"))) <= 100
 
 
