@@ -1,4 +1,4 @@
-"""`gn.advise`: a batch size and a learning rate within a budget, or why not."""
+"""Advice by trials: its budget, what it leaves as found, and how it goes on."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_where_everything_diverges_nothing_is_advised() -> None:
     optimizer.param_groups[0]["lr"] = 1e12
     found = gn.advise(model, CE, DATA, optimizer, batch_size=2, budget=2000, seeds=2)
     assert (found.lr, found.confidence) == (None, "none")
-    assert "diverged: start from a smaller learning rate" in str(found)
+    assert "No learning rate held: start from a smaller one" in str(found)
     assert "every run of these branches diverged" in str(found.branches)
 
 
