@@ -251,7 +251,7 @@ def _profile_options(commands: Any) -> None:
         help="momentum in training")  # fmt: skip
     add("--metric", default="auto", help="euclidean: learning rates of plain SGD; optimizer: those "
         "of the optimizer that the factory returns, after it has taken steps; auto (default): "
-        "optimizer for Adam, AdamW, NAdam and RMSprop, else euclidean")  # fmt: skip
+        "optimizer for Adam and other adaptive ones, else euclidean")  # fmt: skip
     add("--epochs", type=whole(0), help="digits only: train so many epochs first (default 5)")
     add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
         "hooks, functional, backpack or loop")  # fmt: skip

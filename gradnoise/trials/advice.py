@@ -13,7 +13,6 @@ from .search import best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
-ENOUGH = 20  # steps of a run that can be called a trial
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,7 @@ class Advice:
     Args:
         batch_size, lr: B in samples and ε of the first parameter group; None where nothing holds.
         reasons: one sentence each.
-        confidence: "good": tried long enough, stable with a margin, and the two ways to compare
-            losses agree; "rough": tried, but one of these is missing; "none".
+        confidence: "good", "rough" or "none"; see `advise`.
         lr_range: the best rates of the last trial: by the losses of the last quarter of the steps
             (for a constant rate), and at averaged weights (for a rate that decays afterwards).
         steps, seeds: how long the advised pair was tried, on how many orders of the samples.
@@ -69,11 +67,20 @@ class Choice:
     at_end: bool
 
     @classmethod
-    def of(cls, records: Sequence[Record], margin: float = 1.0) -> Choice | None:
-        """From runs at one batch size; None where no rate is stable with that margin."""
+    def of(
+        cls, records: Sequence[Record], margin: float = 1.0, least: float = 0.0
+    ) -> Choice | None:
+        """From runs at one batch size; None where no rate is stable with that margin.
+
+        Args:
+            records: the runs.
+            margin: the largest rate that held over the best ones, at least.
+            least: smaller rates are left out.
+        """
         unstable = min((r.run.lr for r in records if r.diverged), default=math.inf)
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
-        held = [r for r in records if r.run.lr <= stable / margin * (1 + 1e-9)]
+        low, high = least * (1 - 1e-9), stable / margin * (1 + 1e-9)
+        held = [record for record in records if low <= record.run.lr <= high]
         best = best_rates(held)
         if best is None:
             return None
@@ -117,15 +124,24 @@ def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -
     scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
     after = sum(record.late_loss or math.nan for record in tried) / len(tried)
     return (
-        f"Batch size {choice.batch_size}, learning rate {short(choice.constant)}: tried {steps} "
-        f"steps from here on {len(tried)} seeds: holds. The loss went from "
-        f"{short(branches.start_loss)} to {short(after)}.",
-        f"If the rate decays to 0 afterwards: {short(choice.averaged)}. The largest rate that held "
-        f"is {short(choice.stable)}.",
+        f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
+        f"steps from here on {len(tried)} seeds: holds, and so does {short(choice.stable)}. The "
+        f"loss went from {short(branches.start_loss)} to {short(after)}.",
+        *_slower(choice),
         f"Critical batch size {scale} samples"
         f"{_ends(critical)}: there a run takes twice the fewest samples and twice the fewest "
         f"steps.",
         *_costs(branches),
+    )
+
+
+def _slower(choice: Choice) -> tuple[str, ...]:
+    """Where another rate has the lower loss while it stays constant."""
+    if choice.constant == choice.averaged:
+        return ()
+    return (
+        f"At a constant rate, {short(choice.constant)} had the lowest loss of these steps; "
+        f"{short(choice.averaged)} is for a rate that decays in the end.",
     )
 
 

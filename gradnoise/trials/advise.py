@@ -14,7 +14,7 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import Estimate, Status
-from .advice import ENOUGH, MARGIN, Advice, Choice, chosen, write_reasons
+from .advice import MARGIN, Advice, Choice, chosen, write_reasons
 from .branches import Branches
 from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
@@ -28,6 +28,7 @@ FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a searc
 ALL = 4  # the budget for three batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
 FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
+LONG = 1000  # steps that are enough to judge a rate, where an epoch has more
 
 
 def advise(
@@ -55,12 +56,13 @@ def advise(
     most `extra` more samples for its loss than the best one. The rest finds the rate: longer runs
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
     the geometric middle of the best ones by the losses of the last quarter of the steps and at
-    averaged weights. Advised is the rate with the lowest losses in the last quarter, of those at
-    which twice the rate held as well.
+    averaged weights. Advised is the best one at averaged weights of those at which twice the rate
+    held as well; and unless these runs took an epoch or 1000 steps, no smaller temperature than in
+    use, because in short runs less noise always looks better.
 
-    The advice is about as many steps as were tried. It is "good" where these are 20 at least, the
-    best rate is not the smallest that was tried, and the best one at averaged weights is within a
-    factor of 4. Otherwise it is "rough".
+    The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
+    or 1000 steps, the best rate is not the smallest that was tried, and the best ones by the two
+    losses are within a factor of 4. Otherwise it is "rough".
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -149,32 +151,44 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
     left = trials.budget - trials.spent
-    samples = int(left / (len(others) * (len(FINAL) + 1)))  # one more rate, beyond these
-    final = Length(max(samples, length.samples), others, "samples of the last trial")
-    lrs = [choice.middle * factor for factor in FINAL]
-    records = search(trials, choice.batch_size, lrs, final, 1)
-    last = Choice.of(records, MARGIN)
+    samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)
+    final = Length(samples, others, "samples of the last trial")
+    long = samples >= trials.plan.count or samples >= LONG * choice.batch_size
+    least = 0.0 if long else _least(trials, branches, choice)
+    centre = max(choice.middle, least)
+    records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
+    last = Choice.of(records, MARGIN, least)
     if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
-            f"longer, and the budget is spent: give a larger `budget`."
+            f"longer: give a larger `budget`, or start from a smaller rate."
         )
         return _nothing(trials, branches, reason)
-    own = [record for record in records if record.run.lr == last.constant]
-    steps = own[0].run.steps
-    sure = last.agrees and steps >= ENOUGH and len(own) > 1
+    own = [record for record in records if record.run.lr == last.averaged]
     return Advice(
         last.batch_size,
-        last.constant,
+        last.averaged,
         write_reasons(last, branches, own),
-        "good" if sure else "rough",
+        "good" if last.agrees and long and len(own) > 1 else "rough",
         (last.constant, last.averaged),
-        steps,
+        own[0].run.steps,
         len(own),
         branches.critical_batch_size,
         trials.spent,
         branches,
     )
+
+
+def _least(trials: Trials, branches: Branches, choice: Choice) -> float:
+    """The rate in use, scaled to a batch size; 0 where twice of it did not hold.
+
+    In a short run every smaller rate looks better, because the noise of the steps falls at once and
+    the progress that it costs shows later.
+    """
+    plain = isinstance(trials.start.optimizer, torch.optim.SGD)
+    growth = choice.batch_size / branches.batch_size
+    scaled = trials.start.lr * (growth if plain else math.sqrt(growth))
+    return scaled if MARGIN * scaled <= choice.stable else 0.0
 
 
 def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
