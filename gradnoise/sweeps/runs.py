@@ -97,8 +97,8 @@ class Runs:
         """Per batch size the ε with the best mean over seeds, of runs that did not diverge.
 
         Args:
-            by: "train_loss", "test_loss", in branches "late_loss" or "averaged_loss", or a metric's
-                name.
+            by: "train_loss", "test_loss", in branches "late_loss" or "averaged_loss", or the name
+                of a metric.
             largest: whether large values are good; by default for metrics alone.
 
         Raises:
