@@ -10,7 +10,7 @@ from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
 from ..training.record import Record
 from .branches import Branches
-from .search import best_rates
+from .search import CONSTANT, best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
@@ -120,19 +120,27 @@ def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -
         branches: the trials before.
         tried: runs at the advised rate.
     """
-    critical, steps = branches.critical_batch_size, tried[0].run.steps
-    scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
-    after = sum(record.late_loss or math.nan for record in tried) / len(tried)
+    steps, seeds = tried[0].run.steps, len(tried)
+    after = sum(getattr(record, CONSTANT) for record in tried) / seeds
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
-        f"steps from here on {len(tried)} seeds: holds, and so does {short(choice.stable)}. The "
-        f"loss went from {short(branches.start_loss)} to {short(after)}.",
+        f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds, and so does "
+        f"{short(choice.stable)}. The loss went from {short(branches.start_loss)} to "
+        f"{short(after)}.",
         *_slower(choice),
-        f"Critical batch size {scale} samples"
-        f"{_ends(critical)}: there a run takes twice the fewest samples and twice the fewest "
-        f"steps.",
+        _critical(branches.critical_batch_size),
         *_costs(branches),
     )
+
+
+def _critical(found: Estimate) -> str:
+    meaning = "there a run takes twice the fewest samples and twice the fewest steps"
+    if found.is_resolved:
+        ends = f"({short(found.low)} to {short(found.high)})"
+        return f"Critical batch size {short(float(found))} samples {ends}: {meaning}."
+    if found.low > 0 or math.isfinite(found.high):
+        return f"Critical batch size {found.bounds_in_words()} samples: {meaning}."
+    return f"These runs do not determine the critical batch size: {found.status.remedy}."
 
 
 def _slower(choice: Choice) -> tuple[str, ...]:
@@ -143,12 +151,6 @@ def _slower(choice: Choice) -> tuple[str, ...]:
         f"At a constant rate, {short(choice.constant)} had the lowest loss of these steps; "
         f"{short(choice.averaged)} is for a rate that decays in the end.",
     )
-
-
-def _ends(critical: Estimate) -> str:
-    if not critical.is_resolved:
-        return ""
-    return f" ({short(critical.low)} to {short(critical.high)})"
 
 
 def _costs(branches: Branches) -> tuple[str, ...]:

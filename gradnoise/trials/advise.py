@@ -141,7 +141,7 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
         if len(sizes) == several:
             return sizes, samples
     samples = int(FIRST * budget / (seeds * (FEW + MORE)))
-    return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
+    return ([base], samples) if samples >= LEAST_STEPS * base and base <= count else ([], 0)
 
 
 def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
@@ -197,11 +197,13 @@ def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
 
 
 def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
-    needed = math.ceil(seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base)
+    needed, count = seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base, trials.plan.count
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
-        f"steps at batch size {base}. Give `budget` = {needed} or more; "
-        f"{ALL * needed // base * base} are enough for several batch sizes."
+        f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more; "
+        f"{math.ceil(ALL * needed)} are enough for several batch sizes."
     )
+    if base > count:
+        reason = f"Nothing was tried: batch size {base} is larger than the {count} samples."
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
     return _nothing(trials, nothing, reason)

@@ -102,7 +102,7 @@ def test_losses_are_taken_on_the_judged_samples() -> None:
     model, optimizer = trained()
     few = (DATA[0][:4], DATA[1][:4])
     plan = plan_at(model, optimizer, judged=few)
-    expected = float(nn.functional.cross_entropy(model(few[0]), few[1]))
+    expected = nn.functional.cross_entropy(model(few[0]), few[1]).item()
     assert plan.start_loss(0) == pytest.approx(expected, rel=1e-12)
     assert plan.count == 32
 

@@ -13,7 +13,7 @@ from torch import nn
 import gradnoise as gn
 from gradnoise.training.batch_order import BatchOrder
 from gradnoise.training.record import Run
-from gradnoise.training.run import step_losses, train
+from gradnoise.training.run import in_last, step_losses, stepper, train
 from tests.small_runs import DATA, dropping, normalised, plan_of, small, swept
 from tests.starts import ALONE, CE, STACKED, by_hand, plan_at, runs_of, trained
 
@@ -81,6 +81,16 @@ def test_a_run_goes_on_with_the_optimizer_that_there_is(
     assert record.averaged_loss == pytest.approx(CE(mean(DATA[0]), DATA[1]).item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(("steps", "late"), [(1, 1), (4, 1), (5, 2), (10, 3)])
+def test_the_late_loss_is_that_of_the_batches_in_the_last_quarter(steps: int, late: int) -> None:
+    plan, run = plan_at(*trained()), runs_of(steps=steps)[0]
+    take_step = stepper(plan, run, plan.model(0))
+    losses = [take_step(step).item() for step in range(steps)]
+    record, _ = train(plan, run)
+    assert record.late_loss == pytest.approx(sum(losses[-late:]) / late, rel=1e-12)
+    assert [in_last(4, step, steps) for step in range(steps)].count(True) == late
+
+
 def test_gradients_of_what_the_optimizer_does_not_hold_do_not_add_up() -> None:
     """They count in the norm that gradients are cut to, once."""
     model, optimizer = trained(lambda m: torch.optim.SGD(m[2].parameters(), 0.05))
@@ -101,9 +111,9 @@ def test_gradients_of_what_the_optimizer_does_not_hold_do_not_add_up() -> None:
 
 def test_a_run_that_was_given_up_has_no_averaged_loss() -> None:
     record, _ = train(plan_at(*trained()), runs_of((1e30,))[0])
-    assert (record.diverged, record.averaged_loss) == (True, None)
+    assert (record.diverged, record.averaged_loss, record.late_loss) == (True, None, None)
 
 
 def test_without_a_start_no_average_is_taken() -> None:
     record, _ = train(plan_of(), runs_of()[0])
-    assert record.averaged_loss is None
+    assert (record.averaged_loss, record.late_loss) == (None, None)

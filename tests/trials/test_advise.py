@@ -119,3 +119,15 @@ def test_no_batch_is_larger_than_the_data() -> None:
 def test_an_option_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(gn.ArgumentError, match=message):
         advised(**options)
+
+
+def test_a_batch_size_beyond_the_data_is_said() -> None:
+    found = advised(batch_size=4096, budget=10**7)
+    assert found.lr is None
+    assert "batch size 4096 is larger than the 2048 samples" in str(found)
+
+
+def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:
+    found = advised(seeds=1)
+    assert "on 1 seed: holds" in str(found)
+    assert found.confidence == "rough"

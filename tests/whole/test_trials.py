@@ -1,4 +1,4 @@
-"""`gn.advise`: a batch size and a learning rate within a budget, or why not."""
+"""Advice by trials: its budget, what it leaves as found, and how it goes on."""
 
 from __future__ import annotations
 
