@@ -134,10 +134,10 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
         samples = int(FIRST * budget / (seeds * (FEW * several + MORE)))
-        most = samples // LEAST_STEPS
+        most = min(samples // LEAST_STEPS, count)
         sizes = [size for size in wanted[:several] if size <= most]
         if len(sizes) == several - 1 and most >= 2 * sizes[-1]:
-            sizes.append(2 ** int(math.log2(most / base)) * base if most >= base else most)
+            sizes.append(max(1, int(base * 2.0 ** math.floor(math.log2(most / base)))))
         if len(sizes) == several:
             return sizes, samples
     samples = int(FIRST * budget / (seeds * (FEW + MORE)))
