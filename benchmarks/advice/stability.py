@@ -1,0 +1,115 @@
+"""Is the largest stable rate of training what one measurement says?
+
+python -m benchmarks.advice.stability                # measure on ten problems, 15 minutes
+python -m benchmarks.advice.stability digits_mlp gru # some of them
+python -m benchmarks.advice.stability --show         # the tables, from the files of results
+
+Measured is the reference run of every problem: untrained, after 10 and 50 steps, and where
+`benchmarks.advice truth` has trained on at every batch size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gradnoise as gn
+from benchmarks.measure import versions
+
+from .predictors import rounded
+from .problems import PROBLEMS, Problem
+from .search import SHARES, Search
+from .store import Store
+from .train import State, batches, fresh, restored
+
+RESULTS = Path(__file__).parents[1] / "results" / "advice" / "stability"
+EARLY = (0, 10, 50)  # steps
+SLOW = ("groupnorm_cnn", "transformer", "gru", "wrong_digits_cnn")
+KEPT = ("loss", "grad_sq_norm", "trace_cov", "sharpness", "curvature_noise_scale",
+        "noise_scale", "simple_noise_scale")  # fmt: skip
+
+
+def points(problem: Problem, search: Search, seed: int) -> Iterator[tuple[float, int, State]]:
+    """Share of the run, step, and the state there."""
+    batch_size, lr = problem.reference
+    state, step = fresh(problem, lr, seed), 0
+    source = batches(search.data, batch_size, seed, 0, (EARLY[-1] + 1) * batch_size)
+    for step, batch in enumerate(source):
+        if step in EARLY:
+            yield 0.0, step, state
+        state.optimizer.zero_grad()
+        problem.loss_fn(state.model, batch).mean().backward()
+        state.optimizer.step()
+    for share in SHARES:
+        state = restored(problem, search.checkpoint(share, seed))
+        yield share, state.seen // batch_size, state
+
+
+def measured(problem: Problem, seed: int, samples: int) -> dict[str, Any]:
+    search, found = Search(problem, Store(problem), [seed]), []
+    started = time.process_time()
+    for share, step, state in points(problem, search, seed):
+        if step or isinstance(state.optimizer, torch.optim.SGD):  # Adam has no metric yet
+            found.append({"start": share, "step": step, **numbers(problem, state, search, samples)})
+    return {
+        "command": "python -m benchmarks.advice.stability " + " ".join(sys.argv[1:]),
+        "versions": versions("numpy", "scikit-learn"), "date": time.strftime("%Y-%m-%d"),
+        "problem": problem.name, "seed": seed, "samples": samples,
+        "seconds": round(time.process_time() - started), "points": found,
+    }  # fmt: skip
+
+
+def numbers(problem: Problem, state: State, search: Search, samples: int) -> dict[str, Any]:
+    """What one measurement says."""
+    given = state.model, problem.loss_fn, search.data
+    size = problem.reference[0]
+    p = gn.profile(*given, optimizer=state.optimizer, batch_size=size, max_samples=samples)
+    found: dict[str, Any] = {"metric": p.metric}
+    for name in KEPT:
+        estimate = p.estimates.get(name)
+        found[name] = estimate and [estimate.value, estimate.low, estimate.high]
+    momentum = p.setting.momentum
+    found["momentum"], found["drift"] = momentum, gn_drift(p)
+    found["full_batch"] = float(p.stable_lr(momentum))
+    found["mean_square"] = {
+        str(b): float(p.mean_square_lr(b, momentum)) for b in problem.batch_sizes
+    }
+    critical = gn.critical_lr(*given, state.optimizer, max_samples=samples)
+    found["critical"] = float(critical)
+    return found
+
+
+def gn_drift(p: gn.Profile) -> float:
+    """ε/(1 - m) over ε."""
+    lr = p.setting.lr
+    return p.setting.effective_lr / lr if lr and p.setting.effective_lr else 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.problems:
+        samples = 512 if name in SLOW else 1024
+        found = measured(PROBLEMS[name], options.seed, samples)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(json.dumps(rounded(point)) for point in found["points"])
+        head = json.dumps({**found, "points": []}, indent=1)
+        path = RESULTS / f"{name}_seed{options.seed}.json"
+        path.write_text(head.replace("[]", "[\n" + lines + "\n]") + "\n")
+        print(f"{name}: {found['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
