@@ -1,0 +1,65 @@
+"""`gn.branch` for the largest stable rate, at points that are measured as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+import gradnoise as gn
+
+from .data import Data, clusters, digits, friedman
+from .models import mlp
+from .problems import PROBLEMS, Problem, adam, adamw, classification, regression
+from .search import Search, budget_of
+from .store import Store
+from .train import State, batches, fresh, restored
+
+SHARE = 0.3  # of the reference run
+SGD = ("digits_mlp", "wrong_labels_mlp", "table_momentum", "noisy_regression")
+STEPS = 1600  # second moments with β₂ = 0.999 have settled
+ADAPTIVE = (
+    PROBLEMS["autoencoder"],
+    Problem("digits_adam", partial(mlp, 64, 64, 10), classification, digits,
+            adam, 8 * 8192, (32, 1e-3)),
+    Problem("wrong_labels_adamw", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
+            adamw, 8 * 8192, (32, 3e-3)),
+    Problem("noisy_regression_adam", partial(mlp, 10, 64, 1, activation=nn.Tanh), regression,
+            friedman, adam, 8 * 8192, (32, 3e-3)),
+)  # fmt: skip
+SIZES, FACTORS, SAMPLES, SEEDS = (16, 64, 256, 1024), tuple(2**k for k in range(8)), 16384, 2
+Measure = Callable[[Problem, State, Data, int], dict[str, Any]]
+
+
+def points() -> Iterator[tuple[Problem, State, Data, int]]:
+    """Problem, state, data, and the samples of a run."""
+    for problem in map(PROBLEMS.__getitem__, SGD):
+        search = Search(problem, Store(problem), [0])
+        state = restored(problem, search.checkpoint(SHARE, 0))
+        yield problem, state, search.data, budget_of(problem, SHARE)
+    for problem in ADAPTIVE:
+        data, (size, lr) = problem.make_data(), problem.reference
+        state = fresh(problem, lr, 0)
+        for batch in batches(data, size, 0, 0, STEPS * size):
+            state.optimizer.zero_grad()
+            problem.loss_fn(state.model, batch).mean().backward()
+            state.optimizer.step()
+        yield problem, state, data, SAMPLES
+
+
+def branched(measure: Measure) -> list[dict[str, Any]]:
+    """The largest stable rates of branches, beside what one measurement says."""
+    found = []
+    for problem, state, data, samples in points():
+        runs = gn.branch(
+            state.model, problem.loss_fn, data, state.optimizer, batch_sizes=SIZES,
+            samples=samples, batch_size=problem.reference[0], scaling="none", factors=FACTORS,
+            further=0, seeds=SEEDS,
+        )  # fmt: skip
+        stable = {str(size): rate for size, rate in runs.largest_stable().items()}
+        found.append({"problem": problem.name, "stable": stable, "samples": runs.samples,
+                      **measure(problem, state, data, 1024)})  # fmt: skip
+        print(problem.name, stable, flush=True)
+    return found
