@@ -21,7 +21,7 @@ SMALL = RESULTS / "small_batches"  # B = 4 from the checkpoints
 RISE = math.sqrt(2)  # of the loss of a run that goes on, as in `gn.branch`
 CHOSEN = ("digits_mlp", "wrong_labels_mlp", "table_momentum", "noisy_regression")
 HELD_OUT = ("separable_mlp", "wrong_digits_cnn", "groupnorm_cnn")
-LIMITS = ("full_batch", "mean_square", "doubling")
+LIMITS = ("critical", "full_batch", "mean_square", "doubling")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def _of(name: str, point: dict[str, Any]) -> Iterator[Case]:
         own, budget = list(store.of(start, size).values()), budget_of(problem, start)
         good = max((c.lr for c in own if _kept(c, budget, most)), default=None)
         bad = min((c.lr for c in own if good and c.lr > good), default=None)
-        told = {limit: point[limit] for limit in LIMITS[:1]}
-        told |= {limit: point[limit][str(size)] for limit in LIMITS[1:]}
-        if good and bad and not any(map(math.isnan, told.values())):
+        told = {limit: point[limit] for limit in LIMITS[:2]}
+        told |= {limit: point[limit][str(size)] for limit in LIMITS[2:]}
+        if good and bad and not math.isnan(told["mean_square"]):
             yield Case(name, start, point["step"], size, good, bad, told)
 
 
@@ -104,7 +104,7 @@ def _pairs(groups: dict[str, list[Case]]) -> tuple[list[str], list[list[Case]]]:
 
 
 HEAD = [
-    "cases", "number", "kept / full batch", "kept / mean-square", "kept / doubling",
+    "cases", "number", "kept / η_c", "kept / full batch", "kept / mean-square", "kept / doubling",
     "within 2: mean-square", "doubling", "twice doubling",
     "kept at half of: mean-square", "doubling", "0.5 to 5 times doubling",
 ]  # fmt: skip
@@ -113,7 +113,7 @@ HEAD = [
 def _row(name: str, own: list[Case]) -> list[str]:
     spans = []
     for limit in LIMITS:
-        ratios = [case.ratio(limit) for case in own]
+        ratios = [ratio for case in own if not math.isnan(ratio := case.ratio(limit))]
         spans.append(f"{statistics.median(ratios):.2g} ({min(ratios):.2g} to {max(ratios):.2g})")
     return [
         name, str(len(own)), *spans,
@@ -137,6 +137,6 @@ def _branches() -> list[list[str]]:
         for size, rate in point["stable"].items():
             case = grid.get(int(size))
             told = f"{case.good:.3g} to {case.bad:.3g}" if case else "–"
-            limits = (f"{rate / point[limit][size]:.2g}" for limit in LIMITS[1:])
+            limits = (f"{rate / point[limit][size]:.2g}" for limit in LIMITS[2:])
             rows.append([name, size, f"{rate:.3g}", told, *limits])
     return rows

@@ -117,3 +117,4 @@ def test_negative_curvature_doubles_nothing() -> None:
     parts = {"loss": estimate(1.0), "trace_cov": estimate(8.0)}
     found = landscape(estimate(96.0), NEGATIVE, **parts).doubling_lr(4)
     assert found.status is Status.NEGATIVE_CURVATURE
+    assert (found.low, found.high) == (-INF, INF)
