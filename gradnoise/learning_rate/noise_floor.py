@@ -6,8 +6,10 @@ import math
 
 from ..statistics.estimate import short
 
-# the largest rate at which trained runs kept their loss, over `doubling_lr` where they began
+# the largest rate at which trained runs kept their loss, over `doubling_lr` where they began:
+# in 186 of 198 cases of SGD, and in all 16 of Adam and AdamW (docs/advice.md)
 SGD, ADAPTIVE = (0.5, 5.0), (0.1, 2.5)
+ADAMS = "Adam", "AdamW"  # of which runs were tried
 
 
 def doubling_lr(limit: float, loss: float, trace_cov: float, share: float, drift: float) -> float:
@@ -45,11 +47,12 @@ def in_training(rate: float, batch_size: float, rescales: str | None) -> tuple[s
         batch_size: B.
         rescales: the optimizer in whose metric the rate is, if its metric changes; else None.
     """
-    if math.isnan(rate):
+    if math.isnan(rate) or rescales not in (None, *ADAMS):
         return ()
     least, most = ADAPTIVE if rescales else SGD
+    whose = " and ".join(ADAMS) if rescales else "SGD"
     return (
-        f"Trained runs of {rescales or 'SGD'} kept their loss up to {least:g} to {most:g} times "
+        f"Most trained runs of {whose} kept their loss up to {least:g} to {most:g} times "
         f"the rate at which noise doubles it: at B = {batch_size:g}, {short(least * rate)} to "
         f"{short(most * rate)}. In the first steps of a run not even this is known.",
     )
