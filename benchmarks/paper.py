@@ -129,7 +129,17 @@ def stability() -> None:
             ["problem", *rows[0]], [[n, *r.values()] for n, r in zip(PROBLEMS, rows, strict=True)]
         )
     )
-    head = ["problem", "B", "ε", "loss", "full batch", "B_curv", "mean square", "B_noise"]
+    head = [
+        "problem",
+        "B",
+        "ε",
+        "loss",
+        "full batch",
+        "B_curv",
+        "mean square",
+        "doubling",
+        "B_noise",
+    ]
     print("\n" + table([*head, "rule", "one step"], details))
 
 
@@ -181,6 +191,7 @@ def typical(runs: list[Any], momentum: float, size: int) -> dict[str, float]:
         "stable": mean(lambda land: land.stable_lr),
         "spread": mean(lambda land: land.curvature_noise_scale),
         "mean_square": mean(lambda land: land.mean_square_lr(size)),
+        "doubling": mean(lambda land: land.doubling_lr(size)),
         "noise_scale": mean(lambda land: land.noise_scale),
         "rule": mean(lambda land: land.max_lr(size)),
         "step": mean(lambda land: land.limits(size).one_step),
@@ -194,7 +205,7 @@ def compared(knee: gn.Knee, settled: dict[int, dict[str, float]]) -> dict[str, s
     level = statistics.geometric_mean(settled[s]["stable"] for s in large)
     found = {
         name: log_fit(sizes, np.array([settled[s][name] for s in settled]), level)
-        for name in ("mean_square", "rule", "step")
+        for name in ("mean_square", "doubling", "rule", "step")
     }
     return {
         "ε_∞ found": interval(knee.saturation),
@@ -203,6 +214,7 @@ def compared(knee: gn.Knee, settled: dict[int, dict[str, float]]) -> dict[str, s
         "B_c found": interval(knee.batch_size),
         "by the mean-square limit": f"{found['mean_square']:.1f}",
         "ratio of knees": f"{float(knee.batch_size) / found['mean_square']:.2f}",
+        "by the rate at which noise doubles the loss": f"{found['doubling']:.1f}",
         "by the noise-scale rule": f"{found['rule']:.0f}",
         "by the one-step limit": f"{found['step']:.0f}",
     }

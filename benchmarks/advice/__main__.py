@@ -5,7 +5,7 @@ python -m benchmarks.advice truth digits_mlp gru  # some of them
 python -m benchmarks.advice truth --seeds 3       # what is there is not run again
 python -m benchmarks.advice truth --show          # tables alone
 python -m benchmarks.advice held                  # gn.advise at every checkpoint, 20 minutes
-python -m benchmarks.advice branched              # gn.branch at every checkpoint, 15 minutes
+python -m benchmarks.advice critical              # B_crit by gn.branch there, 15 minutes
 python -m benchmarks.advice demo                  # the digits of `make demo`, a minute
 """
 
@@ -15,8 +15,8 @@ import argparse
 
 import torch
 
-from .branched import hold as branch_hold
-from .branched import show as branch_show
+from .critical import hold as branch_hold
+from .critical import show as branch_show
 from .demo import show as demo_show
 from .held import hold
 from .held import show as held_show
@@ -36,7 +36,7 @@ def main() -> None:
     truth.add_argument("--markdown", action="store_true", help="tables for GitHub")
     demo = commands.add_parser("demo", help="the digits: what is named, and how it trains")
     demo.add_argument("--markdown", action="store_true", help="tables for GitHub")
-    branched = commands.add_parser("branched", help="gn.branch at every checkpoint")
+    branched = commands.add_parser("critical", help="B_crit by gn.branch at every checkpoint")
     branched.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
     branched.add_argument("--seed", type=int, default=0, help="of the reference run")
     branched.add_argument("--show", action="store_true", help="train nothing")
@@ -56,7 +56,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such problem: {', '.join(sorted(unknown))}; known: {', '.join(PROBLEMS)}")
     names = options.problems or list(PROBLEMS)
-    if options.command == "branched":
+    if options.command == "critical":
         for name in () if options.show else names:
             branch_hold(PROBLEMS[name], options.seed)
         branch_show([PROBLEMS[name] for name in names], options.markdown)

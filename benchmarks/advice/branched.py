@@ -1,74 +1,65 @@
-"""The critical batch size of `gn.branch` from checkpoints, held to that of plain training."""
+"""`gn.branch` for the largest stable rate, at points that are measured as well."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from torch import nn
+
 import gradnoise as gn
-from benchmarks import measure
 
-from .problems import Problem
-from .search import SHARES, Search
+from .data import Data, clusters, digits, friedman
+from .models import mlp
+from .problems import PROBLEMS, Problem, adam, adamw, classification, regression
+from .search import Search, budget_of
 from .store import Store
-from .train import restored
-from .truth import short, summary
+from .train import State, batches, fresh, restored
 
-RESULTS = Path("benchmarks/results/advice/branched")
-SIZES, SAMPLES, FURTHER = (8, 32, 128, 512), 4096, 4
+SHARE = 0.3  # of the reference run
+SGD = ("digits_mlp", "wrong_labels_mlp", "table_momentum", "noisy_regression")
+STEPS = 1600  # second moments with β₂ = 0.999 have settled
+ADAPTIVE = (
+    PROBLEMS["autoencoder"],
+    Problem("digits_adam", partial(mlp, 64, 64, 10), classification, digits,
+            adam, 8 * 8192, (32, 1e-3)),
+    Problem("wrong_labels_adamw", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
+            adamw, 8 * 8192, (32, 3e-3)),
+    Problem("noisy_regression_adam", partial(mlp, 10, 64, 1, activation=nn.Tanh), regression,
+            friedman, adam, 8 * 8192, (32, 3e-3)),
+)  # fmt: skip
+SIZES, FACTORS, SAMPLES, SEEDS = (16, 64, 256, 1024), tuple(2**k for k in range(8)), 16384, 2
+Measure = Callable[[Problem, State, Data, int], dict[str, Any]]
 
 
-def hold(problem: Problem, seed: int) -> None:
-    """Branches at every checkpoint of the reference run of a seed."""
-    path = RESULTS / f"{problem.name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    search = Search(problem, Store(problem), [seed])
-    for share in SHARES:
-        key = f"{share:g} {seed}"
-        if key in found:
-            continue
-        size, lr = problem.reference
-        state = restored(problem, search.checkpoint(share, seed), lr)
-        branches = gn.branch(
-            state.model, problem.loss_fn, search.data, state.optimizer, batch_size=size,
-            batch_sizes=SIZES, samples=SAMPLES, further=FURTHER,
+def points() -> Iterator[tuple[Problem, State, Data, int]]:
+    """Problem, state, data, and the samples of a run."""
+    for problem in map(PROBLEMS.__getitem__, SGD):
+        search = Search(problem, Store(problem), [0])
+        state = restored(problem, search.checkpoint(SHARE, 0))
+        yield problem, state, search.data, budget_of(problem, SHARE)
+    for problem in ADAPTIVE:
+        data, (size, lr) = problem.make_data(), problem.reference
+        state = fresh(problem, lr, 0)
+        for batch in batches(data, size, 0, 0, STEPS * size):
+            state.optimizer.zero_grad()
+            problem.loss_fn(state.model, batch).mean().backward()
+            state.optimizer.step()
+        yield problem, state, data, SAMPLES
+
+
+def branched(measure: Measure) -> list[dict[str, Any]]:
+    """The largest stable rates of branches, beside what one measurement says."""
+    found = []
+    for problem, state, data, samples in points():
+        runs = gn.branch(
+            state.model, problem.loss_fn, data, state.optimizer, batch_sizes=SIZES,
+            samples=samples, batch_size=problem.reference[0], scaling="none", factors=FACTORS,
+            further=0, seeds=SEEDS,
         )  # fmt: skip
-        told = branches.critical_batch_size
-        ends = float(told), told.low, told.high
-        found[key] = {
-            "critical": [x if math.isfinite(x) else None for x in ends],
-            "agrees": branches.agrees,
-            "stable": {str(b): rate for b, rate in branches.largest_stable().items()},
-            "samples": branches.samples,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def show(problems: Sequence[Problem], markdown: bool) -> None:
-    """Told beside trained, and how often they are near."""
-    table = [["problem", "from", "told", "interval", "both ways agree", "trained", "told/trained"]]
-    near, inside, sure, right, count = 0, 0, 0, 0, 0
-    for problem in problems:
-        path = RESULTS / f"{problem.name}.json"
-        for key, own in (json.loads(path.read_text()) if path.exists() else {}).items():
-            share = key.split()[0]
-            trained = summary(problem, Store(problem), float(share))["critical"]["value"]
-            value, low, high = (math.nan if x is None else x for x in own["critical"])
-            low, high = low if low == low else 0.0, high if high == high else math.inf
-            close = 0.5 <= value / trained <= 2
-            count, near, inside = count + 1, near + close, inside + (low <= trained <= high)
-            known = own["agrees"] and value == value
-            sure, right = sure + known, right + (known and close)
-            table.append([
-                problem.name, share, short(value), f"{short(low)} to {short(high)}",
-                "yes" if own["agrees"] else "no", short(trained), short(value / trained),
-            ])  # fmt: skip
-    measure.show("critical batch size of branches", table, markdown)
-    print(
-        f"{count} checkpoints: within a factor 2 {near}, in the interval {inside}; where both ways "
-        f"agree {right} of {sure}"
-    )
+        stable = {str(size): rate for size, rate in runs.largest_stable().items()}
+        found.append({"problem": problem.name, "stable": stable, "samples": runs.samples,
+                      **measure(problem, state, data, 1024)})  # fmt: skip
+        print(problem.name, stable, flush=True)
+    return found

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from ..errors import positive
 from ..statistics.estimate import Estimate, Status, short
-from ..statistics.transform import decreasing, monotone, scaled, undefined
+from ..statistics.transform import decreasing, monotone, scaled, undefined, unknown
 from .formulas import capped, greedy_lr, max_lr, mean_square_lr, stable_lr
 from .mean_square import CurvatureSpread
+from .noise_floor import doubling_lr
 from .update_rule import Momentum
 
 APART = 2.0  # limits that differ by more than this factor are said to differ
@@ -100,6 +101,7 @@ class Landscape:
         spread: spread of the curvature in several directions, where it was measured.
         optimizer: whose formulas, as for `gn.stable_lr`.
         momentum: m, or β₁.
+        loss, trace_cov: L and trΣ, where `doubling_lr` is wanted.
     """
 
     grad_sq_norm: Estimate
@@ -112,6 +114,8 @@ class Landscape:
     spread: CurvatureSpread | None = None
     optimizer: str = "sgd"
     momentum: float = 0.0
+    loss: Estimate | None = None
+    trace_cov: Estimate | None = None
 
     @property
     def stable_lr(self) -> Estimate:
@@ -148,6 +152,25 @@ class Landscape:
             return alone
         factor = 1 / size - 1 / self.population
         return scaled(alone, self.spread.reduction(factor, self.optimizer, self.momentum))
+
+    def doubling_lr(self, batch_size: float) -> Estimate:
+        """1/(1/ε* + p·trΣ/(4L(1 - m))): the noise of the steps would double the loss L beyond it.
+
+        With the mean-square limit ε* and p = 1/B - 1/N. Trained runs of SGD kept their loss up to
+        0.5 to 5 times it (docs/advice.md). Not resolved where the loss may be negative.
+        """
+        size, limit = capped(batch_size, self.population), self.mean_square_lr(batch_size)
+        loss, noise = self.loss, self.trace_cov
+        if loss is None or noise is None or not loss.low > 0:
+            return unknown(limit.level, limit.samples, Status.SIGNAL_BELOW_NOISE)
+        if limit.status is Status.NEGATIVE_CURVATURE:
+            return limit
+        share = 1 / size - 1 / self.population
+        drift = Momentum.of(self.optimizer, self.momentum).drift
+        value = doubling_lr(limit.value, loss.value, noise.value, share, drift)
+        low = doubling_lr(limit.low, loss.low, noise.high, share, drift)
+        high = doubling_lr(limit.high, loss.high, noise.low, share, drift)
+        return Estimate(value, low, high, limit.level, math.nan, limit.samples, limit.status)
 
     def limits(self, batch_size: float) -> Limits:
         """The three limits at one batch size."""

@@ -70,9 +70,10 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
             f"{short(found.lr or 0.0)} (noise-scale rule, at most half of {limit})."
         )
     if batch == used and found.limited:
+        hindrance = _in_the_way(landscape, batch, limit)
         return (
             f"Keep batch size {batch} and learning rate {current.lr:g} while the loss falls: "
-            f"a larger batch needs a larger rate, and {limit} leaves no room for one."
+            f"a larger batch needs a larger rate, and {hindrance} leaves no room for one."
         )
     if batch == used:
         return f"Keep batch size {batch}: it is near the critical one."
@@ -84,6 +85,14 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
         f"{pair}. {_SCALING[current.scaling]} scaling keeps the noise of your steps, with "
         f"{batch / used:g} times fewer of them; the rate is below half of {limit}."
     )
+
+
+def _in_the_way(landscape: Landscape, batch_size: float, limit: str) -> str:
+    """What forbids a larger rate: the limit, or the noise where this is more than half of it."""
+    noise = float(landscape.doubling_lr(batch_size))
+    if not noise < MARGIN * lowest_limit(landscape, batch_size):
+        return limit
+    return f"the rate {short(noise)} at which the noise of the steps doubles the loss"
 
 
 _SCALING = {"linear": "Linear", "sqrt": "Square-root"}

@@ -21,8 +21,8 @@ class Suggestion:
     Args:
         batch_size: B in samples.
         lr: ε in parameter²/loss; None where none can be told.
-        ceiling: half of the lower limit at that batch size, in parameter²/loss.
-        limited: whether the limit, and not the noise scale, forbids a larger batch.
+        ceiling: the largest rate that is named at that batch size, in parameter²/loss.
+        limited: whether the ceiling, and not the noise scale, forbids a larger batch.
     """
 
     batch_size: int
@@ -75,9 +75,11 @@ def lowest_limit(landscape: Landscape, batch_size: float) -> float:
 def ceiling(landscape: Landscape, current: Setting, batch_size: float) -> float:
     """The largest learning rate that is named, in parameter²/loss.
 
-    The second moments of Adam fall like 1/√B where noise dominates, and its limit with them.
+    Half of the lower limit, and of the rate at which noise doubles the loss. The second moments of
+    Adam fall like 1/√B where noise dominates, and its limit with them.
     """
-    most = MARGIN * lowest_limit(landscape, batch_size)
+    limits = lowest_limit(landscape, batch_size), float(landscape.doubling_lr(batch_size))
+    most = MARGIN * min(limit for limit in limits if not math.isnan(limit))
     if current.rescales and current.batch_size:
         most *= min(1.0, math.sqrt(current.batch_size / batch_size))
     return most

@@ -146,6 +146,8 @@ class Results:
             spread=self.curvature_spread,
             optimizer=rule,
             momentum=m if momentum is None else momentum,
+            loss=self.estimates.get("loss"),
+            trace_cov=self.estimates.get("trace_cov"),
         )
 
     def regime(self, batch_size: float) -> str:

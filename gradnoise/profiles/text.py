@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..learning_rate.formulas import stable_lr
 from ..learning_rate.landscape import Landscape
+from ..learning_rate.noise_floor import in_training
 from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
@@ -56,6 +57,12 @@ LEARNING_RATES = (
         "at most (2/λ)/(1 + (1/B - 1/N)·B_curv); ",
         "SGD is unstable at this point beyond it",
     ),
+    (
+        "doubling_lr",
+        "noise doubles loss",
+        "1/(1/limit + (1/B - 1/N)·trΣ/(4L)); ",
+        "beyond it the noise of the steps would double the loss",
+    ),
 )
 TRADE_OFF = (
     (
@@ -72,7 +79,8 @@ TRADE_OFF = (
 REGIME = "noise limits a step where B < B_noise, curvature where B > B_noise"
 HERE = (
     "The limits hold at this point of training. Beyond the mean-square limit a run leaves this "
-    "bowl, and often settles where the loss is flatter."
+    "bowl, and often settles where the loss is flatter. So one point does not tell the largest "
+    "stable rate of training, which `gn.branch` finds from here."
 )
 
 
@@ -154,6 +162,8 @@ def _learning_rates(profile: Results) -> list[Text | Table]:
     table = plain_table("learning rate at B =", *map(integer, batches), "what it means")
     for method, label, formula, meaning in LEARNING_RATES:
         limits = [getattr(landscape, method)(batch) for batch in batches]
+        if method == "doubling_lr" and not profile.loss.low > 0:
+            continue  # zero is not the least that this loss can be
         meaning = (formula if of_sgd else "") + meaning.replace("SGD", who)
         table.add_row(label, *(cells(limit, "")[0] for limit in limits), meaning)
     for method, label, meaning in TRADE_OFF:
@@ -184,7 +194,8 @@ def _compared(profile: Results, batches: list[int]) -> tuple[str, ...]:
     if setting.momentum:
         who = f"{setting.rescales or 'SGD'} with momentum {setting.momentum:g}"
         readings.append(f"All are limits of {who}; the best single step is without momentum.")
-    return (*readings, HERE)
+    rate = float(landscape.doubling_lr(batches[0]))
+    return (*readings, HERE, *in_training(rate, batches[0], setting.rescales))
 
 
 def _batches(profile: Results) -> list[int]:

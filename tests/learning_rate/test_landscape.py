@@ -92,3 +92,29 @@ def test_other_directions_lower_the_mean_square_limit_with_its_interval() -> Non
 )
 def test_the_reading_says_how_they_compare(noise_scale, curvature, said) -> None:
     assert said in landscape(noise_scale, curvature=curvature).limits(32).reading
+
+
+def test_the_noise_of_the_steps_doubles_the_loss() -> None:
+    parts = {"loss": estimate(1.0, 0.5, 2.0), "trace_cov": estimate(8.0, 4.0, 16.0)}
+    found = landscape(estimate(96.0), curvature=estimate(0.0), **parts).doubling_lr(4)
+    assert float(found) == 0.4  # 1/(2 + 8/16)
+    assert (found.low, found.high) == pytest.approx((1 / (2 + 2), 1 / (2 + 1 / 8)))
+    ball = landscape(estimate(96.0), curvature=estimate(0.0), momentum=0.5, **parts)
+    assert float(ball.doubling_lr(4)) == pytest.approx(1 / (4 / 3 + 1))
+    finite = landscape(estimate(96.0), curvature=estimate(0.0), population=8.0, **parts)
+    assert float(finite.doubling_lr(4)) == pytest.approx(1 / (2 + 8 / 32))
+    assert float(finite.doubling_lr(99)) == 0.5  # the whole population
+
+
+@pytest.mark.parametrize("loss", [None, estimate(-1.0), estimate(0.5, -0.1, 1.1)])
+def test_a_loss_that_may_be_negative_cannot_double(loss) -> None:
+    found = landscape(estimate(96.0), loss=loss, trace_cov=estimate(8.0)).doubling_lr(4)
+    assert math.isnan(float(found))
+    assert (found.low, found.high) == (0, INF)
+
+
+def test_negative_curvature_doubles_nothing() -> None:
+    parts = {"loss": estimate(1.0), "trace_cov": estimate(8.0)}
+    found = landscape(estimate(96.0), NEGATIVE, **parts).doubling_lr(4)
+    assert found.status is Status.NEGATIVE_CURVATURE
+    assert (found.low, found.high) == (-INF, INF)

@@ -134,6 +134,15 @@ class TestToTry:
         assert "leaves no room for one" in half
         assert "near the critical one" not in half
 
+    def test_noise_that_leaves_no_room_is_named(self):
+        noisy = {"loss": estimate(1.0), "trace_cov": estimate(80.0)}
+        bowl = landscape(estimate(96.0), curvature=estimate(0.0), **noisy)
+        text = to_try(bowl, Setting(4, 0.06), Suggestion(4, 0.06, 0.07, limited=True))
+        assert "the rate 0.143 at which the noise of the steps doubles the loss leaves no" in text
+        calm = landscape(estimate(96.0), loss=estimate(1.0), trace_cov=estimate(1.0))
+        text = to_try(calm, Setting(32, 0.2), Suggestion(32, 0.2, 0.2, limited=True))
+        assert "the limit 0.471 at this point leaves no room for one" in text
+
     def test_from_beyond_it_a_smaller_one_saves_samples(self):
         text = str(advise(estimate(16.0), batch_size=512, lr=0.1))
         assert "To try next (SGD): batch size 16, learning rate 0.0516. It saves" in text

@@ -71,6 +71,15 @@ def test_a_limit_that_is_not_known_leaves_the_other():
     assert lowest_limit(rough, 32) == pytest.approx(0.5 / (1 + 2 / 32))
 
 
+def test_noise_that_would_double_the_loss_lowers_the_ceiling():
+    noisy = {"loss": estimate(1.0), "trace_cov": estimate(8.0)}
+    bowl = landscape(estimate(96.0), curvature=estimate(0.0), **noisy)
+    assert ceiling(bowl, Setting(), 4) == 0.2  # half of 1/(2 + 8/16)
+    assert lowest_limit(bowl, 4) == 0.5
+    assert suggest(bowl, Setting(4, 0.12), 96.0, 96.0).limited  # 0.24 is beyond 0.222 at B = 8
+    assert suggest(bowl, Setting(4, 0.01), 96.0, 96.0).batch_size == 64
+
+
 def test_the_ceiling_falls_with_the_second_moments():
     bowl = landscape(estimate(96.0), curvature=estimate(0.0))
     adam = Setting(16, 0.1, rescales="Adam")

@@ -182,6 +182,30 @@ class TestWords:
         assert "The limits hold at this point of training." in words(resolved)
         assert "diverge" not in str(resolved)
 
+    def test_one_point_is_said_not_to_tell_the_largest_stable_rate(self, resolved):
+        batch = row(resolved, "learning rate at B =")[1]
+        rate = float(resolved.landscape().doubling_lr(float(batch)))
+
+        assert "one point does not tell the largest stable rate of training" in words(resolved)
+        said = f"at B = {batch}, {short(0.5 * rate)} to {short(5 * rate)}. In the first steps"
+        assert said in words(resolved)
+
+    def test_for_an_adaptive_optimizer_the_range_is_its_own(self, resolved):
+        settings = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam")
+        adam = replace(resolved, optimizer=settings, metric="optimizer")
+
+        assert (
+            "Most trained runs of Adam and AdamW kept their loss up to 0.1 to 2.5 times"
+            in words(adam)
+        )
+
+    def test_a_loss_below_zero_has_no_rate_that_doubles_it(self, resolved):
+        loss = replace(resolved.loss, value=-1.0, low=-1.0, high=-1.0)
+        other = replace(resolved, estimates={**resolved.estimates, "loss": loss})
+
+        assert row(resolved, "noise doubles loss")
+        assert "doubles" not in words(other)
+
     @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])
     @pytest.mark.parametrize("columns", [80, 100])
     def test_no_row_of_a_table_breaks(self, name, columns, request, monkeypatch):
@@ -232,6 +256,7 @@ class TestLearningRates:
             ("noise-scale rule", profile.max_lr(32)),
             ("best single step", profile.greedy_lr(32)),
             ("mean-square limit", profile.mean_square_lr(32)),
+            ("noise doubles loss", profile.landscape().doubling_lr(32)),
         ):
             assert row(profile, label)[column] == short(float(limit))
         assert row(profile, "regime")[column] == "curvature"
