@@ -93,10 +93,9 @@ class Choice:
         return math.sqrt(self.constant * self.averaged)
 
     @property
-    def agrees(self) -> bool:
-        """Whether the two best rates are close, and inside of what was tried."""
-        apart = max(self.constant, self.averaged) / min(self.constant, self.averaged)
-        return apart <= CLOSE and not self.at_end
+    def apart(self) -> float:
+        """The factor between the best rates, at least 1."""
+        return max(self.constant, self.averaged) / min(self.constant, self.averaged)
 
 
 def chosen(branches: Branches, extra: float) -> Choice | None:
@@ -112,25 +111,40 @@ def chosen(branches: Branches, extra: float) -> Choice | None:
     return None
 
 
-def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
+def why_rough(choice: Choice, tried: Sequence[Record]) -> tuple[str, ...]:
+    """What makes a rate uncertain, however long it was tried, in runs at that rate."""
+    gains = [record.start_loss - (record.averaged_loss or math.nan) for record in tried]
+    reasons = {
+        "the best rate is the smallest that was tried": choice.at_end,
+        f"the best rates for a constant and for a decaying rate are a factor "
+        f"{short(choice.apart)} apart": choice.apart > CLOSE,
+        "the loss did not fall in the trial": not sum(gains) > 0,
+        "there is one seed only": len(tried) < 2,
+    }
+    return tuple(reason for reason, holds in reasons.items() if holds)
+
+
+def write_reasons(
+    choice: Choice, branches: Branches, tried: Sequence[Record], doubts: Sequence[str]
+) -> tuple[str, ...]:
     """The advice in sentences.
 
     Args:
         choice: the best rates of the last trial.
         branches: the trials before.
         tried: runs at the advised rate.
+        doubts: why the advice is rough.
     """
     critical, steps = branches.critical_batch_size, tried[0].run.steps
-    scale = short(float(critical)) if critical.is_resolved else critical.bounds_in_words()
     after = sum(record.late_loss or math.nan for record in tried) / len(tried)
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
-        f"steps from here on {len(tried)} seeds: holds, and so does {short(choice.stable)}. The "
-        f"loss went from {short(branches.start_loss)} to {short(after)}.",
+        f"steps from here on {len(tried)} seeds: holds. The learning rate {short(choice.stable)} "
+        f"holds as well. The loss went from {short(branches.start_loss)} to {short(after)} (mean "
+        f"of the last quarter of the steps).",
+        *(f"This is rough, because {doubt}." for doubt in doubts),
         *_slower(choice),
-        f"Critical batch size {scale} samples"
-        f"{_ends(critical)}: there a run takes twice the fewest samples and twice the fewest "
-        f"steps.",
+        _about(critical),
         *_costs(branches),
     )
 
@@ -140,15 +154,26 @@ def _slower(choice: Choice) -> tuple[str, ...]:
     if choice.constant == choice.averaged:
         return ()
     return (
-        f"At a constant rate, {short(choice.constant)} had the lowest loss of these steps; "
-        f"{short(choice.averaged)} is for a rate that decays in the end.",
+        f"If the rate stays constant, {short(choice.constant)} had the lowest loss in these steps; "
+        f"{short(choice.averaged)} was best for a rate that decays at the end (loss at averaged "
+        f"weights).",
     )
 
 
-def _ends(critical: Estimate) -> str:
-    if not critical.is_resolved:
-        return ""
-    return f" ({short(critical.low)} to {short(critical.high)})"
+def _about(critical: Estimate) -> str:
+    """The critical batch size, and what it means."""
+    if critical.low <= 0 and math.isinf(critical.high):
+        return (
+            "The critical batch size is not known from these trials: several batch sizes are "
+            "needed, and losses that fall (a larger `budget`)."
+        )
+    said = critical.bounds_in_words()
+    if critical.is_resolved:
+        said = f"about {short(float(critical))} ({said})"
+    return (
+        f"Critical batch size in samples: {said}. There a run takes twice the steps of very large "
+        f"batches and twice the samples of very small ones."
+    )
 
 
 def _costs(branches: Branches) -> tuple[str, ...]:
@@ -159,4 +184,7 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     ]
     if not others:
         return ()
-    return (f"Samples that the same loss takes, against {min(shares)}: {', '.join(others)}.",)
+    return (
+        f"Samples that are needed for the same loss, compared with batch size {min(shares)}: "
+        f"{', '.join(others)}.",
+    )
