@@ -10,7 +10,7 @@ from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
 from ..training.record import Record
 from .branches import Branches
-from .search import CONSTANT, best_rates
+from .search import AVERAGED, CONSTANT, best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
@@ -93,10 +93,9 @@ class Choice:
         return math.sqrt(self.constant * self.averaged)
 
     @property
-    def agrees(self) -> bool:
-        """Whether the two best rates are close, and inside of what was tried."""
-        apart = max(self.constant, self.averaged) / min(self.constant, self.averaged)
-        return apart <= CLOSE and not self.at_end
+    def apart(self) -> float:
+        """The factor between the best rates, at least 1."""
+        return max(self.constant, self.averaged) / min(self.constant, self.averaged)
 
 
 def chosen(branches: Branches, extra: float) -> Choice | None:
@@ -112,35 +111,42 @@ def chosen(branches: Branches, extra: float) -> Choice | None:
     return None
 
 
-def write_reasons(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
+def why_rough(choice: Choice, tried: Sequence[Record]) -> tuple[str, ...]:
+    """What makes a rate uncertain, however long it was tried, in runs at that rate."""
+    gains = [record.start_loss - getattr(record, AVERAGED) for record in tried]
+    reasons = {
+        "the best rate is the smallest that was tried": choice.at_end,
+        f"the best rates for a constant and for a decaying rate are a factor "
+        f"{short(choice.apart)} apart": choice.apart > CLOSE,
+        "the loss did not fall in the trial": not sum(gains) > 0,
+        "there is one seed only": len(tried) < 2,
+    }
+    return tuple(reason for reason, holds in reasons.items() if holds)
+
+
+def write_reasons(
+    choice: Choice, branches: Branches, tried: Sequence[Record], doubts: Sequence[str]
+) -> tuple[str, ...]:
     """The advice in sentences.
 
     Args:
         choice: the best rates of the last trial.
         branches: the trials before.
         tried: runs at the advised rate.
+        doubts: why the advice is rough.
     """
     steps, seeds = tried[0].run.steps, len(tried)
     after = sum(getattr(record, CONSTANT) for record in tried) / seeds
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
-        f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds, and so does "
-        f"{short(choice.stable)}. The loss went from {short(branches.start_loss)} to "
-        f"{short(after)}.",
+        f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds. The learning rate "
+        f"{short(choice.stable)} holds as well. The loss went from {short(branches.start_loss)} to "
+        f"{short(after)} (mean of the last quarter of the steps).",
+        *(f"This is rough, because {doubt}." for doubt in doubts),
         *_slower(choice),
-        _critical(branches.critical_batch_size),
+        _about(branches.critical_batch_size),
         *_costs(branches),
     )
-
-
-def _critical(found: Estimate) -> str:
-    meaning = "there a run takes twice the fewest samples and twice the fewest steps"
-    if found.is_resolved:
-        ends = f"({short(found.low)} to {short(found.high)})"
-        return f"Critical batch size {short(float(found))} samples {ends}: {meaning}."
-    if found.low > 0 or math.isfinite(found.high):
-        return f"Critical batch size {found.bounds_in_words()} samples: {meaning}."
-    return f"These runs do not determine the critical batch size: {found.status.remedy}."
 
 
 def _slower(choice: Choice) -> tuple[str, ...]:
@@ -148,8 +154,25 @@ def _slower(choice: Choice) -> tuple[str, ...]:
     if choice.constant == choice.averaged:
         return ()
     return (
-        f"At a constant rate, {short(choice.constant)} had the lowest loss of these steps; "
-        f"{short(choice.averaged)} is for a rate that decays in the end.",
+        f"If the rate stays constant, {short(choice.constant)} had the lowest loss in these steps; "
+        f"{short(choice.averaged)} was best for a rate that decays at the end (loss at averaged "
+        f"weights).",
+    )
+
+
+def _about(critical: Estimate) -> str:
+    """The critical batch size, and what it means."""
+    if critical.low <= 0 and math.isinf(critical.high):
+        return (
+            "The critical batch size is not known from these trials: several batch sizes are "
+            "needed, and losses that fall (a larger `budget`)."
+        )
+    said = critical.bounds_in_words()
+    if critical.is_resolved:
+        said = f"about {short(float(critical))} ({said})"
+    return (
+        f"Critical batch size in samples: {said}. There a run takes twice the steps of very large "
+        f"batches and twice the samples of very small ones."
     )
 
 
@@ -161,4 +184,7 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     ]
     if not others:
         return ()
-    return (f"Samples that the same loss takes, against {min(shares)}: {', '.join(others)}.",)
+    return (
+        f"Samples that are needed for the same loss, compared with batch size {min(shares)}: "
+        f"{', '.join(others)}.",
+    )

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import Estimate, Status
-from .advice import MARGIN, Advice, Choice, chosen, write_reasons
+from .advice import MARGIN, Advice, Choice, chosen, why_rough, write_reasons
 from .branches import Branches
 from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
@@ -29,6 +29,7 @@ ALL = 4  # the budget for three batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
 FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
 LONG = 1000  # steps that are enough to judge a rate, where an epoch has more
+SHORT = 200  # steps that are too few for it, even where an epoch has fewer
 
 
 def advise(
@@ -61,8 +62,9 @@ def advise(
     use, because in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
-    or 1000 steps, the best rate is not the smallest that was tried, and the best ones by the two
-    losses are within a factor of 4. Otherwise it is "rough".
+    of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
+    tried; the best ones by the two losses are within a factor of 4; and there were several seeds.
+    Otherwise it is "rough", and the reasons are printed.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -103,6 +105,11 @@ def advise(
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
         )
+        if base > plan.count:
+            raise ArgumentError(
+                f"`batch_size` = {base} is more than the {plan.count} samples of `data`: give the "
+                f"batch size that the steps have in fact"
+            )
         spend = EPOCHS * plan.count if budget is None else int(budget)
         own = {"batch_size": base, "budget": spend, "seeds": seeds}
         trials = Trials(
@@ -141,7 +148,7 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
         if len(sizes) == several:
             return sizes, samples
     samples = int(FIRST * budget / (seeds * (FEW + MORE)))
-    return ([base], samples) if samples >= LEAST_STEPS * base and base <= count else ([], 0)
+    return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
 def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
@@ -165,11 +172,12 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         )
         return _nothing(trials, branches, reason)
     own = [record for record in records if record.run.lr == last.averaged]
+    doubts = (*_too_short(trials, final, last.batch_size), *why_rough(last, own))
     return Advice(
         last.batch_size,
         last.averaged,
-        write_reasons(last, branches, own),
-        "good" if last.agrees and long and len(own) > 1 else "rough",
+        write_reasons(last, branches, own, doubts),
+        "rough" if doubts else "good",
         (last.constant, last.averaged),
         own[0].run.steps,
         len(own),
@@ -177,6 +185,15 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         trials.spent,
         branches,
     )
+
+
+def _too_short(trials: Trials, final: Length, batch_size: int) -> tuple[str, ...]:
+    """Whether longer runs are needed, and the budget that pays for them."""
+    enough = max(min(trials.plan.count, LONG * batch_size), SHORT * batch_size)
+    if final.samples >= enough:
+        return ()
+    needed = math.ceil((len(FINAL) + 1) * len(final.seeds) * enough / (1 - FIRST))
+    return (f"the trial was short (for this batch size, `budget` = {needed} is enough)",)
 
 
 def _least(trials: Trials, branches: Branches, choice: Choice) -> float:
@@ -197,13 +214,11 @@ def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
 
 
 def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
-    needed, count = seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base, trials.plan.count
+    needed = seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
         f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more; "
         f"{math.ceil(ALL * needed)} are enough for several batch sizes."
     )
-    if base > count:
-        reason = f"Nothing was tried: batch size {base} is larger than the {count} samples."
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
     return _nothing(trials, nothing, reason)

@@ -52,8 +52,8 @@ def _each(found: BranchRuns) -> int:
 
 def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
     table = plain_table(
-        "B", "steps", "rates tried", "best ε by", "late loss", "best ε by", "averaged loss",
-        "samples", "stable up to",
+        "B", "steps", "rates tried", "best ε", "late loss", "best ε", "averaged loss", "samples",
+        "stable to",
     )  # fmt: skip
     stable = found.largest_stable()
     factors = _factors(found)
@@ -104,10 +104,11 @@ def _rate(lr: float, tried: list[float]) -> str:
 def _conclusions(found: BranchRuns) -> list[str]:
     return [
         "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean",
-        "weights of the last half, as after a decay of the rate. samples: how many times those of",
-        "the smallest batch size for the same averaged loss",
+        "weights of the last half, as after a decay of the rate. samples: how many times",
+        "those of the smallest batch size are needed for the same averaged loss. stable to: the",
+        "largest rate at which, and below which, no run diverged",
         "",
-        f"critical batch size: {_told(found.critical_batch_size)}",
+        f"critical batch size of runs of this length: {_told(found.critical_batch_size)}",
         f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "
         f"{_told(found.largest_batch_size)}",
     ]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradnoise.training.record import Record, Run
-from gradnoise.trials.advice import MARGIN, Choice, chosen
+from gradnoise.trials.advice import MARGIN, Choice, chosen, why_rough, write_reasons
 from gradnoise.trials.branches import Branches
 
 
@@ -38,7 +38,7 @@ def test_the_two_losses_have_a_best_rate_each() -> None:
     assert found is not None
     assert (found.constant, found.averaged, found.stable) == (0.2, 0.4, 0.8)
     assert found.middle == pytest.approx(math.sqrt(0.08))
-    assert found.agrees
+    assert why_rough(found, LADDER[:2]) == ()
 
 
 def test_twice_an_advised_rate_has_held() -> None:
@@ -59,17 +59,50 @@ def test_nothing_holds_where_nothing_is_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "averaged", "agrees"),
-    [((1.0, 0.9, 1.2), (1.0, 0.9, 1.2), True), ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), False),
-     ((1.2, 0.9, 1.2), (1.2, 1.1, 0.9), True)],
+    ("late", "averaged", "doubts"),
+    [((1.0, 0.9, 1.2), (1.0, 0.9, 1.2), ()), ((1.2, 0.9, 1.2), (1.2, 1.1, 0.9), ()),
+     ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), ("the best rate is the smallest that was tried",))],
 )  # fmt: skip
 def test_the_smallest_rate_that_was_tried_is_not_sure(
-    late: tuple[float, ...], averaged: tuple[float, ...], agrees: bool
+    late: tuple[float, ...], averaged: tuple[float, ...], doubts: tuple[str, ...]
 ) -> None:
     rows = zip((0.1, 0.2, 0.4), late, averaged, strict=True)
     found = Choice.of([record for lr, one, other in rows for record in ran(8, lr, one, other)])
     assert found is not None
-    assert found.agrees is agrees
+    assert why_rough(found, ran(8, 0.2, 1.0, 1.0)) == doubts
+
+
+def test_rates_that_are_far_apart_and_a_single_seed_are_not_sure() -> None:
+    assert why_rough(Choice(8, 0.1, 0.8, 1.6, False), LADDER[:1]) == (
+        "the best rates for a constant and for a decaying rate are a factor 8.00 apart",
+        "there is one seed only",
+    )
+
+
+@pytest.mark.parametrize("averaged", [2.0, 2.1, math.nan])
+def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
+    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), ran(8, 0.1, 1.0, averaged))
+    assert found == ("the loss did not fall in the trial",)
+
+
+def test_the_sentences_name_what_held_and_every_doubt() -> None:
+    found = write_reasons(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), LADDER[:2], ["so"])
+    assert found[0] == (
+        "Batch size 8, learning rate 0.100: tried 128 steps from here on 2 seeds: holds. The "
+        "learning rate 0.400 holds as well. The loss went from 2.00 to 1.50 (mean of the last "
+        "quarter of the steps)."
+    )
+    assert found[1] == "This is rough, because so."
+    assert found[-1] == (
+        "Samples that are needed for the same loss, compared with batch size 8: 1.4 times at 32, "
+        "2.8 times at 128."
+    )
+
+
+def test_a_critical_batch_size_that_is_not_known_is_not_explained() -> None:
+    alone = Branches(tuple(LADDER[:2]), {})
+    found = write_reasons(Choice(8, 0.1, 0.1, 0.4, False), alone, LADDER[:2], [])
+    assert found[-1].startswith("The critical batch size is not known from these trials: several")
 
 
 def branches(at_32: float, at_128: float) -> Branches:

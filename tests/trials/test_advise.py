@@ -72,6 +72,20 @@ def test_it_says_what_was_tried(found: gn.Advice) -> None:
     assert found.confidence in ("good", "rough")
 
 
+def test_a_short_trial_is_rough_and_says_which_budget_is_enough() -> None:
+    found = advised(budget=10_000)
+    assert found.confidence == "rough"
+    assert found.batch_size is not None
+    enough = 24 * max(2048, 200 * found.batch_size)  # 3 seeds, 4 rates, and the other half
+    said = f"the trial was short (for this batch size, `budget` = {enough} is enough)"
+    assert f"- This is rough, because {said}." in str(found)
+
+
+def test_a_trial_of_an_epoch_is_not_short(found: gn.Advice) -> None:
+    assert (found.batch_size, found.steps >= 2048 // 4) == (4, True)
+    assert "the trial was short" not in str(found)
+
+
 def test_too_small_a_budget_is_said_with_what_is_enough() -> None:
     found = advised(budget=500)
     assert (found.batch_size, found.lr, found.confidence, found.samples) == (None, None, "none", 0)
@@ -114,17 +128,12 @@ def test_no_batch_is_larger_than_the_data() -> None:
         ({"budget": 0}, "`budget`"),
         ({"seeds": 0}, "`seeds`"),
         ({"batch_size": None}, "`batch_size` is needed"),
+        ({"batch_size": 2049, "budget": 10**9}, "`batch_size` = 2049 is more than the 2048 samp"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(gn.ArgumentError, match=message):
         advised(**options)
-
-
-def test_a_batch_size_beyond_the_data_is_said() -> None:
-    found = advised(batch_size=4096, budget=10**7)
-    assert found.lr is None
-    assert "batch size 4096 is larger than the 2048 samples" in found.reasons[0]
 
 
 def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:

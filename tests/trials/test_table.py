@@ -24,13 +24,24 @@ def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
     assert row(text, 4) == expected
     assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
     assert "≥ 4.00×" in row(text, 64)
-    assert "critical batch size: " in text
+    assert "critical batch size of runs of this length: " in text
     assert "largest batch size within 10 % of the lowest averaged loss: 4.98 [" in text
     assert "* the smallest or largest rate that was tried there" in text
 
 
 def test_lines_are_short() -> None:
     assert max(map(len, str(made_branches()).splitlines())) <= 100
+
+
+def test_a_row_of_long_numbers_is_one_line() -> None:
+    lrs, losses = (0.000177, 0.00283, 0.00566), (0.1390, 0.1408)
+    small = [r for lr in lrs for r in ended(8, lr, losses, samples=8192)]
+    large = ended(512, 0.00283, (0.2790, 0.2808), samples=8192)
+    parts = ended(8, 0.00283, (0.25, 0.25), budget="1/8", samples=1024)
+    text = str(gn.Branches((*small, *large), {}, parts=tuple(parts)))
+    best = "1.77e-04* 0.140 ± 0.0009"
+    assert row(text, 8) == f"8 1 024 0.00018–0.0057 {best} {best} 1.00× ≥ 0.00566"
+    assert row(text, 512).endswith("≥ 8.00× ≥ 0.00283")
 
 
 def test_a_batch_size_without_a_stable_rate_has_none() -> None:
