@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, check_whole, number
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
-from ..statistics.estimate import Estimate, Status
+from ..statistics.estimate import Estimate, Status, check_level
 from .advice import MARGIN, Advice, Choice, chosen, why_rough, write_reasons
 from .branches import Branches
 from .search import Length, search, search_all
@@ -99,8 +99,10 @@ def advise(
     check_whole("seeds", seeds, 1)
     if budget is not None:
         check_whole("budget", budget, 1)
-    if not 0 < extra < math.inf:
+    check_level(level)
+    if not 0 < number("extra", extra) < math.inf:
         raise ArgumentError(f"`extra` must be positive; got {extra!r}")
+    seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, check_whole, number
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..statistics.estimate import check_level
@@ -102,9 +103,20 @@ def branch(
         [4, 16]
     """
     base = known_batch_size(data, batch_size)
-    sizes = sorted(set(batch_sizes))
-    _check(sizes, samples, scaling, factors, seeds, tolerance)
+    sizes, chosen = _whole_numbers(batch_sizes), _positive_numbers(factors)
+    check_whole("samples", samples, 1)
+    check_whole("seeds", seeds, 1)
     check_whole("further", further, 0)
+    samples, seeds = int(samples), int(seeds)  # whole numbers of NumPy too
+    if samples < sizes[-1]:
+        raise ArgumentError(
+            f"`samples` must be enough for a step at every batch size, at least {sizes[-1]}; got "
+            f"{samples}"
+        )
+    if scaling not in GROWTH:
+        raise ArgumentError(f"`scaling` must be one of {', '.join(GROWTH)}; got {scaling!r}")
+    if not 0 < number("tolerance", tolerance) < math.inf:
+        raise ArgumentError(f"`tolerance` must be positive; got {tolerance!r}")
     check_level(level)
     with untouched(model, data):
         plan = plan_from(
@@ -124,7 +136,7 @@ def branch(
         )  # fmt: skip
         growth = GROWTH[scaling]
         first = trials.start.lr * (sizes[0] / base) ** growth
-        lrs = [first * factor for factor in sorted(set(factors))]
+        lrs = [first * factor for factor in chosen]
         length = Length(samples, tuple(range(seeds)))
         records, parts = search_all(trials, sizes, lrs, growth, length, further)
         return Branches(
@@ -133,28 +145,19 @@ def branch(
         )  # fmt: skip
 
 
-def _check(
-    batch_sizes: Sequence[int],
-    samples: int,
-    scaling: str,
-    factors: Sequence[float],
-    seeds: int,
-    tolerance: float,
-) -> None:
-    if not batch_sizes:
+def _whole_numbers(batch_sizes: Iterable[int]) -> list[int]:
+    """The batch sizes, ascending."""
+    sizes = list(batch_sizes) if isinstance(batch_sizes, Iterable) else [batch_sizes]
+    if not sizes:
         raise ArgumentError("`batch_sizes` must hold at least one batch size")
-    for size in batch_sizes:
+    for size in sizes:
         check_whole("batch_sizes", size, 1)
-    check_whole("samples", samples, 1)
-    check_whole("seeds", seeds, 1)
-    if samples < max(batch_sizes):
-        raise ArgumentError(
-            f"`samples` must be enough for a step at every batch size, at least "
-            f"{max(batch_sizes)}; got {samples}"
-        )
-    if scaling not in GROWTH:
-        raise ArgumentError(f"`scaling` must be one of {', '.join(GROWTH)}; got {scaling!r}")
-    if not factors or not all(0 < factor < math.inf for factor in factors):
-        raise ArgumentError(f"`factors` must be positive numbers; got {list(factors)}")
-    if not 0 < tolerance < math.inf:
-        raise ArgumentError(f"`tolerance` must be positive; got {tolerance!r}")
+    return sorted({int(size) for size in sizes})
+
+
+def _positive_numbers(factors: Iterable[float]) -> list[float]:
+    """The factors, ascending."""
+    found = list(factors) if isinstance(factors, Iterable) else [factors]
+    if not found or not all(isinstance(f, Real) and 0 < f < math.inf for f in found):
+        raise ArgumentError(f"`factors` must be positive numbers; got {found}")
+    return sorted({float(factor) for factor in found})

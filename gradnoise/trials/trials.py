@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, GradNoiseError, check_whole
+from ..errors import ArgumentError, GradNoiseError, check_whole, number
 from ..learning_rate.update_rule import Momentum
 from ..measurement.opened import Opened
 from ..problem.losses import LossFn
@@ -163,7 +163,7 @@ def plan_from(
             f"`optimizer` must be the torch.optim.Optimizer that trains the model; got "
             f"{type(optimizer).__name__}"
         )
-    if max_grad_norm is not None and not max_grad_norm > 0:
+    if max_grad_norm is not None and not number("max_grad_norm", max_grad_norm) > 0:
         raise ArgumentError(f"`max_grad_norm` must be positive, or None; got {max_grad_norm!r}")
     start = Start(model, optimizer)
     start.check()

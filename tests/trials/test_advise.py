@@ -125,6 +125,8 @@ def test_no_batch_is_larger_than_the_data() -> None:
     [
         ({"extra": 0.0}, r"`extra` must be positive; got 0\.0"),
         ({"extra": math.inf}, "`extra` must be positive; got inf"),
+        ({"extra": None}, "`extra` must be a number; got None"),
+        ({"level": 1.0}, "`level` is a coverage between 0 and 1"),
         ({"budget": 0}, "`budget`"),
         ({"seeds": 0}, "`seeds`"),
         ({"batch_size": None}, "`batch_size` is needed"),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -337,6 +338,10 @@ def test_a_file_of_other_runs_is_refused(
         ({"scaling": "cubic"}, "`scaling` must be one of auto, linear, sqrt, none; got 'cubic'"),
         ({"factors": []}, r"`factors` must be positive numbers; got \[\]"),
         ({"factors": [0.0, 1.0]}, "`factors` must be positive numbers"),
+        ({"batch_sizes": ["4"]}, "`batch_sizes` must be a whole number from 1 on; got '4'"),
+        ({"factors": "12"}, r"`factors` must be positive numbers; got \['1', '2'\]"),
+        ({"tolerance": None}, "`tolerance` must be a number; got None"),
+        ({"max_grad_norm": "1"}, "`max_grad_norm` must be a number; got '1'"),
         ({"tolerance": 0}, "`tolerance` must be positive; got 0"),
         ({"tolerance": math.nan}, "`tolerance` must be positive; got nan"),
         ({"level": 1.0}, "`level` is a coverage between 0 and 1"),
@@ -347,6 +352,21 @@ def test_a_file_of_other_runs_is_refused(
 def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(gn.ArgumentError, match=said):
         branched(**options)
+
+
+def test_numbers_of_every_kind_are_read() -> None:
+    plain = branched(batch_sizes=[4, 8], factors=[0.5, 1.0], samples=32, seeds=2)
+    given: list[dict[str, Any]] = [
+        {"batch_sizes": np.array([8, 4]), "factors": np.array([1.0, 0.5])},
+        {"batch_sizes": (size for size in (4, 8)), "factors": (f for f in (0.5, 1))},
+        {"batch_sizes": [4, 8], "factors": [0.5, 1], "samples": np.int64(32), "seeds": np.int8(2)},
+    ]
+    for options in given:
+        found = branched(**{"samples": 32, "seeds": 2, **options})
+        assert [record.run for record in found.records] == [r.run for r in plain.records]
+        assert f"{found.critical_batch_size}" in str(found)
+    one = branched(batch_sizes=4, factors=1.0, further=0)
+    assert {record.run.batch_size for record in one.records} == {4}
 
 
 def test_one_program_is_refused_where_it_is_not_possible() -> None:
