@@ -10,9 +10,18 @@ from torch import nn
 
 import gradnoise as gn
 
-from .data import Data, clusters, digits, friedman
+from .data import Data, clusters, digits, friedman, separable, table
 from .models import mlp
-from .problems import PROBLEMS, Problem, adam, adamw, classification, regression
+from .problems import (
+    PROBLEMS,
+    Problem,
+    adam,
+    adamw,
+    classification,
+    momentum,
+    regression,
+    sgd,
+)
 from .search import Search, budget_of
 from .store import Store
 from .train import State, batches, fresh, restored
@@ -29,6 +38,20 @@ ADAPTIVE = (
     Problem("noisy_regression_adam", partial(mlp, 10, 64, 1, activation=nn.Tanh), regression,
             friedman, adam, 8 * 8192, (32, 3e-3)),
 )  # fmt: skip
+BLIND = (  # with SGD, not looked at when the range of the report was chosen
+    Problem("digits_momentum", partial(mlp, 64, 64, 10), classification, digits,
+            momentum, 8 * 8192, (64, 0.04)),
+    Problem("clusters_momentum", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
+            momentum, 8 * 8192, (64, 0.04)),
+    Problem("wrong_digits_mlp", partial(mlp, 64, 64, 10), classification, partial(digits, 0.2),
+            sgd, 8 * 8192, (32, 0.1)),
+    Problem("separable_momentum", partial(mlp, 30, 32, 2), classification, separable,
+            momentum, 8 * 8192, (32, 0.02)),
+    Problem("regression_momentum", partial(mlp, 10, 64, 1), regression, friedman,
+            momentum, 8 * 8192, (32, 0.005)),
+    Problem("linear_table", partial(mlp, 34, 7), classification, partial(table, 0.05),
+            sgd, 8 * 8192, (32, 0.1)),
+)  # fmt: skip
 SIZES, FACTORS, SAMPLES, SEEDS = (16, 64, 256, 1024), tuple(2**k for k in range(8)), 16384, 2
 Measure = Callable[[Problem, State, Data, int], dict[str, Any]]
 
@@ -39,10 +62,11 @@ def points() -> Iterator[tuple[Problem, State, Data, int]]:
         search = Search(problem, Store(problem), [0])
         state = restored(problem, search.checkpoint(SHARE, 0))
         yield problem, state, search.data, budget_of(problem, SHARE)
-    for problem in ADAPTIVE:
+    for problem in (*BLIND, *ADAPTIVE):
         data, (size, lr) = problem.make_data(), problem.reference
         state = fresh(problem, lr, 0)
-        for batch in batches(data, size, 0, 0, STEPS * size):
+        steps = STEPS if problem in ADAPTIVE else round(SHARE * problem.budget / size)
+        for batch in batches(data, size, 0, 0, steps * size):
             state.optimizer.zero_grad()
             problem.loss_fn(state.model, batch).mean().backward()
             state.optimizer.step()

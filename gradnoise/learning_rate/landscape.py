@@ -157,7 +157,7 @@ class Landscape:
         """1/(1/ε* + p·trΣ/(4L(1 - m))): the noise of the steps would double the loss L beyond it.
 
         With the mean-square limit ε* and p = 1/B - 1/N. Trained runs of SGD kept their loss up to
-        0.5 to 5 times it (docs/advice.md). Not resolved where the loss may be negative.
+        0.4 to 5 times it (docs/advice.md). Not resolved where the loss may be negative.
         """
         size, limit = capped(batch_size, self.population), self.mean_square_lr(batch_size)
         loss, noise = self.loss, self.trace_cov

@@ -187,7 +187,7 @@ class TestWords:
         rate = float(resolved.landscape().doubling_lr(float(batch)))
 
         assert "one point does not tell the largest stable rate of training" in words(resolved)
-        said = f"at B = {batch}, {short(0.5 * rate)} to {short(5 * rate)}. In the first steps"
+        said = f"at B = {batch}, {short(0.4 * rate)} to {short(5 * rate)}. In the first steps"
         assert said in words(resolved)
 
     def test_for_an_adaptive_optimizer_the_range_is_its_own(self, resolved):
