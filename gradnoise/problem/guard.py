@@ -215,7 +215,8 @@ def _parameters(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for parameter, requires_grad, grad, hooks in found:
-            parameter.requires_grad_(requires_grad)
+            if parameter.requires_grad != requires_grad:  # lazy ones refuse to be set
+                parameter.requires_grad_(requires_grad)
             parameter.grad = grad
             if hooks:
                 parameter._backward_hooks = hooks

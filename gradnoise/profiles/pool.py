@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentError, positive
+from ..errors import ArgumentError, NotMeasuredError, positive
 from ..estimators.report import line, report
 from ..statistics.estimate import Estimate, check_level, short
 from ..statistics.ratio_of_sums import ratio_of_sums
@@ -15,6 +15,7 @@ from .critical import critical_batch_size
 
 SIMPLE = ("trace_cov", "grad_sq_norm")
 HESSIAN = ("trace_hessian_cov", "grad_curvature")
+CRITICAL = "B_crit = ε_max·trΣ/D"
 SAME = ("metric", "population", "parameters")  # of all members that have it
 
 
@@ -122,7 +123,11 @@ class Pool:
             ("sharpness λ", "", f"{short(low)} to {short(high)} along the run"),
         ]
         if self.steps:
-            lines.insert(0, line("B_crit = ε_max·trΣ/D", self.critical_batch_size(), "samples"))
+            try:
+                critical = line(CRITICAL, self.critical_batch_size(), "samples")
+            except NotMeasuredError:  # what is missing, the method says
+                critical = (CRITICAL, "not measured", "")
+            lines.insert(0, critical)
         return report(heading, lines)
 
 
@@ -158,6 +163,11 @@ def pool(
         0.8
     """
     check_level(level)
+    if not isinstance(profiles, Iterable):
+        raise ArgumentError(
+            f"`profiles` must hold the measurements of a run, in a list; got one "
+            f"{type(profiles).__name__}"
+        )
     members = tuple(profiles)
     if not members:
         raise ArgumentError("`profiles` is empty; measure at several points of a run")
@@ -175,7 +185,7 @@ def pool(
                 f"`profiles` must be of one run, measured alike; got `{name}` = {values[0]!r} and "
                 f"{values[1]!r}"
             )
-    times = tuple(positive("steps", step) for step in steps or ())
+    times = tuple(positive("steps", step) for step in (() if steps is None else steps))
     if times and (len(times) != len(members) or times != tuple(sorted(set(times)))):
         raise ArgumentError(
             f"`steps` must be {len(members)} increasing numbers, one for each of the profiles; got "

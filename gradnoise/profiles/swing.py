@@ -132,8 +132,8 @@ def swing(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
     )  # fmt: skip
-    tensors = _tensors(model, averaged)
     opened = Opened.open(model, loss_fn, data, options)
+    tensors = _tensors(model, averaged)
     here, moments = _noise(opened, curvature)
     with _holding(model, tensors):
         there, averaged_moments = _noise(opened, curvature)
@@ -185,7 +185,8 @@ def _tensors(model: nn.Module, averaged: nn.Module | Mapping[str, Tensor]) -> di
     for name in sorted(trainable | (own.keys() & given.keys())):
         there = given.get(name)
         if not isinstance(there, Tensor) or there.shape != own[name].shape:
-            found = f"shape {tuple(there.shape)}" if isinstance(there, Tensor) else "nothing"
+            kind = "nothing" if there is None else type(there).__name__
+            found = f"shape {tuple(there.shape)}" if isinstance(there, Tensor) else kind
             raise ArgumentError(
                 f"`averaged` must hold {name!r} of shape {tuple(own[name].shape)}, as `model` "
                 f"does; got {found}. Pass an average of this model's own weights"

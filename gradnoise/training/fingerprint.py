@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..problem.guard import seed_everything
 from ..problem.objective import Objective
 from ..tensors.trees import flatten, sample_leaves, select
@@ -44,6 +45,9 @@ def start_values(plan: Plan, model: nn.Module) -> dict[str, float]:
     not show where all weights are zero, and some losses differ in their gradient alone.
 
     Another machine adds in another order, so these are to be compared with a tolerance.
+
+    Raises:
+        ModelError: no parameter takes part in the loss.
     """
     objective = Objective(model, plan.loss_fn)
     samples, test = plan.on(objective.device)
@@ -55,10 +59,24 @@ def start_values(plan: Plan, model: nn.Module) -> dict[str, float]:
         for parameter in objective.parameters.values():
             parameter += objective.size**-0.5
     loss = plan.bound(model)(select(samples, slice(0, FEW))).mean()
+    if not _depends(loss, list(objective.parameters.values())):
+        raise ModelError(
+            "the loss does not depend on the model that is trained: runs train copies or fresh "
+            "models, and `loss_fn` must use the model that it is given, without detach() or "
+            "torch.no_grad()"
+        )
     gradient = flatten(objective.differentiate(loss))
     found["loss nearby"] = _finite(float(loss.detach()))
     found["gradient nearby"] = _finite(float(gradient.norm()))
     return found
+
+
+def _depends(loss: Tensor, parameters: list[Tensor]) -> bool:
+    """Whether any of them takes part in the loss; its graph is kept."""
+    if not loss.requires_grad:
+        return False
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return any(gradient is not None for gradient in found)
 
 
 def _finite(value: float) -> float:

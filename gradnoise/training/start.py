@@ -56,7 +56,14 @@ class Start:
         Raises:
             ArgumentError: no learning rate, an optimizer of another model, or one whose `step`
                 needs a closure.
+            ModelError: parameters that are not initialised yet.
         """
+        for name, parameter in self.model.named_parameters():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise ModelError(
+                    f"parameter {name!r} is not initialised yet; run the model once on a batch "
+                    f"first, then make the optimizer"
+                )
         own = {id(parameter) for parameter in self.model.parameters()}
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         if not any(id(parameter) in own for parameter in held):

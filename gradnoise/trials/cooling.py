@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ..problem.objective import Objective
 from ..tensors.trees import Batch, sample_count, select, to_device
 from ..training.batch_order import BatchOrder
 from ..training.plan import collated
+from ..training.start import Start
 
 
 def cooled(
@@ -49,8 +49,9 @@ def cooled(
         The trained copy.
 
     Raises:
-        ArgumentError: an option out of range, no batch size, an optimizer of other parameters.
-        ModelError: the loss does not depend on the copy.
+        ArgumentError: an option out of range, no batch size, an optimizer of other parameters,
+            without a positive learning rate, or that needs a closure.
+        ModelError: the model cannot be copied, or the loss does not depend on the copy.
         GradNoiseError: see `gn.gradient_moments`.
 
     Example:
@@ -87,7 +88,9 @@ def copied(
     """Copies of both, the optimizer with its state and with the copied parameters.
 
     Raises:
-        ArgumentError: not a torch optimizer of this model's parameters.
+        ArgumentError: not a torch optimizer of this model's parameters, one without a learning
+            rate, or one that needs a closure.
+        ModelError: the model cannot be copied.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
@@ -99,7 +102,10 @@ def copied(
             "`optimizer` holds parameters that are not of `model`; pass the optimizer that trains "
             "this very model"
         )
-    return copy.deepcopy((model, optimizer))
+    start = Start(model, optimizer)
+    start.check()
+    trained = start.copy()
+    return trained, start.optimizer_of(trained)
 
 
 def _take_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> None:

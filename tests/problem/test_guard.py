@@ -304,3 +304,10 @@ def test_parameters_are_moved_and_put_back_bit_for_bit_also_after_an_error() -> 
         assert torch.equal(p, content)
         assert torch.equal(p.signbit(), content.signbit())
         assert p._version == version
+
+
+def test_a_model_that_is_not_initialised_yet_is_no_obstacle() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    with untouched(model):
+        pass
+    assert model[0].weight.requires_grad

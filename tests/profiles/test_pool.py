@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import gradnoise as gn
 from tests.numbers import rows
@@ -99,6 +101,16 @@ def test_the_report_names_what_is_known() -> None:
     assert "B_crit" not in str(gn.pool([curved()] * 3))
 
 
+def test_a_report_without_sharpness_says_so() -> None:
+    text = str(gn.pool([at(1.0, 2.0)] * 2, steps=[1, 2]))
+    assert "B_crit = ε_max·trΣ/D not measured" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("steps", [np.array([1, 2]), torch.tensor([1.0, 2.0]), range(1, 3)])
+def test_steps_of_every_kind_are_read(steps: Any) -> None:
+    assert gn.pool([curved(loss=2.0), curved()], steps=steps).steps == (1.0, 2.0)
+
+
 def test_sampling_errors_of_moments_carry_over() -> None:
     moments = gn.noise_scale_from_gradients(rows())
     pooled = gn.pool([moments] * 3).simple_noise_scale
@@ -109,6 +121,7 @@ def test_sampling_errors_of_moments_carry_over() -> None:
     ("members", "options", "message"),
     [
         ([], {}, "`profiles` is empty; measure at several points"),
+        (at(1.0, 2.0), {}, "`profiles` must hold the measurements of a run, in a list; got one At"),
         ([3.0], {}, "profiles, noise scales or gradient moments; got float without `trace_cov`"),
         ([curved()], {"level": 95}, "coverage between 0 and 1"),
         ([curved()] * 2, {"steps": [1]}, "`steps` must be 2 increasing numbers"),

@@ -153,8 +153,14 @@ def test_sides_without_curvature_are_pooled_for_b_simple_alone() -> None:
         (3.0, "`averaged` must be a module or tensors by name; got float"),
         (mlp(), "must hold '0.bias' of shape .6.*; got shape .5"),
         ({}, "must hold '0.bias' of shape .6.*; got nothing"),
+        ({"0.bias": [0.0] * 6}, "must hold '0.bias' of shape .6.*; got list"),
     ],
 )
 def test_what_is_no_average_of_the_model_is_refused(averaged: Any, message: str) -> None:
     with pytest.raises(gn.ArgumentError, match=message):
         gn.swing(small(), nn.CrossEntropyLoss(), DATA, averaged)
+
+
+def test_a_model_that_is_not_initialised_yet_is_refused() -> None:
+    with pytest.raises(gn.ModelError, match=r"parameter '0\.weight' is not initialised yet"):
+        gn.swing(nn.Sequential(nn.LazyLinear(3)), nn.CrossEntropyLoss(), DATA, {})

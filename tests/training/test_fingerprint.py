@@ -154,3 +154,16 @@ def test_the_state_of_the_optimizer_and_the_clipping_are_in_the_fingerprint() ->
     assert second != first
     optimizer.param_groups[0]["betas"] = (0.5, 0.5)
     assert now() != second
+
+
+@pytest.mark.parametrize("how", ["another model", "no gradient"])
+def test_a_loss_that_does_not_depend_on_what_is_trained_is_refused(how: str) -> None:
+    model, optimizer = trained()
+
+    def losses(given: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        outputs = model(batch[0]) if how == "another model" else given(batch[0]).detach()
+        return nn.functional.cross_entropy(outputs, batch[1], reduction="none")
+
+    plan = plan_at(model, optimizer, losses)
+    with pytest.raises(gn.ModelError, match="does not depend on the model that is trained"):
+        start_values(plan, plan.model(0))

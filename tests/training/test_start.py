@@ -13,7 +13,7 @@ import gradnoise as gn
 from gradnoise.training.run import train
 from gradnoise.training.start import Start
 from tests.small_runs import DATA, half_frozen, small
-from tests.starts import ALONE, CE, STACKED, Own, plan_at, runs_of, state_of, trained
+from tests.starts import ALONE, CE, FEW, STACKED, Own, plan_at, runs_of, state_of, trained
 
 EVERY = {**STACKED, **ALONE}
 
@@ -115,6 +115,16 @@ def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
     model = small()
     with pytest.raises(gn.ArgumentError, match=r"LBFGS.step needs a closure"):
         Start(model, torch.optim.LBFGS(model.parameters())).check()
+
+
+def test_a_model_that_is_not_initialised_yet_is_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    message = "parameter '0.weight' is not initialised yet; run the model once"
+    with pytest.raises(gn.ModelError, match=message):
+        Start(model, optimizer).check()
+    with pytest.raises(gn.ModelError, match=message):
+        gn.branch(model, CE, DATA, optimizer, **FEW)
 
 
 class Uncopied:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradnoise as gn
 from tests.small_runs import DATA, dropping, normalised, small
+from tests.starts import Own
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -144,3 +145,22 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
         gn.cooled(small(), nn.CrossEntropyLoss(), DATA, optimizer, batch_size=8)
     with pytest.raises(gn.ArgumentError, match=r"must be a torch\.optim\.Optimizer; got float"):
         gn.cooled(small(), nn.CrossEntropyLoss(), DATA, 0.1, batch_size=8)  # type: ignore[arg-type]
+
+
+def test_an_optimizer_of_the_users_own_is_copied_with_its_attributes() -> None:
+    model, optimizer = started(lambda p: Own(p, 0.05))
+    assert len(optimizer.taken) == 3
+    found = gn.cooled(model, nn.CrossEntropyLoss(), DATA, optimizer, batch_size=8, steps=2)
+    assert len(optimizer.taken) == 3
+    assert any((a != b).any() for a, b in zip(found.parameters(), model.parameters(), strict=True))
+
+
+def test_what_cannot_be_trained_on_copies_is_refused() -> None:
+    model = small()
+    lbfgs = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(gn.ArgumentError, match=r"LBFGS\.step needs a closure"):
+        gn.cooled(model, nn.CrossEntropyLoss(), DATA, lbfgs, batch_size=8)
+    model, optimizer = started(OPTIMIZERS["sgd"])
+    model.kept = model(DATA[0])
+    with pytest.raises(gn.ModelError, match="`model` cannot be copied"):
+        gn.cooled(model, nn.CrossEntropyLoss(), DATA, optimizer, batch_size=8)
