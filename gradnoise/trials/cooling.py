@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -15,6 +14,8 @@ from ..problem.objective import Objective
 from ..tensors.trees import Batch, sample_count, select, to_device
 from ..training.batch_order import BatchOrder
 from ..training.plan import collated
+from ..training.start import Start
+from .trials import known_batch_size
 
 
 def cooled(
@@ -50,7 +51,7 @@ def cooled(
 
     Raises:
         ArgumentError: an option out of range, no batch size, an optimizer of other parameters.
-        ModelError: the loss does not depend on the copy.
+        ModelError: the model cannot be copied, or the loss does not depend on the copy.
         GradNoiseError: see `gn.gradient_moments`.
 
     Example:
@@ -62,7 +63,7 @@ def cooled(
     """
     check_whole("steps", steps, 1)
     check_whole("seed", seed, 0)
-    size = _batch_size(data, batch_size)
+    size = known_batch_size(data, batch_size)
     with untouched(model, data):
         samples = collated(data, "data", max(2, steps * size))
         count = sample_count(samples)
@@ -87,7 +88,8 @@ def copied(
     """Copies of both, the optimizer with its state and with the copied parameters.
 
     Raises:
-        ArgumentError: not a torch optimizer of this model's parameters.
+        ArgumentError: not a torch optimizer of this model's parameters, or it cannot be copied.
+        ModelError: the model cannot be copied.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
@@ -99,7 +101,9 @@ def copied(
             "`optimizer` holds parameters that are not of `model`; pass the optimizer that trains "
             "this very model"
         )
-    return copy.deepcopy((model, optimizer))
+    start = Start(model, optimizer)
+    trained = start.copy()
+    return trained, start.optimizer_of(trained)
 
 
 def _take_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
@@ -113,12 +117,3 @@ def _take_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Ba
             "uses another model than the one that it is given. Use its argument"
         )
     optimizer.step()
-
-
-def _batch_size(data: Any, given: int | None) -> int:
-    """B as given, or that of the loader."""
-    size = getattr(data, "batch_size", None) if given is None else given
-    if size is None:
-        raise ArgumentError("`batch_size` is needed: `data` is no DataLoader with a batch size")
-    check_whole("batch_size", size, 1)
-    return int(size)
