@@ -24,8 +24,8 @@ NEGATIVE = (
 )
 MEANING = {
     NOISE_DOMINATED: (
-        "noise-dominated: noise limits the steps, not curvature. A larger batch with a larger "
-        "learning rate saves steps; momentum gains little"
+        "noise-dominated: noise limits the steps, not curvature. A larger batch saves "
+        "steps where the learning rate can grow with it; momentum gains little"
     ),
     CURVATURE_DOMINATED: (
         "curvature-dominated: curvature limits the steps, not noise. A larger batch saves few "

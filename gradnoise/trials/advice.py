@@ -111,8 +111,9 @@ def chosen(branches: Branches, extra: float) -> Choice | None:
     return None
 
 
-def why_rough(choice: Choice, tried: Sequence[Record]) -> tuple[str, ...]:
-    """What makes a rate uncertain, however long it was tried, in runs at that rate."""
+def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
+    """What makes the advice uncertain, however long the rate was tried; as for the sentences."""
+    alone = len(branches.batch_sizes) < 2
     gains = [record.start_loss - getattr(record, AVERAGED) for record in tried]
     reasons = {
         "the best rate is the smallest that was tried": choice.at_end,
@@ -120,6 +121,7 @@ def why_rough(choice: Choice, tried: Sequence[Record]) -> tuple[str, ...]:
         f"{short(choice.apart)} apart": choice.apart > CLOSE,
         "the loss did not fall in the trial": not sum(gains) > 0,
         "there is one seed only": len(tried) < 2,
+        "no other batch size was tried (a larger `budget` allows it)": alone,
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 

@@ -63,7 +63,8 @@ def advise(
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
-    tried; the best ones by the two losses are within a factor of 4; and there were several seeds.
+    tried; the best ones by the two losses are within a factor of 4; and there were several seeds
+    and batch sizes. A small budget may be spent at the smallest batch size, which is then advised.
     Otherwise it is "rough", and the reasons are printed.
 
     Args:
@@ -174,7 +175,7 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         )
         return _nothing(trials, branches, reason)
     own = [record for record in records if record.run.lr == last.averaged]
-    doubts = (*_too_short(trials, final, last.batch_size), *why_rough(last, own))
+    doubts = (*_too_short(trials, final, last.batch_size), *why_rough(last, branches, own))
     return Advice(
         last.batch_size,
         last.averaged,

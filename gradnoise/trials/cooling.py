@@ -15,6 +15,7 @@ from ..tensors.trees import Batch, sample_count, select, to_device
 from ..training.batch_order import BatchOrder
 from ..training.plan import collated
 from ..training.start import Start
+from .trials import known_batch_size
 
 
 def cooled(
@@ -63,7 +64,7 @@ def cooled(
     """
     check_whole("steps", steps, 1)
     check_whole("seed", seed, 0)
-    size = _batch_size(data, batch_size)
+    size = known_batch_size(data, batch_size)
     with untouched(model, data):
         samples = collated(data, "data", max(2, steps * size))
         count = sample_count(samples)
@@ -119,12 +120,3 @@ def _take_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Ba
             "uses another model than the one that it is given. Use its argument"
         )
     optimizer.step()
-
-
-def _batch_size(data: Any, given: int | None) -> int:
-    """B as given, or that of the loader."""
-    size = getattr(data, "batch_size", None) if given is None else given
-    if size is None:
-        raise ArgumentError("`batch_size` is needed: `data` is no DataLoader with a batch size")
-    check_whole("batch_size", size, 1)
-    return int(size)

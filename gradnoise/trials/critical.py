@@ -30,7 +30,7 @@ from ..statistics.estimate import Estimate, Status
 Losses = Mapping[float, np.ndarray]  # a loss per seed, by batch size or by share of the samples
 Way = Callable[["int | None"], float]  # from the seed that is left out
 TINY = 1e-9
-FARTHEST = 64.0  # B_crit is told up to this factor beyond the batch sizes
+FARTHEST = 64.0  # B_crit and its bounds are told up to this factor beyond the batch sizes
 LOWER = 2.0  # the trained critical batch size over that of shares, in the median
 ALONE, BOTH = 0.6, 0.45  # standard deviations of ln(told/trained), by one way and by both
 AGREE = 2.0  # factor within which the two ways agree
@@ -131,6 +131,8 @@ def _over_seeds(losses: Losses, level: float, find: Way, spread: float) -> Estim
     count, value = len(next(iter(losses.values()))), find(None)
     others = [find(seed) for seed in range(count)] if count > 1 else []
     low, high = _interval(value, others, level, spread)
+    low = low if low >= min(losses) / FARTHEST else 0.0  # a bound so far off says nothing
+    high = high if high <= max(losses) * FARTHEST else math.inf
     least, most = min(losses) / 2, 2 * max(losses)
     if least <= value <= most:
         return Estimate(value, low, high, level, math.nan, count)

@@ -22,24 +22,7 @@ OWN = ("lr", "batch_size", "trace_cov", "drift", "tolerance", "level")
 
 @dataclass(frozen=True)
 class BranchRuns(Runs):
-    """Runs from one point of training, with equal samples at every batch size.
-
-    Learning rates are those of the optimizer's first parameter group, batch sizes in samples.
-
-    Args:
-        records: one per run; `averaged_loss` is the loss at the mean weights of its last half.
-        settings: what all have in common, in words.
-        vectorised: how many runs were one program; 0 where each was trained by itself.
-        reason: why so.
-        parts: runs of the smallest batch size with a part of the samples.
-        lr, batch_size: ε₀ and B₀ of the optimizer that the runs start from.
-        trace_cov: trΣ where the runs start, in the metric of the optimizer; None: not measured.
-        drift: total step for one gradient in units of ε: 1/(1 - m), 1 for Adam in its metric.
-        tolerance: of `largest_batch_size`.
-        level: of the intervals.
-
-    Source: as for `branch`.
-    """
+    """What follows from the runs of `Branches`, which has the arguments."""
 
     parts: tuple[Record, ...] = ()
     lr: float = math.nan

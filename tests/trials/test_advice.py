@@ -38,7 +38,7 @@ def test_the_two_losses_have_a_best_rate_each() -> None:
     assert found is not None
     assert (found.constant, found.averaged, found.stable) == (0.2, 0.4, 0.8)
     assert found.middle == pytest.approx(math.sqrt(0.08))
-    assert why_rough(found, LADDER[:2]) == ()
+    assert why_rough(found, branches(1.1, 1.3), LADDER[:2]) == ()
 
 
 def test_twice_an_advised_rate_has_held() -> None:
@@ -69,11 +69,11 @@ def test_the_smallest_rate_that_was_tried_is_not_sure(
     rows = zip((0.1, 0.2, 0.4), late, averaged, strict=True)
     found = Choice.of([record for lr, one, other in rows for record in ran(8, lr, one, other)])
     assert found is not None
-    assert why_rough(found, ran(8, 0.2, 1.0, 1.0)) == doubts
+    assert why_rough(found, branches(1.1, 1.3), ran(8, 0.2, 1.0, 1.0)) == doubts
 
 
 def test_rates_that_are_far_apart_and_a_single_seed_are_not_sure() -> None:
-    assert why_rough(Choice(8, 0.1, 0.8, 1.6, False), LADDER[:1]) == (
+    assert why_rough(Choice(8, 0.1, 0.8, 1.6, False), branches(1.1, 1.3), LADDER[:1]) == (
         "the best rates for a constant and for a decaying rate are a factor 8.00 apart",
         "there is one seed only",
     )
@@ -81,8 +81,15 @@ def test_rates_that_are_far_apart_and_a_single_seed_are_not_sure() -> None:
 
 @pytest.mark.parametrize("averaged", [2.0, 2.1, math.nan])
 def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
-    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), ran(8, 0.1, 1.0, averaged))
+    tried = ran(8, 0.1, 1.0, averaged)
+    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
     assert found == ("the loss did not fall in the trial",)
+
+
+def test_a_batch_size_that_was_not_compared_is_not_sure() -> None:
+    alone = Branches(tuple(LADDER), {})
+    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), alone, LADDER[:2])
+    assert found == ("no other batch size was tried (a larger `budget` allows it)",)
 
 
 def test_the_sentences_name_what_held_and_every_doubt() -> None:

@@ -123,12 +123,19 @@ def test_a_loss_of_another_model_is_refused() -> None:
         gn.cooled(model, other_model, DATA, optimizer, batch_size=8)
 
 
+def test_a_model_that_cannot_be_copied_is_refused() -> None:
+    model, optimizer = started(OPTIMIZERS["sgd"])
+    model.last = next(model.parameters()) * 2  # a tensor with a graph
+    with pytest.raises(gn.ModelError, match="`model` cannot be copied"):
+        gn.cooled(model, nn.CrossEntropyLoss(), DATA, optimizer, batch_size=8)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"steps": 0}, "`steps` must be a whole number from 1"),
         ({"seed": -1}, "`seed` must be a whole number from 0"),
-        ({"batch_size": None}, "`batch_size` is needed: `data` is no DataLoader"),
+        ({"batch_size": None}, "`batch_size` is needed, .* `data` is not a DataLoader"),
         ({"batch_size": 0}, "`batch_size` must be a whole number from 1"),
         ({"batch_size": 33}, "`batch_size` = 33 is more than the 32 samples"),
     ],

@@ -74,6 +74,15 @@ def test_the_spread_of_the_seeds_widens_the_interval() -> None:
     assert noisy.high / noisy.low > calm.high / calm.low
 
 
+def test_a_bound_that_is_very_far_off_is_none() -> None:
+    apart = losses(60.0)
+    for size in SIZES[1:]:
+        apart[size] = apart[size] + np.array([0.3, -0.15, 0.0])
+    found = critical_batch_size(apart, curve(60.0))
+    assert found.is_resolved
+    assert (found.low, found.high) == (0.0, math.inf)
+
+
 def test_beyond_the_batch_sizes_there_is_only_a_bound() -> None:
     found = critical_batch_size(losses(1e5), curve(1e5))
     assert found.status is Status.BEYOND_GRID
