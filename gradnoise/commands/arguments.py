@@ -21,6 +21,11 @@ TARGET = (
     "(model, loss_fn, data) or (model, loss_fn, data, optimizer)"
 )
 
+TARGET_TRAINED = (
+    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
+    "(model, loss_fn, data, optimizer), the optimizer with its state"
+)
+
 
 def shows_progress(options: argparse.Namespace) -> bool:
     """Whether there is a terminal to show it on."""

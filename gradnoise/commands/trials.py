@@ -17,7 +17,7 @@ from ..trials.advise import advise
 from ..trials.branch import GROWTH, branch
 from .arguments import (
     POSITIVE,
-    TARGET,
+    TARGET_TRAINED,
     add_command,
     add_common,
     check_targets,
@@ -49,7 +49,7 @@ def advise_command(options: argparse.Namespace) -> int:
         **chosen(options, *SHARED),
     )
     print(found)
-    drawn = options.plot if found.branches.records else None
+    drawn = options.plot if any(found.branches.largest_stable().values()) else None
     if drawn:
         found.branches.plot(drawn)
     return tell_written(options.out, drawn)
@@ -115,7 +115,7 @@ def advise_options(commands: Any) -> None:
     about = "find a batch size and a learning rate by short training runs from here"
     example = "example: gradnoise advise train.py:factory --epochs 4 --out advice.jsonl"
     add = add_command(commands, advise_command, about, example)
-    add("target", help=f"{TARGET}; the optimizer is needed")
+    add("target", help=TARGET_TRAINED)
     length = add.__self__.add_mutually_exclusive_group()
     length.add_argument("--budget", type=whole(1), metavar="N",
                         help="samples that all runs take together (default: 2 epochs)")  # fmt: skip
@@ -132,7 +132,7 @@ def branch_options(commands: Any) -> None:
         "--plot branches.png"
     )
     add = add_command(commands, branch_command, about, example)
-    add("target", help=f"{TARGET}; the optimizer is needed")
+    add("target", help=TARGET_TRAINED)
     add("--batch-sizes", type=whole(1), nargs="+", metavar="B", required=True, help="batch sizes")
     add("--samples", type=whole(1), metavar="N", required=True, help="samples of each run")
     add("--factors", type=POSITIVE, nargs="+", metavar="F",

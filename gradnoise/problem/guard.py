@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
+from ..errors import ModelError
+
 
 @contextmanager
 def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
@@ -27,7 +29,12 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     meanwhile, so that a clipping or logging hook neither fires nor distorts the measurement.
     Regions under activation checkpointing run like any other: `torch.utils.checkpoint` is patched
     for the whole process meanwhile.
+
+    Raises:
+        ModelError: `model` is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))
         stack.enter_context(_workers(data))

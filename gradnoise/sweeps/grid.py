@@ -110,6 +110,7 @@ def make_grid(
     steps: int | None,
 ) -> list[Run]:
     """Every combination, checked."""
+    batch_sizes, seeds = list(batch_sizes), list(seeds)
     rates = {size: list(lrs(size) if callable(lrs) else lrs) for size in batch_sizes}
     _check_grid(plan, batch_sizes, list(rates.values()), seeds)
     if epochs is None and steps is None:
@@ -125,7 +126,7 @@ def make_grid(
         if steps is not None:
             budgets.append(("steps", size, steps))
     return [
-        Run(size, float(lr), seed, budget, length)
+        Run(int(size), float(lr), int(seed), budget, int(length))  # whole numbers of NumPy too
         for budget, size, length in sorted(budgets)
         for lr in sorted(set(rates[size]))
         for seed in sorted(set(seeds))

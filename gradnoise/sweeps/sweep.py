@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import check_whole
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
 from ..profiles.results import Results
@@ -153,8 +154,10 @@ def sweep(
             make_model, loss_fn, train_data, test_data, metrics, optimizer, momentum, weight_decay,
             schedule,
         )  # fmt: skip
-        chosen = range(seeds) if isinstance(seeds, int) else seeds
-        runs = make_grid(plan, batch_sizes, lrs, list(chosen), epochs, steps)
+        if not isinstance(seeds, Iterable):
+            check_whole("seeds", seeds, 0)
+            seeds = range(int(seeds))
+        runs = make_grid(plan, batch_sizes, lrs, list(seeds), epochs, steps)
         model = first_model(plan)
         header = {
             "fingerprint": fingerprint(plan, model),

@@ -50,6 +50,12 @@ class Start:
             )
         return lr
 
+    @property
+    def left(self) -> list[nn.Parameter]:
+        """The parameters that require a gradient and that the optimizer does not hold."""
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return [p for p in self.model.parameters() if p.requires_grad and id(p) not in held]
+
     def check(self) -> None:
         """Whether runs can be trained from here.
 
@@ -70,6 +76,11 @@ class Start:
             raise ArgumentError(
                 "`optimizer` holds no parameter of `model`: make it from model.parameters(), after "
                 "the model was moved or wrapped"
+            )
+        if not any(id(p) in own and p.requires_grad for p in held):
+            raise ArgumentError(
+                "`optimizer` holds only frozen parameters of `model`, and runs would train "
+                "nothing: make it from the parameters that require a gradient"
             )
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is closure.empty:
@@ -132,11 +143,9 @@ class Start:
             for setting in OTHERS:
                 if group.get(setting):
                     return f"{name} with {setting} is stepped one by one"
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        left = [
-            n for n, p in self.model.named_parameters() if p.requires_grad and id(p) not in held
-        ]
-        return f"the optimizer does not hold {left[0]!r}" if left else None
+        left = {id(p) for p in self.left}
+        names = [name for name, p in self.model.named_parameters() if id(p) in left]
+        return f"the optimizer does not hold {names[0]!r}" if names else None
 
     def steps(self, runs: int) -> Steps:
         """The steps of the optimizer on the stacked weights of so many runs."""

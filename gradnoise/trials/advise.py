@@ -28,6 +28,10 @@ FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a searc
 ALL = 4  # the budget for three batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
 FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
+SAME = (
+    "The loss is the same after all runs, whatever the learning rate: it does not depend on what "
+    "the optimizer trains, or its gradient is zero here."
+)
 LONG = 1000  # steps that are enough to judge a rate, where an epoch has more
 SHORT = 200  # steps that are too few for it, even where an epoch has fewer
 
@@ -71,7 +75,7 @@ def advise(
         model, loss_fn, data, optimizer: as for `gn.branch`.
         budget: samples that gradients are taken of, in all runs together; default: twice the
             number of samples of `data`. Losses at the end of runs are taken besides, on 2048
-            samples at most.
+            samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         batch_size: B₀; by default that of a DataLoader.
         seeds, level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
@@ -159,6 +163,8 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
     choice = chosen(branches, extra)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
+    if len(branches.records) > 1 and len({r.averaged_loss for r in branches.records}) == 1:
+        return _nothing(trials, branches, SAME)
     others = tuple(seed + len(length.seeds) for seed in length.seeds)
     left = trials.budget - trials.spent
     samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)

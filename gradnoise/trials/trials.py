@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ class Trials:
 def _noise(plan: Plan) -> tuple[float | None, float]:
     """trΣ in the metric of the optimizer, and the total step for one gradient in units of ε.
 
-    None where single samples cannot be measured (batch normalisation, dropout), or where the metric
-    of the optimizer is not known.
+    Of the parameters that the optimizer holds. None where single samples cannot be measured (batch
+    normalisation, dropout), or where the metric of the optimizer is not known.
     """
     assert plan.start is not None
     model, optimizer = plan.start.model, plan.start.optimizer
@@ -122,14 +123,27 @@ def _noise(plan: Plan) -> tuple[float | None, float]:
     part = select(plan.train, torch.randperm(plan.count, generator=generator(1))[:MEASURED])
     options = Options(optimizer=optimizer, max_samples=MEASURED)
     try:
-        opened = Opened.open(model, plan.loss_fn, part, options)
-        found = float(opened.moments(intervals=False).trace_cov)
+        with _frozen(plan.start.left):
+            opened = Opened.open(model, plan.loss_fn, part, options)
+            found = float(opened.moments(intervals=False).trace_cov)
     except GradNoiseError:
         return None, 1.0
     own = opened.problem.metric == "optimizer" and settings.is_settled
     if not (settings.is_plain or own):
         return None, 1.0
     return found, Momentum.of(settings.kind, settings.momentum).drift
+
+
+@contextmanager
+def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """These parameters without gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def samples_of(records: Any) -> int:

@@ -29,6 +29,10 @@ def loader():
     dataset = torch.utils.data.TensorDataset(*data)
     return *four()[:2], torch.utils.data.DataLoader(dataset, batch_size=4), optimizer
 
+def wild():
+    fast = torch.optim.SGD(model.parameters(), lr=1e9)
+    return *four()[:2], loader()[2], fast
+
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter([(x, y) for x, y in zip(*data)])
@@ -119,6 +123,23 @@ def test_without_trials_there_is_no_picture(
     assert "Nothing was tried" in text
     assert "written" not in text
     assert not plot.exists()
+
+
+def test_where_no_rate_holds_there_is_no_picture(
+    tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "a.png"
+    text = said(capsys, "advise", f"{file}:wild", "--budget", 2400, "--seeds", 1, "--plot", plot)
+    assert "No learning rate held" in text
+    assert not plot.exists()
+
+
+@pytest.mark.parametrize("name", ["advise", "branch"])
+def test_the_help_asks_for_an_optimizer(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "returns (model, loss_fn, data, optimizer), the optimizer with its state" in text
 
 
 def test_digits_are_built_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from torch.utils import checkpoint as checkpoint_module
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
+import gradnoise as gn
 from gradnoise.problem.guard import differentiable_kernels, moved, seed_everything, untouched
 
 
@@ -311,3 +312,13 @@ def test_a_model_that_is_not_initialised_yet_is_no_obstacle() -> None:
     with untouched(model):
         pass
     assert model[0].weight.requires_grad
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with (
+        pytest.raises(gn.ModelError, match=r"`model` must be a torch\.nn\.Module; got tuple"),
+        (
+            untouched((torch.ones(2), torch.ones(2)))  # type: ignore[arg-type]
+        ),
+    ):
+        pass

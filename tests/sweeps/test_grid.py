@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,7 @@ def test_equal_epochs_are_fewer_steps_of_larger_batches() -> None:
         ({"optimizer": "nesterov"}, "needs a `momentum` above 0"),
         ({"vectorise": "maybe"}, '`vectorise` must be "auto", True or False'),
         ({"metrics": {"accuracy": accuracy}}, "`metrics` are about `test_data`; give some"),
+        ({"seeds": 1.5}, "`seeds` must be a whole number from 0 on; got 1.5"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(options: dict[str, Any], message: str) -> None:
@@ -115,3 +118,12 @@ def test_with_a_torch_optimizer_the_model_itself_is_needed() -> None:
     ):
         with pytest.raises(gn.ArgumentError, match=said):
             swept(optimizer=optimizer, **options)
+
+
+def test_whole_numbers_of_numpy_are_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.jsonl"
+    found = swept(
+        batch_sizes=np.array([4, 8]), seeds=np.int64(2), epochs=None, steps=np.int8(3), path=path
+    )
+    plain = swept(batch_sizes=[4, 8], seeds=2, epochs=None, steps=3, path=path)
+    assert found.records == plain.records == gn.Sweep.load(path).records

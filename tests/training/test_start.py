@@ -117,6 +117,14 @@ def test_an_optimizer_that_needs_a_closure_is_refused() -> None:
         Start(model, torch.optim.LBFGS(model.parameters())).check()
 
 
+def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
+    model = small()
+    frozen = list(model.parameters())[:1]
+    frozen[0].requires_grad_(False)
+    with pytest.raises(gn.ArgumentError, match="`optimizer` holds only frozen parameters"):
+        Start(model, torch.optim.SGD(frozen, 0.1)).check()
+
+
 def test_a_model_that_is_not_initialised_yet_is_refused() -> None:
     model = nn.Sequential(nn.LazyLinear(3))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -103,6 +103,16 @@ def test_a_loss_that_always_diverges_has_no_advice() -> None:
     assert found.reasons == ("No learning rate held: start from a smaller one.",)
 
 
+def test_a_loss_that_nothing_changes_has_no_advice() -> None:
+    model, optimizer = setting(0.1)
+    found = gn.advise(
+        model, lambda m, batch: 0 * m(batch[0])[:, 0] + 2, (X, Y), optimizer, batch_size=16,
+        budget=5000, seeds=2, vectorise=True,
+    )  # fmt: skip
+    assert (found.lr, found.confidence) == (None, "none")
+    assert "The loss is the same after all runs, whatever the learning rate" in str(found)
+
+
 @pytest.mark.parametrize(
     ("budget", "sizes"),
     [(1e5, [4, 16, 64]), (3e4, [4, 16, 64]), (1e4, [4, 16]), (5e3, [16]), (500, []),

@@ -126,3 +126,13 @@ def test_a_warm_up_is_refused_before_anything_is_written(tmp_path: Path) -> None
     optimizer.step()
     scheduler.step()
     gn.branch(model, CE, DATA, optimizer, batch_size=4, batch_sizes=[4], samples=8, path=path)
+
+
+def test_the_trace_is_that_of_the_parameters_that_are_trained() -> None:
+    model, _ = trained()
+    optimizer = torch.optim.SGD(list(model.parameters())[-1:], 0.05)
+    found = Trials(plan_at(model, optimizer), {"batch_size": 4}).noise[0]
+    assert all(p.requires_grad for p in model.parameters())
+    for parameter in list(model.parameters())[:-1]:
+        parameter.requires_grad_(False)
+    assert found == pytest.approx(float(gn.gradient_moments(model, CE, DATA).trace_cov))
