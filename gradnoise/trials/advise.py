@@ -62,8 +62,8 @@ def advise(
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
     the geometric middle of the best ones by the losses of the last quarter of the steps and at
     averaged weights. Advised is the best one at averaged weights of those at which twice the rate
-    held as well; and unless these runs took an epoch or 1000 steps, no smaller temperature than in
-    use, because in short runs less noise always looks better.
+    held as well; and unless these runs took 1000 steps, no smaller temperature than in use, because
+    in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
@@ -169,7 +169,7 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
     left = trials.budget - trials.spent
     samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)
     final = Length(samples, others, "samples of the last trial")
-    long = samples >= trials.plan.count or samples >= LONG * choice.batch_size
+    long = samples >= LONG * choice.batch_size
     least = 0.0 if long else _least(trials, branches, choice)
     centre = max(choice.middle, least)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
