@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import ArgumentError, check_whole, number
 from ..problem.guard import untouched
 from ..problem.losses import LossFn
+from ..problem.optimizer_settings import read_optimizer
 from ..statistics.estimate import Estimate, Status, check_level
 from .advice import MARGIN, Advice, Choice, chosen, why_rough, write_reasons
 from .branches import Branches
@@ -67,9 +68,10 @@ def advise(
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
-    tried; the best ones by the two losses are within a factor of 4; and there were several seeds
-    and batch sizes. A small budget may be spent at the smallest batch size, which is then advised.
-    Otherwise it is "rough", and the reasons are printed.
+    tried; the best ones by the two losses are within a factor of 4; the second moments of the
+    optimizer, if it has any, have settled; and there were several seeds and batch sizes. Otherwise
+    it is "rough", and the reasons are printed. A small budget may be spent at the smallest batch
+    size, which is then advised.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -181,7 +183,11 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         )
         return _nothing(trials, branches, reason)
     own = [record for record in records if record.run.lr == last.averaged]
-    doubts = (*_too_short(trials, final, last.batch_size), *why_rough(last, branches, own))
+    doubts = (
+        *_too_short(trials, final, last.batch_size),
+        *_not_settled(trials),
+        *why_rough(last, branches, own),
+    )
     return Advice(
         last.batch_size,
         last.averaged,
@@ -203,6 +209,17 @@ def _too_short(trials: Trials, final: Length, batch_size: int) -> tuple[str, ...
         return ()
     needed = math.ceil((len(FINAL) + 1) * len(final.seeds) * enough / (1 - FIRST))
     return (f"the trial was short (for this batch size, `budget` = {needed} is enough)",)
+
+
+def _not_settled(trials: Trials) -> tuple[str, ...]:
+    """Whether the second moments of an adaptive optimizer are from too few steps."""
+    settings = read_optimizer(trials.start.optimizer)
+    if settings is None or settings.is_settled:
+        return ()
+    return (
+        f"{settings.name} has taken {settings.steps} steps, and its second moments settle after "
+        f"about {settings.settled_after}",
+    )
 
 
 def _least(trials: Trials, branches: Branches, choice: Choice) -> float:

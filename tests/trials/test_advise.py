@@ -152,3 +152,19 @@ def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:
     found = advised(seeds=1)
     assert "on 1 seed: holds" in found.reasons[0]
     assert found.confidence == "rough"
+
+
+@pytest.mark.parametrize("steps", [5, 1001])
+def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
+    model, _ = setting()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(steps):
+        rows = torch.arange(16) + 16 * (step % 128)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
+        optimizer.step()
+    found = gn.advise(
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=40_000, vectorise=True
+    )
+    told = "AdamW has taken 5 steps, and its second moments settle after about 1000"
+    assert (told in " ".join(found.reasons)) is (steps == 5)
