@@ -66,8 +66,8 @@ class Pool:
         earlier. Where the loss falls by D per e-fold of t, it falls by D·n/(t + n) per e-fold of
         n steps that are counted from here, so that B_crit of these is (t + n)/n times as large.
         The interval reaches from half of the smaller one of this and of `simple_noise_scale` to
-        twice the larger one, or a factor 5 both ways without the latter; training was in 38 of 40
-        such intervals of steps ahead, and in 79 of 91 to here (docs/advice.md).
+        twice the larger one, or a factor 5 both ways without the latter; training was in 32 of 44
+        such intervals of steps ahead, and in 80 of 92 to here (docs/advice.md).
 
         Args:
             ahead: n, in the unit of `steps`; None for a run from its beginning to here.
@@ -101,9 +101,9 @@ class Pool:
     def agreement(self, ahead: float | None = None) -> float:
         """The factor between `critical_batch_size(ahead)` and `simple_noise_scale`, at least 1.
 
-        Where the two are within a factor 2 about the steps ahead, the first was within a factor 2
-        of training in 17 of 19 cases, elsewhere in 12 of 21. Of a run to here: in 15 of 21, and in
-        43 of 70. nan where one of them has no value.
+        Where the two are within a factor 2, the first was within a factor 2 of training in 12 of 21
+        cases about the steps ahead, and in 15 of 20 about a run to here. nan where one of them has
+        no value.
         """
         both = float(self.critical_batch_size(ahead)), float(self.simple_noise_scale)
         return max(both) / min(both) if all(scale > 0 for scale in both) else math.nan
