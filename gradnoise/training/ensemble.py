@@ -96,10 +96,10 @@ class Ensemble:
 
     def _summarise(self, step: int, losses: Tensor) -> None:
         """Add the weights to their mean over the last half, the losses to that of the quarter."""
-        if in_last(4, step, self._steps):
-            self._late = self._late + losses.double().cpu() / math.ceil(self._steps / 4)
         if not (self._plan.averages and in_last(2, step, self._steps)):
             return
+        if in_last(4, step, self._steps):
+            self._late = self._late + losses.double().cpu() / math.ceil(self._steps / 4)
         count = step - self._steps + math.ceil(self._steps / 2)
         for name, weight in self._weights.items():
             mean = self._mean.setdefault(name, weight.clone())

@@ -39,7 +39,7 @@ def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
             return Record(run, True, step + 1, start, math.inf)
         if mean is not None and in_last(2, step, run.steps):
             mean.update_parameters(model)
-        if in_last(4, step, run.steps):
+        if mean is not None and in_last(4, step, run.steps):
             late.append(float(loss))
     found = ended(plan, run, model, monitor, 0)
     if mean is None:

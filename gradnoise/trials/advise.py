@@ -63,8 +63,8 @@ def advise(
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
     the geometric middle of the best ones by the losses of the last quarter of the steps and at
     averaged weights. Advised is the best one at averaged weights of those at which twice the rate
-    held as well; and unless these runs took 1000 steps, no smaller temperature than in use, because
-    in short runs less noise always looks better.
+    held as well; and unless these runs took 1000 steps, no smaller temperature than in use where
+    that was tried and held, because in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
@@ -223,7 +223,7 @@ def _not_settled(trials: Trials) -> tuple[str, ...]:
 
 
 def _least(trials: Trials, branches: Branches, choice: Choice) -> float:
-    """The rate in use, scaled to a batch size; 0 where twice of it did not hold.
+    """The rate in use, scaled to a batch size; 0 where twice of it was not tried or did not hold.
 
     In a short run every smaller rate looks better, because the noise of the steps falls at once and
     the progress that it costs shows later.

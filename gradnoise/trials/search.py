@@ -69,7 +69,7 @@ def search(
 def _beyond(records: Sequence[Record]) -> float | None:
     """The next rate, where the best by one of the losses is at an end."""
     lrs = sorted({record.run.lr for record in records})
-    if best_rate(records, CONSTANT) is None or best_rate(records, CONSTANT) == lrs[0]:
+    if best_rate(records, CONSTANT) in (None, lrs[0]):
         return lrs[0] / STEP
     return lrs[-1] * STEP if best_rate(records, AVERAGED) == lrs[-1] else None
 

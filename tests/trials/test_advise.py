@@ -168,3 +168,19 @@ def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
     )
     told = "AdamW has taken 5 steps, and its second moments settle after about 1000"
     assert (told in " ".join(found.reasons)) is (steps == 5)
+
+
+def test_a_short_trial_does_not_lower_the_temperature() -> None:
+    """At the noise of the steps every smaller rate looks better, whatever it costs later."""
+    model, optimizer = setting(0.1)
+    for seed in range(20):
+        for rows in torch.randperm(2048, generator=torch.Generator().manual_seed(seed)).split(16):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
+            optimizer.step()
+    found = gn.advise(
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=6_000, vectorise=True
+    )
+    assert found.lr is not None
+    assert found.batch_size is not None
+    assert found.lr >= 0.99 * 0.1 * found.batch_size / 16
