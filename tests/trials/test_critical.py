@@ -9,7 +9,6 @@ import pytest
 
 from gradnoise.statistics.estimate import Status
 from gradnoise.trials.critical import (
-    LOWER,
     Fall,
     agree,
     critical_batch_size,
@@ -44,7 +43,7 @@ def curve(critical: float, seeds: int = 3) -> dict[float, np.ndarray]:
 def test_shares_give_back_what_the_losses_were_made_with(critical: float) -> None:
     found = critical_batch_size(losses(critical), curve(critical))
     assert found.is_resolved
-    assert float(found) == pytest.approx(LOWER * critical, rel=2e-2)
+    assert float(found) == pytest.approx(2 * critical, rel=2e-2)
     assert found.low < critical < found.high
 
 
@@ -56,7 +55,7 @@ def test_the_fall_of_the_loss_gives_it_as_well() -> None:
     )
     assert fall.batch_size({1.0: loss_at(1000), 0.5: loss_at(500)}) == pytest.approx(40.0)
     both = critical_batch_size(losses(20.0), curve(20.0), fall)
-    assert float(both) == pytest.approx(math.sqrt(40.0 * LOWER * 20.0), rel=2e-2)
+    assert float(both) == pytest.approx(math.sqrt(40.0 * 2 * 20.0), rel=2e-2)
     assert agree(losses(20.0), curve(20.0), fall)
     assert not agree(losses(20.0), curve(20.0), Fall(8.0, 5.0))
     assert not agree(losses(20.0), curve(20.0), None)
