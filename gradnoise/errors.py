@@ -29,8 +29,12 @@ class LossError(GradNoiseError):
     """`loss_fn` does not return one finite loss per sample."""
 
 
+class BatchLossError(LossError):
+    """`loss_fn` returns one number for a batch, where one loss per sample is needed."""
+
+
 class RandomLossError(LossError):
-    """Two evaluations at the same parameters and samples differ."""
+    """Two evaluations at the same parameters, samples and random states differ."""
 
 
 class CoupledSamplesError(LossError):

@@ -8,7 +8,7 @@ arXiv:2306.07850).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,10 @@ class CurvatureSpread:
         """From what `dataclasses.asdict` and JSON make of it."""
         mean, covariance = (_rows(np.array(fields[name])) for name in ("mean", "covariance"))
         return cls(mean, covariance, bool(fields["converged"]))
+
+    def scaled(self, factor: float) -> CurvatureSpread:
+        """With a spread so many times as large: that of samples from that of groups."""
+        return replace(self, covariance=_rows(factor * np.array(self.covariance)))
 
     @property
     def directions(self) -> int:

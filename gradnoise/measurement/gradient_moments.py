@@ -29,6 +29,8 @@ def gradient_moments(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
@@ -53,6 +55,11 @@ def gradient_moments(
         level: coverage of the intervals.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
+        unit: "sample"; "group": groups of samples, for losses that depend on the other samples of
+            a batch (batch normalisation in training mode, contrastive losses, one number for a
+            batch); "auto": samples where their losses are independent, else groups. Σ is then b
+            times the covariance of the gradients of groups of b samples.
+        group_size: b; by default the batch size of a DataLoader or of a list of batches, else 32.
 
     Returns:
         GradientMoments.
@@ -69,6 +76,7 @@ def gradient_moments(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    return opened.moments(variance=variance, intervals=intervals)
+    return opened.in_samples(opened.moments(variance=variance, intervals=intervals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from ..problem.losses import LossFn
 from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem
+from ..problem.unit import Unit
 
 Kept = TypeVar("Kept")
 Own = TypeVar("Own", bound="Opened")
@@ -59,6 +61,11 @@ class Opened:
         return self.keep("problem", lambda: self._problem.in_metric(self.options))
 
     @property
+    def unit(self) -> Unit:
+        """What is drawn at random in training; moments and operators are about its gradients."""
+        return self._problem.unit
+
+    @property
     def engine(self) -> Engine:
         """The per-sample gradient engine."""
         problem = self.problem
@@ -83,6 +90,10 @@ class Opened:
             return stream(self.problem, self.engine, level=level, variance=variance, tick=tick)
 
         return self.keep(("moments", variance, intervals), measured)
+
+    def in_samples(self, moments: GradientMoments) -> GradientMoments:
+        """Moments with results in samples, also where units are groups."""
+        return replace(moments, group_size=self.unit.size)
 
     def hessian(self, *, hvp: str = "kept", memory_budget: int = MEMORY_BUDGET) -> Hessian:
         """H, with the graphs that its products keep."""

@@ -100,7 +100,9 @@ class Accumulator:
             self._squares[name].add_(gap, alpha=weight)
         return weight * float(gap.sum())
 
-    def moments(self, *, population: float, resolution: float, level: float) -> GradientMoments:
+    def moments(
+        self, *, population: float, resolution: float, level: float, is_partition: bool = False
+    ) -> GradientMoments:
         """The moments of all samples; call it once, last: it reuses the sums in place."""
         self._gather()
         count = self._count
@@ -117,6 +119,7 @@ class Accumulator:
             population=population,
             resolution=resolution,
             level=level,
+            is_partition=is_partition,
             coordinate_sq=self._squares or None,
             per_parameter=PerParameter(
                 dict(zip(mean, norms, strict=True)),

@@ -92,12 +92,13 @@ def _pass(
         population=problem.samples.population,
         resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
         level=level,
+        is_partition=problem.samples.is_partition,
     )
 
 
 def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
     """The moments with what their intervals need; unchanged where the population was measured."""
-    if moments.sampling_factor == 0:
+    if moments.spread_factor == 0:
         return moments
     _check_size(moments)
     signs = random_signs(SQUARE_PROBES, moments.count, seed=0)

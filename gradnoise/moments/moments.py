@@ -14,6 +14,7 @@ from ..statistics.estimate import Estimate
 from ..statistics.interval import flag_zero, symmetric, with_skew
 from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
+from ..statistics.transform import scaled
 from ..tensors.trees import TensorDict, sq_norm
 from .layer import Layer, by_module
 from .per_parameter import PerParameter
@@ -47,6 +48,12 @@ class GradientMoments:
         per_parameter: the same numbers by parameter; None where only sums over all are known.
         gap_sq_norms: ‖g_i - ḡ‖², shape (n,), where measured from centred gradients; None where they
             are computed as ‖g_i‖² - 2g_iᵀḡ + ‖ḡ‖².
+        is_partition: whether units are random groups of a finite population: the spread of groups
+            then has the error of K independent ones, also where all samples are in them.
+        group_size: b, where units are groups and results are wanted in samples. trΣ, variances and
+            B_simple are then b times those of groups; everything else here counts groups.
+
+    Where units are groups (`unit`), i runs over groups: n and N are numbers of groups.
 
     Source: as for `gradient_moments`.
     """
@@ -65,6 +72,8 @@ class GradientMoments:
     second_slopes: Tensor | None = None
     per_parameter: PerParameter | None = None
     gap_sq_norms: Tensor | None = None
+    is_partition: bool = False
+    group_size: int = 1
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -74,11 +83,13 @@ class GradientMoments:
         Raises:
             ArgumentError: the two are about different parameters or populations.
         """
-        if self.mean.keys() != other.mean.keys() or self.population != other.population:
+        same = self.population == other.population and self.group_size == other.group_size
+        if self.mean.keys() != other.mean.keys() or not same:
             raise ArgumentError(
                 "only moments of the same parameters and the same population can be merged; got "
                 f"{len(self.mean)} and {len(other.mean)} parameters, populations of "
-                f"{self.population:g} and {other.population:g}"
+                f"{self.population:g} and {other.population:g}, groups of {self.group_size} and "
+                f"{other.group_size}"
             )
         count = self.count + other.count
         share, weight = other.count / count, self.count * other.count / count
@@ -102,6 +113,8 @@ class GradientMoments:
             level=self.level,
             coordinate_sq=squares,
             per_parameter=mine.merge(others) if mine and others else None,
+            is_partition=self.is_partition,
+            group_size=self.group_size,
         )
 
     def restrict(self, names: Iterable[str]) -> GradientMoments:
@@ -162,15 +175,32 @@ class GradientMoments:
         return 1 / self.count - 1 / self.population
 
     @property
+    def spread_factor(self) -> float:
+        """The variance of a mean of squares of deviations over that of one of them."""
+        return 1 / self.count if self.is_partition else self.sampling_factor
+
+    @property
+    def spread_population(self) -> float:
+        """N for such means; of random groups there are as many as one likes."""
+        return math.inf if self.is_partition else self.population
+
+    @property
+    def steadiness(self) -> float:
+        """√((1/n - 1/N)/spread_factor): how much less ḡ varies than a mean of independent units."""
+        whole = self.spread_factor
+        return math.sqrt(max(self.sampling_factor, 0.0) / whole) if self.is_partition else 1.0
+
+    @property
     def loss(self) -> Estimate:
         """Mean loss L."""
         value, variance = float(self.losses.mean()), self.sampling_factor * float(self.losses.var())
-        return self._estimate(value, variance, self._skew(self.losses[None]))
+        return self._estimate(value, variance, self._skew(self.steadiness * self.losses[None]))
 
     @property
     def trace_cov(self) -> Estimate:
         """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
-        return self._estimate(self._trace, self._covariances()[0], self._skewness())
+        found = self._estimate(self._trace, self._covariances()[0], self._skewness())
+        return scaled(found, self.group_size)
 
     @property
     def grad_sq_norm(self) -> Estimate:
@@ -186,24 +216,26 @@ class GradientMoments:
     def simple_noise_scale(self) -> Estimate:
         """B_simple = trΣ/|G|², in samples, with Fieller's interval."""
         trace_variance, signal_variance, covariance = self._covariances()
-        return ratio(
+        found = ratio(
             self._trace,
             self._signal,
             variances=(trace_variance, signal_variance + self.rounding**2),
             covariance=covariance,
             level=self.level,
-            samples=self.count,
+            samples=self.group_size * self.count,
             freedom=self.count - 1,
             positive_denominator=True,
             skew=self._skewness(),
         )
+        return scaled(found, self.group_size)
 
     @property
     def variance(self) -> TensorDict | None:
         """Variance of each coordinate of the gradient (the diagonal of Σ), if asked for."""
         if self.coordinate_sq is None:
             return None
-        return {name: spread / (self.count - 1) for name, spread in self.coordinate_sq.items()}
+        factor = self.group_size / (self.count - 1)
+        return {name: factor * spread for name, spread in self.coordinate_sq.items()}
 
     @property
     def layers(self) -> dict[str, Layer]:
@@ -231,24 +263,24 @@ class GradientMoments:
         """Influence of every sample on (L, trΣ, |G|²), shape (3, n), each of mean zero."""
         if self.slopes is None:
             raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
-        squares = self.distances
+        squares, steady = self.distances, self.steadiness
         spread = squares - squares.mean()
-        signal = 2 * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
-        return torch.stack([self.losses - self.losses.mean(), spread, signal])
+        signal = 2 * steady * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
+        return torch.stack([steady * (self.losses - self.losses.mean()), spread, signal])
 
     def _covariances(self) -> tuple[float, float, float]:
         """Sampling variances of trΣ and |G|², and their covariance."""
-        if self.sampling_factor == 0:
+        if self.spread_factor == 0:
             # half precision is no exact measurement, of however many samples
             coarse = self.resolution if self.resolution > COARSE else 0.0
             return (coarse * self._trace) ** 2, (coarse * self._mean_sq) ** 2, 0.0
         # two samples are equally far from their mean; equal samples give no estimate of a spread
         if self.slopes is None or self.count < 3 or self._trace == 0:
             return math.nan, math.nan, math.nan
-        matrix = torch.cov(self.deviations()[1:]) * self.sampling_factor
+        matrix = torch.cov(self.deviations()[1:]) * self.spread_factor
         # without signal, or with equal norms: the variance of a product of two noises
-        weakest = 2 * self.sampling_factor**2 * self.trace_cov_sq
-        trace, signal = (max(float(variance), weakest) for variance in matrix.diagonal())
+        weakest = (2 * f**2 * self.trace_cov_sq for f in (self.spread_factor, self.sampling_factor))
+        trace, signal = map(max, matrix.diagonal().tolist(), weakest)
         return trace, signal, float(matrix[0, 1])
 
     def _skewness(self) -> Skew | None:
@@ -271,7 +303,7 @@ class GradientMoments:
         return products - (squares - products.to(squares)) / (n - 1)
 
     def _skew(self, influences: Tensor) -> Skew | None:
-        return Skew.of(influences, self.population) if self.sampling_factor else None
+        return Skew.of(influences, self.spread_population) if self.spread_factor else None
 
     @property
     def distances(self) -> Tensor:
@@ -311,7 +343,9 @@ class GradientMoments:
     def _estimate(
         self, value: float, variance: float, skew: Skew | None = None, part: int = 0
     ) -> Estimate:
-        level, n = self.level, self.count
+        level, n, samples = self.level, self.count, self.group_size * self.count
         if skew is None:
-            return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
-        return with_skew(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)
+            return symmetric(value, variance, level=level, samples=samples, freedom=n - 1)
+        return with_skew(
+            value, variance, skew, level=level, samples=samples, freedom=n - 1, part=part
+        )

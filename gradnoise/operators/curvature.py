@@ -33,8 +33,16 @@ class Curvature(ModelOperator):
         max_samples: int | None = 4096,
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
+        unit: str = "auto",
+        group_size: int | None = None,
     ) -> None:
-        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
+        options = Options(
+            max_samples=max_samples,
+            seed=seed,
+            micro_batch=micro_batch,
+            unit=unit,
+            group_size=group_size,
+        )
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)
 

@@ -13,10 +13,13 @@ class GradientCovariance(ByEngine):
     """Σ = Σ_i (g_i - ḡ)(g_i - ḡ)ᵀ/(n - 1), shape (P, P), symmetric and positive semidefinite.
 
     Two passes over the samples per product, nothing stored: Σv = Jᵀc/(n - 1) with c = Jv minus
-    its mean, so that Σ_i c_i = 0 and ḡ cancels. In loss²/parameter².
+    its mean, so that Σ_i c_i = 0 and ḡ cancels. In loss²/parameter². Where units are groups of b
+    samples, g_i are the gradients of groups; a matrix that is made from a model is b times their
+    covariance.
 
     Args:
-        model, loss_fn, data, max_samples, seed, micro_batch, engine: as for `PerSampleGradients`.
+        model, loss_fn, data, max_samples, seed, micro_batch, engine, unit,
+            group_size: as for `PerSampleGradients`.
 
     Raises:
         As `PerSampleGradients`.

@@ -34,8 +34,16 @@ class ByEngine(ModelOperator):
         max_samples: int | None = 4096,
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
+        unit: str = "auto",
+        group_size: int | None = None,
     ) -> None:
-        options = Options(max_samples=max_samples, seed=seed, micro_batch=micro_batch)
+        options = Options(
+            max_samples=max_samples,
+            seed=seed,
+            micro_batch=micro_batch,
+            unit=unit,
+            group_size=group_size,
+        )
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, engine)
 
@@ -57,7 +65,8 @@ class PerSampleGradients(ByEngine):
     Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only. In loss/parameter.
 
     Args:
-        model, loss_fn, data, max_samples, seed, micro_batch: as for `Hessian`.
+        model, loss_fn, data, max_samples, seed, micro_batch, unit,
+            group_size: as for `Hessian`.
         engine: as for `gradient_moments`.
 
     Raises:

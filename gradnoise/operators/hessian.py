@@ -38,6 +38,7 @@ class Hessian(Curvature):
         max_samples: n at most; None measures all.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
+        unit, group_size: as for `gradient_moments`.
 
     Attributes:
         hvp, reason: the mode taken, and why.

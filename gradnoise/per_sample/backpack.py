@@ -22,7 +22,7 @@ from ..errors import EngineError, explained, first_line
 from ..problem.guard import attributes
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
-from ..tensors.trees import Batch, TensorDict, sample_count, select, split, widen
+from ..tensors.trees import Batch, TensorDict, sample_count, select, widen
 from .contract.engine import COPIES, MEMORY_BUDGET, Engine
 from .contract.summary import Chunk
 from .hooks.precision import allowed, largest_of
@@ -60,7 +60,7 @@ class BackPACK(Engine):
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         self._verify(batch)
-        for part in split(batch, max(1, self._budget // self.objective.sample_bytes)):
+        for part in self.parts(batch, max(1, self._budget // self.objective.sample_bytes)):
             yield self._pass(part)
 
     def _verify(self, batch: Batch) -> None:

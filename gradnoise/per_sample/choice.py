@@ -36,11 +36,14 @@ class Auto(Engine):
     def __init__(self, objective: Objective, batch: Batch, eps: float) -> None:
         super().__init__(objective, eps)
         self.failures: list[str] = []
-        self._engine = self._cheapest(batch, (Hooks, Functional))
+        whole = objective.unit.is_group  # a backward pass is the gradient of a group
+        self._engine = self._cheapest(batch, () if whole else (Hooks, Functional))
 
     @property
     def reason(self) -> str:
         slow = self.name == Loop.name
+        if self.objective.unit.is_group:
+            return "one backward pass per group"
         own = "one backward pass per sample" if slow else "the cheapest that is right here"
         return "; ".join([own, *self.failures])
 
@@ -101,6 +104,11 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
         return Auto(objective, batch, eps)
     if engine == Loop.name:
         return _checked_loop(objective, batch, eps)
+    if objective.unit.is_group:
+        raise EngineError(
+            f"engine={engine!r} takes samples apart, and units are groups of {objective.unit.size} "
+            f"samples here ({objective.unit.reason}): use engine='auto'"
+        )
     candidate = ENGINES[engine](objective, eps)
     failure = _trial(candidate, batch)
     if failure is None:
@@ -118,6 +126,8 @@ def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
     loop = Loop(objective, eps)
     wrong = _trial(loop, batch)
     if wrong is not None:
+        if objective.unit.is_group:
+            raise CoupledSamplesError(f"with one backward pass per group, {wrong}")
         raise CoupledSamplesError(
             f"with one backward pass per sample, {wrong}. Either one sample changes the loss of "
             f"another, or the gradients are no larger than rounding errors: measure a float64 copy "

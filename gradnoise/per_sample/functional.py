@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
+from ..errors import EngineError
 from ..problem.guard import attributes
 from ..problem.objective import Bound, Objective, check_finite
 from ..tensors.trees import Batch, TensorDict, rebuild, sample_leaves, split
@@ -31,6 +32,10 @@ class Functional(Engine):
         super().__init__(objective, eps)
         self._bound = Bound(objective.model, objective.loss_fn)
         self.chunk_size = max(1, memory_budget // (COPIES * objective.sample_bytes))
+
+    def prepare(self, batch: Batch) -> None:
+        if self.objective.unit.is_replayed:
+            raise EngineError("random losses are evaluated in whole micro-batches")
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
         yield from map(self._chunk, split(batch, self.chunk_size))

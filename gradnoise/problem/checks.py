@@ -4,53 +4,178 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CoupledSamplesError, LossError, ModelError, RandomLossError, explained
+from ..errors import (
+    BatchLossError,
+    CoupledSamplesError,
+    LossError,
+    ModelError,
+    RandomLossError,
+    explained,
+)
 from ..tensors.trees import Batch, sample_count, select, widen
+from .generators import random_states
 from .objective import Objective
+from .unit import Seeded
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
+DRAWS = 16  # of the losses, for a test of their mean
+SIGNIFICANT = 6.0  # standard errors
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
 
-def check_batch(objective: Objective, batch: Batch) -> None:
-    """Raise unless `batch` has independent, reproducible, differentiable losses.
+@dataclass(frozen=True)
+class Behaviour:
+    """What the losses of a batch depend on beside their own samples and the parameters.
+
+    Args:
+        is_random: whether they draw random numbers.
+        coupling: why a loss of single samples does not exist; empty where it does.
+        layers: of the kinds that draw or couple, by name.
+    """
+
+    is_random: bool = False
+    coupling: str = ""
+    layers: str = ""
+
+
+def examine(objective: Objective, batch: Batch) -> Behaviour:
+    """Whether the losses of a batch are random or coupled.
 
     Raises:
         LossError: see `losses`; also when no parameter takes part in the loss.
-        RandomLossError: two evaluations differ (dropout in training mode).
         ModelError: gradients reach parameters by a backward pass of the model's own.
-        CoupledSamplesError: losses of a part differ from losses of the whole (batch
-            normalisation in training mode, a loss divided by the batch size).
     """
-    whole = _first_look(objective, batch)
-    if not whole.requires_grad:
-        raise LossError(
-            "the loss does not depend on any trainable parameter of `model`. Does loss_fn "
-            "use the model it is given, without detach() or torch.no_grad()?"
-        )
+    states = random_states()
+    try:
+        whole = first_look(objective, batch)
+    except BatchLossError:
+        return Behaviour(coupling=ONE_NUMBER)
+    except CoupledSamplesError:
+        return Behaviour(coupling=COUPLED, layers=coupling_layers(objective))
+    drew = random_states() != states
     whole = whole.detach()  # and with it the graph, before there is another
-    if _differs(whole, objective.losses(batch), _tolerance(objective, whole)):
-        raise RandomLossError(_random_message(objective))
+    again, tolerance = objective.losses(batch), _tolerance(objective, whole)
+    if _differs(whole, again, tolerance) or (drew and _gradient_is_random(objective, batch)):
+        return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random))
+    del again
     _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
-    count = sample_count(batch)
+    if _is_coupled(objective, batch, whole):
+        return Behaviour(coupling=COUPLED, layers=coupling_layers(objective))
+    return Behaviour()
+
+
+ONE_NUMBER = "loss_fn returns one number for a batch"
+COUPLED = "one sample changes the loss of another"
+
+
+def _gradient_is_random(objective: Objective, batch: Batch) -> bool:
+    """Whether two gradients differ; a layer that starts at zero hides draws from the loss."""
+    first, second = (torch.cat([g.reshape(-1) for g in objective.gradient(batch)]) for _ in "ab")
+    return _differs(first, second, _tolerance(objective, first))
+
+
+def _is_coupled(objective: Objective, batch: Batch, whole: Tensor) -> bool:
+    """Whether losses of a part of the batch differ from those within the whole."""
+    count, tolerance = sample_count(batch), _tolerance(objective, whole)
     if count < 2:
-        return
+        return False
     for half in (slice(0, count // 2), slice(count // 2, None)):
-        part = _losses(objective, select(batch, half))
-        if _differs(whole[half], part, _tolerance(objective, whole)):
-            raise _coupled(objective)
+        try:
+            part = _losses(objective, select(batch, half))
+        except CoupledSamplesError:
+            return True
+        if _differs(whole[half], part, tolerance):
+            return True
     for index in (0, count - 1):
         alone = _alone(objective, select(batch, slice(index, index + 1)))
-        replaced = whole.detach().clone()
+        replaced = whole.clone()
         replaced[index] = replaced[index] if alone is None else alone.detach()[0]
-        if _differs(whole, replaced, _tolerance(objective, whole)):
-            raise _coupled(objective)
+        if _differs(whole, replaced, tolerance):
+            return True
+    return _hides_coupling(objective, batch)
+
+
+def _hides_coupling(objective: Objective, batch: Batch) -> bool:
+    """Whether layers that couple samples change gradients, and not losses: a last layer at zero."""
+    if not coupling_layers(objective):
+        return False
+    count = sample_count(batch)
+    halves = [select(batch, part) for part in (slice(0, count // 2), slice(count // 2, None))]
+    parts = [torch.cat([g.reshape(-1) for g in objective.gradient(half)]) for half in halves]
+    whole = torch.cat([g.reshape(-1) for g in objective.gradient(batch)])
+    return _differs(whole, sum(parts), _tolerance(objective, whole))
+
+
+def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
+    """Whether losses from another seed differ, or their gradient does."""
+    other = Seeded(batch.batch, batch.seeds + 1)
+    if _differs(losses.detach(), objective.losses(other).detach(), _tolerance(objective, losses)):
+        return True
+    first, second = (
+        torch.cat([g.reshape(-1) for g in objective.gradient(b)]) for b in (batch, other)
+    )
+    return _differs(first, second, _tolerance(objective, first))
+
+
+def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
+    """Whether one sample changes the random loss of another, under the same draws.
+
+    Draws belong to a place in the batch, so that other samples are put into the other places: the
+    second half replaced by the first, and the first by the second. A loss that is divided by a
+    count of the batch shows in the mean of many draws.
+    """
+    whole = objective.losses(batch).detach()
+    count = sample_count(batch)
+    half = count // 2
+    if not half:
+        return False
+    places = torch.arange(count)
+    tolerance = _tolerance(objective, whole)
+    for kept in (places < half, places >= half):
+        others = torch.where(kept, places, (places + half) % count)
+        mixed = objective.losses(Seeded(select(batch.batch, others), batch.seeds)).detach()
+        if _differs(whole[kept], mixed[kept], tolerance):
+            return True
+    return _is_divided(objective, batch, half)
+
+
+def _is_divided(objective: Objective, batch: Seeded, half: int) -> bool:
+    """Whether the mean loss of half of the samples is another than within the whole."""
+    gaps = []
+    for draw in range(DRAWS):
+        seeds = batch.seeds + draw
+        whole = objective.losses(Seeded(batch.batch, seeds)).detach()
+        part = objective.losses(Seeded(select(batch.batch, slice(0, half)), seeds[:half])).detach()
+        gaps.append(widen(part).mean() - widen(whole[:half]).mean())
+    found = torch.stack(gaps)
+    error = float(found.std()) / math.sqrt(DRAWS)
+    size = abs(float(widen(whole).mean()))
+    return abs(float(found.mean())) > max(SIGNIFICANT * error, _tolerance(objective, whole) * size)
+
+
+def check_replayed(objective: Objective, batch: Seeded) -> None:
+    """Raise RandomLossError unless two evaluations from the same random state agree."""
+    first, second = objective.losses(batch).detach(), objective.losses(batch).detach()
+    if _differs(first, second, _tolerance(objective, first)):
+        raise RandomLossError(
+            "two evaluations of the same samples from the same random state gave different "
+            "losses: random numbers come from an object that cannot be found and set back (such "
+            "as numpy.random.default_rng()), or the forward pass changes a state that it uses "
+            "(spectral norm). Draw from torch, numpy.random or random, or keep a torch.Generator "
+            "as an attribute of the model; or call model.eval() before measuring."
+        )
+
+
+def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
+    """See `examine`, which looks at losses that are neither random nor coupled itself."""
+    _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
 
 
 def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
@@ -73,28 +198,28 @@ def _alone(objective: Objective, sample: Batch) -> Tensor | None:
         return None
 
 
-def refuse_coupling(objective: Objective) -> None:
-    """Raise CoupledSamplesError for a layer of a kind that couples samples, without a test."""
-    if _coupling_layers(objective):
-        raise _coupled(objective)
-
-
-def _first_look(objective: Objective, batch: Batch) -> Tensor:
-    """The losses; a wrong signature is the most common mistake."""
+def first_look(objective: Objective, batch: Batch) -> Tensor:
+    """The losses, which have to depend on the parameters; a wrong signature is the most common mistake."""
     try:
-        return _losses(objective, batch)
+        losses = _losses(objective, batch)
     except TypeError as error:
         raise LossError(
             f"loss_fn(model, batch) failed with TypeError: {error}. It is called with the "
             f"model and a batch as the data give it; for a criterion(outputs, targets) pass "
             f"gn.supervised(criterion)."
         ) from error
+    if not losses.requires_grad:
+        raise LossError(
+            "the loss does not depend on any trainable parameter of `model`. Does loss_fn "
+            "use the model it is given, without detach() or torch.no_grad()?"
+        )
+    return losses
 
 
 def _losses(objective: Objective, batch: Batch) -> Tensor:
     """The losses; where batch normalisation refuses a single sample, our error."""
     refused = "Expected more than 1 value per channel"
-    with explained(ValueError, refused, partial(_coupled, objective)):
+    with explained(ValueError, refused, partial(coupled_error, objective)):
         return objective.losses(batch)
 
 
@@ -111,29 +236,21 @@ def _tolerance(objective: Objective, losses: Tensor) -> float:
     return math.sqrt(resolution(objective, losses))
 
 
-def _random_message(objective: Objective) -> str:
-    names = _named(objective.model, _RANDOM, _is_random)
-    where = f" Random layers in training mode: {names}." if names else ""
-    return (
-        f"two evaluations of the same samples gave different losses, so there is no one loss "
-        f"to differentiate.{where} Call model.eval() before measuring, or set the dropout "
-        f"probability to 0; take random augmentation and state that forward updates (spectral "
-        f"norm) out of it."
-    )
-
-
-def _coupled(objective: Objective) -> CoupledSamplesError:
-    names = _coupling_layers(objective)
+def coupled_error(objective: Objective) -> CoupledSamplesError:
+    """The error for coupled samples that are to be measured one by one."""
+    names = coupling_layers(objective)
     where = f" Batch normalisation in training mode: {names}." if names else ""
     return CoupledSamplesError(
         f"the losses of part of a batch differ from the same samples' losses within the whole "
         f"batch, so one sample changes the loss of another and per-sample gradients do not "
         f"exist.{where} Call model.eval(), use a norm that does not couple samples (GroupNorm, "
-        f"LayerNorm), and do not divide by the batch size inside loss_fn."
+        f"LayerNorm), and do not divide by the batch size inside loss_fn. Or measure groups of "
+        f"samples: unit='group'."
     )
 
 
-def _coupling_layers(objective: Objective) -> str:
+def coupling_layers(objective: Objective) -> str:
+    """Names of layers in training mode that couple samples whatever the data."""
     return _named(objective.model, _COUPLING, lambda _: True)
 
 

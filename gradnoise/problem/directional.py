@@ -58,9 +58,9 @@ def require_second_order(problem: Problem) -> None:
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())
         direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
-        singles = [select(batch, slice(i, i + 1)) for i in range(sample_count(batch))]
+        ones = torch.eye(sample_count(batch))
         plain = torch.stack(
-            [flatten(problem.objective.gradient(single)) @ direction for single in singles]
+            [flatten(gradient) @ direction for gradient in problem.objective.gradients(batch, ones)]
         )
         found = _slopes(problem.objective, batch, direction)
         gap, size = _asymmetry(problem.objective, batch, direction)

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import LossError, ModelError
+from ..errors import BatchLossError, LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
+from .generators import own_generators, restored
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
 from .preconditioner import Preconditioner
+from .unit import SAMPLE, Unit, UnitLosses
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
@@ -28,6 +30,7 @@ class Objective:
         model: any `nn.Module`; it is never changed.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
             for batches `(inputs, targets)`.
+        unit: what ℓ_i is the loss of; batches are `Seeded` unless it is the sample alone.
 
     Raises:
         ModelError: no trainable parameter; parameters not initialised or not real; several that
@@ -35,11 +38,14 @@ class Objective:
         LossError: `loss_fn` is not callable.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module, unit: Unit = SAMPLE) -> None:
+        self.model, self.unit = model, unit
         self.loss_fn = as_loss_fn(loss_fn)
         self._criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
+        self._generators = own_generators(model, loss_fn)
+        if unit != SAMPLE:
+            self.loss_fn = UnitLosses(self.loss_fn, unit, self._generators)
         refuse_common(self.parameters)
         self._opened_modes = _modes(model)
         self._depth = 0
@@ -51,6 +57,10 @@ class Objective:
     def plain(self) -> Objective:
         """The objective in the parameters w themselves, without a preconditioner."""
         return self
+
+    def again(self, unit: Unit | None = None) -> Objective:
+        """The same model and loss, of the parameters that are trainable now, or of other units."""
+        return Objective(self.model, self._criterion, self.unit if unit is None else unit)
 
     def decay(self) -> TensorDict | None:
         """What weight decay adds to every gradient, by name; None here."""
@@ -90,7 +100,7 @@ class Objective:
         self._depth += 1
         self.entered += 1
         try:
-            with untouched(self.model, data):
+            with untouched(self.model, data), restored(self._generators):
                 yield
         finally:
             self._depth -= 1
@@ -288,9 +298,9 @@ def _check_shape(losses: Any, count: int) -> None:
         )
     if losses.shape == (count,):
         return
-    shape = tuple(losses.shape)
-    got = "a single number for the whole batch" if losses.ndim == 0 else f"shape {shape}"
-    raise LossError(
+    whole = losses.ndim == 0
+    got = "a single number for the whole batch" if whole else f"shape {tuple(losses.shape)}"
+    raise (BatchLossError if whole else LossError)(
         f"loss_fn must return one loss per sample, shape ({count},); got {got}. Use "
         f"reduction='none' and average over a sample's own dimensions only, or pass the torch "
         f"criterion itself."

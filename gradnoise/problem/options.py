@@ -10,6 +10,7 @@ from ..errors import check_whole
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
+from .unit import check_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,11 @@ class Options:
     level: float = 0.95
     seed: int = 0
     micro_batch: int = MICRO_BATCH
+    unit: str = "auto"
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
+        check_unit(self.unit, self.group_size)
         check_level(self.level)
         check_whole("seed", self.seed, 0)
         check_metric(self.metric, self.optimizer)

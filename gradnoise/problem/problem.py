@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,17 +12,46 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
-from .checks import check_batch, refuse_coupling
+from ..tensors.random import generator
+from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split, to_device
+from .checks import (
+    COUPLED,
+    ONE_NUMBER,
+    Behaviour,
+    check_replayed,
+    coupled_error,
+    coupling_layers,
+    draws,
+    examine,
+    first_look,
+    is_coupled_replayed,
+    refuse_hidden_gradients,
+)
 from .coordinates import PreconditionedObjective
+from .groups import draw_groups, usual_size
 from .losses import LossFn
 from .objective import Objective
 from .options import Options
+from .partition import effective_population
 from .preconditioner import Preconditioner
 from .samples import Samples
+from .unit import AS_ASKED, Seeded, Unit
 
 TRIAL_SAMPLES = 4  # for trials of engines and second derivatives
 CHECK_SAMPLES = 32  # for checks of the losses: a few show coupling and randomness
+CHECK_GROUPS = 2  # for the same, where units are groups
+REPLAYED = 64  # samples of a micro-batch with random losses, which no engine can take apart
+
+
+def _drawn(data: Any, options: Options, least: int) -> Samples:
+    return Samples.draw(
+        data,
+        max_samples=options.max_samples,
+        population=options.population,
+        seed=options.seed,
+        micro_batch=options.micro_batch,
+        least=least,
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,11 @@ class Problem:
     ) -> Problem:
         """Read the user's objects and check once that there is something to measure.
 
-        Errors are those of `Objective`, `check_batch`, `Samples.draw` and `Preconditioner.of`.
+        The unit is the sample where its loss depends on no other sample, and else a group of the
+        batch size of training; `Options.unit` insists on one of them.
+
+        Errors are those of `Objective`, `examine`, `Samples.draw`, `draw_groups` and
+        `Preconditioner.of`.
 
         Args:
             model, loss_fn, data: the user's.
@@ -60,17 +94,65 @@ class Problem:
         options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
-            samples = Samples.draw(
-                data,
-                max_samples=options.max_samples,
-                population=options.population,
-                seed=options.seed,
-                micro_batch=options.micro_batch,
-                least=least,
-            )
-            problem = cls(objective, samples)
-            problem._check()
+            problem = None
+            behaviour = Behaviour(coupling=AS_ASKED)
+            if options.unit != "group":
+                problem = cls(objective, _drawn(data, options, least))
+                behaviour = problem._examined(options.unit)
+            if behaviour.is_random and problem is not None:
+                problem = problem._replayed(behaviour, options)
+                whole = problem._few()
+                check_replayed(problem.objective, whole)
+                refuse_hidden_gradients(problem.objective, whole)
+                if is_coupled_replayed(problem.objective, whole):
+                    layers = coupling_layers(objective)
+                    behaviour = replace(behaviour, coupling=COUPLED, layers=layers)
+            if behaviour.coupling:
+                if options.unit == "sample":
+                    raise coupled_error(objective)
+                problem = cls._grouped(objective, data, options, behaviour)
+        assert problem is not None
         return problem.in_metric(options)
+
+    @classmethod
+    def _grouped(
+        cls, objective: Objective, data: Any, options: Options, behaviour: Behaviour
+    ) -> Problem:
+        """The same objective on groups of samples."""
+        size = options.group_size or usual_size(data)
+        why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
+        unit = Unit("group", size, behaviour.is_random, why)
+        objective = objective.again(unit)
+
+        def drawn() -> Samples:
+            return draw_groups(
+                data, size, max_samples=options.max_samples, population=options.population,
+                seed=options.seed, micro_batch=options.micro_batch, is_random=unit.is_replayed,
+            )  # fmt: skip
+
+        samples = drawn()
+        batch = cls(objective, samples)._few()
+        losses = first_look(objective, batch)
+        check_replayed(objective, batch)
+        if not unit.is_replayed and draws(objective, batch, losses):
+            unit = replace(unit, is_replayed=True)
+            objective, samples = objective.again(unit), drawn()
+        refuse_hidden_gradients(objective, batch)
+        return cls(objective, samples)
+
+    def _replayed(self, behaviour: Behaviour, options: Options) -> Problem:
+        """The same samples with a seed for every micro-batch; their population is a distribution.
+
+        A micro-batch is evaluated whole in every pass. Without an engine for all samples at once
+        each takes a backward pass through all of it, so that it is small.
+        """
+        unit = Unit(is_replayed=True, reason=behaviour.layers)
+        objective = self.objective.again(unit)
+        source = generator(options.seed)
+        parts = [part for batch in self.samples.batches for part in split(batch, REPLAYED)]
+        seeded = tuple(Seeded.of(part, source) for part in parts)
+        samples = replace(self.samples, batches=seeded, population=math.inf, population_note="")
+        return Problem(objective, samples)
 
     def in_metric(self, options: Options) -> Problem:
         """The problem in the coordinates of a metric, with what the optimizer holds now.
@@ -78,6 +160,17 @@ class Problem:
         Raises:
             ArgumentError: see `Preconditioner.of`; with metric="auto" it becomes a note.
         """
+        return self._in_coordinates(options)._with_partition()
+
+    def _with_partition(self) -> Problem:
+        """Random groups of a finite population, with the variance that grouping makes."""
+        if not self.samples.is_partition:
+            return self
+        with self.guard():
+            population = effective_population(self.objective, self.samples)
+        return replace(self, samples=replace(self.samples, population=population))
+
+    def _in_coordinates(self, options: Options) -> Problem:
         optimizer, plain = options.optimizer, self.objective.plain
         if optimizer is None or not options.own_metric:
             return replace(self, objective=plain, note="")
@@ -96,18 +189,34 @@ class Problem:
         own = isinstance(self.objective, PreconditionedObjective)
         return "optimizer" if own else "euclidean"
 
-    def _check(self) -> None:
-        """Check a part of the largest micro-batch, or two joined where each holds one sample."""
-        whole = self.largest_batch()
-        batch = select(whole, slice(0, CHECK_SAMPLES))
+    @property
+    def unit(self) -> Unit:
+        """What is drawn at random in training."""
+        return self.objective.unit
+
+    def _examined(self, unit: str) -> Behaviour:
+        """What the losses of a part of the largest micro-batch depend on.
+
+        Two micro-batches are joined where each holds one sample. Where these differ in shape, a
+        layer of a kind that couples samples decides.
+        """
+        batch = self._few()
         if sample_count(batch) == 1 and len(self.samples.batches) > 1:
             pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
             leaves = list(zip(*map(sample_leaves, pair), strict=True))
-            if any(first.shape != second.shape for first, second in leaves):
-                refuse_coupling(self.objective)
-            else:
+            if all(first.shape == second.shape for first, second in leaves):
                 batch = rebuild(batch, [torch.cat(both) for both in leaves])
-        check_batch(self.objective, batch)
+            elif coupling_layers(self.objective):
+                return Behaviour(coupling=COUPLED)
+        found = examine(self.objective, batch)
+        if found.coupling == ONE_NUMBER and unit == "sample":
+            self.objective.losses(batch)  # raises the error that says what to do
+        return found
+
+    def _few(self) -> Batch:
+        """A part of the largest micro-batch, for checks of the losses."""
+        few = CHECK_GROUPS if self.unit.is_group else CHECK_SAMPLES
+        return select(self.largest_batch(), slice(0, few))
 
     @property
     def plain(self) -> Problem:

@@ -40,17 +40,31 @@ class Samples:
         batches: micro-batches, none empty.
         population: N, the number of samples that the estimates are about; inf for a distribution.
         notes: how they were drawn, where that is not a simple random sample.
+        population_note: what N was taken to be, where that may be wrong.
+        data_size: the same in samples where units are groups of them; None for single samples.
+        groups_available: N in groups, where random groups of a finite population are measured;
+            `population` then also has the variance of the grouping in it (`effective_population`).
+
+    Where units are groups (`Unit`), "sample" means one of them: n and N count groups.
     """
 
     batches: tuple[Batch, ...]
     population: float
     notes: tuple[str, ...] = ()
+    population_note: str = ""
+    data_size: float | None = None
+    groups_available: float = math.inf
     counts: tuple[int, ...] = field(init=False)
     count: int = field(init=False)  # n
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", tuple(sample_count(batch) for batch in self.batches))
         object.__setattr__(self, "count", sum(self.counts))
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether they are random groups of a finite population."""
+        return math.isfinite(self.groups_available)
 
     @property
     def sampling_factor(self) -> float:
@@ -113,15 +127,14 @@ class Samples:
                 f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed"
                 f"{why}. Pass a non-empty data set, loader, list or batch."
             )
-        total, note = _population(population, max(drawn.available, count), count)
+        total, note = population_of(population, max(drawn.available, count), count)
         if total == count < SMALL and population == "dataset" and _given_as_one_batch(data):
             note = (
                 f"the {count} samples were given as one batch and are taken as the whole "
                 f"population. If they are a part of more data, give all of it, or "
                 f'population="distribution": the intervals are then about that'
             )
-        notes = tuple(text for text in (drawn.note, note) if text)
-        return cls(pieces, total, notes)
+        return cls(pieces, total, (drawn.note,) if drawn.note else (), note)
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,7 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
         )
 
 
-def _population(population: str | int, available: float, count: int) -> tuple[float, str]:
+def population_of(population: str | int, available: float, count: int) -> tuple[float, str]:
     if population == "distribution":
         return math.inf, ""
     if population == "dataset":
@@ -169,7 +182,7 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
         return _from_stream(DataLoader(data, batch_size=micro_batch), limit)
     if isinstance(data, Dataset):
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
-    if isinstance(data, list) and not _is_one_batch(data):
+    if isinstance(data, list) and not is_one_batch(data):
         return _from_batches(data, limit, source)
     if isinstance(data, (Tensor, tuple, list, Mapping)):
         return _from_batches([data], limit, source)
@@ -193,7 +206,7 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
     )
 
 
-def _is_one_batch(data: list[Any]) -> bool:
+def is_one_batch(data: list[Any]) -> bool:
     """Whether a list is one batch [inputs, targets], as default collation makes them."""
     tensors = [item for item in data if isinstance(item, Tensor)]
     if not tensors:
@@ -212,29 +225,33 @@ def _is_one_batch(data: list[Any]) -> bool:
 
 def _given_as_one_batch(data: Any) -> bool:
     if isinstance(data, list):
-        return len(data) == 1 or _is_one_batch(data)
+        return len(data) == 1 or is_one_batch(data)
     return isinstance(data, (Tensor, tuple, Mapping))
+
+
+def loader_options(loader: DataLoader[Any]) -> dict[str, Any] | None:
+    """How a loader makes batches; None where its data or its order are its own."""
+    stream = isinstance(loader.dataset, IterableDataset) or loader.batch_size is None
+    if stream or not _plain_order(loader):
+        return None
+    return {
+        "batch_size": loader.batch_size,
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        "worker_init_fn": loader.worker_init_fn,
+    }
 
 
 def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator) -> _Drawn:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return _from_stream(loader, limit)
-    if not _plain_order(loader):
+    options = loader_options(loader)
+    if options is None:
         drawn = _from_stream(loader, limit)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
         note = f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
         return _Drawn(drawn.batches, min(drawn.available, known), note)
-    return _from_dataset(
-        loader.dataset,
-        limit,
-        source,
-        {
-            "batch_size": loader.batch_size,
-            "num_workers": loader.num_workers,
-            "collate_fn": loader.collate_fn,
-            "worker_init_fn": loader.worker_init_fn,
-        },
-    )
+    return _from_dataset(loader.dataset, limit, source, options)
 
 
 def _plain_order(loader: DataLoader[Any]) -> bool:

@@ -33,6 +33,7 @@ from ..operators.hessian import Hessian
 from ..operators.preconditioned import with_decay
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
+from ..statistics.transform import in_samples
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ class CurvatureResults:
     notes: tuple[str, ...] = ()
     shares: Shares | None = None
     spread: CurvatureSpread | None = None
+
+    def in_samples(self, group_size: int) -> dict[str, Estimate]:
+        """The estimates in samples, from those of groups of b samples."""
+        kept = ("sharpness", "grad_curvature")
+        return {
+            name: in_samples(estimate, group_size, keep=name in kept)
+            for name, estimate in self.estimates.items()
+        }
 
     def shared(self, layers: dict[str, Layer]) -> dict[str, Layer]:
         """The layers with their shares of the curvature."""

@@ -74,12 +74,14 @@ def measure(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> Measurement:
     """Open a model once for several measurements that share their passes over the samples.
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
-            micro_batch: as for `gn.gradient_moments`.
+            micro_batch, unit, group_size: as for `gn.gradient_moments`.
 
     Returns:
         Measurement.
@@ -98,5 +100,6 @@ def measure(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     return Measurement.open(model, loss_fn, data, options)

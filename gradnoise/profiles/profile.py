@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import check_whole
+from ..estimators.noise.draws import draw_share
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
@@ -24,6 +25,7 @@ from .curvature import Effort, find_curvature
 from .picture import draw
 from .results import Results
 from .text import write
+from .units import objective_in_words, randomness_in_words, unit_notes
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Profile(Results):
         groups: as `layers` for the optimizer's parameter groups "group 0", "group 1", ...; empty
             without an optimizer.
         curvature_spread: covariance of the samples' curvature in the sharpest directions, or None.
+        unit, group_size: what training draws, "sample" or "group", and the samples in it. Estimates
+            are in samples in both cases; those of groups depend on their size.
+        objective: what L is the mean of, in words.
+        randomness: what the loss draws, and how much of trΣ that makes, in words.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -139,6 +145,8 @@ def profile(
     accuracy: float = ACCURACY,
     tol: float = 1e-3,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
     progress: bool = False,
 ) -> Profile:
     """Measure the gradient noise and the curvature of a model at its present parameters.
@@ -168,6 +176,11 @@ def profile(
         accuracy: relative standard error of tr(HΣ) at which no further directions are drawn.
         tol: relative residual at which λ is accepted.
         micro_batch: samples evaluated at once; lower it when memory is short.
+        unit: "auto": single samples where the loss of one does not depend on others, else groups
+            of samples, as with batch normalisation in training mode; "sample" or "group" insists.
+            Noise scales are in samples in both cases; those of groups depend on their size.
+        group_size: samples of a group; by default the batch size of a DataLoader or of a list of
+            batches, else 32.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -189,6 +202,7 @@ def profile(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_profile(opened, effort, batch_size=batch_size, progress=progress)
@@ -206,14 +220,16 @@ def find_profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
+        drawn = draw_share(problem, opened.engine, moments) if problem.unit.is_replayed else None
     chosen, model = opened.engine, problem.objective.model
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)
         groups = by_group(problem.objective.parameters, own)
-    size, too_large = _capped(
-        int(batch_size) if batch_size else opened.batch_size, moments.population
-    )
+    unit, samples = problem.unit, problem.samples
+    population = moments.population if samples.data_size is None else samples.data_size
+    told = opened.in_samples(moments)
+    size, too_large = _capped(int(batch_size) if batch_size else opened.batch_size, population)
     fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
     return Profile(
         model=type(model).__name__,
@@ -221,28 +237,34 @@ def find_profile(
         mode=_mode(model),
         dtype=_dtypes(problem),
         device=str(problem.objective.device),
-        samples=moments.count,
-        population=moments.population,
+        samples=unit.size * moments.count,
+        population=population,
         level=options.level,
         seed=int(options.seed),
         engine=chosen.name,
         engine_reason=chosen.reason,
         estimates={
-            "loss": moments.loss,
-            "grad_sq_norm": moments.grad_sq_norm,
-            "trace_cov": moments.trace_cov,
-            "simple_noise_scale": moments.simple_noise_scale,
-            **curvature.estimates,
+            "loss": told.loss,
+            "grad_sq_norm": told.grad_sq_norm,
+            "trace_cov": told.trace_cov,
+            "simple_noise_scale": told.simple_noise_scale,
+            **curvature.in_samples(unit.size),
         },
-        layers=curvature.shared(moments.layers),
-        groups=curvature.shared(moments.by_groups(groups)),
-        curvature_spread=curvature.spread,
+        layers=curvature.shared(told.layers),
+        groups=curvature.shared(told.by_groups(groups)),
+        curvature_spread=curvature.spread and curvature.spread.scaled(unit.size),
+        unit=unit.kind,
+        group_size=unit.size,
+        objective=objective_in_words(unit),
+        randomness=randomness_in_words(unit, drawn),
         optimizer=settings,
         metric=problem.metric,
         batch_size=size,
         matvecs=curvature.matvecs,
         warnings=(
-            *problem.samples.notes,
+            *unit_notes(unit),
+            *samples.notes,
+            *((samples.population_note,) if samples.population_note else ()),
             *((problem.note,) if problem.note else ()),
             *too_large,
             *fallback,

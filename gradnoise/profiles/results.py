@@ -17,6 +17,8 @@ from ..statistics.estimate import Estimate
 OWN_METRIC = (  # optimizers whose P can be read
     *("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adafactor"),
 )
+MEAN = "mean loss of the samples"
+NONE = "none: the loss draws no random numbers"
 NO_GRADIENT = (
     "Every gradient is zero, so nothing follows for batch size or learning rate. Does the loss use "
     "this model? Are all labels ignored (-100)?"
@@ -48,6 +50,10 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     groups: dict[str, Layer] = field(default_factory=dict)
     curvature_spread: CurvatureSpread | None = None
+    unit: str = "sample"
+    group_size: int = 1
+    objective: str = MEAN
+    randomness: str = NONE
 
     @property
     def loss(self) -> Estimate:

@@ -91,6 +91,8 @@ def swing(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> Swing:
     """How much of |G|² is the iterate's swing along the sharp directions.
 
@@ -111,7 +113,8 @@ def swing(
         averaged: a `torch.optim.swa_utils.AveragedModel`, an average of your own, or any module
             with the parameters and buffers of `model` by name; or the tensors by name.
         curvature: measure B_noise as well.
-        optimizer, metric, engine, population, max_samples, level, seed, micro_batch: as for
+        optimizer, metric, engine, population, max_samples, level, seed, micro_batch, unit,
+            group_size: as for
             `gn.gradient_moments`.
 
     Returns:
@@ -131,6 +134,7 @@ def swing(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     tensors = _tensors(model, averaged)
@@ -143,9 +147,8 @@ def swing(
 def _noise(opened: Opened, curvature: bool) -> tuple[NoiseAt, GradientMoments]:
     with opened.problem.guard():
         moments = opened.moments()
-    found = NoiseAt(
-        moments.loss, moments.grad_sq_norm, moments.trace_cov, moments.simple_noise_scale
-    )
+    told = opened.in_samples(moments)
+    found = NoiseAt(told.loss, told.grad_sq_norm, told.trace_cov, told.simple_noise_scale)
     if not curvature:
         return found, moments
     scale = find_noise_scale(opened)
@@ -161,7 +164,7 @@ def _share(here: GradientMoments, there: GradientMoments) -> Estimate:
     shared = 0.0
     if here.sampling_factor:
         both = torch.stack([moments.deviations()[2] for moments in (there, here)])
-        shared = here.sampling_factor * float(torch.cov(both)[0, 1])
+        shared = here.spread_factor * float(torch.cov(both)[0, 1])
     n = here.count
     left = ratio(
         float(parts[0]), float(parts[1]), variances=(variances[0], variances[1]),

@@ -13,7 +13,7 @@ from ..learning_rate.noise_floor import in_training
 from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
-from .results import Results, is_unsettled, other_optimizer
+from .results import NONE, Results, is_unsettled, other_optimizer
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -107,12 +107,17 @@ def _parts(profile: Results) -> list[Text | Table]:
 
 def _header(profile: Results) -> Text:
     size = "∞" if math.isinf(profile.population) else integer(profile.population)
+    grouped = profile.unit == "group"
+    parts = f" in groups of {profile.group_size}" if grouped else ""
+    kind = "gradients of groups" if grouped else "per-sample gradients"
     lines = [
         f"{profile.model}: {integer(profile.parameters)} trainable parameters, {profile.dtype} "
         f"on {profile.device}, {profile.mode} mode",
-        f"measured on {integer(profile.samples)} samples out of {size}, per-sample gradients by "
+        f"measured on {integer(profile.samples)} samples out of {size}{parts}, {kind} by "
         f"{profile.engine!r}, seed {profile.seed}",
     ]
+    if profile.randomness != NONE:
+        lines.append(profile.randomness)
     if profile.metric == "optimizer" and profile.optimizer is not None:
         lines.append(
             f"in the metric of {profile.optimizer.name}: gradients P^-½g and Hessian P^-½HP^-½, "
@@ -136,6 +141,8 @@ def _header(profile: Results) -> Text:
 def _measured(profile: Results) -> list[Text | Table]:
     table = plain_table("measured", "value", f"{profile.level:.0%} interval", "what it means")
     for name, label, unit, meaning in MEASURED:
+        if name == "trace_cov" and profile.unit == "group":
+            meaning = f"{profile.group_size} times the variance of group gradients"
         if name in profile.estimates:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates and not is_unsettled(profile):
@@ -143,7 +150,7 @@ def _measured(profile: Results) -> list[Text | Table]:
         landscape = profile.landscape(profile.setting.momentum)
         table.add_row(_stable(landscape), *cells(landscape.stable_lr, ""), meaning)
     notes = UNITS + (f" {OTHER_UNITS}" if profile.setting.rescales else "")
-    if profile.samples >= profile.population:
+    if profile.samples >= profile.population and profile.unit == "sample":
         count = integer(profile.samples)
         notes = f"exact: no sampling error, all {count} samples were measured. {notes}"
     return [*fitted(table), Text(), Text(notes)]

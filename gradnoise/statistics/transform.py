@@ -61,6 +61,12 @@ def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
     return Estimate(value, low, high, estimate.level, stderr, estimate.samples, estimate.status)
 
 
+def in_samples(estimate: Estimate, group_size: int, *, keep: bool = False) -> Estimate:
+    """What was estimated of groups of b samples, in samples: b times as large, or as it is."""
+    found = estimate if keep else scaled(estimate, group_size)
+    return replace(found, samples=group_size * estimate.samples)
+
+
 def squared(estimate: Estimate) -> Estimate:
     """x² of a quantity that cannot be negative."""
     low = max(estimate.low, 0.0) ** 2

@@ -125,7 +125,7 @@ def _noise(plan: Plan) -> tuple[float | None, float]:
     try:
         with _frozen(plan.start.left):
             opened = Opened.open(model, plan.loss_fn, part, options)
-            found = float(opened.moments(intervals=False).trace_cov)
+            found = float(opened.in_samples(opened.moments(intervals=False)).trace_cov)
     except GradNoiseError:
         return None, 1.0
     own = opened.problem.metric == "optimizer" and settings.is_settled

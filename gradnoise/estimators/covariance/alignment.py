@@ -18,6 +18,7 @@ from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...statistics.estimate import Estimate
 from ...statistics.fourth_moments import LEAST
+from ...statistics.transform import in_samples
 from ..noise.noise_scale import STEPS, measure_noise_scale, sign_probes
 from .cosine import Influences, overlap, population_norm, probe_variance, spread_over_samples
 from .ranks import square_influences
@@ -52,6 +53,10 @@ class Alignment:
     angles: Tensor
     grad_share: Estimate
     noise_share: Estimate
+
+    def in_samples(self, group_size: int) -> Alignment:
+        """With tr(HΣ) of samples, from that of groups."""
+        return replace(self, trace_hessian_cov=in_samples(self.trace_hessian_cov, group_size))
 
     @property
     def subspace_overlap(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, short
+from ...statistics.transform import in_samples, scaled
 from ...tensors.trees import TensorDict
 from ..noise.noise_scale import PROBES
 from ..report import Line, line, out_of, report
@@ -77,6 +78,31 @@ class Covariance:
     population: float
     method: str
 
+    def _in_samples(self, group_size: int) -> Covariance:
+        """Σ of samples from that of groups: b times as large."""
+        b, pairs = group_size, self.pairs
+        if b == 1:
+            return self
+        kept = ("effective_rank", "participation_ratio", "grad_share")
+        found = {
+            name: in_samples(estimate, b, keep=name in kept)
+            for name, estimate in vars(self).items()
+            if isinstance(estimate, Estimate)
+        }
+        return replace(
+            self,
+            **{**found, "trace_sq": scaled(found["trace_sq"], b)},  # of two factors Σ
+            pairs=replace(
+                pairs, values=b * pairs.values, residuals=b * pairs.residuals, bound=b * pairs.bound
+            ),
+            stderr=b * self.stderr,
+            held_out=b * self.held_out,
+            alignment=self.alignment and self.alignment.in_samples(b),
+            variance=self.variance and {name: b * own for name, own in self.variance.items()},
+            samples=b * self.samples,
+            population=b * self.population,
+        )
+
     @property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues of Σ̂, largest first, shape (k,)."""
@@ -133,6 +159,8 @@ def covariance(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Covariance:
     """Σ = Cov(g_i) without the matrix: trace, largest eigenpairs, effective ranks, alignment.
@@ -144,7 +172,7 @@ def covariance(
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch: as for `gradient_moments`.
+            micro_batch, unit, group_size: as for `gradient_moments`.
         k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
         hessian: also measure the alignment of Σ with H; needs second derivatives. With
             metric="optimizer" H is P^-½(H + D)P^-½; decoupled weight decay is left out.
@@ -180,6 +208,7 @@ def covariance(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_covariance(
@@ -219,7 +248,7 @@ def find_covariance(
                 probes=probes,
                 products=products,
             )
-    return _collected(moments, spectrum, dimensions, beside)
+    return _collected(moments, spectrum, dimensions, beside)._in_samples(opened.unit.size)
 
 
 def _check(k: int, method: str) -> None:
@@ -241,7 +270,7 @@ def _collected(
         **vars(dimensions),
         grad_share=share_of_gradient(spectrum.along, moments),
         pairs=spectrum.pairs,
-        stderr=(moments.sampling_factor * spread).sqrt().cpu(),
+        stderr=(moments.spread_factor * spread).sqrt().cpu(),
         held_out=spectrum.held_out,
         variance=moments.variance,
         alignment=beside,

@@ -70,14 +70,14 @@ def _effective_rank(
 
 def _trace_over(size: float, moments: GradientMoments, along_top: Tensor | None) -> Estimate:
     """trΣ/λ for one λ, whose influences are those of (c_iᵀv)², `along_top`."""
-    factor = moments.sampling_factor
+    factor = moments.spread_factor
     variances, covariance, skew = (0.0, 0.0), 0.0, None
     if factor and along_top is not None:
         spread = moments.deviations()[1].to(along_top)
         pair = torch.stack([spread, along_top - along_top.mean()])
         matrix = factor * torch.cov(pair)
         variances = moments.trace_cov.stderr**2, float(matrix[1, 1])
-        covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.population)
+        covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.spread_population)
     elif factor:
         variances = math.nan, math.nan
     trace = float(moments.trace_cov)
@@ -93,7 +93,7 @@ def square_influences(moments: GradientMoments, spectrum: NoiseSpectrum) -> Tens
     """
     n, quadratic = moments.count, spectrum.quadratic
     itself = moments.distances.to(quadratic).square() / (n - 1)
-    influences = 2 * (quadratic - moments.sampling_factor * n * itself)
+    influences = 2 * (quadratic - moments.spread_factor * n * itself)
     return influences - influences.mean()
 
 
@@ -114,14 +114,14 @@ class _Squares:
 
     @classmethod
     def of(cls, moments: GradientMoments, spectrum: NoiseSpectrum) -> _Squares:
-        factor, n, measured = moments.sampling_factor, moments.count, spectrum.trace_sq
+        factor, n, measured = moments.spread_factor, moments.count, spectrum.trace_sq
         size = float(moments.trace_cov)
         if not factor:
             return cls(measured, size**2, None, (0.0, spectrum.probe_variance))
         if moments.slopes is None or n < LEAST:
             return cls(math.nan, math.nan, None, (math.nan, math.nan))
         spread = moments.deviations()[1].to(spectrum.quadratic)
-        matrix, trace = unbiased_squares(measured, moments.distances, moments.population)
+        matrix, trace = unbiased_squares(measured, moments.distances, moments.spread_population)
         influences = torch.stack([2 * size * spread, square_influences(moments, spectrum)])
         sampled = factor * float(influences[1].var())
         variances = (
@@ -137,7 +137,7 @@ class _Squares:
             return unknown(level, n, Status.NOISE_BELOW_ERROR)
         if self.influences is None:
             return symmetric(self.matrix, self.variances[1], level=level, samples=n)
-        skew = Skew.of(self.influences[1:], moments.population)
+        skew = Skew.of(self.influences[1:], moments.spread_population)
         return flag_zero(
             with_skew(self.matrix, self.variances[1], skew, level=level, samples=n, freedom=n - 1)
         )
@@ -148,8 +148,8 @@ class _Squares:
             return unknown(moments.level, moments.count, Status.NOISE_BELOW_ERROR)
         covariance, skew = 0.0, None
         if self.influences is not None:
-            covariance = moments.sampling_factor * float(torch.cov(self.influences)[0, 1])
-            skew = Skew.of(self.influences, moments.population)
+            covariance = moments.spread_factor * float(torch.cov(self.influences)[0, 1])
+            skew = Skew.of(self.influences, moments.spread_population)
         found = quotient(
             self.trace,
             self.matrix,

@@ -76,9 +76,9 @@ def noise_spectrum(
     aim = replace(aim, k=min(aim.k, n - 1, size))
     fits = min(n, size) <= WRITTEN_OUT and 16 * n * size <= aim.memory_budget  # and a copy
     if method == "gram" or (method == "auto" and fits):
-        found = _written_out(_rows(problem, engine), aim, split=moments.sampling_factor > 0)
+        found = _written_out(_rows(problem, engine), aim, split=moments.spread_factor > 0)
     else:
-        found = _iterated(problem, engine, aim, split=moments.sampling_factor > 0)
+        found = _iterated(problem, engine, aim, split=moments.spread_factor > 0)
     mean_sq = sum(float(part.square().sum()) for part in moments.mean.values())
     return _above(found, moments.resolution**2 * mean_sq)
 

@@ -48,7 +48,7 @@ def gradient_in(along: Tensor, moments: GradientMoments) -> tuple[float, Tensor,
     centred = along - mean
     squares = centred.square().sum(1)
     value = float(mean @ mean) - factor * float(squares.sum()) / (n - 1)
-    influence = 2 * centred @ mean - factor * (squares - squares.mean())
+    influence = 2 * moments.steadiness * centred @ mean - factor * (squares - squares.mean())
     least = 2 * factor**2 * float((centred.T @ centred).square().sum()) / (n - 1) ** 2
     return value, influence, least
 
@@ -65,7 +65,7 @@ def share_of_noise(along: Tensor, moments: GradientMoments) -> Estimate:
     centred, n = along - along.mean(0), len(along)
     squares = centred.square().sum(1)
     products = float((centred.T @ centred).square().sum())
-    least = 2 * (moments.sampling_factor / (n - 1)) ** 2 * products
+    least = 2 * (moments.spread_factor / (n - 1)) ** 2 * products
     value = float(squares.sum()) / (n - 1)
     return _share(value, squares - squares.mean(), least, moments.trace_cov, 1, moments, 0.0)
 
@@ -83,13 +83,13 @@ def _share(
 
     A part that comes out negative is not distinguishable from zero: an upper bound and no value.
     """
-    factor = moments.sampling_factor
+    factor = moments.spread_factor
     variances, covariance, skew = (0.0, rounding**2), 0.0, None
     if factor and moments.slopes is not None and moments.count > 2:
         pair = torch.stack([influence, moments.deviations()[row].to(influence)])
         matrix = torch.cov(pair) * factor
         variances = max(float(matrix[0, 0]), least), whole.stderr**2 + rounding**2
-        covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.population)
+        covariance, skew = float(matrix[0, 1]), Skew.of(pair, moments.spread_population)
     elif factor:
         variances = math.nan, math.nan
     found = quotient(

@@ -16,6 +16,7 @@ from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
 from ...statistics.interval import skewed, skewness, symmetric
+from ...statistics.transform import in_samples
 from ...tensors.random import generator
 
 BATCHES = 32
@@ -34,6 +35,8 @@ def batch_sharpness(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> Estimate:
     """E_B[g_BᵀH_Bg_B/‖g_B‖²], which stays near 2/ε in training with SGD (arXiv:2412.20553).
 
@@ -43,7 +46,8 @@ def batch_sharpness(
     near 2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no proof of stability.
 
     Args:
-        model, loss_fn, data, optimizer, metric, max_samples, micro_batch: as for
+        model, loss_fn, data, optimizer, metric, max_samples, micro_batch, unit,
+            group_size: as for
             `gradient_moments`; in the metric of an optimizer decoupled weight decay is left out.
         batch_size: B in samples.
         batches: how many are drawn, each without replacement from all measured samples.
@@ -70,19 +74,22 @@ def batch_sharpness(
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
         micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
-    count = problem.samples.count
-    if batch_size > count:
+    unit, count = problem.unit, problem.samples.count
+    units = unit.count_of(batch_size)
+    if units > count:
         raise ArgumentError(
-            f"`batch_size` = {batch_size} is more than the {count} samples that are measured; give "
+            f"`batch_size` = {batch_size} is more than the {count * unit.size} samples that are measured; give "
             f"more `data` or raise `max_samples`"
         )
     with problem.guard():
-        if batch_size == count:
-            return symmetric(_sharpness(problem), 0.0, level=level, samples=count)
+        if units == count:
+            whole = symmetric(_sharpness(problem), 0.0, level=level, samples=count)
+            return in_samples(whole, unit.size, keep=True)
         source = generator(seed)
-        values = [_sharpness(_batch(problem, batch_size, source)) for _ in range(batches)]
+        values = [_sharpness(_batch(problem, units, source)) for _ in range(batches)]
     found = torch.tensor(values, dtype=torch.float64)
     return replace(
         skewed(
@@ -92,7 +99,7 @@ def batch_sharpness(
             level=level,
             samples=batches,
         ),
-        samples=count,
+        samples=count * unit.size,
     )
 
 

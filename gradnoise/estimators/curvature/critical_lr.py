@@ -22,6 +22,7 @@ from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile, symmetric
 from ...statistics.ratio import ratio
+from ...statistics.transform import in_samples
 from ...tensors.trees import flatten, wide_dtype
 from .first_rise import first_rise
 from .strata import Strata
@@ -42,6 +43,8 @@ def critical_lr(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> Estimate:
     """η_c = inf{η > 0 : L(w - ηu) > L(w)}: beyond it the optimizer's next step raises the loss.
 
@@ -69,6 +72,7 @@ def critical_lr(
         level: coverage of the interval, for the given u.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
+        unit, group_size: as for `gradient_moments`.
 
     Returns:
         Estimate in the unit of the learning rate (SGD: parameter²/loss). Without a value:
@@ -96,15 +100,18 @@ def critical_lr(
     options = Options(
         metric="euclidean", population=population, max_samples=max_samples, level=level, seed=seed,
         micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
+    units = None if batch_size is None else problem.unit.count_of(batch_size)
     with problem.guard():
-        strata = Strata.of(problem.samples, batch_size, seed)
+        strata = Strata.of(problem.samples, units, seed)
         device = problem.objective.device
         sums = weighted_sums(problem, strata.rows.to(device, wide_dtype(device)))
         update = next_update(optimizer, problem.objective.parameters, sums[0], max_norm)
         slope = float(sums[-1] @ flatten(update))
-        return _Line(problem, strata, update, level).judge(slope, optimizer.param_groups[0]["lr"])
+        found = _Line(problem, strata, update, level).judge(slope, optimizer.param_groups[0]["lr"])
+    return in_samples(found, problem.unit.size, keep=True)
 
 
 @dataclass(frozen=True, eq=False)

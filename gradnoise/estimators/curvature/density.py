@@ -30,6 +30,8 @@ def spectral_density(
     max_samples: int | None = 4096,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
     level: float = 0.95,
     tick: Callable[[int], Any] | None = None,
@@ -66,6 +68,7 @@ def spectral_density(
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
         micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     hessian = opened.hessian(hvp=hvp, memory_budget=memory_budget)

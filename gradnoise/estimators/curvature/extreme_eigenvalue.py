@@ -165,6 +165,7 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         losses=curvatures,
         sq_norms=curvatures.square(),
         population=moments.population,
+        is_partition=moments.is_partition,
         resolution=moments.resolution,
         level=level,
         slopes=curvatures,

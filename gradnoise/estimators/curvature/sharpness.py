@@ -80,6 +80,8 @@ def sharpness(
     max_iterations: int | None = None,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Sharpness:
     """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
@@ -102,6 +104,7 @@ def sharpness(
         level: coverage of the interval.
         max_samples: n at most; None measures all.
         micro_batch: samples evaluated at once.
+        unit, group_size: as for `gradient_moments`.
         memory_budget: bytes of kept graphs, and of the basis of the iteration.
 
     Returns:
@@ -123,6 +126,7 @@ def sharpness(
     options = Options(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_sharpness(

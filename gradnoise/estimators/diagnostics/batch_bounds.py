@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from ...errors import ArgumentError
 from ...moments.moments import GradientMoments
@@ -10,8 +11,10 @@ from ...statistics.estimate import Estimate
 from ...statistics.transform import scaled
 from ..quotient import quotient
 from .batch_tests import covariance_of
+from .by_unit import counted_in_samples
 
 
+@counted_in_samples
 def diversity_bound(moments: GradientMoments) -> Estimate:
     """B_S = N Σ‖g_i‖²/‖Σg_i‖², the batch size up to which gradient diversity allows a speed-up.
 
@@ -68,9 +71,10 @@ def gradient_diversity(moments: GradientMoments) -> Estimate:
             'moments for `population="distribution"`: take diversity_bound, which is N times as '
             "large"
         )
-    return scaled(diversity_bound(moments), 1 / moments.population)
+    return scaled(diversity_bound(replace(moments, group_size=1)), 1 / moments.population)
 
 
+@counted_in_samples
 def cabs_batch_size(moments: GradientMoments, lr: float, *, optimum: float = 0.0) -> Estimate:
     """CABS: B = ε trΣ/(L - L*), a batch size that grows with the learning rate of SGD.
 
@@ -109,13 +113,13 @@ def cabs_batch_size(moments: GradientMoments, lr: float, *, optimum: float = 0.0
             f"losses to the moments, and a lower bound of the loss as `optimum`"
         )
     errors = (0.0, 0.0), 0.0
-    if moments.sampling_factor:
+    if moments.spread_factor:
         errors = (math.nan, math.nan), math.nan
         if moments.slopes is not None and moments.count > 2:
             loss, spread, _ = moments.deviations()
             each = (float(spread.var()) * lr**2, float(loss.var()))
             shared = lr * covariance_of(spread, loss)
-            factor = moments.sampling_factor
+            factor = moments.spread_factor
             errors = (factor * each[0], factor * each[1]), factor * shared
     trace = lr * float(moments.trace_cov)
     return quotient(trace, height, moments, variances=errors[0], covariance=errors[1])

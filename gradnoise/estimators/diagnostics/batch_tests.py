@@ -20,11 +20,13 @@ from ...statistics.estimate import Estimate, Status
 from ...statistics.fourth_moments import LEAST, unbiased_squares
 from ...statistics.transform import scaled, squared
 from ..quotient import quotient
+from .by_unit import counted_in_samples
 
 THETA = 0.9  # as in the papers
 NU = 5.84  # tan 80°
 
 
+@counted_in_samples
 def norm_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
     """Smallest batch with E‖g_B - G‖² ≤ θ²|G|²: trΣ/(θ²|G|²) = B_simple/θ².
 
@@ -51,6 +53,7 @@ def norm_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
     return scaled(moments.simple_noise_scale, 1 / theta**2)
 
 
+@counted_in_samples
 def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Estimate:
     """Smallest batch with Var(g_BᵀG) ≤ θ²|G|⁴: GᵀΣG/(θ²|G|⁴).
 
@@ -98,6 +101,7 @@ def inner_product_test(moments: GradientMoments, *, theta: float = THETA) -> Est
     return scaled(squared(found), 1 / theta**2)
 
 
+@counted_in_samples
 def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
     """Smallest batch with E‖(I - GGᵀ/|G|²)g_B‖² ≤ ν²|G|²: (trΣ - GᵀΣG/|G|²)/(ν²|G|²).
 
@@ -133,7 +137,7 @@ def orthogonality_test(moments: GradientMoments, *, nu: float = NU) -> Estimate:
     influence = moments.deviations()[1] - along.influence / float(signal)
     on_signal = moments.deviations()[2]
     influence = influence + along.value / float(signal) ** 2 * on_signal
-    factor = moments.sampling_factor
+    factor = moments.spread_factor
     error = math.sqrt(factor * float(influence.var())) + along.unseen / float(signal)
     found = quotient(
         across if factor else max(across, 0.0),
@@ -182,9 +186,11 @@ class Along:
         influence = gaps.square() - gaps.square().mean()
         unseen = 2 * math.sqrt(factor * moments.trace_cov_sq * biased) if factor else 0.0
         if moments.second_slopes is not None:
-            influence, unseen = influence + 2 * moments.second_slopes, 0.0
-        error = math.sqrt(factor * float(influence.var())) + unseen
-        return cls(value, influence, unseen, error, factor * covariance_of(influence, signal))
+            influence = influence + 2 * moments.steadiness * moments.second_slopes
+            unseen = 0.0
+        spreads = moments.spread_factor
+        error = math.sqrt(spreads * float(influence.var())) + unseen
+        return cls(value, influence, unseen, error, spreads * covariance_of(influence, signal))
 
 
 def trace_cov_sq(moments: GradientMoments) -> float:

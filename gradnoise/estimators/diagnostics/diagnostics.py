@@ -110,6 +110,8 @@ def diagnostics(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> Diagnostics:
     """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
 
@@ -120,7 +122,7 @@ def diagnostics(
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
-            micro_batch: as for `gradient_moments`.
+            micro_batch, unit, group_size: as for `gradient_moments`.
         lr: learning rate ε, for CABS.
         theta: θ of the norm and the inner product test.
         nu: ν of the orthogonality test.
@@ -147,6 +149,7 @@ def diagnostics(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_diagnostics(opened, lr=lr, theta=theta, nu=nu, tail=tail)
@@ -168,7 +171,7 @@ def find_diagnostics(
         moments = replace(with_intervals(problem, engine, sampled), population=streamed.population)
         if moments.sampling_factor:
             moments = _with_second_slopes(problem, engine, moments)
-    return diagnose(moments, Thresholds(lr, theta, nu, tail))
+    return diagnose(opened.in_samples(moments), Thresholds(lr, theta, nu, tail))
 
 
 def _with_second_slopes(
@@ -195,8 +198,9 @@ class Thresholds:
 
 def diagnose(moments: GradientMoments, chosen: Thresholds = Thresholds()) -> Diagnostics:
     """The diagnostics of moments with variances and slopes."""
-    finite = not math.isinf(moments.population)
-    hill, gaussian = _tails(moments, chosen.tail)
+    finite = not math.isinf(moments.population) and moments.group_size == 1
+    by_unit = replace(moments, group_size=1)
+    hill, gaussian = _tails(by_unit, chosen.tail)
     return Diagnostics(
         moments=moments,
         norm_test=norm_test(moments, theta=chosen.theta),
@@ -206,7 +210,7 @@ def diagnose(moments: GradientMoments, chosen: Thresholds = Thresholds()) -> Dia
         gradient_diversity=gradient_diversity(moments) if finite else None,
         cabs=None if chosen.lr is None else cabs_batch_size(moments, chosen.lr),
         sign_noise_scale=sign_noise_scale(moments),
-        signal_to_noise=signal_to_noise(moments),
+        signal_to_noise=signal_to_noise(by_unit),
         hill=hill,
         hill_gaussian=gaussian,
     )

@@ -12,12 +12,14 @@ from ...moments.moments import ROUNDING, GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile
 from ..from_arrays.inputs import as_rows
+from .by_unit import counted_in_samples
 from .dual_norm import SPLITS, Geometry, dual_noise_scale
 from .signal_to_noise import variance_of
 
 NULL_SPREAD = 0.8372  # standard deviation of `_debiased` for a standard normal mean
 
 
+@counted_in_samples
 def sign_noise_scale(
     gradients: Any,
     *,

@@ -17,11 +17,11 @@ from ...measurement.opened import Opened
 from ...moments.layer import by_module
 from ...operators.preconditioned import with_decay
 from ...problem.losses import LossFn
-from ...problem.objective import Objective
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
+from ...statistics.transform import in_samples
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
 from .noise_scale import (
     ACCURACY,
@@ -71,6 +71,8 @@ def layer_noise_scales(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> dict[str, LayerScale]:
     """λ and B_noise of single layers, from the diagonal blocks of the Hessian and of Σ.
 
@@ -81,7 +83,8 @@ def layer_noise_scales(
     `noise_scale` and `sharpness` together.
 
     Args:
-        model, loss_fn, data, population, max_samples, level, seed, micro_batch: as for
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit,
+            group_size: as for
             `gradient_moments`.
         layers: names of modules or parameters, a module with all modules inside it; or
             name -> names of parameters, such as those of one group of an optimizer; default: every
@@ -111,6 +114,7 @@ def layer_noise_scales(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     check_accuracy(accuracy)
     problem = Problem.open(model, loss_fn, data, options)
@@ -159,7 +163,7 @@ def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
     try:
         for parameter in others:
             parameter.requires_grad_(False)
-        yield replace(problem, objective=Objective(objective.model, objective.loss_fn))
+        yield replace(problem, objective=objective.again())
     finally:
         for parameter in others:
             parameter.requires_grad_(True)
@@ -187,4 +191,7 @@ def _measure(
             hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
         )
     sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level)
-    return LayerScale(name, parameters, sharpness, noise)
+    size = opened.unit.size
+    return LayerScale(
+        name, parameters, in_samples(sharpness, size, keep=True), noise.in_samples(size)
+    )

@@ -18,7 +18,7 @@ from .sign_probes import Probed, agree, mean_variance
 
 def are_all(probes: int, moments: GradientMoments) -> bool:
     """Whether so many probes are a list of all sign vectors; see `sign_probes`."""
-    return moments.sampling_factor == 0 and is_complete(probes, moments.count)
+    return moments.spread_factor == 0 and is_complete(probes, moments.count)
 
 
 def probe_variance(probed: Probed, moments: GradientMoments) -> float:
@@ -36,38 +36,38 @@ def probe_variance(probed: Probed, moments: GradientMoments) -> float:
 
 
 def sampling_covariance(
-    probed: Probed, curvature: Tensor, factor: float
+    probed: Probed, curvature: Tensor, moments: GradientMoments
 ) -> tuple[float, float, float]:
     """Sampling variances of tr(HΣ) and GᵀHG and their covariance, from influences.
 
     The influences on the trace carry the noise of their few probes; its part is taken out. With
     no signal at all, what is left of GᵀHG is the variance of a product of two noises.
     """
-    trace = probed.influences
+    trace, factor = probed.influences, moments.spread_factor
     if factor == 0:
         return 0.0, 0.0, 0.0
     if len(curvature) < 3:  # two samples are equally far from their mean
         return math.nan, math.nan, math.nan
     noise = float(trace.var(0).mean()) / len(trace) if len(trace) > 1 else 0.0
     matrix = torch.cov(torch.stack([trace.mean(0), curvature])) * factor
-    weakest = 2 * factor**2 * float(probed.squares.mean()) if len(probed.squares) else 0.0
+    weakest = 2 * float(probed.squares.mean()) if len(probed.squares) else 0.0
     return (
-        max(float(matrix[0, 0]) - factor * noise, weakest),
-        max(float(matrix[1, 1]), weakest),
+        max(float(matrix[0, 0]) - factor * noise, factor**2 * weakest),
+        max(float(matrix[1, 1]), moments.sampling_factor**2 * weakest),
         float(matrix[0, 1]),
     )
 
 
 def joint_skew(probed: Probed, curvature: Tensor, moments: GradientMoments) -> Skew:
     """Skewness of (tr(HΣ), GᵀHG): from sampling, and from the choice of signs."""
-    n, probes, factor = moments.count, len(probed.traces), moments.sampling_factor
+    n, probes = moments.count, len(probed.traces)
     found = Skew.from_moment(torch.zeros(2, 2, 2, dtype=torch.float64), max(n, 1))
     if probes > 2 and not are_all(probes, moments):
-        found += Skew.of(torch.stack([probed.traces, -factor * probed.traces]))
-    if factor and n > 2:
+        found += Skew.of(torch.stack([probed.traces, -moments.sampling_factor * probed.traces]))
+    if moments.spread_factor and n > 2:
         moment = third_moment(probed.influences, curvature - curvature.mean())
         scale = n / ((n - 1) * (n - 2))
-        found += Skew.from_moment(moment * scale, n, moments.population)
+        found += Skew.from_moment(moment * scale, n, moments.spread_population)
     return found
 
 

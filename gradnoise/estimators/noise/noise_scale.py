@@ -16,7 +16,7 @@ few slopes of every sample, no product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
 from ...statistics.interval import flag_zero, pooled_freedom, with_skew
 from ...statistics.ratio import ratio
+from ...statistics.transform import in_samples
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
@@ -84,6 +85,19 @@ class NoiseScale:
     trace_hessian_cov: Estimate
     parts: Parts | None = field(default=None, repr=False, compare=False)
 
+    def in_samples(self, group_size: int) -> NoiseScale:
+        """The numbers of samples from those of groups; see `Unit`."""
+        if group_size == 1:
+            return self
+        kept = ("grad_sq_norm", "grad_curvature")
+        found = {
+            name: in_samples(estimate, group_size, keep=name in kept)
+            for name, estimate in vars(self).items()
+            if isinstance(estimate, Estimate)
+        }
+        parts = self.parts and replace(self.parts, traces=group_size * self.parts.traces)
+        return NoiseScale(**found, parts=parts)
+
 
 def noise_scale(
     model: nn.Module,
@@ -100,6 +114,8 @@ def noise_scale(
     level: float = 0.95,
     seed: int = 0,
     micro_batch: int = MICRO_BATCH,
+    unit: str = "auto",
+    group_size: int | None = None,
 ) -> NoiseScale:
     """B_simple and B_noise with their intervals.
 
@@ -108,7 +124,7 @@ def noise_scale(
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch: as for `gradient_moments`.
+            micro_batch, unit, group_size: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most.
         accuracy: relative standard error at which fewer are taken, 8 at least.
 
@@ -129,6 +145,7 @@ def noise_scale(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
+        unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_noise_scale(opened, probes=probes, accuracy=accuracy)
@@ -144,9 +161,10 @@ def find_noise_scale(
         hessian, moments = opened.hessian(), opened.moments()
         signs = sign_probes(moments, probes, seed)
         deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
-        return measure_noise_scale(
+        found = measure_noise_scale(
             hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
         )
+    return found.in_samples(opened.unit.size)
 
 
 def check_accuracy(accuracy: float) -> None:
@@ -162,7 +180,7 @@ def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
     estimated from products of different probes, which a list of all sign vectors would bias.
     """
     check_whole("probes", probes, 2)
-    draw = independent_signs if moments.sampling_factor else random_signs
+    draw = independent_signs if moments.spread_factor else random_signs
     return draw(probes, moments.count, seed)
 
 
@@ -189,10 +207,10 @@ def measure_noise_scale(
     """
     n, factor = moments.count, moments.sampling_factor
     mean = torch.cat([part.reshape(-1) for part in moments.mean.values()])
-    sampled = min(sampling_probes, len(signs)) if factor else 0
+    sampled = min(sampling_probes, len(signs)) if moments.spread_factor else 0
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
-        along, influence, image = _curvature_of_mean(hessian, rows, mean, factor)
+        along, influence, image = _curvature_of_mean(hessian, rows, mean, moments)
         known = Known.of(deflation, rows, mean)
         enough = 0.0 if are_all(len(signs), moments) else accuracy
         probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
@@ -205,7 +223,7 @@ def measure_noise_scale(
     curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 
     of_probes = probe_variance(probed, moments)
-    sampling = sampling_covariance(probed, influence, factor)
+    sampling = sampling_covariance(probed, influence, moments)
     freedom = pooled_freedom((of_probes, len(probed.traces) - 1), (sampling[0], n - 1))
     from_probes = factor**2 * (of_probes + 4 * mean_variance(probed.mixed))
     variances = (sampling[0] + of_probes, sampling[1] + from_probes)
@@ -244,14 +262,14 @@ def measure_noise_scale(
 
 
 def _curvature_of_mean(
-    hessian: Hessian, rows: PerSampleGradients, mean: Tensor, factor: float
+    hessian: Hessian, rows: PerSampleGradients, mean: Tensor, moments: GradientMoments
 ) -> tuple[float, Tensor, Tensor]:
     """ḡᵀHḡ, the influence of each sample on it, and Hḡ."""
-    if factor == 0:
+    if moments.sampling_factor == 0:
         image = widen(hessian @ mean)
-        return float(mean @ image), torch.zeros(0), image
+        return float(mean @ image), mean.new_zeros(moments.count), image
     along = per_sample_curvatures(hessian.problem, mean, [mean])
     value = float(mean @ along.product)
     own = along.values[:, 0] - value
     slopes = rows.along(along.product[:, None])[:, 0]  # g_iᵀHḡ
-    return value, own + 2 * (slopes - value), along.product
+    return value, moments.steadiness * (own + 2 * (slopes - value)), along.product

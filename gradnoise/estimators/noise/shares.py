@@ -144,7 +144,7 @@ def shares_of(
         grad_curvature=scale.grad_curvature,
         trace_hessian_cov=scale.trace_hessian_cov,
         parts=scale.parts,
-        sampled=moments.sampling_factor > 0,
+        sampled=moments.spread_factor > 0,
     )
 
 

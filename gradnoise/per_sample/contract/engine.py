@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...problem.objective import Objective
-from ...tensors.trees import Batch
+from ...tensors.trees import Batch, split
 from .summary import Chunk, Summary, Wanted
 
 MEMORY_BUDGET = 256 * 2**20  # bytes for the per-sample gradients of one chunk
@@ -68,6 +68,10 @@ class Engine(abc.ABC):
         """The same sums from materialised gradients, for signals far above the noise."""
         for chunk in self.chunks(batch):
             yield Summary.of(chunk, wanted)
+
+    def parts(self, batch: Batch, size: int) -> Iterator[Batch]:
+        """The batch in parts of at most `size` samples; whole where its losses are random."""
+        yield from [batch] if self.objective.unit.is_replayed else split(batch, size)
 
     def prepare(self, _batch: Batch) -> None:  # noqa: B027
         """Look at a few samples before the first pass.

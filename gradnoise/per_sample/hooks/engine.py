@@ -19,7 +19,7 @@ import torch
 
 from ...errors import EngineError
 from ...problem.objective import Objective
-from ...tensors.trees import Batch, sample_count, select, split
+from ...tensors.trees import Batch, sample_count, select
 from ..contract.engine import MEMORY_BUDGET, Engine, Explained
 from ..contract.summary import Chunk, Summary, Wanted
 from .backward import BackwardPass
@@ -47,7 +47,7 @@ class Hooks(Engine):
         self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
-        for part in split(batch, self.chunk_size):
+        for part in self.parts(batch, self.chunk_size):
             run = self._run(part, keep=True)
             parameters = self.objective.parameters
             yield Chunk(

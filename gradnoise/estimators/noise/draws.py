@@ -1,0 +1,55 @@
+"""How much of the gradient noise is that of the random numbers that the loss draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...moments.moments import GradientMoments
+from ...per_sample.choice import choose
+from ...per_sample.contract.engine import Engine
+from ...per_sample.contract.summary import Wanted
+from ...problem.losses import LossFn
+from ...problem.problem import Problem
+from ...problem.unit import Seeded
+
+PART = 128  # units that are drawn twice
+SECOND = 2**31  # added to their seeds
+
+
+class _Change:
+    """ℓ_i under its own draw less ℓ_i under another one, as a loss."""
+
+    def __init__(self, losses: LossFn) -> None:
+        self._losses = losses
+
+    def __call__(self, model: nn.Module, batch: Seeded) -> Tensor:
+        other = Seeded(batch.batch, batch.seeds + SECOND)
+        return self._losses(model, batch) - self._losses(model, other)
+
+
+def draw_share(problem: Problem, engine: Engine, moments: GradientMoments) -> float:
+    """The part of trΣ that comes from the draws: E‖g_i - g_i'‖²/2 over trΣ.
+
+    g_i and g_i' are of the same unit with two independent draws. Measured on a part of the units.
+
+    Args:
+        problem: with random losses; inside its guard.
+        engine: that measured the moments.
+        moments: of the same problem.
+    """
+    change = problem.objective.plain.again()
+    change.loss_fn = _Change(change.loss_fn)
+    preconditioner = problem.objective.preconditioner
+    wanted = Wanted(scale=None if preconditioner is None else preconditioner.root)
+    kind, squares, count = engine.name, [], 0
+    with change.guard():
+        chosen = choose(change, problem.largest_batch(), kind)
+        for batch in problem.batches():
+            for summary in chosen.summaries(batch, wanted):
+                squares.append(torch.stack(list(summary.sq_norms.values())).sum(0))
+                count += len(summary.losses)
+            if count >= PART:
+                break
+    trace = float(moments.trace_cov)
+    return min(float(torch.cat(squares).mean()) / 2 / trace, 1.0) if trace else 0.0

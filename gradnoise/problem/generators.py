@@ -1,0 +1,96 @@
+"""The random states that a loss may draw from: global ones, and generators of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .guard import seed_everything
+
+Generator = torch.Generator
+
+
+def seed_all(seed: int, own: tuple[Generator, ...]) -> None:
+    """Seed the global random states and these generators."""
+    seed_everything(seed)
+    for position, source in enumerate(own):
+        source.manual_seed(seed + position + 1)  # another stream for each
+
+
+def random_states() -> tuple[Any, ...]:
+    """The global random states, to compare: whether something was drawn in between."""
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if cuda else ())]
+    return (*(bytes(s.numpy()) for s in states), kind, bytes(keys), *rest, random.getstate())
+
+
+@contextmanager
+def restored(own: tuple[Generator, ...]) -> Iterator[None]:
+    """The states of these generators are as found on leaving."""
+    states = [source.get_state() for source in own]
+    try:
+        yield
+    finally:
+        for source, state in zip(own, states, strict=True):
+            source.set_state(state)
+
+
+def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
+    """The `torch.Generator` objects that a model and a loss hold where they can be seen.
+
+    Attributes of modules and of the loss, what a function closes over, its defaults, and the
+    arguments of `functools.partial`; also in lists and dicts there.
+    """
+    held: list[Any] = [vars(module) for module in model.modules()]
+    held += _held_by(loss_fn)
+    found = {id(g): g for item in held for g in _generators(item)}
+    return tuple(found.values())
+
+
+def _held_by(function: Any) -> list[Any]:
+    """What a callable holds."""
+    if isinstance(function, functools.partial):
+        return [function.args, function.keywords, *_held_by(function.func)]
+    owner = getattr(function, "__self__", None)  # of a bound method
+    plain = getattr(function, "__func__", function)
+    cells = [cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _set(cell)]
+    defaults = getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)
+    return [
+        *cells,
+        *defaults,
+        getattr(owner, "__dict__", None),
+        getattr(function, "__dict__", None),
+    ]
+
+
+def _set(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:  # a name that is not bound yet
+        return False
+    return True
+
+
+def _generators(item: Any) -> list[Generator]:
+    """Those among an object, or in it where it is a list, a tuple or a dict."""
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, (list, tuple)):
+        return [g for one in item for g in _direct(one)]
+    return _direct(item)
+
+
+def _direct(item: Any) -> list[Generator]:
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, (list, tuple)):
+        return [g for g in item if isinstance(g, Generator)]
+    return [item] if isinstance(item, Generator) else []

@@ -1,0 +1,184 @@
+"""Groups of samples as they come in training: random ones of b samples, or the batches as given."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from ..errors import DataError
+from ..tensors.random import generator
+from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
+from .guard import seed_everything
+from .samples import Samples, is_one_batch, loader_options, population_of
+from .unit import stacked
+
+GROUP = 32  # samples of a group where nothing tells the batch size of training
+LEAST_GROUPS = 2
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups in a random order, out of `available` samples.
+
+    Args:
+        groups: of equal numbers of samples.
+        available: N.
+        fixed: whether the samples of a group belong together (batches as given).
+    """
+
+    groups: list[Batch]
+    available: float
+    fixed: bool = False
+    note: str = ""
+
+
+def usual_size(data: Any) -> int:
+    """b where it is not given: that of a loader, of most batches of a list, or 32."""
+    size = getattr(data, "batch_size", None)
+    if isinstance(size, int) and size > 0:
+        return size
+    if isinstance(data, list) and len(data) > 1 and not is_one_batch(data):
+        counts = Counter(sample_count(batch) for batch in data)
+        return max(1, *counts.most_common(1)[0][:1])
+    return GROUP
+
+
+def draw_groups(
+    data: Any,
+    size: int,
+    *,
+    max_samples: int | None,
+    population: str | int,
+    seed: int,
+    micro_batch: int,
+    is_random: bool,
+) -> Samples:
+    """Choose and keep the groups to measure, at most `max_samples` samples in all.
+
+    A data set, a loader in sequential or shuffled order, and batches of another size than b give
+    random groups of b samples without replacement; what is left over is left out. Batches of b
+    samples in a list stay together. Streams, and loaders with a sampler of their own, give their
+    batches as they come.
+
+    Args:
+        data, population, seed: as for `Samples.draw`.
+        size: b.
+        max_samples: n at most; None takes all.
+        micro_batch: samples evaluated at once.
+        is_random: whether the losses draw random numbers: the population is then a distribution.
+
+    Raises:
+        DataError: fewer than two groups.
+    """
+    seed_everything(seed)
+    limit = math.inf if max_samples is None else max_samples
+    found = _drawn(data, size, limit, generator(seed))
+    if len(found.groups) < LEAST_GROUPS:
+        raise DataError(
+            f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
+            f"needed, and 16 for useful intervals. Lower `group_size`, raise `max_samples`, or "
+            f"give more data."
+        )
+    count = size * len(found.groups)
+    total, note = math.inf, ""
+    if not is_random:
+        total, note = population_of(population, max(found.available, count), count)
+    made = stacked(found.groups, max(1, micro_batch // size), seed)
+    # what makes no whole group is left out
+    groups = total / size if total - count >= size else float(len(found.groups))
+    return Samples(
+        tuple(made), groups, (found.note,) if found.note else (), note, data_size=total, groups_available=math.inf if found.fixed else groups,
+    )  # fmt: skip
+
+
+def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Groups:
+    if isinstance(data, DataLoader):
+        options = loader_options(data)
+        return (
+            _from_stream(data, size, limit)
+            if options is None
+            else _from_dataset(data.dataset, size, limit, source, options)
+        )
+    if isinstance(data, IterableDataset):
+        return _from_stream(DataLoader(data, batch_size=size), size, limit)
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    if isinstance(data, Dataset) or (
+        indexed and not isinstance(data, (Tensor, tuple, list, Mapping))
+    ):
+        return _from_dataset(data, size, limit, source, {})
+    if isinstance(data, (Tensor, tuple, list, Mapping)):
+        several = isinstance(data, list) and not is_one_batch(data)
+        return _from_batches(list(data) if several else [data], size, limit, source)
+    return _from_stream(data, size, limit)
+
+
+def _from_dataset(
+    data: Any, size: int, limit: float, source: torch.Generator, options: dict[str, Any]
+) -> _Groups:
+    total = len(data)
+    chosen = torch.randperm(total, generator=source)[: int(min(limit, total) // size * size)]
+    if not len(chosen):
+        return _Groups([], total)
+    if type(data) is TensorDataset and not options:
+        whole = list(data.tensors)
+        return _Groups([select(whole, index) for index in chosen.split(size)], total)
+    loader = DataLoader(Subset(data, chosen.tolist()), **{**options, "batch_size": size})
+    return _Groups(list(loader), total)
+
+
+def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Generator) -> _Groups:
+    data = [batch for batch in data if sample_count(batch)]
+    total = sum(map(sample_count, data))
+    whole = [batch for batch in data if sample_count(batch) == size]
+    if len(data) > 1 and len(whole) >= len(data) - 1:  # the last one may be smaller
+        order = torch.randperm(len(whole), generator=source).tolist()
+        few = order[: int(min(limit / size, len(order)))]
+        return _Groups([whole[k] for k in sorted(few)], float(size * len(whole)), fixed=True)
+    pools = [pool for pool in (_joined(data),) if pool is not None] or data
+    groups = []
+    for pool in pools:
+        order = torch.randperm(sample_count(pool), generator=source)
+        groups += [select(pool, index) for index in order.split(size) if len(index) == size]
+    most = int(min(limit / size, len(groups)))
+    return _Groups(groups[:most], total)
+
+
+def _joined(batches: list[Batch]) -> Batch | None:
+    """All samples as one batch; None where their shapes differ."""
+    leaves = [sample_leaves(batch) for batch in batches]
+    if len({tuple((leaf.shape[1:], leaf.dtype) for leaf in own) for own in leaves}) > 1:
+        return None
+    return rebuild(batches[0], [torch.cat(own) for own in zip(*leaves, strict=True)])
+
+
+def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
+    groups: list[Batch] = []
+    for batch in data:
+        groups += [part for part in split(batch, size) if sample_count(part) == size]
+        if size * (len(groups) + 1) > limit:
+            note = f"the first {len(groups)} groups were taken in the loader's own order"
+            return _Groups(groups[: int(limit / size)], math.inf, fixed=True, note=note)
+    return _Groups(groups, float(size * len(groups)), fixed=True)
+
+
+def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
+    """The same samples in other random groups, each (1, b, ...); None where these cannot be made."""
+    pool = _joined([_flat(batch.batch) for batch in samples.batches])
+    if pool is None:
+        return None
+    size = sample_leaves(samples.batches[0].batch)[0].shape[1]
+    order = torch.randperm(sample_count(pool), generator=generator(seed))
+    parts = (select(pool, index) for index in order.split(size))
+    return (made for part in parts for made in stacked([part], 1, seed))
+
+
+def _flat(batch: Batch) -> Batch:
+    """The samples of all groups of a micro-batch, (m, b, ...) to (m·b, ...)."""
+    return rebuild(batch, [leaf.flatten(0, 1) for leaf in sample_leaves(batch)])
