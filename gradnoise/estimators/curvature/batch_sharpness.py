@@ -77,17 +77,17 @@ def batch_sharpness(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
-    unit, count = problem.unit, problem.samples.count
-    units = unit.count_of(batch_size)
+    b, count = problem.unit.size, problem.samples.count
+    units = problem.unit.count_of(batch_size)
     if units > count:
         raise ArgumentError(
-            f"`batch_size` = {batch_size} is more than the {count * unit.size} samples that are measured; give "
-            f"more `data` or raise `max_samples`"
+            f"`batch_size` = {batch_size} is more than the {count * b} samples that are measured; "
+            f"give more `data` or raise `max_samples`"
         )
     with problem.guard():
         if units == count:
             whole = symmetric(_sharpness(problem), 0.0, level=level, samples=count)
-            return in_samples(whole, unit.size, keep=True)
+            return in_samples(whole, b, keep=True)
         source = generator(seed)
         values = [_sharpness(_batch(problem, units, source)) for _ in range(batches)]
     found = torch.tensor(values, dtype=torch.float64)
@@ -99,7 +99,7 @@ def batch_sharpness(
             level=level,
             samples=batches,
         ),
-        samples=count * unit.size,
+        samples=count * b,
     )
 
 
