@@ -33,7 +33,7 @@ class Functional(Engine):
         self._bound = Bound(objective.model, objective.loss_fn)
         self.chunk_size = max(1, memory_budget // (COPIES * objective.sample_bytes))
 
-    def prepare(self, batch: Batch) -> None:
+    def prepare(self, _batch: Batch) -> None:
         if self.objective.unit.is_replayed:
             raise EngineError("random losses are evaluated in whole micro-batches")
 

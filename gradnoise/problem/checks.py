@@ -77,7 +77,7 @@ COUPLED = "one sample changes the loss of another"
 
 def _gradient_is_random(objective: Objective, batch: Batch) -> bool:
     """Whether two gradients differ; a layer that starts at zero hides draws from the loss."""
-    first, second = (torch.cat([g.reshape(-1) for g in objective.gradient(batch)]) for _ in "ab")
+    first, second = _gradient(objective, batch), _gradient(objective, batch)
     return _differs(first, second, _tolerance(objective, first))
 
 
@@ -108,9 +108,14 @@ def _hides_coupling(objective: Objective, batch: Batch) -> bool:
         return False
     count = sample_count(batch)
     halves = [select(batch, part) for part in (slice(0, count // 2), slice(count // 2, None))]
-    parts = [torch.cat([g.reshape(-1) for g in objective.gradient(half)]) for half in halves]
-    whole = torch.cat([g.reshape(-1) for g in objective.gradient(batch)])
-    return _differs(whole, sum(parts), _tolerance(objective, whole))
+    first, second = (_gradient(objective, half) for half in halves)
+    whole = _gradient(objective, batch)
+    return _differs(whole, first + second, _tolerance(objective, whole))
+
+
+def _gradient(objective: Objective, batch: Batch) -> Tensor:
+    """The sum of the losses' gradients as one vector."""
+    return torch.cat([g.reshape(-1) for g in objective.gradient(batch)])
 
 
 def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
@@ -118,9 +123,7 @@ def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
     other = Seeded(batch.batch, batch.seeds + 1)
     if _differs(losses.detach(), objective.losses(other).detach(), _tolerance(objective, losses)):
         return True
-    first, second = (
-        torch.cat([g.reshape(-1) for g in objective.gradient(b)]) for b in (batch, other)
-    )
+    first, second = _gradient(objective, batch), _gradient(objective, other)
     return _differs(first, second, _tolerance(objective, first))
 
 
@@ -199,7 +202,7 @@ def _alone(objective: Objective, sample: Batch) -> Tensor | None:
 
 
 def first_look(objective: Objective, batch: Batch) -> Tensor:
-    """The losses, which have to depend on the parameters; a wrong signature is the most common mistake."""
+    """The losses, which have to depend on the parameters; most often the signature is wrong."""
     try:
         losses = _losses(objective, batch)
     except TypeError as error:

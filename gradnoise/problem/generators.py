@@ -63,12 +63,7 @@ def _held_by(function: Any) -> list[Any]:
     plain = getattr(function, "__func__", function)
     cells = [cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _set(cell)]
     defaults = getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)
-    return [
-        *cells,
-        *defaults,
-        getattr(owner, "__dict__", None),
-        getattr(function, "__dict__", None),
-    ]
+    return [*cells, *defaults, *(getattr(holder, "__dict__", None) for holder in (owner, function))]
 
 
 def _set(cell: Any) -> bool:

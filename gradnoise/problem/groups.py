@@ -94,8 +94,13 @@ def draw_groups(
     # what makes no whole group is left out
     groups = total / size if total - count >= size else float(len(found.groups))
     return Samples(
-        tuple(made), groups, (found.note,) if found.note else (), note, data_size=total, groups_available=math.inf if found.fixed else groups,
-    )  # fmt: skip
+        tuple(made),
+        groups,
+        (found.note,) if found.note else (),
+        note,
+        data_size=total,
+        groups_available=math.inf if found.fixed else groups,
+    )
 
 
 def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Groups:
@@ -109,11 +114,10 @@ def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Grou
     if isinstance(data, IterableDataset):
         return _from_stream(DataLoader(data, batch_size=size), size, limit)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    if isinstance(data, Dataset) or (
-        indexed and not isinstance(data, (Tensor, tuple, list, Mapping))
-    ):
+    batches = isinstance(data, (Tensor, tuple, list, Mapping))
+    if isinstance(data, Dataset) or (indexed and not batches):
         return _from_dataset(data, size, limit, source, {})
-    if isinstance(data, (Tensor, tuple, list, Mapping)):
+    if batches:
         several = isinstance(data, list) and not is_one_batch(data)
         return _from_batches(list(data) if several else [data], size, limit, source)
     return _from_stream(data, size, limit)
@@ -128,7 +132,7 @@ def _from_dataset(
         return _Groups([], total)
     if type(data) is TensorDataset and not options:
         whole = list(data.tensors)
-        return _Groups([select(whole, index) for index in chosen.split(size)], total)
+        return _Groups([select(whole, index) for index in torch.split(chosen, size)], total)
     loader = DataLoader(Subset(data, chosen.tolist()), **{**options, "batch_size": size})
     return _Groups(list(loader), total)
 
@@ -138,14 +142,15 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
     total = sum(map(sample_count, data))
     whole = [batch for batch in data if sample_count(batch) == size]
     if len(data) > 1 and len(whole) >= len(data) - 1:  # the last one may be smaller
-        order = torch.randperm(len(whole), generator=source).tolist()
-        few = order[: int(min(limit / size, len(order)))]
-        return _Groups([whole[k] for k in sorted(few)], float(size * len(whole)), fixed=True)
+        few = torch.randperm(len(whole), generator=source)[: int(min(limit / size, len(whole)))]
+        return _Groups(
+            [whole[k] for k in sorted(few.tolist())], float(size * len(whole)), fixed=True
+        )
     pools = [pool for pool in (_joined(data),) if pool is not None] or data
     groups = []
     for pool in pools:
         order = torch.randperm(sample_count(pool), generator=source)
-        groups += [select(pool, index) for index in order.split(size) if len(index) == size]
+        groups += [select(pool, index) for index in torch.split(order, size) if len(index) == size]
     most = int(min(limit / size, len(groups)))
     return _Groups(groups[:most], total)
 
@@ -169,13 +174,13 @@ def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
 
 
 def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
-    """The same samples in other random groups, each (1, b, ...); None where these cannot be made."""
+    """The same samples in other random groups, each (1, b, ...); None for samples of two shapes."""
     pool = _joined([_flat(batch.batch) for batch in samples.batches])
     if pool is None:
         return None
     size = sample_leaves(samples.batches[0].batch)[0].shape[1]
     order = torch.randperm(sample_count(pool), generator=generator(seed))
-    parts = (select(pool, index) for index in order.split(size))
+    parts = (select(pool, index) for index in torch.split(order, size))
     return (made for part in parts for made in stacked([part], 1, seed))
 
 

@@ -89,9 +89,11 @@ class Covariance:
             for name, estimate in vars(self).items()
             if isinstance(estimate, Estimate)
         }
+        found["trace_sq"] = scaled(found["trace_sq"], b)  # of two factors Σ
+        changed: dict[str, Any] = {**found}
         return replace(
             self,
-            **{**found, "trace_sq": scaled(found["trace_sq"], b)},  # of two factors Σ
+            **changed,
             pairs=replace(
                 pairs, values=b * pairs.values, residuals=b * pairs.residuals, bound=b * pairs.bound
             ),
