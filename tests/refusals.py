@@ -32,10 +32,12 @@ def snapshot(model: Any) -> Any:
     )
 
 
-def check_refused(build: Any, loss_fn: Any, error: type[Exception], message: str) -> None:
+def check_refused(
+    build: Any, loss_fn: Any, error: type[Exception], message: str, **options: Any
+) -> None:
     """A profile of the model raises this error and leaves the model as it was."""
     model = build()
     before = snapshot(model)
     with pytest.raises(error, match=message):
-        gn.profile(model, loss_fn, (X, Y))
+        gn.profile(model, loss_fn, (X, Y), **options)
     assert snapshot(model) == before

@@ -42,4 +42,4 @@ class GradientCovariance(ByEngine):
         along = self._rows.along(block)
         centred = along - along.mean(0)
         total: Tensor = self._rows.weighted(centred)
-        return total.div_(self.problem.samples.count - 1).to(self.dtype)
+        return total.mul_(self._group_size / (self.problem.samples.count - 1)).to(self.dtype)

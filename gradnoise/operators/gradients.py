@@ -46,9 +46,11 @@ class ByEngine(ModelOperator):
         )
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, engine)
+        self._group_size = problem.unit.size
 
     def _start(self, problem: Problem, engine: str | Engine = "auto") -> None:
         super()._start(problem)
+        self._group_size = 1  # of a problem that is open: in units, whatever they are
         self._engine = engine if isinstance(engine, Engine) else chosen_engine(problem, engine)
 
 

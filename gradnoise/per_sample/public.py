@@ -87,5 +87,5 @@ def per_sample_sq_norms(
 def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
     """A problem of one batch, whole."""
     one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
-    whole = Options(max_samples=None, micro_batch=sys.maxsize)
+    whole = Options(max_samples=None, micro_batch=sys.maxsize, unit="sample")
     return Problem.open(model, loss_fn, one, whole, least=1)

@@ -248,7 +248,7 @@ def coupled_error(objective: Objective) -> CoupledSamplesError:
         f"batch, so one sample changes the loss of another and per-sample gradients do not "
         f"exist.{where} Call model.eval(), use a norm that does not couple samples (GroupNorm, "
         f"LayerNorm), and do not divide by the batch size inside loss_fn. Or measure groups of "
-        f"samples: unit='group'."
+        f"samples, with unit='group' and the batch size of training as group_size."
     )
 
 

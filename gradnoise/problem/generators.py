@@ -26,7 +26,8 @@ def seed_all(seed: int, own: tuple[Generator, ...]) -> None:
 
 def random_states() -> tuple[Any, ...]:
     """The global random states, to compare: whether something was drawn in between."""
-    kind, keys, *rest = np.random.get_state()
+    numpy: Any = np.random.get_state()
+    kind, keys, *rest = numpy
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if cuda else ())]
     return (*(bytes(s.numpy()) for s in states), kind, bytes(keys), *rest, random.getstate())

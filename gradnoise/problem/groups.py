@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from .samples import Samples, is_one_batch, loader_options, population_of
 from .unit import stacked
 
 GROUP = 32  # samples of a group where nothing tells the batch size of training
+MANY = 8  # groups at least that it leaves
 LEAST_GROUPS = 2
 
 
@@ -40,14 +41,18 @@ class _Groups:
 
 
 def usual_size(data: Any) -> int:
-    """b where it is not given: that of a loader, of most batches of a list, or 32."""
+    """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
     size = getattr(data, "batch_size", None)
     if isinstance(size, int) and size > 0:
         return size
-    if isinstance(data, list) and len(data) > 1 and not is_one_batch(data):
-        counts = Counter(sample_count(batch) for batch in data)
-        return max(1, *counts.most_common(1)[0][:1])
-    return GROUP
+    several = isinstance(data, list) and not is_one_batch(data)
+    if several and len(data) > 1:
+        return Counter(map(sample_count, data)).most_common(1)[0][0]
+    if isinstance(data, (Tensor, tuple, list, Mapping)):
+        count = sample_count(data[0] if several else data)
+    else:
+        count = len(data) if isinstance(data, Sized) else GROUP * MANY
+    return max(2, min(GROUP, count // MANY))
 
 
 def draw_groups(

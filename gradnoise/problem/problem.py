@@ -120,6 +120,8 @@ class Problem:
     ) -> Problem:
         """The same objective on groups of samples."""
         size = options.group_size or usual_size(data)
+        if size == 1 and options.group_size is None:  # batches of one sample
+            raise coupled_error(objective)
         why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.problem.checks import check_batch
+from gradnoise.problem.checks import Behaviour, examine
 from gradnoise.problem.objective import Objective
 from tests.refusals import CE, X, Y, check_refused, linear
 
@@ -38,18 +38,6 @@ def detached(model: nn.Module, batch: Any) -> Tensor:
 
 REFUSED: dict[str, Any] = {
     "detached loss": (linear, detached, gn.LossError, r"does not depend on any trainable"),
-    "dropout": (
-        lambda: nn.Sequential(linear(), nn.Dropout()),
-        CE,
-        gn.RandomLossError,
-        r"1 \(Dropout\).*model\.eval\(\)",
-    ),
-    "dropout inside an LSTM": (
-        lambda: Recurrent(dropout=0.5),
-        CE,
-        gn.RandomLossError,
-        r"rnn \(LSTM\)",
-    ),
     "batch norm": (normed, CE, gn.CoupledSamplesError, r"1 \(BatchNorm1d\).*model\.eval\(\)"),
     "batch norm without statistics": (
         lambda: nn.Sequential(linear(), nn.BatchNorm1d(2, track_running_stats=False)).eval(),
@@ -85,7 +73,45 @@ class Recurrent(nn.Module):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_measured_is_refused_and_left_as_it_was(name: str) -> None:
-    check_refused(*REFUSED[name])
+    check_refused(*REFUSED[name], unit="sample")
+
+
+RANDOM: dict[str, Any] = {
+    "dropout": (lambda: nn.Sequential(linear(), nn.Dropout()), "1 (Dropout)"),
+    "dropout inside an LSTM": (lambda: Recurrent(dropout=0.5), "rnn (LSTM)"),
+    "a last layer at zero": (lambda: nn.Sequential(nn.Dropout(), at_zero()), "0 (Dropout)"),
+}
+
+
+def at_zero() -> nn.Module:
+    layer = linear()
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_losses_that_draw_are_told_from_coupled_ones(name: str) -> None:
+    build, layers = RANDOM[name]
+    objective = Objective(build(), CE)
+    with objective.guard():
+        assert examine(objective, (X, Y)) == Behaviour(is_random=True, layers=layers)
+
+
+def test_batch_norm_before_a_last_layer_at_zero_is_seen() -> None:
+    objective = Objective(nn.Sequential(nn.BatchNorm1d(3), at_zero()), CE)
+    with objective.guard():
+        assert "BatchNorm1d" in examine(objective, (X, Y)).layers
+
+
+def test_draws_that_change_nothing_are_no_randomness() -> None:
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        torch.rand(())  # as LayerDrop with probability 0 does
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    objective = Objective(linear(), loss_fn)
+    with objective.guard():
+        assert examine(objective, (X, Y)) == Behaviour()
 
 
 def test_batch_norm_with_single_samples_says_the_same() -> None:
@@ -124,7 +150,7 @@ class Cast(nn.Module):
 def test_what_can_be_measured_passes_the_checks(name: str) -> None:
     objective = Objective(ACCEPTED[name](), CE)
     with objective.guard():
-        check_batch(objective, (X, Y))
+        assert examine(objective, (X, Y)) == Behaviour()
         assert objective.losses((X, Y)).shape == (8,)
 
 

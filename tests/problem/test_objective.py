@@ -56,7 +56,7 @@ REFUSED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_and_losses_without_a_gradient_are_refused_and_left_as_they_were(name: str) -> None:
-    check_refused(*REFUSED[name])
+    check_refused(*REFUSED[name], unit="sample")
 
 
 def test_parameters_made_in_inference_mode_are_refused() -> None:

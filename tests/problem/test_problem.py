@@ -41,7 +41,7 @@ def test_one_sample_is_enough_where_no_spread_is_asked_for() -> None:
 def test_batches_of_one_are_joined_for_the_checks() -> None:
     model = nn.Sequential(linear(), nn.BatchNorm1d(2))
     with pytest.raises(gn.CoupledSamplesError, match=r"1 \(BatchNorm1d\)"):
-        Problem.open(model, CE, (X, Y), Options(micro_batch=1))
+        Problem.open(model, CE, (X, Y), Options(micro_batch=1, unit="sample"))
 
 
 def test_a_metric_is_taken_and_left_again() -> None:

@@ -19,6 +19,7 @@ from ...problem.losses import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...show.table import integer
 from ...statistics.estimate import Estimate, short
 from ...tensors.trees import unflatten
 from ..report import Line, line, out_of, report
@@ -65,10 +66,11 @@ class Diagnostics:
 
     def __str__(self) -> str:
         moments = self.moments
-        heading = (
-            f"measured on {out_of(moments.count, moments.population)}, "
-            f"{moments.level:.0%} intervals"
-        )
+        size = moments.group_size
+        measured = out_of(moments.count, moments.population)
+        if size > 1:
+            measured = f"{integer(size * moments.count)} samples in groups of {size}"
+        heading = f"measured on {measured}, {moments.level:.0%} intervals"
         return report(heading, self._lines())
 
     def _lines(self) -> list[Line]:
