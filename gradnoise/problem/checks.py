@@ -63,7 +63,7 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
     whole = whole.detach()  # and with it the graph, before there is another
     again, tolerance = objective.losses(batch), _tolerance(objective, whole)
     if _differs(whole, again, tolerance) or (drew and _gradient_is_random(objective, batch)):
-        return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random))
+        return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random, 1))
     del again
     _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
     if _is_coupled(objective, batch, whole):
@@ -241,7 +241,7 @@ def _tolerance(objective: Objective, losses: Tensor) -> float:
 
 def coupled_error(objective: Objective) -> CoupledSamplesError:
     """The error for coupled samples that are to be measured one by one."""
-    names = coupling_layers(objective)
+    names = coupling_layers(objective, 5)
     where = f" Batch normalisation in training mode: {names}." if names else ""
     return CoupledSamplesError(
         f"the losses of part of a batch differ from the same samples' losses within the whole "
@@ -252,21 +252,24 @@ def coupled_error(objective: Objective) -> CoupledSamplesError:
     )
 
 
-def coupling_layers(objective: Objective) -> str:
+def coupling_layers(objective: Objective, shown: int = 1) -> str:
     """Names of layers in training mode that couple samples whatever the data."""
-    return _named(objective.model, _COUPLING, lambda _: True)
+    return _named(objective.model, _COUPLING, lambda _: True, shown)
 
 
 def _named(
-    model: nn.Module, kinds: tuple[type[nn.Module], ...], active: Callable[[nn.Module], Any]
+    model: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    active: Callable[[nn.Module], Any],
+    shown: int = 5,
 ) -> str:
     found = [
         f"{name or 'model'} ({type(module).__name__})"
         for name, module in model.named_modules()
         if isinstance(module, kinds) and module.training and active(module)
     ]
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return ", ".join(found[:5]) + more
+    more = f" and {len(found) - shown} more" if len(found) > shown else ""
+    return ", ".join(found[:shown]) + more
 
 
 def _differs(first: Tensor, second: Tensor, tolerance: float) -> bool:

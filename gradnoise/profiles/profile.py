@@ -220,7 +220,7 @@ def find_profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
-        drawn = draw_share(problem, opened.engine, moments) if problem.unit.is_replayed else None
+        drawn = draw_share(problem, moments) if problem.unit.is_replayed else None
     chosen, model = opened.engine, problem.objective.model
     groups = {}
     if optimizer is not None:

@@ -125,7 +125,8 @@ def test_every_pass_has_the_draws_of_the_first(engine: str) -> None:
     masks = Masks()
     model = mlp(masks)
     problem = Problem.open(model, CE, (X, Y))
-    assert problem.unit.is_replayed and not problem.unit.is_group
+    assert problem.unit.is_replayed
+    assert not problem.unit.is_group
     masks.seen.clear()
     losses, stored = [], []
     with problem.guard():

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ...moments.moments import GradientMoments
 from ...per_sample.choice import choose
-from ...per_sample.contract.engine import Engine
 from ...per_sample.contract.summary import Wanted
 from ...problem.losses import LossFn
 from ...problem.problem import Problem
@@ -28,23 +27,22 @@ class _Change:
         return self._losses(model, batch) - self._losses(model, other)
 
 
-def draw_share(problem: Problem, engine: Engine, moments: GradientMoments) -> float:
+def draw_share(problem: Problem, moments: GradientMoments) -> float:
     """The part of trΣ that comes from the draws: E‖g_i - g_i'‖²/2 over trΣ.
 
     g_i and g_i' are of the same unit with two independent draws. Measured on a part of the units.
 
     Args:
         problem: with random losses; inside its guard.
-        engine: that measured the moments.
         moments: of the same problem.
     """
     change = problem.objective.plain.again()
     change.loss_fn = _Change(change.loss_fn)
     preconditioner = problem.objective.preconditioner
     wanted = Wanted(scale=None if preconditioner is None else preconditioner.root)
-    kind, squares, count = engine.name, [], 0
+    squares, count = [], 0
     with change.guard():
-        chosen = choose(change, problem.largest_batch(), kind)
+        chosen = choose(change, problem.largest_batch())
         for batch in problem.batches():
             for summary in chosen.summaries(batch, wanted):
                 squares.append(torch.stack(list(summary.sq_norms.values())).sum(0))
