@@ -15,6 +15,7 @@ from torch import nn
 from .guard import seed_everything
 
 Generator = torch.Generator
+DEPTH = 3  # of lists and dicts that are looked into
 
 
 def seed_all(seed: int, own: tuple[Generator, ...]) -> None:
@@ -75,18 +76,10 @@ def _set(cell: Any) -> bool:
     return True
 
 
-def _generators(item: Any) -> list[Generator]:
+def _generators(item: Any, depth: int = DEPTH) -> list[Generator]:
     """Those among an object, or in it where it is a list, a tuple or a dict."""
     if isinstance(item, dict):
         item = list(item.values())
-    if isinstance(item, (list, tuple)):
-        return [g for one in item for g in _direct(one)]
-    return _direct(item)
-
-
-def _direct(item: Any) -> list[Generator]:
-    if isinstance(item, dict):
-        item = list(item.values())
-    if isinstance(item, (list, tuple)):
-        return [g for g in item if isinstance(g, Generator)]
+    if isinstance(item, (list, tuple)) and depth:
+        return [g for one in item for g in _generators(one, depth - 1)]
     return [item] if isinstance(item, Generator) else []

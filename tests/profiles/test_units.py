@@ -1,0 +1,65 @@
+"""Units, objective and randomness in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.problem.unit import SAMPLE, Unit
+from gradnoise.profiles.units import objective_in_words, randomness_in_words, unit_notes
+from tests.unit_cases import CE, X, Y, mlp
+
+
+def test_plain_samples() -> None:
+    assert objective_in_words(SAMPLE) == "mean loss of the samples"
+    assert randomness_in_words(SAMPLE, None) == "none: the loss draws no random numbers"
+    assert unit_notes(SAMPLE) == ()
+
+
+def test_groups() -> None:
+    unit = Unit("group", 16, reason="one sample changes the loss of another: 1 (BatchNorm1d)")
+    assert objective_in_words(unit).startswith("mean over random groups of 16 samples")
+    (note,) = unit_notes(unit)
+    assert "because one sample changes the loss of another: 1 (BatchNorm1d)" in note
+    (asked,) = unit_notes(Unit("group", 16, reason="as asked for"))
+    assert "groups of 16 samples, as asked for." in asked
+
+
+def test_draws() -> None:
+    unit = Unit(is_replayed=True, reason="1 (Dropout)")
+    words = randomness_in_words(unit, 0.256)
+    assert words == (
+        "the loss draws random numbers (1 (Dropout)): one draw for each sample, the same in every "
+        "pass; the draws are about 26% of trΣ"
+    )
+    assert "distribution" in unit_notes(unit)[0]
+
+
+def test_a_profile_keeps_them_in_its_file(tmp_path: Path) -> None:
+    p = gn.profile(mlp(nn.BatchNorm1d(5), nn.Dropout(0.2)), CE, (X, Y), group_size=12)
+    p.save(tmp_path / "p.json")
+    again = gn.Profile.load(tmp_path / "p.json")
+    assert (again.unit, again.group_size) == ("group", 12)
+    assert (again.objective, again.randomness) == (p.objective, p.randomness)
+    assert str(again) == str(p)
+
+
+def test_a_profile_of_a_file_that_knew_no_units(tmp_path: Path) -> None:
+    p = gn.profile(mlp(), CE, (X, Y))
+    contents = {k: v for k, v in p.to_dict().items() if k not in ("unit", "group_size")}
+    for name in ("objective", "randomness"):
+        del contents[name]
+    (tmp_path / "old.json").write_text(json.dumps(contents))
+    old = gn.Profile.load(tmp_path / "old.json")
+    assert (old.unit, old.group_size, old.randomness) == ("sample", 1, p.randomness)
+
+
+def test_the_report_says_what_a_group_is() -> None:
+    text = str(gn.profile(mlp(nn.BatchNorm1d(5)), CE, (X, Y), group_size=12))
+    flat = " ".join(text.split())
+    assert "measured on 96 samples out of 96 in groups of 12, gradients of groups by 'loop'" in flat
+    assert "12 times the variance of group gradients" in flat
+    assert "no sampling error" not in flat
