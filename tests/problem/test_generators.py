@@ -17,6 +17,9 @@ from gradnoise.problem.generators import own_generators, random_states
 from tests.refusals import X, Y, linear
 
 
+SOURCE = torch.Generator()
+
+
 class Noisy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -49,11 +52,10 @@ class Loss:
         return self(model, batch)
 
 
-def with_default(model: nn.Module, batch: Any, source: torch.Generator = torch.Generator()) -> Any:
+def with_default(model: nn.Module, batch: Any, source: torch.Generator = SOURCE) -> Any:
     return shaken(model, batch, source)
 
 
-SOURCE = torch.Generator()
 HOLDERS: dict[str, Any] = {
     "a module": (Noisy, ce),
     "a closure": (linear, closing_over(SOURCE)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ RANDOM = {
 def test_groups_are_random_and_hold_every_sample_once(kind: str) -> None:
     found = drawn(RANDOM[kind], 8)
     groups = numbers(found)
-    assert sorted(sum(groups, [])) == NUMBERS.flatten().tolist()
+    assert sorted(chain(*groups)) == NUMBERS.flatten().tolist()
     assert [len(group) for group in groups] == [8] * 5
     assert all(group != sorted(group) for group in groups)
     assert (found.count, found.population, found.data_size) == (5, 5, 40)
@@ -128,7 +129,7 @@ def test_the_usual_size() -> None:
 def test_the_same_samples_in_other_groups() -> None:
     samples = drawn(NUMBERS, 8)
     other = [sample_leaves(b.batch)[0].flatten().tolist() for b in regrouped(samples, 1) or ()]
-    assert sorted(sum(other, [])) == NUMBERS.flatten().tolist()
+    assert sorted(chain(*other)) == NUMBERS.flatten().tolist()
     assert other != numbers(samples)
     ragged = drawn([(torch.ones(4, k),) for k in (1, 2, 3)], 2)
     assert regrouped(ragged, 1) is None
