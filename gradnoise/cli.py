@@ -139,7 +139,17 @@ def _profile(options: argparse.Namespace) -> int:
         max_samples=options.samples,
         population=_population(options.population),
         progress=shows_progress(options),
-        **chosen(options, "metric", "batch_size", "engine", "seed", "probes", "accuracy"),
+        **chosen(
+            options,
+            "metric",
+            "batch_size",
+            "engine",
+            "unit",
+            "group_size",
+            "seed",
+            "probes",
+            "accuracy",
+        ),
     )
     result = _with_setting(result, options)
     if options.json:
@@ -255,6 +265,18 @@ def _profile_options(commands: Any) -> None:
     add("--epochs", type=whole(0), help="digits only: train so many epochs first (default 5)")
     add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
         "hooks, functional, backpack or loop")  # fmt: skip
+    add(
+        "--unit",
+        default="auto",
+        help="auto (default): single samples where their losses are "
+        "independent, else groups of samples (batch normalisation); sample or group insists",
+    )
+    add(
+        "--group-size",
+        type=whole(1),
+        metavar="B",
+        help="samples of a group (default: the batch size in training)",
+    )
     add("--probes", type=whole(2), default=PROBES,
         help=f"random directions for tr(HΣ) at most (default {PROBES})")  # fmt: skip
     add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),

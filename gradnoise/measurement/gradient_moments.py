@@ -59,7 +59,8 @@ def gradient_moments(
             a batch (batch normalisation in training mode, contrastive losses, one number for a
             batch); "auto": samples where their losses are independent, else groups. Σ is then b
             times the covariance of the gradients of groups of b samples.
-        group_size: b; by default the batch size of a DataLoader or of a list of batches, else 32.
+        group_size: b; by default the batch size of a DataLoader or of a list of batches, or 32 at
+            most.
 
     Returns:
         GradientMoments.

@@ -14,7 +14,7 @@ from ..statistics.estimate import Estimate
 from ..statistics.interval import flag_zero, symmetric, with_skew
 from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
-from ..statistics.transform import scaled
+from ..statistics.transform import in_samples
 from ..tensors.trees import TensorDict, sq_norm
 from .layer import Layer, by_module
 from .per_parameter import PerParameter
@@ -194,13 +194,14 @@ class GradientMoments:
     def loss(self) -> Estimate:
         """Mean loss L."""
         value, variance = float(self.losses.mean()), self.sampling_factor * float(self.losses.var())
-        return self._estimate(value, variance, self._skew(self.steadiness * self.losses[None]))
+        found = self._estimate(value, variance, self._skew(self.steadiness * self.losses[None]))
+        return in_samples(found, self.group_size, keep=True)
 
     @property
     def trace_cov(self) -> Estimate:
         """trΣ = Σ_i ‖g_i - ḡ‖²/(n - 1), unbiased."""
         found = self._estimate(self._trace, self._covariances()[0], self._skewness())
-        return scaled(found, self.group_size)
+        return in_samples(found, self.group_size)
 
     @property
     def grad_sq_norm(self) -> Estimate:
@@ -210,7 +211,7 @@ class GradientMoments:
         """
         value, variance = self._signal, self._covariances()[1]
         estimate = self._estimate(value, variance, self._skewness(), part=1)
-        return flag_zero(estimate, positive=True)
+        return flag_zero(in_samples(estimate, self.group_size, keep=True), positive=True)
 
     @property
     def simple_noise_scale(self) -> Estimate:
@@ -222,12 +223,12 @@ class GradientMoments:
             variances=(trace_variance, signal_variance + self.rounding**2),
             covariance=covariance,
             level=self.level,
-            samples=self.group_size * self.count,
+            samples=self.count,
             freedom=self.count - 1,
             positive_denominator=True,
             skew=self._skewness(),
         )
-        return scaled(found, self.group_size)
+        return in_samples(found, self.group_size)
 
     @property
     def variance(self) -> TensorDict | None:
@@ -343,9 +344,7 @@ class GradientMoments:
     def _estimate(
         self, value: float, variance: float, skew: Skew | None = None, part: int = 0
     ) -> Estimate:
-        level, n, samples = self.level, self.count, self.group_size * self.count
+        level, n = self.level, self.count
         if skew is None:
-            return symmetric(value, variance, level=level, samples=samples, freedom=n - 1)
-        return with_skew(
-            value, variance, skew, level=level, samples=samples, freedom=n - 1, part=part
-        )
+            return symmetric(value, variance, level=level, samples=n, freedom=n - 1)
+        return with_skew(value, variance, skew, level=level, samples=n, freedom=n - 1, part=part)

@@ -179,8 +179,8 @@ def profile(
         unit: "auto": single samples where the loss of one does not depend on others, else groups
             of samples, as with batch normalisation in training mode; "sample" or "group" insists.
             Noise scales are in samples in both cases; those of groups depend on their size.
-        group_size: samples of a group; by default the batch size of a DataLoader or of a list of
-            batches, else 32.
+        group_size: samples of a group; by default `batch_size`, that of a DataLoader or of a list
+            of batches, or 32 at most.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -198,7 +198,10 @@ def profile(
         >>> round(float(p.stable_lr()), 3)  # 2/λ = 2/4
         0.5
     """
+    check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
     effort = Effort(probes, accuracy, tol)
+    if group_size is None and unit != "sample":
+        group_size = batch_size
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,

@@ -63,6 +63,8 @@ def scaled(estimate: Estimate, factor: float, offset: float = 0.0) -> Estimate:
 
 def in_samples(estimate: Estimate, group_size: int, *, keep: bool = False) -> Estimate:
     """What was estimated of groups of b samples, in samples: b times as large, or as it is."""
+    if group_size == 1:
+        return estimate
     found = estimate if keep else scaled(estimate, group_size)
     return replace(found, samples=group_size * estimate.samples)
 

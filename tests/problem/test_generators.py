@@ -16,7 +16,6 @@ import gradnoise as gn
 from gradnoise.problem.generators import own_generators, random_states
 from tests.refusals import X, Y, linear
 
-
 SOURCE = torch.Generator()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -36,12 +38,15 @@ def test_sampling_variances_are_those_of_the_influences() -> None:
     empty = torch.zeros(0)
     squares = torch.tensor([2.0, 4.0], dtype=torch.float64)
     probed = Probed(empty, empty, empty, own + noise, empty, squares, empty)
-    trace, bend, both = sampling_covariance(probed, curvature, 0.01)
+    moments: Any = SimpleNamespace(spread_factor=0.01, sampling_factor=0.01)
+    trace, bend, both = sampling_covariance(probed, curvature, moments)
     assert trace == pytest.approx(0.01, rel=0.25)  # without the probes' part it would be 0.021
     assert bend == pytest.approx(0.01 * float(curvature.var()))
     assert both == pytest.approx(0.01, rel=0.25)
-    weak = sampling_covariance(probed, 1e-6 * curvature, 0.01)
+    weak = sampling_covariance(probed, 1e-6 * curvature, moments)
     assert weak[1] == pytest.approx(2 * 0.01**2 * 3.0)
+    groups: Any = SimpleNamespace(spread_factor=0.02, sampling_factor=0.01)  # all samples in them
+    assert sampling_covariance(probed, curvature, groups)[0] == pytest.approx(2 * trace)
 
 
 def test_third_moments_of_probed_influences_hold_nothing_of_the_probes_noise() -> None:
