@@ -74,7 +74,8 @@ from .operators.hessian import Hessian
 from .operators.preconditioned import Preconditioned
 from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms
-from .problem.losses import causal_lm, supervised
+from .problem.losses.causal_lm import causal_lm
+from .problem.losses.criterion import supervised
 from .profiles.measurement import Measurement, measure
 from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile

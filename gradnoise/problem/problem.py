@@ -14,7 +14,7 @@ from ..errors import ArgumentError
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
 from .checks import check_batch, refuse_coupling
 from .coordinates import PreconditionedObjective
-from .losses import LossFn
+from .losses.loss_fn import LossFn
 from .objective import Objective
 from .options import Options
 from .preconditioner import Preconditioner

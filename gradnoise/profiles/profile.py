@@ -13,7 +13,7 @@ from ..errors import check_whole
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem

@@ -1,0 +1,112 @@
+"""Per-sample losses of a torch criterion."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradnoise import LossError, supervised
+
+N, C, T = 4, 3, 5
+OUTPUT = torch.randn(N, C, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SEQUENCE = torch.randn(N, C, T, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+CLASSES, TAGS = torch.tensor([0, 2, 1, 1]), torch.arange(N * T).reshape(N, T) % C
+UNIT = torch.sigmoid(OUTPUT)
+WEIGHT = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+CRITERIA = [
+    (nn.CrossEntropyLoss(), OUTPUT, CLASSES),
+    (nn.CrossEntropyLoss(label_smoothing=0.1), OUTPUT, CLASSES),
+    (nn.CrossEntropyLoss(), OUTPUT, OUTPUT.softmax(1)),
+    (nn.CrossEntropyLoss(), SEQUENCE, TAGS),
+    (nn.CrossEntropyLoss(weight=WEIGHT, reduction="sum"), SEQUENCE, TAGS),
+    (nn.NLLLoss(), OUTPUT.log_softmax(1), CLASSES),
+    (nn.MSELoss(), OUTPUT, UNIT),
+    (nn.MSELoss(reduction="sum"), OUTPUT, UNIT),
+    (nn.L1Loss(), OUTPUT, UNIT),
+    (nn.HuberLoss(), SEQUENCE, SEQUENCE.flip(0)),
+    (nn.BCEWithLogitsLoss(pos_weight=WEIGHT), OUTPUT, UNIT),
+    (nn.KLDivLoss(reduction="batchmean"), OUTPUT.log_softmax(1), OUTPUT.softmax(1)),
+    (nn.PoissonNLLLoss(), OUTPUT, UNIT),
+    (F.mse_loss, OUTPUT, UNIT),
+    (F.cross_entropy, OUTPUT, CLASSES),
+]
+
+
+@pytest.mark.parametrize(("criterion", "outputs", "targets"), CRITERIA)
+def test_each_loss_is_the_criterion_of_that_sample_alone(
+    criterion: Any, outputs: Tensor, targets: Tensor
+) -> None:
+    losses = supervised(criterion)(nn.Identity(), (outputs, targets))
+    alone = [criterion(outputs[i : i + 1], targets[i : i + 1]) for i in range(N)]
+    assert losses.shape == (N,)
+    torch.testing.assert_close(losses, torch.stack(alone), rtol=1e-13, atol=1e-13)
+
+
+def test_ignored_positions_do_not_count_in_a_samples_mean() -> None:
+    targets = TAGS.clone()
+    targets[0, 2:] = -100
+    targets[1] = -100
+    losses = supervised(nn.CrossEntropyLoss())(nn.Identity(), (SEQUENCE, targets))
+    kept = F.cross_entropy(SEQUENCE[:1, :, :2], TAGS[:1, :2])
+    torch.testing.assert_close(losses[0], kept)
+    assert losses[1] == 0
+
+
+def test_a_bare_function_ignores_what_it_ignores_by_default() -> None:
+    targets = TAGS.clone()
+    targets[0, 2:] = -100
+    bare, module = (
+        supervised(criterion)(nn.Identity(), (SEQUENCE, targets))
+        for criterion in (F.cross_entropy, nn.CrossEntropyLoss())
+    )
+    assert torch.equal(bare, module)
+
+
+def test_the_logits_of_an_output_object_are_compared() -> None:
+    class Output(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return SimpleNamespace(logits=x)
+
+    losses = supervised(nn.MSELoss())(Output(), (OUTPUT, UNIT))
+    assert torch.equal(losses, supervised(nn.MSELoss())(nn.Identity(), (OUTPUT, UNIT)))
+
+
+def test_the_criterion_itself_stays_as_it_was() -> None:
+    criterion = nn.MSELoss()
+    supervised(criterion)
+    assert criterion.reduction == "mean"
+
+
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
+    with pytest.raises(LossError, match=r"class weights of the whole batch.*reduction='sum'"):
+        supervised(kind(weight=WEIGHT))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "batch", "message"),
+    [
+        (nn.MSELoss(reduction="none"), (OUTPUT, UNIT), r"several per sample; pass reduction="),
+        (nn.MSELoss(), OUTPUT, r"needs batches \(inputs, targets\); got Tensor"),
+        (nn.MSELoss(), (OUTPUT, UNIT, UNIT), r"got tuple of 3"),
+        (nn.MSELoss(), (OUTPUT[:, :1], UNIT[:, 0]), r"broadcast to \(4, 4\); give them the same"),
+        (nn.MSELoss(), ((OUTPUT,), UNIT), r"returns a tensor; this one returned tuple"),
+        (lambda x, y, reduction: (x - y).mean(), (OUTPUT, UNIT), r"single number for the whole"),
+    ],
+)
+def test_what_has_no_per_sample_losses_is_an_error(
+    criterion: Any, batch: Any, message: str
+) -> None:
+    with pytest.raises(LossError, match=message):
+        supervised(criterion)(nn.Identity(), batch)
+
+
+def test_a_criterion_without_reduction_is_refused() -> None:
+    with pytest.raises(LossError, match=r"Identity has no `reduction`"):
+        supervised(nn.Identity())
