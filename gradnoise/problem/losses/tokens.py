@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ...errors import ArgumentError, LossError
 from ...tensors.trees import Batch
 from ..state.guard import untouched
-from .criterion import predictions
 from .loss_fn import what
+from .predictions import logits_of
 
 IGNORED = -100
 
@@ -49,7 +49,7 @@ def _count_tokens(data: Any) -> float:
 
 def sequence_losses(model: nn.Module, batch: Batch, tokens: float | None = None) -> Tensor:
     labels = _labels(batch)
-    logits = predictions(model(**{key: batch[key] for key in batch if key != "labels"}))
+    logits = logits_of(model(**{key: batch[key] for key in batch if key != "labels"}))
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     losses = nn.functional.cross_entropy(

@@ -96,7 +96,7 @@ def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
         (nn.MSELoss(), OUTPUT, r"needs batches \(inputs, targets\); got Tensor"),
         (nn.MSELoss(), (OUTPUT, UNIT, UNIT), r"got tuple of 3"),
         (nn.MSELoss(), (OUTPUT[:, :1], UNIT[:, 0]), r"broadcast to \(4, 4\); give them the same"),
-        (nn.MSELoss(), ((OUTPUT,), UNIT), r"returns a tensor; this one returned tuple"),
+        (nn.MSELoss(), ((OUTPUT, OUTPUT), UNIT), r"returns a tensor; this one returned tuple"),
         (lambda x, y, reduction: (x - y).mean(), (OUTPUT, UNIT), r"single number for the whole"),
     ],
 )
