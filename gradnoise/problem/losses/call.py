@@ -11,14 +11,22 @@ from torch import nn
 from ...errors import LossError
 from .loss_fn import listed
 
+CURE = (
+    "Let the data give what forward takes, in its order or by its names, or write a "
+    "loss_fn(model, batch)."
+)
 
-def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], got: str) -> Any:
+
+def call(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], got: str, cure: str = CURE
+) -> Any:
     """`model(*args, **kwargs)`.
 
     Args:
         model: the user's.
         args, kwargs: what it is given.
         got: what these are, for the message: "got tuple of 3, whose first 2 entries".
+        cure: what to do where `forward` does not take them.
 
     Raises:
         LossError: `forward` does not take these arguments.
@@ -29,10 +37,7 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], got
         refusal = _refusal(model, args, kwargs)
         if refusal is None:  # an error inside forward
             raise
-        raise LossError(
-            f"{got} cannot be given to {_named(model)}: {refusal}. Let the data give what forward "
-            f"takes, in its order or by its names, or write a loss_fn(model, batch)."
-        ) from error
+        raise LossError(f"{got} cannot be given to {_named(model)}: {refusal}. {cure}") from error
 
 
 def takes(model: nn.Module, *args: Any, **kwargs: Any) -> bool:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from .loss_fn import LossFn
-from .tokens import average_tokens, sequence_losses
+from .sequence_loss import sequence_loss
+from .token_average import Tokens
+from .tokens import CAUSAL
 
 
-def causal_lm(
-    *, tokens_per_sequence: float | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None
-) -> LossFn:
+def causal_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
     """Per-sequence losses of a Hugging Face causal language model.
 
     ℓ_i = (1/c_i) Σ_t -log p(y_t | y_<t) over the tokens t of sequence i that count, labels shifted
@@ -28,6 +24,9 @@ def causal_lm(
     and a token counts when neither it nor the one before it is padding, on whichever side that is;
     padded left, models that count positions need `position_ids` too.
 
+    On the first batch with a model, four sequences hold these losses to the model's own: their mean
+    over tokens has to be the `loss` that the model returns with the labels, if it returns one.
+
     Args:
         tokens_per_sequence: None, a number, or the data in which to count it, once: a DataLoader, a
             list of batches or one batch.
@@ -40,7 +39,8 @@ def causal_lm(
         ArgumentError: `tokens_per_sequence` is not positive, cannot be read twice, or holds no
             token that counts.
         LossError: a batch is no mapping with `input_ids` of shape (n, T); a mask of another shape
-            without labels.
+            without labels; the model's own loss is another one (`gn.masked_lm`, `gn.seq2seq_lm`, or
+            with other terms: `gn.model_loss`).
 
     Example:
         >>> import torch
@@ -54,5 +54,4 @@ def causal_lm(
         >>> causal_lm(tokens_per_sequence=batch)(Coin(), batch)  # 3 and 1 tokens, 2 on average
         tensor([1.0397, 0.3466])
     """
-    average = None if tokens_per_sequence is None else average_tokens(tokens_per_sequence)
-    return functools.partial(sequence_losses, tokens=average)
+    return sequence_loss(CAUSAL, tokens_per_sequence)

@@ -16,7 +16,7 @@ from .loss_fn import listed, what
 TARGETS = ("labels", "label", "targets", "target", "y")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Parts:
     """What the model is given, and the target that its outputs are compared with.
 

@@ -50,8 +50,8 @@ def _entries(outputs: Any) -> dict[str, Any] | None:
     """What an output holds by name, without entries that are None; None where it has no names."""
     if isinstance(outputs, Mapping):
         named: Any = outputs
-    elif isinstance(outputs, tuple) and hasattr(outputs, "_asdict"):
-        named = outputs._asdict()
+    elif isinstance(outputs, tuple) and hasattr(outputs, "_fields"):  # a named tuple
+        named = dict(zip(outputs._fields, outputs, strict=True))
     elif dataclasses.is_dataclass(outputs) and not isinstance(outputs, type):
         named = {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
     elif hasattr(outputs, "logits"):

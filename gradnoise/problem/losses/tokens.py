@@ -1,80 +1,112 @@
-"""Losses of tokens, added within each sequence."""
+"""Losses of tokens, added within each sequence, as the helpers for language models read them."""
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import ArgumentError, LossError
+from ...errors import LossError
 from ...tensors.trees import Batch
-from ..state.guard import untouched
-from .loss_fn import what
+from .call import call
+from .loss_fn import listed, what
 from .predictions import logits_of
 
 IGNORED = -100
+_CURE = (
+    "Rename what forward calls otherwise in a module around the model; if the model returns its "
+    "loss itself, use gn.model_loss()."
+)
 
 
-def average_tokens(given: Any) -> float:
-    real = isinstance(given, numbers.Real) and not isinstance(given, bool)
-    average = float(given) if real else _count_tokens(given)
-    if not 0 < average < math.inf:
-        raise ArgumentError(
-            f"`tokens_per_sequence` must be a positive number, or data with tokens that count; "
-            f"got {average}"
+@dataclass(frozen=True)
+class Reading:
+    """How labels are compared with a language model's logits.
+
+    Args:
+        name: of the helper.
+        shifted: whether the logits at a position are those of the next token.
+        to_decoder: whether the model is given the labels, to make its decoder's inputs of them.
+    """
+
+    name: str
+    shifted: bool = False
+    to_decoder: bool = False
+
+    def labels(self, batch: Any) -> Tensor:
+        """What every position has to be, shape (n, T), IGNORED where it does not count.
+
+        Raises:
+            LossError: the batch does not hold them.
+        """
+        if not self.shifted:
+            return _tensor_of(batch, "labels", self.name, f", with {IGNORED} where none counts")
+        ids = _tensor_of(batch, "input_ids", self.name)
+        labels = _own_labels(batch, ids) if batch.get("labels") is None else batch["labels"]
+        return _shifted(labels)
+
+    def sums(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums of the losses of each sequence's tokens and the numbers of these, shape (n,).
+
+        Raises:
+            LossError: the model returns no logits, or logits of other positions than the labels.
+        """
+        labels = self.labels(batch)
+        given = {key: batch[key] for key in batch if self.to_decoder or key != "labels"}
+        got = f"got a mapping whose entries {listed(given)}"
+        logits = logits_of(call(model, (), given, got, cure=_CURE))
+        if logits.shape[:-1] != labels.shape:
+            raise LossError(
+                f"{self.name} compares logits with labels position by position; got logits of "
+                f"shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}. If the "
+                f"model computes its loss itself, use gn.model_loss()."
+            )
+        if self.shifted:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        if logits.itemsize < 4:
+            logits = logits.float()
+        losses = nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
-    return average
+        return losses.sum(1), (labels != IGNORED).sum(1)
 
 
-def _count_tokens(data: Any) -> float:
-    """Tokens that count per sequence; the data's random states are as found afterwards."""
-    batches = [data] if isinstance(data, Mapping) else data
-    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
-        raise ArgumentError(
-            f"`tokens_per_sequence` must be a number, a DataLoader, a list of batches or one "
-            f"batch; got {type(data).__name__}"
-        )
-    tokens = sequences = 0
-    with untouched(nn.Identity(), data):
-        for batch in batches:
-            labels = _labels(batch)
-            tokens += int((labels != IGNORED).sum())
-            sequences += len(labels)
-    return tokens / max(sequences, 1)
+CAUSAL = Reading("causal_lm", shifted=True)
+MASKED = Reading("masked_lm")
+SEQ2SEQ = Reading("seq2seq_lm", to_decoder=True)
+READINGS = (CAUSAL, MASKED, SEQ2SEQ)
 
 
-def sequence_losses(model: nn.Module, batch: Batch, tokens: float | None = None) -> Tensor:
-    labels = _labels(batch)
-    logits = logits_of(model(**{key: batch[key] for key in batch if key != "labels"}))
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    losses = nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+def _tensor_of(batch: Any, key: str, name: str, more: str = "") -> Tensor:
+    found = batch.get(key) if isinstance(batch, Mapping) else None
+    if isinstance(found, Tensor) and found.ndim == 2:
+        return found
+    got = f"{key}: {what(found)}" if isinstance(batch, Mapping) else what(batch)
+    raise LossError(
+        f"{name} needs batches that map {key!r} to token ids, shape (n, T){more}; got {got}"
     )
-    counted = (labels != IGNORED).sum(1).clamp(min=1) if tokens is None else tokens
-    return losses.sum(1) / counted
 
 
-def _labels(batch: Any) -> Tensor:
-    """What positions 1 to T - 1 have to be, shape (n, T - 1), IGNORED where it does not count."""
-    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    if not isinstance(ids, Tensor) or ids.ndim != 2:
-        got = f"input_ids: {what(ids)}" if isinstance(batch, Mapping) else what(batch)
-        raise LossError(
-            f"causal_lm needs batches that map 'input_ids' to token ids, shape (n, T); got {got}"
-        )
-    labels, mask = batch.get("labels"), batch.get("attention_mask")
-    if labels is not None or mask is None:
-        given: Tensor = ids if labels is None else labels
-        return given[:, 1:]
+def _shifted(labels: Tensor) -> Tensor:
+    """Nothing is compared with the first token."""
+    first = labels.new_full((len(labels), 1), IGNORED)
+    return torch.cat([first, labels[:, 1:]], dim=1)
+
+
+def _own_labels(batch: Any, ids: Tensor) -> Tensor:
+    """The inputs, where neither they nor those before them are padding."""
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return ids
     if mask.shape != ids.shape:
         raise LossError(
             f"attention_mask must have the shape {tuple(ids.shape)} of input_ids, with 0 at "
             f"padding; got {tuple(mask.shape)}. Give `labels`, with -100 for what does not count."
         )
     real = mask != 0
-    return ids[:, 1:].masked_fill(~(real[:, 1:] & real[:, :-1]), IGNORED)
+    counts = real.clone()
+    counts[:, 1:] &= real[:, :-1]
+    return ids.masked_fill(~counts, IGNORED)

@@ -21,7 +21,7 @@ class Two(nn.Module):
 
 
 class Optional(nn.Module):
-    def forward(self, a: Any, b: Tensor | None = None) -> Any:
+    def forward(self, a: Any = None, b: Tensor | None = None) -> Any:
         return a, b
 
 
@@ -35,7 +35,7 @@ ACCEPTED: dict[str, Any] = {
     "mapping by name": (Two(), {"b": B, "labels": Y, "a": A}, A + 10 * B),
     "mapping of another class": (Two(), UserDict(a=A, b=B, target=Y), A + 10 * B),
     "one entry of a foreign name": (nn.Identity(), {"pixels": A, "label": Y}, A),
-    "one entry of a known name": (Optional(), {"a": A, "targets": Y}, (A, None)),
+    "one entry of a known name": (Optional(), {"b": B, "targets": Y}, (None, B)),
     "compiled": (torch.compile(Two(), backend="eager"), ((A, B), Y), A + 10 * B),
 }
 
