@@ -25,7 +25,8 @@ def each_alone(criterion: Callable[..., Any], outputs: Tensor, targets: Any) -> 
             f"{name_of(criterion)} returned {what(whole)}, where a criterion returns a tensor. "
             f"Write a loss_fn(model, batch) that returns one loss per sample, shape (n,)."
         )
-    if whole.numel() > 1 or not outputs.ndim or whole.ndim == len(outputs) == 1:
+    reduced = whole.numel() == 1 and outputs.ndim > 0 and (whole.ndim == 0 or len(outputs) > 1)
+    if not reduced:
         return _of_each_entry(criterion(outputs, targets), outputs, targets)
     if isinstance(targets, Tensor) and targets.shape[:1] != outputs.shape[:1]:
         raise LossError(
@@ -37,10 +38,11 @@ def each_alone(criterion: Callable[..., Any], outputs: Tensor, targets: Any) -> 
     rows = [slice(i, i + 1) for i in range(len(outputs))]
     alone = [criterion(outputs[row], select(targets, row)).reshape(()) for row in rows]
     losses = torch.stack(alone)
-    if not in_transform(whole) and not _adds_up(whole, losses.detach()):
+    known = losses.detach()
+    if not in_transform(whole) and not _adds_up(whole, known):
         raise LossError(
             f"{name_of(criterion)} of a batch, {float(whole):.6g}, is neither the mean "
-            f"({float(losses.mean()):.6g}) nor the sum of the same over its samples, so that one "
+            f"({float(known.mean()):.6g}) nor the sum of the same over its samples, so that one "
             f"sample changes the loss of another (if targets of shape (n,) meet outputs of shape "
             f"(n, 1), give them one shape). To measure what it is, a number per batch, pass "
             f"loss_fn = lambda model, batch: criterion(model(batch[0]), batch[1])."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradnoise import LossError
+from gradnoise import LossError, model_loss, supervised
 from gradnoise.problem.losses.alignment import aligned, compares_classes
 
 N, T, C = 4, 5, 3
@@ -94,3 +94,22 @@ def test_which_criteria_compare_classes() -> None:
     assert compares_classes(functools.partial(F.nll_loss, reduction="sum"))
     assert not compares_classes(nn.MSELoss())
     assert not compares_classes(F.mse_loss)
+
+
+def test_the_cures_work() -> None:
+    class Last(nn.Module):
+        """As nanoGPT: without targets the scores of the last token alone."""
+
+        def forward(self, scores: Tensor, targets: Tensor | None = None) -> Any:
+            if targets is None:
+                return scores[:, -1:], None
+            return scores, F.cross_entropy(scores.mT, targets)
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        scores, _ = model(*batch)
+        return F.cross_entropy(scores.mT, batch[1], reduction="none").mean(1)
+
+    with pytest.raises(LossError, match=r"do not fit.*Write a loss_fn.*use gn\.model_loss\(\)"):
+        supervised(CE)(Last(), (TOKENS, TAGS))
+    theirs = model_loss()(Last(), (TOKENS, TAGS))
+    torch.testing.assert_close(loss_fn(Last(), (TOKENS, TAGS)).mean(), theirs)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradnoise import LossError, supervised
+from gradnoise import LossError, per_sample_sq_norms, supervised
+from gradnoise.tensors.trees import select
+from tests.language import PADDED, SIZES
 
 N, C, T = 4, 3, 5
 OUTPUT = torch.randn(N, C, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -110,3 +112,68 @@ def test_what_has_no_per_sample_losses_is_an_error(
 def test_a_criterion_without_reduction_is_refused() -> None:
     with pytest.raises(LossError, match=r"Identity has no `reduction`"):
         supervised(nn.Identity())
+
+
+class Tagger(nn.Module):
+    """Scores of every token, in the form that is asked for."""
+
+    def __init__(self, form: str = "last") -> None:
+        super().__init__()
+        self.form = form
+        self.table = nn.Embedding(9, C, dtype=torch.float64)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Any:
+        scores = self.table(ids) if mask is None else self.table(ids) * mask[..., None]
+        if self.form == "flat":
+            return scores.reshape(-1, C)
+        if self.form == "with a state":
+            return scores, (scores[0], None)
+        return {"out": scores.mT} if self.form == "out" else scores
+
+
+WORDS = torch.randint(9, (N, T), generator=torch.Generator().manual_seed(2))
+SEEN = torch.arange(T) < torch.tensor([5, 3, 4, 2])[:, None]
+FORMS: dict[str, Any] = {
+    "classes last": (Tagger(), (WORDS, TAGS), nn.CrossEntropyLoss()),
+    "flat": (Tagger("flat"), (WORDS, TAGS), F.cross_entropy),
+    "segmentation": (Tagger("out"), (WORDS, TAGS), nn.CrossEntropyLoss()),
+    "a tuple": (Tagger("with a state"), (WORDS, TAGS), nn.CrossEntropyLoss()),
+    "three entries": (Tagger(), (WORDS, SEEN, TAGS), nn.CrossEntropyLoss()),
+    "a mapping": (Tagger(), {"ids": WORDS, "mask": SEEN, "labels": TAGS}, nn.CrossEntropyLoss()),
+    "two inputs in one": (nn.Bilinear(C, C, C).double(), ((OUTPUT, UNIT), UNIT), nn.MSELoss()),
+    "one of a foreign name": (nn.Linear(C, C).double(), {"image": OUTPUT, "y": UNIT}, F.mse_loss),
+    "one's own criterion": (
+        nn.Linear(C, C).double(),
+        (OUTPUT, UNIT),
+        lambda outputs, targets: (outputs - targets).square().mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_that_people_have_are_measured_sample_by_sample(form: str) -> None:
+    model, batch, criterion = FORMS[form]
+    loss_fn = supervised(criterion)
+    losses = loss_fn(model, batch)
+    alone = [loss_fn(model, select(batch, slice(i, i + 1))) for i in range(N)]
+    torch.testing.assert_close(losses, torch.cat(alone), rtol=1e-12, atol=0)
+    if isinstance(model, Tagger):
+        mask = SEEN if form in ("three entries", "a mapping") else None
+        scores = Tagger.forward(model, WORDS) if model.form == "last" else model.table(WORDS)
+        scores = scores if mask is None else scores * mask[..., None]
+        expected = F.cross_entropy(scores.mT, TAGS, reduction="none").mean(1)
+        torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
+    norms = per_sample_sq_norms(model, loss_fn, batch)
+    alone_norms = per_sample_sq_norms(model, loss_fn, batch, engine="loop")
+    torch.testing.assert_close(norms, alone_norms, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", ["labels", "label"])
+def test_classification_as_hugging_face_has_it(name: str) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    model = BertForSequenceClassification(BertConfig(**SIZES, num_labels=3)).eval()
+    batch = {**PADDED, name: torch.tensor([0, 2, 1])}
+    losses = supervised(nn.CrossEntropyLoss())(model, batch)
+    theirs = model(**PADDED, labels=batch[name])
+    torch.testing.assert_close(losses.mean(), theirs.loss)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict
+from collections import UserDict, namedtuple
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from gradnoise import LossError, model_loss
 from gradnoise.problem.losses.model_loss import loss_of
 from tests.language import LABELS, MASKED_LABELS, PADDED, TARGET, bart, experts, llama, masked_model
 
+Terms = namedtuple("Terms", ["loss", "penalty"])
 LOSS, X, Y = torch.tensor(2.0), torch.randn(4, 3), torch.randn(4, 3)
 
 RETURNED: dict[str, Any] = {
@@ -23,6 +24,7 @@ RETURNED: dict[str, Any] = {
     "logits and loss": (X, LOSS),
     "loss and logits": [LOSS, X],
     "loss and nothing": (LOSS, None),
+    "a named tuple": Terms(LOSS, torch.tensor(1.0)),
     "a loss of one device": SimpleNamespace(loss=LOSS.reshape(1)),
 }
 WITHOUT: dict[str, Any] = {

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gradnoise import LossError
+from gradnoise import LossError, model_loss, supervised
 from gradnoise.problem.losses.predictions import logits_of, predictions
 
 X, OTHER, STATE = torch.zeros(4, 3), torch.zeros(4, 2), torch.zeros(1, 5)
@@ -80,3 +81,22 @@ def test_logits_are_a_tensor_or_the_logits_of_an_output() -> None:
     assert logits_of(Logits(X, None, torch.tensor(1.0))) is X
     with pytest.raises(LossError, match=r"returns a tensor; this one returned tuple\. If.*model_l"):
         logits_of((X,))
+
+
+def test_the_cures_work() -> None:
+    class Heads(nn.Module):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+            out = {"out": x, "aux": 2 * x}
+            loss = None if y is None else F.mse_loss(x, y) + 0.5 * F.mse_loss(2 * x, y)
+            return {"loss": loss, **out}
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model(batch[0])
+        losses = [F.mse_loss(outputs[name], batch[1], reduction="none") for name in ("out", "aux")]
+        return (losses[0] + 0.5 * losses[1]).mean(1)
+
+    batch = torch.rand(4, 3), torch.rand(4, 3)
+    with pytest.raises(LossError, match=r"returned dict with out, aux"):
+        supervised(nn.MSELoss())(Heads(), batch)
+    assert loss_fn(Heads(), batch).shape == (4,)
+    torch.testing.assert_close(loss_fn(Heads(), batch).mean(), model_loss()(Heads(), batch))
