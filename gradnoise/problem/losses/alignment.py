@@ -50,21 +50,21 @@ def _with_classes(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return outputs.reshape(*targets.shape, -1).movedim(-1, 1), targets
     second = outputs.shape[:1] + outputs.shape[2:] == targets.shape  # classes in dimension 1
     last = outputs.shape[:-1] == targets.shape  # classes in the last one
-    if second == last and outputs.ndim > 2 and outputs.shape[1:].numel() > 1:
-        raise _no_reading(outputs, targets, twice=second)
     if not second and not last:
-        raise _no_reading(outputs, targets, twice=False)
+        raise _no_reading(
+            outputs,
+            targets,
+            "do not fit; targets of shape (n, ...) need outputs of shape (n, C, ...) or "
+            "(n, ..., C)",
+        )
+    if second and last and outputs.ndim > 2 and outputs.shape[1:].numel() > 1:
+        raise _no_reading(
+            outputs, targets, "fit in two ways, with the classes in dimension 1 or in the last"
+        )
     return (outputs if second else outputs.movedim(-1, 1)), targets
 
 
-def _no_reading(outputs: Tensor, targets: Tensor, twice: bool) -> LossError:
-    fit = (
-        "fit in two ways, with the classes in dimension 1 or in the last"
-        if twice
-        else (
-            "do not fit; targets of shape (n, ...) need outputs of shape (n, C, ...) or (n, ..., C)"
-        )
-    )
+def _no_reading(outputs: Tensor, targets: Tensor, fit: str) -> LossError:
     return LossError(
         f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} "
         f"{fit}. Write a loss_fn(model, batch) that returns one loss per sample, shape (n,); if "
