@@ -58,8 +58,8 @@ from torch.utils import benchmark
 
 from gradnoise.linalg.lanczos import lanczos
 from gradnoise.operators.hessian import Hessian
-from gradnoise.problem.guard import differentiable_kernels
-from gradnoise.problem.losses import supervised
+from gradnoise.problem.losses.criterion import supervised
+from gradnoise.problem.state.guard import differentiable_kernels
 from gradnoise.tensors.trees import select
 
 OFF = 1e-2  # relative error beyond which a product, or λ, is another one's

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from gradnoise.linalg.lanczos import lanczos
 from gradnoise.operators.hessian import Hessian
-from gradnoise.problem.guard import differentiable_kernels
+from gradnoise.problem.state.guard import differentiable_kernels
 from gradnoise.tensors.trees import unflatten
 
 TOL = 1e-3  # residual relative to λ that is asked for

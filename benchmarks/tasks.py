@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.problem.losses import LossFn, supervised
+from gradnoise.problem.losses.criterion import supervised
+from gradnoise.problem.losses.loss_fn import LossFn
 from gradnoise.tensors.trees import Batch
 
 

@@ -74,7 +74,12 @@ from .operators.hessian import Hessian
 from .operators.preconditioned import Preconditioned
 from .per_sample.explain import EngineReport, explain_engine
 from .per_sample.public import per_sample_gradients, per_sample_sq_norms
-from .problem.losses import causal_lm, supervised
+from .problem.losses.causal_lm import causal_lm
+from .problem.losses.criterion import supervised
+from .problem.losses.lightning import lightning
+from .problem.losses.masked_lm import masked_lm
+from .problem.losses.model_loss import model_loss
+from .problem.losses.seq2seq_lm import seq2seq_lm
 from .profiles.measurement import Measurement, measure
 from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile
@@ -109,6 +114,10 @@ __all__ = [
     # problem
     "supervised",
     "causal_lm",
+    "masked_lm",
+    "seq2seq_lm",
+    "model_loss",
+    "lightning",
     # engines
     "per_sample_gradients",
     "per_sample_sq_norms",

@@ -22,6 +22,8 @@ ORDER = (
     "statistics",
     "show",
     "learning_rate",
+    "problem/state",
+    "problem/losses",
     "problem",
     "per_sample/contract",
     "per_sample/hooks",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnoise.problem.losses import supervised
+from gradnoise.problem.losses.criterion import supervised
 from tests import oracles
 from tests.cases import Case
 

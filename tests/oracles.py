@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnoise.problem.losses import supervised
+from gradnoise.problem.losses.criterion import supervised
 from gradnoise.tensors.trees import sample_count, select
 
 

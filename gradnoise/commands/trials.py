@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import ArgumentError
-from ..problem.guard import untouched
 from ..problem.samples import Samples
+from ..problem.state.guard import untouched
 from ..toy.digits import BATCH_SIZE, digits
 from ..trials.advise import advise
 from ..trials.branch import GROWTH, branch

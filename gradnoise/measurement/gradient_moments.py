@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..moments.moments import GradientMoments
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
 from .opened import Opened

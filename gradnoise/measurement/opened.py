@@ -16,7 +16,7 @@ from ..moments.moments import GradientMoments
 from ..operators.gradients import chosen_engine
 from ..operators.hessian import Hessian
 from ..per_sample.contract.engine import Engine
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..linalg.operator import MEMORY_BUDGET
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH

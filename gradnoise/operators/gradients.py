@@ -13,7 +13,7 @@ from ..moments.measure import dots_by_batch
 from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import weighted_sums
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH

@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
-from ..problem.guard import moved
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
+from ..problem.state.guard import moved
 from ..tensors.random import generator, random_vector
 from ..tensors.trees import Batch, binary_size, select, unflatten, widen
 from .graph_cache import Graph, GraphCache

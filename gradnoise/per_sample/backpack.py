@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import EngineError, explained, first_line
-from ..problem.guard import attributes
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
+from ..problem.state.guard import attributes
 from ..tensors.trees import Batch, TensorDict, sample_count, select, widen
 from .contract.engine import COPIES, MEMORY_BUDGET, Engine
 from .contract.summary import Chunk

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..show.table import listed, plain_table, render
 from ..tensors.trees import Batch
 from .choice import choose

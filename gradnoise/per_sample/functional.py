@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from ..errors import EngineError
-from ..problem.guard import attributes
 from ..problem.objective import Bound, Objective, check_finite
+from ..problem.state.guard import attributes
 from ..tensors.trees import Batch, TensorDict, rebuild, sample_leaves, split
 from .contract.engine import COPIES, MEMORY_BUDGET, Engine
 from .contract.summary import Chunk

@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, TensorDict

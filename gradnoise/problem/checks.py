@@ -20,8 +20,8 @@ from ..errors import (
     explained,
 )
 from ..tensors.trees import Batch, sample_count, select, widen
-from .generators import random_states
 from .objective import Objective
+from .state.generators import random_states
 from .unit import Seeded
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)

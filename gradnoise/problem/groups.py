@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
-from .guard import seed_everything
 from .samples import Samples, is_one_batch, loader_options, population_of
+from .state.guard import seed_everything
 from .unit import stacked
 
 GROUP = 32  # samples of a group where nothing tells the batch size of training

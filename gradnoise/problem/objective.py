@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
-from .generators import own_generators, restored
-from .guard import differentiable_kernels, untouched
-from .losses import LossFn, supervised
+from .losses.criterion import supervised
+from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .preconditioner import Preconditioner
+from .state.generators import own_generators, restored
+from .state.guard import differentiable_kernels, untouched
 from .unit import SAMPLE, Unit, UnitLosses
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry

@@ -29,7 +29,7 @@ from .checks import (
 )
 from .coordinates import PreconditionedObjective
 from .groups import draw_groups, usual_size
-from .losses import LossFn
+from .losses.loss_fn import LossFn
 from .objective import Objective
 from .options import Options
 from .partition import effective_population

@@ -26,7 +26,7 @@ from torch.utils.data import (
 from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
-from .guard import seed_everything
+from .state.guard import seed_everything
 
 MICRO_BATCH = 256
 SMALL = 1024  # samples of one batch below which it may well be a part of more data

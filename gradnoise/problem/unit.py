@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, LossError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves
-from .generators import seed_all
-from .losses import LossFn
+from .losses.loss_fn import LossFn
+from .state.generators import seed_all
 
 UNITS = ("auto", "sample", "group")
 AS_ASKED = "as asked for"  # why units are groups

@@ -12,7 +12,7 @@ from ..estimators.curvature.sharpness import find_sharpness
 from ..estimators.diagnostics.diagnostics import find_diagnostics
 from ..estimators.noise.noise_scale import ACCURACY, PROBES, find_noise_scale
 from ..measurement.opened import Opened
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
 from .curvature import Effort

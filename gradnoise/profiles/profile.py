@@ -14,7 +14,7 @@ from ..estimators.noise.draws import draw_share
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem

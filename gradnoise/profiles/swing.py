@@ -16,7 +16,7 @@ from ..estimators.noise.noise_scale import find_noise_scale
 from ..estimators.report import line, report
 from ..measurement.opened import Opened
 from ..moments.moments import GradientMoments
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
 from ..statistics.estimate import Estimate

@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from ..errors import ArgumentError, check_whole
-from ..problem.guard import untouched
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
+from ..problem.state.guard import untouched
 from ..show.table import plain_table, render
 from ..statistics.estimate import short
 from ..training.execute import run_all

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import check_whole
-from ..problem.guard import untouched
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
+from ..problem.state.guard import untouched
 from ..profiles.results import Results
 from ..training.execute import run_all
 from ..training.fingerprint import fingerprint, start_values

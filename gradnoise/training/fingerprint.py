@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..problem.guard import seed_everything
 from ..problem.objective import Objective
+from ..problem.state.guard import seed_everything
 from ..tensors.trees import flatten, sample_leaves, select
 from .plan import Plan, mean_over
 

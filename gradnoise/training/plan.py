@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, LossError, ModelError
-from ..problem.guard import seed_everything
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import Bound, as_loss_fn
 from ..problem.samples import Samples
+from ..problem.state.guard import seed_everything
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, to_device
 from .divergence import DivergenceMonitor
 from .start import Start

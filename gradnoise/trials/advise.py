@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, check_whole, number
-from ..problem.guard import untouched
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
+from ..problem.state.guard import untouched
 from ..statistics.estimate import Estimate, Status, check_level
 from .advice import MARGIN, Advice, Choice, chosen, why_rough, write_reasons
 from .branches import Branches

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, check_whole, number
-from ..problem.guard import untouched
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
+from ..problem.state.guard import untouched
 from ..statistics.estimate import check_level
 from .branches import Branches, in_order
 from .search import Length, search_all

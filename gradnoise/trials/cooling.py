@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, ModelError, check_whole
-from ..problem.guard import seed_everything, untouched
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import Objective
+from ..problem.state.guard import seed_everything, untouched
 from ..tensors.trees import Batch, sample_count, select, to_device
 from ..training.batch_order import BatchOrder
 from ..training.plan import collated

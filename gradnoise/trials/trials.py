@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import ArgumentError, GradNoiseError, check_whole, number
 from ..learning_rate.update_rule import Momentum
 from ..measurement.opened import Opened
-from ..problem.losses import LossFn
+from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..tensors.random import generator

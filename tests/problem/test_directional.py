@@ -16,7 +16,7 @@ from gradnoise.problem.directional import (
     require_second_order,
     sign_sums,
 )
-from gradnoise.problem.losses import supervised
+from gradnoise.problem.losses.criterion import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import random_signs

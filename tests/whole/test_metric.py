@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.problem.losses import supervised
+from gradnoise.problem.losses.criterion import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles

@@ -14,7 +14,7 @@ from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, short

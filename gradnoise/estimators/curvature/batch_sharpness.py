@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import ArgumentError, check_whole
 from ...problem.directional import per_sample_curvatures, weighted_sum
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH

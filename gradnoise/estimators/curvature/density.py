@@ -12,7 +12,7 @@ from ...linalg.density.spectral_density import SpectralDensity
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
 from ...operators.preconditioned import with_decay
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 

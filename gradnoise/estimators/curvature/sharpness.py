@@ -17,7 +17,7 @@ from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH

@@ -13,7 +13,7 @@ from ...linalg.lanczos import lanczos
 from ...linalg.operator import MEMORY_BUDGET
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH

@@ -15,7 +15,7 @@ from ...moments.measure import slopes, with_intervals
 from ...moments.moments import GradientMoments
 from ...per_sample.contract.engine import Engine
 from ...problem.directional import weighted_sum
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH

@@ -16,7 +16,7 @@ from ...linalg.eigen_options import EigenOptions
 from ...measurement.opened import Opened
 from ...moments.layer import by_module
 from ...operators.preconditioned import with_decay
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH

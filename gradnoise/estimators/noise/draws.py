@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...moments.moments import GradientMoments
 from ...per_sample.choice import choose
 from ...per_sample.contract.summary import Wanted
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.problem import Problem
 from ...problem.unit import Seeded
 

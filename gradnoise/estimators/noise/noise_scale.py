@@ -30,7 +30,7 @@ from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
 from ...problem.directional import per_sample_curvatures
-from ...problem.losses import LossFn
+from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate

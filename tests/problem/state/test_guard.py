@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 import gradnoise as gn
-from gradnoise.problem.guard import differentiable_kernels, moved, seed_everything, untouched
+from gradnoise.problem.state.guard import differentiable_kernels, moved, seed_everything, untouched
 
 
 def fresh() -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.problem.generators import own_generators, random_states
+from gradnoise.problem.state.generators import own_generators, random_states
 from tests.refusals import X, Y, linear
 
 SOURCE = torch.Generator()

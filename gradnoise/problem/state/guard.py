@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 
 @contextmanager

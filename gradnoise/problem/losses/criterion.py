@@ -1,0 +1,101 @@
+"""Per-sample losses of a torch criterion."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...tensors.trees import Batch
+from .alignment import aligned
+from .alone import each_alone
+from .loss_fn import LossFn
+from .parts import Parts
+from .predictions import predictions
+from .reduction import within
+from .signature import (
+    has_reduction,
+    ignored_by,
+    reduction_of,
+    refuse_class_weights,
+    refuse_other_arguments,
+)
+
+
+def supervised(criterion: Callable[..., Tensor]) -> LossFn:
+    """Per-sample losses of a torch criterion.
+
+    ℓ_i = reduction over sample i's own remaining dimensions of criterion(outputs, targets),
+    where `reduction="mean"` averages, `"sum"` adds, and `KLDivLoss`'s `"batchmean"` adds.
+    Positions with `CrossEntropyLoss`'s or `NLLLoss`'s `ignore_index` do not count in the mean.
+
+    **Batches.** `(inputs, targets)`: the model is called as `model(inputs)`, or, where inputs are a
+    tuple and `forward` cannot take it as one argument, as `model(*inputs)`. Longer tuples or lists:
+    the last entry is the target, all others are the model's arguments in order. Mappings: the
+    target is the one entry named `labels`, `label`, `targets`, `target` or `y`; the others are the
+    model's arguments by name, and a single one whose name `forward` does not know is its first.
+
+    **Outputs.** A tensor; the `logits` or the `out` of an output object, dataclass, mapping or
+    named tuple, or its only entry; the first entry of a tuple, where no other is a number or a
+    tensor with one entry per sample, as a second head would be. Outputs with entries named `aux...`
+    are refused: a criterion does not say what they weigh.
+
+    **Shapes.** What torch takes is computed as torch does. Besides, class indices (n, ...) go with
+    outputs (n, C, ...), (n, ..., C), or flat (n·T, C) in the order of the targets, and may have a
+    dimension of 1 where outputs have classes; `BCELoss` and `BCEWithLogitsLoss` take targets that
+    differ from outputs by dimensions of 1. Soft labels have the classes where torch has them,
+    in dimension 1.
+
+    **Other criteria.** A module or function without `reduction` that returns several losses is
+    averaged within each sample; flat ones (n·T,) follow targets (n, T). One that returns a single
+    number is called on each sample alone, as a batch of one; the mean or the sum of these has to be
+    its value on the batch.
+
+    Args:
+        criterion: a torch loss module such as `nn.CrossEntropyLoss()`, or a function of
+            `(outputs, targets)`, such as `F.mse_loss` (averaged unless told otherwise by
+            `functools.partial`).
+
+    Returns:
+        `loss_fn(model, batch)` with one loss per sample, shape (n,).
+
+    Raises:
+        LossError: class weights with `reduction="mean"`, where torch divides by the weights of
+            the whole batch, so that a sample's share of the loss depends on the other samples;
+            `reduction="none"` with several losses per sample; a criterion of more than two things,
+            or one that makes samples depend on each other; batches, outputs or shapes that cannot
+            be read by these rules, or in two ways.
+
+    Example:
+        >>> import torch
+        >>> loss_fn = supervised(nn.MSELoss())
+        >>> loss_fn(nn.Identity(), (torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2)))
+        tensor([5.])
+        >>> loss_fn(nn.Identity(), {"pixels": torch.ones(1, 2), "labels": torch.zeros(1, 2)})
+        tensor([1.])
+    """
+    refuse_class_weights(criterion)
+    refuse_other_arguments(criterion)
+    losses = _per_sample(criterion)
+
+    def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
+        parts = Parts.of(model, batch)
+        outputs = predictions(parts.outputs(model))
+        return losses(*aligned(criterion, outputs, parts.target))
+
+    return loss_fn
+
+
+def _per_sample(criterion: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
+    """The losses of the samples, shape (n,), as a function of outputs and targets."""
+    if not has_reduction(criterion):
+        return functools.partial(each_alone, criterion)
+    if isinstance(criterion, nn.Module):
+        unreduced: Any = copy.copy(criterion)
+        unreduced.reduction = "none"
+    else:
+        unreduced = functools.partial(criterion, reduction="none")
+    return functools.partial(within, unreduced, reduction_of(criterion), ignored_by(criterion))

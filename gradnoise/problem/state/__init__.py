@@ -1,0 +1,1 @@
+"""What the user owns, as it was found."""
