@@ -7,6 +7,7 @@ grouped by the room they come from; docs/architecture.md is the map.
 from . import toy
 from .errors import (
     ArgumentError,
+    BatchLossError,
     CoupledSamplesError,
     CurvatureError,
     DataError,
@@ -100,6 +101,7 @@ __all__ = [
     "Status",
     "GradNoiseError",
     "ArgumentError",
+    "BatchLossError",
     "CoupledSamplesError",
     "CurvatureError",
     "DataError",
