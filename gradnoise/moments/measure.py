@@ -15,9 +15,19 @@ from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
 from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
+from ..problem.shares import centred_by_share
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
-from ..tensors.trees import TensorDict, binary_size, compute_dtype, flatten, sq_norm, widen
+from ..tensors.trees import (
+    TensorDict,
+    binary_size,
+    compute_dtype,
+    flatten,
+    sq_norm,
+    unflatten,
+    wide_dtype,
+    widen,
+)
 from .accumulator import Accumulator
 from .moments import LARGEST, SMALLEST, GradientMoments
 from .per_parameter import PerParameter
@@ -46,7 +56,48 @@ def stream(
         about = replace(wanted, centre=moments.mean)
         again = engine.centred_summaries
         moments = _pass(problem, engine, Accumulator(), again, level, about, tick)
-    return _with_decay(problem, engine, moments)
+    return _with_decay(problem, engine, _with_shares(problem, engine, moments))
+
+
+def _with_shares(problem: Problem, engine: Engine, moments: GradientMoments) -> GradientMoments:
+    """Moments of a_ig_i - (a_i - 1)G from those of a_ig_i, where samples weigh differently."""
+    shares, per_parameter = problem.samples.shares, moments.per_parameter
+    if shares is None or per_parameter is None:
+        return moments
+    along = slopes_by_parameter(problem, engine, moments.mean)
+    norms, gaps = {}, {}
+    for name, slope in along.items():
+        extra, size = (shares - 1).to(slope), sq_norm(moments.mean[name])
+        raw = slope + extra * size  # a_ig_iᵀG
+        norms[name] = per_parameter.sq_norms[name].to(slope) - 2 * extra * raw + extra**2 * size
+        gaps[name] = (norms[name] - 2 * slope + size).clamp(min=0)  # rounding
+    return replace(
+        moments,
+        centred_sq={name: float(own.sum()) for name, own in gaps.items()},
+        losses=centred_by_share(moments.losses, shares),
+        sq_norms=torch.stack(list(norms.values())).sum(0),
+        gap_sq_norms=torch.stack(list(gaps.values())).sum(0),
+        coordinate_sq=_spread_with_shares(problem, moments, shares),
+        per_parameter=replace(per_parameter, sq_norms=norms, gap_sq_norms=gaps),
+    )
+
+
+def _spread_with_shares(
+    problem: Problem, moments: GradientMoments, shares: Tensor
+) -> TensorDict | None:
+    """Σ(a_ig_i - a_iG)² by coordinate from Σ(a_ig_i - G)²."""
+    if moments.coordinate_sq is None:
+        return None
+    extra = (shares - 1).to(
+        device=problem.objective.device, dtype=wide_dtype(problem.objective.device)
+    )
+    # Σ(a_i - 1)(a_ig_i - (a_i - 1)G) is Σ(a_i - 1)a_ig_i - G Σ(a_i - 1)²
+    flat, square = weighted_sums(problem, extra[None])[0], float(extra.square().sum())
+    found = zip(moments.mean.items(), unflatten(flat, [*moments.mean.values()]), strict=True)
+    return {
+        name: (moments.coordinate_sq[name] - 2 * mean * own - mean**2 * square).clamp(min=0)
+        for (name, mean), own in found
+    }
 
 
 def _scale(problem: Problem) -> TensorDict | None:
@@ -158,6 +209,27 @@ def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict)
 
 def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> Iterator[TensorDict]:
     """The part of g_iᵀu in each parameter for k directions (k, *shape), each (n_b, k) of a batch.
+
+    Samples with weights are centred by their mean, for which the dots of all are needed.
+    """
+    shares, found = problem.samples.shares, _dots_by_batch(problem, engine, directions)
+    if shares is None:
+        yield from found
+        return
+    parts = list(found)
+    whole = {
+        name: centred_by_share(torch.cat([part[name] for part in parts]), shares)
+        for name in directions
+    }
+    counts = list(problem.samples.counts)
+    split = {name: torch.split(own, counts) for name, own in whole.items()}
+    yield from ({name: own[k] for name, own in split.items()} for k in range(len(counts)))
+
+
+def _dots_by_batch(
+    problem: Problem, engine: Engine, directions: TensorDict
+) -> Iterator[TensorDict]:
+    """The same of every a_ig_i.
 
     One pass for all directions; with the weight decay that the optimizer adds to every gradient.
     """

@@ -27,6 +27,7 @@ from ..tensors.trees import (
 )
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
+from .shares import adjoint_of_centring, centred_by_share
 
 TOGETHER = 8  # sign vectors that share one forward pass
 SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
@@ -107,6 +108,7 @@ def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
     objective, counts = problem.objective, list(problem.samples.counts)
     sizes = rows.new_tensor([binary_size(row) for row in rows])[:, None]
+    rows = adjoint_of_centring(rows, problem.samples.shares)
     split = torch.split(rows / sizes, counts, dim=1)
     totals: list[Tensor] = []
     with problem.guard():
@@ -156,7 +158,8 @@ def curvatures_of_each(
     return [
         SampleCurvatures(
             total * size / problem.samples.count,
-            torch.cat(own) * (size * total.new_tensor([unit for _, unit in others])),
+            centred_by_share(torch.cat(own), problem.samples.shares)
+            * (size * total.new_tensor([unit for _, unit in others])),
         )
         for total, own, ((_, size), others) in zip(totals, values, scaled, strict=True)
     ]

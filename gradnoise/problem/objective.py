@@ -17,6 +17,7 @@ from .losses.criterion import supervised
 from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .preconditioner import Preconditioner
+from .shares import WeightedLosses
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
 from .unit import SAMPLE, Unit, UnitLosses
@@ -31,7 +32,7 @@ class Objective:
         model: any `nn.Module`; it is never changed.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
             for batches `(inputs, targets)`.
-        unit: what ℓ_i is the loss of; batches are `Seeded` unless it is the sample alone.
+        unit: what ℓ_i is the loss of, and whether batches are `Seeded`.
 
     Raises:
         ModelError: no trainable parameter; parameters not initialised or not real; several that
@@ -45,7 +46,9 @@ class Objective:
         self._criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
         self._generators = own_generators(model, loss_fn)
-        if unit != SAMPLE:
+        if unit.mean_weight is not None:
+            self.loss_fn = WeightedLosses(self.loss_fn, unit.mean_weight)
+        if unit.is_seeded:
             self.loss_fn = UnitLosses(self.loss_fn, unit, self._generators)
         refuse_common(self.parameters)
         self._opened_modes = _modes(model)

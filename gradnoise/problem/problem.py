@@ -35,6 +35,7 @@ from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
 from .samples import Samples
+from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
 
 TRIAL_SAMPLES = 4  # for trials of engines and second derivatives
@@ -97,7 +98,7 @@ class Problem:
             problem = None
             behaviour = Behaviour(coupling=AS_ASKED)
             if options.unit != "group":
-                problem = cls(objective, _drawn(data, options, least))
+                problem = cls(objective, _drawn(data, options, least))._weighted()
                 behaviour = problem._examined(options.unit)
             if behaviour.is_random and problem is not None:
                 problem = problem._replayed(behaviour, options)
@@ -113,6 +114,16 @@ class Problem:
                 problem = cls._grouped(objective, data, options, behaviour)
         assert problem is not None
         return problem.in_metric(options)
+
+    def _weighted(self) -> Problem:
+        """With the weights of the loss function, where samples differ in them."""
+        objective, samples = self.objective, self.samples
+        weights = weights_of(objective.loss_fn, objective.model, list(self.batches()))
+        if weights is None:
+            return self
+        mean = float(weights.mean())
+        unit = replace(objective.unit, mean_weight=mean)
+        return Problem(objective.again(unit), replace(samples, shares=weights / mean))
 
     @classmethod
     def _grouped(
@@ -148,7 +159,7 @@ class Problem:
         A micro-batch is evaluated whole in every pass. Without an engine for all samples at once
         each takes a backward pass through all of it, so that it is small.
         """
-        unit = Unit(is_replayed=True, reason=behaviour.layers)
+        unit = replace(self.unit, is_replayed=True, reason=behaviour.layers)
         objective = self.objective.again(unit)
         source = generator(options.seed)
         parts = [part for batch in self.samples.batches for part in split(batch, REPLAYED)]
@@ -178,6 +189,12 @@ class Problem:
             return replace(self, objective=plain, note="")
         try:
             preconditioner = Preconditioner.of(optimizer, plain.parameters)
+            if self.samples.shares is not None and any(preconditioner.inside.values()):
+                raise ArgumentError(
+                    f"the weight decay of {type(optimizer).__name__} is a part of its gradients, "
+                    f"and samples weigh differently: measure with metric='euclidean', or with "
+                    f"weights='equal' in gn.supervised"
+                )
         except ArgumentError as error:
             if options.metric != "auto":
                 raise

@@ -44,6 +44,7 @@ class Samples:
         data_size: the same in samples where units are groups of them; None for single samples.
         groups_available: N in groups, where random groups of a finite population are measured;
             `population` then also has the variance of the grouping in it (`effective_population`).
+        shares: w_i/w̄, shape (n,), float64, where samples weigh differently.
 
     Where units are groups (`Unit`), "sample" means one of them: n and N count groups.
     """
@@ -54,6 +55,7 @@ class Samples:
     population_note: str = ""
     data_size: float | None = None
     groups_available: float = math.inf
+    shares: Tensor | None = None
     counts: tuple[int, ...] = field(init=False)
     count: int = field(init=False)  # n
 
@@ -81,7 +83,9 @@ class Samples:
         """Those of the samples where a mask of shape (n,) holds; at least one."""
         masks = torch.split(chosen, list(self.counts))
         pairs = zip(self.batches, masks, strict=True)
-        return replace(self, batches=tuple(select(b, mask) for b, mask in pairs if mask.any()))
+        batches = tuple(select(b, mask) for b, mask in pairs if mask.any())
+        shares = None if self.shares is None else self.shares[chosen]
+        return replace(self, batches=batches, shares=shares)
 
     @classmethod
     def draw(

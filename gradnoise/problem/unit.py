@@ -22,6 +22,7 @@ from ..errors import ArgumentError, LossError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves
 from .losses.loss_fn import LossFn
+from .shares import weighted_mean
 from .state.generators import seed_all
 
 UNITS = ("auto", "sample", "group")
@@ -37,12 +38,19 @@ class Unit:
         size: b, the number of samples in it.
         is_replayed: whether the loss draws random numbers, from a seed that belongs to the unit.
         reason: why groups, or what is random; empty for plain samples.
+        mean_weight: w̄, where samples weigh differently; see `shares`.
     """
 
     kind: str = "sample"
     size: int = 1
     is_replayed: bool = False
     reason: str = ""
+    mean_weight: float | None = None
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether batches are `Seeded`."""
+        return self.is_group or self.is_replayed
 
     @property
     def is_group(self) -> bool:
@@ -99,9 +107,10 @@ class Seeded(NamedTuple):
 class UnitLosses:
     """The losses of the units of `Seeded` batches, as a loss function of its own.
 
-    The loss of a group is the mean of its samples' losses, or the number that `loss_fn` returns for
-    it. Samples with random losses are evaluated in the micro-batches that they were put into, from
-    the seed of the first: the draws of a sample are those of its place in the micro-batch.
+    The loss of a group is the (weighted) mean of its samples' losses, or the number that `loss_fn`
+    returns for it. Samples with random losses are evaluated in the micro-batches that they were put
+    into, from the seed of the first: the draws of a sample are those of its place in the
+    micro-batch.
 
     Args:
         loss_fn: the user's.
@@ -133,7 +142,7 @@ class UnitLosses:
                 f"loss_fn must return one number for its batch of {sample_count(group)} samples, "
                 f"or one loss per sample; got shape {tuple(loss.shape)}"
             )
-        return loss.mean()
+        return weighted_mean(self.loss_fn, loss, model, group)
 
 
 def stacked(groups: list[Batch], most: int, seed: int) -> list[Seeded]:

@@ -24,6 +24,7 @@ from ...per_sample.contract.engine import Engine
 from ...per_sample.contract.summary import Chunk
 from ...problem.directional import sign_sums
 from ...problem.problem import Problem
+from ...problem.shares import centred_by_share
 from ...tensors.random import generator, is_complete, random_signs
 from ...tensors.trees import flatten, widen
 from ..curvature.extreme_eigenvalue import Halves
@@ -102,6 +103,7 @@ def _rows(problem: Problem, engine: Engine) -> Tensor:
     with problem.guard():
         chunks = (chunk for batch in problem.batches() for chunk in engine.chunks(batch))
         rows = torch.cat([_flat(chunk, list(objective.parameters)) for chunk in chunks])
+        rows = centred_by_share(rows, problem.samples.shares)
     if objective.preconditioner is not None:  # engines differentiate in the parameters themselves
         rows *= objective.preconditioner.flat(objective.preconditioner.root, rows)
     decay = objective.decay()

@@ -9,28 +9,33 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...errors import ArgumentError
 from ...tensors.trees import Batch
 from .alignment import aligned
 from .alone import each_alone
+from .entry_weights import by_sample, entry_weights
 from .loss_fn import LossFn
 from .parts import Parts
 from .predictions import predictions
 from .reduction import within
 from .signature import (
     has_reduction,
-    ignored_by,
     reduction_of,
-    refuse_class_weights,
     refuse_other_arguments,
 )
 
 
-def supervised(criterion: Callable[..., Tensor]) -> LossFn:
+def supervised(criterion: Callable[..., Tensor], weights: str | None = None) -> LossFn:
     """Per-sample losses of a torch criterion.
 
     ℓ_i = reduction over sample i's own remaining dimensions of criterion(outputs, targets),
     where `reduction="mean"` averages, `"sum"` adds, and `KLDivLoss`'s `"batchmean"` adds.
-    Positions with `CrossEntropyLoss`'s or `NLLLoss`'s `ignore_index` do not count in the mean.
+    Entries with `CrossEntropyLoss`'s or `NLLLoss`'s `ignore_index` do not count in the mean, and
+    others count as their class weights.
+
+    **Weights.** With `reduction="mean"` these two divide by the weights of the whole batch. The
+    objective is then L = Σw_iℓ_i/Σw_i, with w_i the sum of the weights of sample i's entries: over
+    all the data what the criterion is over a batch. `weights="equal"`: the plain mean of ℓ_i.
 
     **Batches.** `(inputs, targets)`: the model is called as `model(inputs)`, or, where inputs are a
     tuple and `forward` cannot take it as one argument, as `model(*inputs)`. Longer tuples or lists:
@@ -58,16 +63,16 @@ def supervised(criterion: Callable[..., Tensor]) -> LossFn:
         criterion: a torch loss module such as `nn.CrossEntropyLoss()`, or a function of
             `(outputs, targets)`, such as `F.mse_loss` (averaged unless told otherwise by
             `functools.partial`).
+        weights: None: those of the criterion; "equal": every sample counts the same.
 
     Returns:
         `loss_fn(model, batch)` with one loss per sample, shape (n,).
 
     Raises:
-        LossError: class weights with `reduction="mean"`, where torch divides by the weights of
-            the whole batch, so that a sample's share of the loss depends on the other samples;
-            `reduction="none"` with several losses per sample; a criterion of more than two things,
-            or one that makes samples depend on each other; batches, outputs or shapes that cannot
-            be read by these rules, or in two ways.
+        ArgumentError: other `weights`.
+        LossError: `reduction="none"` with several losses per sample; a criterion of more than two
+            things, or one that makes samples depend on each other; batches, outputs or shapes
+            that cannot be read by these rules, or in two ways.
 
     Example:
         >>> import torch
@@ -77,16 +82,35 @@ def supervised(criterion: Callable[..., Tensor]) -> LossFn:
         >>> loss_fn(nn.Identity(), {"pixels": torch.ones(1, 2), "labels": torch.zeros(1, 2)})
         tensor([1.])
     """
-    refuse_class_weights(criterion)
+    if weights not in (None, "equal"):
+        raise ArgumentError(f"`weights` must be None or 'equal'; got {weights!r}")
     refuse_other_arguments(criterion)
-    losses = _per_sample(criterion)
+    return Supervised(criterion, equal=weights == "equal")
 
-    def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
+
+class Supervised:
+    """The loss function of `supervised`.
+
+    Args:
+        criterion: as given.
+        equal: whether every sample has the same weight in the objective.
+    """
+
+    def __init__(self, criterion: Callable[..., Tensor], equal: bool) -> None:
+        self.criterion, self._equal = criterion, equal
+        self._losses = _per_sample(criterion)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         parts = Parts.of(model, batch)
         outputs = predictions(parts.outputs(model))
-        return losses(*aligned(criterion, outputs, parts.target))
+        return self._losses(*aligned(self.criterion, outputs, parts.target))
 
-    return loss_fn
+    def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """What the samples weigh in the mean over a batch, shape (n,); None: all the same."""
+        if self._equal or not has_reduction(self.criterion):
+            return None
+        found = entry_weights(self.criterion, Parts.of(model, batch).target)
+        return None if found is None else by_sample(found)
 
 
 def _per_sample(criterion: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
@@ -98,4 +122,5 @@ def _per_sample(criterion: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor
         unreduced.reduction = "none"
     else:
         unreduced = functools.partial(criterion, reduction="none")
-    return functools.partial(within, unreduced, reduction_of(criterion), ignored_by(criterion))
+    weigh = functools.partial(entry_weights, criterion)
+    return functools.partial(within, unreduced, reduction_of(criterion), weigh)

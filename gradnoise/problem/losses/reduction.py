@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...errors import LossError
@@ -13,7 +14,7 @@ from ...errors import LossError
 def within(
     unreduced: Callable[..., Any],
     reduction: str,
-    ignored: int | None,
+    weigh: Callable[[Any], Tensor | None],
     outputs: Tensor,
     targets: Any,
 ) -> Tensor:
@@ -23,8 +24,9 @@ def within(
         raise single_number()
     check_broadcast(outputs, targets, losses)
     losses = by_sample(losses, targets)
-    counted = None if ignored is None else _counted(losses, targets, ignored)
-    return over_own_dimensions(losses, reduction, counted)
+    weights = weigh(targets)
+    known = weights if weights is not None and weights.shape == losses.shape else None
+    return over_own_dimensions(losses, reduction, known)
 
 
 def check_broadcast(outputs: Tensor, targets: Any, losses: Tensor) -> None:
@@ -47,27 +49,26 @@ def by_sample(losses: Tensor, targets: Any) -> Tensor:
     return losses
 
 
-def _counted(losses: Tensor, targets: Tensor, ignored: int) -> Tensor | None:
-    if targets.shape != losses.shape or targets.is_floating_point():
-        return None  # targets are class probabilities: nothing is ignored
-    return targets != ignored
+def over_own_dimensions(losses: Tensor, reduction: str, weights: Tensor | None) -> Tensor:
+    """The mean or the sum over the dimensions after the first, shape (n,).
 
-
-def over_own_dimensions(losses: Tensor, reduction: str, counted: Tensor | None) -> Tensor:
-    """The mean or the sum over the dimensions after the first, shape (n,)."""
-    if losses.ndim == 1:
+    Losses with weights are already multiplied by them: their mean is the sum over that of the
+    weights, and 0 where nothing counts.
+    """
+    if losses.ndim == 1 and weights is None:
         return losses
     if reduction == "none":
         raise LossError(
             f"reduction='none' gave losses of shape {tuple(losses.shape)}, several per sample; "
             f"pass reduction='mean' or 'sum', which is then taken within each sample."
         )
-    own = losses.flatten(1)
+    own = losses.reshape(len(losses), -1)
     if reduction != "mean":
         return own.sum(1)
-    if counted is None:
+    if weights is None:
         return own.mean(1)
-    return own.sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+    total = weights.reshape(len(weights), -1).sum(1).to(losses)
+    return own.sum(1) / torch.where(total > 0, total, 1.0)
 
 
 def single_number() -> LossError:

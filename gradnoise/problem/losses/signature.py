@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from ...errors import LossError
-from .alignment import compares_classes
 from .loss_fn import listed
 
 
@@ -51,20 +50,6 @@ def refuse_other_arguments(criterion: Any) -> None:
             f"{head} ({listed(parameters)}), where a criterion takes (outputs, targets). Write a "
             f"loss_fn(model, batch) that calls it and returns one loss per sample, shape (n,)."
         ) from error
-
-
-def refuse_class_weights(criterion: Any) -> None:
-    """Raise LossError where the weights of the whole batch are in the denominator of its mean."""
-    partial = isinstance(criterion, functools.partial)
-    weight = criterion.keywords.get("weight") if partial else getattr(criterion, "weight", None)
-    if weight is None or reduction_of(criterion) != "mean" or not compares_classes(criterion):
-        return
-    raise LossError(
-        f"{name_of(criterion)}(weight=..., reduction='mean') divides by the class "
-        f"weights of the whole batch, so one sample changes the loss of another. Use "
-        f"reduction='sum' to measure the mean of weight[y_i]·loss_i over the samples, or "
-        f"write a loss_fn(model, batch) that returns one loss per sample."
-    )
 
 
 def _parameters(criterion: Any) -> dict[str, inspect.Parameter] | None:

@@ -1,0 +1,78 @@
+"""Samples that weigh differently: L = Σw_iℓ_i/Σw_i.
+
+With a_i = w_i/w̄ the gradient of the mean of a_iℓ_i is that of L. A batch of B samples divides by
+its own weights: its gradient is G + Σ a_i(g_i - G)/B to first order, so that the noise of a sample
+is Cov(a_i(g_i - G)), and not Cov(a_ig_i). It is the covariance of a_ig_i - (a_i - 1)G, whose mean
+is G as well: these stand for the samples' gradients. The same goes for their losses, slopes and
+Hessians, which are all linear in them. w̄ is the mean of the measured samples: an error of O(1/n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError
+from ..tensors.trees import Batch
+
+
+class WeightedLosses:
+    """a_iℓ_i, with a_i = w_i/w̄ from the weights of the loss function."""
+
+    def __init__(self, loss_fn: Any, mean: float) -> None:
+        self._loss_fn, self._mean = loss_fn, mean
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        losses: Tensor = self._loss_fn(model, batch)
+        weights: Tensor = self._loss_fn.weights(model, batch)
+        return losses * (weights.to(losses) / self._mean)
+
+
+def weighted_mean(loss_fn: Any, losses: Tensor, model: nn.Module, batch: Batch) -> Tensor:
+    """The mean over a batch as its loss function takes it: Σw_iℓ_i/Σw_i, or Σℓ_i/n."""
+    weigh = getattr(loss_fn, "weights", None)
+    weights = weigh(model, batch) if callable(weigh) and losses.ndim else None
+    if weights is None:
+        return losses.mean()
+    known: Tensor = weights.to(losses)
+    return (known * losses).sum() / known.sum()
+
+
+def weights_of(loss_fn: Any, model: nn.Module, batches: list[Batch]) -> Tensor | None:
+    """w of all samples, shape (n,), float64; None where they are equal.
+
+    Raises:
+        DataError: no sample has a weight.
+    """
+    weigh: Callable[..., Tensor | None] | None = getattr(loss_fn, "weights", None)
+    if not callable(weigh):
+        return None
+    found = [weigh(model, batch) for batch in batches]
+    known = [weights for weights in found if weights is not None]
+    if len(known) < len(found):
+        return None
+    weights = torch.cat([own.detach().double().cpu() for own in known])
+    if not float(weights.sum()) > 0:
+        raise DataError(
+            f"no label of the {len(weights)} samples counts: all are ignored (ignore_index), or "
+            f"of a class of weight 0"
+        )
+    return None if bool((weights == weights[0]).all()) else weights
+
+
+def centred_by_share(values: Tensor, shares: Tensor | None) -> Tensor:
+    """x_i - (a_i - 1)x̄ from x_i = a_iy_i, for numbers of every sample (n, ...)."""
+    if shares is None:
+        return values
+    gaps = (shares - 1).to(values).reshape(-1, *(1 for _ in values.shape[1:]))
+    return values - gaps * values.mean(0)
+
+
+def adjoint_of_centring(rows: Tensor, shares: Tensor | None) -> Tensor:
+    """Weights v for which Σ v_ix_i is Σ u_i(x_i - (a_i - 1)x̄), for rows u (K, n)."""
+    if shares is None:
+        return rows
+    return rows - (rows @ (shares - 1).to(rows))[:, None] / rows.shape[1]
