@@ -55,7 +55,7 @@ def _drawn(data: Any, options: Options, least: int) -> Samples:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """An objective and its samples, from which every measurement starts.
 

@@ -32,7 +32,7 @@ MICRO_BATCH = 256
 SMALL = 1024  # samples of one batch below which it may well be a part of more data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """n samples in micro-batches, out of a population of N.
 

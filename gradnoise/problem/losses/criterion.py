@@ -25,7 +25,7 @@ from .signature import (
 )
 
 
-def supervised(criterion: Callable[..., Tensor], weights: str | None = None) -> LossFn:
+def supervised(criterion: Callable[..., Tensor], *, weights: str | None = None) -> LossFn:
     """Per-sample losses of a torch criterion.
 
     ℓ_i = reduction over sample i's own remaining dimensions of criterion(outputs, targets),

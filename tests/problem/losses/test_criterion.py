@@ -86,9 +86,17 @@ def test_the_criterion_itself_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
-def test_class_weights_with_a_batch_wide_mean_are_refused(kind: Any) -> None:
-    with pytest.raises(LossError, match=r"class weights of the whole batch.*reduction='sum'"):
-        supervised(kind(weight=WEIGHT))
+def test_class_weights_are_weights_of_the_samples(kind: Any) -> None:
+    outputs = torch.randn(5, len(WEIGHT), dtype=WEIGHT.dtype).log_softmax(1)
+    labels = torch.tensor([0, 1, 0, -100, 1])
+    loss_fn: Any = supervised(kind(weight=WEIGHT))
+    losses, weights = (
+        loss_fn(nn.Identity(), (outputs, labels)),
+        loss_fn.weights(None, (outputs, labels)),
+    )
+    torch.testing.assert_close(losses, kind(reduction="none")(outputs, labels))
+    whole = kind(weight=WEIGHT)(outputs, labels)
+    torch.testing.assert_close((weights * losses).sum() / weights.sum(), whole)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnoise import LossError
+from gradnoise.problem.losses.entry_weights import entry_weights
 from gradnoise.problem.losses.reduction import by_sample, over_own_dimensions, within
 
 LOSSES = torch.arange(24.0).reshape(2, 3, 4)
@@ -47,22 +48,30 @@ def test_flat_losses_follow_their_targets() -> None:
     assert by_sample(torch.arange(6), None).shape == (6,)
 
 
+def weigh(targets: Tensor) -> Tensor | None:
+    return entry_weights(nn.CrossEntropyLoss(), targets)
+
+
+def NONE(_targets: Any) -> None:
+    return None
+
+
 def test_ignored_targets_are_left_out_only_where_they_are_class_indices() -> None:
     targets = torch.tensor([[1, -100]])
-    scaled = within(lambda outputs, _: outputs, "mean", -100, torch.tensor([[4.0, 0.0]]), targets)
+    scaled = within(lambda outputs, _: outputs, "mean", weigh, torch.tensor([[4.0, 0.0]]), targets)
     assert scaled.tolist() == [4]
-    real = within(squares, "mean", -100, torch.zeros(1, 2), torch.tensor([[1.0, -100.0]]))
+    real = within(squares, "mean", weigh, torch.zeros(1, 2), torch.tensor([[1.0, -100.0]]))
     assert real.tolist() == [(1 + 1e4) / 2]
 
 
 def test_a_broadcast_is_an_error_whose_cures_work() -> None:
     column, row = torch.rand(4, 1), torch.rand(4)
     with pytest.raises(LossError, match=r"broadcast to \(4, 4\).*targets\[:, None\] or outp"):
-        within(squares, "mean", None, column, row)
-    first = within(squares, "mean", None, column, row[:, None])
-    assert torch.equal(first, within(squares, "mean", None, column.squeeze(1), row))
+        within(squares, "mean", NONE, column, row)
+    first = within(squares, "mean", NONE, column, row[:, None])
+    assert torch.equal(first, within(squares, "mean", NONE, column.squeeze(1), row))
 
 
 def test_a_criterion_that_has_reduced_is_an_error() -> None:
     with pytest.raises(LossError, match=r"single number for the whole batch.*without the average"):
-        within(lambda outputs, targets: outputs.mean(), "mean", None, LOSSES, LOSSES)
+        within(lambda outputs, targets: outputs.mean(), "mean", NONE, LOSSES, LOSSES)

@@ -84,10 +84,10 @@ def test_criteria_that_do_not_tell_what_they_take_are_tried() -> None:
     assert has_reduction(torch.dist)
 
 
-def test_class_weights_of_a_function_are_refused_and_the_cure_works() -> None:
+def test_class_weights_of_a_function_are_those_of_a_module() -> None:
     weight, outputs, labels = torch.tensor([1.0, 2.0]), torch.randn(3, 2), torch.tensor([0, 1, 1])
-    with pytest.raises(LossError, match=r"cross_entropy\(weight=\..*class weights of the whole"):
-        supervised(functools.partial(F.cross_entropy, weight=weight))
+    mean: Any = supervised(functools.partial(F.cross_entropy, weight=weight))
+    assert mean.weights(nn.Identity(), (outputs, labels)).tolist() == [1, 2, 2]
     losses = supervised(functools.partial(F.cross_entropy, weight=weight, reduction="sum"))
     expected = F.cross_entropy(outputs, labels, weight=weight, reduction="none")
     torch.testing.assert_close(losses(nn.Identity(), (outputs, labels)), expected)
