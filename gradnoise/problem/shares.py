@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..tensors.trees import Batch
+from ..tensors.trees import Batch, sample_count
 
 
 class WeightedLosses:
@@ -39,6 +39,19 @@ def weighted_mean(loss_fn: Any, losses: Tensor, model: nn.Module, batch: Batch) 
         return losses.mean()
     known: Tensor = weights.to(losses)
     return (known * losses).sum() / known.sum()
+
+
+def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
+    """Losses (n,) whose plain mean is that of `loss_fn` over this batch, as it weighs its samples.
+
+    One number for the batch stands for each of them.
+    """
+    losses: Tensor = loss_fn(model, batch)
+    if isinstance(losses, Tensor) and losses.ndim == 0:
+        return losses.expand(sample_count(batch))
+    weigh = getattr(loss_fn, "weights", None)
+    weights = weigh(model, batch) if callable(weigh) else None
+    return losses if weights is None else losses * (weights.to(losses) / weights.mean().to(losses))
 
 
 def weights_of(loss_fn: Any, model: nn.Module, batches: list[Batch]) -> Tensor | None:

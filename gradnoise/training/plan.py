@@ -15,6 +15,7 @@ from ..errors import DataError, LossError, ModelError
 from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import Bound, as_loss_fn
 from ..problem.samples import Samples
+from ..problem.shares import in_batch
 from ..problem.state.guard import seed_everything
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, to_device
 from .divergence import DivergenceMonitor
@@ -74,8 +75,8 @@ class Plan:
 
     @property
     def losses(self) -> LossFn:
-        """`losses(model, batch)`, one per sample."""
-        return as_loss_fn(self.loss_fn)
+        """`losses(model, batch)`, one per sample, whose mean over a batch a step minimises."""
+        return functools.partial(in_batch, as_loss_fn(self.loss_fn))
 
     def bound(self, model: nn.Module) -> Bound:
         """The losses as a module."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.problem.shares import adjoint_of_centring, centred_by_share
+from gradnoise.problem.shares import adjoint_of_centring, centred_by_share, in_batch
 from tests.unit_cases import X, Y, mlp, written_out
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
@@ -175,6 +175,17 @@ def test_a_decay_within_the_gradient_is_refused_in_the_metric() -> None:
     assert float(gn.gradient_moments(*data, optimizer=adam).trace_cov) > 0
     cured = (model, gn.supervised(nn.CrossEntropyLoss(), weights="equal"), (X, IGNORED))
     assert float(gn.gradient_moments(*cured, optimizer=adam, metric="optimizer").trace_cov) > 0
+
+
+def test_a_batch_in_training_is_weighted_as_the_criterion_does(case: Any) -> None:
+    model, criterion, (x, y) = case[0]
+    batch = x[:50], y[:50]
+    found = in_batch(gn.supervised(criterion), model, batch)
+    assert found.shape == (50,)
+    torch.testing.assert_close(found.mean(), criterion(model(batch[0]), batch[1]))
+    whole = in_batch(lambda m, b: criterion(m(b[0]), b[1]), model, batch)
+    assert whole.shape == (50,)
+    torch.testing.assert_close(whole.mean(), found.mean())
 
 
 def test_both_maps_are_adjoint() -> None:

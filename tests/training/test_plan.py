@@ -46,13 +46,21 @@ def test_samples_that_do_not_fit_into_one_tensor_are_refused() -> None:
 
 
 def test_losses_and_metrics_are_one_per_sample() -> None:
+    with pytest.raises(gn.LossError, match="`loss_fn` must return one number per sample"):
+        gn.sweep(small, lambda m, b: m(b[0]), DATA, batch_sizes=[8], lrs=[1.0], epochs=1)
+    with pytest.raises(gn.LossError, match="a metric must return one number per sample"):
+        swept(test_data=TEST, metrics={"all": lambda model, batch: model(batch[0]).sum()})
+
+
+def test_one_number_for_a_batch_is_trained_as_the_mean_that_it_is() -> None:
     def mean_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    with pytest.raises(gn.LossError, match="`loss_fn` must return one number per sample"):
-        gn.sweep(small, mean_loss, DATA, batch_sizes=[8], lrs=[1.0], epochs=1)
-    with pytest.raises(gn.LossError, match="a metric must return one number per sample"):
-        swept(test_data=TEST, metrics={"all": lambda model, batch: model(batch[0]).sum()})
+    whole, each = (
+        gn.sweep(small, loss, DATA, batch_sizes=[8], lrs=[0.1], epochs=1, seeds=1).records[0]
+        for loss in (mean_loss, nn.CrossEntropyLoss())
+    )
+    assert whole.train_loss == pytest.approx(each.train_loss, rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_from_the_start_is_said() -> None:
