@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from ..problem.losses import LossFn
 from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem
+from ..problem.wrappers import batch_size_of
 
 Kept = TypeVar("Kept")
 Own = TypeVar("Own", bound="Opened")
@@ -49,9 +49,8 @@ class Opened:
         cls: type[Own], model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, options: Options
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
-        size = getattr(data, "batch_size", None)
-        loader = int(size) if isinstance(size, Integral) else None
-        return cls(Problem.open(model, loss_fn, data, options), options, batch_size=loader)
+        problem = Problem.open(model, loss_fn, data, options)
+        return cls(problem, options, batch_size=batch_size_of(data))
 
     @property
     def problem(self) -> Problem:

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
 from ..errors import ModelError
+from .wrappers import bare_data
 
 
 @contextmanager
@@ -35,6 +36,7 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
+    data = bare_data(data)
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))
         stack.enter_context(_workers(data))

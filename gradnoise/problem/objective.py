@@ -17,6 +17,7 @@ from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
 from .preconditioner import Preconditioner
+from .wrappers import bare_model, seen_through
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
@@ -90,7 +91,7 @@ class Objective:
         self._depth += 1
         self.entered += 1
         try:
-            with untouched(self.model, data):
+            with untouched(self.model, data), seen_through(self.model):
                 yield
         finally:
             self._depth -= 1
@@ -173,12 +174,13 @@ class Bound(nn.Module):
 
     def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
         super().__init__()
-        self.model = model
+        self.model = bare_model(model)  # whose parameters have their own names
+        self._given = (model,)  # no submodule: what wraps the model holds the same parameters
         self._loss_fn = loss_fn
         self.training = model.training
 
     def forward(self, batch: Any) -> Tensor:
-        return self._loss_fn(self.model, batch)
+        return self._loss_fn(self._given[0], batch)
 
 
 def as_loss_fn(loss_fn: Any) -> LossFn:
@@ -208,7 +210,7 @@ def _modes(model: nn.Module) -> list[bool]:
 def _trainable(model: nn.Module) -> TensorDict:
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
-    named = list(model.named_parameters())
+    named = list(bare_model(model).named_parameters())
     for name, parameter in named:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ModelError(

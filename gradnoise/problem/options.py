@@ -10,6 +10,7 @@ from ..errors import check_whole
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
+from .wrappers import bare_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Options:
     micro_batch: int = MICRO_BATCH
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", bare_optimizer(self.optimizer))
         check_level(self.level)
         check_whole("seed", self.seed, 0)
         check_metric(self.metric, self.optimizer)

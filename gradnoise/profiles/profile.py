@@ -18,6 +18,7 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
+from ..problem.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
 from .curvature import Effort, find_curvature
@@ -206,7 +207,7 @@ def find_profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
-    chosen, model = opened.engine, problem.objective.model
+    chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)

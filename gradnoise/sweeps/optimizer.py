@@ -9,6 +9,7 @@ import torch
 from ..errors import ArgumentError
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.preconditioner import is_decoupled
+from ..problem.wrappers import bare_optimizer
 from ..training.plan import Plan
 
 TORCH = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
@@ -22,6 +23,7 @@ def optimizer_arguments(optimizer: torch.optim.Optimizer | None) -> dict[str, An
     Raises:
         ArgumentError: an optimizer that a sweep cannot train with.
     """
+    optimizer = bare_optimizer(optimizer)
     settings = read_optimizer(optimizer)
     if optimizer is None or settings is None:
         return {}

@@ -19,6 +19,7 @@ from ...problem.next_update import next_update
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...problem.wrappers import bare_optimizer
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile, symmetric
 from ...statistics.ratio import ratio
@@ -97,7 +98,7 @@ def critical_lr(
         metric="euclidean", population=population, max_samples=max_samples, level=level, seed=seed,
         micro_batch=micro_batch,
     )  # fmt: skip
-    problem = Problem.open(model, loss_fn, data, options)
+    problem, optimizer = Problem.open(model, loss_fn, data, options), bare_optimizer(optimizer)
     with problem.guard():
         strata = Strata.of(problem.samples, batch_size, seed)
         device = problem.objective.device
