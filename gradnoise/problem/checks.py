@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CoupledSamplesError, LossError, ModelError, RandomLossError, explained
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
+from .other_model import refuse_other_model
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
@@ -22,7 +23,8 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     """Raise unless `batch` has independent, reproducible, differentiable losses.
 
     Raises:
-        LossError: see `losses`; also when no parameter takes part in the loss.
+        LossError: see `losses`; also when no parameter takes part in the loss, or only those of
+            another model (`refuse_other_model`).
         RandomLossError: two evaluations differ (dropout in training mode).
         ModelError: gradients reach parameters by a backward pass of the model's own.
         CoupledSamplesError: losses of a part differ from losses of the whole (batch
@@ -38,6 +40,7 @@ def check_batch(objective: Objective, batch: Batch) -> None:
     if _differs(whole, objective.losses(batch), _tolerance(objective, whole)):
         raise RandomLossError(_random_message(objective))
     _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
+    refuse_other_model(objective, batch)
     count = sample_count(batch)
     if count < 2:
         return
