@@ -83,7 +83,7 @@ class Opened:
 
         return self.keep(("moments", variance, intervals), measured)
 
-    def hessian(self, *, hvp: str = "kept", memory_budget: int = MEMORY_BUDGET) -> Hessian:
+    def hessian(self, *, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET) -> Hessian:
         """H, with the graphs that its products keep."""
 
         def made() -> Hessian:

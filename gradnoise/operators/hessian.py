@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
+from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch
 from .curvature import Curvature
+from .gradients import PerSampleGradients, chosen_engine
 from .graph_cache import Graph, vector_jacobian
 from .products import Finite, Forward, HessianProducts, ThroughGraphs
 
@@ -58,14 +61,27 @@ class Hessian(Curvature):
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
-        super()._start(problem)
         self._products, self.reason = choose_products(problem.plain, hvp, memory_budget)
         self.hvp = self._products.name
+        if isinstance(self._products, Finite) and problem.slopes is None:
+            problem = replace(problem, slopes=SlopesByEngine())
+        super()._start(problem)
 
     @property
     def resolution(self) -> float:
         own = self._products.resolution
         return super().resolution if own is None else own
+
+
+class SlopesByEngine:
+    """g_iᵀv by the engine that "auto" takes, which is chosen once."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def __call__(self, problem: Problem, block: Tensor) -> Tensor:
+        self._engine = self._engine or chosen_engine(problem, "auto")
+        return PerSampleGradients.of(problem, engine=self._engine).along(block)
 
 
 class HessianGraph(Graph):
@@ -92,6 +108,8 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Finite(problem), "as asked for"
     if mode == "forward":
         return Forward.checked(problem), "as asked for"
+    if mode == "auto" and problem.slopes is not None:
+        return Finite(problem), "no second derivatives"
     try:
         require_second_order(problem)
     except CurvatureError as error:

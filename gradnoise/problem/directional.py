@@ -25,6 +25,7 @@ from ..tensors.trees import (
     wide_dtype,
     widen,
 )
+from .differences import differences
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
 
@@ -141,7 +142,13 @@ def per_sample_curvatures(
 def curvatures_of_each(
     problem: Problem, asked: Sequence[tuple[Tensor, Sequence[Tensor]]]
 ) -> list[SampleCurvatures]:
-    """The same for several pairs of u and its `others`, through one graph of the gradient."""
+    """The same for several pairs of u and its `others`, through one graph of the gradient.
+
+    By differences of slopes where the problem has no second derivatives.
+    """
+    if problem.slopes is not None:
+        with problem.guard():
+            return [SampleCurvatures(*differences(problem, u, others)) for u, others in asked]
     scaled = [(_in_units(u), [_in_units(v) for v in others]) for u, others in asked]
     totals = [torch.zeros_like(u) for u, _ in asked]
     values: list[list[Tensor]] = [[] for _ in asked]

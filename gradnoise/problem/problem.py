@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, to_device
@@ -24,6 +24,9 @@ TRIAL_SAMPLES = 4  # for trials of engines and second derivatives
 CHECK_SAMPLES = 32  # for checks of the losses: a few show coupling and randomness
 
 
+Slopes = Callable[["Problem", Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Problem:
     """An objective and its samples, from which every measurement starts.
@@ -32,11 +35,14 @@ class Problem:
         objective: the per-sample losses as a function of the parameters.
         samples: the fixed samples.
         note: why it is not in the metric of the optimizer, where metric="auto" asked for it.
+        slopes: (problem, V) -> g_iᵀv for the columns v of V, shape (n, k): where it has no second
+            derivatives, curvatures of single samples are differences of these; otherwise None.
     """
 
     objective: Objective
     samples: Samples
     note: str = ""
+    slopes: Slopes | None = None
 
     @classmethod
     def open(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...errors import CurvatureError
 from ...linalg.deflation import krylov_deflation
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.frobenius import frobenius_norm
@@ -15,7 +14,6 @@ from ...linalg.iteration import Eigenpairs
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
-from ...operators.hessian import Hessian
 from ...statistics.estimate import Estimate
 from ...statistics.fourth_moments import LEAST
 from ..noise.noise_scale import STEPS, measure_noise_scale, sign_probes
@@ -78,7 +76,7 @@ def measure_alignment(
         probes: random sign vectors, at most.
         products: with H, for ‖H‖_F.
     """
-    hessian, engine = _hessian(opened, aim.memory_budget), opened.engine
+    hessian, engine = opened.hessian(memory_budget=aim.memory_budget), opened.engine
     seed, level = aim.seed, moments.level
     pairs = replace(aim, k=min(aim.k, opened.problem.objective.size)).find(hessian)
     signs = sign_probes(moments, probes, seed)
@@ -116,12 +114,3 @@ def measure_alignment(
         grad_share=share_of_gradient(along, moments),
         noise_share=share_of_noise(along, moments),
     )
-
-
-def _hessian(opened: Opened, memory_budget: int) -> Hessian:
-    try:
-        return opened.hessian(memory_budget=memory_budget)
-    except CurvatureError as error:
-        raise CurvatureError(
-            f"{error}. Or pass `hessian=False` to measure the covariance alone"
-        ) from error
