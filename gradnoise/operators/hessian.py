@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -119,4 +119,14 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
     keep = 0 if mode == "fresh" else budget
     why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
-    return ThroughGraphs(problem, HessianGraph, keep), why
+    return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])
+
+
+def _hidden(problem: Problem) -> Iterator[str]:
+    """What is said where second derivatives of custom Functions are differences."""
+    if problem.objective.hidden:
+        names = ", ".join(kind.__name__ for kind in problem.objective.hidden)
+        yield (
+            f"second derivatives of {names} are differences of that operation alone, because its "
+            f"own backward hides them"
+        )

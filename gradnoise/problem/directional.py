@@ -25,6 +25,7 @@ from ..tensors.trees import (
     wide_dtype,
     widen,
 )
+from .custom_functions import custom_functions, hiding
 from .differences import differences
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
@@ -49,15 +50,18 @@ class SampleCurvatures:
 def require_second_order(problem: Problem) -> None:
     """Raise where second derivatives are visibly missing or wrong.
 
-    Autograd silently leaves out an operation whose backward is not differentiable. Two checks: the
-    slopes g_iᵀv by double backward must be those of the gradients, and uᵀHv must be vᵀHu. A
-    backward that treats its saved tensors as constants passes if the missing part is symmetric.
+    Autograd silently leaves out an operation whose backward is not differentiable. Custom
+    Functions are tried one by one; those that hide their second derivatives have them by
+    differences from here on. Then two checks: the slopes g_iᵀv by double backward must be those of
+    the gradients, and uᵀHv must be vᵀHu.
 
     Raises:
         CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
     with problem.guard(), problem.objective.second_order():
         batch = _most_costly(problem.objective, problem.largest_batch())
+    find_hidden(problem.objective, batch)
+    with problem.guard(), problem.objective.second_order():
         direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
         singles = [select(batch, slice(i, i + 1)) for i in range(sample_count(batch))]
         plain = torch.stack(
@@ -79,6 +83,13 @@ def require_second_order(problem: Problem) -> None:
             "backward of some operation treats its saved tensors as constants, as that of "
             "torch.nn.utils.weight_norm does. Remove it for the measurement"
         )
+
+
+def find_hidden(objective: Objective, batch: Batch) -> None:
+    """Keep the custom Functions of the losses of a batch that hide their second derivatives."""
+    with objective.guard(), torch.autocast(objective.device.type, enabled=False):
+        kinds = [k for k in custom_functions(objective.losses(batch)) if k not in objective.hidden]
+        objective.hidden += hiding(kinds, lambda: objective.losses(batch))
 
 
 def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:

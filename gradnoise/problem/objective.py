@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
+from .custom_functions import FunctionClass, differenced
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
@@ -45,6 +46,7 @@ class Objective:
         self._opened_modes = _modes(model)
         self._depth = 0
         self.entered = 0  # how often it has been guarded
+        self.hidden: list[FunctionClass] = []  # that hide their second derivatives
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
@@ -165,7 +167,11 @@ class Objective:
 
         Switches an outer autocast off: in half precision no digit of second derivatives is right.
         """
-        with differentiable_kernels(self.model), torch.autocast(self.device.type, enabled=False):
+        with (
+            differentiable_kernels(self.model),
+            torch.autocast(self.device.type, enabled=False),
+            differenced(self.hidden),
+        ):
             yield
 
 

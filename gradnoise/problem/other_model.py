@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import LossError
 from ..tensors.trees import Batch, select
+from .graph import nodes_of
 from .objective import Objective
 from .wrappers import bare_model
 
@@ -56,19 +57,6 @@ def _used(losses: Tensor) -> list[Tensor]:
         if leaf is not None:
             found[id(leaf)] = leaf
     return list(found.values())
-
-
-def nodes_of(output: Tensor) -> Iterator[Any]:
-    """Every node of the graph once."""
-    waiting: list[Any] = [output.grad_fn]
-    seen: set[Any] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting += [following for following, _ in node.next_functions]
 
 
 def _named(loss_fn: Any, used: list[Tensor]) -> str:

@@ -130,12 +130,14 @@ def _measured(
 
 
 def _by_differences(hessian: Hessian) -> Iterator[str]:
-    """That the curvature is from differences of gradients, why, and how accurate it is."""
+    """What is from differences, why, and how accurate it is."""
     if hessian.hvp == "finite":
         yield (
             f"curvature is from differences of gradients, with a relative error of about "
             f"{hessian.resolution:.1g} where the loss is smooth: {hessian.reason}"
         )
+    elif hessian.problem.objective.hidden:
+        yield hessian.reason.partition("; ")[2]
 
 
 def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:
