@@ -125,7 +125,7 @@ class Forward(HessianProducts):
                 if is_out_of_memory(error):
                     raise
                 raise CurvatureError(
-                    f"forward mode fails: {first_line(error).rstrip('.')}. Pass another `hvp`"
+                    f"forward mode fails: {first_line(error).rstrip('.')}. Pass `hvp='auto'`"
                 ) from error
         eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
         pairs = [pair for pair in zip(plain, gradient.values(), strict=True) if pair[0].numel()]
