@@ -65,7 +65,7 @@ def measure_alignment(
     *,
     aim: EigenOptions,
     probes: int,
-    products: int,
+    products: int | None,
 ) -> Alignment:
     """H by Lanczos, tr(HΣ) by random signs, ‖H‖_F by random directions, and what follows.
 
@@ -74,7 +74,7 @@ def measure_alignment(
         moments, spectrum, trace_sq: of its gradients, with intervals; the last is tr(Σ²).
         aim: options of Lanczos.
         probes: random sign vectors, at most.
-        products: with H, for ‖H‖_F.
+        products: with H, for ‖H‖_F; None for as many as the budget holds, 64 at most.
     """
     hessian, engine = opened.hessian(memory_budget=aim.memory_budget), opened.engine
     seed, level = aim.seed, moments.level
@@ -84,7 +84,9 @@ def measure_alignment(
     trace = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation
     ).trace_hessian_cov
-    measured = frobenius_norm(hessian, products=products, level=level, seed=seed)
+    measured = frobenius_norm(
+        hessian, products=products, level=level, seed=seed, memory_budget=aim.memory_budget
+    )
     rows = PerSampleGradients.of(opened.problem, engine=engine)
     along = rows.along(pairs.vectors)
     norm, influences, from_trace = measured, None, trace.stderr**2
