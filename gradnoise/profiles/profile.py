@@ -18,6 +18,7 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
+from ..problem.surrogates import surrogate_note
 from ..problem.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
@@ -207,6 +208,7 @@ def find_profile(
         tick = stage("per-sample gradients", problem.samples.count)
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
+        surrogate = surrogate_note(problem)
     chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
@@ -248,6 +250,7 @@ def find_profile(
             *too_large,
             *fallback,
             *curvature.notes,
+            *((surrogate,) if surrogate else ()),
             *_precision_notes(problem),
             *(settings.notes if settings else ()),
         ),
