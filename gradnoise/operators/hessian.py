@@ -11,6 +11,7 @@ from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
+from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch
@@ -113,7 +114,7 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
     try:
         require_second_order(problem)
     except CurvatureError as error:
-        if mode != "auto":
+        if mode != "auto" or isinstance(error, FullPrecisionError):
             raise
         why = f"no second derivatives: {str(error).splitlines()[0]}"
         return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"

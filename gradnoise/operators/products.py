@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
-from ..problem.differences import step_length, without_autocast
+from ..problem.differences import step_length
+from ..problem.full_precision import full_precision
 from ..problem.guard import moved
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
@@ -194,7 +195,7 @@ class Finite(HessianProducts):
             for step in (self._length / size, -self._length / size) if size else ():
                 with moved(self.parameters, direction, step):
                     for batch in self.problem.batches():
-                        with without_autocast(self.problem.objective.device):
+                        with full_precision(self.problem.objective.device):
                             gradient = self.problem.objective.gradient(batch)
                         yield index, [part / (2 * step) for part in gradient]
 

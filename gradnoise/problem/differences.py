@@ -12,13 +12,12 @@ are about equal. Kinks (ReLU, max pooling) between the two points are included.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..tensors.trees import flatten, unflatten, widen
+from .full_precision import full_precision
 from .guard import moved
 from .problem import Problem
 
@@ -26,11 +25,6 @@ from .problem import Problem
 def step_length(parameters: Sequence[Tensor]) -> float:
     """‖hu‖."""
     return float(max(torch.finfo(p.dtype).eps for p in parameters) ** (1 / 3))
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Switches an outer autocast off: it caches casts of parameters, which move here."""
-    return torch.autocast(device.type, enabled=False)
 
 
 def differences(
@@ -49,7 +43,7 @@ def differences(
     size = float(flatten(along).norm())
     step = step_length(parameters) / size if size else 0.0
     for signed in (step, -step) if step else ():
-        with moved(parameters, along, signed), without_autocast(objective.device):
+        with moved(parameters, along, signed), full_precision(objective.device):
             for batch in problem.batches():
                 gradient = flatten(objective.gradient(batch))
                 product += (gradient / (2 * signed * count)).to(product)

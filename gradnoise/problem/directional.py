@@ -27,6 +27,7 @@ from ..tensors.trees import (
 )
 from .custom_functions import custom_functions, hiding
 from .differences import differences
+from .full_precision import FullPrecisionError, full_precision
 from .objective import Objective
 from .problem import TRIAL_SAMPLES, Problem
 
@@ -58,8 +59,7 @@ def require_second_order(problem: Problem) -> None:
     Raises:
         CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
-    with problem.guard(), problem.objective.second_order():
-        batch = _most_costly(problem.objective, problem.largest_batch())
+    batch = _most_costly(problem)
     find_hidden(problem.objective, batch)
     with problem.guard(), problem.objective.second_order():
         direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
@@ -87,7 +87,7 @@ def require_second_order(problem: Problem) -> None:
 
 def find_hidden(objective: Objective, batch: Batch) -> None:
     """Keep the custom Functions of the losses of a batch that hide their second derivatives."""
-    with objective.guard(), torch.autocast(objective.device.type, enabled=False):
+    with objective.guard(), full_precision(objective.device):
         kinds = [k for k in custom_functions(objective.losses(batch)) if k not in objective.hidden]
         objective.hidden += hiding(kinds, lambda: objective.losses(batch))
 
@@ -103,9 +103,21 @@ def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[f
     return abs(float(other @ first - direction @ second)), size
 
 
-def _most_costly(objective: Objective, batch: Batch) -> Batch:
+def _most_costly(problem: Problem) -> Batch:
     """The few samples with the largest losses: others may have no gradient."""
-    losses = objective.losses(batch).detach()
+    objective = problem.objective
+    with problem.guard():
+        batch = problem.largest_batch()
+        try:
+            with objective.second_order():
+                losses = objective.losses(batch).detach()
+        except RuntimeError as error:
+            objective.losses(batch)  # where this fails as well, it is the user's own error
+            raise FullPrecisionError(
+                f"the model cannot compute in full precision, which second derivatives need: "
+                f"{first_line(error).rstrip('.')}. Let autocast cast its inputs and parameters, "
+                f"not the model itself, or measure a float32 copy"
+            ) from error
     few = losses.topk(min(TRIAL_SAMPLES, len(losses))).indices
     return select(batch, few.sort().values)
 

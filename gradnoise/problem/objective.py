@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .custom_functions import FunctionClass, differenced
+from .full_precision import full_precision
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
@@ -165,11 +166,11 @@ class Objective:
     def second_order(self) -> Iterator[None]:
         """Context in which products with the Hessian are taken.
 
-        Switches an outer autocast off: in half precision no digit of second derivatives is right.
+        In full precision: an autocast has no effect; see `full_precision`.
         """
         with (
             differentiable_kernels(self.model),
-            torch.autocast(self.device.type, enabled=False),
+            full_precision(self.device),
             differenced(self.hidden),
         ):
             yield

@@ -6,7 +6,8 @@ import math
 
 from ..tensors.trees import sample_count, select, widen
 from .checks import resolution
-from .differences import step_length, without_autocast
+from .differences import step_length
+from .full_precision import full_precision
 from .guard import moved
 from .problem import TRIAL_SAMPLES, Problem
 
@@ -22,7 +23,7 @@ def surrogate_note(problem: Problem) -> str:
     """
     problem = problem.plain
     objective = problem.objective
-    with problem.guard(), without_autocast(objective.device):
+    with problem.guard(), full_precision(objective.device):
         batch = problem.largest_batch()
         batch = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
         parameters = list(objective.parameters.values())

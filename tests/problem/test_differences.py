@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradnoise.operators.gradients import PerSampleGradients
-from gradnoise.problem.differences import differences, step_length, without_autocast
+from gradnoise.problem.differences import differences, step_length
 from gradnoise.problem.directional import curvatures_of_each, per_sample_curvatures
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
@@ -67,8 +67,3 @@ def test_the_step_is_the_cube_root_of_the_coarsest_resolution() -> None:
     wide, half = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.bfloat16)
     assert step_length([wide]) == pytest.approx(torch.finfo(torch.float64).eps ** (1 / 3))
     assert step_length([wide, half]) == pytest.approx(torch.finfo(torch.bfloat16).eps ** (1 / 3))
-
-
-def test_casts_are_not_kept_while_parameters_move() -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16), without_autocast(torch.device("cpu")):
-        assert not torch.is_autocast_enabled("cpu")
