@@ -82,7 +82,8 @@ class SlopesByEngine:
 
     def __call__(self, problem: Problem, block: Tensor) -> Tensor:
         self._engine = self._engine or chosen_engine(problem, "auto")
-        return PerSampleGradients.of(problem, engine=self._engine).along(block)
+        rows: PerSampleGradients = PerSampleGradients.of(problem, engine=self._engine)
+        return rows.along(block)
 
 
 class HessianGraph(Graph):

@@ -16,6 +16,7 @@ are not met.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -43,10 +44,14 @@ def hiding(kinds: Sequence[FunctionClass], losses: Callable[[], Tensor]) -> list
     calls: list[tuple[FunctionClass, Sequence[Any]]] = []
     with ExitStack() as stack:
         for kind in kinds:
-            stack.enter_context(_inputs_kept(kind, lambda _, args, k=kind: calls.append((k, args))))
+            stack.enter_context(_inputs_kept(kind, functools.partial(_note, calls, kind)))
         losses()
     tried = {kind: [args for own, args in calls if own is kind][:CALLS] for kind in kinds}
     return [kind for kind in kinds if any(_hides(kind, args) for args in tried[kind])]
+
+
+def _note(calls: list[Any], kind: FunctionClass, _ctx: Any, inputs: Sequence[Any]) -> None:
+    calls.append((kind, inputs))
 
 
 @contextmanager
@@ -65,7 +70,7 @@ def _differenced(kind: FunctionClass) -> Iterator[None]:
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         part = Part(original, ctx.gradnoise_inputs)
         given = [c for c, at in zip(cotangents, part.outputs, strict=True) if at]
-        pulled = iter(Pulled.apply(part, *part.moving, *given))
+        pulled = iter(Pulled.apply(part, *part.moving, *given))  # type: ignore[no-untyped-call]
         return tuple(next(pulled) if at else None for at in part.moves)
 
     def keep(ctx: Any, inputs: Sequence[Any]) -> None:
@@ -141,7 +146,8 @@ def _hides(kind: FunctionClass, inputs: Sequence[Any]) -> bool:
     differences = []
     for shorter in (1.0, 0.5):
         part.shorter = shorter
-        differences.append(_products(Pulled.apply(part, *leaves), along, leaves))
+        pulled = Pulled.apply(part, *leaves)  # type: ignore[no-untyped-call]
+        differences.append(_products(pulled, along, leaves))
     try:
         pulled = torch.autograd.grad(
             outputs, inner, cotangents, create_graph=True, allow_unused=True

@@ -27,10 +27,10 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     def enter(self: Any) -> Any:
         if threading.get_ident() != thread:
-            return own(self)
+            return own(self)  # type: ignore[no-untyped-call]
         enabled, self._enabled = self._enabled, False
         try:
-            return own(self)
+            return own(self)  # type: ignore[no-untyped-call]
         finally:
             self._enabled = enabled
 

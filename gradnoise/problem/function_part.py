@@ -34,7 +34,7 @@ class Part:
             next(waiting) if at else _widened(t) if wide else t
             for t, at in zip(self._inputs, self.moves, strict=True)
         ]
-        results = self._kind.apply(*inputs)
+        results = self._kind.apply(*inputs)  # type: ignore[no-untyped-call]
         return results if isinstance(results, tuple) else (results,)
 
     def _floating(self, results: Sequence[Any]) -> list[Tensor]:
@@ -127,7 +127,7 @@ class Pulled(torch.autograd.Function):
             # detached: of a product, only the derivative with respect to c is taken
             pairs = zip(inputs, along, strict=True)
             moved = [(a.to(part.dtype) + signed * v).detach() for a, v in pairs]
-            gradients.append(Pulled.apply(part, *moved, *cotangents))
+            gradients.append(Pulled.apply(part, *moved, *cotangents))  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 outputs.append(part.run(moved))
         curved, pushed = (

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..errors import LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
-from .custom_functions import FunctionClass, differenced
+from .custom_functions import differenced
 from .full_precision import full_precision
+from .function_part import FunctionClass
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common

@@ -125,7 +125,7 @@ def length_of(data: Any) -> float:
     dataset = data.dataset if isinstance(data, DataLoader) else data
     told = isinstance(dataset, IterableDataset) and isinstance(dataset, Sized)
     try:
-        return float(len(dataset)) if told else float("inf")
+        return float(len(dataset)) if told else float("inf")  # type: ignore[arg-type]
     except TypeError:  # a `__len__` that has nothing to tell
         return float("inf")
 

@@ -18,13 +18,13 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
-from ..problem.surrogates import surrogate_note
 from ..problem.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
 from .curvature import Effort, find_curvature
 from .picture import draw
 from .results import Results
+from .surrogates import surrogate_note
 from .text import write
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
+from ..per_sample.hooks.precision import resolution
+from ..problem.differences import step_length
+from ..problem.guard import moved
+from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.trees import sample_count, select, widen
-from .checks import resolution
-from .differences import step_length
-from .full_precision import full_precision
-from .guard import moved
-from .problem import TRIAL_SAMPLES, Problem
 
 SHORTER = (1.0, 1 / 8, 1 / 64)  # factors of the step: kinks and third derivatives mislead long ones
 AGREEMENT = 0.02  # relative
@@ -23,9 +24,11 @@ def surrogate_note(problem: Problem) -> str:
     """
     problem = problem.plain
     objective = problem.objective
-    with problem.guard(), full_precision(objective.device):
+    # an autocast keeps casts of parameters, which move here
+    with problem.guard(), torch.autocast(objective.device.type, enabled=False):
         batch = problem.largest_batch()
         batch = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
+        eps = resolution(objective, batch)
         parameters = list(objective.parameters.values())
         gradients = [widen(g) for g in objective.gradient(batch)]
         norms = [float(g.norm()) for g in gradients]
@@ -40,7 +43,7 @@ def surrogate_note(problem: Problem) -> str:
                 with moved(parameters, along, signed):
                     ends.append(objective.losses(batch).detach())
             slopes.append(float(widen(ends[0] - ends[1]).sum()) / (2 * step))
-            rounding = resolution(objective, ends[0]) * float(widen(ends[0]).abs().sum()) / step
+            rounding = eps * float(widen(ends[0]).abs().sum()) / step
             if not abs(slopes[-1] - told) > AGREEMENT * told + 4 * rounding:
                 return ""
     return (

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.problem.problem import Problem
-from gradnoise.problem.surrogates import surrogate_note
+from gradnoise.profiles.surrogates import surrogate_note
 from tests.cases import CASES, Case, cnn, images, labelled, mlp, named
 
 
@@ -85,6 +85,17 @@ def test_kinks_and_rounding_are_no_surrogates(seed: int, dtype: torch.dtype) -> 
     for model in (cnn(), relu):
         batch = x.to(dtype), y % 3
         assert surrogate_note(Problem.open(model.to(dtype), nn.CrossEntropyLoss(), batch)) == ""
+
+
+def test_an_autocast_inside_of_the_loss_is_no_surrogate() -> None:
+    def in_half(model: nn.Module, batch: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(model(batch[0]).float(), batch[1], reduction="none")
+
+    for seed in range(10):
+        torch.manual_seed(seed)
+        x, y = labelled()
+        assert surrogate_note(Problem.open(mlp(), in_half, (x.float(), y))) == ""
 
 
 def test_without_a_gradient_there_is_nothing_to_tell() -> None:
