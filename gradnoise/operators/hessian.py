@@ -126,9 +126,10 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
 
 def _hidden(problem: Problem) -> Iterator[str]:
     """What is said where second derivatives of custom Functions are differences."""
-    if problem.objective.hidden:
-        names = ", ".join(kind.__name__ for kind in problem.objective.hidden)
+    if problem.objective.hidden or problem.objective.once:
+        found = [*problem.objective.hidden, *problem.objective.once]
+        names = ", ".join(getattr(kind, "__name__", str(kind)) for kind in found)
         yield (
             f"second derivatives of {names} are differences of that operation alone, because its "
-            f"own backward hides them"
+            f"own backward has none or hides them"
         )

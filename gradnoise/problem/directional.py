@@ -29,6 +29,7 @@ from .custom_functions import custom_functions, hiding
 from .differences import differences
 from .full_precision import FullPrecisionError, full_precision
 from .objective import Objective
+from .once_only import once_only
 from .problem import TRIAL_SAMPLES, Problem
 
 TOGETHER = 8  # sign vectors that share one forward pass
@@ -52,14 +53,31 @@ def require_second_order(problem: Problem) -> None:
     """Raise where second derivatives are visibly missing or wrong.
 
     Autograd silently leaves out an operation whose backward is not differentiable. Custom
-    Functions are tried one by one; those that hide their second derivatives have them by
-    differences from here on. Then two checks: the slopes g_iᵀv by double backward must be those of
-    the gradients, and uᵀHv must be vᵀHu.
+    Functions are tried one by one. Those that hide their second derivatives have them by
+    differences from here on, and so have operations that torch differentiates once alone. Two
+    checks follow: the slopes g_iᵀv by double backward must be those of the gradients, and uᵀHv must
+    be vᵀHu.
 
     Raises:
         CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
     batch = _most_costly(problem)
+    try:
+        _require(problem, batch)
+    except FullPrecisionError:
+        raise
+    except CurvatureError:
+        objective = problem.objective
+        with problem.guard(), full_precision(objective.device):
+            found = once_only(lambda watch: objective.losses(batch, watch))
+        new = [operation for operation in found if operation not in objective.once]
+        if not new:
+            raise
+        objective.once += new
+        _require(problem, batch)
+
+
+def _require(problem: Problem, batch: Batch) -> None:
     find_hidden(problem.objective, batch)
     with problem.guard(), problem.objective.second_order():
         direction, _ = _in_units(flatten(problem.objective.gradient(batch)))

@@ -19,6 +19,7 @@ from .function_part import FunctionClass
 from .guard import differentiable_kernels, untouched
 from .losses import LossFn, supervised
 from .memory import refuse_common
+from .once_only import operations_differenced
 from .preconditioner import Preconditioner
 from .wrappers import bare_model, seen_through
 
@@ -49,6 +50,7 @@ class Objective:
         self._depth = 0
         self.entered = 0  # how often it has been guarded
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
+        self.once: list[Any] = []  # operations of torch that have none
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
@@ -173,6 +175,7 @@ class Objective:
             differentiable_kernels(self.model),
             full_precision(self.device),
             differenced(self.hidden),
+            operations_differenced(self.once),
         ):
             yield
 

@@ -136,7 +136,7 @@ def _by_differences(hessian: Hessian) -> Iterator[str]:
             f"curvature is from differences of gradients, with a relative error of about "
             f"{hessian.resolution:.1g} where the loss is smooth: {hessian.reason}"
         )
-    elif hessian.problem.objective.hidden:
+    elif hessian.problem.objective.hidden or hessian.problem.objective.once:
         yield hessian.reason.partition("; ")[2]
 
 
