@@ -34,7 +34,7 @@ class Part:
             next(waiting) if at else _widened(t) if wide else t
             for t, at in zip(self._inputs, self.moves, strict=True)
         ]
-        results = self._kind.apply(*inputs)  # type: ignore[no-untyped-call]
+        results = self._kind.apply(*inputs)
         return results if isinstance(results, tuple) else (results,)
 
     def _floating(self, results: Sequence[Any]) -> list[Tensor]:
