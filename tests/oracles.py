@@ -53,6 +53,21 @@ def dense(model: nn.Module, loss_fn: Any, batch: Any, *, second: bool = True) ->
     )
 
 
+def differenced(model: nn.Module, loss_fn: Any, batch: Any, step: float = 1e-5) -> Dense:
+    """The same with Hessians as differences of gradients, entry by entry; a float64 model."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found, columns = dense(model, loss_fn, batch, second=False), []
+    for parameter in parameters:
+        for entry in range(parameter.numel()):
+            ends = []
+            for sign in (1, -1):
+                parameter.data.view(-1)[entry] += sign * step
+                ends.append(dense(model, loss_fn, batch, second=False).gradients)
+                parameter.data.view(-1)[entry] -= sign * step
+            columns.append((ends[0] - ends[1]) / (2 * step))
+    return Dense(found.losses, found.gradients, torch.stack(columns, dim=2))
+
+
 def mean_hessian(model: nn.Module, criterion: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """H of the mean loss of many samples, every row by its own backward pass."""
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from ..tensors.random import random_signs
 from ..tensors.sums import without_autocast
 from .leave_one_out import LeaveOneOut
 from .operator import MEMORY_BUDGET
-from .products import Products, suffices
+from .products import Products, default_products, suffices
 
 LEAST = 12  # products: with fewer than 6 probes the signs of an entry are too often all equal
 HELD = 7.0  # vectors of length P for each product
@@ -62,7 +62,7 @@ class Diagonal:
 def diagonal(
     operator: Any,
     *,
-    products: int = 64,
+    products: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
@@ -85,7 +85,7 @@ def diagonal(
         products: m, products with the operator, at most, and at least 12: where one large element
             dominates, the estimates of an entry take two values, and k probes give k equal ones
             with probability 2^(1-k). Half of the products are probes. From P on the answer is
-            exact.
+            exact. None: 64, or as many as the budget holds.
         level: nominal coverage of the interval of each entry.
         seed: of the random signs.
         memory_budget: bytes of the vectors held, about seven of length P for each product.
@@ -103,6 +103,10 @@ def diagonal(
     """
     check_level(level)
     known = Products(operator)
+    if products is None:
+        products = default_products(
+            known.size, known.dtype, least=LEAST, held=HELD, memory_budget=memory_budget
+        )
     if suffices(products, known, least=LEAST, held=HELD, memory_budget=memory_budget):
         values = known.dense().diagonal().clone()
         return Diagonal(values, torch.zeros_like(values), level, known.size)

@@ -14,8 +14,9 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .operator import MEMORY_BUDGET
-from .products import Products, suffices
+from .products import Products, default_products, suffices
 
+LEAST = 4  # products
 HELD = 5.0  # vectors of length P for each product
 LOG_MOST = 700.0  # beyond it, exp overflows
 
@@ -24,7 +25,7 @@ LOG_MOST = 700.0  # beyond it, exp overflows
 def frobenius_norm(
     operator: Any,
     *,
-    products: int = 64,
+    products: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
@@ -44,7 +45,8 @@ def frobenius_norm(
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).
         products: m, products with the operator, at most, and at least 4; half of them probe. From
-            P on the answer is exact.
+            P on the answer is exact. None: 64, or as many as the budget
+            holds.
         level: nominal coverage of the interval.
         seed: of the random vectors.
         memory_budget: bytes of the vectors held, about five of length P for each product.
@@ -64,7 +66,11 @@ def frobenius_norm(
     """
     check_level(level)
     known = Products(operator)
-    if suffices(products, known, least=4, held=HELD, memory_budget=memory_budget):
+    if products is None:
+        products = default_products(
+            known.size, known.dtype, least=LEAST, held=HELD, memory_budget=memory_budget
+        )
+    if suffices(products, known, least=LEAST, held=HELD, memory_budget=memory_budget):
         return symmetric(float(known.dense().norm()), 0.0, level=level, samples=known.size)
     sketch = LeaveOneOut(known, gaussian_tests(products // 2, known.size, generator(seed)))
     if sketch.is_captured:

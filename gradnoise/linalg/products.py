@@ -12,6 +12,8 @@ from ..errors import ArgumentError, OperatorError, check_whole
 from ..tensors.trees import wide_dtype
 from .convert import as_operator
 
+PRODUCTS = 64  # at most, where none are asked for
+
 
 class Products:
     """Products with a square operator, returned in float64 (float32 on MPS).
@@ -65,6 +67,17 @@ class Products:
         """
         basis = 0.0 if images is None else float(images.norm(dim=0).sum())
         return self.resolution * norm * math.sqrt(self.size) + torch.finfo(self.dtype).eps * basis
+
+
+def default_products(
+    size: int, dtype: torch.dtype, *, least: int, held: float, memory_budget: int
+) -> int:
+    """How many products are spent where none are asked for: 64, or as many as the budget holds.
+
+    Where it does not hold `least` of them, `suffices` says what it would need.
+    """
+    each = held * size * torch.finfo(dtype).bits / 8
+    return max(least, min(PRODUCTS, int(memory_budget / each)))
 
 
 def suffices(

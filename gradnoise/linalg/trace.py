@@ -14,12 +14,15 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .operator import MEMORY_BUDGET
-from .products import Products, suffices
+from .products import PRODUCTS, Products, default_products, suffices
 
 # one estimate per probe, the variance of their mean, and what rounding adds
 Measured = tuple[Tensor, float, float]
 
 HELD = 4.5  # vectors of length P for each product
+HELD_ONE = 4.0  # vectors in all, where they are taken one by one
+METHODS = ("xtrace", "hutch++", "hutchinson")
+FEW = 24  # products; where the budget holds fewer, they are taken one by one
 PROBES = 10  # at least: one dominant eigenvalue gives estimates distributed like χ²₁
 
 
@@ -28,7 +31,7 @@ def trace(
     operator: Any,
     *,
     method: str = "xtrace",
-    products: int = 64,
+    products: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
@@ -57,7 +60,8 @@ def trace(
             not be symmetric.
         method: "xtrace", "hutch++" or "hutchinson".
         products: m, products with the operator, at most; at least 4 for xtrace, 10 for hutchinson
-            and 12 for hutch++.
+            and 12 for hutch++. None: 64, or as many as the budget holds; where these are fewer
+            than 24, Hutchinson's estimate from 64 that are taken one by one.
         level: nominal coverage of the interval.
         seed: of the random vectors.
         memory_budget: bytes of the vectors held, about 4.5 of length P for each product.
@@ -76,10 +80,18 @@ def trace(
         6.0
     """
     check_level(level)
-    if method not in _METHODS:
-        raise ArgumentError(f"`method` must be one of {', '.join(_METHODS)}; got {method!r}")
-    known, (measure, least) = Products(operator), _METHODS[method]
-    if suffices(products, known, least=least, held=HELD, memory_budget=memory_budget):
+    if method not in METHODS:
+        raise ArgumentError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}")
+    known, least = Products(operator), _METHODS[method][1]
+    if products is None:
+        products = default_products(
+            known.size, known.dtype, least=least, held=HELD, memory_budget=memory_budget
+        )
+        if products < min(FEW, known.size):
+            method, products = "one by one", PRODUCTS
+    held = HELD if method != "one by one" else HELD_ONE / products
+    measure, least = _METHODS[method]
+    if suffices(products, known, least=least, held=held, memory_budget=memory_budget):
         exact = float(known.dense().trace())
         return symmetric(exact, 0.0, level=level, samples=known.size)
     values, variance, rounding = measure(known, products, seed)
@@ -93,6 +105,18 @@ def _hutchinson(known: Products, budget: int, seed: int) -> Measured:
     images = known(probes)
     norms = images.norm(dim=0) / probes.norm(dim=0)
     return *_forms(probes, images, known.size), known.rounding(float(norms.max()))
+
+
+def _one_by_one(known: Products, budget: int, seed: int) -> Measured:
+    """Hutchinson's estimate, a few vectors in memory at a time."""
+    source, forms, largest = generator(seed), [], 0.0
+    for _ in range(budget):
+        probe = known.fitting(gaussian_tests(1, known.size, source))
+        image = known(probe)
+        largest = max(largest, float(image.norm() / probe.norm()))
+        forms.append(known.size * (probe * image).sum() / probe.square().sum())
+    found = torch.stack(forms)
+    return found, float(found.var()) / budget, known.rounding(largest)
 
 
 def _hutch_plus_plus(known: Products, budget: int, seed: int) -> Measured:
@@ -144,6 +168,7 @@ def _without(sketch: LeaveOneOut) -> EstimateOf:
 
 # name -> how, and the fewest products
 _METHODS = {
+    "one by one": (_one_by_one, PROBES),
     "xtrace": (_xtrace, 4),
     "hutch++": (_hutch_plus_plus, PROBES + 2),
     "hutchinson": (_hutchinson, PROBES),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem
+from ..problem.state.wrappers import batch_size_of
 from ..problem.unit import Unit
 
 Kept = TypeVar("Kept")
@@ -51,9 +51,8 @@ class Opened:
         cls: type[Own], model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, options: Options
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
-        size = getattr(data, "batch_size", None)
-        loader = int(size) if isinstance(size, Integral) else None
-        return cls(Problem.open(model, loss_fn, data, options), options, batch_size=loader)
+        problem = Problem.open(model, loss_fn, data, options)
+        return cls(problem, options, batch_size=batch_size_of(data))
 
     @property
     def problem(self) -> Problem:
@@ -95,7 +94,7 @@ class Opened:
         """Moments with results in samples, also where units are groups."""
         return replace(moments, group_size=self.unit.size)
 
-    def hessian(self, *, hvp: str = "kept", memory_budget: int = MEMORY_BUDGET) -> Hessian:
+    def hessian(self, *, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET) -> Hessian:
         """H, with the graphs that its products keep."""
 
         def made() -> Hessian:

@@ -55,6 +55,11 @@ class Curvature(ModelOperator):
     def products(self, block: Tensor) -> Tensor:
         return self._around(self._products, block)
 
+    @property
+    def product_error(self) -> float:
+        """Relative error of a product beyond rounding: that of differences of gradients, or 0."""
+        return self._products.resolution or 0.0
+
     def forget(self) -> None:
         """Drop the kept graphs; the next product builds them again."""
         self._products.forget()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import is_out_of_memory
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, sample_count, sample_leaves, select
@@ -96,6 +97,9 @@ class GraphCache:
         if self._sizes is None:
             few, more = SIZED_ON
             small, large = self._bytes(few), self._bytes(more)
+            if math.isinf(small + large):
+                self._sizes = math.inf, 0.0
+                return math.inf
             each = (large - small) / (more - few)
             parameters = self._problem.objective.parameters.values()
             ends = sum(p.numel() * p.element_size() for p in parameters)
@@ -103,8 +107,11 @@ class GraphCache:
             self._sizes = ends + max(small - few * each, 0.0), each / entries
         return self._sizes[0] + self._sizes[1] * _entries(batch) * sample_count(batch)
 
-    def _bytes(self, count: int) -> int:
-        """Bytes that the graph of some samples saves, including parameters and samples."""
+    def _bytes(self, count: int) -> float:
+        """Bytes that the graph of some samples saves, including parameters and samples.
+
+        inf where torch cannot tell: inside of torch.func and of forward-mode derivatives.
+        """
         largest = self._problem.largest_batch()
         index = torch.arange(count) % sample_count(largest)
         saved: list[Tensor] = []
@@ -119,6 +126,10 @@ class GraphCache:
             dense = [t._values() if t.is_sparse else t for t in saved]
             storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
             return sum(storages.values())
+        except RuntimeError as error:  # one of the user's own comes again with the graph itself
+            if is_out_of_memory(error):
+                raise
+            return math.inf
         finally:
             saved.clear()  # graph and hooks hold each other
 

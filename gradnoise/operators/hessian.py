@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
+from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
+from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..tensors.trees import Batch
 from .curvature import Curvature
+from .gradients import PerSampleGradients, chosen_engine
 from .graph_cache import Graph, vector_jacobian
 from .products import Finite, Forward, HessianProducts, ThroughGraphs
 
@@ -59,14 +63,28 @@ class Hessian(Curvature):
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
-        super()._start(problem)
         self._products, self.reason = choose_products(problem.plain, hvp, memory_budget)
         self.hvp = self._products.name
+        if isinstance(self._products, Finite) and problem.slopes is None:
+            problem = replace(problem, slopes=SlopesByEngine())
+        super()._start(problem)
 
     @property
     def resolution(self) -> float:
         own = self._products.resolution
         return super().resolution if own is None else own
+
+
+class SlopesByEngine:
+    """g_iᵀv by the engine that "auto" takes, which is chosen once."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def __call__(self, problem: Problem, block: Tensor) -> Tensor:
+        self._engine = self._engine or chosen_engine(problem, "auto")
+        rows: PerSampleGradients = PerSampleGradients.of(problem, engine=self._engine)
+        return rows.along(block)
 
 
 class HessianGraph(Graph):
@@ -93,13 +111,26 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Finite(problem), "as asked for"
     if mode == "forward":
         return Forward.checked(problem), "as asked for"
+    if mode == "auto" and problem.slopes is not None:
+        return Finite(problem), "no second derivatives"
     try:
         require_second_order(problem)
     except CurvatureError as error:
-        if mode != "auto":
+        if mode != "auto" or isinstance(error, FullPrecisionError):
             raise
         why = f"no second derivatives: {str(error).splitlines()[0]}"
         return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
     keep = 0 if mode == "fresh" else budget
     why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
-    return ThroughGraphs(problem, HessianGraph, keep), why
+    return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])
+
+
+def _hidden(problem: Problem) -> Iterator[str]:
+    """What is said where second derivatives of custom Functions are differences."""
+    if problem.objective.hidden or problem.objective.once:
+        found = [*problem.objective.hidden, *problem.objective.once]
+        names = ", ".join(getattr(kind, "__name__", str(kind)) for kind in found)
+        yield (
+            f"second derivatives of {names} are differences of that operation alone, because its "
+            f"own backward has none or hides them"
+        )

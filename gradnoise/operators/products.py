@@ -17,7 +17,7 @@ import abc
 import functools
 import math
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
+from ..problem.differences import step_length
+from ..problem.full_precision import full_precision
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..problem.state.guard import moved
@@ -124,7 +126,7 @@ class Forward(HessianProducts):
                 if is_out_of_memory(error):
                     raise
                 raise CurvatureError(
-                    f"forward mode fails: {first_line(error).rstrip('.')}. Pass another `hvp`"
+                    f"forward mode fails: {first_line(error).rstrip('.')}. Pass `hvp='auto'`"
                 ) from error
         eps = math.sqrt(max(torch.finfo(p.dtype).eps for p in found.parameters))
         pairs = [pair for pair in zip(plain, gradient.values(), strict=True) if pair[0].numel()]
@@ -162,15 +164,14 @@ class Forward(HessianProducts):
 class Finite(HessianProducts):
     """(∇L(w + hv) - ∇L(w - hv))/2h: needs first derivatives only; for losses without kinks.
 
-    ‖hv‖ is the cube root of the dtype's resolution, where the truncation error, of order h²,
-    and the rounding error, of order 1/h, are about equal.
+    h as in `problem.differences`.
     """
 
     name, twice = "finite", False
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._length = max(torch.finfo(p.dtype).eps for p in self.parameters) ** (1 / 3)
+        self._length = step_length(self.parameters)
 
     @property
     def resolution(self) -> float:
@@ -194,14 +195,9 @@ class Finite(HessianProducts):
             for step in (self._length / size, -self._length / size) if size else ():
                 with moved(self.parameters, direction, step):
                     for batch in self.problem.batches():
-                        with _exact(self.problem.objective.device):
+                        with full_precision(self.problem.objective.device):
                             gradient = self.problem.objective.gradient(batch)
                         yield index, [part / (2 * step) for part in gradient]
-
-
-def _exact(device: torch.device) -> AbstractContextManager[Any]:
-    """Switches an outer autocast off: it caches casts of parameters, which move here."""
-    return torch.autocast(device.type, enabled=False)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

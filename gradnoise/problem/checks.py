@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
+from .other_model import refuse_other_model
 from .state.generators import random_states
 from .unit import Seeded
 
@@ -49,7 +50,8 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
     """Whether the losses of a batch are random or coupled.
 
     Raises:
-        LossError: see `losses`; also when no parameter takes part in the loss.
+        LossError: see `losses`; also when no parameter takes part in the loss, or only those of
+            another model (`refuse_other_model`).
         ModelError: gradients reach parameters by a backward pass of the model's own.
     """
     states = random_states()
@@ -66,6 +68,7 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
         return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random, 1))
     del again
     _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
+    refuse_other_model(objective, batch)
     if _is_coupled(objective, batch, whole):
         return Behaviour(coupling=COUPLED, layers=coupling_layers(objective))
     return Behaviour()
@@ -179,6 +182,7 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
 def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
     """See `examine`, which looks at losses that are neither random nor coupled itself."""
     _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
+    refuse_other_model(objective, batch)
 
 
 def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:

@@ -25,7 +25,11 @@ from ..tensors.trees import (
     wide_dtype,
     widen,
 )
+from .custom_functions import custom_functions, hiding
+from .differences import differences
+from .full_precision import FullPrecisionError, full_precision
 from .objective import Objective
+from .once_only import once_only
 from .problem import TRIAL_SAMPLES, Problem
 from .shares import adjoint_of_centring, centred_by_share
 
@@ -49,15 +53,34 @@ class SampleCurvatures:
 def require_second_order(problem: Problem) -> None:
     """Raise where second derivatives are visibly missing or wrong.
 
-    Autograd silently leaves out an operation whose backward is not differentiable. Two checks: the
-    slopes g_iᵀv by double backward must be those of the gradients, and uᵀHv must be vᵀHu. A
-    backward that treats its saved tensors as constants passes if the missing part is symmetric.
+    Autograd silently leaves out an operation whose backward is not differentiable. Custom
+    Functions are tried one by one. Those that hide their second derivatives have them by
+    differences from here on, and so have operations that torch differentiates once alone. Two
+    checks follow: the slopes g_iᵀv by double backward must be those of the gradients, and uᵀHv must
+    be vᵀHu.
 
     Raises:
         CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
+    batch = _most_costly(problem)
+    try:
+        _require(problem, batch)
+    except FullPrecisionError:
+        raise
+    except CurvatureError:
+        objective = problem.objective
+        with problem.guard(), full_precision(objective.device):
+            found = once_only(lambda watch: objective.losses(batch, watch))
+        new = [operation for operation in found if operation not in objective.once]
+        if not new:
+            raise
+        objective.once += new
+        _require(problem, batch)
+
+
+def _require(problem: Problem, batch: Batch) -> None:
+    find_hidden(problem.objective, batch)
     with problem.guard(), problem.objective.second_order():
-        batch = _most_costly(problem.objective, problem.largest_batch())
         direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
         ones = torch.eye(sample_count(batch))
         plain = torch.stack(
@@ -81,6 +104,13 @@ def require_second_order(problem: Problem) -> None:
         )
 
 
+def find_hidden(objective: Objective, batch: Batch) -> None:
+    """Keep the custom Functions of the losses of a batch that hide their second derivatives."""
+    with objective.guard(), full_precision(objective.device):
+        kinds = [k for k in custom_functions(objective.losses(batch)) if k not in objective.hidden]
+        objective.hidden += hiding(kinds, lambda: objective.losses(batch))
+
+
 def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:
     """|uᵀHv - vᵀHu| for v the gradient and u its entries in another order, and ‖Hv‖‖u‖."""
     other = direction.flip(0)
@@ -92,9 +122,21 @@ def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[f
     return abs(float(other @ first - direction @ second)), size
 
 
-def _most_costly(objective: Objective, batch: Batch) -> Batch:
+def _most_costly(problem: Problem) -> Batch:
     """The few samples with the largest losses: others may have no gradient."""
-    losses = objective.losses(batch).detach()
+    objective = problem.objective
+    with problem.guard():
+        batch = problem.largest_batch()
+        try:
+            with objective.second_order():
+                losses = objective.losses(batch).detach()
+        except RuntimeError as error:
+            objective.losses(batch)  # where this fails as well, it is the user's own error
+            raise FullPrecisionError(
+                f"the model cannot compute in full precision, which second derivatives need: "
+                f"{first_line(error).rstrip('.')}. Let autocast cast its inputs and parameters, "
+                f"not the model itself, or measure a float32 copy"
+            ) from error
     few = losses.topk(min(TRIAL_SAMPLES, len(losses))).indices
     return select(batch, few.sort().values)
 
@@ -143,7 +185,13 @@ def per_sample_curvatures(
 def curvatures_of_each(
     problem: Problem, asked: Sequence[tuple[Tensor, Sequence[Tensor]]]
 ) -> list[SampleCurvatures]:
-    """The same for several pairs of u and its `others`, through one graph of the gradient."""
+    """The same for several pairs of u and its `others`, through one graph of the gradient.
+
+    By differences of slopes where the problem has no second derivatives.
+    """
+    if problem.slopes is not None:
+        with problem.guard():
+            return [SampleCurvatures(*differences(problem, u, others)) for u, others in asked]
     scaled = [(_in_units(u), [_in_units(v) for v in others]) for u, others in asked]
     totals = [torch.zeros_like(u) for u, _ in asked]
     values: list[list[Tensor]] = [[] for _ in asked]

@@ -17,6 +17,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
 from .samples import Samples, is_one_batch, loader_options, population_of
 from .state.guard import seed_everything
+from .state.wrappers import bare_data, batch_size_of
 from .unit import stacked
 
 GROUP = 32  # samples of a group where nothing tells the batch size of training
@@ -42,9 +43,10 @@ class _Groups:
 
 def usual_size(data: Any) -> int:
     """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
-    size = getattr(data, "batch_size", None)
-    if isinstance(size, int) and size > 0:
+    size = batch_size_of(data)
+    if size:
         return size
+    data = bare_data(data)
     several = isinstance(data, list) and not is_one_batch(data)
     if several and len(data) > 1:
         return Counter(map(sample_count, data)).most_common(1)[0][0]
@@ -84,7 +86,7 @@ def draw_groups(
     """
     seed_everything(seed)
     limit = math.inf if max_samples is None else max_samples
-    found = _drawn(data, size, limit, generator(seed))
+    found = _drawn(bare_data(data), size, limit, generator(seed))
     if len(found.groups) < LEAST_GROUPS:
         raise DataError(
             f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "

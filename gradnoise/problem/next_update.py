@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, first_line, is_out_of_memory
 from ..tensors.trees import TensorDict, widen
+from .state.wrappers import bare_optimizer
 
 
 def next_update(
@@ -35,6 +36,7 @@ def next_update(
         ArgumentError: not a torch optimizer, one that holds none of the parameters, a learning
             rate that is not positive, a step that fails on the copy, or a step that is not finite.
     """
+    optimizer = bare_optimizer(optimizer)
     rate = _rate(optimizer, parameters)
     try:
         copied: dict[int, Any] = {id(old): new for old, new in _wide_copies(optimizer)}

@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
+from .custom_functions import differenced
+from .full_precision import full_precision
+from .function_part import FunctionClass
 from .losses.criterion import supervised
 from .losses.loss_fn import LossFn
 from .memory import refuse_common
+from .once_only import operations_differenced
 from .preconditioner import Preconditioner
 from .shares import WeightedLosses
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
+from .state.wrappers import bare_model, seen_through
 from .unit import SAMPLE, Unit, UnitLosses
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
@@ -54,6 +59,8 @@ class Objective:
         self._opened_modes = _modes(model)
         self._depth = 0
         self.entered = 0  # how often it has been guarded
+        self.hidden: list[FunctionClass] = []  # that hide their second derivatives
+        self.once: list[Any] = []  # operations of torch that have none
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
@@ -104,7 +111,11 @@ class Objective:
         self._depth += 1
         self.entered += 1
         try:
-            with untouched(self.model, data), restored(self._generators):
+            with (
+                untouched(self.model, data),
+                restored(self._generators),
+                seen_through(self.model),
+            ):
                 yield
         finally:
             self._depth -= 1
@@ -176,9 +187,14 @@ class Objective:
     def second_order(self) -> Iterator[None]:
         """Context in which products with the Hessian are taken.
 
-        Switches an outer autocast off: in half precision no digit of second derivatives is right.
+        In full precision: an autocast has no effect; see `full_precision`.
         """
-        with differentiable_kernels(self.model), torch.autocast(self.device.type, enabled=False):
+        with (
+            differentiable_kernels(self.model),
+            full_precision(self.device),
+            differenced(self.hidden),
+            operations_differenced(self.once),
+        ):
             yield
 
 
@@ -187,12 +203,13 @@ class Bound(nn.Module):
 
     def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
         super().__init__()
-        self.model = model
+        self.model = bare_model(model)  # whose parameters have their own names
+        self._given = (model,)  # no submodule: what wraps the model holds the same parameters
         self._loss_fn = loss_fn
         self.training = model.training
 
     def forward(self, batch: Any) -> Tensor:
-        return self._loss_fn(self.model, batch)
+        return self._loss_fn(self._given[0], batch)
 
 
 def as_loss_fn(loss_fn: Any) -> LossFn:
@@ -222,7 +239,7 @@ def _modes(model: nn.Module) -> list[bool]:
 def _trainable(model: nn.Module) -> TensorDict:
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
-    named = list(model.named_parameters())
+    named = list(bare_model(model).named_parameters())
     for name, parameter in named:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ModelError(

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import ArgumentError
 from .preconditioner import base_of, is_decoupled
+from .state.wrappers import bare_optimizer
 
 PLAIN = ("SGD",)
 EARLY = 100  # steps; a shorter average than that is still far off early in training
@@ -70,6 +71,7 @@ def read_optimizer(
     Raises:
         ArgumentError: not a torch optimizer.
     """
+    optimizer = bare_optimizer(optimizer)
     if optimizer is None:
         return None
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -10,6 +10,7 @@ from ..errors import check_whole
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
+from .state.wrappers import bare_optimizer
 from .unit import check_unit
 
 
@@ -36,6 +37,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_unit(self.unit, self.group_size)
+        object.__setattr__(self, "optimizer", bare_optimizer(self.optimizer))
         check_level(self.level)
         check_whole("seed", self.seed, 0)
         check_metric(self.metric, self.optimizer)

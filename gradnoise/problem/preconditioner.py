@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..tensors.trees import TensorDict, compute_dtype, widen
+from .state.wrappers import bare_optimizer
 
 METRICS = ("euclidean", "optimizer", "auto")
 
@@ -40,6 +41,7 @@ class Preconditioner:
             ArgumentError: another optimizer, no step taken, a parameter it does not hold,
                 `maximize`, or a first learning rate of 0 when another is not.
         """
+        optimizer = bare_optimizer(optimizer)
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
         if kind is None:
             raise ArgumentError(_unknown(type(optimizer).__name__))

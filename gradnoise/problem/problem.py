@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from ..tensors.random import generator
@@ -44,6 +44,9 @@ CHECK_GROUPS = 2  # for the same, where units are groups
 REPLAYED = 64  # samples of a micro-batch with random losses, which no engine can take apart
 
 
+Slopes = Callable[["Problem", Tensor], Tensor]
+
+
 def _drawn(data: Any, options: Options, least: int) -> Samples:
     return Samples.draw(
         data,
@@ -63,11 +66,14 @@ class Problem:
         objective: the per-sample losses as a function of the parameters.
         samples: the fixed samples.
         note: why it is not in the metric of the optimizer, where metric="auto" asked for it.
+        slopes: (problem, V) -> g_iᵀv for the columns v of V, shape (n, k): where it has no second
+            derivatives, curvatures of single samples are differences of these; otherwise None.
     """
 
     objective: Objective
     samples: Samples
     note: str = ""
+    slopes: Slopes | None = None
 
     @classmethod
     def open(

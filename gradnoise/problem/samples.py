@@ -27,6 +27,7 @@ from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
 from .state.guard import seed_everything
+from .state.wrappers import bare_data, length_of
 
 MICRO_BATCH = 256
 SMALL = 1024  # samples of one batch below which it may well be a part of more data
@@ -119,6 +120,7 @@ class Samples:
             ArgumentError: `max_samples`, `micro_batch` or `population` out of range.
         """
         _check_arguments(max_samples, population, micro_batch)
+        data = bare_data(data)
         check_whole("seed", seed, 0)
         seed_everything(seed)
         limit = math.inf if max_samples is None else max_samples
@@ -321,7 +323,7 @@ def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
         if count >= limit:
             whole = room == sample_count(batch) and not list(islice(stream, 1))
             note = f"the first {count} samples were taken in the loader's own order"
-            return _Drawn(batches, count, "") if whole else _Drawn(batches, math.inf, note)
+            return _Drawn(batches, count, "") if whole else _Drawn(batches, length_of(data), note)
     return _Drawn([batch for batch in batches if sample_count(batch)], count)
 
 

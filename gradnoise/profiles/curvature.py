@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import CurvatureError, OperatorError, check_whole
@@ -92,8 +93,8 @@ def find_curvature(
 def _measured(
     opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
-    problem, seed, tol = opened.problem, opened.options.seed, effort.tol
-    hessian = opened.hessian()
+    hessian, seed, tol = opened.hessian(), opened.options.seed, effort.tol
+    problem = hessian.problem
     tick = stage("sharpness (Lanczos)", None)
     pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     pairs = _with_decay(hessian, pairs, tol, seed)
@@ -116,7 +117,9 @@ def _measured(
         accuracy=effort.accuracy,
         tick=tick,
     )
-    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, moments.level)
+    sharpness = sharpness_estimate(
+        pairs, curvatures, halves, problem.samples, moments.level, error=hessian.product_error
+    )
     return CurvatureResults(
         {
             "noise_scale": scale.hessian,
@@ -126,10 +129,24 @@ def _measured(
             "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
         },
         pairs.matvecs + (halves.matvecs if halves else 0),
-        () if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",),
+        (
+            *(() if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)),
+            *_by_differences(hessian),
+        ),
         shares_of(moments, pairs, deflation, halves, sharpness, scale),
         spread,
     )
+
+
+def _by_differences(hessian: Hessian) -> Iterator[str]:
+    """What is from differences, why, and how accurate it is."""
+    if hessian.hvp == "finite":
+        yield (
+            f"curvature is from differences of gradients, with a relative error of about "
+            f"{hessian.resolution:.1g} where the loss is smooth: {hessian.reason}"
+        )
+    elif hessian.problem.objective.hidden or hessian.problem.objective.once:
+        yield hessian.reason.partition("; ")[2]
 
 
 def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:

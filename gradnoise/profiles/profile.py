@@ -19,11 +19,13 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
+from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
 from .curvature import Effort, find_curvature
 from .picture import draw
 from .results import Results
+from .surrogates import surrogate_note
 from .text import write
 from .units import objective_in_words, randomness_in_words, unit_notes
 
@@ -224,7 +226,8 @@ def find_profile(
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
         drawn = draw_share(problem, moments) if problem.unit.is_replayed else None
-    chosen, model = opened.engine, problem.objective.model
+        surrogate = surrogate_note(problem)
+    chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in optimizer.param_groups)
@@ -272,6 +275,7 @@ def find_profile(
             *too_large,
             *fallback,
             *curvature.notes,
+            *((surrogate,) if surrogate else ()),
             *_precision_notes(problem),
             *(settings.notes if settings else ()),
         ),

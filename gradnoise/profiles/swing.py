@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..errors import ArgumentError
 from ..estimators.noise.noise_scale import find_noise_scale
@@ -19,6 +18,7 @@ from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
+from ..problem.state.wrappers import bare_model
 from ..statistics.estimate import Estimate
 from ..statistics.ratio import ratio
 
@@ -137,9 +137,10 @@ def swing(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    tensors = _tensors(model, averaged)
+    inner = bare_model(model)
+    tensors = _tensors(inner, averaged)
     here, moments = _noise(opened, curvature)
-    with _holding(model, tensors):
+    with _holding(inner, tensors):
         there, averaged_moments = _noise(opened, curvature)
     return Swing(_share(moments, averaged_moments), here, there)
 
@@ -177,8 +178,7 @@ def _tensors(model: nn.Module, averaged: nn.Module | Mapping[str, Tensor]) -> di
     """The averaged tensors by the names that they have in the model."""
     given = averaged
     if isinstance(averaged, nn.Module):
-        inner = averaged.module if isinstance(averaged, AveragedModel) else averaged
-        given = inner.state_dict(keep_vars=True)
+        given = bare_model(averaged).state_dict(keep_vars=True)
     if not isinstance(given, Mapping):
         raise ArgumentError(
             f"`averaged` must be a module or tensors by name; got {type(averaged).__name__}"

@@ -37,7 +37,8 @@ class Status(Enum):
 _REMEDIES = {
     Status.RESOLVED: "",
     Status.NO_INTERVAL: (
-        "measure the intervals: gn.profile, or `intervals=True` where there are second derivatives"
+        "measure the intervals (gn.profile, or `intervals=True`). Two samples of more have none, "
+        "nor have samples with equal gradients: measure others as well, or give all of the data"
     ),
     Status.SIGNAL_BELOW_NOISE: (
         "not distinguishable from zero on these samples: measure more (`max_samples`, --samples)"

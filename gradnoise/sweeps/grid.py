@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ArgumentError, check_whole
 from ..problem.objective import Objective
+from ..problem.state.wrappers import bare_model, bare_optimizer
 from ..training.plan import OPTIMIZERS, Plan, collated
 from ..training.record import Run
 from ..training.start import Start
@@ -23,9 +24,9 @@ def make_plan(
     momentum: float, weight_decay: float, schedule: Any,
 ) -> Plan:  # fmt: skip
     """The plan of `gn.sweep`'s arguments, checked."""
-    start = None
+    start, optimizer = None, bare_optimizer(optimizer)
     if isinstance(optimizer, torch.optim.Optimizer):
-        start = _start(make_model, optimizer, momentum, weight_decay)
+        start = _start(bare_model(make_model), optimizer, momentum, weight_decay)
         make_model, optimizer = start.copy, type(optimizer).__name__
     else:
         _check_settings(make_model, optimizer, momentum)

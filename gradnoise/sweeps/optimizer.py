@@ -9,6 +9,7 @@ import torch
 from ..errors import ArgumentError
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.preconditioner import is_decoupled
+from ..problem.state.wrappers import bare_optimizer
 from ..training.plan import Plan
 
 TORCH = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
@@ -22,9 +23,10 @@ def optimizer_arguments(optimizer: torch.optim.Optimizer | None) -> dict[str, An
     Raises:
         ArgumentError: an optimizer that a sweep cannot train with.
     """
-    settings = read_optimizer(optimizer)
-    if optimizer is None or settings is None:
+    settings, optimizer = read_optimizer(optimizer), bare_optimizer(optimizer)
+    if settings is None:
         return {}
+    assert isinstance(optimizer, torch.optim.Optimizer)  # or it would not have been read
     if type(optimizer) is not TORCH.get(settings.name):
         raise ArgumentError(
             f"a sweep trains with torch's SGD or Adam; the optimizer is {settings.name}. Use one "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ..problem.state.wrappers import bare_model
 from ..tensors.trees import Batch, TensorDict, map_samples
 from .batch_order import BatchOrder
 from .checkpoint import Checkpoint
@@ -180,4 +181,4 @@ def _clipped(gradients: TensorDict, most: float) -> TensorDict:
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in bare_model(model).named_parameters() if p.requires_grad}

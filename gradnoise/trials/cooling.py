@@ -11,6 +11,7 @@ from ..errors import ArgumentError, ModelError, check_whole
 from ..problem.losses.loss_fn import LossFn
 from ..problem.objective import Objective
 from ..problem.state.guard import seed_everything, untouched
+from ..problem.state.wrappers import bare_model, bare_optimizer
 from ..tensors.trees import Batch, sample_count, select, to_device
 from ..training.batch_order import BatchOrder
 from ..training.plan import collated
@@ -93,6 +94,7 @@ def copied(
             rate, or one that needs a closure.
         ModelError: the model cannot be copied.
     """
+    model, optimizer = bare_model(model), bare_optimizer(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
             f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}"

@@ -18,6 +18,7 @@ from ..measurement.opened import Opened
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
+from ..problem.state.wrappers import bare_model, bare_optimizer, batch_size_of
 from ..tensors.random import generator
 from ..tensors.trees import sample_count, select
 from ..training.execute import run_all
@@ -172,6 +173,7 @@ def plan_from(
         ArgumentError: no optimizer, one that runs cannot be trained with, or a norm that is not
             positive.
     """
+    model, optimizer = bare_model(model), bare_optimizer(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ArgumentError(
             f"`optimizer` must be the torch.optim.Optimizer that trains the model; got "
@@ -201,7 +203,7 @@ def known_batch_size(data: Any, batch_size: int | None) -> int:
     Raises:
         ArgumentError: neither is there.
     """
-    found = getattr(data, "batch_size", None) if batch_size is None else batch_size
+    found = batch_size_of(data) if batch_size is None else batch_size
     if found is None:
         raise ArgumentError(
             "`batch_size` is needed, the batch size that the optimizer's learning rate is used "

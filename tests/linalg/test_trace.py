@@ -137,3 +137,19 @@ def test_a_matrix_that_is_not_symmetric_has_a_trace() -> None:
 def test_a_method_that_there_is_not_is_an_error() -> None:
     with pytest.raises(ArgumentError, match=r"`method` must be one of xtrace, .*; got 'exact'"):
         trace(torch.eye(9), method="exact")
+
+
+def test_where_the_budget_holds_few_vectors_they_are_taken_one_by_one() -> None:
+    values = torch.linspace(1, 3, 300, dtype=torch.float64)
+    matrix = torch.diag(values)
+    row = 300 * 8
+    assert trace(matrix, memory_budget=108 * row).samples == 12  # of 24 products by xtrace
+    inside = 0
+    for seed in range(100):
+        found = trace(matrix, memory_budget=5 * row, seed=seed)
+        assert found.samples == 64
+        inside += found.low <= float(values.sum()) <= found.high
+    assert inside >= 90
+    with pytest.raises(ArgumentError, match=r"`memory_budget` = 2400 .*or raise the budget"):
+        trace(matrix, memory_budget=row)
+    assert trace(matrix, memory_budget=4 * row).samples == 64  # the budget raised

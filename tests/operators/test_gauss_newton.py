@@ -10,7 +10,7 @@ import gradnoise as gn
 from tests import oracles
 from tests.cases import CASES, Case, features, mlp, named
 from tests.dense import CLOSE, dense
-from tests.kernels import OnceOnly
+from tests.kernels import OnceOnly, cut
 
 
 def no_outputs(case: Case) -> bool:
@@ -53,8 +53,13 @@ def test_a_model_given_its_own_outputs_has_no_known_gauss_newton_matrix() -> Non
     matrix = gn.GaussNewton(model, lambda m, x: m(m(x).tanh()).square().sum(1), features())
     with pytest.raises(gn.CurvatureError, match="passed to it again"):
         matrix @ torch.ones(20)
+    x = features()
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
-        gn.GaussNewton(model, lambda m, x: OnceOnly.apply(m(x)).square().sum(1), features())
+        gn.GaussNewton(model, lambda m, x: cut(m(x)).square().sum(1), features())
+    inner = gn.GaussNewton(model, lambda m, x: OnceOnly.apply(m(x)).square().sum(1), x)
+    known = gn.GaussNewton(model, lambda m, x: m(x).tanh().square().sum(1), x)
+    ones = torch.ones(20, dtype=torch.float64)
+    torch.testing.assert_close(inner @ ones, known @ ones, rtol=1e-6, atol=1e-8)
     inputs = features()
     changed = gn.GaussNewton(model, lambda m, x: m(x).sub_(1).square().sum(1), inputs)
     plain = gn.Hessian(model, lambda m, x: m(x).sub(1).square().sum(1), inputs)  # m is linear

@@ -104,7 +104,7 @@ def test_differences_are_taken_outside_of_an_autocast_around_the_call() -> None:
 def test_an_operation_without_forward_mode_is_named() -> None:
     model, _, (x, _) = CASES[0].build()
     loss = lambda m, b: OnceOnly.apply(m(b)).square().sum(1)  # noqa: E731
-    with pytest.raises(gn.CurvatureError, match=r"forward mode fails: .*Pass another `hvp`"):
+    with pytest.raises(gn.CurvatureError, match=r"forward mode fails: .*Pass `hvp='auto'`"):
         gn.Hessian(model, loss, x, hvp="forward")
 
 

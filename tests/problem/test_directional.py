@@ -22,7 +22,7 @@ from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import random_signs
 from tests import oracles
 from tests.cases import CASES, Case, named
-from tests.kernels import OnceOnly, Opaque
+from tests.kernels import OnceOnly, Opaque, cut
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -59,9 +59,23 @@ def test_models_with_second_derivatives_pass_the_check(case: Case) -> None:
 
 
 @pytest.mark.parametrize("kernel", [Opaque, OnceOnly])
-def test_a_kernel_without_second_derivative_is_not_passed_over(kernel: Any) -> None:
+def test_a_kernel_without_second_derivative_has_them_by_differences(kernel: Any) -> None:
     model, _, (x, _) = CASES[0].build()
     loss = lambda m, batch: kernel.apply(m(batch)).sum(1)  # noqa: E731
+    truth = oracles.dense(model, lambda m, batch: m(batch).tanh().sum(1), x)
+    problem = Problem.open(model, loss, x)
+    require_second_order(problem)
+    assert problem.objective.hidden == [kernel]
+    u, v = torch.randn(2, truth.hessian.shape[0], dtype=torch.float64)
+    found = per_sample_curvatures(problem, u, [v])
+    close: dict[str, float] = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found.product, truth.hessian @ u, **close)
+    torch.testing.assert_close(found.values[:, 0], truth.hessians @ u @ v, **close)
+
+
+def test_a_cut_is_not_passed_over() -> None:
+    model, _, (x, _) = CASES[0].build()
+    loss = lambda m, batch: cut(m(batch)).sum(1)  # noqa: E731
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.Hessian(model, loss, x, hvp="kept")
     assert gn.gradient_moments(model, loss, x).trace_cov.is_exact
@@ -74,7 +88,7 @@ def test_samples_without_gradient_do_not_hide_a_cut() -> None:
     weights = torch.tensor([0.0, 0, 0, 0, 1, 1], dtype=torch.float64)
 
     def loss(m: Any, batch: Any) -> Tensor:
-        return batch[1] * OnceOnly.apply(m(batch[0])).square().sum(1)
+        return batch[1] * cut(m(batch[0])).square().sum(1)
 
     with pytest.raises(gn.CurvatureError, match="no second derivative"):
         gn.Hessian(model, loss, (x, weights), hvp="kept")

@@ -15,6 +15,7 @@ import gradnoise as gn
 from gradnoise.measurement.opened import Opened
 from gradnoise.problem.options import Options
 from gradnoise.profiles.curvature import CurvatureResults, Effort, find_curvature
+from gradnoise.tensors.trees import map_samples
 from tests import oracles
 from tests.cases import labelled, mlp
 
@@ -67,18 +68,50 @@ class Once(torch.autograd.Function):
         return 2 * ctx.saved_tensors[0] * grad
 
 
-def test_without_second_derivatives_the_gradient_part_is_still_there() -> None:
-    model = mlp().double()
-    batch = labelled()[0]
-    p = gn.profile(model, lambda m, x: Once.apply(m(x)).sum(-1), batch)
-    assert p.simple_noise_scale.is_resolved
-    with pytest.raises(
-        gn.NotMeasuredError, match=r"`noise_scale` was not measured.*no second deriv"
-    ):
-        _ = p.noise_scale
-    with pytest.raises(gn.NotMeasuredError, match="`sharpness` was not measured"):
-        p.stable_lr()
-    assert "curvature was not measured" in str(p)
+def wide(tensors: Any) -> Any:
+    return map_samples(lambda t: t.double() if t.is_floating_point() else t, tensors)
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+def test_without_second_derivatives_the_whole_profile_is_there(population: str) -> None:
+    model, (x, _) = mlp().double(), labelled()
+    options: dict[str, Any] = {"population": population, "tol": 1e-6, "accuracy": 0.0}
+    found = gn.profile(model, lambda m, x: Once.apply(m(x)).sum(-1), x, **options)
+    known = gn.profile(model, lambda m, x: m(x).square().sum(-1), x, **options)
+    assert found.estimates.keys() == known.estimates.keys()
+    for name, own in known.estimates.items():
+        for field in ("value", "low", "high"):
+            expected = getattr(own, field)
+            size = abs(own.value) if math.isfinite(own.value) else 1.0
+            assert getattr(found.estimates[name], field) == pytest.approx(
+                expected, rel=1e-5, abs=1e-6 * size, nan_ok=True
+            )
+    assert found.layers.keys() == known.layers.keys()
+    assert float(found.layers["0"].curvature_share) == pytest.approx(
+        float(known.layers["0"].curvature_share), rel=1e-5, nan_ok=True
+    )
+    said = "second derivatives of Once are differences of that operation alone"
+    assert said in found.warnings[-1]
+
+
+def test_in_the_metric_of_an_optimizer_differences_are_in_it_too() -> None:
+    """The part of a weight decay that is added to the gradient as well."""
+    model, (x, _) = mlp().double(), labelled()
+    adam = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    model(x).square().sum().backward()
+    adam.step()
+    found, known = (
+        gn.profile(model, loss_fn, x, optimizer=adam, population="distribution", tol=1e-6)
+        for loss_fn in (
+            lambda m, x: Once.apply(m(x)).sum(-1),
+            lambda m, x: m(x).square().sum(-1),
+        )
+    )
+    assert found.metric == "optimizer"
+    for name, own in known.estimates.items():
+        expected = pytest.approx(own.value, rel=1e-4, nan_ok=True)
+        assert found.estimates[name].value == expected, name
+        assert found.estimates[name].high == pytest.approx(own.high, rel=1e-4, nan_ok=True), name
 
 
 class ShortOfMemory(torch.autograd.Function):
@@ -130,7 +163,7 @@ ONCE_ONLY: dict[str, Any] = {
     ),
     "distances": lambda: (
         nn.Linear(4, 3),
-        lambda m, x: torch.cdist(m(x)[:, None], torch.zeros(len(x), 2, 3)).square().sum((1, 2)),
+        lambda m, x: torch.cdist(m(x)[:, None], x.new_zeros(len(x), 2, 3)).square().sum((1, 2)),
         torch.randn(8, 4),
     ),
     "margins": lambda: (
@@ -149,27 +182,35 @@ ONCE_ONLY: dict[str, Any] = {
 # what some versions of torch differentiate twice after all
 TWICE = {
     "distances": torch.__version__ >= "2.14",
-    # up to torch 2.5 it is measured by torch.func, under which the original code runs
-    "compiled": not hasattr(torch.compiler, "set_stance"),
+    "compiled": True,  # the original code runs
 }
 
 
 @pytest.mark.parametrize("name", ONCE_ONLY)
-def test_what_torch_differentiates_once_alone_leaves_the_gradient_part(name: str) -> None:
+def test_what_torch_differentiates_once_alone_has_its_curvature(name: str) -> None:
     torch.manual_seed(0)
     model, loss_fn, batch = ONCE_ONLY[name]()
-    p = gn.profile(model, loss_fn, batch)
-    assert float(p.trace_cov) > 0
-    if TWICE.get(name):
-        written = getattr(model, "_orig_mod", model)
-        largest = torch.linalg.eigvalsh(oracles.dense(written, loss_fn, batch).hessian)[-1]
-        assert float(p.sharpness) == pytest.approx(float(largest), rel=1e-3)
-        return
-    note = "curvature was not measured: torch cannot differentiate a part of the model twice"
-    assert any(warning.startswith(note) for warning in p.warnings)
-    with pytest.raises(gn.CurvatureError, match="differentiate a part of the model twice"):
-        gn.Hessian(model, loss_fn, batch, hvp="kept")
-    assert gn.Hessian(model, loss_fn, batch).hvp == "finite"
+    model, batch = model.double(), wide(batch)
+    truth = oracles.differenced(getattr(model, "_orig_mod", model), loss_fn, batch)
+    values, vectors = torch.linalg.eigh(truth.hessian)
+    mean = truth.gradients.mean(0)
+    spread = ((truth.hessians @ vectors[:, -1]) @ vectors[:, -1]).var()
+    p = gn.profile(model, loss_fn, batch, tol=1e-6, accuracy=0.0, probes=300)
+    assert float(p.sharpness) == pytest.approx(float(values[-1]), rel=1e-4)
+    assert float(p.grad_curvature) == pytest.approx(float(mean @ truth.hessian @ mean), rel=1e-4)
+    trace = float((truth.hessian * truth.covariance).sum())
+    assert p.trace_hessian_cov.low <= trace * (1 + 1e-4)
+    assert p.trace_hessian_cov.high >= trace * (1 - 1e-4)
+    assert float(p.curvature_noise_scale) == pytest.approx(
+        float(spread / values[-1] ** 2), rel=1e-3, abs=1e-6, nan_ok=True
+    )
+    said = [warning for warning in p.warnings if "differences" in warning]
+    assert len(said) == (not TWICE.get(name, False))
+    if name == "attention":
+        assert said[0].startswith("curvature is from differences of gradients")
+        with pytest.raises(gn.CurvatureError, match="differentiate a part of the model twice"):
+            gn.Hessian(model, loss_fn, batch, hvp="kept")
+        assert gn.Hessian(model, loss_fn, batch).hvp == "finite"
 
 
 class BugError(RuntimeError):

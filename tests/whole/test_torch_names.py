@@ -206,7 +206,7 @@ def test_the_gradient_of_a_convolution_has_its_arguments() -> None:
 
 
 def test_compiling_imports_the_module_that_is_looked_for() -> None:
-    """per_sample/hooks/tracing leaves the compiler alone where it was not loaded."""
+    """problem/wrappers leaves the compiler alone where it was not loaded."""
     model = torch.compile(nn.Linear(1, 1), backend="eager")
     assert type(model).__module__.startswith("torch._dynamo")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...errors import CurvatureError
 from ...linalg.deflation import krylov_deflation
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.frobenius import frobenius_norm
@@ -15,7 +14,6 @@ from ...linalg.iteration import Eigenpairs
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
-from ...operators.hessian import Hessian
 from ...statistics.estimate import Estimate
 from ...statistics.fourth_moments import LEAST
 from ...statistics.transform import in_samples
@@ -72,7 +70,7 @@ def measure_alignment(
     *,
     aim: EigenOptions,
     probes: int,
-    products: int,
+    products: int | None,
 ) -> Alignment:
     """H by Lanczos, tr(HΣ) by random signs, ‖H‖_F by random directions, and what follows.
 
@@ -81,9 +79,9 @@ def measure_alignment(
         moments, spectrum, trace_sq: of its gradients, with intervals; the last is tr(Σ²).
         aim: options of Lanczos.
         probes: random sign vectors, at most.
-        products: with H, for ‖H‖_F.
+        products: with H, for ‖H‖_F; None for as many as the budget holds, 64 at most.
     """
-    hessian, engine = _hessian(opened, aim.memory_budget), opened.engine
+    hessian, engine = opened.hessian(memory_budget=aim.memory_budget), opened.engine
     seed, level = aim.seed, moments.level
     pairs = replace(aim, k=min(aim.k, opened.problem.objective.size)).find(hessian)
     signs = sign_probes(moments, probes, seed)
@@ -91,7 +89,9 @@ def measure_alignment(
     trace = measure_noise_scale(
         hessian, engine, moments, signs, deflation=deflation
     ).trace_hessian_cov
-    measured = frobenius_norm(hessian, products=products, level=level, seed=seed)
+    measured = frobenius_norm(
+        hessian, products=products, level=level, seed=seed, memory_budget=aim.memory_budget
+    )
     rows = PerSampleGradients.of(opened.problem, engine=engine)
     along = rows.along(pairs.vectors)
     norm, influences, from_trace = measured, None, trace.stderr**2
@@ -121,12 +121,3 @@ def measure_alignment(
         grad_share=share_of_gradient(along, moments),
         noise_share=share_of_noise(along, moments),
     )
-
-
-def _hessian(opened: Opened, memory_budget: int) -> Hessian:
-    try:
-        return opened.hessian(memory_budget=memory_budget)
-    except CurvatureError as error:
-        raise CurvatureError(
-            f"{error}. Or pass `hessian=False` to measure the covariance alone"
-        ) from error

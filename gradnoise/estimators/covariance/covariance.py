@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,24 +11,24 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
 from ...linalg.eigen_options import EigenOptions
+from ...linalg.frobenius import HELD, LEAST
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
 from ...moments.moments import GradientMoments
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
+from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, short
 from ...statistics.transform import in_samples, scaled
-from ...tensors.trees import TensorDict
+from ...tensors.trees import TensorDict, compute_dtype, wide_dtype
 from ..noise.noise_scale import PROBES
 from ..report import Line, line, out_of, report
 from .alignment import Alignment, measure_alignment
 from .ranks import Dimensions
 from .spectrum import METHODS, NoiseSpectrum, noise_spectrum
 from .subspace import share_of_gradient
-
-PRODUCTS = 64  # with H, for its Frobenius norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,7 @@ def covariance(
     engine: str = "auto",
     tol: float = 1e-3,
     probes: int = PROBES,
-    products: int = PRODUCTS,
+    products: int | None = None,
     max_samples: int | None = 4096,
     level: float = 0.95,
     seed: int = 0,
@@ -184,7 +185,8 @@ def covariance(
             of the gradients fit into `memory_budget`.
         tol: relative residual of eigenpairs by Lanczos.
         probes: random sign vectors for tr(HΣ), at most.
-        products: with H, for ‖H‖_F; exact from P on.
+        products: with H, for ‖H‖_F; exact from P on. None: 64, or fewer where the budget holds
+            fewer.
         memory_budget: bytes of gradients, kept graphs, and the basis of an iteration.
 
     Returns:
@@ -192,7 +194,8 @@ def covariance(
 
     Raises:
         GradNoiseError: see `gradient_moments`.
-        ArgumentError: k, method, probes or products out of range.
+        ArgumentError: k, method, probes or products out of range; a `memory_budget` that does not
+            hold the vectors, before anything is measured.
         CurvatureError: no second derivatives, and `hessian` is asked for.
 
     Source: effective rank: Vershynin, High-Dimensional Probability, 5.6; shares in top subspaces:
@@ -228,12 +231,13 @@ def find_covariance(
     method: str = "auto",
     tol: float = 1e-3,
     probes: int = PROBES,
-    products: int = PRODUCTS,
+    products: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Covariance:
     """The covariance of a model that is open; see `covariance`."""
     _check(k, method)
     problem = opened.problem
+    _check_budget(problem, k, products if hessian else 0, memory_budget)
     aim = EigenOptions(k=k, tol=tol, seed=opened.options.seed, memory_budget=memory_budget)
     with problem.guard():
         moments = opened.moments(variance=variance)
@@ -257,6 +261,23 @@ def _check(k: int, method: str) -> None:
     check_whole("k", k, 1)
     if method not in METHODS:
         raise ArgumentError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}")
+
+
+def _check_budget(problem: Problem, k: int, products: int | None, memory_budget: int) -> None:
+    """Refuse what would not fit before the work starts; 0 products where H is not measured."""
+    objective = problem.objective
+    size, dtype = objective.size, compute_dtype(objective.parameters.values())
+    needed = min(k + 4, size) * size * dtype.itemsize  # of an iteration
+    if products != 0:
+        wide = wide_dtype(objective.device).itemsize
+        needed = max(needed, math.ceil(HELD * min(products or LEAST, size) * size * wide))
+    if needed > memory_budget:
+        fewer = ", fewer `products`" if products and products > LEAST else ""
+        without = "" if products == 0 else f"{fewer}, or `hessian=False`"
+        raise ArgumentError(
+            f"`memory_budget` = {memory_budget} bytes does not hold the vectors of {size} "
+            f"parameters that are needed, {needed} bytes: give as many, or a smaller `k`{without}"
+        )
 
 
 def _collected(

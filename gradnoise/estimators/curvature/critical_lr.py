@@ -19,6 +19,7 @@ from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...problem.state.guard import moved
+from ...problem.state.wrappers import bare_optimizer
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile, symmetric
 from ...statistics.ratio import ratio
@@ -102,7 +103,7 @@ def critical_lr(
         micro_batch=micro_batch,
         unit=unit, group_size=group_size,
     )  # fmt: skip
-    problem = Problem.open(model, loss_fn, data, options)
+    problem, optimizer = Problem.open(model, loss_fn, data, options), bare_optimizer(optimizer)
     units = None if batch_size is None else problem.unit.count_of(batch_size)
     with problem.guard():
         strata = Strata.of(problem.samples, units, seed)

@@ -58,7 +58,7 @@ def half_sharpness(
     vector: Tensor,
     aim: EigenOptions,
     *,
-    hvp: str = "kept",
+    hvp: str = "auto",
 ) -> Halves:
     """An extreme eigenvalue of both halves, started near the eigenvector of the whole.
 
@@ -97,6 +97,7 @@ def sharpness_estimate(
     samples: Samples,
     level: float,
     sign: int = 1,
+    error: float = 0.0,
 ) -> Estimate:
     """An extreme eigenvalue of the population, with its residual and its sampling error.
 
@@ -114,8 +115,10 @@ def sharpness_estimate(
         samples: n and N.
         level: coverage of the interval.
         sign: 1 for the largest eigenvalue, -1 for the smallest.
+        error: relative, of the products with the matrix; both ends move by it.
     """
-    raw, residual = sign * float(pairs.values[0]), float(pairs.residuals[0])
+    raw = sign * float(pairs.values[0])
+    residual, moved = float(pairs.residuals[0]), error * abs(raw)
     n, factor = samples.count, samples.sampling_factor
     if factor and (curvatures is None or halves is None):
         return symmetric(sign * raw, math.nan, level=level, samples=n)
@@ -132,7 +135,9 @@ def sharpness_estimate(
             samples=n,
             freedom=n - 1,
         )
-    ends = sorted((sign * (below + around.low), sign * (raw + residual + around.high)))
+    ends = sorted(
+        (sign * (below + around.low - moved), sign * (raw + residual + around.high + moved))
+    )
     estimate = Estimate(sign * value, ends[0], ends[1], level, around.stderr, n)
     if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)

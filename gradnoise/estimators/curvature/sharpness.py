@@ -161,13 +161,13 @@ def find_sharpness(
     with problem.guard():
         pairs = aim.find(with_decay(matrix), v0)
         columns, halves, sign = [], None, _sign(pairs, which)
-        # curvatures of single samples are measured for the Hessian alone, by second derivatives
-        measurable = operator == "hessian" and matrix.hvp != "finite"
+        # curvatures of single samples are measured for the Hessian alone
+        measurable = operator == "hessian"
         if problem.samples.sampling_factor and intervals and measurable:
             matrix.forget()
-            columns = [sample_curvatures(problem, v) for v in pairs.vectors.T]
+            columns = [sample_curvatures(matrix.problem, v) for v in pairs.vectors.T]
             one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
-            halves = half_sharpness(problem, pairs.vectors[:, 0], one, hvp=matrix.hvp)
+            halves = half_sharpness(matrix.problem, pairs.vectors[:, 0], one, hvp=matrix.hvp)
         return _judged(problem, matrix, pairs, columns, halves, level, sign)
 
 
@@ -193,7 +193,9 @@ def _judged(
     spent = pairs.matvecs + (halves.matvecs if halves else 0)
     return Sharpness(
         **{**vars(pairs), "matvecs": spent},
-        estimate=sharpness_estimate(pairs, first, halves, samples, level, sign),
+        estimate=sharpness_estimate(
+            pairs, first, halves, samples, level, sign, matrix.product_error
+        ),
         stderr=torch.tensor(errors, dtype=unknown.dtype) if errors else unknown,
         held_out=halves.held_out if halves else math.nan,
         hvp=matrix.hvp,

@@ -180,6 +180,7 @@ def _measure(
     problem, seed, level = opened.problem, opened.options.seed, opened.options.level
     with problem.guard():
         moments, hessian = opened.moments(), opened.hessian()
+        problem = hessian.problem
         # the Krylov space of H + E gives another M than that of H; both leave tr(HΣ) unbiased
         pairs, deflation = explore(with_decay(hessian), tol=tol, steps=STEPS, seed=seed)
         top, sampled = pairs.vectors[:, 0], moments.sampling_factor > 0
@@ -190,7 +191,8 @@ def _measure(
         noise = measure_noise_scale(
             hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
         )
-    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level)
+    error = hessian.product_error
+    sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level, error=error)
     size = opened.unit.size
     return LayerScale(
         name, parameters, in_samples(sharpness, size, keep=True), noise.in_samples(size)

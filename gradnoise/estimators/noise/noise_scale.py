@@ -226,7 +226,11 @@ def measure_noise_scale(
     sampling = sampling_covariance(probed, influence, moments)
     freedom = pooled_freedom((of_probes, len(probed.traces) - 1), (sampling[0], n - 1))
     from_probes = factor**2 * (of_probes + 4 * mean_variance(probed.mixed))
-    variances = (sampling[0] + of_probes, sampling[1] + from_probes)
+    error = hessian.product_error
+    variances = (
+        sampling[0] + of_probes + (error * trace) ** 2,
+        sampling[1] + from_probes + (error * curvature) ** 2,
+    )
     skew = joint_skew(probed, influence, moments)
     if factor:
         with hessian.problem.guard():

@@ -25,6 +25,7 @@ from ..contract.summary import Chunk, Summary, Wanted
 from .backward import BackwardPass
 from .plan import Planner, prove
 from .steps import Step, UnplannedError
+from .transforms import transforms_of
 
 PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 PROOF_SAMPLES = 7  # another number than the plan's, few enough to hold their gradients at once
@@ -60,7 +61,15 @@ class Hooks(Engine):
 
     def prepare(self, batch: Batch) -> None:
         """Make the plan, and check it against single samples."""
-        self._make_plan(batch)
+        try:
+            self._make_plan(batch)
+        except (EngineError, RuntimeError) as error:
+            transforms = transforms_of(self.objective, _spread(batch, PLAN_SAMPLES))
+            if transforms:
+                raise EngineError(
+                    f"loss_fn calls {transforms} through the model, which the hooks do not support"
+                ) from error
+            raise
 
     def explain(self, batch: Batch) -> list[Explained]:
         run = self._run(_spread(batch, PLAN_SAMPLES), keep=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...problem.objective import Objective
+from ...problem.state.wrappers import eager
 from ...tensors.trees import Batch
 from .call import tensors_of
-from .tracing import eager
 
 
 class _Dtypes(TorchFunctionMode):

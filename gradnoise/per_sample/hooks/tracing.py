@@ -10,9 +10,7 @@ composite operation without a rule is opened first, so that the operations insid
 from __future__ import annotations
 
 import abc
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...problem.objective import Objective
+from ...problem.state.wrappers import eager
 from ...tensors.trees import Batch
 from .call import Call, is_in_place, results_of, tensors_of
 from .composite import simpler
@@ -135,11 +134,3 @@ class Replay(Trace):
             raise UnplannedError
         self._taken += 1
         return self.take(self._plan[self._taken - 1], args, kwargs)
-
-
-def eager() -> AbstractContextManager[Any]:
-    """Compiled models run their original code, whose operations can be seen."""
-    if "torch._dynamo" not in sys.modules:  # nothing was compiled
-        return nullcontext()
-    stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
 from ...errors import ModelError
+from .wrappers import bare_data
 
 
 @contextmanager
@@ -35,6 +36,7 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
+    data = bare_data(data)
     with ExitStack() as stack:
         stack.enter_context(_random_states(data))
         stack.enter_context(_workers(data))
@@ -232,18 +234,59 @@ def _parameters(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _random_states(data: Any) -> Iterator[None]:
     generators = [(source, source.get_state()) for source in _generators(data)]
-    accelerator = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    own = _SHARED.enter()
     try:
         yield
     finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if accelerator is not None:
-            torch.cuda.set_rng_state_all(accelerator)
+        _SHARED.leave(own)
         for source, state in generators:
             source.set_state(state)
+
+
+class _Shared:
+    """The random states of the process, which measurements in several threads share.
+
+    They are put back when the last measurement ends: as they were before the first one began.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._holders = threading.Lock(), list[int]()
+        self._first: tuple[Any, ...] = ()
+
+    def enter(self) -> tuple[Any, ...]:
+        """What `leave` needs."""
+        with self._lock:
+            own = _states()
+            if not self._holders:
+                self._first = own
+            self._holders.append(threading.get_ident())
+        return own
+
+    def leave(self, own: tuple[Any, ...]) -> None:
+        """Put the states back, unless another thread is in the middle of a measurement."""
+        me = threading.get_ident()
+        with self._lock:
+            self._holders.remove(me)
+            if not self._holders:
+                _put_back(*self._first)
+            elif set(self._holders) == {me}:  # inside of another measurement in this thread
+                _put_back(*own)
+
+
+_SHARED = _Shared()
+
+
+def _states() -> tuple[Any, ...]:
+    accelerator = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    return torch.get_rng_state(), np.random.get_state(), random.getstate(), accelerator
+
+
+def _put_back(own: Any, numpy: Any, python: Any, accelerator: Any) -> None:
+    torch.set_rng_state(own)
+    np.random.set_state(numpy)
+    random.setstate(python)
+    if accelerator is not None:
+        torch.cuda.set_rng_state_all(accelerator)
 
 
 def _generators(data: Any) -> list[torch.Generator]:

@@ -250,3 +250,40 @@ def test_what_is_printed() -> None:
     assert lines[3].split()[0] == "trΣ"
     assert lines[-1].startswith("overlap of the top subspaces")
     assert "participation ratio" in str(found)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_measured() -> None:
+    evaluations: list[int] = []
+    model = nn.Linear(8, 5).double()  # 45 parameters: 360 bytes in a vector
+
+    def loss_fn(model: nn.Module, x: Tensor) -> Tensor:
+        evaluations.append(len(x))
+        return model(x).square().sum(1)
+
+    x = torch.randn(40, 8, dtype=torch.float64)
+    gn.Hessian(model, loss_fn, x)
+    opening = len(evaluations)
+    options: dict[str, Any] = {"memory_budget": 20 * 360 - 1, "method": "lanczos"}
+    evaluations.clear()
+    with pytest.raises(gn.ArgumentError, match=r"7200 bytes: give as many, or .*`hessian=False`"):
+        gn.covariance(model, loss_fn, x, **options)
+    assert len(evaluations) <= opening
+    with pytest.raises(gn.ArgumentError, match="fewer `products`"):
+        gn.covariance(model, loss_fn, x, products=10, **options)
+    with pytest.raises(gn.ArgumentError, match=r"5040 bytes: give as many, or a smaller `k`$"):
+        gn.covariance(model, loss_fn, x, hessian=False, method="lanczos", memory_budget=5039)
+    cures: tuple[dict[str, Any], ...] = (
+        {"memory_budget": 7200},
+        {"hessian": False},
+        {"hessian": False, "memory_budget": 5040},
+        {"hessian": False, "memory_budget": 5039, "k": 3},
+    )
+    for cure in cures:
+        found = gn.covariance(model, loss_fn, x, **{**options, **cure})
+        assert found.trace.is_exact
+    whole = gn.covariance(model, loss_fn, x, method="lanczos")
+    few = gn.covariance(model, loss_fn, x, method="lanczos", memory_budget=20 * 360)
+    assert few.alignment is not None
+    assert whole.alignment is not None
+    norm = whole.alignment.hessian_norm
+    assert few.alignment.hessian_norm.low <= float(norm) <= few.alignment.hessian_norm.high

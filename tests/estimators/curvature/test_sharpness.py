@@ -91,7 +91,6 @@ def test_a_sampling_error_that_is_not_known_is_not_invented() -> None:
     model, loss_fn, batch = CORE[0].build()
     options: tuple[dict[str, Any], ...] = (
         {"operator": "gauss-newton"},
-        {"hvp": "finite"},
         {"intervals": False},
     )
     for option in options:
@@ -99,6 +98,18 @@ def test_a_sampling_error_that_is_not_known_is_not_invented() -> None:
         assert found.estimate.status is gn.Status.NO_INTERVAL
         assert math.isnan(float(found.stderr))
         assert math.isnan(found.held_out)
+
+
+def test_by_differences_the_sampling_error_is_that_of_second_derivatives() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    known, found = (
+        gn.sharpness(model, loss_fn, batch, population="distribution", hvp=hvp, tol=1e-8)
+        for hvp in ("kept", "finite")
+    )
+    assert float(found.stderr) == pytest.approx(float(known.stderr), rel=1e-4)
+    assert found.held_out == pytest.approx(known.held_out, rel=1e-4)
+    assert found.estimate.low == pytest.approx(known.estimate.low, rel=1e-4)
+    assert found.estimate.high == pytest.approx(known.estimate.high, rel=1e-4)
 
 
 @pytest.mark.parametrize("which", ["SA", "LM", "BE"])

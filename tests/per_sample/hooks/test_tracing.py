@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from gradnoise.per_sample.hooks.backward import BackwardPass
 from gradnoise.per_sample.hooks.call import Call
 from gradnoise.per_sample.hooks.discovery import Discovery
 from gradnoise.per_sample.hooks.steps import DERIVE, OPEN, USE, Sources, Step, UnplannedError
-from gradnoise.per_sample.hooks.tracing import Replay, eager
+from gradnoise.per_sample.hooks.tracing import Replay
 from gradnoise.problem.objective import Objective
 from tests.cases import features, labelled, mlp
 from tests.engines import agree, choose_engine
@@ -129,19 +128,3 @@ def test_the_same_steps_are_taken_again_and_no_others() -> None:
     for other in ([], plan * 2):
         with pytest.raises(UnplannedError):
             Replay(objective.parameters, run, other).losses(objective, batch)
-
-
-def test_the_stance_of_the_compiler_is_left_alone_where_nothing_was_compiled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_stance: str) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(torch.compiler, "set_stance", refuse, raising=False)  # torch 2.6 and newer
-    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    with eager():
-        pass
-    monkeypatch.delattr(torch.compiler, "set_stance")
-    monkeypatch.setitem(sys.modules, "torch._dynamo", torch)
-    with eager():
-        pass

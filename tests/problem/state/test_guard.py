@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -285,6 +287,70 @@ def test_threads_that_leave_in_another_order_put_checkpointing_back() -> None:
     assert checkpoint_module.CheckpointFunction is not found
     second.__exit__(None, None, None)
     assert checkpoint_module.CheckpointFunction is found
+
+
+LINEAR, MODEL = nn.Linear(1, 1), nn.Linear(4, 3)  # making one draws random numbers
+
+
+def drawn() -> tuple[float, float, float]:
+    """One number of each of the process's random states."""
+    return float(torch.rand(1)), float(np.random.rand()), random.random()
+
+
+def test_threads_that_overlap_leave_the_random_states_as_found() -> None:
+    seed_everything(3)
+    expected = drawn()
+    seed_everything(3)
+    measuring, drawing = threading.Event(), threading.Event()
+
+    def longer() -> None:  # begins inside of the other measurement and ends after it
+        with untouched(LINEAR):
+            measuring.set()
+            drawing.wait(timeout=10)
+            drawn()
+
+    thread = threading.Thread(target=longer)
+    with untouched(LINEAR):
+        drawn()
+        thread.start()
+        measuring.wait(timeout=10)
+        with untouched(LINEAR):
+            drawn()
+    drawing.set()
+    thread.join()
+    assert drawn() == expected
+
+
+def test_a_measurement_inside_of_another_leaves_its_random_states_alone() -> None:
+    with untouched(LINEAR):
+        seed_everything(4)
+        expected = drawn()
+        seed_everything(4)
+        with untouched(LINEAR):
+            drawn()
+        assert drawn() == expected
+
+
+def test_profiles_in_several_threads_leave_the_random_states_as_found() -> None:
+    batch = (torch.linspace(-1, 1, 64).reshape(16, 4), torch.arange(16) % 3)
+    models = [copy.deepcopy(MODEL) for _ in range(4)]
+    results: list[float] = []
+
+    def measure(model: nn.Module) -> None:
+        p = gn.profile(model, nn.CrossEntropyLoss(), batch, max_samples=12)
+        results.append(float(p.trace_cov))
+
+    seed_everything(5)
+    expected = drawn()
+    seed_everything(5)
+    threads = [threading.Thread(target=measure, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert len(set(results)) == 1
+    assert drawn() == expected
 
 
 def test_parameters_are_moved_and_put_back_bit_for_bit_also_after_an_error() -> None:

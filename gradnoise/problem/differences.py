@@ -1,0 +1,53 @@
+"""Curvatures of single samples by differences, where a model has no second derivatives.
+
+With slopes g_iᵀv from any per-sample engine,
+
+    vᵀH_iu = (g_i(w + hu)ᵀv - g_i(w - hu)ᵀv)/2h + O(h²),
+
+and Hu likewise from the mean gradient: first derivatives alone. ‖hu‖ is the cube root of the
+dtype's resolution, where the truncation error, of order h², and the rounding error, of order 1/h,
+are about equal. Kinks (ReLU, max pooling) between the two points are included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..tensors.trees import flatten, unflatten, widen
+from .full_precision import full_precision
+from .problem import Problem
+from .state.guard import moved
+
+
+def step_length(parameters: Sequence[Tensor]) -> float:
+    """‖hu‖."""
+    return float(max(torch.finfo(p.dtype).eps for p in parameters) ** (1 / 3))
+
+
+def differences(
+    problem: Problem, direction: Tensor, others: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Hu, shape (P,), and v_kᵀH_iu of every sample, shape (n, k), for a u and directions v_k."""
+    assert problem.slopes is not None
+    objective, count = problem.objective, problem.samples.count
+    parameters = list(objective.parameters.values())
+    along = unflatten(direction, parameters)
+    if objective.preconditioner is not None:  # w moves by P^-½u where z moves by u
+        root = objective.preconditioner.root.values()
+        along = [(part * own).to(part) for part, own in zip(along, root, strict=True)]
+    product = torch.zeros_like(direction)
+    values = torch.zeros(count, len(others), dtype=direction.dtype, device=direction.device)
+    size = float(flatten(along).norm())
+    step = step_length(parameters) / size if size else 0.0
+    for signed in (step, -step) if step else ():
+        with moved(parameters, along, signed), full_precision(objective.device):
+            for batch in problem.batches():
+                gradient = flatten(objective.gradient(batch))
+                product += (gradient / (2 * signed * count)).to(product)
+            if others:
+                slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
+                values += widen(slopes / (2 * signed)).to(values)
+    return product, values
