@@ -17,7 +17,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
 from .samples import Samples, is_one_batch, loader_options, population_of
 from .state.guard import seed_everything
-from .state.wrappers import bare_data, batch_size_of
+from .state.wrappers import bare_data
 from .unit import stacked
 
 GROUP = 32  # samples of a group where nothing tells the batch size of training
@@ -43,10 +43,10 @@ class _Groups:
 
 def usual_size(data: Any) -> int:
     """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
-    size = batch_size_of(data)
-    if size:
-        return size
     data = bare_data(data)
+    size = getattr(data, "batch_size", None)  # of one process, which is that of its statistics
+    if isinstance(size, int) and size > 0:
+        return size
     several = isinstance(data, list) and not is_one_batch(data)
     if several and len(data) > 1:
         return Counter(map(sample_count, data)).most_common(1)[0][0]
