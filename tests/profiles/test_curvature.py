@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gradnoise as gn
 from gradnoise.measurement.opened import Opened
+from gradnoise.operators.products import Finite
 from gradnoise.problem.options import Options
 from gradnoise.profiles.curvature import CurvatureResults, Effort, find_curvature
 from gradnoise.tensors.trees import map_samples
@@ -264,3 +265,14 @@ def test_a_hessian_that_is_not_finite_does_not_take_the_gradients_with_it() -> N
     profile = gn.profile(model, loss, torch.randn(20, 3).double())
     assert profile.trace_cov.is_exact
     assert any("curvature was not measured" in warning for warning in profile.warnings)
+
+
+def test_the_error_of_differences_is_in_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, batch = Flash(), torch.randn(8, 5, 4)
+    monkeypatch.setattr(Finite, "resolution", 0.01)
+    p = gn.profile(model, squares, batch, tol=1e-4)
+    for found, times in ((p.sharpness, 1.0), (p.grad_curvature, 1.5), (p.trace_hessian_cov, 1.5)):
+        assert found.high - found.value >= 0.0099 * times * found.value
+        assert found.value - found.low >= 0.0099 * times * found.value
+    assert "relative error of about 0.01 where the loss is smooth" in p.warnings[-1]
