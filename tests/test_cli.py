@@ -265,17 +265,25 @@ class TestMistakes:
             ("broken", "RuntimeError: the disk is on fire (--debug shows where)"),
             ("leaves", "called sys.exit(0)"),
             ("without_samples", "got no samples"),
-            ("scalar_loss", "reduction"),
-            ("coupled", "BatchNorm1d"),
         ],
     )
     def test_a_factory_that_cannot_be_measured_is_explained(self, capsys, file, factory, said):
         assert said in refused(capsys, "profile", f"{file}:{factory}", *QUICK)
 
     @pytest.mark.parametrize(
+        ("factory", "said"), [("scalar_loss", "reduction"), ("coupled", "BatchNorm1d")]
+    )
+    def test_coupled_losses_are_measured_in_groups(self, capsys, file, factory, said):
+        target = f"{file}:{factory}"
+        assert said in refused(capsys, "profile", target, *QUICK, "--unit", "sample")
+        assert cli.main(["profile", target, *QUICK, "--group-size", "6"]) == 0
+        assert "in groups of 6" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
         ("options", "said"),
         [
             (["--population", "many"], "`population` must be"),
+            (["--unit", "batch"], "`unit` must be one of auto, sample, group"),
             (["--population", "20"], "`population` = 20 is smaller than the 60"),
             (["--engine", "warp"], "`engine` must be one of"),
             (["--epochs", "3"], "--epochs is for digits"),
