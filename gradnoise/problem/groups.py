@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
-from .samples import Samples, is_one_batch, loader_options, population_of
+from .items import fetched, is_one_batch, readable, stream_of
+from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .unit import stacked
 
@@ -42,6 +43,7 @@ class _Groups:
 
 def usual_size(data: Any) -> int:
     """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
+    data = readable(data)
     size = getattr(data, "batch_size", None)
     if isinstance(size, int) and size > 0:
         return size
@@ -84,7 +86,7 @@ def draw_groups(
     """
     seed_everything(seed)
     limit = math.inf if max_samples is None else max_samples
-    found = _drawn(data, size, limit, generator(seed))
+    found = _drawn(readable(data), size, limit, generator(seed))
     if len(found.groups) < LEAST_GROUPS:
         raise DataError(
             f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
@@ -138,8 +140,8 @@ def _from_dataset(
     if type(data) is TensorDataset and not options:
         whole = list(data.tensors)
         return _Groups([select(whole, index) for index in torch.split(chosen, size)], total)
-    loader = DataLoader(Subset(data, chosen.tolist()), **{**options, "batch_size": size})
-    return _Groups(list(loader), total)
+    groups = fetched(Subset(data, chosen.tolist()), {**options, "batch_size": size})
+    return _Groups(groups, total)
 
 
 def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Generator) -> _Groups:
@@ -170,7 +172,7 @@ def _joined(batches: list[Batch]) -> Batch | None:
 
 def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
     groups: list[Batch] = []
-    for batch in data:
+    for batch in stream_of(data):
         groups += [part for part in split(batch, size) if sample_count(part) == size]
         if size * (len(groups) + 1) > limit:
             note = f"the first {len(groups)} groups were taken in the loader's own order"

@@ -241,10 +241,10 @@ ONE_BATCH = "the 64 samples were given as one batch and are taken as the whole p
     ids=["tensor", "pair", "mapping", "list of tensors", "list of one"],
 )
 def test_a_small_population_given_as_one_batch_is_said_to_be_one(data):
-    (note,) = Samples.draw(data).notes
+    note = Samples.draw(data).population_note
     assert note.startswith(ONE_BATCH)
-    assert Samples.draw(data, population="distribution").notes == ()
-    assert Samples.draw(data, population=500).notes == ()
+    assert Samples.draw(data, population="distribution").population_note == ""
+    assert Samples.draw(data, population=500).population_note == ""
 
 
 @pytest.mark.parametrize(
@@ -253,4 +253,4 @@ def test_a_small_population_given_as_one_batch_is_said_to_be_one(data):
     ids=["large", "several", "data set", "loader"],
 )
 def test_other_data_need_no_such_word(data):
-    assert Samples.draw(data).notes == ()
+    assert Samples.draw(data).population_note == ""
