@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..errors import DataError, first_line
+from ..errors import DataError, LossError, first_line
 from ..tensors.parts import taken_apart
 from ..tensors.ragged import Collate, Items, Ragged, fresh, is_plain, tensors_in
 from ..tensors.trees import Batch, sample_count, sample_leaves
@@ -37,9 +38,11 @@ class _Kept(list[Any]):
 
     Attributes:
         failure: why they could not be put together at all.
+        rows: as of `Items`.
     """
 
     failure: Exception | None = None
+    rows = False
 
 
 class _Keeping:
@@ -64,6 +67,7 @@ class _Keeping:
                 raise
             kept.failure = error
             return kept
+        kept.rows = is_plain(batch, len(samples), names=True)
         return batch if is_plain(batch, len(samples)) else kept
 
 
@@ -86,12 +90,12 @@ class Gathering:
         """
         if isinstance(batch, _Kept):
             assert self._collate is not None
-            return self._added(batch, self._collate)
+            return self._added(batch, self._collate, batch.rows)
         if isinstance(batch, Ragged) or _has_rows(batch):
             return batch
         parts = taken_apart(batch)
         if parts is not None:
-            return self._added(*parts)
+            return self._added(*parts, is_plain(batch, len(parts[0]), names=True))
         if sample_leaves(batch) or not list(tensors_in(batch)):
             sample_count(batch)  # says what is wrong with the tensors
             return batch
@@ -100,9 +104,10 @@ class Gathering:
             f"DataLoader or the Dataset that makes the batches, or a list of single samples"
         )
 
-    def _added(self, samples: list[Any], collate: Collate) -> Ragged:
+    def _added(self, samples: list[Any], collate: Collate, rows: bool) -> Ragged:
         if self._items is None:
-            self._items = Items([], collate)
+            self._items = Items([], collate, rows)
+        self._items.rows &= rows
         start = len(self._items.samples)
         self._items.samples.extend(samples)
         return Ragged(torch.arange(start, start + len(samples)), self._items)
@@ -110,7 +115,7 @@ class Gathering:
 
 def _has_rows(batch: Any) -> bool:
     leaves = sample_leaves(batch)
-    return bool(leaves) and is_plain(batch, len(leaves[0]))
+    return bool(leaves) and is_plain(batch, leaves[0].size(0))
 
 
 def readable(data: Any) -> Any:
@@ -152,13 +157,41 @@ def is_one_batch(data: list[Any]) -> bool:
 
 def holds_samples(data: list[Any]) -> bool:
     """Whether a list holds single samples: entries that are no batches."""
-    if len(data) < LEAST or all(isinstance(item, Tensor) for item in data):
+    if len(data) < LEAST or any(isinstance(item, (Tensor, list)) for item in data):
         return False
     if any(map(_is_numbered, data)):
         return True
     if all(_has_rows(item) or taken_apart(item) is not None for item in data):
         return False
     return all(list(tensors_in(item)) for item in data)
+
+
+@contextmanager
+def taken_as_batches(data: Any) -> Iterator[None]:
+    """Errors of a loss say so where the entries of a list may be single samples."""
+    try:
+        yield
+    except Exception as error:  # the user's code
+        if not _may_be_samples(data):
+            raise
+        said = (
+            f"The {len(data)} entries of the list `data` were each taken as a batch. If they are "
+            f"single samples, pass DataLoader(data, batch_size=...), with the collate_fn of "
+            f"training"
+        )
+        if type(error) is LossError:
+            raise LossError(f"{error} {said}") from error
+        if hasattr(error, "add_note"):  # from Python 3.11 on
+            error.add_note(said)
+        raise
+
+
+def _may_be_samples(data: Any) -> bool:
+    """Whether a list that was taken for batches holds mappings, or entries of several lengths."""
+    if not isinstance(data, list) or len(data) < LEAST or is_one_batch(data):
+        return False
+    lengths = {sample_count(entry) for entry in data[:-1]}
+    return all(isinstance(entry, Mapping) for entry in data) or len(lengths) > 1
 
 
 def _is_numbered(item: Any) -> bool:

@@ -29,6 +29,7 @@ from .checks import (
 )
 from .coordinates import PreconditionedObjective
 from .groups import draw_groups, usual_size
+from .items import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
 from .options import Options
@@ -98,7 +99,8 @@ class Problem:
             behaviour = Behaviour(coupling=AS_ASKED)
             if options.unit != "group":
                 problem = cls(objective, _drawn(data, options, least))
-                behaviour = problem._examined(options.unit)
+                with taken_as_batches(data):
+                    behaviour = problem._examined(options.unit)
             if behaviour.is_random and problem is not None:
                 problem = problem._replayed(behaviour, options)
                 whole = problem._few()

@@ -21,7 +21,8 @@ from .trees import Batch, map_leaves
 
 Collate = Callable[[list[Any]], Any]
 DEPTH = 6  # of objects within objects, where tensors are looked for
-_SAME = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
+_NAMES = (bool, int, float, complex, str, bytes)
+_SAME = (torch.dtype, torch.device, type(None))
 
 
 class Items:
@@ -30,10 +31,11 @@ class Items:
     Args:
         samples: any objects; they are not changed.
         collate: gives the batch of a list of them.
+        rows: whether all tensors of its batches have one row per sample, as beside a list of names.
     """
 
-    def __init__(self, samples: list[Any], collate: Collate) -> None:
-        self.samples, self.collate = samples, collate
+    def __init__(self, samples: list[Any], collate: Collate, rows: bool = False) -> None:
+        self.samples, self.collate, self.rows = samples, collate, rows
 
     def collated(self, index: Tensor) -> Any:
         """The batch of the samples at `index`, on its device.
@@ -74,8 +76,10 @@ class Ragged(NamedTuple):
 
 
 def is_ragged(batch: Batch) -> bool:
-    """Whether the samples of a batch, or of one with seeds, are put together anew each time."""
-    return isinstance(batch, Ragged) or (isinstance(batch, tuple) and any(map(is_ragged, batch)))
+    """Whether samples of a batch, or of one with seeds, may differ in size."""
+    if isinstance(batch, Ragged):
+        return not batch.items.rows
+    return isinstance(batch, tuple) and any(map(is_ragged, batch))
 
 
 def opened(batch: Batch) -> Any:
@@ -83,27 +87,30 @@ def opened(batch: Batch) -> Any:
     return batch.items.collated(batch.index) if isinstance(batch, Ragged) else batch
 
 
-def is_plain(batch: Batch, count: int) -> bool:
-    """Whether a batch of so many samples can be cut: tensors with one entry per sample.
+def is_plain(batch: Batch, count: int, *, names: bool = False) -> bool:
+    """Whether a batch of so many samples can be cut: tensors with one row per sample.
 
-    What is no tensor must be the same for all samples: a list with one string for each is not.
+    Args:
+        batch: what is no tensor in it must be the same for all samples.
+        count: n.
+        names: allow lists with one string or number for every sample as well.
     """
     found: list[Tensor] = []
-    return _is_plain(batch, count, found) and bool(found)
+    return _is_plain(batch, count, names, found) and bool(found)
 
 
-def _is_plain(item: Any, count: int, found: list[Tensor]) -> bool:
+def _is_plain(item: Any, count: int, names: bool, found: list[Tensor]) -> bool:
     if isinstance(item, Tensor):
-        found += [item] if item.ndim else []
+        found += [item] if item.is_nested or item.ndim else []
         return not item.is_nested and (not item.ndim or item.shape[0] == count)
     if isinstance(item, PackedSequence):
         return False
     if isinstance(item, Mapping):
-        return all(_is_plain(value, count, found) for value in item.values())
+        return all(_is_plain(value, count, names, found) for value in item.values())
     if isinstance(item, (tuple, list)):
-        each = len(item) == count and all(isinstance(entry, _SAME[:-1]) for entry in item)
-        return not (each and item) and all(_is_plain(entry, count, found) for entry in item)
-    return isinstance(item, _SAME) or callable(item)
+        each = len(item) == count > 0 and all(isinstance(entry, _NAMES) for entry in item)
+        return names if each else all(_is_plain(entry, count, names, found) for entry in item)
+    return isinstance(item, (*_NAMES, *_SAME)) or callable(item)
 
 
 def fresh(item: Any) -> Any:

@@ -169,6 +169,7 @@ def sample_count(batch: Batch) -> int:
         raise DataError(
             f"the tensors of one batch must agree on the number of samples in their leading "
             f"dimension; got shapes {shapes}. If these are several batches, pass them as a list "
-            f"of tuples; if a tensor belongs to all samples, keep it in the model or the loss_fn."
+            f"of tuples; if a tensor belongs to all samples, keep it in the model or the loss_fn; "
+            f"if a collate function made the batch, pass the DataLoader or the Dataset instead."
         )
     return counts[0]
