@@ -58,8 +58,6 @@ class _Keeping:
 
     def __call__(self, samples: list[Any]) -> Any:
         kept = _Kept(samples)
-        if self.always:
-            return kept
         try:
             batch = self.collate([fresh(sample) for sample in samples])
         except (TypeError, RuntimeError) as error:
@@ -67,8 +65,10 @@ class _Keeping:
                 raise
             kept.failure = error
             return kept
+        if is_plain(batch, len(samples)) and not self.always:
+            return batch
         kept.rows = is_plain(batch, len(samples), names=True)
-        return batch if is_plain(batch, len(samples)) else kept
+        return kept
 
 
 class Gathering:
