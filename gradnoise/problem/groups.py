@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
-from .items import fetched, is_one_batch, readable, stream_of
+from .items import batched, fetched, is_one_batch, readable, stream_of
 from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .unit import stacked
@@ -119,7 +119,7 @@ def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Grou
             else _from_dataset(data.dataset, size, limit, source, options)
         )
     if isinstance(data, IterableDataset):
-        return _from_stream(DataLoader(data, batch_size=size), size, limit)
+        return _from_stream(batched(data, size), size, limit)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     batches = isinstance(data, (Tensor, tuple, list, Mapping))
     if isinstance(data, Dataset) or (indexed and not batches):

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ..errors import DataError, LossError, first_line
 from ..tensors.parts import taken_apart
-from ..tensors.ragged import Collate, Items, Ragged, fresh, is_plain, tensors_in
+from ..tensors.ragged import Collate, Items, Ragged, for_collate, is_plain, tensors_in
 from ..tensors.trees import Batch, sample_count, sample_leaves
 
 LEAST = 2  # entries of a list of single samples; one alone is a batch
@@ -59,7 +59,7 @@ class _Keeping:
     def __call__(self, samples: list[Any]) -> Any:
         kept = _Kept(samples)
         try:
-            batch = self.collate([fresh(sample) for sample in samples])
+            batch = self.collate(for_collate(self.collate, samples))
         except (TypeError, RuntimeError) as error:
             if self.collate is not default_collate:
                 raise
@@ -79,7 +79,7 @@ class Gathering:
     """
 
     def __init__(self, collate: Collate | None = None) -> None:
-        self._collate = collate
+        self.collate = collate
         self._items: Items | None = None
 
     def __call__(self, batch: Any) -> Batch:
@@ -89,8 +89,8 @@ class Gathering:
             DataError: a batch that can neither be cut nor taken apart.
         """
         if isinstance(batch, _Kept):
-            assert self._collate is not None
-            return self._added(batch, self._collate, batch.rows)
+            assert self.collate is not None
+            return self._added(batch, self.collate, batch.rows)
         if isinstance(batch, Ragged) or _has_rows(batch):
             return batch
         parts = taken_apart(batch)
@@ -162,8 +162,22 @@ def holds_samples(data: list[Any]) -> bool:
     if any(map(_is_numbered, data)):
         return True
     if all(_has_rows(item) or taken_apart(item) is not None for item in data):
-        return False
+        return _have_labels(data)
     return all(list(tensors_in(item)) for item in data)
+
+
+def _have_labels(data: list[Any]) -> bool:
+    """Whether mappings have a text each, or a number each beside tensors of several lengths."""
+    if not all(isinstance(item, Mapping) for item in data):
+        return False
+    several = len({len(leaf) for item in data[:-1] for leaf in sample_leaves(item)[:1]}) > 1
+    for key in data[0]:
+        values = [item.get(key) for item in data]
+        texts = all(isinstance(value, str) for value in values)
+        numbers = several and all(isinstance(v, (int, float)) or _is_scalar(v) for v in values)
+        if (texts or numbers) and len(set(map(str, values))) > 1:
+            return True
+    return False
 
 
 @contextmanager
@@ -230,12 +244,20 @@ def fetched(data: Any, options: dict[str, Any]) -> list[Batch]:
     failure = next((b.failure for b in batches if isinstance(b, _Kept) and b.failure), None)
     if not all(kept):  # some could be cut by chance
         batches = read(always=True)
-    if failure is not None and "collate_fn" in options:
+    settled = _settled(collate, failure, given="collate_fn" in options)
+    return list(map(Gathering(settled), batches))
+
+
+def _settled(collate: Collate, failure: Exception | None, *, given: bool) -> Collate:
+    """The collate function of samples, where default collation cannot stack them."""
+    if failure is None:
+        return collate
+    if given:
         raise DataError(
             f"default collation cannot put the samples of the loader into one batch: "
             f"{first_line(failure)}. Give the DataLoader a collate_fn"
         ) from failure
-    return list(map(Gathering(collate if failure is None else _unstacked), batches))
+    return _unstacked
 
 
 def _unstacked(samples: list[Any]) -> Any:
@@ -247,13 +269,26 @@ def _unstacked(samples: list[Any]) -> Any:
     return samples
 
 
+def batched(data: IterableDataset[Any], size: int) -> Iterator[Batch]:
+    """The samples of a stream without a loader."""
+    return _streamed(DataLoader(data, batch_size=size), given=False)
+
+
 def stream_of(data: Iterable[Any]) -> Iterator[Batch]:
     """The batches of a stream or a loader as they come, in a form that can be cut."""
-    collate = None
     if isinstance(data, DataLoader) and data.batch_sampler is not None and _is_usual(data):
-        collate, data = data.collate_fn, copy.copy(data)
-        data.collate_fn = _Keeping(collate)
-    yield from map(Gathering(collate), data)
+        return _streamed(data, given=True)
+    return map(Gathering(), data)
+
+
+def _streamed(loader: DataLoader[Any], *, given: bool) -> Iterator[Batch]:
+    kept = copy.copy(loader)
+    kept.collate_fn = _Keeping(loader.collate_fn)
+    gathering = Gathering(loader.collate_fn)
+    for batch in kept:
+        if isinstance(batch, _Kept) and batch.failure is not None:
+            gathering.collate = _settled(loader.collate_fn, batch.failure, given=given)
+        yield gathering(batch)
 
 
 def _is_usual(loader: DataLoader[Any]) -> bool:

@@ -26,7 +26,7 @@ from torch.utils.data import (
 from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
-from .items import fetched, is_one_batch, readable, stream_of
+from .items import batched, fetched, is_one_batch, readable, stream_of
 from .state.guard import seed_everything
 
 MICRO_BATCH = 256
@@ -181,7 +181,7 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
     if isinstance(data, DataLoader):
         return _from_loader(data, limit, source)
     if isinstance(data, IterableDataset):
-        return _from_stream(DataLoader(data, batch_size=micro_batch), limit)
+        return _from_stream(batched(data, micro_batch), limit)
     if isinstance(data, Dataset):
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
     if isinstance(data, list) and not is_one_batch(data):

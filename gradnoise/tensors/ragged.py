@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import default_collate
 
 from ..errors import DataError, EngineError, GradNoiseError, first_line
 from .trees import Batch, map_leaves
@@ -49,9 +50,9 @@ class Items:
                 "the samples of a batch are put together by Python code, which torch.func cannot "
                 "follow"
             )
-        chosen = [fresh(self.samples[k]) for k in index.tolist()]
+        chosen = [self.samples[k] for k in index.tolist()]
         try:
-            batch = self.collate(chosen)
+            batch = self.collate(for_collate(self.collate, chosen))
         except GradNoiseError:
             raise
         except Exception as error:  # the user's code
@@ -113,9 +114,11 @@ def _is_plain(item: Any, count: int, names: bool, found: list[Tensor]) -> bool:
     return isinstance(item, (*_NAMES, *_SAME)) or callable(item)
 
 
-def fresh(item: Any) -> Any:
-    """A sample whose containers may be changed; tensors are shared."""
-    return map_leaves(_copied, item, _is_object)
+def for_collate(collate: Collate, samples: list[Any]) -> list[Any]:
+    """Samples whose containers a collate function may change; tensors are shared."""
+    if collate is default_collate:
+        return samples
+    return [map_leaves(_copied, sample, _is_object) for sample in samples]
 
 
 def _copied(leaf: Any) -> Any:
