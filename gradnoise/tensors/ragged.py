@@ -38,19 +38,19 @@ class Items:
     def __init__(self, samples: list[Any], collate: Collate, rows: bool = False) -> None:
         self.samples, self.collate, self.rows = samples, collate, rows
 
-    def collated(self, index: Tensor) -> Any:
-        """The batch of the samples at `index`, on its device.
+    def collated(self, positions: Tensor) -> Any:
+        """The batch of the samples at `positions`, on its device.
 
         Raises:
             DataError: the collate function fails.
             EngineError: in a transform of `torch.func`.
         """
-        if torch.func.debug_unwrap(index) is not index:
+        if torch.func.debug_unwrap(positions) is not positions:
             raise EngineError(
                 "the samples of a batch are put together by Python code, which torch.func cannot "
                 "follow"
             )
-        chosen = [self.samples[k] for k in index.tolist()]
+        chosen = [self.samples[k] for k in positions.tolist()]
         try:
             batch = self.collate(for_collate(self.collate, chosen))
         except GradNoiseError:
@@ -61,18 +61,18 @@ class Items:
                 f"{type(error).__name__}: {first_line(error)}. It is called with lists of one "
                 f"sample and more."
             ) from error
-        return moved(batch, index.device)
+        return moved(batch, positions.device)
 
 
 class Ragged(NamedTuple):
     """A batch of samples, by their positions in a list.
 
     Args:
-        index: shape (n,), whole numbers; (m, b) for m groups.
-        items: the list.
+        positions: shape (n,), whole numbers; (m, b) for m groups.
+        items: the samples.
     """
 
-    index: Tensor
+    positions: Tensor
     items: Items
 
 
@@ -85,7 +85,7 @@ def is_ragged(batch: Batch) -> bool:
 
 def opened(batch: Batch) -> Any:
     """What the loss is given: the samples put together; a batch of tensors as it is."""
-    return batch.items.collated(batch.index) if isinstance(batch, Ragged) else batch
+    return batch.items.collated(batch.positions) if isinstance(batch, Ragged) else batch
 
 
 def is_plain(batch: Batch, count: int, *, names: bool = False) -> bool:

@@ -88,7 +88,7 @@ def test_one_batch_that_can_be_cut_by_chance_changes_nothing() -> None:
 
     found = fetched(samples, {"batch_size": 3, "collate_fn": joined})
     assert all(isinstance(batch, Ragged) for batch in found)
-    assert [len(batch.index) for batch in found] == [3, 3, 3, 1]
+    assert [len(batch.positions) for batch in found] == [3, 3, 3, 1]
 
 
 def test_a_loader_with_an_order_of_its_own_is_followed() -> None:

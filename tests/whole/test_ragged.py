@@ -158,3 +158,60 @@ def test_a_collate_function_that_draws_is_replayed() -> None:
     first, second = (gn.profile(case.model(), masked_loss, data) for _ in range(2))
     assert "draws random numbers" in first.randomness
     assert float(first.trace_cov) == float(second.trace_cov)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_on_samples_is_training_on_their_positions(name: str) -> None:
+    """What people do by hand: the batch is a tensor of positions, and the loss collates."""
+    case = CASES[name]
+
+    def by_hand(model: nn.Module, batch: Any) -> Tensor:
+        chosen = [copy.deepcopy(case.samples[k]) for k in batch[0].tolist()]
+        return case.loss_fn(model, case.collate(chosen))
+
+    def trained(loss_fn: Any, data: Any) -> Tensor:
+        model = case.model()
+        sgd = torch.optim.SGD(model.parameters(), lr=0.05)
+        found = gn.cooled(model, loss_fn, data, sgd, steps=4, batch_size=5)
+        return nn.utils.parameters_to_vector(found.parameters())
+
+    ordered = DataLoader(case.samples, batch_size=5, collate_fn=case.collate)
+    ours, theirs = trained(case.loss_fn, ordered), trained(by_hand, (torch.arange(COUNT),))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_sweep_gives_its_metrics_what_training_gives_its_loss() -> None:
+    case = CASES["graphs"]
+
+    def misses(model: nn.Module, batch: Any) -> Tensor:
+        return (graph_loss(model, batch) > 1).double()
+
+    data = DataLoader(case.samples, batch_size=6, collate_fn=case.collate)
+    options: dict[str, Any] = {"batch_sizes": [3], "lrs": [0.01], "epochs": 1}
+    found = gn.sweep(
+        case.model, graph_loss, data, test_data=data, metrics={"misses": misses}, **options
+    )
+    (record,) = found.records
+    assert 0 <= record.metrics["misses"] <= 1
+
+
+def test_samples_of_one_length_say_nothing_of_the_next_ones() -> None:
+    """Two rows each in the first batch; in the second one and three, as many in all."""
+    source = torch.Generator().manual_seed(1)
+    rows = [torch.randn(n, 3, generator=source).double() for n in [2] * 8 + [1, 3] * 4]
+
+    def joined(samples: list[Tensor]) -> Any:
+        owner = torch.arange(len(samples)).repeat_interleave(torch.tensor([*map(len, samples)]))
+        return torch.cat(samples), owner, len(samples)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        inputs, owner, count = batch
+        each = model(inputs)[:, 0].square()
+        return torch.zeros(count, dtype=each.dtype).index_add(0, owner, each)
+
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).double()
+    data = DataLoader(rows, batch_size=8, collate_fn=joined)
+    gradients, _ = written_out(model, [loss(model, joined([own]))[0] for own in rows])
+    found = gn.gradient_moments(model, loss, data)
+    assert float(found.trace_cov) == pytest.approx(float(torch.cov(gradients.T).trace()), rel=1e-9)
