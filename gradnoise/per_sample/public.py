@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from ..problem.items import holds_samples
+from ..problem.lists import holds_samples
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem

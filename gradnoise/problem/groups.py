@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
-from .items import batched, fetched, is_one_batch, readable, stream_of
+from .items import batched, fetched, stream_of
+from .lists import is_one_batch, readable
 from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .unit import stacked

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
-from ..tensors.ragged import Ragged, opened, tensors_in
+from ..tensors.ragged import opened, tensors_in
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .losses.criterion import supervised
 from .losses.loss_fn import LossFn
@@ -20,7 +20,7 @@ from .memory import refuse_common
 from .preconditioner import Preconditioner
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
-from .unit import SAMPLE, Unit, UnitLosses
+from .unit import SAMPLE, Unit, UnitLosses, given
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
@@ -131,9 +131,11 @@ class Objective:
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
         """
-        ragged = isinstance(batch, Ragged)  # a loss_fn may pop from its batch
-        own = opened(batch) if ragged else map_samples(lambda leaf: leaf, batch)
-        with watch(list(tensors_in(own)) if ragged else []) if watch else nullcontext():
+        own = given(batch, self._generators)
+        made = own is not batch
+        if not made:
+            own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
+        with watch(list(tensors_in(own)) if made else []) if watch else nullcontext():
             losses = self.loss_fn(self.model, own)
         _check_shape(losses, sample_count(batch))
         check_finite(losses)

@@ -29,7 +29,7 @@ from .checks import (
 )
 from .coordinates import PreconditionedObjective
 from .groups import draw_groups, usual_size
-from .items import taken_as_batches
+from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
 from .options import Options

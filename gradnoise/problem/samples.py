@@ -26,7 +26,8 @@ from torch.utils.data import (
 from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
-from .items import batched, fetched, is_one_batch, readable, stream_of
+from .items import batched, fetched, stream_of
+from .lists import is_one_batch, readable
 from .state.guard import seed_everything
 
 MICRO_BATCH = 256
@@ -103,8 +104,9 @@ class Samples:
         `max_samples` samples.
 
         Args:
-            data: a DataLoader, a Dataset, a list of batches, or one batch (a tensor, or any
-                nesting of tuples and mappings of tensors).
+            data: a DataLoader, a Dataset, a list of batches or of single samples, or one batch (a
+                tensor, any nesting of tuples and mappings of tensors, or what can be taken apart,
+                see `readable`).
             max_samples: n at most; None takes all.
             population: "dataset" (N = all samples of `data`), "distribution" (N = ∞), or N.
             seed: of the choice, and of augmentation that draws from the global random states.
