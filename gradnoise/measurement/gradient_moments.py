@@ -42,7 +42,9 @@ def gradient_moments(
     Args:
         model: any `nn.Module`; it is left unchanged.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, or a torch criterion.
-        data: a DataLoader, a Dataset, a list of batches, or one batch.
+        data: a DataLoader, a Dataset, a list of batches or of single samples, or one batch. Samples
+            may differ in size (graphs, detection targets, sequences): `loss_fn` gets them as the
+            collate function of the loader puts them together.
         optimizer: the one that trains the model.
         metric: "optimizer": P^-½g_i in place of g_i, with P of the optimizer's state as in
             `Preconditioned`, so that |G|² is GᵀP⁻¹G and trΣ is tr(P⁻¹Σ); or "euclidean"; "auto":

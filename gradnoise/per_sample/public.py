@@ -7,6 +7,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
+from ..problem.lists import holds_samples
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
@@ -86,6 +87,7 @@ def per_sample_sq_norms(
 
 def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
     """A problem of one batch, whole."""
-    one = tuple(batch) if isinstance(batch, list) else batch  # a list would be several batches
+    several = isinstance(batch, list) and not holds_samples(batch)  # for `Problem.open`
+    one = tuple(batch) if several else batch
     whole = Options(max_samples=None, micro_batch=sys.maxsize, unit="sample")
     return Problem.open(model, loss_fn, one, whole, least=1)

@@ -19,6 +19,7 @@ from ..errors import (
     RandomLossError,
     explained,
 )
+from ..tensors.ragged import is_ragged
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
 from .other_model import refuse_other_model
@@ -135,8 +136,14 @@ def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
 
     Draws belong to a place in the batch, so that other samples are put into the other places: the
     second half replaced by the first, and the first by the second. A loss that is divided by a
-    count of the batch shows in the mean of many draws.
+    count of the batch shows in the mean of many draws. Where samples differ in size, others move
+    the draws to other places, so that only layers of a kind that couples and the mean can tell.
     """
+    if is_ragged(batch):
+        half = sample_count(batch) // 2
+        return bool(coupling_layers(objective)) or (
+            half > 0 and _is_divided(objective, batch, half)
+        )
     whole = objective.losses(batch).detach()
     count = sample_count(batch)
     half = count // 2

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..tensors.trees import Batch
-from .objective import Objective
+from .objective import Objective, Watch
 from .preconditioner import Preconditioner
 
 
@@ -39,7 +39,7 @@ class PreconditionedObjective(Objective):
         with self._plain.guard(data):
             yield
 
-    def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
+    def losses(self, batch: Batch, watch: Watch | None = None) -> Tensor:
         """Per-sample losses with the penalty of a weight decay that the optimizer adds to g."""
         losses = self._plain.losses(batch, watch)
         return losses + self._penalty().to(losses) if self._coupled else losses

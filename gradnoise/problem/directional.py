@@ -70,7 +70,7 @@ def require_second_order(problem: Problem) -> None:
     except CurvatureError:
         objective = problem.objective
         with problem.guard(), full_precision(objective.device):
-            found = once_only(lambda watch: objective.losses(batch, watch))
+            found = once_only(lambda watch: objective.losses(batch, lambda _: watch))
         new = [operation for operation in found if operation not in objective.once]
         if not new:
             raise

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
-from .samples import Samples, is_one_batch, loader_options, population_of
+from .items import batched, fetched, stream_of
+from .lists import is_one_batch, readable
+from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
 from .unit import stacked
@@ -43,7 +45,7 @@ class _Groups:
 
 def usual_size(data: Any) -> int:
     """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
-    data = bare_data(data)
+    data = readable(bare_data(data))
     size = getattr(data, "batch_size", None)  # of one process, which is that of its statistics
     if isinstance(size, int) and size > 0:
         return size
@@ -86,7 +88,7 @@ def draw_groups(
     """
     seed_everything(seed)
     limit = math.inf if max_samples is None else max_samples
-    found = _drawn(bare_data(data), size, limit, generator(seed))
+    found = _drawn(readable(bare_data(data)), size, limit, generator(seed))
     if len(found.groups) < LEAST_GROUPS:
         raise DataError(
             f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
@@ -119,7 +121,7 @@ def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Grou
             else _from_dataset(data.dataset, size, limit, source, options)
         )
     if isinstance(data, IterableDataset):
-        return _from_stream(DataLoader(data, batch_size=size), size, limit)
+        return _from_stream(batched(data, size), size, limit)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     batches = isinstance(data, (Tensor, tuple, list, Mapping))
     if isinstance(data, Dataset) or (indexed and not batches):
@@ -140,8 +142,8 @@ def _from_dataset(
     if type(data) is TensorDataset and not options:
         whole = list(data.tensors)
         return _Groups([select(whole, index) for index in torch.split(chosen, size)], total)
-    loader = DataLoader(Subset(data, chosen.tolist()), **{**options, "batch_size": size})
-    return _Groups(list(loader), total)
+    groups = fetched(Subset(data, chosen.tolist()), {**options, "batch_size": size})
+    return _Groups(groups, total)
 
 
 def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Generator) -> _Groups:
@@ -172,7 +174,7 @@ def _joined(batches: list[Batch]) -> Batch | None:
 
 def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
     groups: list[Batch] = []
-    for batch in data:
+    for batch in stream_of(data):
         groups += [part for part in split(batch, size) if sample_count(part) == size]
         if size * (len(groups) + 1) > limit:
             note = f"the first {len(groups)} groups were taken in the loader's own order"

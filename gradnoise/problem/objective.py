@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
+from ..tensors.ragged import opened, tensors_in
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .custom_functions import differenced
 from .full_precision import full_precision
@@ -25,9 +26,12 @@ from .shares import WeightedLosses
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
 from .state.wrappers import bare_model, seen_through
-from .unit import SAMPLE, Unit, UnitLosses
+from .unit import SAMPLE, Unit, UnitLosses, given
 
 _WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
+
+
+Watch = Callable[[list[Tensor]], AbstractContextManager[Any]]
 
 
 class Objective:
@@ -130,14 +134,22 @@ class Objective:
                 "this measurement was set up; build the operator again after changing the model"
             )
 
-    def losses(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
-        """Per-sample losses, shape (n,), with their graph; the user's code runs inside `watch`.
+    def losses(self, batch: Batch, watch: Watch | None = None) -> Tensor:
+        """Per-sample losses, shape (n,), with their graph.
+
+        Args:
+            batch: the samples.
+            watch: gives the context that the user's code runs in, from the tensors of samples that
+                are put together here.
 
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
         """
-        own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
-        with watch or nullcontext():
+        own = given(batch, self._generators)
+        made = own is not batch
+        if not made:
+            own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
+        with watch(list(tensors_in(own)) if made else []) if watch else nullcontext():
             losses = self.loss_fn(self.model, own)
         _check_shape(losses, sample_count(batch))
         check_finite(losses)
@@ -212,8 +224,27 @@ class Bound(nn.Module):
         return self._loss_fn(self._given[0], batch)
 
 
+class OfOpened:
+    """A loss function that is given the samples of `Ragged` batches put together."""
+
+    def __init__(self, loss_fn: LossFn) -> None:
+        self.loss_fn = loss_fn
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.loss_fn(model, opened(batch))
+
+    def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """What the samples weigh, where the loss function tells; see `shares`."""
+        weigh = getattr(self.loss_fn, "weights", None)
+        return weigh(model, opened(batch)) if callable(weigh) else None
+
+
 def as_loss_fn(loss_fn: Any) -> LossFn:
-    """The per-sample losses of a criterion or a function."""
+    """The losses of a criterion or a function, of batches of every kind."""
+    return OfOpened(_checked(loss_fn))
+
+
+def _checked(loss_fn: Any) -> LossFn:
     bare = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
     if isinstance(loss_fn, nn.Module) or getattr(bare, "__module__", "") == _FUNCTIONAL:
         return supervised(loss_fn)

@@ -29,6 +29,7 @@ from .checks import (
 )
 from .coordinates import PreconditionedObjective
 from .groups import draw_groups, usual_size
+from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
 from .options import Options
@@ -104,8 +105,9 @@ class Problem:
             problem = None
             behaviour = Behaviour(coupling=AS_ASKED)
             if options.unit != "group":
-                problem = cls(objective, _drawn(data, options, least))._weighted()
-                behaviour = problem._examined(options.unit)
+                with taken_as_batches(data):
+                    problem = cls(objective, _drawn(data, options, least))._weighted()
+                    behaviour = problem._examined(options.unit)
             if behaviour.is_random and problem is not None:
                 problem = problem._replayed(behaviour, options)
                 whole = problem._few()
@@ -124,7 +126,7 @@ class Problem:
     def _weighted(self) -> Problem:
         """With the weights of the loss function, where samples differ in them."""
         objective, samples = self.objective, self.samples
-        weights = weights_of(objective.loss_fn, objective.model, list(self.batches()))
+        weights = weights_of(objective.loss_fn, objective.model, self.batches())
         if weights is None:
             return self
         mean = float(weights.mean())

@@ -26,6 +26,8 @@ from torch.utils.data import (
 from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
+from .items import batched, fetched, stream_of
+from .lists import is_one_batch, readable
 from .state.guard import seed_everything
 from .state.wrappers import bare_data, length_of
 
@@ -107,8 +109,9 @@ class Samples:
         `max_samples` samples.
 
         Args:
-            data: a DataLoader, a Dataset, a list of batches, or one batch (a tensor, or any
-                nesting of tuples and mappings of tensors).
+            data: a DataLoader, a Dataset, a list of batches or of single samples, or one batch (a
+                tensor, any nesting of tuples and mappings of tensors, or what can be taken apart,
+                see `readable`).
             max_samples: n at most; None takes all.
             population: "dataset" (N = all samples of `data`), "distribution" (N = ∞), or N.
             seed: of the choice, and of augmentation that draws from the global random states.
@@ -124,6 +127,7 @@ class Samples:
         check_whole("seed", seed, 0)
         seed_everything(seed)
         limit = math.inf if max_samples is None else max_samples
+        data = readable(data)
         drawn = _draw(data, limit, generator(seed), micro_batch)
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         count = sum(sample_count(piece) for piece in pieces)
@@ -185,7 +189,7 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
     if isinstance(data, DataLoader):
         return _from_loader(data, limit, source)
     if isinstance(data, IterableDataset):
-        return _from_stream(DataLoader(data, batch_size=micro_batch), limit)
+        return _from_stream(batched(data, micro_batch), limit)
     if isinstance(data, Dataset):
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
     if isinstance(data, list) and not is_one_batch(data):
@@ -210,23 +214,6 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
         f"`data` must be a DataLoader, a Dataset, a list of batches, or one batch of tensors; "
         f"got {type(data).__name__}"
     )
-
-
-def is_one_batch(data: list[Any]) -> bool:
-    """Whether a list is one batch [inputs, targets], as default collation makes them."""
-    tensors = [item for item in data if isinstance(item, Tensor)]
-    if not tensors:
-        return False
-    if len(tensors) < len(data):
-        return True  # tensors beside other things
-    kinds = {(item.dtype, tuple(item.shape[1:])) for item in tensors}
-    same_count = len({len(item) if item.ndim else 1 for item in tensors}) == 1
-    if len(tensors) > 1 and len(kinds) == 1 and same_count:
-        raise DataError(
-            f"a list of {len(data)} tensors of the same shape can be one batch or several. Pass a "
-            f"tuple for one batch, or a list of one-element tuples for several."
-        )
-    return len(kinds) > 1
 
 
 def _given_as_one_batch(data: Any) -> bool:
@@ -278,15 +265,10 @@ def _from_dataset(
     total = len(data)
     if total > limit:
         data = Subset(data, torch.randperm(total, generator=source)[: int(limit)].tolist())
-    return _Drawn(list(DataLoader(data, **options)) if total else [], total)
+    return _Drawn(fetched(data, options) if total else [], total)
 
 
 def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _Drawn:
-    if any(map(_is_single_sample, data)):
-        raise DataError(
-            "the list holds single samples (a tensor beside a number) where batches are expected; "
-            "batch them with DataLoader(data, batch_size=...)"
-        )
     data = [batch for batch in data if sample_count(batch)]
     total = sum(sample_count(batch) for batch in data)
     if total <= limit:
@@ -302,20 +284,9 @@ def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _
     return _Drawn(batches, total)
 
 
-def _is_single_sample(batch: Batch) -> bool:
-    if not isinstance(batch, tuple):
-        return False
-    numbers = [x for x in batch if isinstance(x, (int, float)) or _is_scalar(x)]
-    return bool(numbers) and len(numbers) < len(batch)
-
-
-def _is_scalar(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.ndim == 0
-
-
 def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
     batches: list[Batch] = []
-    count, stream = 0, iter(data)
+    count, stream = 0, stream_of(data)
     for batch in stream:
         room = min(sample_count(batch), limit - count)
         batches.append(select(batch, slice(0, int(room))))

@@ -9,7 +9,7 @@ Hessians, which are all linear in them. w̄ is the mean of the measured samples:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
     return losses if weights is None else losses * (weights.to(losses) / weights.mean().to(losses))
 
 
-def weights_of(loss_fn: Any, model: nn.Module, batches: list[Batch]) -> Tensor | None:
+def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tensor | None:
     """w of all samples, shape (n,), float64; None where they are equal.
 
     Raises:
@@ -63,11 +63,13 @@ def weights_of(loss_fn: Any, model: nn.Module, batches: list[Batch]) -> Tensor |
     weigh: Callable[..., Tensor | None] | None = getattr(loss_fn, "weights", None)
     if not callable(weigh):
         return None
-    found = [weigh(model, batch) for batch in batches]
-    known = [weights for weights in found if weights is not None]
-    if len(known) < len(found):
-        return None
-    weights = torch.cat([own.detach().double().cpu() for own in known])
+    found = []
+    for batch in batches:
+        own = weigh(model, batch)
+        if own is None:
+            return None
+        found.append(own.detach().double().cpu())
+    weights = torch.cat(found)
     if not float(weights.sum()) > 0:
         raise DataError(
             f"no label of the {len(weights)} samples counts: all are ignored (ignore_index), or "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, LossError, check_whole
+from ..tensors.ragged import Ragged, opened
 from ..tensors.random import generator
 from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves
 from .losses.loss_fn import LossFn
@@ -26,6 +27,7 @@ from .shares import weighted_mean
 from .state.generators import seed_all
 
 UNITS = ("auto", "sample", "group")
+COLLATING = 2**31  # seeds of units are below
 AS_ASKED = "as asked for"  # why units are groups
 
 
@@ -123,6 +125,7 @@ class UnitLosses:
 
     def __call__(self, model: nn.Module, batch: Seeded) -> Tensor:
         if not self.unit.is_group:
+            batch = given(batch, self._own)
             seed_all(int(batch.seeds[0]), self._own)
             return self.loss_fn(model, batch.batch)
         seeds = batch.seeds.tolist()
@@ -143,6 +146,21 @@ class UnitLosses:
                 f"or one loss per sample; got shape {tuple(loss.shape)}"
             )
         return weighted_mean(self.loss_fn, loss, model, group)
+
+
+def given(batch: Batch, own: tuple[Any, ...] = ()) -> Any:
+    """What a loss is given, with `Ragged` samples put together; groups are, one by one, later.
+
+    A collate function that draws has a seed of its own: its draws are not those of the loss.
+    """
+    if isinstance(batch, Ragged):
+        return opened(batch)
+    if not isinstance(batch, Seeded) or not isinstance(batch.batch, Ragged):
+        return batch
+    if batch.batch.positions.ndim > 1:
+        return batch
+    seed_all(int(batch.seeds[0]) + COLLATING, own)
+    return Seeded(opened(batch.batch), batch.seeds)
 
 
 def stacked(groups: list[Batch], most: int, seed: int) -> list[Seeded]:

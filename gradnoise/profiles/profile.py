@@ -161,7 +161,9 @@ def profile(
         model: any `nn.Module`; it is left unchanged. Its trainable parameters are measured.
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch
             criterion for batches (inputs, targets).
-        data: a DataLoader, a Dataset, a list of batches, or one batch.
+        data: a DataLoader, a Dataset, a list of batches or of single samples, or one batch. Samples
+            may differ in size (graphs, detection targets, sequences): `loss_fn` gets them as the
+            collate function of the loader puts them together.
         optimizer: the one in use; the report reads its learning rate and momentum.
         metric: "euclidean": learning rates are those of plain SGD. "optimizer": everything in the
             coordinates P^½w in which a step of the optimizer is a step of plain SGD, with P of its

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import DataError
 
@@ -74,19 +75,36 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 def map_samples(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
     """The batch with `function` applied to every tensor that holds samples."""
-    if isinstance(batch, Tensor) and batch.ndim > 0:
+
+    def of_samples(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, Tensor) and leaf.ndim > 0 else leaf
+
+    return map_leaves(of_samples, batch)
+
+
+def map_leaves(
+    function: Callable[[Any], Any], batch: Batch, is_leaf: Callable[[Any], bool] | None = None
+) -> Batch:
+    """The batch with `function` applied to all that its tuples, lists and mappings hold.
+
+    Args:
+        function: of what is no container.
+        batch: any nesting.
+        is_leaf: which containers are not opened.
+    """
+    if isinstance(batch, (Tensor, PackedSequence)) or (is_leaf is not None and is_leaf(batch)):
         return function(batch)
     if isinstance(batch, Mapping):
-        return _map_mapping(function, batch)
+        return _map_mapping(function, batch, is_leaf)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_samples(function, item) for item in batch))
+        return type(batch)(*(map_leaves(function, item, is_leaf) for item in batch))
     if isinstance(batch, (tuple, list)):
-        return type(batch)(map_samples(function, item) for item in batch)
-    return batch
+        return type(batch)(map_leaves(function, item, is_leaf) for item in batch)
+    return function(batch)
 
 
-def _map_mapping(function: Callable[[Tensor], Any], batch: Mapping[Any, Any]) -> Any:
-    mapped = {key: map_samples(function, item) for key, item in batch.items()}
+def _map_mapping(function: Callable[[Any], Any], batch: Mapping[Any, Any], is_leaf: Any) -> Any:
+    mapped = {key: map_leaves(function, item, is_leaf) for key, item in batch.items()}
     if type(batch) is dict:
         return mapped
     if not isinstance(batch, (dict, UserDict)):  # a copy might share its entries with the batch
@@ -151,6 +169,7 @@ def sample_count(batch: Batch) -> int:
         raise DataError(
             f"the tensors of one batch must agree on the number of samples in their leading "
             f"dimension; got shapes {shapes}. If these are several batches, pass them as a list "
-            f"of tuples; if a tensor belongs to all samples, keep it in the model or the loss_fn."
+            f"of tuples; if a tensor belongs to all samples, keep it in the model or the loss_fn; "
+            f"if a collate function made the batch, pass the DataLoader or the Dataset instead."
         )
     return counts[0]

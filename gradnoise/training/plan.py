@@ -17,6 +17,7 @@ from ..problem.objective import Bound, as_loss_fn
 from ..problem.samples import Samples
 from ..problem.shares import in_batch
 from ..problem.state.guard import seed_everything
+from ..tensors.ragged import opened
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, to_device
 from .divergence import DivergenceMonitor
 from .start import Start
@@ -186,7 +187,7 @@ def mean_over(
     with torch.no_grad():
         for start in range(0, count, rows):
             part = rebuild(batch, [leaf[start : start + rows] for leaf in leaves])
-            values = function(part)
+            values = function(opened(part))
             size = min(rows, count - start)
             if values.shape != (size,):
                 raise LossError(

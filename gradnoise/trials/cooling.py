@@ -41,7 +41,7 @@ def cooled(
     Args:
         model: any `nn.Module` that `copy.deepcopy` can copy; its modes (train, eval) are kept.
         loss_fn: as for `gn.profile`; it must use the model that it is given.
-        data: as for `gn.profile`, samples of equal shapes.
+        data: as for `gn.profile`; batches of tensors must have samples of equal shapes.
         optimizer: the one that trains the model: any torch optimizer, with its state.
         steps: how many.
         batch_size: B in samples; None takes that of a DataLoader.

@@ -65,6 +65,7 @@ def pad(items: list[list[float]]) -> Tensor:
 
 
 KINDS = {
+    "list of single samples": [(row, k) for k, row in enumerate(X)],
     "one batch": (X, X),
     "one batch as a list": [X, X[:, 0].long()],
     "dict": {"x": X, "y": X},
@@ -192,7 +193,6 @@ REFUSED = {
     "iterator of a loader": (iter(DataLoader(DATA)), DataError, r"one-shot _Single"),
     "counts that differ": ((X, X[:3]), DataError, r"\(10, 1\), \(3, 1\)"),
     "two tensors alike": ([X, X], DataError, r"can be one batch or several"),
-    "list of single samples": ([(X[0], 1), (X[1], 2)], DataError, r"single samples.*DataLoader"),
     "array": (np.zeros((3, 2)), DataError, r"got ndarray. Convert arrays with torch.as_tensor"),
     "nothing": (None, DataError, r"must be a DataLoader.*got NoneType"),
     "text": ("data", DataError, r"got str"),

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.problem.objective import as_loss_fn
 from gradnoise.problem.options import Options
-from gradnoise.problem.unit import SAMPLE, Seeded, Unit, UnitLosses, stacked
+from gradnoise.problem.unit import SAMPLE, Seeded, Unit, UnitLosses, given, stacked
+from gradnoise.tensors.ragged import Items, Ragged
 from tests.unit_cases import CE, X, Y, mlp
 
 
@@ -85,3 +87,16 @@ def test_groups_are_stacked_where_they_are_alike() -> None:
     assert len({int(s) for batch in made for s in batch.seeds}) == 5
     others = [{"x": torch.ones(2, 1), "name": name} for name in "ab"]
     assert len(stacked(others, 2, seed=0)) == 2
+
+
+def test_draws_of_a_collate_function_are_not_those_of_the_loss() -> None:
+    items = Items([torch.zeros(1)] * 4, lambda own: torch.stack(own) + torch.rand(len(own), 1))
+    batch = Seeded(Ragged(torch.arange(4), items), torch.tensor([7, 8, 9, 10]))
+    losses = UnitLosses(as_loss_fn(lambda _, x: x[:, 0] - torch.rand(4)), Unit(is_replayed=True))
+    first, second = losses(nn.Identity(), batch), losses(nn.Identity(), batch)
+    assert (first != 0).all()
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    outside = losses(nn.Identity(), given(batch))  # where it is put together does not matter
+    torch.testing.assert_close(first, outside, rtol=0, atol=0)
+    groups = Seeded(Ragged(torch.arange(4).view(2, 2), items), torch.tensor([7, 8]))
+    assert given(groups) is groups

@@ -41,6 +41,10 @@ class Discovery(Trace):
         self._dependent: dict[int, Any] = {}  # not held
         self._mark(leaves)
 
+    def watching(self, made: list[Tensor]) -> Trace:
+        self._mark(made)
+        return self
+
     def without_sources(self, func: Any, args: Any, kwargs: Any) -> Any:
         depends = any(map(self._depends, tensors_of((args, kwargs.values()))))
         if depends and func in _PICKS:

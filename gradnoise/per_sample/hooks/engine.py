@@ -19,6 +19,7 @@ import torch
 
 from ...errors import EngineError
 from ...problem.objective import Objective
+from ...tensors.ragged import is_ragged
 from ...tensors.trees import Batch, sample_count, select
 from ..contract.engine import MEMORY_BUDGET, Engine, Explained
 from ..contract.summary import Chunk, Summary, Wanted
@@ -118,7 +119,8 @@ class Hooks(Engine):
         # without a gradient to tell by, or with samples picked by what they hold, the layouts of
         # one batch say nothing about another: each is looked at
         operations = [step for step in plan if step.layout is not None]
-        self._doubtful = planner.reorders or not all(step.proven for step in operations)
+        changing = planner.reorders or is_ragged(batch)  # samples of other lengths in the next one
+        self._doubtful = changing or not all(step.proven for step in operations)
         self._plan, self._planned = plan, sample_count(few)
 
 

@@ -44,7 +44,11 @@ class Trace(TorchFunctionMode, abc.ABC):
     def losses(self, objective: Objective, batch: Batch) -> Tensor:
         """Per-sample losses of a batch, shape (n,), while their operations are followed."""
         with eager():
-            return objective.losses(batch, self)
+            return objective.losses(batch, self.watching)
+
+    def watching(self, _made: list[Tensor]) -> Trace:
+        """The context in which a loss is called with tensors that were put together for it."""
+        return self
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
