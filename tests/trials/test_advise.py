@@ -154,8 +154,8 @@ def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:
     assert found.confidence == "rough"
 
 
-@pytest.mark.parametrize("steps", [5, 1001])
-def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "budget"), [(5, 40_000), (5, 120_000), (1001, 40_000)])
+def test_second_moments_that_do_not_settle_in_the_trial_are_told(steps: int, budget: int) -> None:
     model, _ = setting()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(steps):
@@ -164,23 +164,49 @@ def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
         nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
         optimizer.step()
     found = gn.advise(
-        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=40_000, vectorise=True
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
     )
     told = "AdamW has taken 5 steps, and its second moments settle after about 1000"
-    assert (told in " ".join(found.reasons)) is (steps == 5)
+    assert (found.steps + steps < 1000) is (budget == 40_000 and steps == 5)
+    assert (told in " ".join(found.reasons)) is (found.steps + steps < 1000)
 
 
-def test_a_short_trial_does_not_lower_the_temperature() -> None:
+@pytest.mark.parametrize(("budget", "seeds"), [(6_000, 2), (10_000, 3)])
+def test_a_small_budget_has_fewer_seeds_and_says_what_is_enough(budget: int, seeds: int) -> None:
+    found = advised(budget=budget)
+    assert (found.seeds, found.confidence) == (seeds, "rough")
+    assert found.batch_size is not None
+    enough = 24 * max(2048, 200 * found.batch_size)
+    assert f"(for this batch size, `budget` = {enough} is enough)" in " ".join(found.reasons)
+    assert advised(budget=budget, seeds=1).seeds == 1
+
+
+@pytest.mark.parametrize("budget", [6_000, 40_000])
+def test_a_short_trial_does_not_lower_the_temperature(budget: int) -> None:
     """At the noise of the steps every smaller rate looks better, whatever it costs later."""
-    model, optimizer = setting(0.1)
+    found = where_it_is_stationary(0.1, budget)
+    assert found.lr is not None
+    assert found.batch_size is not None
+    assert found.lr >= 0.99 * 0.1 * found.batch_size / 16
+
+
+def test_a_rate_in_use_that_hardly_holds_is_no_bound() -> None:
+    """2/λ is about 0.9 here: at batch size 64 the temperature in use needs a rate of 1.2."""
+    found = where_it_is_stationary(0.3, 300_000)
+    assert found.batch_size is not None
+    assert found.batch_size >= 64
+    assert found.lr is not None
+    assert found.lr < 0.6
+
+
+def where_it_is_stationary(lr: float, budget: int) -> gn.Advice:
+    """Advice after 20 epochs with batches of 16."""
+    model, optimizer = setting(lr)
     for seed in range(20):
         for rows in torch.randperm(2048, generator=torch.Generator().manual_seed(seed)).split(16):
             optimizer.zero_grad()
             nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
             optimizer.step()
-    found = gn.advise(
-        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=6_000, vectorise=True
+    return gn.advise(
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
     )
-    assert found.lr is not None
-    assert found.batch_size is not None
-    assert found.lr >= 0.99 * 0.1 * found.batch_size / 16
