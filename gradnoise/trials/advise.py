@@ -182,7 +182,7 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float, see
     samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)
     final = Length(samples, others, "samples of the last trial")
     long = samples >= LONG * choice.batch_size
-    least = 0.0 if long else _least(trials, branches, choice)
+    least = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, least)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
     last = Choice.of(records, MARGIN, least) or Choice.of(records, MARGIN)
@@ -235,7 +235,7 @@ def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
     )
 
 
-def _least(trials: Trials, branches: Branches, choice: Choice) -> float:
+def least_rate(trials: Trials, branches: Branches, choice: Choice) -> float:
     """The rate in use, scaled to a batch size as far as it held; 0 where twice of it diverges.
 
     In a short run every smaller rate looks better, because the noise of the steps falls at once and

@@ -130,6 +130,8 @@ def test_a_negative_loss_is_compared_by_its_size() -> None:
     records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.1)]
     (doubt,) = lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05)
     assert doubt.startswith("the learning rate 0.400 had a loss 10 % lower")
+    records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.01)]
+    assert lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05) == ()
 
 
 def test_a_batch_size_that_was_not_compared_is_not_sure() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.trials.advise import LEAST_STEPS, sizes_within
+from gradnoise.training.record import Record, Run
+from gradnoise.training.start import Start
+from gradnoise.trials.advice import Choice
+from gradnoise.trials.advise import LEAST_STEPS, least_rate, sizes_within
 
 SOURCE = torch.Generator().manual_seed(0)
 X = torch.randn(2048, 6, generator=SOURCE)
@@ -197,6 +202,35 @@ def test_a_rate_in_use_that_hardly_holds_is_no_bound() -> None:
     assert found.batch_size >= 64
     assert found.lr is not None
     assert found.lr < 0.6
+
+
+@pytest.mark.parametrize(
+    ("diverged", "size", "stable", "sgd", "adam"),
+    [
+        ([], 16, 0.1, 0.1, 0.1),
+        ([], 4, 0.1, 0.025, 0.05),
+        ([], 64, 0.1, 0.1, 0.1),  # more than in use has not been seen to hold
+        ([], 64, 0.3, 0.3, 0.2),
+        ([(16, 0.2)], 16, 0.1, 0.0, 0.0),
+        ([(16, 0.21)], 16, 0.1, 0.1, 0.1),
+        ([(64, 0.2)], 16, 0.1, 0.0, 0.0),  # a smaller batch does not bear more
+        ([(4, 0.05)], 16, 0.1, 0.0, 0.0),  # nor a larger one more noise
+        ([(4, 0.06)], 16, 0.1, 0.1, 0.0),
+        ([(4, 0.11)], 16, 0.1, 0.1, 0.1),
+    ],
+)
+def test_the_rate_in_use_is_a_bound_unless_twice_of_it_diverges(
+    diverged: list[tuple[int, float]], size: int, stable: float, sgd: float, adam: float
+) -> None:
+    records = tuple(
+        Record(Run(each, lr, 0, "samples", 9), True, None, 1.0, math.inf) for each, lr in diverged
+    )
+    found = gn.Branches(records, {}, lr=0.1, batch_size=16)
+    choice = Choice(size, 0.01, 0.01, stable, False)
+    model = nn.Linear(1, 1)
+    for kind, expected in ((torch.optim.SGD, sgd), (torch.optim.Adam, adam)):
+        trials: Any = SimpleNamespace(start=Start(model, kind(model.parameters(), lr=0.1)))
+        assert least_rate(trials, found, choice) == pytest.approx(expected)
 
 
 def where_it_is_stationary(lr: float, budget: int) -> gn.Advice:
