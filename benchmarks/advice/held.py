@@ -147,6 +147,8 @@ def show(problems: Sequence[Problem], markdown: bool) -> None:
     table = [["", "asked", "named", "diverged", "median", "within 5 %", "within 20 %", "worst"]]
     for name, own in kinds.items():
         losses = [statistics.fmean(row["loss"]) for row in own if row["loss"]]
+        if not losses:
+            continue
         lost = sum(math.inf in (*row["loss"], *row["scratch"]) for row in own)
         table.append([
             name, str(len(own)), str(len(losses)), str(lost), short(statistics.median(losses)),

@@ -64,15 +64,16 @@ def advise(
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
     the geometric middle of the best ones by the losses of the last quarter of the steps and at
     averaged weights. Advised is the best one at averaged weights of those at which twice the rate
-    held as well; and unless these runs took 1000 steps, no smaller temperature than in use where
-    that was tried and held, because in short runs less noise always looks better.
+    held as well; and unless these runs took 1000 steps, no smaller temperature than in use, if that
+    holds, because in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
-    of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
-    tried; the best ones by the two losses are within a factor of 4; the second moments of the
-    optimizer, if it has any, have settled; and there were several seeds and batch sizes. Otherwise
-    it is "rough", and the reasons are printed. A small budget may be spent at the smallest batch
-    size, which is then advised.
+    of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other rate
+    had a loss that is lower by more than 5 %; the best rate is not the smallest that was tried; the
+    best ones by the two losses are within a factor of 4; the second moments of the optimizer, if it
+    has any, settle within these steps; and there were several seeds and batch sizes. Otherwise it
+    is "rough", and the reasons are printed. A small budget may be spent at the smallest batch size,
+    which is then advised.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -80,7 +81,8 @@ def advise(
             number of samples of `data`. Losses at the end of runs are taken besides, on 2048
             samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         batch_size: B₀; by default that of a DataLoader.
-        seeds, level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
+        seeds: orders of the samples; two where the budget is too small to try B₀ with more.
+        level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
     Returns:
