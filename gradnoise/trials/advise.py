@@ -227,7 +227,7 @@ def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tu
 def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
     """Whether the second moments of an adaptive optimizer settle only after the trial."""
     settings = read_optimizer(trials.start.optimizer)
-    if settings is None or settings.is_settled:
+    if settings is None or settings.steps is None or settings.settled_after is None:
         return ()
     if settings.steps + steps >= settings.settled_after:
         return ()
@@ -246,7 +246,7 @@ def least_rate(trials: Trials, branches: Branches, choice: Choice) -> float:
     power = 1.0 if isinstance(trials.start.optimizer, torch.optim.SGD) else 0.5
 
     def scaled(lr: float, size: int) -> float:
-        return lr * (choice.batch_size / size) ** power
+        return lr * math.pow(choice.batch_size / size, power)
 
     held = max(trials.start.lr, choice.stable)
     least = min(scaled(trials.start.lr, branches.batch_size), held)
