@@ -43,8 +43,9 @@ def main() -> None:
     branched.add_argument("--markdown", action="store_true", help="tables for GitHub")
     held = commands.add_parser("held", help="ask for advice, and train as advised")
     held.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
-    held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 40], help="budgets")
+    held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 30], help="budgets")
     held.add_argument("--seed", type=int, default=0, help="of the reference run")
+    held.add_argument("--again", action="store_true", help="ask again where it was asked")
     held.add_argument("--show", action="store_true", help="train nothing")
     held.add_argument("--markdown", action="store_true", help="tables for GitHub")
     options = parser.parse_args()
@@ -63,7 +64,7 @@ def main() -> None:
         return
     if options.command == "held":
         for name in () if options.show else names:
-            hold(PROBLEMS[name], options.epochs, options.seed)
+            hold(PROBLEMS[name], options.epochs, options.seed, options.again)
         held_show([PROBLEMS[name] for name in names], options.markdown)
         return
     # in the order of worth: small batches are slow, further seeds narrow what is known

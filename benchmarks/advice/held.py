@@ -14,38 +14,47 @@ import gradnoise as gn
 from benchmarks import measure
 
 from .problems import Problem
-from .search import SHARES, Search, budget_of
+from .search import CHECKPOINTS, SHARES, Search, budget_of
 from .store import Store
 from .train import State, fresh, restored, train
 from .truth import short, summary
 
 RESULTS = Path("benchmarks/results/advice/held")
+RUNS = CHECKPOINTS / "trials"
 INTERPOLATES = "separable_mlp"  # its loss goes to 0
 SEEDS = (101, 102)  # orders of the samples in the runs that the advice is held to
 
 
-def hold(problem: Problem, epochs: Sequence[float], seed: int) -> None:
-    """Ask for advice at every checkpoint, train as advised, and write both down."""
+def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> None:
+    """Ask for advice at every checkpoint, train as advised, and write both down.
+
+    With `again` also where it was asked before: trials are kept in `RUNS`, and what a pair came to
+    is taken over, so that only new runs are trained.
+    """
     path = RESULTS / f"{problem.name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     search = Search(problem, Store(problem), [seed])
     for share in SHARES:
         for budget in epochs:
             key = f"{share:g} {budget:g} {seed}"
-            if key not in found:
-                found[key] = _one(problem, search, share, budget, seed)
+            if again or key not in found:
+                found[key] = _one(problem, search, share, budget, seed, found)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _one(problem: Problem, search: Search, share: float, epochs: float, seed: int) -> Any:
+def _one(
+    problem: Problem, search: Search, share: float, epochs: float, seed: int, found: dict[str, Any]
+) -> dict[str, Any]:
     saved, data = search.checkpoint(share, seed), search.data
     size, lr = problem.reference
     state = restored(problem, saved, lr)
     count, began = len(data[0]), time.perf_counter()
+    kept = RUNS / f"{problem.name}_{share:g}_{epochs:g}_{seed}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
     advice = gn.advise(
         state.model, problem.loss_fn, data, state.optimizer, batch_size=size,
-        budget=round(epochs * count),
+        budget=round(epochs * count), path=kept,
     )  # fmt: skip
     out: dict[str, Any] = {
         "seconds": round(time.perf_counter() - began, 1), "samples": advice.samples,
@@ -57,8 +66,15 @@ def _one(problem: Problem, search: Search, share: float, epochs: float, seed: in
         stable = advice.branches.largest_stable()
         out["largest_stable"] = {str(size): rate for size, rate in stable.items()}
     if advice.lr is not None and advice.batch_size is not None:
-        out["loss"] = _trained(problem, search, saved, advice.batch_size, advice.lr, share)
-        out["scratch"] = _trained(problem, search, None, advice.batch_size, advice.lr, 0.0)
+        pair = advice.batch_size, advice.lr
+        same = [k for k, row in found.items() if (row["batch_size"], row["lr"]) == pair]
+        here = [k for k in same if k.split()[0] == f"{share:g}"]
+        out["loss"] = (
+            found[here[0]]["loss"] if here else _trained(problem, search, saved, *pair, share)
+        )
+        out["scratch"] = (
+            found[same[0]]["scratch"] if same else _trained(problem, search, None, *pair, 0.0)
+        )
     return out
 
 
@@ -131,6 +147,8 @@ def show(problems: Sequence[Problem], markdown: bool) -> None:
     table = [["", "asked", "named", "diverged", "median", "within 5 %", "within 20 %", "worst"]]
     for name, own in kinds.items():
         losses = [statistics.fmean(row["loss"]) for row in own if row["loss"]]
+        if not losses:
+            continue
         lost = sum(math.inf in (*row["loss"], *row["scratch"]) for row in own)
         table.append([
             name, str(len(own)), str(len(losses)), str(lost), short(statistics.median(losses)),

@@ -55,7 +55,7 @@ def restored(problem: Problem, saved: dict[str, Any], lr: float | None = None) -
     """A checkpoint, to be continued; with another learning rate where one is given."""
     state = fresh(problem, 0.0 if lr is None else lr, saved["seed"])
     state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])  # a copy is taken; brings its own rate
+    state.optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))  # brings its own rate
     for group in state.optimizer.param_groups if lr is not None else ():
         group["lr"] = lr
     state.seen = saved["seen"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -96,6 +97,8 @@ class Runs:
     def best(self, by: str = "train_loss", largest: bool | None = None) -> dict[int, Best]:
         """Per batch size the ε with the best mean over seeds, of runs that did not diverge.
 
+        None of a batch size where every ε has the same values: then nothing is trained.
+
         Args:
             by: "train_loss", "test_loss", in branches "late_loss" or "averaged_loss", or the name
                 of a metric.
@@ -113,7 +116,7 @@ class Runs:
                 for lr in self.lrs
                 if (values := self._values(size, lr, by)) and all(map(math.isfinite, values))
             }
-            if not means:
+            if not means or _all_the_same(means.values()):
                 continue
             sign = 1 if up else -1
             lr = max(means, key=lambda each: sign * statistics.fmean(means[each]))
@@ -158,3 +161,9 @@ class Runs:
                 "these runs have two budgets; choose one: sweep.under('epochs') or "
                 "sweep.under('steps')"
             )
+
+
+def _all_the_same(values: Iterable[list[float]]) -> bool:
+    """Whether several learning rates have exactly the same values."""
+    several = list(values)
+    return len(several) > 1 and all(own == several[0] for own in several)

@@ -35,7 +35,7 @@ class Ensemble:
         self._plan, self._runs = plan, list(runs)
         self._size, self._steps = runs[0].batch_size, runs[0].steps
         seeds = sorted({run.seed for run in runs})
-        self._fresh = models or {seed: plan.model(seed) for seed in seeds}
+        self._fresh = models or plan.models(seeds)
         self._model = self._fresh[seeds[0]]
         self._bound = plan.bound(self._model)
         self._samples, _ = plan.on(next(self._model.parameters()).device)

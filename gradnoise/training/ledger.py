@@ -48,7 +48,7 @@ class Ledger:
             other = _differences(found, header)
             if other:
                 raise SweepFileError(
-                    f"{path} is of another sweep: {', '.join(other)} differ. Continue with the "
+                    f"{path} is of other runs: {', '.join(other)} differ. Continue with the "
                     f"same model, loss, data and settings, or give another `path`"
                 )
             self._end_line()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,12 @@ class Plan:
                 f"`make_model` must return a new torch.nn.Module; got {type(model).__name__}"
             )
         return model
+
+    def models(self, seeds: Sequence[int]) -> dict[int, nn.Module]:
+        """Fresh models by seed; one copy for all where every run starts from the same weights."""
+        if self.start is not None:
+            return dict.fromkeys(seeds, self.model(seeds[0]))
+        return {seed: self.model(seed) for seed in seeds}
 
     @property
     def losses(self) -> LossFn:

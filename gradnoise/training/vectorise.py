@@ -64,8 +64,9 @@ def runs_per_program(
         return most, earlier[1]
     timed = _most_work(groups(runs, most))
     stacked, alone = seconds_per_step(plan, model, timed)
+    count = f"{len(timed)} run{'s' * (len(timed) > 1)}"
     return most if stacked < alone else 0, (
-        f"a step of {len(timed)} runs at B = {timed[0].batch_size} takes {1e3 * stacked:.3g} ms "
+        f"a step of {count} at B = {timed[0].batch_size} takes {1e3 * stacked:.3g} ms "
         f"as one program, {1e3 * alone:.3g} ms one by one"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,16 +115,39 @@ def chosen(branches: Branches, extra: float) -> Choice | None:
 def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
     """What makes the advice uncertain, however long the rate was tried; as for the sentences."""
     alone = len(branches.batch_sizes) < 2
-    gains = [record.start_loss - getattr(record, AVERAGED) for record in tried]
+    start = sum(record.start_loss for record in tried)
+    end = sum(getattr(record, AVERAGED) for record in tried)
+    samples = tried[0].run.steps * choice.batch_size
     reasons = {
         "the best rate is the smallest that was tried": choice.at_end,
         f"the best rates for a constant and for a decaying rate are a factor "
         f"{short(choice.apart)} apart": choice.apart > CLOSE,
-        "the loss did not fall in the trial": not sum(gains) > 0,
+        "the loss did not fall in the trial": not end < start,
+        f"the loss more than halved in the trial, and then the best rate depends on the length of "
+        f"the run: this one is for runs of about {samples} samples": 0 < end < start / 2,
         "there is one seed only": len(tried) < 2,
         "no other batch size was tried (a larger `budget` allows it)": alone,
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
+
+
+def lower_elsewhere(choice: Choice, records: Sequence[Record], tolerance: float) -> tuple[str, ...]:
+    """Whether another rate of the trial had a loss that is lower by more than a tolerance.
+
+    A larger one is not advised where twice of it is not known to hold, a smaller one because in
+    short runs less noise looks better than it is.
+    """
+    losses = {
+        lr: statistics.fmean(getattr(r, AVERAGED) for r in records if r.run.lr == lr)
+        for lr in {r.run.lr for r in records if r.run.lr <= choice.stable}
+    }
+    best, own = min(losses, key=lambda lr: losses[lr]), losses[choice.averaged]
+    if not own - losses[best] > tolerance * abs(own):
+        return ()
+    less = f"{100 * (own - losses[best]) / abs(own):.0f} %"
+    larger = "and it is not known whether twice of it holds"
+    why = larger if best > choice.averaged else "as less noise has in short trials"
+    return (f"the learning rate {short(best)} had a loss {less} lower, {why}",)
 
 
 def write_reasons(

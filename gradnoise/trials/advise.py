@@ -15,7 +15,7 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.guard import untouched
 from ..statistics.estimate import Estimate, Status, check_level
-from .advice import MARGIN, Advice, Choice, chosen, why_rough, write_reasons
+from .advice import MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
 from .branches import Branches
 from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
@@ -24,6 +24,7 @@ EPOCHS = 2  # of the default budget
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the smallest batch size
 RATIO = 4  # of one batch size to the next
 LEAST_STEPS = 8  # of a run at the largest batch size
+LEAST_SEEDS = 2  # where the budget is too small to try B₀ with all of them
 FURTHER = 3
 FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
 ALL = 4  # the budget for three batch sizes over that for one, about
@@ -63,15 +64,16 @@ def advise(
     at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
     the geometric middle of the best ones by the losses of the last quarter of the steps and at
     averaged weights. Advised is the best one at averaged weights of those at which twice the rate
-    held as well; and unless these runs took 1000 steps, no smaller temperature than in use where
-    that was tried and held, because in short runs less noise always looks better.
+    held as well; and unless these runs took 1000 steps, no smaller temperature than in use, if that
+    holds, because in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
-    of at least 200 steps, or 1000 steps; the loss fell; the best rate is not the smallest that was
-    tried; the best ones by the two losses are within a factor of 4; the second moments of the
-    optimizer, if it has any, have settled; and there were several seeds and batch sizes. Otherwise
-    it is "rough", and the reasons are printed. A small budget may be spent at the smallest batch
-    size, which is then advised.
+    of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other rate
+    had a loss that is lower by more than 5 %; the best rate is not the smallest that was tried; the
+    best ones by the two losses are within a factor of 4; the second moments of the optimizer, if it
+    has any, settle within these steps; and there were several seeds and batch sizes. Otherwise it
+    is "rough", and the reasons are printed. A small budget may be spent at the smallest batch size,
+    which is then advised.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -79,7 +81,8 @@ def advise(
             number of samples of `data`. Losses at the end of runs are taken besides, on 2048
             samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         batch_size: B₀; by default that of a DataLoader.
-        seeds, level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
+        seeds: orders of the samples; two where the budget is too small to try B₀ with more.
+        level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
     Returns:
@@ -120,12 +123,16 @@ def advise(
                 f"batch size that the steps have in fact"
             )
         spend = EPOCHS * plan.count if budget is None else int(budget)
+        sizes, samples = sizes_within(base, plan.count, spend, seeds)
+        asked = seeds
+        while base not in sizes and seeds > LEAST_SEEDS:
+            seeds -= 1
+            sizes, samples = sizes_within(base, plan.count, spend, seeds)
         own = {"batch_size": base, "budget": spend, "seeds": seeds}
         trials = Trials(
             plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,
             progress=progress,
         )  # fmt: skip
-        sizes, samples = sizes_within(base, plan.count, spend, seeds)
         if not sizes:
             return _too_little(trials, base, seeds, spend)
         first = trials.start.lr * math.sqrt(sizes[0] / base)
@@ -138,7 +145,7 @@ def advise(
             tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
             *trials.noise, level=level,
         )  # fmt: skip
-        return _tried(trials, branches, length, extra)
+        return _tried(trials, branches, length, extra, asked)
 
 
 def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list[int], int]:
@@ -160,8 +167,13 @@ def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list
     return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
-def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> Advice:
-    """The advice of these branches, after rates around it were tried for longer."""
+def _tried(trials: Trials, branches: Branches, length: Length, extra: float, seeds: int) -> Advice:
+    """The advice of these branches, after rates around it were tried for longer.
+
+    Args:
+        trials, branches, length, extra: as in `advise`.
+        seeds: how many were asked for.
+    """
     choice = chosen(branches, extra)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
@@ -172,10 +184,10 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
     samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)
     final = Length(samples, others, "samples of the last trial")
     long = samples >= LONG * choice.batch_size
-    least = 0.0 if long else _least(trials, branches, choice)
+    least = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, least)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
-    last = Choice.of(records, MARGIN, least)
+    last = Choice.of(records, MARGIN, least) or Choice.of(records, MARGIN)
     if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
@@ -184,9 +196,10 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
         return _nothing(trials, branches, reason)
     own = [record for record in records if record.run.lr == last.averaged]
     doubts = (
-        *_too_short(trials, final, last.batch_size),
-        *_not_settled(trials),
+        *_too_short(trials, final, last.batch_size, seeds),
+        *_not_settled(trials, own[0].run.steps),
         *why_rough(last, branches, own),
+        *lower_elsewhere(last, records, branches.tolerance),
     )
     return Advice(
         last.batch_size,
@@ -202,19 +215,21 @@ def _tried(trials: Trials, branches: Branches, length: Length, extra: float) -> 
     )
 
 
-def _too_short(trials: Trials, final: Length, batch_size: int) -> tuple[str, ...]:
-    """Whether longer runs are needed, and the budget that pays for them."""
+def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tuple[str, ...]:
+    """Whether longer runs are needed, and the budget that pays for them with so many seeds."""
     enough = max(min(trials.plan.count, LONG * batch_size), SHORT * batch_size)
     if final.samples >= enough:
         return ()
-    needed = math.ceil((len(FINAL) + 1) * len(final.seeds) * enough / (1 - FIRST))
+    needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
     return (f"the trial was short (for this batch size, `budget` = {needed} is enough)",)
 
 
-def _not_settled(trials: Trials) -> tuple[str, ...]:
-    """Whether the second moments of an adaptive optimizer are from too few steps."""
+def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
+    """Whether the second moments of an adaptive optimizer settle only after the trial."""
     settings = read_optimizer(trials.start.optimizer)
-    if settings is None or settings.is_settled:
+    if settings is None or settings.steps is None or settings.settled_after is None:
+        return ()
+    if settings.steps + steps >= settings.settled_after:
         return ()
     return (
         f"{settings.name} has taken {settings.steps} steps, and its second moments settle after "
@@ -222,16 +237,26 @@ def _not_settled(trials: Trials) -> tuple[str, ...]:
     )
 
 
-def _least(trials: Trials, branches: Branches, choice: Choice) -> float:
-    """The rate in use, scaled to a batch size; 0 where twice of it was not tried or did not hold.
+def least_rate(trials: Trials, branches: Branches, choice: Choice) -> float:
+    """The rate in use, scaled to a batch size as far as it held; 0 where twice of it diverges.
 
     In a short run every smaller rate looks better, because the noise of the steps falls at once and
     the progress that it costs shows later.
     """
-    plain = isinstance(trials.start.optimizer, torch.optim.SGD)
-    growth = choice.batch_size / branches.batch_size
-    scaled = trials.start.lr * (growth if plain else math.sqrt(growth))
-    return scaled if MARGIN * scaled <= choice.stable else 0.0
+    power = 1.0 if isinstance(trials.start.optimizer, torch.optim.SGD) else 0.5
+
+    def scaled(lr: float, size: int) -> float:
+        return lr * math.pow(choice.batch_size / size, power)
+
+    held = max(trials.start.lr, choice.stable)
+    least = min(scaled(trials.start.lr, branches.batch_size), held)
+    # a larger batch bears a larger rate, but not more noise; so a smaller one bears no larger rate
+    unstable = (
+        max(record.run.lr, scaled(record.run.lr, record.run.batch_size))
+        for record in branches.records
+        if record.diverged
+    )
+    return least if all(lr > MARGIN * least * (1 + 1e-9) for lr in unstable) else 0.0
 
 
 def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:

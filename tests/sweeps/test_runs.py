@@ -48,3 +48,14 @@ def test_what_belongs_to_all_runs_is_kept_under_one_budget() -> None:
     found = gn.Branches((record,), {}, parts=(record,), lr=0.1, batch_size=4)
     assert found.under("samples") == found
     assert found.best("averaged_loss")[4].value == 0.4
+
+
+def test_where_nothing_is_trained_no_rate_is_best() -> None:
+    def records(*losses: float) -> tuple[Record, ...]:
+        lrs = (0.1, 0.2, 0.4)
+        pairs = zip(lrs, losses, strict=True)
+        return tuple(Record(Run(4, lr, 0, "x", 9), False, None, 1.0, loss) for lr, loss in pairs)
+
+    assert gn.Sweep(records(1.0, 1.0, 1.0), {}).best() == {}
+    assert gn.Sweep(records(1.0, 1.0, 0.9), {}).best()[4].lr == 0.4
+    assert gn.Sweep(records(1.0, 1.0, 1.0)[:1], {}).best()[4].lr == 0.1  # there is no other

@@ -119,7 +119,7 @@ def test_a_sweep_can_start_from_a_model_and_its_optimizer(name: str, tmp_path: P
         assert record.train_loss == pytest.approx(CE(own(DATA[0]), DATA[1]).item(), rel=1e-9)
     assert gn.Sweep.load(path) == found
     optimizer.param_groups[0]["weight_decay"] = 0.5
-    with pytest.raises(gn.SweepFileError, match="is of another sweep: fingerprint"):
+    with pytest.raises(gn.SweepFileError, match="is of other runs: fingerprint"):
         swept(model, optimizer=optimizer, path=path, lrs=[0.01, 0.1])
 
 

@@ -65,7 +65,7 @@ def first_class(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def test_another_sweep_is_refused(tmp_path: Path, options: dict[str, Any], what: str) -> None:
     path = tmp_path / "sweep.jsonl"
     swept(path=path)
-    with pytest.raises(gn.SweepFileError, match=f"of another sweep: .*{what}"):
+    with pytest.raises(gn.SweepFileError, match=f"of other runs: .*{what}"):
         swept(path=path, **options)
 
 
@@ -100,7 +100,7 @@ def test_what_changes_the_runs_alone_makes_another_sweep(
     path = tmp_path / "sweep.jsonl"
     swept(path=path, **first)
     assert len(swept(path=path, **first).records) == 8
-    with pytest.raises(gn.SweepFileError, match=f"of another sweep: {what}"):
+    with pytest.raises(gn.SweepFileError, match=f"of other runs: {what}"):
         swept(path=path, **then)
 
 

@@ -120,3 +120,12 @@ def test_a_loss_that_is_not_finite_where_runs_start_is_said() -> None:
     plan = plan_at(model, optimizer, data=(math.nan * DATA[0], DATA[1]))
     with pytest.raises(gn.LossError, match="the loss of the model is not finite"):
         plan.start_loss(0)
+
+
+def test_runs_from_one_start_share_one_copy_of_the_model() -> None:
+    model, optimizer = trained()
+    copies = plan_at(model, optimizer).models([3, 4])
+    assert copies[3] is copies[4] is not model
+    fresh = plan_of(small).models([3, 4])
+    weights = [parameters_to_vector(fresh[seed].parameters()) for seed in (3, 4)]
+    assert not torch.equal(*weights)

@@ -88,6 +88,11 @@ def test_the_faster_way_is_taken_and_its_times_are_said(
         assert first == pytest.approx(second)
 
 
+def test_a_single_run_is_told_in_the_singular(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradnoise.training.vectorise.seconds_per_step", lambda *_: (1.0, 2.0))
+    assert swept(lrs=[0.1], seeds=1).reason.startswith("a step of 1 run at B = ")
+
+
 def test_without_auto_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradnoise.training.vectorise.seconds_per_step", None)
     assert swept(vectorise=True).vectorised == 4

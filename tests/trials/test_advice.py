@@ -7,7 +7,14 @@ import math
 import pytest
 
 from gradnoise.training.record import Record, Run
-from gradnoise.trials.advice import MARGIN, Choice, chosen, why_rough, write_reasons
+from gradnoise.trials.advice import (
+    MARGIN,
+    Choice,
+    chosen,
+    lower_elsewhere,
+    why_rough,
+    write_reasons,
+)
 from gradnoise.trials.branches import Branches
 
 
@@ -84,6 +91,47 @@ def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
     tried = ran(8, 0.1, 1.0, averaged)
     found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
     assert found == ("the loss did not fall in the trial",)
+
+
+@pytest.mark.parametrize(
+    ("averaged", "sure"), [(0.99, False), (1.01, True), (-1.0, True), (0.0, True)]
+)
+def test_a_loss_that_more_than_halved_is_not_sure(averaged: float, sure: bool) -> None:
+    """It began at 2. Where it can fall below 0, halving means nothing."""
+    tried = ran(8, 0.1, 1.0, averaged)
+    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
+    doubt = (
+        "the loss more than halved in the trial, and then the best rate depends on the length of "
+        "the run: this one is for runs of about 1024 samples"
+    )
+    assert found == (() if sure else (doubt,))
+
+
+@pytest.mark.parametrize(
+    ("at", "averaged", "doubts"),
+    [
+        (0.4, 0.96, ()),
+        (0.4, 0.94, ("the learning rate 0.400 had a loss 6 % lower, and it is not known whether "
+                     "twice of it holds",)),
+        (0.1, 0.5, ("the learning rate 0.100 had a loss 50 % lower, as less noise has in short "
+                    "trials",)),
+        (1.6, 0.5, ()),  # beyond a rate at which runs diverged
+    ],
+)  # fmt: skip
+def test_a_rate_that_is_not_advised_and_had_a_lower_loss_is_not_sure(
+    at: float, averaged: float, doubts: tuple[str, ...]
+) -> None:
+    diverged = ran(8, 0.8, math.inf, math.inf)
+    records = [*ran(8, 0.2, 1.0, 1.0), *ran(8, at, 1.0, averaged), *diverged]
+    assert lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05) == doubts
+
+
+def test_a_negative_loss_is_compared_by_its_size() -> None:
+    records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.1)]
+    (doubt,) = lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05)
+    assert doubt.startswith("the learning rate 0.400 had a loss 10 % lower")
+    records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.01)]
+    assert lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05) == ()
 
 
 def test_a_batch_size_that_was_not_compared_is_not_sure() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.trials.advise import LEAST_STEPS, sizes_within
+from gradnoise.training.record import Record, Run
+from gradnoise.training.start import Start
+from gradnoise.trials.advice import Choice
+from gradnoise.trials.advise import LEAST_STEPS, least_rate, sizes_within
 
 SOURCE = torch.Generator().manual_seed(0)
 X = torch.randn(2048, 6, generator=SOURCE)
@@ -154,8 +159,8 @@ def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:
     assert found.confidence == "rough"
 
 
-@pytest.mark.parametrize("steps", [5, 1001])
-def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "budget"), [(5, 40_000), (5, 120_000), (1001, 40_000)])
+def test_second_moments_that_do_not_settle_in_the_trial_are_told(steps: int, budget: int) -> None:
     model, _ = setting()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(steps):
@@ -164,23 +169,78 @@ def test_second_moments_that_have_not_settled_are_told(steps: int) -> None:
         nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
         optimizer.step()
     found = gn.advise(
-        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=40_000, vectorise=True
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
     )
     told = "AdamW has taken 5 steps, and its second moments settle after about 1000"
-    assert (told in " ".join(found.reasons)) is (steps == 5)
+    assert (found.steps + steps < 1000) is (budget == 40_000 and steps == 5)
+    assert (told in " ".join(found.reasons)) is (found.steps + steps < 1000)
 
 
-def test_a_short_trial_does_not_lower_the_temperature() -> None:
+@pytest.mark.parametrize(("budget", "seeds"), [(6_000, 2), (10_000, 3)])
+def test_a_small_budget_has_fewer_seeds_and_says_what_is_enough(budget: int, seeds: int) -> None:
+    found = advised(budget=budget)
+    assert (found.seeds, found.confidence) == (seeds, "rough")
+    assert found.batch_size is not None
+    enough = 24 * max(2048, 200 * found.batch_size)
+    assert f"(for this batch size, `budget` = {enough} is enough)" in " ".join(found.reasons)
+    assert advised(budget=budget, seeds=1).seeds == 1
+
+
+@pytest.mark.parametrize("budget", [6_000, 40_000])
+def test_a_short_trial_does_not_lower_the_temperature(budget: int) -> None:
     """At the noise of the steps every smaller rate looks better, whatever it costs later."""
-    model, optimizer = setting(0.1)
+    found = where_it_is_stationary(0.1, budget)
+    assert found.lr is not None
+    assert found.batch_size is not None
+    assert found.lr >= 0.99 * 0.1 * found.batch_size / 16
+
+
+def test_a_rate_in_use_that_hardly_holds_is_no_bound() -> None:
+    """2/λ is about 0.9 here: at batch size 64 the temperature in use needs a rate of 1.2."""
+    found = where_it_is_stationary(0.3, 300_000)
+    assert found.batch_size is not None
+    assert found.batch_size >= 64
+    assert found.lr is not None
+    assert found.lr < 0.6
+
+
+@pytest.mark.parametrize(
+    ("diverged", "size", "stable", "sgd", "adam"),
+    [
+        ([], 16, 0.1, 0.1, 0.1),
+        ([], 4, 0.1, 0.025, 0.05),
+        ([], 64, 0.1, 0.1, 0.1),  # more than in use has not been seen to hold
+        ([], 64, 0.3, 0.3, 0.2),
+        ([(16, 0.2)], 16, 0.1, 0.0, 0.0),
+        ([(16, 0.21)], 16, 0.1, 0.1, 0.1),
+        ([(64, 0.2)], 16, 0.1, 0.0, 0.0),  # a smaller batch does not bear more
+        ([(4, 0.05)], 16, 0.1, 0.0, 0.0),  # nor a larger one more noise
+        ([(4, 0.06)], 16, 0.1, 0.1, 0.0),
+        ([(4, 0.11)], 16, 0.1, 0.1, 0.1),
+    ],
+)
+def test_the_rate_in_use_is_a_bound_unless_twice_of_it_diverges(
+    diverged: list[tuple[int, float]], size: int, stable: float, sgd: float, adam: float
+) -> None:
+    records = tuple(
+        Record(Run(each, lr, 0, "samples", 9), True, None, 1.0, math.inf) for each, lr in diverged
+    )
+    found = gn.Branches(records, {}, lr=0.1, batch_size=16)
+    choice = Choice(size, 0.01, 0.01, stable, False)
+    model = nn.Linear(1, 1)
+    for kind, expected in ((torch.optim.SGD, sgd), (torch.optim.Adam, adam)):
+        trials: Any = SimpleNamespace(start=Start(model, kind(model.parameters(), lr=0.1)))
+        assert least_rate(trials, found, choice) == pytest.approx(expected)
+
+
+def where_it_is_stationary(lr: float, budget: int) -> gn.Advice:
+    """Advice after 20 epochs with batches of 16."""
+    model, optimizer = setting(lr)
     for seed in range(20):
         for rows in torch.randperm(2048, generator=torch.Generator().manual_seed(seed)).split(16):
             optimizer.zero_grad()
             nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
             optimizer.step()
-    found = gn.advise(
-        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=6_000, vectorise=True
+    return gn.advise(
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
     )
-    assert found.lr is not None
-    assert found.batch_size is not None
-    assert found.lr >= 0.99 * 0.1 * found.batch_size / 16

@@ -321,7 +321,7 @@ def test_a_file_of_other_runs_is_refused(
         change(model, optimizer)
     given = {"loss_fn": CE, "data": DATA, **FEW, **options}
     loss_fn, data = given.pop("loss_fn"), given.pop("data")
-    with pytest.raises(gn.SweepFileError, match=f"is of another sweep: .*{what}"):
+    with pytest.raises(gn.SweepFileError, match=f"is of other runs: .*{what}"):
         gn.branch(model, loss_fn, data, optimizer, path=path, **given)
 
 

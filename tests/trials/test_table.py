@@ -34,8 +34,8 @@ def test_lines_are_short() -> None:
 
 
 def test_a_row_of_long_numbers_is_one_line() -> None:
-    lrs, losses = (0.000177, 0.00283, 0.00566), (0.1390, 0.1408)
-    small = [r for lr in lrs for r in ended(8, lr, losses, samples=8192)]
+    cells = {0.000177: (0.1390, 0.1408), 0.00283: (0.2, 0.2), 0.00566: (0.2, 0.2)}
+    small = [r for lr, losses in cells.items() for r in ended(8, lr, losses, samples=8192)]
     large = ended(512, 0.00283, (0.2790, 0.2808), samples=8192)
     parts = ended(8, 0.00283, (0.25, 0.25), budget="1/8", samples=1024)
     text = str(gn.Branches((*small, *large), {}, parts=tuple(parts)))
@@ -47,6 +47,11 @@ def test_a_row_of_long_numbers_is_one_line() -> None:
 def test_a_batch_size_without_a_stable_rate_has_none() -> None:
     records = (*ended(4, 0.1, (0.5, 0.5)), *ended(16, 0.1, (math.inf, math.inf)))
     assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – < 0.100"
+
+
+def test_where_nothing_is_trained_no_rate_is_best() -> None:
+    records = [r for lr in (0.1, 0.2) for r in ended(4, lr, (0.5, 0.5))]
+    assert row(str(gn.Branches(tuple(records), {})), 4) == "4 16 0.1–0.2 – – – – – ≥ 0.200"
 
 
 def test_where_everything_diverged_it_is_said() -> None:

@@ -96,7 +96,7 @@ def test_cut_off_and_restarted_it_gives_the_same_advice(
 def test_the_file_of_another_budget_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "advice.jsonl"
     advised(path=path)
-    with pytest.raises(gn.SweepFileError, match="is of another sweep: budget"):
+    with pytest.raises(gn.SweepFileError, match="is of other runs: budget"):
         advised(path=path, budget=2001)
 
 
