@@ -29,10 +29,7 @@ class Case:
         unit: what is drawn at random in training: "sample" or "group".
         random: whether the loss draws random numbers.
         options: of the measuring calls.
-        refused: the message of a refusal and what to do, where there is one: the cure is a case of
-            its own, by its name.
-        smooth: whether torch has all second derivatives, so that λ is held to a double backward
-            pass; else to differences of gradients.
+        curved: False where torch lacks a second derivative of a model with kinks: λ is not held.
         rtol: of gradients; float64 unless a part of the model computes in float32.
         package: of the model; filled in by the table.
     """
@@ -45,8 +42,7 @@ class Case:
     unit: str = "sample"
     random: bool = False
     options: dict[str, Any] = field(default_factory=dict)
-    refused: str = ""
-    smooth: bool = True
+    curved: bool = True
     rtol: float = 1e-9
     package: str = ""
 

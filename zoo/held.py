@@ -55,20 +55,25 @@ def measured(case: Case) -> Row:
     model = case.build()
     data = case.data(torch.Generator().manual_seed(1))
     before = state(model)
-    opened = Opened.open(model, case.loss_fn, data, Options(population="distribution", **case.options))
+    opened = Opened.open(
+        model, case.loss_fn, data, Options(population="distribution", **case.options)
+    )
     unit, problem = opened.unit, opened.problem
     assert (unit.kind, unit.is_replayed) == (case.unit, case.random), unit
     moments = opened.moments(intervals=False)
     norms = _norms(opened)
-    pairs, hvp = _sharpest(opened, case)
+    pairs, hvp = _sharpest(opened, case) if case.curved else (None, "none")
     same_state(before, state(model))
     units = Units(model, case.own, _batches(problem), unit.is_group)
     gradients = units.gradients()
     _check_moments(moments, gradients, unit.size, case.rtol)
     _check_norms(norms, gradients, case.rtol)
-    _check_curvature(pairs, hvp, units, case.rtol)
+    if pairs is not None:
+        _check_curvature(pairs, hvp, units, case.rtol)
     _put_back(model, before)
-    curvature, cost = ("exact" if hvp == "kept" else "", "") if QUICK else _profiled(case, opened, data)
+    curvature, cost = "yes" if hvp == "kept" else "no", ""
+    if not QUICK:
+        curvature, cost = _profiled(case, opened, data)
     name = f"group of {unit.size}" if unit.is_group else "sample"
     return Row(
         case.package,
@@ -77,7 +82,7 @@ def measured(case: Case) -> Row:
         name + (", replayed draws" if case.random else ""),
         opened.engine.name,
         curvature,
-        f"all, λ {'by differences' if hvp == 'finite' else 'too'}",
+        {"finite": "all, λ by differences", "none": "all but λ"}.get(hvp, "all"),
         cost,
         opened.engine.reason,
     )
@@ -153,7 +158,7 @@ def _profiled(case: Case, opened: Opened, data: Any) -> tuple[str, str]:
     same_state(before, state(model))
     cost = f"{spent / _plain_pass(model, opened.problem):.0f}"
     if "sharpness" in p.estimates:
-        return "exact", cost
+        return "yes", cost
     return "no: " + next((note for note in p.warnings if "not measured" in note), "?"), cost
 
 

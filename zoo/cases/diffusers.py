@@ -1,4 +1,4 @@
-"""diffusers: denoising networks with random times and noise, and autoencoders that draw a sample."""
+"""diffusers: denoising networks with random times and noise, autoencoders that draw."""
 
 from __future__ import annotations
 
@@ -88,7 +88,15 @@ def vae() -> nn.Module:
 
 CASES = [
     Case("UNet2D, DDPM", unet, noise_of, noise_of, pictures, random=True, rtol=1e-6),
-    Case("UNet2D with cross-attention", conditional, noise_of, noise_of, with_text, random=True, rtol=1e-6),
+    Case(
+        "UNet2D with cross-attention",
+        conditional,
+        noise_of,
+        noise_of,
+        with_text,
+        random=True,
+        rtol=1e-6,
+    ),
     Case("DiT, classes", dit, noise_of_class, noise_of_class, labelled, random=True, rtol=1e-6),
     Case("AutoencoderKL", vae, evidence, evidence, pictures, random=True),
 ]

@@ -69,6 +69,8 @@ def _case(name: str, kind: Any, own: Any, **more: Any) -> Case:
 
 
 CASES = [
-    _case("classifier with batch norm, dropout and a metric", Classifier, own_classifier, random=True),
+    _case(
+        "classifier with batch norm, dropout and a metric", Classifier, own_classifier, random=True
+    ),
     _case("autoencoder whose step returns a dict", Autoencoder, own_autoencoder),
 ]

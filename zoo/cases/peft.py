@@ -59,15 +59,15 @@ CASES = [
     ),
     _case(
         "DoRA with dropout on Llama",
-        lambda: peft.LoraConfig(
-            r=2, use_dora=True, lora_dropout=0.1, target_modules=LINEAR, **LM
-        ),
+        lambda: peft.LoraConfig(r=2, use_dora=True, lora_dropout=0.1, target_modules=LINEAR, **LM),
         random=True,
     ),
     _case(
         "IA3 on Llama",
         lambda: peft.IA3Config(
-            target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"], **LM
+            target_modules=["k_proj", "v_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+            **LM,
         ),
     ),
     _case("VeRA on Llama", lambda: peft.VeraConfig(r=4, target_modules=["q_proj"], **LM)),

@@ -40,7 +40,37 @@ ENCODER = {"encoder_name": "timm-mobilenetv3_small_minimal_100", "encoder_weight
 CE = nn.CrossEntropyLoss()
 
 CASES = [
-    Case("U-Net, cross-entropy", lambda: _narrow(smp.Unet(**ENCODER, encoder_depth=3, decoder_channels=(8, 8, 8), classes=3)), CE, pixels, masks, **COUPLED),
-    Case("U-Net, Dice", lambda: _narrow(smp.Unet(**ENCODER, encoder_depth=3, decoder_channels=(8, 8, 8), classes=3)), dice, dice, masks, **COUPLED),
-    Case("FPN with dropout", lambda: _narrow(smp.FPN(**ENCODER, decoder_pyramid_channels=8, decoder_segmentation_channels=8, classes=3)), CE, pixels, masks, random=True, **COUPLED),
+    Case(
+        "U-Net, cross-entropy",
+        lambda: _narrow(
+            smp.Unet(**ENCODER, encoder_depth=3, decoder_channels=(8, 8, 8), classes=3)
+        ),
+        CE,
+        pixels,
+        masks,
+        **COUPLED,
+    ),
+    Case(
+        "U-Net, Dice",
+        lambda: _narrow(
+            smp.Unet(**ENCODER, encoder_depth=3, decoder_channels=(8, 8, 8), classes=3)
+        ),
+        dice,
+        dice,
+        masks,
+        **COUPLED,
+    ),
+    Case(
+        "FPN with dropout",
+        lambda: _narrow(
+            smp.FPN(
+                **ENCODER, decoder_pyramid_channels=8, decoder_segmentation_channels=8, classes=3
+            )
+        ),
+        CE,
+        pixels,
+        masks,
+        random=True,
+        **COUPLED,
+    ),
 ]

@@ -105,5 +105,11 @@ CASES = [
     _node("GraphSAGE", gnn.GraphSAGE),
     _graph("GIN", gnn.GIN),
     _graph("GIN with batch norm", gnn.GIN, kwargs={"norm": "batch_norm"}, unit="group"),
-    _graph("GCN with graph norm and dropout", gnn.GCN, kwargs={"norm": "graph_norm", "dropout": 0.2}, random=True, unit="group"),
+    _graph(
+        "GCN with graph norm and dropout",
+        gnn.GCN,
+        kwargs={"norm": "graph_norm", "dropout": 0.2},
+        random=True,
+        unit="group",
+    ),
 ]

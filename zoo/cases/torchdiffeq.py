@@ -56,5 +56,5 @@ def _case(name: str, method: str, **more: Any) -> Case:
 CASES = [
     _case("Runge-Kutta, fixed steps", "rk4"),
     _case("Dormand-Prince, adaptive steps", "dopri5", rtol=1e-6),
-    _case("Runge-Kutta with the adjoint equation", "rk4", adjoint=True, smooth=False, rtol=1e-5),
+    _case("Runge-Kutta with the adjoint equation", "rk4", adjoint=True, rtol=1e-5),
 ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from ..case import BATCH, Case, images, loader
+from ..case import Case, images, loader
 from .timm import cross_entropy
 
 CE = nn.CrossEntropyLoss()
@@ -65,9 +65,7 @@ class Backbone(nn.Sequential):
     """A few convolutions in place of a large network."""
 
     def __init__(self) -> None:
-        super().__init__(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 8, 3, 4, 1), nn.SiLU()
-        )
+        super().__init__(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 8, 3, 4, 1), nn.SiLU())
         self.out_channels = 8
 
 
@@ -125,8 +123,10 @@ CASES = [
         **COUPLED,
     ),
     _plain(
-        "DenseNet", lambda: tv.models.DenseNet(4, (1, 1, 1), 8, drop_rate=0.1, num_classes=5),
-        random=True, **COUPLED,
+        "DenseNet",
+        lambda: tv.models.DenseNet(4, (1, 1, 1), 8, drop_rate=0.1, num_classes=5),
+        random=True,
+        **COUPLED,
     ),
     _plain(
         "ShuffleNetV2", lambda: tv.models.ShuffleNetV2([1, 1, 1], [8, 16, 16, 16, 32], 5), **COUPLED
@@ -142,13 +142,44 @@ CASES = [
         random=True,
     ),
     _plain("AlexNet-like SqueezeNet", lambda: tv.models.SqueezeNet("1_1", 5), random=True),
-    Case("FCN and its auxiliary head", lambda: _segmented("fcn"), with_aux, with_aux, masks, random=True, **COUPLED),
-    Case("DeepLabV3, criterion", lambda: _segmented("deeplab"), pixels, pixels, masks, random=True, **COUPLED),
+    Case(
+        "FCN and its auxiliary head",
+        lambda: _segmented("fcn"),
+        with_aux,
+        with_aux,
+        masks,
+        random=True,
+        **COUPLED,
+    ),
+    Case(
+        "DeepLabV3, criterion",
+        lambda: _segmented("deeplab"),
+        pixels,
+        pixels,
+        masks,
+        random=True,
+        **COUPLED,
+    ),
     Case("RetinaNet", retina, detection, detection, boxes, **COUPLED),
-    Case("Faster R-CNN", faster_rcnn, detection, detection, boxes, random=True, smooth=False, **COUPLED),
-    _plain("R(2+1)D", lambda: tv.models.video.VideoResNet(
-        tv.models.video.resnet.BasicBlock, [tv.models.video.resnet.Conv2Plus1D] * 4, [1, 1, 1, 1],
-        tv.models.video.resnet.R2Plus1dStem, 5), data=clips, **COUPLED),
-    _plain("Swin3D", lambda: tv.models.video.SwinTransformer3d(
-        [2, 4, 4], 8, [1, 1], [1, 2], [2, 2, 2], num_classes=5), data=clips, random=True),
+    Case("Faster R-CNN", faster_rcnn, detection, detection, boxes, random=True, **COUPLED),
+    _plain(
+        "R(2+1)D",
+        lambda: tv.models.video.VideoResNet(
+            tv.models.video.resnet.BasicBlock,
+            [tv.models.video.resnet.Conv2Plus1D] * 4,
+            [1, 1, 1, 1],
+            tv.models.video.resnet.R2Plus1dStem,
+            5,
+        ),
+        data=clips,
+        **COUPLED,
+    ),
+    _plain(
+        "Swin3D",
+        lambda: tv.models.video.SwinTransformer3d(
+            [2, 4, 4], 8, [1, 1], [1, 2], [2, 2, 2], num_classes=5
+        ),
+        data=clips,
+        random=True,
+    ),
 ]
