@@ -156,13 +156,13 @@ def _profiled(case: Case, opened: Opened, data: Any) -> tuple[str, str]:
     p = gn.profile(model, case.loss_fn, data, **case.options)
     spent = time.process_time() - started
     same_state(before, state(model))
-    cost = f"{spent / _plain_pass(model, opened.problem):.0f}"
+    cost = f"{spent / _plain_pass(opened.problem):.0f}"
     if "sharpness" in p.estimates:
         return "yes", cost
     return "no: " + next((note for note in p.warnings if "not measured" in note), "?"), cost
 
 
-def _plain_pass(model: nn.Module, problem: Problem) -> float:
+def _plain_pass(problem: Problem) -> float:
     """Processor seconds of a forward and backward pass over the samples, as training does it."""
     times = []
     with problem.guard():
