@@ -38,7 +38,7 @@ def summary(found: list[dict[str, str]]) -> str:
     curved = sum(not row["curvature"].startswith("no") for row in found)
     return (
         f"{len(found)} models: {groups} in groups, {len(found) - groups} sample by sample, "
-        f"{drawn} with replayed draws; {curved} with curvature in a profile."
+        f"{drawn} with replayed draws; {curved} with curvature."
     )
 
 
