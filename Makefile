@@ -4,6 +4,8 @@
 # make check  lint and types; links and names in the docs are held by tests
 # make torch TORCH=2.14.1  the core of the suite on another torch, in an environment of its own
 # make torches             the same on the oldest torch that is supported, and on the newest
+# make zoo    models of real packages held to autograd, in an environment of its own (8 GB; not in CI);
+#             writes the table of docs/models.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +23,9 @@ CORE := tests/per_sample tests/operators tests/profiles tests/problem/state/test
 # by name: tests that need backpack-for-pytorch or transformers, which are not installed there
 NOT_CORE := backpack or bert or hugging_face
 
-.PHONY: demo test fuzz check coverage torch torches torch-oldest torch-newest clean
+ZOO_VENV := .venv-zoo
+
+.PHONY: demo test fuzz check coverage torch torches torch-oldest torch-newest zoo clean
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
@@ -61,6 +65,17 @@ $(CORE_VENV)/.core: constraints.txt
 		torch==$(TORCH) numpy scipy rich matplotlib pytest hypothesis
 	@touch $@
 
+# which ones: make zoo ZOO='-k timm'
+zoo: $(ZOO_VENV)/.zoo
+	$(ZOO_VENV)/bin/python -m pytest -p no:cacheprovider $(ZOO) zoo
+	$(ZOO_VENV)/bin/python -m zoo.table
+
+$(ZOO_VENV)/.zoo: zoo/requirements.txt
+	$(PYTHON) -m venv $(ZOO_VENV)
+	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement zoo/requirements.txt
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -79,4 +94,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-torch-* $(OUT)
+	rm -rf $(VENV) .venv-torch-* $(ZOO_VENV) $(OUT) zoo/out

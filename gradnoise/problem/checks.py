@@ -22,12 +22,17 @@ from ..errors import (
 from ..tensors.ragged import is_ragged
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
+<<<<<<< HEAD
 from .other_model import refuse_other_model
 from .state.generators import random_states
+=======
+from .state.generators import random_states, seed_all
+>>>>>>> zoo
 from .unit import Seeded
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 DRAWS = 16  # of the losses, for a test of their mean
+LOOKED_AT = 64  # samples whose draws are looked at, those of several evaluations together
 SIGNIFICANT = 6.0  # standard errors
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
@@ -80,9 +85,14 @@ COUPLED = "one sample changes the loss of another"
 
 
 def _gradient_is_random(objective: Objective, batch: Batch) -> bool:
-    """Whether two gradients differ; a layer that starts at zero hides draws from the loss."""
-    first, second = _gradient(objective, batch), _gradient(objective, batch)
-    return _differs(first, second, _tolerance(objective, first))
+    """Whether gradients differ; a layer that starts at zero hides draws from the loss.
+
+    Few samples are looked at several times: stochastic depth seldom drops any of them.
+    """
+    first = _gradient(objective, batch)
+    tolerance = _tolerance(objective, first)
+    more = max(1, LOOKED_AT // sample_count(batch))
+    return any(_differs(first, _gradient(objective, batch), tolerance) for _ in range(more))
 
 
 def _is_coupled(objective: Objective, batch: Batch, whole: Tensor) -> bool:
@@ -123,12 +133,26 @@ def _gradient(objective: Objective, batch: Batch) -> Tensor:
 
 
 def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
-    """Whether losses from another seed differ, or their gradient does."""
+    """Whether losses of groups from other seeds differ, or their gradient does."""
     other = Seeded(batch.batch, batch.seeds + 1)
     if _differs(losses.detach(), objective.losses(other).detach(), _tolerance(objective, losses)):
         return True
-    first, second = _gradient(objective, batch), _gradient(objective, other)
-    return _differs(first, second, _tolerance(objective, first))
+    first = _gradient(objective, batch)
+    tolerance = _tolerance(objective, first)
+    samples = sample_count(batch) * objective.unit.size
+    more = max(1, LOOKED_AT // samples) if _draws_anything(objective, batch) else 1
+    return any(
+        _differs(first, _gradient(objective, Seeded(batch.batch, batch.seeds + k)), tolerance)
+        for k in range(1, more + 1)
+    )
+
+
+def _draws_anything(objective: Objective, batch: Seeded) -> bool:
+    """Whether a global random state is another after the losses than where its seed puts it."""
+    seed_all(int(batch.seeds[-1]), ())
+    before = random_states()
+    objective.losses(batch)
+    return random_states() != before
 
 
 def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:

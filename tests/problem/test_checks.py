@@ -12,6 +12,8 @@ from torch.nn import functional as F
 import gradnoise as gn
 from gradnoise.problem.checks import Behaviour, examine
 from gradnoise.problem.objective import Objective
+from gradnoise.problem.options import Options
+from gradnoise.problem.problem import Problem
 from tests.refusals import CE, X, Y, check_refused, linear
 
 
@@ -102,6 +104,24 @@ def test_batch_norm_before_a_last_layer_at_zero_is_seen() -> None:
     objective = Objective(nn.Sequential(nn.BatchNorm1d(3), at_zero()), CE)
     with objective.guard():
         assert "BatchNorm1d" in examine(objective, (X, Y)).layers
+
+
+class Seldom(nn.Module):
+    """Stochastic depth: one sample in ten is dropped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(len(x), 1) > 0.1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_draws_that_seldom_change_anything_are_seen_in_two_samples(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(Seldom(), linear())
+    objective = Objective(model, CE)
+    with objective.guard():
+        assert examine(objective, (X[:2], Y[:2])).is_random
+    groups = Options(unit="group", group_size=2, seed=seed)
+    assert Problem.open(model, CE, (X, Y), groups).unit.is_replayed
 
 
 def test_draws_that_change_nothing_are_no_randomness() -> None:

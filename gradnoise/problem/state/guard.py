@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import operator
 import random
 import threading
 from collections import OrderedDict
@@ -93,12 +93,13 @@ def attributes(model: nn.Module) -> Iterator[None]:
 
     Tracing leaves dead tensors in such attributes, so engines that trace use this for every call.
     Attributes are put back, and the dicts, lists and sets among them with what they held; what is
-    kept deeper, or in `__slots__`, is not.
+    kept deeper, or in `__slots__`, is not. What did not change is not written to: some dicts refuse
+    to be written to at all.
     """
     found = [(module, dict(vars(module))) for module in model.modules()]
     # the registries of parameters, buffers and modules are dicts among the attributes
     containers = [
-        (item, copy.copy(item))
+        (item, _content(item))
         for _, own in found
         for item in own.values()
         if isinstance(item, (dict, list, set))
@@ -110,8 +111,22 @@ def attributes(model: nn.Module) -> Iterator[None]:
             vars(module).clear()
             vars(module).update(own)
         for container, content in containers:
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(content)
+            if not _same(_content(container), content):
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+
+
+def _content(container: Any) -> Any:
+    """What a container holds: a dict's in a dict, that of others in a list."""
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two contents are the same objects in the same order."""
+    pairs = [(first, second)]
+    if isinstance(first, dict):
+        pairs = [(list(first), list(second)), (list(first.values()), list(second.values()))]
+    return all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in pairs)
 
 
 @contextmanager

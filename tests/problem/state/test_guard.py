@@ -177,6 +177,21 @@ def test_a_seed_does_not_reach_a_sleeping_accelerator() -> None:
     assert list(torch.cuda._lazy_seed_tracker.get_calls()) == queued
 
 
+class Frozen(dict[str, Any]):
+    """Settings that cannot be written to, such as those of the models of diffusers."""
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("frozen")
+
+
+def test_a_dict_that_refuses_to_be_written_to_is_left_alone() -> None:
+    model = fresh()
+    model.config = Frozen(width=2)
+    with untouched(model):
+        model(torch.randn(4, 2))
+    assert model.config == {"width": 2}
+
+
 def test_a_buffer_that_cannot_be_written_is_left_alone() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("wide", torch.zeros(1).expand(5))

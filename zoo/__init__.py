@@ -1,0 +1,1 @@
+"""Models of real packages, each held to an autograd loop; see docs/models.md."""

@@ -1,0 +1,535 @@
+"""transformers: language, vision, speech and time series, in train mode with default dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers as hf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradnoise as gn
+
+from ..case import COUNT, Case, loader
+
+WORDS, LENGTH = 23, 12
+FEW = 12
+SIZES = {
+    "vocab_size": WORDS,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+}
+GROUPED = {**SIZES, "num_key_value_heads": 1}
+EXPERTS = {**GROUPED, "num_experts_per_tok": 2}
+GPT = {"vocab_size": WORDS, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+VISION = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": 16,
+    "patch_size": 4,
+}
+DROPS = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+PAIRED = {
+    "vocab_size": WORDS,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 32,
+}
+COUPLED = {"unit": "group"}
+SINGLE = {"dtype": torch.float32, "rtol": 1e-4}  # grouped products of experts have no float64
+
+
+def inputs_of(batch: Any) -> dict[str, Tensor]:
+    return {name: item for name, item in batch.items() if name != "labels"}
+
+
+def own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """What the model returns as its loss."""
+    return model(**batch).loss  # type: ignore[no-any-return]
+
+
+def next_tokens(model: nn.Module, batch: Any) -> Tensor:
+    """Of the tokens that follow, averaged within a sequence."""
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    logits = model(**inputs_of(batch)).logits[:, :-1]
+    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    if mask is None:
+        return losses.mean(1)
+    counts = (mask[:, 1:] * mask[:, :-1]).to(losses)
+    return (losses * counts).sum(1) / counts.sum(1)
+
+
+def own_labels(model: nn.Module, batch: Any) -> Tensor:
+    """Of the tokens with a label, averaged within a sequence."""
+    logits = model(**inputs_of(batch)).logits
+    labels = batch["labels"]
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+    return losses.sum(1) / (labels != -100).sum(1)
+
+
+def own_labels_of_decoder(model: nn.Module, batch: Any) -> Tensor:
+    """The same of a model that makes its decoder's inputs from the labels."""
+    logits = model(**batch).logits
+    labels = batch["labels"]
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+    return losses.sum(1) / (labels != -100).sum(1)
+
+
+def classified(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], reduction="none")
+
+
+def ids(source: torch.Generator, length: int = LENGTH, count: int = FEW) -> Tensor:
+    return torch.randint(3, WORDS, (count, length), generator=source)
+
+
+def text(source: torch.Generator) -> Any:
+    return loader(input_ids=ids(source))
+
+
+def padded(source: torch.Generator) -> Any:
+    tokens = ids(source)
+    lengths = torch.randint(4, LENGTH + 1, (FEW, 1), generator=source)
+    return loader(input_ids=tokens, attention_mask=(torch.arange(LENGTH) < lengths).long())
+
+
+def masked(source: torch.Generator) -> Any:
+    tokens = ids(source)
+    hidden = torch.rand(FEW, LENGTH, generator=source) < 0.3
+    hidden[:, 1] = True
+    return loader(
+        input_ids=tokens.masked_fill(hidden, 2),
+        attention_mask=torch.ones_like(tokens),
+        labels=tokens.masked_fill(~hidden, -100),
+    )
+
+
+def pairs(source: torch.Generator) -> Any:
+    labels = ids(source, 8)
+    labels[::3, 5:] = -100
+    return loader(input_ids=ids(source), labels=labels)
+
+
+def labelled(source: torch.Generator) -> Any:
+    y = torch.randint(3, (FEW,), generator=source)
+    tokens = ids(source)
+    return loader(input_ids=tokens, attention_mask=torch.ones_like(tokens), labels=y)
+
+
+def pictures(source: torch.Generator) -> Any:
+    x = torch.randn(FEW, 3, 16, 16, generator=source, dtype=torch.float64)
+    return loader(pixel_values=x, labels=torch.randint(3, (FEW,), generator=source))
+
+
+def trained(
+    kind: Any, config: Callable[[], Any], dtype: torch.dtype = torch.float64
+) -> Callable[[], nn.Module]:
+    return lambda: kind(config()).to(dtype).train()
+
+
+def _causal(name: str, kind: Any, config: Callable[[], Any], **more: Any) -> Case:
+    data = more.pop("data", text)
+    build = trained(kind, config, more.pop("dtype", torch.float64))
+    return Case(name, build, gn.causal_lm(), next_tokens, data, **more)
+
+
+def _own(name: str, kind: Any, config: Callable[[], Any], data: Any, **more: Any) -> Case:
+    options = {**COUPLED, **more}
+    build = trained(kind, config, options.pop("dtype", torch.float64))
+    return Case(name, build, gn.model_loss(), own_loss, data, **options)
+
+
+def _with_labels(tokens: Tensor) -> dict[str, Tensor]:
+    return {"input_ids": tokens, "labels": tokens}
+
+
+CAUSAL = [
+    _causal("GPT-2", hf.GPT2LMHeadModel, lambda: hf.GPT2Config(**GPT), data=padded, random=True),
+    _causal("GPT-NeoX", hf.GPTNeoXForCausalLM, lambda: hf.GPTNeoXConfig(**SIZES)),
+    _causal(
+        "OPT",
+        hf.OPTForCausalLM,
+        lambda: hf.OPTConfig(
+            vocab_size=WORDS,
+            hidden_size=16,
+            ffn_dim=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+            word_embed_proj_dim=16,
+        ),
+        random=True,
+    ),
+    _causal("Llama", hf.LlamaForCausalLM, lambda: hf.LlamaConfig(**GROUPED)),
+    _causal(
+        "Mistral, sliding window",
+        hf.MistralForCausalLM,
+        lambda: hf.MistralConfig(**GROUPED, sliding_window=4),
+    ),
+    _causal("Qwen3", hf.Qwen3ForCausalLM, lambda: hf.Qwen3Config(**GROUPED, head_dim=8)),
+    _causal(
+        "Gemma 3",
+        hf.Gemma3ForCausalLM,
+        lambda: hf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=4),
+    ),
+    _causal(
+        "Bloom",
+        hf.BloomForCausalLM,
+        lambda: hf.BloomConfig(
+            vocab_size=WORDS, hidden_size=16, n_layer=1, n_head=2, hidden_dropout=0.1
+        ),
+        random=True,
+    ),
+    _causal(
+        "Mamba",
+        hf.MambaForCausalLM,
+        lambda: hf.MambaConfig(vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, state_size=4),
+        **SINGLE,
+    ),
+    _causal(
+        "Mamba-2",
+        hf.Mamba2ForCausalLM,
+        lambda: hf.Mamba2Config(
+            vocab_size=WORDS,
+            hidden_size=16,
+            num_hidden_layers=1,
+            state_size=4,
+            num_heads=4,
+            head_dim=8,
+            n_groups=1,
+            chunk_size=8,
+        ),
+        **SINGLE,
+    ),
+    _causal(
+        "Mixtral, experts as by default",
+        hf.MixtralForCausalLM,
+        lambda: hf.MixtralConfig(**EXPERTS, num_local_experts=4),
+        **SINGLE,
+    ),
+    _causal(
+        "Qwen3-MoE, experts as by default",
+        hf.Qwen3MoeForCausalLM,
+        lambda: hf.Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=16, head_dim=8),
+        **SINGLE,
+    ),
+    _own(
+        "Mixtral with its auxiliary loss",
+        hf.MixtralForCausalLM,
+        lambda: hf.MixtralConfig(
+            **EXPERTS,
+            num_local_experts=4,
+            output_router_logits=True,
+            experts_implementation="batched_mm",
+        ),
+        lambda s: loader(**_with_labels(ids(s))),
+    ),
+    _causal(
+        "GPT-OSS",
+        hf.GptOssForCausalLM,
+        lambda: hf.GptOssConfig(
+            **EXPERTS, num_local_experts=4, head_dim=8, experts_implementation="batched_mm"
+        ),
+    ),
+]
+
+
+def _masked(name: str, kind: Any, config: Callable[[], Any]) -> Case:
+    return Case(name, trained(kind, config), gn.masked_lm(), own_labels, masked, random=True)
+
+
+TEXT = [
+    _masked("BERT", hf.BertForMaskedLM, lambda: hf.BertConfig(**SIZES)),
+    _masked("RoBERTa", hf.RobertaForMaskedLM, lambda: hf.RobertaConfig(**SIZES)),
+    _masked(
+        "DistilBERT",
+        hf.DistilBertForMaskedLM,
+        lambda: hf.DistilBertConfig(
+            vocab_size=WORDS,
+            dim=16,
+            hidden_dim=24,
+            n_layers=1,
+            n_heads=2,
+            max_position_embeddings=32,
+        ),
+    ),
+    Case(
+        "ALBERT, classification",
+        trained(
+            hf.AlbertForSequenceClassification,
+            lambda: hf.AlbertConfig(**SIZES, embedding_size=8, num_labels=3, **DROPS),
+        ),
+        nn.CrossEntropyLoss(),
+        classified,
+        labelled,
+        random=True,
+    ),
+    Case(
+        "DeBERTa-v2, classification",
+        trained(
+            hf.DebertaV2ForSequenceClassification,
+            lambda: hf.DebertaV2Config(
+                **SIZES,
+                relative_attention=True,
+                position_buckets=4,
+                pos_att_type=["p2c", "c2p"],
+                num_labels=3,
+            ),
+        ),
+        nn.CrossEntropyLoss(),
+        classified,
+        labelled,
+        random=True,
+    ),
+    Case(
+        "T5",
+        trained(
+            hf.T5ForConditionalGeneration,
+            lambda: hf.T5Config(
+                vocab_size=WORDS,
+                d_model=16,
+                d_kv=8,
+                d_ff=24,
+                num_layers=1,
+                num_heads=2,
+                decoder_start_token_id=0,
+            ),
+        ),
+        gn.seq2seq_lm(),
+        own_labels_of_decoder,
+        pairs,
+        random=True,
+        rtol=1e-6,
+    ),
+    Case(
+        "BART",
+        trained(hf.BartForConditionalGeneration, lambda: hf.BartConfig(**PAIRED)),
+        gn.seq2seq_lm(),
+        own_labels_of_decoder,
+        pairs,
+        random=True,
+    ),
+    _own(
+        "T5, its own loss",
+        hf.T5ForConditionalGeneration,
+        lambda: hf.T5Config(
+            vocab_size=WORDS,
+            d_model=16,
+            d_kv=8,
+            d_ff=24,
+            num_layers=1,
+            num_heads=2,
+            decoder_start_token_id=0,
+        ),
+        pairs,
+        random=True,
+        rtol=1e-6,
+    ),
+]
+
+
+def _image(name: str, kind: Any, config: Callable[[], Any], **more: Any) -> Case:
+    return Case(name, trained(kind, config), nn.CrossEntropyLoss(), classified, pictures, **more)
+
+
+def captioned(source: torch.Generator) -> Any:
+    x = torch.randn(COUNT, 3, 16, 16, generator=source, dtype=torch.float64)
+    tokens = ids(source, 8, COUNT)
+    tokens[:, -1] = WORDS - 1  # the end, where CLIP reads the text
+    return loader(input_ids=tokens, pixel_values=x)
+
+
+def contrastive(model: nn.Module, batch: Any) -> Tensor:
+    """CLIP's loss over the pairs of a batch, written out."""
+    out = model(**batch)
+    logits = out.logits_per_text
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def clip() -> nn.Module:
+    words = {**SIZES, "eos_token_id": WORDS - 1, "bos_token_id": 0, "pad_token_id": 1}
+    config = hf.CLIPConfig(text_config=words, vision_config=VISION, projection_dim=8)
+    return hf.CLIPModel(config).double().train()
+
+
+IMAGES = [
+    _image(
+        "ViT",
+        hf.ViTForImageClassification,
+        lambda: hf.ViTConfig(**VISION, **DROPS, num_labels=3),
+        random=True,
+    ),
+    _image(
+        "BEiT",
+        hf.BeitForImageClassification,
+        lambda: hf.BeitConfig(**VISION, use_relative_position_bias=True, num_labels=3),
+        random=True,
+    ),
+    _image(
+        "Swin",
+        hf.SwinForImageClassification,
+        lambda: hf.SwinConfig(
+            image_size=16,
+            patch_size=2,
+            embed_dim=8,
+            depths=[1, 1],
+            num_heads=[1, 2],
+            window_size=2,
+            num_labels=3,
+        ),
+        random=True,
+    ),
+    _image(
+        "ConvNeXt",
+        hf.ConvNextForImageClassification,
+        lambda: hf.ConvNextConfig(
+            hidden_sizes=[4, 8],
+            depths=[1, 1],
+            num_stages=2,
+            patch_size=2,
+            num_labels=3,
+            drop_path_rate=0.1,
+        ),
+        random=True,
+    ),
+    _image(
+        "ResNet",
+        hf.ResNetForImageClassification,
+        lambda: hf.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
+        ),
+        **COUPLED,
+    ),
+    Case(
+        "ViT-MAE, random masks",
+        trained(
+            hf.ViTMAEForPreTraining,
+            lambda: hf.ViTMAEConfig(
+                **VISION,
+                decoder_hidden_size=16,
+                decoder_num_hidden_layers=1,
+                decoder_num_attention_heads=2,
+                decoder_intermediate_size=24,
+            ),
+        ),
+        gn.model_loss(),
+        own_loss,
+        lambda s: loader(
+            pixel_values=torch.randn(FEW, 3, 16, 16, generator=s, dtype=torch.float64)
+        ),
+        random=True,
+        **COUPLED,
+    ),
+    Case(
+        "CLIP", clip, lambda m, b: m(**b, return_loss=True).loss, contrastive, captioned, **COUPLED
+    ),
+]
+
+
+def speech(source: torch.Generator) -> Any:
+    """Waves and transcripts of three to five letters."""
+    wave = torch.randn(FEW, 320, generator=source)
+    labels = torch.randint(1, 8, (FEW, 5), generator=source)
+    labels[::2, 3:] = -100
+    return loader(input_values=wave, labels=labels)
+
+
+def spoken(model: nn.Module, batch: Any) -> Tensor:
+    """CTC of each transcript, averaged as the model does it."""
+    logits = model(input_values=batch["input_values"]).logits
+    labels = batch["labels"]
+    counts = (labels >= 0).sum(1)
+    frames = torch.full((len(labels),), logits.shape[1])
+    return F.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1), labels[labels >= 0], frames, counts, reduction="sum"
+    )
+
+
+def wav2vec2() -> Any:
+    return hf.Wav2Vec2Config(
+        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=24, conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 4),
+        num_feat_extract_layers=2, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        ctc_loss_reduction="sum", mask_time_prob=0.0, layerdrop=0.0,
+    )  # fmt: skip
+
+
+def sounds(source: torch.Generator) -> Any:
+    x = torch.randn(FEW, 8, 16, generator=source, dtype=torch.float64)
+    return loader(input_features=x, labels=ids(source, 6))
+
+
+def whisper() -> Any:
+    return hf.WhisperConfig(
+        **{k: v for k, v in PAIRED.items() if k != "max_position_embeddings"}, num_mel_bins=8,
+        max_source_positions=8, max_target_positions=16, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[], begin_suppress_tokens=[],
+        dropout=0.1,
+    )  # fmt: skip
+
+
+def series(source: torch.Generator) -> Any:
+    x = torch.randn(FEW, 16, 2, generator=source, dtype=torch.float64).cumsum(1)
+    return loader(past_values=x, future_values=x[:, -4:] + 1)
+
+
+SOUND_AND_TIME = [
+    Case(
+        "Wav2Vec2, CTC",
+        trained(hf.Wav2Vec2ForCTC, wav2vec2, torch.float32),
+        gn.model_loss(),
+        spoken,
+        speech,
+        random=True,
+        rtol=1e-4,
+        **COUPLED,
+    ),
+    Case(
+        "Whisper",
+        trained(hf.WhisperForConditionalGeneration, whisper),
+        gn.seq2seq_lm(),
+        own_labels_of_decoder,
+        sounds,
+        random=True,
+    ),
+    Case(
+        "PatchTST, forecasts",
+        trained(
+            hf.PatchTSTForPrediction,
+            lambda: hf.PatchTSTConfig(
+                num_input_channels=2,
+                context_length=16,
+                patch_length=4,
+                patch_stride=4,
+                prediction_length=4,
+                d_model=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                ffn_dim=24,
+                loss="mse",
+                norm_type="batchnorm",
+                attention_dropout=0.1,
+            ),
+        ),
+        gn.model_loss(),
+        own_loss,
+        series,
+        random=True,
+        **COUPLED,
+    ),
+]
+
+CASES = [*CAUSAL, *TEXT, *IMAGES, *SOUND_AND_TIME]
