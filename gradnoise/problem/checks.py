@@ -22,12 +22,8 @@ from ..errors import (
 from ..tensors.ragged import is_ragged
 from ..tensors.trees import Batch, sample_count, select, widen
 from .objective import Objective
-<<<<<<< HEAD
 from .other_model import refuse_other_model
-from .state.generators import random_states
-=======
 from .state.generators import random_states, seed_all
->>>>>>> zoo
 from .unit import Seeded
 
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
