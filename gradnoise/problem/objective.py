@@ -52,7 +52,7 @@ class Objective:
     def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module, unit: Unit = SAMPLE) -> None:
         self.model, self.unit = model, unit
         self.loss_fn = as_loss_fn(loss_fn)
-        self._criterion = loss_fn  # as given: a module may hold class weights
+        self.criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
         self._generators = own_generators(model, loss_fn)
         if unit.mean_weight is not None:
@@ -75,7 +75,7 @@ class Objective:
 
     def again(self, unit: Unit | None = None) -> Objective:
         """The same model and loss, of the parameters that are trainable now, or of other units."""
-        return Objective(self.model, self._criterion, self.unit if unit is None else unit)
+        return Objective(self.model, self.criterion, self.unit if unit is None else unit)
 
     def decay(self) -> TensorDict | None:
         """What weight decay adds to every gradient, by name; None here."""
@@ -101,7 +101,7 @@ class Objective:
 
         Weighted sums of the bits: fused optimizers and `.data` leave pointers and versions alone.
         """
-        parts = [part for part in (self.model, self._criterion) if isinstance(part, nn.Module)]
+        parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
         return tuple((version(tensor), bits(tensor.detach())) for tensor in tensors)
 

@@ -41,7 +41,7 @@ def _message(objective: Objective, used: list[Tensor]) -> str:
         )
     copied = {p.shape for p in used} == {p.shape for p in objective.parameters.values()}
     other = "another copy of the model" if copied else "other tensors that require a gradient"
-    named = _named(objective.loss_fn, used)
+    named = _named(objective.criterion, used)
     where = f", {named}" if named else ""
     return (
         f"no trainable parameter of `model` takes part in the loss: it is computed from "

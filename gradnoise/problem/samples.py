@@ -189,7 +189,7 @@ def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) ->
     if isinstance(data, DataLoader):
         return _from_loader(data, limit, source)
     if isinstance(data, IterableDataset):
-        return _from_stream(batched(data, micro_batch), limit)
+        return _from_stream(batched(data, micro_batch), limit, length_of(data))
     if isinstance(data, Dataset):
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
     if isinstance(data, list) and not is_one_batch(data):
@@ -284,7 +284,7 @@ def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _
     return _Drawn(batches, total)
 
 
-def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
+def _from_stream(data: Iterable[Batch], limit: float, told: float | None = None) -> _Drawn:
     batches: list[Batch] = []
     count, stream = 0, stream_of(data)
     for batch in stream:
@@ -294,7 +294,9 @@ def _from_stream(data: Iterable[Batch], limit: float) -> _Drawn:
         if count >= limit:
             whole = room == sample_count(batch) and not list(islice(stream, 1))
             note = f"the first {count} samples were taken in the loader's own order"
-            return _Drawn(batches, count, "") if whole else _Drawn(batches, length_of(data), note)
+            if whole:
+                return _Drawn(batches, count)
+            return _Drawn(batches, length_of(data) if told is None else told, note)
     return _Drawn([batch for batch in batches if sample_count(batch)], count)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
@@ -85,6 +86,38 @@ def values_of_sparse_tensors_without_a_copy() -> bool:
     return bool(torch.eye(2).to_sparse()._values().tolist() == [1, 1])
 
 
+def tensors_of_transforms_are_told() -> bool:
+    wrapped: list[bool] = []
+
+    def looked_at(x: Tensor) -> Tensor:
+        wrapped.append(torch._C._functorch.is_functorch_wrapped_tensor(x))
+        return x.sum()
+
+    torch.func.grad(looked_at)(torch.ones(2))
+    return wrapped == [True] and not torch._C._functorch.is_functorch_wrapped_tensor(torch.ones(1))
+
+
+def forward_mode_has_a_level() -> bool:
+    before = forward_ad._current_level
+    with forward_ad.dual_level():
+        return before < 0 <= forward_ad._current_level
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(_ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+def nodes_know_their_function() -> bool:
+    made: Any = Doubled.apply(torch.ones(1, requires_grad=True))
+    return type(made.grad_fn)._forward_cls is Doubled
+
+
 ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_version": ("per_sample/hooks/backward, problem/objective", version_counts_changes_in_place),
     "_base": ("per_sample/hooks/chain_rule", base_is_what_a_view_is_of),
@@ -98,6 +131,10 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_iterator": ("problem/state/guard", persistent_workers_keep_their_iteration),
     "_BatchNorm": ("problem/checks", layers_have_a_common_class("_BatchNorm")),
     "_DropoutNd": ("problem/checks", layers_have_a_common_class("_DropoutNd")),
+    "_C": ("per_sample/hooks/transforms", tensors_of_transforms_are_told),
+    "_functorch": ("per_sample/hooks/transforms", tensors_of_transforms_are_told),
+    "_current_level": ("per_sample/hooks/transforms", forward_mode_has_a_level),
+    "_forward_cls": ("problem/custom_functions", nodes_know_their_function),
     "_values": ("operators/graph_cache", values_of_sparse_tensors_without_a_copy),
 }
 
