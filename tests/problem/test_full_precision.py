@@ -21,6 +21,42 @@ def is_on() -> bool:
     return torch.is_autocast_enabled("cpu")
 
 
+def test_threads_that_overlap_leave_it_as_found() -> None:
+    """The one that began first ends first: what it found is not what the other has to leave."""
+    own, both = torch.autocast.__enter__, threading.Barrier(2, timeout=10)
+    seen: list[bool] = []
+
+    def first() -> None:
+        with full_precision(CPU):
+            both.wait()
+        both.wait()
+
+    def second() -> None:
+        both.wait()
+        with full_precision(CPU):
+            both.wait()
+            seen.append(torch.autocast(**HALF)(is_on)())
+
+    def late() -> None:
+        with full_precision(CPU):
+            inside.set()
+            end.wait(10)
+
+    inside, end = threading.Event(), threading.Event()
+    threads = [threading.Thread(target=target) for target in (late, first, second)]
+    threads[0].start()
+    inside.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    assert torch.autocast(**HALF)(is_on)()  # here nothing is measured
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert seen == [False]
+    assert torch.autocast.__enter__ is own
+    assert torch.autocast(**HALF)(is_on)()
+
+
 def test_every_autocast_is_off_inside_and_as_found_afterwards() -> None:
     own = torch.autocast.__enter__
     given = torch.autocast(**HALF)
