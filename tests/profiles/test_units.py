@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from torch import nn
 
 import gradnoise as gn
@@ -63,3 +64,12 @@ def test_the_report_says_what_a_group_is() -> None:
     assert "measured on 96 samples out of 96 in groups of 12, gradients of groups by 'loop'" in flat
     assert "12 times the variance of group gradients" in flat
     assert "no sampling error" not in flat
+
+
+def test_the_spread_of_curvature_is_in_samples_as_well() -> None:
+    """Along the sharpest direction it is B_curv λ², from which the mean-square limit follows."""
+    p = gn.profile(mlp(nn.BatchNorm1d(5)), CE, (X, Y), group_size=12, tol=1e-8)
+    spread = p.curvature_spread
+    assert spread is not None
+    ratio = spread.covariance[0][0] / spread.mean[0][0] ** 2
+    assert ratio == pytest.approx(float(p.curvature_noise_scale), rel=1e-6)
