@@ -51,7 +51,7 @@ class Objective:
 
     def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module, unit: Unit = SAMPLE) -> None:
         self.model, self.unit = model, unit
-        self.loss_fn = as_loss_fn(loss_fn)
+        self.loss_fn: LossFn = as_loss_fn(loss_fn)
         self.criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
         self._generators = own_generators(model, loss_fn)
@@ -235,11 +235,18 @@ class OfOpened:
 
     def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """What the samples weigh, where the loss function tells; see `shares`."""
-        weigh = getattr(self.loss_fn, "weights", None)
-        return weigh(model, opened(batch)) if callable(weigh) else None
+        return self._told("weights", model, batch)
+
+    def labels(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """How many labels of every sample count, where the loss function tells; see `labels`."""
+        return self._told("labels", model, batch)
+
+    def _told(self, name: str, model: nn.Module, batch: Batch) -> Tensor | None:
+        tell = getattr(self.loss_fn, name, None)
+        return tell(model, opened(batch)) if callable(tell) else None
 
 
-def as_loss_fn(loss_fn: Any) -> LossFn:
+def as_loss_fn(loss_fn: Any) -> OfOpened:
     """The losses of a criterion or a function, of batches of every kind."""
     return OfOpened(_checked(loss_fn))
 

@@ -14,6 +14,7 @@ from ..estimators.noise.draws import draw_share
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
+from ..problem.labels import labels_per_sample
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
@@ -79,6 +80,8 @@ class Profile(Results):
             are in samples in both cases; those of groups depend on their size.
         objective: what L is the mean of, in words.
         randomness: what the loss draws, and how much of trΣ that makes, in words.
+        labels_per_sample: labels (tokens, pixels) that count, on average; None where a sample has
+            one, or where the loss function does not tell.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -229,6 +232,7 @@ def find_profile(
         curvature = find_curvature(opened, moments, stage, effort)
         drawn = draw_share(problem, moments) if problem.unit.is_replayed else None
         surrogate = surrogate_note(problem)
+        labels = labels_per_sample(problem)
     chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
@@ -265,6 +269,7 @@ def find_profile(
         group_size=unit.size,
         objective=objective_in_words(unit),
         randomness=randomness_in_words(unit, drawn),
+        labels_per_sample=labels,
         optimizer=settings,
         metric=problem.metric,
         batch_size=size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import NotMeasuredError
 from ..learning_rate.advice import Recommendation, recommend
@@ -12,7 +12,7 @@ from ..learning_rate.mean_square import CurvatureSpread
 from ..learning_rate.setting import Setting
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
-from ..statistics.estimate import Estimate
+from ..statistics.estimate import Estimate, short
 
 OWN_METRIC = (  # optimizers whose P can be read
     *("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adafactor"),
@@ -54,6 +54,7 @@ class Results:
     group_size: int = 1
     objective: str = MEAN
     randomness: str = NONE
+    labels_per_sample: float | None = None
 
     @property
     def loss(self) -> Estimate:
@@ -170,7 +171,11 @@ class Results:
         if reason:
             return Recommendation(None, None, (reason,), "none")
         setting = self.setting
-        return recommend(self.landscape(setting.momentum), setting, self.simple_noise_scale)
+        found = recommend(self.landscape(setting.momentum), setting, self.simple_noise_scale)
+        if self.labels_per_sample is None or found.critical is None:
+            return found
+        said = _in_labels(self.labels_per_sample, found)
+        return replace(found, reasons=(*found.reasons, said))
 
     @property
     def setting(self) -> Setting:
@@ -191,6 +196,17 @@ class Results:
             raise NotMeasuredError(
                 f"`{name}` was not measured. {' '.join(reasons)}".strip()
             ) from None
+
+
+def _in_labels(each: float, found: Recommendation) -> str:
+    """A recommendation in labels, for those who count tokens or pixels."""
+    assert found.critical is not None
+    low, high = (short(each * end) for end in found.critical)
+    return (
+        f"In labels (tokens, pixels; {short(each)} per sample): the critical batch size is about "
+        f"{low} to {high}, and a batch of {found.batch_size} samples has "
+        f"{short(each * (found.batch_size or 0))}."
+    )
 
 
 def other_optimizer(results: Results) -> str | None:

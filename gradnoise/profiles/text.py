@@ -13,7 +13,7 @@ from ..learning_rate.noise_floor import in_training
 from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
 from .layer_table import by_layer
-from .results import NONE, Results, is_unsettled, other_optimizer
+from .results import MEAN, NONE, Results, is_unsettled, other_optimizer
 
 MEASURED = (
     ("loss", "loss L", "", "mean over the samples"),
@@ -116,6 +116,13 @@ def _header(profile: Results) -> Text:
         f"measured on {integer(profile.samples)} samples out of {size}{parts}, {kind} by "
         f"{profile.engine!r}, seed {profile.seed}",
     ]
+    if profile.labels_per_sample is not None:
+        lines.append(
+            f"a sample has {short(profile.labels_per_sample)} labels that count (tokens, pixels), "
+            f"on average"
+        )
+    if _is_weighted(profile):
+        lines.append(f"the loss L is the {profile.objective}")
     if profile.randomness != NONE:
         lines.append(profile.randomness)
     if profile.metric == "optimizer" and profile.optimizer is not None:
@@ -143,6 +150,8 @@ def _measured(profile: Results) -> list[Text | Table]:
     for name, label, unit, meaning in MEASURED:
         if name == "trace_cov" and profile.unit == "group":
             meaning = f"{profile.group_size} times the variance of group gradients"
+        if name == "loss" and _is_weighted(profile):
+            meaning = f"weighted {meaning}"
         if name in profile.estimates:
             table.add_row(label, *cells(profile.estimates[name], unit), meaning)
     if "sharpness" in profile.estimates and not is_unsettled(profile):
@@ -154,6 +163,10 @@ def _measured(profile: Results) -> list[Text | Table]:
         count = integer(profile.samples)
         notes = f"exact: no sampling error, all {count} samples were measured. {notes}"
     return [*fitted(table), Text(), Text(notes)]
+
+
+def _is_weighted(profile: Results) -> bool:
+    return profile.unit == "sample" and profile.objective != MEAN
 
 
 def _stable(landscape: Landscape) -> str:

@@ -9,7 +9,7 @@ from .results import MEAN, NONE
 def objective_in_words(unit: Unit) -> str:
     """What L is the mean of."""
     if unit.mean_weight is not None:
-        return f"Σwℓ/Σw, the {MEAN} weighted as the criterion does (ignored labels, class weights)"
+        return f"{MEAN}, weighted as in training: Σwℓ/Σw (labels that count, class weights)"
     if not unit.is_group:
         return MEAN
     return f"mean over random groups of {unit.size} samples of the mean loss of a group"

@@ -8,16 +8,16 @@ from .token_average import Tokens
 from .tokens import CAUSAL
 
 
-def causal_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
+def causal_lm(*, tokens_per_sequence: Tokens = None, weights: str | None = None) -> LossFn:
     """Per-sequence losses of a Hugging Face causal language model.
 
     ℓ_i = (1/c_i) Σ_t -log p(y_t | y_<t) over the tokens t of sequence i that count, labels shifted
-    by one. c_i is their number: the mean over the sequence's own tokens. Or c_i =
-    `tokens_per_sequence` for all; with the average number of tokens that count per sequence, the
-    mean over sequences is the mean over tokens, which is the loss that these models are trained on.
+    by one; c_i is their number. Sequences are weighted by c_i, so that L = Σc_iℓ_i/Σc_i is the mean
+    over all tokens that count: the loss that these models are trained on.
 
-    The average is one number for all batches: dividing by that of its own batch, as Hugging Face's
-    `loss` does, would let one sequence change the loss of another.
+    With `tokens_per_sequence` every sum over a sequence is divided by this one number instead, and
+    sequences weigh the same. With the average number of tokens the value of L is the same. The
+    noise is that of training which divides by a fixed number, and not by the tokens of its batch.
 
     Batches are mappings with `input_ids`, shape (n, T), and optionally `attention_mask` and
     `labels`. Labels of -100 do not count, whatever the mask says. Without labels the inputs serve,
@@ -30,6 +30,7 @@ def causal_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
     Args:
         tokens_per_sequence: None, a number, or the data in which to count it, once: a DataLoader, a
             list of batches or one batch.
+        weights: None: every token counts the same; "equal": every sequence does.
 
     Returns:
         `loss_fn(model, batch)` with one loss per sequence, shape (n,); a sequence without any
@@ -37,7 +38,7 @@ def causal_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
 
     Raises:
         ArgumentError: `tokens_per_sequence` is not positive, cannot be read twice, or holds no
-            token that counts.
+            token that counts; other `weights`.
         LossError: a batch is no mapping with `input_ids` of shape (n, T); a mask of another shape
             without labels; the model's own loss is another one (`gn.masked_lm`, `gn.seq2seq_lm`, or
             with other terms: `gn.model_loss`).
@@ -54,4 +55,4 @@ def causal_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
         >>> causal_lm(tokens_per_sequence=batch)(Coin(), batch)  # 3 and 1 tokens, 2 on average
         tensor([1.0397, 0.3466])
     """
-    return sequence_loss(CAUSAL, tokens_per_sequence)
+    return sequence_loss(CAUSAL, tokens_per_sequence, weights)

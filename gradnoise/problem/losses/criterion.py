@@ -13,7 +13,7 @@ from ...errors import ArgumentError
 from ...tensors.trees import Batch
 from .alignment import aligned
 from .alone import each_alone
-from .entry_weights import by_sample, entry_weights
+from .entry_weights import by_sample, counted_labels, entry_weights
 from .loss_fn import LossFn
 from .parts import Parts
 from .predictions import predictions
@@ -110,6 +110,11 @@ class Supervised:
         if self._equal or not has_reduction(self.criterion):
             return None
         found = entry_weights(self.criterion, Parts.of(model, batch).target)
+        return None if found is None else by_sample(found)
+
+    def labels(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """The class labels of every sample that count, shape (n,); None for other targets."""
+        found = counted_labels(self.criterion, Parts.of(model, batch).target)
         return None if found is None else by_sample(found)
 
 

@@ -18,15 +18,23 @@ def entry_weights(criterion: Any, targets: Any) -> Tensor | None:
     `CrossEntropyLoss` and `NLLLoss` with `reduction="mean"` divide the weighted sum over a batch by
     the sum of these. None where a mean has equal weights: other criteria, class probabilities.
     """
-    indices = isinstance(targets, Tensor) and not targets.is_floating_point()
-    if not indices or reduction_of(criterion) != "mean" or not compares_classes(criterion):
+    counts = counted_labels(criterion, targets)
+    if counts is None or reduction_of(criterion) != "mean":
         return None
-    ignored, of_classes = ignored_by(criterion), class_weights(criterion)
-    counts = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
+    of_classes = class_weights(criterion)
     if of_classes is None:
         return counts.to(torch.get_default_dtype())
     known = targets.masked_fill(~counts, 0)
     return of_classes.to(targets.device)[known] * counts
+
+
+def counted_labels(criterion: Any, targets: Any) -> Tensor | None:
+    """Which class indices are not ignored; None for other targets."""
+    indices = isinstance(targets, Tensor) and not targets.is_floating_point()
+    if not indices or not compares_classes(criterion):
+        return None
+    ignored = ignored_by(criterion)
+    return torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
 
 
 def class_weights(criterion: Any) -> Tensor | None:

@@ -8,11 +8,11 @@ from .token_average import Tokens
 from .tokens import MASKED
 
 
-def masked_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
+def masked_lm(*, tokens_per_sequence: Tokens = None, weights: str | None = None) -> LossFn:
     """Per-sequence losses of a Hugging Face masked language model, such as BERT.
 
     ℓ_i = (1/c_i) Σ_t -log p(y_t | x) over the tokens t of sequence i that count: labels and logits
-    at the same positions, nothing is shifted. c_i as in `gn.causal_lm`.
+    at the same positions, nothing is shifted. c_i and weights as in `gn.causal_lm`.
 
     Batches are mappings with what the model takes and `labels`, shape (n, T), with -100 for all
     tokens that were not masked; `transformers.DataCollatorForLanguageModeling` makes them. The mask
@@ -23,7 +23,7 @@ def masked_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
     `gn.causal_lm`. They suit models that label tokens too.
 
     Args:
-        tokens_per_sequence: as in `gn.causal_lm`.
+        tokens_per_sequence, weights: as in `gn.causal_lm`.
 
     Returns:
         `loss_fn(model, batch)` with one loss per sequence, shape (n,); a sequence without any
@@ -46,4 +46,4 @@ def masked_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
         >>> masked_lm(tokens_per_sequence=batch)(Coin(), batch)  # 3 and 1 tokens, 2 on average
         tensor([1.0397, 0.3466])
     """
-    return sequence_loss(MASKED, tokens_per_sequence)
+    return sequence_loss(MASKED, tokens_per_sequence, weights)

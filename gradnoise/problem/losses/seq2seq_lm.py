@@ -8,11 +8,12 @@ from .token_average import Tokens
 from .tokens import SEQ2SEQ
 
 
-def seq2seq_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
+def seq2seq_lm(*, tokens_per_sequence: Tokens = None, weights: str | None = None) -> LossFn:
     """Per-sequence losses of a Hugging Face model with encoder and decoder, such as T5 or BART.
 
     ℓ_i = (1/c_i) Σ_t -log p(y_t | y_<t, x) over the labels t of sequence i that count. The model is
-    given the labels, of which it makes the inputs of its decoder. c_i as in `gn.causal_lm`.
+    given the labels, of which it makes the inputs of its decoder. c_i and weights are those of
+    `gn.causal_lm`.
 
     Batches are mappings with what the model takes and `labels`, shape (n, T), with -100 at padding;
     `transformers.DataCollatorForSeq2Seq` makes them.
@@ -21,7 +22,7 @@ def seq2seq_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
     `gn.causal_lm`.
 
     Args:
-        tokens_per_sequence: as in `gn.causal_lm`.
+        tokens_per_sequence, weights: as in `gn.causal_lm`.
 
     Returns:
         `loss_fn(model, batch)` with one loss per sequence, shape (n,); a sequence without any
@@ -44,4 +45,4 @@ def seq2seq_lm(*, tokens_per_sequence: Tokens = None) -> LossFn:
         >>> seq2seq_lm(tokens_per_sequence=batch)(Coin(), batch)  # 3 and 1 tokens, 2 on average
         tensor([1.0397, 0.3466])
     """
-    return sequence_loss(SEQ2SEQ, tokens_per_sequence)
+    return sequence_loss(SEQ2SEQ, tokens_per_sequence, weights)

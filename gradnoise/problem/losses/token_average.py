@@ -11,7 +11,7 @@ from torch import nn
 
 from ...errors import ArgumentError
 from ..state.guard import untouched
-from .tokens import IGNORED, Reading
+from .tokens import Reading
 
 Tokens = float | Mapping[str, Any] | Iterable[Mapping[str, Any]] | None
 
@@ -45,7 +45,7 @@ def _count(reading: Reading, data: Any) -> float:
     tokens = sequences = 0
     with untouched(nn.Identity(), data):
         for batch in batches:
-            labels = reading.labels(batch)
-            tokens += int((labels != IGNORED).sum())
-            sequences += len(labels)
+            counts = reading.counts(batch)
+            tokens += int(counts.sum())
+            sequences += len(counts)
     return tokens / max(sequences, 1)

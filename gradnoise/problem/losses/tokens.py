@@ -71,13 +71,21 @@ class Reading:
         losses = nn.functional.cross_entropy(
             logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
-        return losses.sum(1), (labels != IGNORED).sum(1)
+        return losses.sum(1), _counts(labels)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """How many tokens of every sequence count, shape (n,)."""
+        return _counts(self.labels(batch))
 
 
 CAUSAL = Reading("causal_lm", shifted=True)
 MASKED = Reading("masked_lm")
 SEQ2SEQ = Reading("seq2seq_lm", to_decoder=True)
 READINGS = (CAUSAL, MASKED, SEQ2SEQ)
+
+
+def _counts(labels: Tensor) -> Tensor:
+    return (labels != IGNORED).sum(1)
 
 
 def _tensor_of(batch: Any, key: str, name: str, more: str = "") -> Tensor:

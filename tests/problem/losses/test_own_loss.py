@@ -291,7 +291,7 @@ def test_a_measurement_of_the_wrong_loss_is_refused() -> None:
     model, batch = masked_model().eval(), {**PADDED, "labels": MASKED_LABELS}
     with pytest.raises(LossError, match=r"gn\.masked_lm\(\) gives that"):
         gn.per_sample_sq_norms(model, gn.causal_lm(), batch)
-    norms = gn.per_sample_sq_norms(model, gn.masked_lm(), batch)
+    norms = gn.per_sample_sq_norms(model, gn.masked_lm(weights="equal"), batch)
     model.zero_grad()
     loss = F.cross_entropy(model(**PADDED).logits[1], MASKED_LABELS[1])
     alone = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
