@@ -29,7 +29,8 @@ class Case:
         unit: what is drawn at random in training: "sample" or "group".
         random: whether the loss draws random numbers.
         options: of the measuring calls.
-        curved: False where torch lacks a second derivative of a model with kinks: λ is not held.
+        twice: False where torch lacks the second derivative of an operation: λ and its direction
+            are held to differences of gradients.
         rtol: of gradients; float64 unless a part of the model computes in float32.
         package: of the model; filled in by the table.
     """
@@ -42,7 +43,7 @@ class Case:
     unit: str = "sample"
     random: bool = False
     options: dict[str, Any] = field(default_factory=dict)
-    curved: bool = True
+    twice: bool = True
     rtol: float = 1e-9
     package: str = ""
 

@@ -62,14 +62,14 @@ def measured(case: Case) -> Row:
     assert (unit.kind, unit.is_replayed) == (case.unit, case.random), unit
     moments = opened.moments(intervals=False)
     norms = _norms(opened)
-    pairs, hvp = _sharpest(opened, case) if case.curved else (None, "none")
+    pairs, hvp = _sharpest(opened, case)
     same_state(before, state(model))
     units = Units(model, case.own, _batches(problem), unit.is_group)
     gradients = units.gradients()
     _check_moments(moments, gradients, unit.size, case.rtol)
     _check_norms(norms, gradients, case.rtol)
-    if pairs is not None:
-        _check_curvature(pairs, hvp, units, case.rtol)
+    exact = hvp != "finite" and case.twice
+    _check_curvature(pairs, exact, units, case.rtol)
     _put_back(model, before)
     curvature, cost = "yes" if hvp == "kept" else "no", ""
     if not QUICK:
@@ -82,7 +82,7 @@ def measured(case: Case) -> Row:
         name + (", replayed draws" if case.random else ""),
         opened.engine.name,
         curvature,
-        {"finite": "all, λ by differences", "none": "all but λ"}.get(hvp, "all"),
+        "all" if exact else "all, λ by differences",
         cost,
         opened.engine.reason,
     )
@@ -137,10 +137,9 @@ def _check_norms(norms: Tensor, gradients: Tensor, rtol: float) -> None:
     torch.testing.assert_close(norms, truth, rtol=10 * rtol, atol=10 * rtol * float(truth.max()))
 
 
-def _check_curvature(pairs: Eigenpairs, hvp: str, units: Units, rtol: float) -> None:
-    """vᵀHv = λ and Hv = λv with products that are written out."""
+def _check_curvature(pairs: Eigenpairs, exact: bool, units: Units, rtol: float) -> None:
+    """vᵀHv = λ and Hv = λv with products that are written out, or else with differences."""
     vector, value = pairs.vectors[:, 0].double(), float(pairs.values[0])
-    exact = hvp != "finite"
     product = (units.product if exact else units.difference)(vector)
     size = max(abs(value), float(product.norm()))
     close = 10 * (max(LANCZOS, rtol) if exact else DIFFERENCES)

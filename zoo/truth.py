@@ -6,6 +6,7 @@ seeds of their draws.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .case import Losses
 
-STEP = 1e-4  # of a difference of gradients
+STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # of differences of gradients
 
 
 def seed(number: int) -> None:
@@ -77,13 +78,21 @@ class Units:
         return total / count
 
     def difference(self, vector: Tensor) -> Tensor:
-        """The same by a central difference of gradients, for losses that torch derives once."""
-        found = []
+        """The same by central differences of gradients, for losses that torch derives once.
+
+        Of the steps, that whose result is nearest to that of the next one.
+        """
+        found = [self._difference(step * vector) / (2 * step) for step in STEPS]
+        changes = [float((a - b).norm()) for a, b in itertools.pairwise(found)]
+        return found[changes.index(min(changes)) + 1]
+
+    def _difference(self, step: Tensor) -> Tensor:
+        ends = []
         for sign in (1, -1):
-            self._move(sign * STEP * vector)
-            found.append(self.gradients().mean(0))
-            self._move(-sign * STEP * vector)
-        return (found[0] - found[1]) / (2 * STEP)
+            self._move(sign * step)
+            ends.append(self.gradients().mean(0))
+            self._move(-sign * step)
+        return ends[0] - ends[1]
 
     def _move(self, step: Tensor) -> None:
         parts = torch.split(step, [p.numel() for p in self.parameters])

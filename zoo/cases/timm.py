@@ -100,6 +100,6 @@ CASES = [
     _case("test_nfnet", {}),
     _case("cait_xxs24_224", {**SMALL_VIT, "drop_path_rate": 0.1}, random=True),
     _case("eva02_tiny_patch14_224", {**EVA, "drop_path_rate": 0.1}, random=True),
-    _case("mobilenetv3_small_050", {}, **COUPLED, kind=mobilenet, curved=False),
+    _case("mobilenetv3_small_050", {}, **COUPLED, kind=mobilenet, twice=False),
     _case("repvgg_a0", {}, **COUPLED, kind=repvgg),
 ]
