@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from ..errors import is_out_of_memory
-from .function_part import FunctionClass, Part, Pulled, dot
+from .function_part import FunctionClass, Part, Pulled, dot, pulled_back
 from .graph import nodes_of
 
 CALLS = 4  # of one Function that are tried
@@ -68,10 +68,7 @@ def _differenced(kind: FunctionClass) -> Iterator[None]:
     original = _original(kind)
 
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        part = Part(original, ctx.gradnoise_inputs)
-        given = [c for c, at in zip(cotangents, part.outputs, strict=True) if at]
-        pulled = iter(Pulled.apply(part, *part.moving, *given))  # type: ignore[no-untyped-call]
-        return tuple(next(pulled) if at else None for at in part.moves)
+        return pulled_back(original, ctx.gradnoise_inputs, cotangents)
 
     def keep(ctx: Any, inputs: Sequence[Any]) -> None:
         ctx.gradnoise_inputs = inputs

@@ -22,7 +22,7 @@ from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
-from .shares import WeightedLosses
+from .shares import WeightedLosses, batch_weights
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
 from .state.wrappers import bare_model, seen_through
@@ -235,8 +235,7 @@ class OfOpened:
 
     def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """What the samples weigh, where the loss function tells; see `shares`."""
-        weigh = getattr(self.loss_fn, "weights", None)
-        return weigh(model, opened(batch)) if callable(weigh) else None
+        return batch_weights(self.loss_fn, model, opened(batch))
 
 
 def as_loss_fn(loss_fn: Any) -> LossFn:

@@ -47,7 +47,7 @@ CASES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request: Any) -> Any:
     """The problem, and shares, gradients and Hessians of its samples as the criterion weighs."""
     build, criterion, targets = CASES[request.param]
