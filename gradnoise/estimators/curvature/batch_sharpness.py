@@ -46,8 +46,7 @@ def batch_sharpness(
     near 2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no proof of stability.
 
     Args:
-        model, loss_fn, data, optimizer, metric, max_samples, micro_batch, unit,
-            group_size: as for
+        model, loss_fn, data, optimizer, metric, max_samples, micro_batch, unit, group_size: as for
             `gradient_moments`; in the metric of an optimizer decoupled weight decay is left out.
         batch_size: B in samples.
         batches: how many are drawn, each without replacement from all measured samples.

@@ -83,9 +83,8 @@ def layer_noise_scales(
     `noise_scale` and `sharpness` together.
 
     Args:
-        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit,
-            group_size: as for
-            `gradient_moments`.
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit, group_size:
+            as for `gradient_moments`.
         layers: names of modules or parameters, a module with all modules inside it; or
             name -> names of parameters, such as those of one group of an optimizer; default: every
             module that holds parameters directly.
