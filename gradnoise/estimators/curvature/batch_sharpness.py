@@ -72,8 +72,7 @@ def batch_sharpness(
     check_whole("batches", batches, 2)
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
     b, count = problem.unit.size, problem.samples.count
