@@ -102,26 +102,33 @@ class Problem:
         options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
-            problem = None
-            behaviour = Behaviour(coupling=AS_ASKED)
-            if options.unit != "group":
-                with taken_as_batches(data):
-                    problem = cls(objective, _drawn(data, options, least))._weighted()
-                    behaviour = problem._examined(options.unit)
-            if behaviour.is_random and problem is not None:
-                problem = problem._replayed(behaviour, options)
-                whole = problem._few()
-                check_replayed(problem.objective, whole)
-                refuse_hidden_gradients(problem.objective, whole)
-                if is_coupled_replayed(problem.objective, whole):
-                    layers = coupling_layers(objective)
-                    behaviour = replace(behaviour, coupling=COUPLED, layers=layers)
-            if behaviour.coupling:
-                if options.unit == "sample":
+            if options.unit == "group":
+                problem = cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
+            else:
+                problem, behaviour = cls._of_samples(objective, data, options, least)
+                if behaviour.coupling and options.unit == "sample":
                     raise coupled_error(objective)
-                problem = cls._grouped(objective, data, options, behaviour)
-        assert problem is not None
+                if behaviour.coupling:
+                    problem = cls._grouped(objective, data, options, behaviour)
         return problem.in_metric(options)
+
+    @classmethod
+    def _of_samples(
+        cls, objective: Objective, data: Any, options: Options, least: int
+    ) -> tuple[Problem, Behaviour]:
+        """The objective on single samples, and what their losses depend on."""
+        with taken_as_batches(data):
+            problem = cls(objective, _drawn(data, options, least))._weighted()
+            behaviour = problem._examined(options.unit)
+        if not behaviour.is_random:
+            return problem, behaviour
+        problem = problem._replayed(behaviour, options)
+        few = problem._few()
+        check_replayed(problem.objective, few)
+        refuse_hidden_gradients(problem.objective, few)
+        if is_coupled_replayed(problem.objective, few):
+            behaviour = replace(behaviour, coupling=COUPLED, layers=coupling_layers(objective))
+        return problem, behaviour
 
     def _weighted(self) -> Problem:
         """With the weights of the loss function, where samples differ in them."""
