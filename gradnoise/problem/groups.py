@@ -17,6 +17,7 @@ from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
 from .items import batched, fetched, stream_of
 from .lists import is_one_batch, readable
+from .options import Options
 from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
@@ -59,16 +60,7 @@ def usual_size(data: Any) -> int:
     return max(2, min(GROUP, count // MANY))
 
 
-def draw_groups(
-    data: Any,
-    size: int,
-    *,
-    max_samples: int | None,
-    population: str | int,
-    seed: int,
-    micro_batch: int,
-    is_random: bool,
-) -> Samples:
+def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> Samples:
     """Choose and keep the groups to measure, at most `max_samples` samples in all.
 
     A data set, a loader in sequential or shuffled order, and batches of another size than b give
@@ -77,18 +69,17 @@ def draw_groups(
     batches as they come.
 
     Args:
-        data, population, seed: as for `Samples.draw`.
+        data: as for `Samples.draw`.
         size: b.
-        max_samples: n at most; None takes all.
-        micro_batch: samples evaluated at once.
+        options: of the measurement.
         is_random: whether the losses draw random numbers: the population is then a distribution.
 
     Raises:
         DataError: fewer than two groups.
     """
-    seed_everything(seed)
-    limit = math.inf if max_samples is None else max_samples
-    found = _drawn(readable(bare_data(data)), size, limit, generator(seed))
+    seed_everything(options.seed)
+    limit = math.inf if options.max_samples is None else options.max_samples
+    found = _drawn(readable(bare_data(data)), size, limit, generator(options.seed))
     if len(found.groups) < LEAST_GROUPS:
         raise DataError(
             f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
@@ -98,8 +89,8 @@ def draw_groups(
     count = size * len(found.groups)
     total, note = math.inf, ""
     if not is_random:
-        total, note = population_of(population, max(found.available, count), count)
-    made = stacked(found.groups, max(1, micro_batch // size), seed)
+        total, note = population_of(options.population, max(found.available, count), count)
+    made = stacked(found.groups, max(1, options.micro_batch // size), options.seed)
     # what makes no whole group is left out
     groups = total / size if total - count >= size else float(len(found.groups))
     return Samples(

@@ -48,17 +48,6 @@ REPLAYED = 64  # samples of a micro-batch with random losses, which no engine ca
 Slopes = Callable[["Problem", Tensor], Tensor]
 
 
-def _drawn(data: Any, options: Options, least: int) -> Samples:
-    return Samples.draw(
-        data,
-        max_samples=options.max_samples,
-        population=options.population,
-        seed=options.seed,
-        micro_batch=options.micro_batch,
-        least=least,
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """An objective and its samples, from which every measurement starts.
@@ -118,7 +107,11 @@ class Problem:
     ) -> tuple[Problem, Behaviour]:
         """The objective on single samples, and what their losses depend on."""
         with taken_as_batches(data):
-            problem = cls(objective, _drawn(data, options, least))._weighted()
+            samples = Samples.draw(
+                data, max_samples=options.max_samples, population=options.population,
+                seed=options.seed, micro_batch=options.micro_batch, least=least,
+            )  # fmt: skip
+            problem = cls(objective, samples)._weighted()
             behaviour = problem._examined(options.unit)
         if not behaviour.is_random:
             return problem, behaviour
@@ -151,20 +144,14 @@ class Problem:
         why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)
-
-        def drawn() -> Samples:
-            return draw_groups(
-                data, size, max_samples=options.max_samples, population=options.population,
-                seed=options.seed, micro_batch=options.micro_batch, is_random=unit.is_replayed,
-            )  # fmt: skip
-
-        samples = drawn()
+        samples = draw_groups(data, size, options, is_random=unit.is_replayed)
         batch = cls(objective, samples)._few()
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
         if not unit.is_replayed and draws(objective, batch, losses):
             unit = replace(unit, is_replayed=True)
-            objective, samples = objective.again(unit), drawn()
+            objective = objective.again(unit)
+            samples = draw_groups(data, size, options, is_random=True)
         refuse_hidden_gradients(objective, batch)
         return cls(objective, samples)
 

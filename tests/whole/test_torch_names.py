@@ -186,7 +186,9 @@ def test_checkpoints_run_through_a_name_that_is_replaced() -> None:
         if not name.endswith("impl"):
             assert names.index("context_fn") == 2
     own = inspect.getsource(checkpoint)
-    assert "CheckpointFunction.apply(function, preserve, *args)" in own, "see problem/state/checkpoints"
+    assert "CheckpointFunction.apply(function, preserve, *args)" in own, (
+        "see problem/state/checkpoints"
+    )
 
 
 class Seen(TorchFunctionMode):
