@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from ..errors import DataError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
 from .items import batched, fetched, stream_of
-from .lists import is_one_batch, readable
+from .kinds import batches_in, kind_of
+from .lists import readable
 from .options import Options
 from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
@@ -50,11 +50,11 @@ def usual_size(data: Any) -> int:
     size = getattr(data, "batch_size", None)  # of one process, which is that of its statistics
     if isinstance(size, int) and size > 0:
         return size
-    several = isinstance(data, list) and not is_one_batch(data)
-    if several and len(data) > 1:
-        return Counter(map(sample_count, data)).most_common(1)[0][0]
-    if isinstance(data, (Tensor, tuple, list, Mapping)):
-        count = sample_count(data[0] if several else data)
+    if kind_of(data) == "batches":
+        counts = [*map(sample_count, batches_in(data))]
+        if len(counts) > 1:
+            return Counter(counts).most_common(1)[0][0]
+        count = sum(counts)
     else:
         count = len(data) if isinstance(data, Sized) else GROUP * MANY
     return max(2, min(GROUP, count // MANY))
@@ -104,23 +104,16 @@ def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> S
 
 
 def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Groups:
-    if isinstance(data, DataLoader):
-        options = loader_options(data)
-        return (
-            _from_stream(data, size, limit)
-            if options is None
-            else _from_dataset(data.dataset, size, limit, source, options)
-        )
-    if isinstance(data, IterableDataset):
-        return _from_stream(batched(data, size), size, limit)
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    batches = isinstance(data, (Tensor, tuple, list, Mapping))
-    if isinstance(data, Dataset) or (indexed and not batches):
+    kind = kind_of(data)
+    if kind == "dataset":
         return _from_dataset(data, size, limit, source, {})
-    if batches:
-        several = isinstance(data, list) and not is_one_batch(data)
-        return _from_batches(list(data) if several else [data], size, limit, source)
-    return _from_stream(data, size, limit)
+    if kind == "batches":
+        return _from_batches(batches_in(data), size, limit, source)
+    options = loader_options(data) if kind == "loader" else None
+    if options is not None:
+        return _from_dataset(data.dataset, size, limit, source, options)
+    stream = batched(data, size) if isinstance(data, IterableDataset) else data
+    return _from_stream(stream, size, limit)
 
 
 def _from_dataset(
@@ -146,7 +139,8 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
         return _Groups(
             [whole[k] for k in sorted(few.tolist())], float(size * len(whole)), fixed=True
         )
-    pools = [pool for pool in (_joined(data),) if pool is not None] or data
+    joined = _joined(data) if data else None
+    pools = data if joined is None else [joined]
     groups = []
     for pool in pools:
         order = torch.randperm(sample_count(pool), generator=source)
