@@ -20,6 +20,7 @@ from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...problem.state.guard import frozen
 from ...statistics.estimate import Estimate
 from ...statistics.transform import in_samples
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
@@ -158,14 +159,8 @@ def _within(parameter: str, name: str) -> bool:
 def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
     """The problem with all parameters except these frozen."""
     objective = problem.objective
-    others = [p for name, p in objective.parameters.items() if name not in names]
-    try:
-        for parameter in others:
-            parameter.requires_grad_(False)
+    with frozen([p for name, p in objective.parameters.items() if name not in names]):
         yield replace(problem, objective=objective.again())
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
 
 
 def _measure(

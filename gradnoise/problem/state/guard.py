@@ -77,6 +77,18 @@ def moved(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float
             parameter.data.copy_(value)
 
 
+@contextmanager
+def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """These parameters, which are trained, without gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global random states; only inside `untouched`, which puts them back."""
     seed = int(seed)  # torch refuses whole numbers of NumPy

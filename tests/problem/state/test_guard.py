@@ -15,7 +15,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import gradnoise as gn
-from gradnoise.problem.state.guard import differentiable_kernels, moved, seed_everything, untouched
+from gradnoise.problem.state.guard import (
+    differentiable_kernels,
+    frozen,
+    moved,
+    seed_everything,
+    untouched,
+)
 
 
 def fresh() -> nn.Module:
@@ -195,6 +201,15 @@ def test_a_buffer_that_cannot_be_written_is_left_alone() -> None:
     with untouched(model):
         model(torch.ones(1, 2))
     assert model.wide.tolist() == [0.0] * 5
+
+
+def test_frozen_parameters_are_trained_again_after_an_error() -> None:
+    model = nn.Linear(2, 2)
+    with frozen([model.weight]):
+        assert [p.requires_grad for p in model.parameters()] == [False, True]
+    with pytest.raises(ZeroDivisionError, match="by zero"), frozen([model.weight]):
+        _ = 1 / 0
+    assert all(p.requires_grad for p in model.parameters())
 
 
 LINEAR, MODEL = nn.Linear(1, 1), nn.Linear(4, 3)  # making one draws random numbers
