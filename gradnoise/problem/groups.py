@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from ..errors import DataError
 from ..tensors.random import generator
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
+from ..tensors.trees import Batch, joined, map_samples, sample_count, sample_leaves, select, split
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
@@ -139,8 +139,8 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
         return _Groups(
             [whole[k] for k in sorted(few.tolist())], float(size * len(whole)), fixed=True
         )
-    joined = _joined(data) if data else None
-    pools = data if joined is None else [joined]
+    one = _pooled(data) if data else None
+    pools = data if one is None else [one]
     groups = []
     for pool in pools:
         order = torch.randperm(sample_count(pool), generator=source)
@@ -149,12 +149,12 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
     return _Groups(groups[:most], total)
 
 
-def _joined(batches: list[Batch]) -> Batch | None:
+def _pooled(batches: list[Batch]) -> Batch | None:
     """All samples as one batch; None where their shapes differ."""
     leaves = [sample_leaves(batch) for batch in batches]
     if len({tuple((leaf.shape[1:], leaf.dtype) for leaf in own) for own in leaves}) > 1:
         return None
-    return rebuild(batches[0], [torch.cat(own) for own in zip(*leaves, strict=True)])
+    return joined(batches)
 
 
 def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
@@ -169,7 +169,7 @@ def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
 
 def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
     """The same samples in other random groups, each (1, b, ...); None for samples of two shapes."""
-    pool = _joined([_flat(batch.batch) for batch in samples.batches])
+    pool = _pooled([_flat(batch.batch) for batch in samples.batches])
     if pool is None:
         return None
     size = sample_leaves(samples.batches[0].batch)[0].shape[1]
@@ -180,4 +180,4 @@ def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
 
 def _flat(batch: Batch) -> Batch:
     """The samples of all groups of a micro-batch, (m, b, ...) to (m·b, ...)."""
-    return rebuild(batch, [leaf.flatten(0, 1) for leaf in sample_leaves(batch)])
+    return map_samples(lambda leaf: leaf.flatten(0, 1), batch)

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from ..tensors.random import generator
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split, to_device
+from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
 from .checks import (
     COUPLED,
     ONE_NUMBER,
@@ -224,9 +223,9 @@ class Problem:
         batch = self._few()
         if sample_count(batch) == 1 and len(self.samples.batches) > 1:
             pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
-            leaves = list(zip(*map(sample_leaves, pair), strict=True))
-            if all(first.shape == second.shape for first, second in leaves):
-                batch = rebuild(batch, [torch.cat(both) for both in leaves])
+            columns = zip(*map(sample_leaves, pair), strict=True)
+            if all(first.shape == second.shape for first, second in columns):
+                batch = joined(pair)
             elif coupling_layers(self.objective):
                 return Behaviour(coupling=COUPLED)
         found = examine(self.objective, batch)
