@@ -44,6 +44,7 @@ from .toy.digits import BATCH_SIZE, digits, digits_net
 from .validation.report import table, validate
 
 FAILED, USAGE_ERROR = 1, 2
+PROFILED = "metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,17 +140,7 @@ def _profile(options: argparse.Namespace) -> int:
         max_samples=options.samples,
         population=_population(options.population),
         progress=shows_progress(options),
-        **chosen(
-            options,
-            "metric",
-            "batch_size",
-            "engine",
-            "unit",
-            "group_size",
-            "seed",
-            "probes",
-            "accuracy",
-        ),
+        **chosen(options, *PROFILED),
     )
     result = _with_setting(result, options)
     if options.json:
@@ -265,18 +256,11 @@ def _profile_options(commands: Any) -> None:
     add("--epochs", type=whole(0), help="digits only: train so many epochs first (default 5)")
     add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
         "hooks, functional, backpack or loop")  # fmt: skip
-    add(
-        "--unit",
-        default="auto",
-        help="auto (default): single samples where their losses are "
-        "independent, else groups of samples (batch normalisation); sample or group insists",
-    )
-    add(
-        "--group-size",
-        type=whole(1),
-        metavar="B",
-        help="samples of a group (default: the batch size in training)",
-    )
+    add("--unit", default="auto", help="auto (default): single samples where their losses are "
+        "independent, else groups of samples (batch normalisation); sample or group "
+        "insists")  # fmt: skip
+    add("--group-size", type=whole(1), metavar="B",
+        help="samples of a group (default: the batch size in training)")  # fmt: skip
     add("--probes", type=whole(2), default=PROBES,
         help=f"random directions for tr(HΣ) at most (default {PROBES})")  # fmt: skip
     add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),

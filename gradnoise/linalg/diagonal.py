@@ -14,7 +14,7 @@ from ..tensors.random import random_signs
 from ..tensors.sums import without_autocast
 from .leave_one_out import LeaveOneOut
 from .operator import MEMORY_BUDGET
-from .products import Products, default_products, suffices
+from .products import Products, products_within
 
 LEAST = 12  # products: with fewer than 6 probes the signs of an entry are too often all equal
 HELD = 7.0  # vectors of length P for each product
@@ -103,11 +103,8 @@ def diagonal(
     """
     check_level(level)
     known = Products(operator)
-    if products is None:
-        products = default_products(
-            known.size, known.dtype, least=LEAST, held=HELD, memory_budget=memory_budget
-        )
-    if suffices(products, known, least=LEAST, held=HELD, memory_budget=memory_budget):
+    products = products_within(known, products, LEAST, HELD, memory_budget)
+    if products >= known.size:
         values = known.dense().diagonal().clone()
         return Diagonal(values, torch.zeros_like(values), level, known.size)
     signs = random_signs(products // 2, known.size, seed).T

@@ -14,7 +14,7 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .operator import MEMORY_BUDGET
-from .products import Products, default_products, suffices
+from .products import Products, products_within
 
 LEAST = 4  # products
 HELD = 5.0  # vectors of length P for each product
@@ -45,8 +45,7 @@ def frobenius_norm(
     Args:
         operator: anything symmetric with `shape` (P, P) and `@` on blocks of vectors (P, k).
         products: m, products with the operator, at most, and at least 4; half of them probe. From
-            P on the answer is exact. None: 64, or as many as the budget
-            holds.
+            P on the answer is exact. None: 64, or as many as the budget holds.
         level: nominal coverage of the interval.
         seed: of the random vectors.
         memory_budget: bytes of the vectors held, about five of length P for each product.
@@ -66,19 +65,13 @@ def frobenius_norm(
     """
     check_level(level)
     known = Products(operator)
-    if products is None:
-        products = default_products(
-            known.size, known.dtype, least=LEAST, held=HELD, memory_budget=memory_budget
-        )
-    if suffices(products, known, least=LEAST, held=HELD, memory_budget=memory_budget):
+    products = products_within(known, products, LEAST, HELD, memory_budget)
+    if products >= known.size:
         return symmetric(float(known.dense().norm()), 0.0, level=level, samples=known.size)
     sketch = LeaveOneOut(known, gaussian_tests(products // 2, known.size, generator(seed)))
     if sketch.is_captured:
-        square, variance, skew = (
-            float(2 * sketch.gram.trace() - sketch.inner.square().sum()),
-            0.0,
-            0.0,
-        )
+        square = float(2 * sketch.gram.trace() - sketch.inner.square().sum())
+        variance = skew = 0.0
     else:
         squares, variance = sketch.estimates(_without(sketch))
         square, skew = float(squares.mean()), skewness(squares.tolist())

@@ -69,25 +69,22 @@ class Products:
         return self.resolution * norm * math.sqrt(self.size) + torch.finfo(self.dtype).eps * basis
 
 
-def default_products(
-    size: int, dtype: torch.dtype, *, least: int, held: float, memory_budget: int
-) -> int:
+def default_products(known: Products, least: int, held: float, memory_budget: int) -> int:
     """How many products are spent where none are asked for: 64, or as many as the budget holds.
 
-    Where it does not hold `least` of them, `suffices` says what it would need.
+    Where it does not hold `least` of them, `products_within` says what it would need.
     """
-    each = held * size * torch.finfo(dtype).bits / 8
-    return max(least, min(PRODUCTS, int(memory_budget / each)))
+    return max(least, min(PRODUCTS, int(memory_budget / _bytes_of(known, held))))
 
 
-def suffices(
-    products: int, known: Products, *, least: int, held: float, memory_budget: int
-) -> bool:
-    """Whether this many products give the whole matrix, that is products ≥ P.
+def products_within(
+    known: Products, asked: int | None, least: int, held: float, memory_budget: int
+) -> int:
+    """How many products are spent; where these are P or more, they give the whole matrix.
 
     Args:
-        products: the most that may be spent.
         known: the operator.
+        asked: the most that may be spent; None for `default_products`.
         least: products that the estimator needs.
         held: vectors of length P that it holds for each product.
         memory_budget: bytes for them.
@@ -96,14 +93,15 @@ def suffices(
         ArgumentError: the products do not give the matrix, and are fewer than the estimator needs;
             or they are more than the budget holds.
     """
-    check_whole("products", products, 1)
     check_whole("memory_budget", memory_budget, 1)
+    products = default_products(known, least, held, memory_budget) if asked is None else asked
+    check_whole("products", products, 1)
     if products < min(least, known.size):
         raise ArgumentError(
             f"`products` must be at least {least} for an interval of this estimator, or the "
             f"operator's size {known.size} for the exact answer; got {products}"
         )
-    each = held * known.size * torch.finfo(known.dtype).bits / 8
+    each = _bytes_of(known, held)
     fitting, needed = int(memory_budget / each), min(products, known.size)
     if needed > fitting:
         remedy = f"ask for at most {fitting}" if fitting >= least else f"{least} are the fewest"
@@ -111,4 +109,8 @@ def suffices(
             f"`memory_budget` = {memory_budget} bytes holds {fitting} products of {each:.0f} "
             f"bytes each; got `products` = {products}: {remedy}, or raise the budget"
         )
-    return products >= known.size
+    return products
+
+
+def _bytes_of(known: Products, held: float) -> float:
+    return held * known.size * torch.finfo(known.dtype).bits / 8

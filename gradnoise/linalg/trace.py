@@ -14,7 +14,7 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from .leave_one_out import EstimateOf, LeaveOneOut, gaussian_tests
 from .operator import MEMORY_BUDGET
-from .products import PRODUCTS, Products, default_products, suffices
+from .products import PRODUCTS, Products, default_products, products_within
 
 # one estimate per probe, the variance of their mean, and what rounding adds
 Measured = tuple[Tensor, float, float]
@@ -82,16 +82,14 @@ def trace(
     check_level(level)
     if method not in METHODS:
         raise ArgumentError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}")
-    known, least = Products(operator), _METHODS[method][1]
+    known, held = Products(operator), HELD
     if products is None:
-        products = default_products(
-            known.size, known.dtype, least=least, held=HELD, memory_budget=memory_budget
-        )
-        if products < min(FEW, known.size):
-            method, products = "one by one", PRODUCTS
-    held = HELD if method != "one by one" else HELD_ONE / products
+        usual = default_products(known, _METHODS[method][1], held, memory_budget)
+        if usual < min(FEW, known.size):
+            method, products, held = "one by one", PRODUCTS, HELD_ONE / PRODUCTS
     measure, least = _METHODS[method]
-    if suffices(products, known, least=least, held=held, memory_budget=memory_budget):
+    products = products_within(known, products, least, held, memory_budget)
+    if products >= known.size:
         exact = float(known.dense().trace())
         return symmetric(exact, 0.0, level=level, samples=known.size)
     values, variance, rounding = measure(known, products, seed)

@@ -16,11 +16,11 @@ from ..operators.gradients import chosen_engine
 from ..operators.hessian import Hessian
 from ..per_sample.contract.engine import Engine
 from ..problem.losses.loss_fn import LossFn
-from ..problem.objective import bits, version
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.state.wrappers import batch_size_of
 from ..problem.unit import Unit
+from ..tensors.fingerprint import fingerprint
 
 Kept = TypeVar("Kept")
 Own = TypeVar("Own", bound="Opened")
@@ -124,6 +124,4 @@ def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
     """What changes with the state or the settings of an optimizer."""
     state = [value for own in optimizer.state.values() for value in own.values()]
     settings = [v for group in optimizer.param_groups for k, v in group.items() if k != "params"]
-    return tuple(
-        (version(v), bits(v)) if isinstance(v, Tensor) else repr(v) for v in state + settings
-    )
+    return tuple(fingerprint(v) if isinstance(v, Tensor) else repr(v) for v in state + settings)

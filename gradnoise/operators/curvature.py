@@ -37,12 +37,9 @@ class Curvature(ModelOperator):
         group_size: int | None = None,
     ) -> None:
         options = Options(
-            max_samples=max_samples,
-            seed=seed,
-            micro_batch=micro_batch,
-            unit=unit,
+            max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
             group_size=group_size,
-        )
+        )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)
 

@@ -38,12 +38,9 @@ class ByEngine(ModelOperator):
         group_size: int | None = None,
     ) -> None:
         options = Options(
-            max_samples=max_samples,
-            seed=seed,
-            micro_batch=micro_batch,
-            unit=unit,
+            max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
             group_size=group_size,
-        )
+        )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, engine)
         self._group_size = problem.unit.size
@@ -67,8 +64,7 @@ class PerSampleGradients(ByEngine):
     Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only. In loss/parameter.
 
     Args:
-        model, loss_fn, data, max_samples, seed, micro_batch, unit,
-            group_size: as for `Hessian`.
+        model, loss_fn, data, max_samples, seed, micro_batch, unit, group_size: as for `Hessian`.
         engine: as for `gradient_moments`.
 
     Raises:

@@ -69,8 +69,7 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
     if _differs(whole, again, tolerance) or (drew and _gradient_is_random(objective, batch)):
         return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random, 1))
     del again
-    _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
-    refuse_other_model(objective, batch)
+    refuse_hidden_gradients(objective, batch)
     if _is_coupled(objective, batch, whole):
         return Behaviour(coupling=COUPLED, layers=coupling_layers(objective))
     return Behaviour()
@@ -207,14 +206,9 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
 
 
 def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
-    """See `examine`, which looks at losses that are neither random nor coupled itself."""
-    _refuse_hidden_gradients(objective, select(batch, slice(0, 2)))
-    refuse_other_model(objective, batch)
-
-
-def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
-    """`.grad` is None inside the guard; only a backward pass of the model's own fills it."""
-    objective.gradient(batch)
+    """Raise where gradients reach other weights than autograd tells; errors as of `examine`."""
+    # `.grad` is None inside the guard; only a backward pass of the model's own fills it
+    objective.gradient(select(batch, slice(0, 2)))
     hidden = [name for name, p in objective.parameters.items() if p.grad is not None]
     if hidden:
         raise ModelError(
@@ -222,6 +216,7 @@ def _refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
             f"backward pass of its own (reversible layers, checkpoints of another library), which "
             f"cannot be followed: turn it off for the measurement"
         )
+    refuse_other_model(objective, batch)
 
 
 def _alone(objective: Objective, sample: Batch) -> Tensor | None:

@@ -16,7 +16,6 @@ are not met.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from ..errors import is_out_of_memory
-from .function_part import FunctionClass, Part, Pulled, dot
+from .function_part import FunctionClass, Part, Pulled, dot, pulled_back
 from .graph import nodes_of
 
 CALLS = 4  # of one Function that are tried
@@ -41,17 +40,16 @@ def custom_functions(losses: Tensor) -> list[FunctionClass]:
 
 def hiding(kinds: Sequence[FunctionClass], losses: Callable[[], Tensor]) -> list[FunctionClass]:
     """Those of the Functions whose second derivatives are not those of their backward."""
-    calls: list[tuple[FunctionClass, Sequence[Any]]] = []
+    calls: dict[FunctionClass, list[Sequence[Any]]] = {kind: [] for kind in kinds}
     with ExitStack() as stack:
-        for kind in kinds:
-            stack.enter_context(_inputs_kept(kind, functools.partial(_note, calls, kind)))
+        for kind, own in calls.items():
+            stack.enter_context(_inputs_kept(kind, _into(own)))
         losses()
-    tried = {kind: [args for own, args in calls if own is kind][:CALLS] for kind in kinds}
-    return [kind for kind in kinds if any(_hides(kind, args) for args in tried[kind])]
+    return [kind for kind, own in calls.items() if any(_hides(kind, args) for args in own[:CALLS])]
 
 
-def _note(calls: list[Any], kind: FunctionClass, _ctx: Any, inputs: Sequence[Any]) -> None:
-    calls.append((kind, inputs))
+def _into(own: list[Sequence[Any]]) -> Callable[[Any, Sequence[Any]], None]:
+    return lambda _ctx, inputs: own.append(inputs)
 
 
 @contextmanager
@@ -68,10 +66,7 @@ def _differenced(kind: FunctionClass) -> Iterator[None]:
     original = _original(kind)
 
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        part = Part(original, ctx.gradnoise_inputs)
-        given = [c for c, at in zip(cotangents, part.outputs, strict=True) if at]
-        pulled = iter(Pulled.apply(part, *part.moving, *given))  # type: ignore[no-untyped-call]
-        return tuple(next(pulled) if at else None for at in part.moves)
+        return pulled_back(original, ctx.gradnoise_inputs, cotangents)
 
     def keep(ctx: Any, inputs: Sequence[Any]) -> None:
         ctx.gradnoise_inputs = inputs

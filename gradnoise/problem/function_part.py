@@ -140,6 +140,14 @@ class Pulled(torch.autograd.Function):
         return (None, *found)
 
 
+def pulled_back(kind: Any, inputs: Sequence[Any], cotangents: Sequence[Any]) -> tuple[Any, ...]:
+    """Jᵀ(a)c for every input of a call, None for those that no gradient is taken of."""
+    part = Part(kind, inputs)
+    given = [c for c, at in zip(cotangents, part.outputs, strict=True) if at]
+    pulled = iter(Pulled.apply(part, *part.moving, *given))  # type: ignore[no-untyped-call]
+    return tuple(next(pulled) if at else None for at in part.moves)
+
+
 def dot(pulled: Sequence[Tensor | None], along: Sequence[Tensor]) -> Tensor:
     """Σ pᵀv, where None is zero."""
     pairs = zip(pulled, along, strict=True)
@@ -150,7 +158,3 @@ def _gap(up: Tensor, down: Tensor) -> Tensor:
     """up - down, zero where that is rounding: h would make it large."""
     gap, eps = up - down, torch.finfo(up.dtype).eps
     return torch.where(gap.abs() > 8 * eps * (up.abs() + down.abs()), gap, 0.0)
-
-
-def _largest(tensors: Sequence[Tensor]) -> float:
-    return max((float(t.detach().abs().max()) for t in tensors if t.numel()), default=0.0)

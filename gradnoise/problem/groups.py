@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from ..errors import DataError
 from ..tensors.random import generator
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split
+from ..tensors.trees import Batch, joined, map_samples, sample_count, sample_leaves, select, split
 from .items import batched, fetched, stream_of
-from .lists import is_one_batch, readable
+from .kinds import batches_in, kind_of
+from .lists import readable
+from .options import Options
 from .samples import Samples, loader_options, population_of
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
@@ -49,26 +50,17 @@ def usual_size(data: Any) -> int:
     size = getattr(data, "batch_size", None)  # of one process, which is that of its statistics
     if isinstance(size, int) and size > 0:
         return size
-    several = isinstance(data, list) and not is_one_batch(data)
-    if several and len(data) > 1:
-        return Counter(map(sample_count, data)).most_common(1)[0][0]
-    if isinstance(data, (Tensor, tuple, list, Mapping)):
-        count = sample_count(data[0] if several else data)
+    if kind_of(data) == "batches":
+        counts = [*map(sample_count, batches_in(data))]
+        if len(counts) > 1:
+            return Counter(counts).most_common(1)[0][0]
+        count = sum(counts)
     else:
         count = len(data) if isinstance(data, Sized) else GROUP * MANY
     return max(2, min(GROUP, count // MANY))
 
 
-def draw_groups(
-    data: Any,
-    size: int,
-    *,
-    max_samples: int | None,
-    population: str | int,
-    seed: int,
-    micro_batch: int,
-    is_random: bool,
-) -> Samples:
+def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> Samples:
     """Choose and keep the groups to measure, at most `max_samples` samples in all.
 
     A data set, a loader in sequential or shuffled order, and batches of another size than b give
@@ -77,18 +69,17 @@ def draw_groups(
     batches as they come.
 
     Args:
-        data, population, seed: as for `Samples.draw`.
+        data: as for `Samples.draw`.
         size: b.
-        max_samples: n at most; None takes all.
-        micro_batch: samples evaluated at once.
+        options: of the measurement.
         is_random: whether the losses draw random numbers: the population is then a distribution.
 
     Raises:
         DataError: fewer than two groups.
     """
-    seed_everything(seed)
-    limit = math.inf if max_samples is None else max_samples
-    found = _drawn(readable(bare_data(data)), size, limit, generator(seed))
+    seed_everything(options.seed)
+    limit = math.inf if options.max_samples is None else options.max_samples
+    found = _drawn(readable(bare_data(data)), size, limit, generator(options.seed))
     if len(found.groups) < LEAST_GROUPS:
         raise DataError(
             f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
@@ -98,8 +89,8 @@ def draw_groups(
     count = size * len(found.groups)
     total, note = math.inf, ""
     if not is_random:
-        total, note = population_of(population, max(found.available, count), count)
-    made = stacked(found.groups, max(1, micro_batch // size), seed)
+        total, note = population_of(options.population, max(found.available, count), count)
+    made = stacked(found.groups, max(1, options.micro_batch // size), options.seed)
     # what makes no whole group is left out
     groups = total / size if total - count >= size else float(len(found.groups))
     return Samples(
@@ -113,23 +104,16 @@ def draw_groups(
 
 
 def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Groups:
-    if isinstance(data, DataLoader):
-        options = loader_options(data)
-        return (
-            _from_stream(data, size, limit)
-            if options is None
-            else _from_dataset(data.dataset, size, limit, source, options)
-        )
-    if isinstance(data, IterableDataset):
-        return _from_stream(batched(data, size), size, limit)
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
-    batches = isinstance(data, (Tensor, tuple, list, Mapping))
-    if isinstance(data, Dataset) or (indexed and not batches):
+    kind = kind_of(data)
+    if kind == "dataset":
         return _from_dataset(data, size, limit, source, {})
-    if batches:
-        several = isinstance(data, list) and not is_one_batch(data)
-        return _from_batches(list(data) if several else [data], size, limit, source)
-    return _from_stream(data, size, limit)
+    if kind == "batches":
+        return _from_batches(batches_in(data), size, limit, source)
+    options = loader_options(data) if kind == "loader" else None
+    if options is not None:
+        return _from_dataset(data.dataset, size, limit, source, options)
+    stream = batched(data, size) if isinstance(data, IterableDataset) else data
+    return _from_stream(stream, size, limit)
 
 
 def _from_dataset(
@@ -155,7 +139,8 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
         return _Groups(
             [whole[k] for k in sorted(few.tolist())], float(size * len(whole)), fixed=True
         )
-    pools = [pool for pool in (_joined(data),) if pool is not None] or data
+    one = _pooled(data) if data else None
+    pools = data if one is None else [one]
     groups = []
     for pool in pools:
         order = torch.randperm(sample_count(pool), generator=source)
@@ -164,12 +149,12 @@ def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Gene
     return _Groups(groups[:most], total)
 
 
-def _joined(batches: list[Batch]) -> Batch | None:
+def _pooled(batches: list[Batch]) -> Batch | None:
     """All samples as one batch; None where their shapes differ."""
     leaves = [sample_leaves(batch) for batch in batches]
     if len({tuple((leaf.shape[1:], leaf.dtype) for leaf in own) for own in leaves}) > 1:
         return None
-    return rebuild(batches[0], [torch.cat(own) for own in zip(*leaves, strict=True)])
+    return joined(batches)
 
 
 def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
@@ -184,7 +169,7 @@ def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
 
 def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
     """The same samples in other random groups, each (1, b, ...); None for samples of two shapes."""
-    pool = _joined([_flat(batch.batch) for batch in samples.batches])
+    pool = _pooled([_flat(batch.batch) for batch in samples.batches])
     if pool is None:
         return None
     size = sample_leaves(samples.batches[0].batch)[0].shape[1]
@@ -195,4 +180,4 @@ def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
 
 def _flat(batch: Batch) -> Batch:
     """The samples of all groups of a micro-batch, (m, b, ...) to (m·b, ...)."""
-    return rebuild(batch, [leaf.flatten(0, 1) for leaf in sample_leaves(batch)])
+    return map_samples(lambda leaf: leaf.flatten(0, 1), batch)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
+from ..tensors.fingerprint import fingerprint
 from ..tensors.ragged import opened, tensors_in
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .custom_functions import differenced
@@ -22,14 +23,11 @@ from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
-from .shares import WeightedLosses
+from .shares import WeightedLosses, batch_weights
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
 from .state.wrappers import bare_model, seen_through
 from .unit import SAMPLE, Unit, UnitLosses, given
-
-_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
-
 
 Watch = Callable[[list[Tensor]], AbstractContextManager[Any]]
 
@@ -97,13 +95,10 @@ class Objective:
         return sum(p.numel() * p.element_size() for p in self.parameters.values())
 
     def fingerprint(self) -> tuple[tuple[int, int], ...]:
-        """A tuple that changes with the value of any parameter or buffer of model or loss.
-
-        Weighted sums of the bits: fused optimizers and `.data` leave pointers and versions alone.
-        """
+        """A tuple that changes with the value of any parameter or buffer of model or loss."""
         parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        return tuple((version(tensor), bits(tensor.detach())) for tensor in tensors)
+        return tuple(map(fingerprint, tensors))
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
@@ -235,15 +230,12 @@ class OfOpened:
 
     def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """What the samples weigh, where the loss function tells; see `shares`."""
-        return self._told("weights", model, batch)
+        return batch_weights(self.loss_fn, model, opened(batch))
 
     def labels(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """How many labels of every sample count, where the loss function tells; see `labels`."""
-        return self._told("labels", model, batch)
-
-    def _told(self, name: str, model: nn.Module, batch: Batch) -> Tensor | None:
-        tell = getattr(self.loss_fn, name, None)
-        return tell(model, opened(batch)) if callable(tell) else None
+        count = getattr(self.loss_fn, "labels", None)
+        return count(model, opened(batch)) if callable(count) else None
 
 
 def as_loss_fn(loss_fn: Any) -> OfOpened:
@@ -316,37 +308,6 @@ def check_finite(losses: Tensor) -> None:
             f"(positions {bad[:5]}). Look at those samples and at the parameters; a model that "
             f"has diverged cannot be measured."
         )
-
-
-def version(tensor: Tensor) -> int:
-    """How often a tensor was written to; inference tensors do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def bits(tensor: Tensor) -> int:
-    """Sum of the entries' bits, read as whole numbers."""
-    dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
-    real = torch.view_as_real(dense) if dense.is_complex() else dense
-    if real.is_floating_point():
-        real = real.view(_WHOLE[real.element_size()])
-    if real.dtype == torch.int64:  # of 2^63, the sign, a product modulo 2^64 keeps one bit of u_k
-        real = real ^ (real >> 32)
-    return _weighted_sum(real)
-
-
-def _weighted_sum(entries: Tensor) -> int:
-    """Σ_k u_k x_k modulo 2^64 with random u_k, so that swapped or negated entries change it."""
-    weights = _random_weights(entries.device)
-    total = weights.new_zeros(())
-    for index, part in enumerate(torch.split(entries.reshape(-1), len(weights))):
-        total = total + (2 * index + 1) * (part * weights[: len(part)]).sum()
-    return int(total)
-
-
-@functools.cache
-def _random_weights(device: torch.device) -> Tensor:
-    source = torch.Generator().manual_seed(0)
-    return torch.randint(-(2**62), 2**62, (2**18,), generator=source).to(device)
 
 
 def _check_shape(losses: Any, count: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .function_part import Part, Pulled
+from .function_part import pulled_back
 
 OPERATIONS: tuple[Any, ...] = (
     *(F.embedding_bag, F.ctc_loss, F.grid_sample, F.multi_margin_loss, F.hardsigmoid),
@@ -59,26 +59,25 @@ def operations_differenced(operations: Sequence[Any]) -> Iterator[None]:
 class _Differencing(TorchFunctionMode):
     def __init__(self, operations: Sequence[Any]) -> None:
         super().__init__()
-        self._functions = {operation: _Operation(operation) for operation in operations}
+        self._operations = set(operations)
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        function = self._functions.get(func)
         given = [*args, *kwargs.values()]
-        if function is None or not any(isinstance(t, Tensor) and t.requires_grad for t in given):
+        follows = any(isinstance(t, Tensor) and t.requires_grad for t in given)
+        if func not in self._operations or not follows:
             return func(*args, **kwargs)
-        return _Differenced.apply(function.bound(len(args), tuple(kwargs)), *given)  # type: ignore[no-untyped-call]
+        return _Differenced.apply(_Operation(func, len(args), tuple(kwargs)), *given)  # type: ignore[no-untyped-call]
 
 
 class _Operation:
-    """An operation whose arguments are given in one list, as those of a custom Function."""
+    """An operation whose arguments are given in one list, as those of a custom Function.
 
-    def __init__(self, operation: Any, count: int = 0, names: tuple[str, ...] = ()) -> None:
+    `count` of them are by position, and the others have `names`.
+    """
+
+    def __init__(self, operation: Any, count: int, names: tuple[str, ...]) -> None:
         self._operation, self._count, self._names = operation, count, names
-
-    def bound(self, count: int, names: tuple[str, ...]) -> _Operation:
-        """With so many arguments by position, and the others by name."""
-        return _Operation(self._operation, count, names)
 
     def apply(self, *inputs: Any) -> Any:
         """The operation itself, which no mode sees."""
@@ -95,7 +94,4 @@ class _Differenced(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        part = Part(ctx.operation, ctx.inputs)
-        given = [c for c, at in zip(cotangents, part.outputs, strict=True) if at]
-        pulled = iter(Pulled.apply(part, *part.moving, *given))  # type: ignore[no-untyped-call]
-        return (None, *(next(pulled) if at else None for at in part.moves))
+        return None, *pulled_back(ctx.operation, ctx.inputs, cotangents)

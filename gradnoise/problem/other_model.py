@@ -13,6 +13,7 @@ from ..errors import LossError
 from ..tensors.trees import Batch, select
 from .graph import nodes_of
 from .objective import Objective
+from .state.held import held_by
 from .state.wrappers import bare_model
 
 
@@ -69,22 +70,9 @@ def _named(loss_fn: Any, used: list[Tensor]) -> str:
 
 
 def _reached(loss_fn: Any) -> Iterator[tuple[str, Any]]:
-    """What a function refers to: closure, globals, defaults, bound arguments, its own object."""
-    if isinstance(loss_fn, functools.partial):
-        yield from loss_fn.keywords.items()
-        yield from ((f"argument {i}", item) for i, item in enumerate(loss_fn.args))
-        loss_fn = loss_fn.func
-    owner = getattr(loss_fn, "__self__", loss_fn)
-    yield from (getattr(owner, "__dict__", None) or {}).items()
-    code = getattr(loss_fn, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(code.co_freevars, loss_fn.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-    yield from ((n, loss_fn.__globals__[n]) for n in code.co_names if n in loss_fn.__globals__)
-    defaults = loss_fn.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount]
-    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    """What a function refers to: what it holds, and globals."""
+    yield from held_by(loss_fn)
+    plain = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
+    code = getattr(plain, "__code__", None)
+    if code is not None:
+        yield from ((n, plain.__globals__[n]) for n in code.co_names if n in plain.__globals__)

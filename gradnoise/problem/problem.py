@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from ..tensors.random import generator
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select, split, to_device
+from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
 from .checks import (
     COUPLED,
     ONE_NUMBER,
@@ -46,17 +45,6 @@ REPLAYED = 64  # samples of a micro-batch with random losses, which no engine ca
 
 
 Slopes = Callable[["Problem", Tensor], Tensor]
-
-
-def _drawn(data: Any, options: Options, least: int) -> Samples:
-    return Samples.draw(
-        data,
-        max_samples=options.max_samples,
-        population=options.population,
-        seed=options.seed,
-        micro_batch=options.micro_batch,
-        least=least,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,26 +90,37 @@ class Problem:
         options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
-            problem = None
-            behaviour = Behaviour(coupling=AS_ASKED)
-            if options.unit != "group":
-                with taken_as_batches(data):
-                    problem = cls(objective, _drawn(data, options, least))._weighted()
-                    behaviour = problem._examined(options.unit)
-            if behaviour.is_random and problem is not None:
-                problem = problem._replayed(behaviour, options)
-                whole = problem._few()
-                check_replayed(problem.objective, whole)
-                refuse_hidden_gradients(problem.objective, whole)
-                if is_coupled_replayed(problem.objective, whole):
-                    layers = coupling_layers(objective)
-                    behaviour = replace(behaviour, coupling=COUPLED, layers=layers)
-            if behaviour.coupling:
-                if options.unit == "sample":
+            if options.unit == "group":
+                problem = cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
+            else:
+                problem, behaviour = cls._of_samples(objective, data, options, least)
+                if behaviour.coupling and options.unit == "sample":
                     raise coupled_error(objective)
-                problem = cls._grouped(objective, data, options, behaviour)
-        assert problem is not None
+                if behaviour.coupling:
+                    problem = cls._grouped(objective, data, options, behaviour)
         return problem.in_metric(options)
+
+    @classmethod
+    def _of_samples(
+        cls, objective: Objective, data: Any, options: Options, least: int
+    ) -> tuple[Problem, Behaviour]:
+        """The objective on single samples, and what their losses depend on."""
+        with taken_as_batches(data):
+            samples = Samples.draw(
+                data, max_samples=options.max_samples, population=options.population,
+                seed=options.seed, micro_batch=options.micro_batch, least=least,
+            )  # fmt: skip
+            problem = cls(objective, samples)._weighted()
+            behaviour = problem._examined(options.unit)
+        if not behaviour.is_random:
+            return problem, behaviour
+        problem = problem._replayed(behaviour, options)
+        few = problem._few()
+        check_replayed(problem.objective, few)
+        refuse_hidden_gradients(problem.objective, few)
+        if is_coupled_replayed(problem.objective, few):
+            behaviour = replace(behaviour, coupling=COUPLED, layers=coupling_layers(objective))
+        return problem, behaviour
 
     def _weighted(self) -> Problem:
         """With the weights of the loss function, where samples differ in them."""
@@ -144,20 +143,14 @@ class Problem:
         why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)
-
-        def drawn() -> Samples:
-            return draw_groups(
-                data, size, max_samples=options.max_samples, population=options.population,
-                seed=options.seed, micro_batch=options.micro_batch, is_random=unit.is_replayed,
-            )  # fmt: skip
-
-        samples = drawn()
+        samples = draw_groups(data, size, options, is_random=unit.is_replayed)
         batch = cls(objective, samples)._few()
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
         if not unit.is_replayed and draws(objective, batch, losses):
             unit = replace(unit, is_replayed=True)
-            objective, samples = objective.again(unit), drawn()
+            objective = objective.again(unit)
+            samples = draw_groups(data, size, options, is_random=True)
         refuse_hidden_gradients(objective, batch)
         return cls(objective, samples)
 
@@ -230,9 +223,9 @@ class Problem:
         batch = self._few()
         if sample_count(batch) == 1 and len(self.samples.batches) > 1:
             pair = [to_device(b, self.objective.device) for b in self.samples.batches[:2]]
-            leaves = list(zip(*map(sample_leaves, pair), strict=True))
-            if all(first.shape == second.shape for first, second in leaves):
-                batch = rebuild(batch, [torch.cat(both) for both in leaves])
+            columns = zip(*map(sample_leaves, pair), strict=True)
+            if all(first.shape == second.shape for first, second in columns):
+                batch = joined(pair)
             elif coupling_layers(self.objective):
                 return Behaviour(coupling=COUPLED)
         found = examine(self.objective, batch)

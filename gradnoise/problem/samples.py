@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -27,7 +25,8 @@ from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
 from ..tensors.trees import Batch, sample_count, select, split
 from .items import batched, fetched, stream_of
-from .lists import is_one_batch, readable
+from .kinds import batches_in, kind_of
+from .lists import readable
 from .state.guard import seed_everything
 from .state.wrappers import bare_data, length_of
 
@@ -186,40 +185,19 @@ def population_of(population: str | int, available: float, count: int) -> tuple[
 
 
 def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) -> _Drawn:
-    if isinstance(data, DataLoader):
+    kind = kind_of(data)
+    if kind == "loader":
         return _from_loader(data, limit, source)
-    if isinstance(data, IterableDataset):
-        return _from_stream(batched(data, micro_batch), limit, length_of(data))
-    if isinstance(data, Dataset):
+    if kind == "dataset":
         return _from_dataset(data, limit, source, {"batch_size": micro_batch})
-    if isinstance(data, list) and not is_one_batch(data):
-        return _from_batches(data, limit, source)
-    if isinstance(data, (Tensor, tuple, list, Mapping)):
-        return _from_batches([data], limit, source)
-    if isinstance(data, Iterator):
-        raise DataError(
-            f"`data` is a one-shot {type(data).__name__}, which reading would use up and could "
-            f"not put back. Pass list(itertools.islice(data, k)), a DataLoader, or a Dataset."
-        )
-    if isinstance(data, (str, bytes, np.ndarray)):
-        raise DataError(
-            f"`data` must hold tensors; got {type(data).__name__}. Convert arrays with "
-            f"torch.as_tensor, in the dtype of the model."
-        )
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return _from_dataset(data, limit, source, {"batch_size": micro_batch})
-    if isinstance(data, Iterable):
-        return _from_stream(data, limit)
-    raise DataError(
-        f"`data` must be a DataLoader, a Dataset, a list of batches, or one batch of tensors; "
-        f"got {type(data).__name__}"
-    )
+    if kind == "batches":
+        return _from_batches(batches_in(data), limit, source)
+    stream = batched(data, micro_batch) if isinstance(data, IterableDataset) else data
+    return _from_stream(stream, limit, length_of(data))
 
 
 def _given_as_one_batch(data: Any) -> bool:
-    if isinstance(data, list):
-        return len(data) == 1 or is_one_batch(data)
-    return isinstance(data, (Tensor, tuple, Mapping))
+    return kind_of(data) == "batches" and len(batches_in(data)) == 1
 
 
 def loader_options(loader: DataLoader[Any]) -> dict[str, Any] | None:

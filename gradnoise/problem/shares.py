@@ -31,10 +31,15 @@ class WeightedLosses:
         return losses * (weights.to(losses) / self._mean)
 
 
+def batch_weights(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor | None:
+    """w of the samples of a batch, shape (n,); None where the loss function tells none."""
+    weigh: Callable[..., Tensor | None] | None = getattr(loss_fn, "weights", None)
+    return weigh(model, batch) if callable(weigh) else None
+
+
 def weighted_mean(loss_fn: Any, losses: Tensor, model: nn.Module, batch: Batch) -> Tensor:
     """The mean over a batch as its loss function takes it: Σw_iℓ_i/Σw_i, or Σℓ_i/n."""
-    weigh = getattr(loss_fn, "weights", None)
-    weights = weigh(model, batch) if callable(weigh) and losses.ndim else None
+    weights = batch_weights(loss_fn, model, batch) if losses.ndim else None
     if weights is None:
         return losses.mean()
     known: Tensor = weights.to(losses)
@@ -49,8 +54,7 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
     losses: Tensor = loss_fn(model, batch)
     if isinstance(losses, Tensor) and losses.ndim == 0:
         return losses.expand(sample_count(batch))
-    weigh = getattr(loss_fn, "weights", None)
-    weights = weigh(model, batch) if callable(weigh) else None
+    weights = batch_weights(loss_fn, model, batch)
     return losses if weights is None else losses * (weights.to(losses) / weights.mean().to(losses))
 
 
@@ -60,12 +64,9 @@ def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tens
     Raises:
         DataError: no sample has a weight.
     """
-    weigh: Callable[..., Tensor | None] | None = getattr(loss_fn, "weights", None)
-    if not callable(weigh):
-        return None
     found = []
     for batch in batches:
-        own = weigh(model, batch)
+        own = batch_weights(loss_fn, model, batch)
         if own is None:
             return None
         found.append(own.detach().double().cpu())

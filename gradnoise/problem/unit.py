@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, LossError, check_whole
 from ..tensors.ragged import Ragged, opened
 from ..tensors.random import generator
-from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves
+from ..tensors.trees import Batch, map_samples, rebuild, sample_count, sample_leaves
 from .losses.loss_fn import LossFn
 from .shares import weighted_mean
 from .state.generators import seed_all
@@ -180,8 +180,8 @@ def stacked(groups: list[Batch], most: int, seed: int) -> list[Seeded]:
 
 
 def _stack(groups: list[Batch], source: torch.Generator) -> Seeded:
-    leaves = iter([torch.stack(own) for own in zip(*map(sample_leaves, groups), strict=True)])
-    return Seeded.of(map_samples(lambda _: next(leaves), groups[0]), source)
+    leaves = [torch.stack(own) for own in zip(*map(sample_leaves, groups), strict=True)]
+    return Seeded.of(rebuild(groups[0], leaves), source)
 
 
 def _alike(first: Batch, second: Batch) -> bool:

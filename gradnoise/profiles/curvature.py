@@ -34,7 +34,7 @@ from ..operators.hessian import Hessian
 from ..operators.preconditioned import with_decay
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
-from ..statistics.transform import in_samples
+from ..statistics.transform import all_in_samples
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class CurvatureResults:
 
     def in_samples(self, group_size: int) -> dict[str, Estimate]:
         """The estimates in samples, from those of groups of b samples."""
-        kept = ("sharpness", "grad_curvature")
-        return {
-            name: in_samples(estimate, group_size, keep=name in kept)
-            for name, estimate in self.estimates.items()
-        }
+        return all_in_samples(self.estimates, group_size, kept=("sharpness", "grad_curvature"))
 
     def shared(self, layers: dict[str, Layer]) -> dict[str, Layer]:
         """The layers with their shares of the curvature."""

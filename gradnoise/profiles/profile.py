@@ -242,7 +242,18 @@ def find_profile(
     population = moments.population if samples.data_size is None else samples.data_size
     told = opened.in_samples(moments)
     size, too_large = _capped(int(batch_size) if batch_size else opened.batch_size, population)
-    fallback = (f"engine: {chosen.reason}",) if chosen.failures else ()
+    notes = (
+        *unit_notes(unit),
+        *samples.notes,
+        samples.population_note,
+        problem.note,
+        too_large,
+        f"engine: {chosen.reason}" if chosen.failures else "",
+        *curvature.notes,
+        surrogate,
+        _precision_note(problem),
+        *(settings.notes if settings else ()),
+    )
     return Profile(
         model=type(model).__name__,
         parameters=problem.objective.size,
@@ -274,18 +285,7 @@ def find_profile(
         metric=problem.metric,
         batch_size=size,
         matvecs=curvature.matvecs,
-        warnings=(
-            *unit_notes(unit),
-            *samples.notes,
-            *((samples.population_note,) if samples.population_note else ()),
-            *((problem.note,) if problem.note else ()),
-            *too_large,
-            *fallback,
-            *curvature.notes,
-            *((surrogate,) if surrogate else ()),
-            *_precision_notes(problem),
-            *(settings.notes if settings else ()),
-        ),
+        warnings=tuple(filter(None, notes)),
         versions=file.versions(),
     )
 
@@ -300,22 +300,22 @@ def _dtypes(problem: Problem) -> str:
     return "/".join(sorted(dtypes))
 
 
-def _precision_notes(problem: Problem) -> tuple[str, ...]:
+def _precision_note(problem: Problem) -> str:
     dtypes = {p.dtype for p in problem.objective.parameters.values()}
     if dtypes.isdisjoint((torch.float16, torch.bfloat16)):
-        return ()
+        return ""
     return (
         f"gradients and curvature were computed in {_dtypes(problem)}, with 2 to 3 significant "
-        f"digits; measure a float32 copy of the model for more",
+        f"digits; measure a float32 copy of the model for more"
     )
 
 
-def _capped(size: int | None, population: float) -> tuple[int | None, tuple[str, ...]]:
+def _capped(size: int | None, population: float) -> tuple[int | None, str]:
     """B in use, at most N, and a note where it would be more."""
     if size is None or size <= population:
-        return size, ()
+        return size, ""
     whole = int(population)
     return whole, (
         f"batch size {size} is larger than the data: this report is about batches of all {whole} "
-        f"samples",
+        f"samples"
     )

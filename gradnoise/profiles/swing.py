@@ -114,8 +114,7 @@ def swing(
             with the parameters and buffers of `model` by name; or the tensors by name.
         curvature: measure B_noise as well.
         optimizer, metric, engine, population, max_samples, level, seed, micro_batch, unit,
-            group_size: as for
-            `gn.gradient_moments`.
+            group_size: as for `gn.gradient_moments`.
 
     Returns:
         Swing.

@@ -7,7 +7,7 @@ intervals: conservative where it depends on several parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from .estimate import Estimate, Status
@@ -67,6 +67,17 @@ def in_samples(estimate: Estimate, group_size: int, *, keep: bool = False) -> Es
         return estimate
     found = estimate if keep else scaled(estimate, group_size)
     return replace(found, samples=group_size * estimate.samples)
+
+
+def all_in_samples(
+    named: Mapping[str, object], group_size: int, *, kept: Collection[str]
+) -> dict[str, Estimate]:
+    """`in_samples` of the estimates among these; those in `kept` stay as they are."""
+    return {
+        name: in_samples(item, group_size, keep=name in kept)
+        for name, item in named.items()
+        if isinstance(item, Estimate)
+    }
 
 
 def squared(estimate: Estimate) -> Estimate:

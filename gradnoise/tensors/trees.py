@@ -128,6 +128,12 @@ def rebuild(batch: Batch, leaves: Sequence[Tensor]) -> Batch:
     return map_samples(lambda _: next(remaining), batch)
 
 
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The samples of all batches as one; their tensors must agree in shape and number."""
+    columns = zip(*map(sample_leaves, batches), strict=True)
+    return rebuild(batches[0], [torch.cat(own) for own in columns])
+
+
 def select(batch: Batch, index: slice | Tensor) -> Batch:
     """The samples at `index` of every tensor."""
     return map_samples(lambda leaf: leaf[_on(leaf, index)], batch)

@@ -18,7 +18,7 @@ from ..problem.samples import Samples
 from ..problem.shares import in_batch
 from ..problem.state.guard import seed_everything
 from ..tensors.ragged import opened
-from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, to_device
+from ..tensors.trees import Batch, joined, sample_count, split, to_device
 from .divergence import DivergenceMonitor
 from .start import Start
 from .steps import Steps, StepSettings
@@ -173,9 +173,8 @@ def collated(data: Any, name: str, most: int | None = None) -> Batch:
         DataError: samples of different shapes cannot lie in one tensor.
     """
     batches = Samples.draw(data, max_samples=most, least=1).batches
-    leaves = [sample_leaves(batch) for batch in batches]
     try:
-        return rebuild(batches[0], [torch.cat(parts) for parts in zip(*leaves, strict=True)])
+        return joined(batches)
     except (RuntimeError, ValueError) as error:
         raise DataError(
             f"the batches of `{name}` do not fit into one: samples differ in shape. Pad them to "
@@ -189,12 +188,9 @@ def mean_over(
     """The mean over all samples of a function with one number per sample."""
     count = sample_count(batch)
     total = 0.0
-    leaves = sample_leaves(batch)
     with torch.no_grad():
-        for start in range(0, count, rows):
-            part = rebuild(batch, [leaf[start : start + rows] for leaf in leaves])
-            values = function(opened(part))
-            size = min(rows, count - start)
+        for part in split(batch, rows):
+            values, size = function(opened(part)), sample_count(part)
             if values.shape != (size,):
                 raise LossError(
                     f"{name} must return one number per sample, shape ({size},); got shape "

@@ -112,7 +112,7 @@ def advise(
     check_level(level)
     if not 0 < number("extra", extra) < math.inf:
         raise ArgumentError(f"`extra` must be positive; got {extra!r}")
-    seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
+    asked = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
@@ -123,11 +123,10 @@ def advise(
                 f"batch size that the steps have in fact"
             )
         spend = EPOCHS * plan.count if budget is None else int(budget)
-        sizes, samples = sizes_within(base, plan.count, spend, seeds)
-        asked = seeds
-        while base not in sizes and seeds > LEAST_SEEDS:
-            seeds -= 1
+        for seeds in range(asked, min(asked, LEAST_SEEDS) - 1, -1):
             sizes, samples = sizes_within(base, plan.count, spend, seeds)
+            if base in sizes:
+                break
         own = {"batch_size": base, "budget": spend, "seeds": seeds}
         trials = Trials(
             plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,

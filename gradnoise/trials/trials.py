@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..measurement.opened import Opened
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import Options
+from ..problem.state.guard import frozen
 from ..problem.state.wrappers import bare_model, bare_optimizer, batch_size_of
 from ..tensors.random import generator
 from ..tensors.trees import sample_count, select
@@ -114,8 +114,8 @@ class Trials:
 def _noise(plan: Plan) -> tuple[float | None, float]:
     """trΣ in the metric of the optimizer, and the total step for one gradient in units of ε.
 
-    Of the parameters that the optimizer holds. None where single samples cannot be measured (batch
-    normalisation, dropout), or where the metric of the optimizer is not known.
+    Of the parameters that the optimizer holds. None where gradients cannot be measured, or where
+    the metric of the optimizer is not known.
     """
     assert plan.start is not None
     model, optimizer = plan.start.model, plan.start.optimizer
@@ -124,7 +124,7 @@ def _noise(plan: Plan) -> tuple[float | None, float]:
     part = select(plan.train, torch.randperm(plan.count, generator=generator(1))[:MEASURED])
     options = Options(optimizer=optimizer, max_samples=MEASURED)
     try:
-        with _frozen(plan.start.left):
+        with frozen(plan.start.left):
             opened = Opened.open(model, plan.loss_fn, part, options)
             found = float(opened.in_samples(opened.moments(intervals=False)).trace_cov)
     except GradNoiseError:
@@ -133,18 +133,6 @@ def _noise(plan: Plan) -> tuple[float | None, float]:
     if not (settings.is_plain or own):
         return None, 1.0
     return found, Momentum.of(settings.kind, settings.momentum).drift
-
-
-@contextmanager
-def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """These parameters without gradients."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def samples_of(records: Any) -> int:

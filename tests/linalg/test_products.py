@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradnoise import ArgumentError, OperatorError, diagonal, frobenius_norm, trace
 from gradnoise.linalg.leave_one_out import LeaveOneOut, gaussian_tests
-from gradnoise.linalg.products import Products, suffices
+from gradnoise.linalg.products import Products, products_within
 from gradnoise.tensors.random import generator
 from tests.spectra import ASYMMETRIC, MATRICES, METHODS, NOISE, OBLONG, Counting, P, with_spectrum
 
@@ -129,5 +129,5 @@ def test_the_dense_matrix_is_counted_and_in_the_dtype_of_sums() -> None:
     assert known.dense().dtype == torch.float64
     assert known.count == 4
     assert known.resolution == torch.finfo(torch.float32).eps
-    assert suffices(2, known, least=12, held=1.0, memory_budget=2**20)
-    assert not suffices(12, Products(ASYMMETRIC), least=12, held=1.0, memory_budget=2**20)
+    assert products_within(known, 2, least=12, held=1.0, memory_budget=2**20) == known.size
+    assert products_within(Products(ASYMMETRIC), 12, least=12, held=1.0, memory_budget=2**20) == 12

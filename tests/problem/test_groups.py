@@ -12,15 +12,16 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import gradnoise as gn
 from gradnoise.problem.groups import draw_groups, regrouped, usual_size
+from gradnoise.problem.options import Options
 from gradnoise.problem.samples import Samples
 from gradnoise.tensors.trees import sample_leaves
 
 NUMBERS = torch.arange(40.0)[:, None]
 
 
-def drawn(data: Any, size: int, **options: Any) -> Samples:
-    given = {"max_samples": None, "population": "dataset", "seed": 0, "micro_batch": 16}
-    return draw_groups(data, size, **{**given, "is_random": False, **options})
+def drawn(data: Any, size: int, *, is_random: bool = False, **options: Any) -> Samples:
+    given = Options(**{"max_samples": None, "micro_batch": 16, **options})
+    return draw_groups(data, size, given, is_random=is_random)
 
 
 def numbers(samples: Samples) -> list[list[float]]:

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.problem.shares import adjoint_of_centring, centred_by_share, in_batch
-from tests.unit_cases import X, Y, mlp, written_out
+from tests.unit_cases import X as MORE_X
+from tests.unit_cases import Y as MORE_Y
+from tests.unit_cases import mlp, written_out
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
-IGNORED = torch.where(torch.arange(96) % 10 == 0, Y, -100)
+COUNT = 40
+X, Y = MORE_X[:COUNT], MORE_Y[:COUNT]
+IGNORED = torch.where(torch.arange(COUNT) % 10 == 0, Y, -100)
 CLASSES = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
 
 
@@ -30,7 +34,7 @@ class Words(nn.Module):
 
 
 TOKENS = torch.stack([Y.roll(k) for k in range(4)], 1)
-LENGTHS = torch.arange(96) % 5  # tokens that count: none in some samples
+LENGTHS = torch.arange(COUNT) % 5  # tokens that count: none in some samples
 PADDED = torch.where(torch.arange(4) < LENGTHS[:, None], TOKENS, -100)
 
 CASES: dict[str, Any] = {
@@ -47,7 +51,7 @@ CASES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request: Any) -> Any:
     """The problem, and shares, gradients and Hessians of its samples as the criterion weighs."""
     build, criterion, targets = CASES[request.param]
@@ -79,19 +83,19 @@ def test_the_objective_is_that_of_the_criterion(case: Any) -> None:
 def test_moments_and_products_have_the_noise_of_the_ratio(case: Any, engine: str) -> None:
     problem, weights, gradients, hessians = case
     shares = weights / weights.mean()
-    mean = (shares @ gradients) / 96
+    mean = (shares @ gradients) / COUNT
     deviations = shares[:, None] * (gradients - mean)
-    sigma = deviations.T @ deviations / 95
+    sigma = deviations.T @ deviations / (COUNT - 1)
     found = gn.gradient_moments(*problem, engine=engine, population="distribution", variance=True)
     assert float(found.trace_cov) == pytest.approx(float(sigma.trace()), rel=1e-9)
-    signal = float(mean @ mean - sigma.trace() / 96)
+    signal = float(mean @ mean - sigma.trace() / COUNT)
     assert float(found.grad_sq_norm) == pytest.approx(signal, rel=1e-9)
     assert found.variance is not None
     spread = torch.cat([v.flatten() for v in found.variance.values()])
     torch.testing.assert_close(spread, sigma.diagonal(), **EXACT)
     layers = sum(float(layer.trace_cov) for layer in found.layers.values())
     assert layers == pytest.approx(float(sigma.trace()), rel=1e-9)
-    hessian = torch.einsum("n,npq->pq", shares, hessians) / 96
+    hessian = torch.einsum("n,npq->pq", shares, hessians) / COUNT
     vector = torch.randn(len(mean), generator=torch.Generator().manual_seed(1)).double()
     operator = gn.GradientCovariance(*problem, engine=engine)
     torch.testing.assert_close(operator @ vector, sigma @ vector, **EXACT)
@@ -107,10 +111,10 @@ def test_moments_and_products_have_the_noise_of_the_ratio(case: Any, engine: str
 def test_a_profile_holds_what_is_written_out(case: Any) -> None:
     problem, weights, gradients, hessians = case
     shares = weights / weights.mean()
-    mean = (shares @ gradients) / 96
+    mean = (shares @ gradients) / COUNT
     deviations = shares[:, None] * (gradients - mean)
-    sigma = deviations.T @ deviations / 95
-    hessian = torch.einsum("n,npq->pq", shares, hessians) / 96
+    sigma = deviations.T @ deviations / (COUNT - 1)
+    hessian = torch.einsum("n,npq->pq", shares, hessians) / COUNT
     p = gn.profile(*problem, probes=256, accuracy=0.0, tol=1e-8)
     assert "weighted as in training: Σwℓ/Σw" in p.objective
     noise = p.trace_hessian_cov
@@ -121,7 +125,7 @@ def test_a_profile_holds_what_is_written_out(case: Any) -> None:
     top = vectors[:, -1]
     curvatures = torch.einsum("p,npq,q->n", top, hessians, top)
     spread = shares * (curvatures - values[-1])  # of the ratio, as for gradients
-    ratio = float(spread.square().sum() / 95 / values[-1] ** 2)
+    ratio = float(spread.square().sum() / (COUNT - 1) / values[-1] ** 2)
     assert float(p.curvature_noise_scale) == pytest.approx(ratio, rel=1e-4)
 
 
@@ -153,15 +157,15 @@ def test_every_sample_can_count_the_same() -> None:
 def test_groups_are_weighted_within() -> None:
     model = mlp(nn.BatchNorm1d(5))
     criterion = nn.CrossEntropyLoss(weight=CLASSES)
-    found = gn.gradient_moments(model, criterion, (X, Y), group_size=96 // 4)
-    assert found.group_size == 24
-    other = gn.gradient_moments(model, lambda m, b: criterion(m(b[0]), b[1]), (X, Y), group_size=24)
+    found = gn.gradient_moments(model, criterion, (X, Y), group_size=10)
+    assert found.group_size == 10
+    other = gn.gradient_moments(model, lambda m, b: criterion(m(b[0]), b[1]), (X, Y), group_size=10)
     assert float(found.trace_cov) == pytest.approx(float(other.trace_cov), rel=1e-9)
 
 
 def test_labels_that_are_all_ignored_are_an_error() -> None:
-    with pytest.raises(gn.DataError, match="no label of the 96 samples counts"):
-        gn.gradient_moments(mlp(), nn.CrossEntropyLoss(), (X, torch.full((96,), -100)))
+    with pytest.raises(gn.DataError, match="no label of the 40 samples counts"):
+        gn.gradient_moments(mlp(), nn.CrossEntropyLoss(), (X, torch.full((COUNT,), -100)))
 
 
 def test_a_decay_within_the_gradient_is_refused_in_the_metric() -> None:
@@ -179,12 +183,12 @@ def test_a_decay_within_the_gradient_is_refused_in_the_metric() -> None:
 
 def test_a_batch_in_training_is_weighted_as_the_criterion_does(case: Any) -> None:
     model, criterion, (x, y) = case[0]
-    batch = x[:50], y[:50]
+    batch = x[:25], y[:25]
     found = in_batch(gn.supervised(criterion), model, batch)
-    assert found.shape == (50,)
+    assert found.shape == (25,)
     torch.testing.assert_close(found.mean(), criterion(model(batch[0]), batch[1]))
     whole = in_batch(lambda m, b: criterion(m(b[0]), b[1]), model, batch)
-    assert whole.shape == (50,)
+    assert whole.shape == (25,)
     torch.testing.assert_close(whole.mean(), found.mean())
 
 

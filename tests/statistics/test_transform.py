@@ -9,6 +9,7 @@ import pytest
 from gradnoise.statistics.estimate import Estimate, Status
 from gradnoise.statistics.interval import quantile
 from gradnoise.statistics.transform import (
+    all_in_samples,
     decreasing,
     monotone,
     scaled,
@@ -140,3 +141,13 @@ class TestSquareRoot:
         assert math.isnan(found.value)
         assert found.low == 0
         assert found.status is Status.SIGNAL_BELOW_NOISE
+
+
+def test_groups_are_told_in_samples_and_what_does_not_grow_stays() -> None:
+    named = {"noise": estimate(2, 1, 3), "signal": estimate(4, 3, 5), "name": "no estimate"}
+    found = all_in_samples(named, 5, kept=("signal",))
+    assert [*found] == ["noise", "signal"]
+    assert ends(found["noise"]) == (5, 10, 15)
+    assert ends(found["signal"]) == (3, 4, 5)
+    assert found["noise"].samples == found["signal"].samples == 500
+    assert all_in_samples(named, 1, kept=())["noise"] is named["noise"]

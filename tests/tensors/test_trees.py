@@ -44,6 +44,15 @@ def test_selecting_keeps_the_nesting_and_cuts_every_tensor(name: str) -> None:
         assert torch.equal(cut, whole[:2])
 
 
+def test_batches_are_joined_in_order() -> None:
+    first, second = {"x": torch.ones(2, 3), "kind": "a"}, {"x": torch.zeros(1, 3), "kind": "a"}
+    found = trees.joined([first, second])
+    assert found["kind"] == "a"
+    assert found["x"][:, 0].tolist() == [1, 1, 0]
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        trees.joined([first, {"x": torch.zeros(1, 4), "kind": "a"}])
+
+
 def test_rebuilding_from_the_leaves_gives_the_batch_back() -> None:
     batch = {"x": X, "deep": (Y, "name", [X])}
     again = trees.rebuild(batch, trees.sample_leaves(batch))

@@ -34,7 +34,7 @@ def truth(name: str) -> tuple[Tensor, Tensor]:
     return written_out(model, [case.loss_fn(model, batch).reshape(()) for batch in batches])
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def known(request: Any) -> Any:
     case = CASES[request.param]
     return case, case.model(), *truth(request.param)

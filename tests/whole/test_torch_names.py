@@ -21,7 +21,7 @@ from torch.utils import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from gradnoise.per_sample.hooks.composite import _CHECKS, UNFUSED
-from gradnoise.problem.state.guard import _IN_PLACE
+from gradnoise.problem.state.checkpoints import IN_PLACE
 from scripts.import_graph import PACKAGE
 
 
@@ -126,13 +126,13 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_version": ("per_sample/hooks/backward, problem/objective", version_counts_changes_in_place),
     "_base": ("per_sample/hooks/chain_rule", base_is_what_a_view_is_of),
     "_is_view": ("per_sample/hooks/backward", is_view_tells_views),
-    "_backward_hooks": ("problem/state/guard", hooks_of_tensors_may_be_set_aside),
-    "_backward_pre_hooks": ("problem/state/guard", hooks_of_modules_are_ordered_dicts),
+    "_backward_hooks": ("problem/state/checkpoints", hooks_of_tensors_may_be_set_aside),
+    "_backward_pre_hooks": ("problem/state/checkpoints", hooks_of_modules_are_ordered_dicts),
     "_is_full_backward_hook": (
         "per_sample/backpack",
         a_module_without_backward_hooks_has_no_kind_of_them,
     ),
-    "_iterator": ("problem/state/guard", persistent_workers_keep_their_iteration),
+    "_iterator": ("problem/state/checkpoints", persistent_workers_keep_their_iteration),
     "_BatchNorm": ("problem/checks", layers_have_a_common_class("_BatchNorm")),
     "_DropoutNd": ("problem/checks", layers_have_a_common_class("_DropoutNd")),
     "_C": ("per_sample/hooks/transforms", tensors_of_transforms_are_told),
@@ -172,10 +172,10 @@ def test_the_list_of_private_attributes_is_complete() -> None:
 
 
 def test_checkpoints_run_through_a_name_that_is_replaced() -> None:
-    """problem/state/guard: torch 2.14 moved one of these."""
-    found = _IN_PLACE.keys() & vars(checkpoint).keys()
-    assert "CheckpointFunction" in found, "reentrant checkpoints: see problem/state/guard"
-    assert len(found) > 1, "checkpoints that are not reentrant: see problem/state/guard"
+    """problem/state/checkpoints: torch 2.14 moved one of these."""
+    found = IN_PLACE.keys() & vars(checkpoint).keys()
+    assert "CheckpointFunction" in found, "reentrant checkpoints: see problem/state/checkpoints"
+    assert len(found) > 1, "checkpoints that are not reentrant: see problem/state/checkpoints"
     for name in found - {"CheckpointFunction"}:
         names = list(inspect.signature(getattr(checkpoint, name)).parameters)
         expected = (
@@ -186,7 +186,9 @@ def test_checkpoints_run_through_a_name_that_is_replaced() -> None:
         if not name.endswith("impl"):
             assert names.index("context_fn") == 2
     own = inspect.getsource(checkpoint)
-    assert "CheckpointFunction.apply(function, preserve, *args)" in own, "see problem/state/guard"
+    assert "CheckpointFunction.apply(function, preserve, *args)" in own, (
+        "see problem/state/checkpoints"
+    )
 
 
 class Seen(TorchFunctionMode):

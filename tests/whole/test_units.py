@@ -19,7 +19,7 @@ SIZE = 12
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 
 
-@pytest.fixture(params=COUPLED)
+@pytest.fixture(scope="module", params=COUPLED)
 def case(request: Any) -> Any:
     build, loss_fn = COUPLED[request.param]
     model = build()
@@ -124,7 +124,9 @@ def test_every_pass_has_the_draws_of_the_first(engine: str) -> None:
     """Moments, products and λ with the masks that one forward pass of the samples drew."""
     masks = Masks()
     model = mlp(masks)
-    problem = Problem.open(model, CE, (X, Y))
+    data, two = (model, CE, (X[:32], Y[:32])), {"micro_batch": 16}  # with a seed each
+    problem = Problem.open(*data, Options(**two))
+    assert problem.samples.counts == (16, 16)
     assert problem.unit.is_replayed
     assert not problem.unit.is_group
     masks.seen.clear()
@@ -145,21 +147,20 @@ def test_every_pass_has_the_draws_of_the_first(engine: str) -> None:
         ]
     )
     torch.testing.assert_close(torch.cat(losses), again, **EXACT)
-    data = (model, CE, (X, Y))
-    moments = gn.gradient_moments(*data, engine=engine)
+    moments = gn.gradient_moments(*data, engine=engine, **two)
     sigma = torch.cov(gradients.T)
     assert float(moments.trace_cov) == pytest.approx(float(sigma.trace()), rel=1e-9)
     mean = torch.cat([m.flatten() for m in moments.mean.values()])
     torch.testing.assert_close(mean, gradients.mean(0), **EXACT)
     vector = torch.randn(len(mean), generator=torch.Generator().manual_seed(1)).double()
-    covariance = gn.GradientCovariance(*data, engine=engine)
+    covariance = gn.GradientCovariance(*data, engine=engine, **two)
     torch.testing.assert_close(covariance @ vector, sigma @ vector, **EXACT)
     for hvp in ("kept", "fresh", "finite"):
         exact = EXACT if hvp != "finite" else {"rtol": 1e-4, "atol": 1e-5}
-        hessian = gn.Hessian(*data, hvp=hvp)
+        hessian = gn.Hessian(*data, hvp=hvp, **two)
         torch.testing.assert_close(hessian @ vector, hessians.mean(0) @ vector, **exact)
     top = float(torch.linalg.eigvalsh(hessians.mean(0))[-1])
-    assert float(gn.sharpness(*data, tol=1e-9).values[0]) == pytest.approx(top, rel=1e-9)
+    assert float(gn.sharpness(*data, tol=1e-9, **two).values[0]) == pytest.approx(top, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", DROPPED)

@@ -16,25 +16,17 @@ from ..case import COUNT, Case, loader
 
 WORDS, LENGTH = 23, 12
 FEW = 12
-SIZES = {
-    "vocab_size": WORDS,
+LAYER = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 24,
-    "max_position_embeddings": 32,
 }
+SIZES = {**LAYER, "vocab_size": WORDS, "max_position_embeddings": 32}
 GROUPED = {**SIZES, "num_key_value_heads": 1}
 EXPERTS = {**GROUPED, "num_experts_per_tok": 2}
 GPT = {"vocab_size": WORDS, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
-VISION = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "image_size": 16,
-    "patch_size": 4,
-}
+VISION = {**LAYER, "image_size": 16, "patch_size": 4}
 DROPS = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 PAIRED = {
     "vocab_size": WORDS,
@@ -73,16 +65,15 @@ def next_tokens(model: nn.Module, batch: Any) -> Tensor:
 
 def own_labels(model: nn.Module, batch: Any) -> Tensor:
     """Of the tokens with a label, averaged within a sequence."""
-    logits = model(**inputs_of(batch)).logits
-    labels = batch["labels"]
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
-    return losses.sum(1) / (labels != -100).sum(1)
+    return _of_labels(model(**inputs_of(batch)).logits, batch["labels"])
 
 
 def own_labels_of_decoder(model: nn.Module, batch: Any) -> Tensor:
     """The same of a model that makes its decoder's inputs from the labels."""
-    logits = model(**batch).logits
-    labels = batch["labels"]
+    return _of_labels(model(**batch).logits, batch["labels"])
+
+
+def _of_labels(logits: Tensor, labels: Tensor) -> Tensor:
     losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
     return losses.sum(1) / (labels != -100).sum(1)
 
@@ -133,215 +124,118 @@ def pictures(source: torch.Generator) -> Any:
     return loader(pixel_values=x, labels=torch.randint(3, (FEW,), generator=source))
 
 
+def unlabelled(source: torch.Generator) -> Any:
+    return loader(pixel_values=torch.randn(FEW, 3, 16, 16, generator=source, dtype=torch.float64))
+
+
 def trained(
-    kind: Any, config: Callable[[], Any], dtype: torch.dtype = torch.float64
+    kind: Any, sizes: dict[str, Any], dtype: torch.dtype = torch.float64
 ) -> Callable[[], nn.Module]:
-    return lambda: kind(config()).to(dtype).train()
+    """What builds a small model of this class, in the mode in which it trains."""
+    return lambda: kind(kind.config_class(**sizes)).to(dtype).train()
 
 
-def _causal(name: str, kind: Any, config: Callable[[], Any], **more: Any) -> Case:
+def _causal(name: str, kind: Any, sizes: dict[str, Any], **more: Any) -> Case:
     data = more.pop("data", text)
-    build = trained(kind, config, more.pop("dtype", torch.float64))
+    build = trained(kind, sizes, more.pop("dtype", torch.float64))
     return Case(name, build, gn.causal_lm(), next_tokens, data, **more)
 
 
-def _own(name: str, kind: Any, config: Callable[[], Any], data: Any, **more: Any) -> Case:
-    options = {**COUPLED, **more}
-    build = trained(kind, config, options.pop("dtype", torch.float64))
-    return Case(name, build, gn.model_loss(), own_loss, data, **options)
+def _own(name: str, kind: Any, sizes: dict[str, Any], data: Any, **more: Any) -> Case:
+    return Case(name, trained(kind, sizes), gn.model_loss(), own_loss, data, **COUPLED, **more)
 
 
-def _with_labels(tokens: Tensor) -> dict[str, Tensor]:
-    return {"input_ids": tokens, "labels": tokens}
+def with_labels(source: torch.Generator) -> Any:
+    tokens = ids(source)
+    return loader(input_ids=tokens, labels=tokens)
 
 
+SMALL = {"vocab_size": WORDS, "hidden_size": 16}
+OPT = {**SIZES, "ffn_dim": 24, "word_embed_proj_dim": 16}
+MAMBA = {**SMALL, "num_hidden_layers": 1, "state_size": 4}
+MAMBA_2 = {**MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 8}
+FOUR = {**EXPERTS, "num_local_experts": 4}
+BATCHED = {**FOUR, "experts_implementation": "batched_mm"}  # takes float64
 CAUSAL = [
-    _causal("GPT-2", hf.GPT2LMHeadModel, lambda: hf.GPT2Config(**GPT), data=padded, random=True),
-    _causal("GPT-NeoX", hf.GPTNeoXForCausalLM, lambda: hf.GPTNeoXConfig(**SIZES)),
-    _causal(
-        "OPT",
-        hf.OPTForCausalLM,
-        lambda: hf.OPTConfig(
-            vocab_size=WORDS,
-            hidden_size=16,
-            ffn_dim=24,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=32,
-            word_embed_proj_dim=16,
-        ),
-        random=True,
-    ),
-    _causal("Llama", hf.LlamaForCausalLM, lambda: hf.LlamaConfig(**GROUPED)),
-    _causal(
-        "Mistral, sliding window",
-        hf.MistralForCausalLM,
-        lambda: hf.MistralConfig(**GROUPED, sliding_window=4),
-    ),
-    _causal("Qwen3", hf.Qwen3ForCausalLM, lambda: hf.Qwen3Config(**GROUPED, head_dim=8)),
-    _causal(
-        "Gemma 3",
-        hf.Gemma3ForCausalLM,
-        lambda: hf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=4),
-    ),
+    _causal("GPT-2", hf.GPT2LMHeadModel, GPT, data=padded, random=True),
+    _causal("GPT-NeoX", hf.GPTNeoXForCausalLM, SIZES),
+    _causal("OPT", hf.OPTForCausalLM, OPT, random=True),
+    _causal("Llama", hf.LlamaForCausalLM, GROUPED),
+    _causal("Mistral, sliding window", hf.MistralForCausalLM, {**GROUPED, "sliding_window": 4}),
+    _causal("Qwen3", hf.Qwen3ForCausalLM, {**GROUPED, "head_dim": 8}),
+    _causal("Gemma 3", hf.Gemma3ForCausalLM, {**GROUPED, "head_dim": 8, "sliding_window": 4}),
     _causal(
         "Bloom",
         hf.BloomForCausalLM,
-        lambda: hf.BloomConfig(
-            vocab_size=WORDS, hidden_size=16, n_layer=1, n_head=2, hidden_dropout=0.1
-        ),
+        {**SMALL, "n_layer": 1, "n_head": 2, "hidden_dropout": 0.1},
         random=True,
     ),
-    _causal(
-        "Mamba",
-        hf.MambaForCausalLM,
-        lambda: hf.MambaConfig(vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, state_size=4),
-        **SINGLE,
-    ),
-    _causal(
-        "Mamba-2",
-        hf.Mamba2ForCausalLM,
-        lambda: hf.Mamba2Config(
-            vocab_size=WORDS,
-            hidden_size=16,
-            num_hidden_layers=1,
-            state_size=4,
-            num_heads=4,
-            head_dim=8,
-            n_groups=1,
-            chunk_size=8,
-        ),
-        **SINGLE,
-    ),
-    _causal(
-        "Mixtral, experts as by default",
-        hf.MixtralForCausalLM,
-        lambda: hf.MixtralConfig(**EXPERTS, num_local_experts=4),
-        **SINGLE,
-    ),
+    _causal("Mamba", hf.MambaForCausalLM, MAMBA, **SINGLE),
+    _causal("Mamba-2", hf.Mamba2ForCausalLM, MAMBA_2, **SINGLE),
+    _causal("Mixtral, experts as by default", hf.MixtralForCausalLM, FOUR, **SINGLE),
     _causal(
         "Qwen3-MoE, experts as by default",
         hf.Qwen3MoeForCausalLM,
-        lambda: hf.Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=16, head_dim=8),
+        {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "head_dim": 8},
         **SINGLE,
     ),
     _own(
         "Mixtral with its auxiliary loss",
         hf.MixtralForCausalLM,
-        lambda: hf.MixtralConfig(
-            **EXPERTS,
-            num_local_experts=4,
-            output_router_logits=True,
-            experts_implementation="batched_mm",
-        ),
-        lambda s: loader(**_with_labels(ids(s))),
+        {**BATCHED, "output_router_logits": True},
+        with_labels,
     ),
-    _causal(
-        "GPT-OSS",
-        hf.GptOssForCausalLM,
-        lambda: hf.GptOssConfig(
-            **EXPERTS, num_local_experts=4, head_dim=8, experts_implementation="batched_mm"
-        ),
-    ),
+    _causal("GPT-OSS", hf.GptOssForCausalLM, {**BATCHED, "head_dim": 8}),
 ]
 
 
-def _masked(name: str, kind: Any, config: Callable[[], Any]) -> Case:
-    return Case(name, trained(kind, config), gn.masked_lm(), own_labels, masked, random=True)
+def _masked(name: str, kind: Any, sizes: dict[str, Any]) -> Case:
+    return Case(name, trained(kind, sizes), gn.masked_lm(), own_labels, masked, random=True)
 
 
+def _seq2seq(name: str, kind: Any, sizes: dict[str, Any], data: Any = None, **more: Any) -> Case:
+    build, own = trained(kind, sizes), own_labels_of_decoder
+    return Case(name, build, gn.seq2seq_lm(), own, data or pairs, random=True, **more)
+
+
+def _classes(name: str, kind: Any, sizes: dict[str, Any], data: Any, **more: Any) -> Case:
+    build = trained(kind, {**sizes, "num_labels": 3})
+    return Case(name, build, nn.CrossEntropyLoss(), classified, data, **more)
+
+
+DISTILBERT = {"dim": 16, "hidden_dim": 24, "n_layers": 1, "n_heads": 2}
+DEBERTA = {"relative_attention": True, "position_buckets": 4, "pos_att_type": ["p2c", "c2p"]}
+T5 = {"vocab_size": WORDS, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+T5_START = {**T5, "decoder_start_token_id": 0}
 TEXT = [
-    _masked("BERT", hf.BertForMaskedLM, lambda: hf.BertConfig(**SIZES)),
-    _masked("RoBERTa", hf.RobertaForMaskedLM, lambda: hf.RobertaConfig(**SIZES)),
-    _masked(
-        "DistilBERT",
-        hf.DistilBertForMaskedLM,
-        lambda: hf.DistilBertConfig(
-            vocab_size=WORDS,
-            dim=16,
-            hidden_dim=24,
-            n_layers=1,
-            n_heads=2,
-            max_position_embeddings=32,
-        ),
-    ),
-    Case(
+    _masked("BERT", hf.BertForMaskedLM, SIZES),
+    _masked("RoBERTa", hf.RobertaForMaskedLM, SIZES),
+    _masked("DistilBERT", hf.DistilBertForMaskedLM, {**SIZES, **DISTILBERT}),
+    _classes(
         "ALBERT, classification",
-        trained(
-            hf.AlbertForSequenceClassification,
-            lambda: hf.AlbertConfig(**SIZES, embedding_size=8, num_labels=3, **DROPS),
-        ),
-        nn.CrossEntropyLoss(),
-        classified,
+        hf.AlbertForSequenceClassification,
+        {**SIZES, **DROPS, "embedding_size": 8},
         labelled,
         random=True,
     ),
-    Case(
+    _classes(
         "DeBERTa-v2, classification",
-        trained(
-            hf.DebertaV2ForSequenceClassification,
-            lambda: hf.DebertaV2Config(
-                **SIZES,
-                relative_attention=True,
-                position_buckets=4,
-                pos_att_type=["p2c", "c2p"],
-                num_labels=3,
-            ),
-        ),
-        nn.CrossEntropyLoss(),
-        classified,
+        hf.DebertaV2ForSequenceClassification,
+        {**SIZES, **DEBERTA},
         labelled,
         random=True,
     ),
-    Case(
-        "T5",
-        trained(
-            hf.T5ForConditionalGeneration,
-            lambda: hf.T5Config(
-                vocab_size=WORDS,
-                d_model=16,
-                d_kv=8,
-                d_ff=24,
-                num_layers=1,
-                num_heads=2,
-                decoder_start_token_id=0,
-            ),
-        ),
-        gn.seq2seq_lm(),
-        own_labels_of_decoder,
-        pairs,
-        random=True,
-        rtol=1e-6,
-    ),
-    Case(
-        "BART",
-        trained(hf.BartForConditionalGeneration, lambda: hf.BartConfig(**PAIRED)),
-        gn.seq2seq_lm(),
-        own_labels_of_decoder,
-        pairs,
-        random=True,
-    ),
+    _seq2seq("T5", hf.T5ForConditionalGeneration, T5_START, rtol=1e-6),
+    _seq2seq("BART", hf.BartForConditionalGeneration, PAIRED),
     _own(
         "T5, its own loss",
         hf.T5ForConditionalGeneration,
-        lambda: hf.T5Config(
-            vocab_size=WORDS,
-            d_model=16,
-            d_kv=8,
-            d_ff=24,
-            num_layers=1,
-            num_heads=2,
-            decoder_start_token_id=0,
-        ),
+        T5_START,
         pairs,
         random=True,
         rtol=1e-6,
     ),
 ]
-
-
-def _image(name: str, kind: Any, config: Callable[[], Any], **more: Any) -> Case:
-    return Case(name, trained(kind, config), nn.CrossEntropyLoss(), classified, pictures, **more)
 
 
 def captioned(source: torch.Generator) -> Any:
@@ -365,74 +259,24 @@ def clip() -> nn.Module:
     return hf.CLIPModel(config).double().train()
 
 
+STAGES = {"patch_size": 2, "depths": [1, 1]}
+SWIN = {**STAGES, "image_size": 16, "embed_dim": 8, "num_heads": [1, 2], "window_size": 2}
+CONVNEXT = {**STAGES, "hidden_sizes": [4, 8], "num_stages": 2, "drop_path_rate": 0.1}
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+MAE = {**VISION, **{f"decoder_{name}": size for name, size in LAYER.items()}}
 IMAGES = [
-    _image(
-        "ViT",
-        hf.ViTForImageClassification,
-        lambda: hf.ViTConfig(**VISION, **DROPS, num_labels=3),
-        random=True,
-    ),
-    _image(
+    _classes("ViT", hf.ViTForImageClassification, {**VISION, **DROPS}, pictures, random=True),
+    _classes(
         "BEiT",
         hf.BeitForImageClassification,
-        lambda: hf.BeitConfig(**VISION, use_relative_position_bias=True, num_labels=3),
+        {**VISION, "use_relative_position_bias": True},
+        pictures,
         random=True,
     ),
-    _image(
-        "Swin",
-        hf.SwinForImageClassification,
-        lambda: hf.SwinConfig(
-            image_size=16,
-            patch_size=2,
-            embed_dim=8,
-            depths=[1, 1],
-            num_heads=[1, 2],
-            window_size=2,
-            num_labels=3,
-        ),
-        random=True,
-    ),
-    _image(
-        "ConvNeXt",
-        hf.ConvNextForImageClassification,
-        lambda: hf.ConvNextConfig(
-            hidden_sizes=[4, 8],
-            depths=[1, 1],
-            num_stages=2,
-            patch_size=2,
-            num_labels=3,
-            drop_path_rate=0.1,
-        ),
-        random=True,
-    ),
-    _image(
-        "ResNet",
-        hf.ResNetForImageClassification,
-        lambda: hf.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
-        ),
-        **COUPLED,
-    ),
-    Case(
-        "ViT-MAE, random masks",
-        trained(
-            hf.ViTMAEForPreTraining,
-            lambda: hf.ViTMAEConfig(
-                **VISION,
-                decoder_hidden_size=16,
-                decoder_num_hidden_layers=1,
-                decoder_num_attention_heads=2,
-                decoder_intermediate_size=24,
-            ),
-        ),
-        gn.model_loss(),
-        own_loss,
-        lambda s: loader(
-            pixel_values=torch.randn(FEW, 3, 16, 16, generator=s, dtype=torch.float64)
-        ),
-        random=True,
-        **COUPLED,
-    ),
+    _classes("Swin", hf.SwinForImageClassification, SWIN, pictures, random=True),
+    _classes("ConvNeXt", hf.ConvNextForImageClassification, CONVNEXT, pictures, random=True),
+    _classes("ResNet", hf.ResNetForImageClassification, RESNET, pictures, **COUPLED),
+    _own("ViT-MAE, random masks", hf.ViTMAEForPreTraining, MAE, unlabelled, random=True),
     Case(
         "CLIP", clip, lambda m, b: m(**b, return_loss=True).loss, contrastive, captioned, **COUPLED
     ),
@@ -458,13 +302,12 @@ def spoken(model: nn.Module, batch: Any) -> Tensor:
     )
 
 
-def wav2vec2() -> Any:
-    return hf.Wav2Vec2Config(
-        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=24, conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 4),
-        num_feat_extract_layers=2, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-        ctc_loss_reduction="sum", mask_time_prob=0.0, layerdrop=0.0,
-    )  # fmt: skip
+WAV2VEC2 = {
+    **LAYER, "vocab_size": 8, "conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 4),
+    "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2, "ctc_loss_reduction": "sum", "mask_time_prob": 0.0,
+    "layerdrop": 0.0,
+}  # fmt: skip
 
 
 def sounds(source: torch.Generator) -> Any:
@@ -472,13 +315,12 @@ def sounds(source: torch.Generator) -> Any:
     return loader(input_features=x, labels=ids(source, 6))
 
 
-def whisper() -> Any:
-    return hf.WhisperConfig(
-        **{k: v for k, v in PAIRED.items() if k != "max_position_embeddings"}, num_mel_bins=8,
-        max_source_positions=8, max_target_positions=16, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[], begin_suppress_tokens=[],
-        dropout=0.1,
-    )  # fmt: skip
+WHISPER = {
+    **{k: v for k, v in PAIRED.items() if k != "max_position_embeddings"}, "num_mel_bins": 8,
+    "max_source_positions": 8, "max_target_positions": 16, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2, "decoder_start_token_id": 1, "suppress_tokens": [],
+    "begin_suppress_tokens": [], "dropout": 0.1,
+}  # fmt: skip
 
 
 def series(source: torch.Generator) -> Any:
@@ -486,10 +328,15 @@ def series(source: torch.Generator) -> Any:
     return loader(past_values=x, future_values=x[:, -4:] + 1)
 
 
+PATCHTST = {
+    "num_input_channels": 2, "context_length": 16, "patch_length": 4, "patch_stride": 4,
+    "prediction_length": 4, "d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "ffn_dim": 24, "loss": "mse", "norm_type": "batchnorm", "attention_dropout": 0.1,
+}  # fmt: skip
 SOUND_AND_TIME = [
     Case(
         "Wav2Vec2, CTC",
-        trained(hf.Wav2Vec2ForCTC, wav2vec2, torch.float32),
+        trained(hf.Wav2Vec2ForCTC, WAV2VEC2, torch.float32),
         gn.model_loss(),
         spoken,
         speech,
@@ -497,39 +344,8 @@ SOUND_AND_TIME = [
         rtol=1e-4,
         **COUPLED,
     ),
-    Case(
-        "Whisper",
-        trained(hf.WhisperForConditionalGeneration, whisper),
-        gn.seq2seq_lm(),
-        own_labels_of_decoder,
-        sounds,
-        random=True,
-    ),
-    Case(
-        "PatchTST, forecasts",
-        trained(
-            hf.PatchTSTForPrediction,
-            lambda: hf.PatchTSTConfig(
-                num_input_channels=2,
-                context_length=16,
-                patch_length=4,
-                patch_stride=4,
-                prediction_length=4,
-                d_model=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                ffn_dim=24,
-                loss="mse",
-                norm_type="batchnorm",
-                attention_dropout=0.1,
-            ),
-        ),
-        gn.model_loss(),
-        own_loss,
-        series,
-        random=True,
-        **COUPLED,
-    ),
+    _seq2seq("Whisper", hf.WhisperForConditionalGeneration, WHISPER, sounds),
+    _own("PatchTST, forecasts", hf.PatchTSTForPrediction, PATCHTST, series, random=True),
 ]
 
 CASES = [*CAUSAL, *TEXT, *IMAGES, *SOUND_AND_TIME]

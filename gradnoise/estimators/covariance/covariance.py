@@ -21,7 +21,7 @@ from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate, short
-from ...statistics.transform import in_samples, scaled
+from ...statistics.transform import all_in_samples, scaled
 from ...tensors.trees import TensorDict, compute_dtype, wide_dtype
 from ..noise.noise_scale import PROBES
 from ..report import Line, line, out_of, report
@@ -85,11 +85,7 @@ class Covariance:
         if b == 1:
             return self
         kept = ("effective_rank", "participation_ratio", "grad_share")
-        found = {
-            name: in_samples(estimate, b, keep=name in kept)
-            for name, estimate in vars(self).items()
-            if isinstance(estimate, Estimate)
-        }
+        found = all_in_samples(vars(self), b, kept=kept)
         found["trace_sq"] = scaled(found["trace_sq"], b)  # of two factors Σ
         changed: dict[str, Any] = {**found}
         return replace(

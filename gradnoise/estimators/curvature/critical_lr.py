@@ -100,8 +100,7 @@ def critical_lr(
         positive("max_norm", max_norm)
     options = Options(
         metric="euclidean", population=population, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size,
     )  # fmt: skip
     problem, optimizer = Problem.open(model, loss_fn, data, options), bare_optimizer(optimizer)
     units = None if batch_size is None else problem.unit.count_of(batch_size)

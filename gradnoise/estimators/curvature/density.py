@@ -67,8 +67,7 @@ def spectral_density(
     """
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     hessian = opened.hessian(hvp=hvp, memory_budget=memory_budget)

@@ -20,6 +20,7 @@ from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...problem.state.guard import frozen
 from ...statistics.estimate import Estimate
 from ...statistics.transform import in_samples
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
@@ -83,9 +84,8 @@ def layer_noise_scales(
     `noise_scale` and `sharpness` together.
 
     Args:
-        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit,
-            group_size: as for
-            `gradient_moments`.
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit, group_size:
+            as for `gradient_moments`.
         layers: names of modules or parameters, a module with all modules inside it; or
             name -> names of parameters, such as those of one group of an optimizer; default: every
             module that holds parameters directly.
@@ -159,14 +159,8 @@ def _within(parameter: str, name: str) -> bool:
 def _alone(problem: Problem, names: list[str]) -> Iterator[Problem]:
     """The problem with all parameters except these frozen."""
     objective = problem.objective
-    others = [p for name, p in objective.parameters.items() if name not in names]
-    try:
-        for parameter in others:
-            parameter.requires_grad_(False)
+    with frozen([p for name, p in objective.parameters.items() if name not in names]):
         yield replace(problem, objective=objective.again())
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
 
 
 def _measure(

@@ -36,7 +36,7 @@ from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
 from ...statistics.interval import flag_zero, pooled_freedom, with_skew
 from ...statistics.ratio import ratio
-from ...statistics.transform import in_samples
+from ...statistics.transform import all_in_samples
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
@@ -87,14 +87,8 @@ class NoiseScale:
 
     def in_samples(self, group_size: int) -> NoiseScale:
         """The numbers of samples from those of groups; see `Unit`."""
-        if group_size == 1:
-            return self
         kept = ("grad_sq_norm", "grad_curvature")
-        found = {
-            name: in_samples(estimate, group_size, keep=name in kept)
-            for name, estimate in vars(self).items()
-            if isinstance(estimate, Estimate)
-        }
+        found = all_in_samples(vars(self), group_size, kept=kept)
         parts = self.parts and replace(self.parts, traces=group_size * self.parts.traces)
         return NoiseScale(**found, parts=parts)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import LossError
+from ..state.wrappers import bare_model
 from .loss_fn import listed
 
 CURE = (
@@ -54,20 +55,9 @@ def takes_one_thing(model: nn.Module) -> bool:
     return only.kind in (only.POSITIONAL_ONLY, only.POSITIONAL_OR_KEYWORD)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside those that hand on whatever they are given: compiled and parallel ones."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)  # torch.compile
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
 def _signature(model: nn.Module) -> inspect.Signature | None:
     try:
-        return inspect.signature(unwrapped(model).forward)
+        return inspect.signature(bare_model(model).forward)
     except (TypeError, ValueError):  # written in C, or scripted
         return None
 
@@ -86,4 +76,4 @@ def _refusal(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 def _named(model: nn.Module) -> str:
     signature = _signature(model)
     names = "..." if signature is None else listed(signature.parameters)
-    return f"{type(unwrapped(model)).__name__}.forward({names})"
+    return f"{type(bare_model(model)).__name__}.forward({names})"

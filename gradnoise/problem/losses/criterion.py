@@ -18,11 +18,7 @@ from .loss_fn import LossFn
 from .parts import Parts
 from .predictions import predictions
 from .reduction import within
-from .signature import (
-    has_reduction,
-    reduction_of,
-    refuse_other_arguments,
-)
+from .signature import has_reduction, reduction_of, refuse_other_arguments
 
 
 def supervised(criterion: Callable[..., Tensor], *, weights: str | None = None) -> LossFn:

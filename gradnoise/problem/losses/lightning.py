@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import LossError, explained
 from ...tensors.trees import Batch
-from .call import unwrapped
+from ..state.wrappers import bare_model
 from .loss_fn import LossFn
 from .model_loss import loss_of
 
@@ -62,7 +62,7 @@ def lightning(module: nn.Module) -> LossFn:
         )
 
     def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
-        own = unwrapped(model)
+        own = bare_model(model)
         if type(own) is not type(module):
             raise LossError(
                 f"gn.lightning was made for {type(module).__name__}, and the model that is "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from .guard import seed_everything
+from .held import held_by
 
 Generator = torch.Generator
 DEPTH = 3  # of lists and dicts that are looked into
@@ -51,29 +51,9 @@ def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     Attributes of modules and of the loss, what a function closes over, its defaults, and the
     arguments of `functools.partial`; also in lists and dicts there.
     """
-    held: list[Any] = [vars(module) for module in model.modules()]
-    held += _held_by(loss_fn)
+    held = [*map(vars, model.modules()), *(item for _, item in held_by(loss_fn))]
     found = {id(g): g for item in held for g in _generators(item)}
     return tuple(found.values())
-
-
-def _held_by(function: Any) -> list[Any]:
-    """What a callable holds."""
-    if isinstance(function, functools.partial):
-        return [function.args, function.keywords, *_held_by(function.func)]
-    owner = getattr(function, "__self__", None)  # of a bound method
-    plain = getattr(function, "__func__", function)
-    cells = [cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _set(cell)]
-    defaults = getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)
-    return [*cells, *defaults, *(getattr(holder, "__dict__", None) for holder in (owner, function))]
-
-
-def _set(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:  # a name that is not bound yet
-        return False
-    return True
 
 
 def _generators(item: Any, depth: int = DEPTH) -> list[Generator]:

@@ -7,16 +7,16 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import checkpoint
 
 from ...errors import ModelError
+from .checkpoints import checkpoints_passed
 from .wrappers import bare_data
 
 
@@ -44,7 +44,7 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
         stack.enter_context(attributes(model))
         stack.enter_context(_backward_hooks(model))
         stack.enter_context(_parameters(model))
-        stack.enter_context(_checkpoints_passed())
+        stack.enter_context(checkpoints_passed())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
@@ -75,6 +75,18 @@ def moved(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float
     finally:
         for parameter, value in zip(parameters, found, strict=True):
             parameter.data.copy_(value)
+
+
+@contextmanager
+def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """These parameters, which are trained, without gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def seed_everything(seed: int) -> None:
@@ -139,69 +151,6 @@ def _buffers(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, content):
                 # through .data, because it may belong to a pending backward of the user's
                 buffer.data.copy_(content)
-
-
-@contextmanager
-def _checkpoints_passed() -> Iterator[None]:
-    """`torch.utils.checkpoint` keeps activations meanwhile, in the whole process.
-
-    What is computed again within a backward pass cannot be followed, and reentrant checkpoints
-    cannot be differentiated with respect to chosen inputs.
-    """
-    with _PASSED.lock:
-        if not _PASSED.holders:
-            for name in _IN_PLACE.keys() & vars(checkpoint).keys():
-                _PASSED.found[name] = getattr(checkpoint, name)
-                setattr(checkpoint, name, _IN_PLACE[name])
-        _PASSED.holders += 1
-    try:
-        yield
-    finally:
-        with _PASSED.lock:
-            _PASSED.holders -= 1
-            while not _PASSED.holders and _PASSED.found:
-                setattr(checkpoint, *_PASSED.found.popitem())
-
-
-class _Passed:
-    """How many measurements have replaced checkpointing, in all threads, and what was there."""
-
-    def __init__(self) -> None:
-        self.lock, self.holders, self.found = threading.Lock(), 0, dict[str, Any]()
-
-
-_PASSED = _Passed()
-
-
-class _Direct:
-    """In place of the autograd Function of reentrant checkpoints."""
-
-    @staticmethod
-    def apply(function: Any, _preserve_rng_state: bool, *args: Any) -> Any:
-        # as theirs: a region that is given no gradient to hand on has none
-        follows = any(isinstance(item, torch.Tensor) and item.requires_grad for item in args)
-        with torch.set_grad_enabled(follows):
-            return function(*args)
-
-
-def _once(
-    _function: Any, _preserve: bool = True, context_fn: Any = None, *_args: Any, **_kwargs: Any
-) -> Iterator[None]:
-    """In place of what surrounds the region of the others, up to torch 2.13."""
-    with context_fn()[0] if context_fn else nullcontext():
-        yield
-
-
-def _once_by_name(_function: Any, _args: Any, _kwargs: Any, **options: Any) -> Iterator[None]:
-    """The same from torch 2.14 on, which hands the options over by name."""
-    yield from _once(_function, context_fn=options.get("context_fn"))
-
-
-_IN_PLACE: dict[str, Any] = {  # private names of torch.utils.checkpoint, those that there are
-    "CheckpointFunction": _Direct,
-    "_checkpoint_without_reentrant_generator": _once,
-    "_checkpoint_without_reentrant_generator_impl": _once_by_name,
-}
 
 
 @contextmanager

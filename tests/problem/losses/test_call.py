@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnoise import LossError
-from gradnoise.problem.losses.call import call, takes, takes_one_thing, unwrapped
+from gradnoise.problem.losses.call import call, takes, takes_one_thing
 
 
 class Sum(nn.Module):
@@ -70,13 +70,6 @@ def test_one_thing_is_a_single_argument_and_no_list_of_them() -> None:
     assert takes_one_thing(nn.Linear(1, 1))
     assert not takes_one_thing(Sum())
     assert not takes_one_thing(Anything())
-
-
-def test_wrappers_that_hand_on_their_arguments_are_seen_through() -> None:
-    model = Sum()
-    wrapped = nn.DataParallel(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
-    assert unwrapped(wrapped) is model
-    assert unwrapped(model) is model
 
 
 def test_a_forward_without_a_signature_takes_what_it_takes() -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils import checkpoint as checkpoint_module
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 from torch.utils.data import DataLoader
 
 import gradnoise as gn
-from gradnoise.problem.state.guard import differentiable_kernels, moved, seed_everything, untouched
+from gradnoise.problem.state.guard import (
+    differentiable_kernels,
+    frozen,
+    moved,
+    seed_everything,
+    untouched,
+)
 
 
 def fresh() -> nn.Module:
@@ -200,108 +203,13 @@ def test_a_buffer_that_cannot_be_written_is_left_alone() -> None:
     assert model.wide.tolist() == [0.0] * 5
 
 
-class Checkpointed(nn.Module):
-    def __init__(self, reentrant: bool) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
-        self.head, self.reentrant = nn.Linear(3, 1), reentrant
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.requires_grad_() if self.reentrant else x
-        return self.head(checkpoint(self.inner, x, use_reentrant=self.reentrant))
-
-
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_regions_under_checkpointing_run_like_any_other(reentrant: bool) -> None:
-    model, x = Checkpointed(reentrant), torch.randn(5, 3)
-    bare = nn.Sequential(model.inner, model.head)
-    parameters = list(model.parameters())
-    model(x).sum().backward()
-    truth = [p.grad for p in parameters]
-    second = torch.autograd.grad(bare(x).square().sum(), parameters, create_graph=True)
-    second = torch.autograd.grad(sum(g.sum() for g in second), parameters)
-    with untouched(model):
-        found = torch.autograd.grad(model(x).sum(), parameters)
-        first = torch.autograd.grad(model(x).square().sum(), parameters, create_graph=True)
-        product = torch.autograd.grad(sum(g.sum() for g in first), parameters)
-    torch.testing.assert_close(list(found), truth)
-    torch.testing.assert_close(product, second)
-    assert checkpoint_module.CheckpointFunction.__name__ == "CheckpointFunction"
-    if reentrant:
-        with pytest.raises(RuntimeError, match="appears to not have been used"):
-            torch.autograd.grad(model(x).sum(), parameters)
-
-
-def test_a_reentrant_region_without_a_gradient_to_hand_on_has_none() -> None:
-    model, x = Checkpointed(reentrant=True), torch.randn(5, 3)
-    model.head = checkpointed_twin = nn.Linear(3, 1)
-    run = lambda: checkpointed_twin(checkpoint(model.inner, x, use_reentrant=True))  # noqa: E731
-    with untouched(model):
-        assert run().grad_fn is not None
-        found = torch.autograd.grad(run().sum(), list(model.parameters()), allow_unused=True)
-    assert [g is None for g in found] == [True] * 4 + [False] * 2
-
-
-def test_the_context_of_a_checkpoint_is_entered() -> None:
-    entered: list[str] = []
-
-    @contextmanager
-    def context(name: str) -> Iterator[None]:
-        entered.append(name)
-        yield
-
-    model, x = Checkpointed(reentrant=False), torch.randn(5, 3)
-    contexts = lambda: (context("forward"), context("again"))  # noqa: E731
-    with untouched(model):
-        checkpoint(model.inner, x, use_reentrant=False, context_fn=contexts).sum().backward()
-    assert entered == ["forward"]
-
-
-def test_a_checkpoint_is_passed_under_its_name_in_later_torch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Torch 2.14 calls another private function, which is given its options by name."""
-    name = "_checkpoint_without_reentrant_generator_impl"
-    monkeypatch.setattr(checkpoint_module, name, None, raising=False)
-    entered: list[str] = []
-
-    @contextmanager
-    def context(name: str) -> Iterator[None]:
-        entered.append(name)
-        yield
-        entered.append(f"{name} left")
-
-    contexts = lambda: (context("forward"), context("again"))  # noqa: E731
-    with untouched(nn.Linear(1, 1)):
-        generator = getattr(checkpoint_module, name)
-        around = generator(
-            nn.Linear(1, 1),
-            (torch.ones(1),),
-            {},
-            preserve_rng_state=True,
-            context_fn=contexts,
-            determinism_check="default",
-            debug=False,
-            early_stop=True,
-            respect_saved_tensors_hooks=None,
-        )
-        next(around)
-        assert entered == ["forward"]
-        assert list(around) == []
-        assert entered == ["forward", "forward left"]
-        assert len(list(generator(nn.Linear(1, 1), (), {}))) == 1
-    assert getattr(checkpoint_module, name) is None
-
-
-def test_threads_that_leave_in_another_order_put_checkpointing_back() -> None:
-    found = checkpoint_module.CheckpointFunction
-    first, second = untouched(nn.Linear(1, 1)), untouched(nn.Linear(1, 1))
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert checkpoint_module.CheckpointFunction is not found
-    second.__exit__(None, None, None)
-    assert checkpoint_module.CheckpointFunction is found
+def test_frozen_parameters_are_trained_again_after_an_error() -> None:
+    model = nn.Linear(2, 2)
+    with frozen([model.weight]):
+        assert [p.requires_grad for p in model.parameters()] == [False, True]
+    with pytest.raises(ZeroDivisionError, match="by zero"), frozen([model.weight]):
+        _ = 1 / 0
+    assert all(p.requires_grad for p in model.parameters())
 
 
 LINEAR, MODEL = nn.Linear(1, 1), nn.Linear(4, 3)  # making one draws random numbers

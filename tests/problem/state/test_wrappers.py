@@ -412,6 +412,8 @@ def test_what_is_no_wrapper_is_left_alone() -> None:
         module = None
 
     model = AveragedModel()
+    nested = nn.DataParallel(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
+    assert bare_model(nested) is model
     assert bare_model(model) is model
     assert bare_model("model") == "model"
     assert bare_data([1]) == [1]

@@ -1,0 +1,28 @@
+"""What a function holds, by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+
+def held_by(function: Any) -> Iterator[tuple[str, Any]]:
+    """Bound arguments, attributes of it and of its object, its closure and its defaults."""
+    if isinstance(function, functools.partial):
+        yield from function.keywords.items()
+        yield from ((f"argument {i}", item) for i, item in enumerate(function.args))
+        function = function.func
+    for owner in (getattr(function, "__self__", None), function):
+        yield from (getattr(owner, "__dict__", None) or {}).items()
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    defaults, names = function.__defaults__ or (), code.co_varnames[: code.co_argcount]
+    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
