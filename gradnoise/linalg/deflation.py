@@ -61,6 +61,22 @@ class Deflation:
             total += weight * row
         return total
 
+    def resolvent(self, vector: Tensor, top: Tensor, value: float, least: float) -> Tensor:
+        """About (λ - A)⁺x, shape (P,), for an eigenvector v of A with the largest eigenvalue λ.
+
+        Args:
+            vector: x.
+            top, value: v, of length 1, and λ.
+            least: λ - θ is taken for at least as much.
+        """
+        ritz = widen(self.directions[:-1])
+        values = self.kernel.diagonal()[:-1]
+        shares = ritz @ vector
+        gaps = (values.max() - values).clamp(min=least)
+        rest = vector - ritz.T @ shares
+        found = ritz.T @ (shares / gaps) + rest / max(value, least)
+        return found - top * (top @ found)
+
     def form(self, first: Tensor, second: Tensor) -> Tensor:
         """uᵀMv of coordinates in their last dimension, by the others."""
         form: Tensor = torch.linalg.vecdot(first @ self.kernel, second)

@@ -164,6 +164,20 @@ def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     return found.mul_(sizes.to(found))
 
 
+def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tensor:
+    """Σ_i w_i H_i v, shape (P,), for weights of shape (n,)."""
+    objective, counts = problem.objective, list(problem.samples.counts)
+    (row,) = adjoint_of_centring(weights[None], problem.samples.shares)
+    total = torch.zeros_like(vector)
+    with problem.guard(), objective.second_order():
+        for batch, part in zip(problem.batches(), torch.split(row, counts), strict=True):
+            losses = objective.losses(batch)
+            with _twice():
+                gradient = objective.differentiate(losses, part.to(losses), create_graph=True)
+                total += flatten(objective.differentiate(_dot(gradient, vector)))
+    return total
+
+
 def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iterator[Tensor]:
     """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
     objective, root = problem.objective, math.sqrt(signs.shape[1] - 1)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import CurvatureError, OperatorError, check_whole
+from ..estimators.curvature.curvature_noise import curvature_noise_scale, turning
 from ..estimators.curvature.extreme_eigenvalue import (
-    curvature_noise_scale,
     half_sharpness,
     sample_curvatures,
     sharpness_estimate,
@@ -98,10 +98,11 @@ def _measured(
     curvatures = sample_curvatures(problem, top)
     spread = measure_curvature_spread(problem, sharp_directions(top, deflation), curvatures)
     sampled = moments.sampling_factor > 0
-    halves = None
+    halves = turned = None
     if sampled:
         hessian.forget()  # its graphs and those of the halves would be held together
         halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
+        turned = turning(problem, top, curvatures, deflation, halves, seed)
     signs = sign_probes(moments, effort.probes, seed)
     tick = stage("noise scale (probes)", effort.probes)
     scale = measure_noise_scale(
@@ -122,7 +123,7 @@ def _measured(
             "sharpness": sharpness,
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
-            "curvature_noise_scale": curvature_noise_scale(curvatures, moments),
+            "curvature_noise_scale": curvature_noise_scale(curvatures, moments, turned),
         },
         pairs.matvecs + (halves.matvecs if halves else 0),
         (

@@ -71,3 +71,18 @@ def test_the_eigenpair_is_the_one_that_lanczos_finds() -> None:
         assert (other.bound, other.matvecs) == (one.bound, one.matvecs)
     with pytest.raises(OperatorError, match=r"square operator.*got shape \(2, 3\)"):
         explore(as_operator(torch.zeros(2, 3)), tol=1e-3, steps=5)
+
+
+def test_the_resolvent_is_that_of_the_ritz_vectors_and_zero_beside_them() -> None:
+    matrix = with_spectrum(torch.tensor([9.0, -6.0, 4.0, 2.0, 0.0, 0.0]).double())
+    krylov = Krylov(as_operator(matrix), 6, start(6))
+    while not krylov.is_closed:
+        krylov.extend()
+    found, (values, vectors) = Deflation(krylov), torch.linalg.eigh(matrix)
+    x, top = start(6), vectors[:, -1]
+    inverse = torch.where(values < 8.9, 1 / (9 - values), 0.0)
+    truth = vectors @ (inverse * (vectors.T @ x))
+    torch.testing.assert_close(found.resolvent(x, top, 9.0, 1e-3), truth, rtol=1e-9, atol=1e-10)
+    inverse = torch.where(values < 8.9, 1 / (9 - values).clamp(min=6), 0.0)
+    truth = vectors @ (inverse * (vectors.T @ x))
+    torch.testing.assert_close(found.resolvent(x, top, 9.0, 6.0), truth, rtol=1e-9, atol=1e-10)

@@ -1,4 +1,4 @@
-"""λ, the largest eigenvalue of the Hessian: its estimate for the population, and B_curv."""
+"""λ, the largest eigenvalue of the Hessian: its estimate for the population."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -21,8 +20,6 @@ from ...statistics.interval import flag_zero, symmetric, with_skew
 from ...statistics.skew import Skew
 from ...tensors.random import generator, random_vector
 from ...tensors.trees import widen
-
-AGREEMENT = 16.0  # relative difference of equal curvatures, in units of their rounding
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -142,41 +139,3 @@ def sharpness_estimate(
     if not (pairs.converged and (halves is None or halves.converged)):
         return replace(estimate, status=Status.NOT_CONVERGED)
     return flag_zero(estimate)
-
-
-def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estimate:
-    """B_curv = Var_i(vᵀH_iv)/λ² in samples: the noise scale of the curvature along v.
-
-    It is B_simple of the numbers vᵀH_iv in place of gradients, with the same interval: Fieller's,
-    corrected for skewness, unbounded where λ is not distinguishable from zero. Undefined where λ is
-    not positive. Exactly 0 where all samples agree except for rounding, as for a quadratic loss.
-
-    Args:
-        curvatures: vᵀH_iv, shape (n,).
-        moments: of the same samples, for N and the level.
-    """
-    n, level, top = len(curvatures), moments.level, float(curvatures.mean())
-    if top <= 0:
-        status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
-        return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
-    gaps = curvatures - top
-    if float(gaps.abs().max()) <= AGREEMENT * moments.resolution * top:
-        return symmetric(0.0, 0.0, level=level, samples=n)  # samples of one curvature
-    curvatures, gaps = curvatures / top, gaps / top  # the ratio has no unit: nothing overflows
-    spread = float(gaps.square().sum())
-    alone = GradientMoments(
-        mean={"v": curvatures.mean()},
-        centred_sq={"v": spread},
-        losses=curvatures,
-        sq_norms=curvatures.square(),
-        population=moments.population,
-        is_partition=moments.is_partition,
-        resolution=moments.resolution,
-        level=level,
-        slopes=curvatures,
-        trace_cov_sq=(spread / (n - 1)) ** 2,
-    )
-    covariances = alone.deviations()[1:] @ gaps / (n - 1)
-    return replace(
-        alone, influence_products=torch.outer(covariances, covariances)
-    ).simple_noise_scale

@@ -12,7 +12,6 @@ from torch import Tensor
 import gradnoise as gn
 from gradnoise.estimators.curvature.extreme_eigenvalue import (
     Halves,
-    curvature_noise_scale,
     sample_curvatures,
     sharpness_estimate,
 )
@@ -140,25 +139,6 @@ def test_a_model_of_one_parameter_has_halves_at_every_seed() -> None:
         p = gn.profile(toy.model(), toy.loss_fn, data, population=100, probes=2, seed=seed)
         assert float(p.sharpness) == pytest.approx(0.25, rel=1e-12)
         assert float(p.curvature_noise_scale) == pytest.approx(0, abs=1e-12)
-
-
-def test_no_bowl_has_no_curvature_noise_scale() -> None:
-    toy = gn.toy.NoisyQuadratic(-torch.eye(2), torch.ones(2))
-    (profile,) = measured(toy, 32, 1)
-    assert profile.curvature_noise_scale.status is gn.Status.NEGATIVE_CURVATURE
-    assert float(profile.stable_lr()) == math.inf
-
-
-def test_the_curvature_noise_scale_has_no_unit() -> None:
-    model, loss_fn, batch = CORE[0].build()
-    moments = gn.gradient_moments(model, loss_fn, batch, population="distribution")
-    curvatures = 1 + torch.randn(64, generator=torch.Generator().manual_seed(0)).double() ** 2
-    found = [curvature_noise_scale(unit * curvatures, moments) for unit in (1.0, 1e-100, 1e100)]
-    expected = float(curvatures.var() / curvatures.mean() ** 2)
-    for estimate in found:
-        assert float(estimate) == pytest.approx(expected, rel=0.1)
-        ends = estimate.low, float(estimate), estimate.high
-        assert ends == pytest.approx((found[0].low, float(found[0]), found[0].high), rel=1e-9)
 
 
 @pytest.mark.parametrize("converged", [True, False])

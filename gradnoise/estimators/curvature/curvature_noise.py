@@ -1,0 +1,141 @@
+"""B_curv = Var_i(vᵀH_iv)/λ², the noise scale of the curvature along the sharpest direction v.
+
+v is found on the same samples, and its error moves Var_i(vᵀH_iv) in two ways.
+
+Noise, of first order: one sample more turns v by (λ - H)⁺(H_j - H)v/n. So sample j has the further
+influence 4bᵀH_jv on the variance, with b = (λ - H)⁺a and a = Cov_i(vᵀH_iv, H_iv). (λ - H)⁺ is known
+in the Krylov space from which λ comes: 1/(λ - θ) for Ritz vectors with value θ, about 1/λ for what
+is left.
+
+Bias, of second order, proportional to 1/n - 1/N: upwards, since a turned v adds variance. Halves of
+the samples with directions of their own have 2/n - 1/N, which tells how much to take away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...linalg.deflation import Deflation
+from ...moments.moments import GradientMoments
+from ...problem.directional import per_sample_curvatures, weighted_product
+from ...problem.problem import Problem
+from ...statistics.estimate import Estimate, Status
+from ...statistics.interval import symmetric
+from ...tensors.trees import widen
+from .extreme_eigenvalue import Halves, sample_curvatures
+
+AGREEMENT = 16.0  # relative difference of equal curvatures, in units of their rounding
+LEAST = 0.1  # of a value is left, whatever halves say
+
+
+@dataclass(frozen=True, eq=False)
+class Turning:
+    """What the error of v does to Var_i(vᵀH_iv).
+
+    Args:
+        influences: 4bᵀH_jv of every sample, shape (n,).
+        kept: the share of B_curv that is left without its bias.
+    """
+
+    influences: Tensor
+    kept: float
+
+
+def turning(
+    problem: Problem,
+    vector: Tensor,
+    curvatures: Tensor,
+    deflation: Deflation,
+    halves: Halves,
+    seed: int,
+) -> Turning | None:
+    """How the direction v depends on the samples; None for a problem without second derivatives.
+
+    Args:
+        problem: the measured samples, a part of their population.
+        vector, curvatures: v, shape (P,), and vᵀH_iv, shape (n,).
+        deflation: of the Krylov space in which v was found.
+        halves: with their own directions.
+        seed: of the halves.
+    """
+    if problem.slopes is not None:
+        return None
+    n, factor = len(curvatures), problem.samples.sampling_factor
+    top, spread = float(curvatures.mean()), float(curvatures.var())
+    if not top > 0 or not spread > 0:
+        return None
+    weights = (curvatures - top) / ((n - 1) * math.sqrt(spread))
+    along = widen(weighted_product(problem, vector, weights))
+    error = math.sqrt(factor * spread)
+    other = deflation.resolvent(along, widen(vector), top, error)
+    turned = per_sample_curvatures(problem, vector, [other.to(vector)]).values[:, 0]
+    influences = 4 * math.sqrt(spread) * (turned - turned.mean())
+    return Turning(influences, _kept(problem, curvatures, halves, seed))
+
+
+def _kept(problem: Problem, curvatures: Tensor, halves: Halves, seed: int) -> float:
+    assert halves.vectors is not None
+    factor = problem.samples.sampling_factor
+    whole = _noise_scale(curvatures, factor)
+    parts = [
+        _noise_scale(sample_curvatures(replace(problem, samples=half), own), half.sampling_factor)
+        for half, own in zip(problem.samples.halves(seed), halves.vectors, strict=True)
+    ]
+    excess = sum(parts) / 2 / whole - 1 if whole > 0 else math.nan
+    if not excess > 0:  # none, or λ of a half is not clearly positive
+        return 1.0
+    return max(1 - len(curvatures) * factor * excess, LEAST)
+
+
+def _noise_scale(curvatures: Tensor, factor: float) -> float:
+    """Var_i/λ² with the noise of λ² taken away; nan where nothing is left of it."""
+    spread = float(curvatures.var())
+    square = float(curvatures.mean()) ** 2 - factor * spread
+    return spread / square if square > 0 else math.nan
+
+
+def curvature_noise_scale(
+    curvatures: Tensor, moments: GradientMoments, turned: Turning | None = None
+) -> Estimate:
+    """B_curv in samples.
+
+    It is B_simple of the numbers vᵀH_iv in place of gradients, with the same interval: Fieller's,
+    corrected for skewness, unbounded where λ is not distinguishable from zero. Undefined where λ is
+    not positive. Exactly 0 where all samples agree except for rounding, as for a quadratic loss.
+
+    Args:
+        curvatures: vᵀH_iv, shape (n,).
+        moments: of the same samples, for N and the level.
+        turned: what the error of v does; None to take v as given.
+    """
+    n, level, top = len(curvatures), moments.level, float(curvatures.mean())
+    if top <= 0:
+        status = Status.NEGATIVE_CURVATURE if top < 0 else Status.SIGNAL_BELOW_NOISE
+        return Estimate(math.nan, -math.inf, math.inf, level, math.nan, n, status)
+    gaps = curvatures - top
+    if float(gaps.abs().max()) <= AGREEMENT * moments.resolution * top:
+        return symmetric(0.0, 0.0, level=level, samples=n)  # samples of one curvature
+    curvatures, gaps = curvatures / top, gaps / top  # the ratio has no unit: nothing overflows
+    spread = float(gaps.square().sum())
+    distances = gaps.square() if turned is None else gaps.square() + turned.influences / top**2
+    alone = GradientMoments(
+        mean={"v": curvatures.mean()},
+        centred_sq={"v": spread if turned is None else spread * turned.kept},
+        losses=curvatures,
+        sq_norms=curvatures.square(),
+        population=moments.population,
+        is_partition=moments.is_partition,
+        resolution=moments.resolution,
+        level=level,
+        slopes=curvatures,
+        gap_sq_norms=distances,
+        trace_cov_sq=(spread / (n - 1)) ** 2,
+    )
+    covariances = alone.deviations()[1:] @ gaps / (n - 1)
+    return replace(
+        alone, influence_products=torch.outer(covariances, covariances)
+    ).simple_noise_scale

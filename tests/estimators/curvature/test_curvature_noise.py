@@ -1,0 +1,147 @@
+"""B_curv: its value, and what the error of the sharpest direction does to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradnoise as gn
+from gradnoise.estimators.curvature.curvature_noise import (
+    LEAST,
+    Turning,
+    curvature_noise_scale,
+    turning,
+)
+from gradnoise.estimators.curvature.extreme_eigenvalue import half_sharpness, sample_curvatures
+from gradnoise.linalg.deflation import explore
+from gradnoise.linalg.eigen_options import EigenOptions
+from gradnoise.measurement.opened import Opened
+from gradnoise.problem.options import Options
+from tests.cases import CORE
+from tests.unit_cases import CE, X, Y, written_out
+
+TWO = (Y > 0).long()
+INPUTS = X * torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0, 1.0]).double()  # one sharp direction
+CLASSES = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 2.0], dtype=torch.float64))
+
+
+def logistic() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(6, 2, bias=False).double()
+
+
+def variance_along_top(hessians: Tensor, shares: Tensor) -> float:
+    """Var(vᵀH_iv) of samples that are drawn with these probabilities; v of their mean."""
+    mean = torch.einsum("n,npq->pq", shares, hessians)
+    v = torch.linalg.eigh(mean).eigenvectors[:, -1]
+    along = torch.einsum("p,npq,q->n", v, hessians, v)
+    return float(shares @ (along - shares @ along).square())
+
+
+def found_on(criterion: Any, seed: int = 0) -> tuple[Opened, Tensor, Turning]:
+    options = Options(population="distribution", seed=seed)
+    opened = Opened.open(logistic(), criterion, (INPUTS, TWO), options)
+    with opened.problem.guard():
+        pairs, deflation = explore(opened.hessian(), tol=1e-9, steps=18, seed=seed)
+        top = pairs.vectors[:, 0]
+        curvatures = sample_curvatures(opened.problem, top)
+        halves = half_sharpness(opened.problem, top, EigenOptions(tol=1e-9, seed=seed))
+        found = turning(opened.problem, top, curvatures, deflation, halves, seed)
+    assert found is not None
+    return opened, curvatures, found
+
+
+def test_influences_are_the_derivative_of_the_variance_by_every_sample() -> None:
+    model = logistic()
+    _, hessians = written_out(model, list(losses_of(model)))
+    _, curvatures, found = found_on(CE)
+    gaps = (curvatures - curvatures.mean()).square()
+    ours = gaps - gaps.mean() + found.influences
+    shares, step = torch.full((96,), 1 / 96, dtype=torch.float64), 1e-5
+    by_hand = []
+    for j in range(96):
+        point = torch.zeros(96, dtype=torch.float64)
+        point[j] = 1
+        ends = [variance_along_top(hessians, shares + s * (point - shares)) for s in (step, -step)]
+        by_hand.append((ends[0] - ends[1]) / (2 * step))
+    truth = torch.tensor(by_hand, dtype=torch.float64)
+    # eigenvalues below a tenth of the largest are taken for 0
+    assert float((ours - truth).norm() / truth.norm()) < 0.02
+    alone = gaps - gaps.mean()
+    assert float((alone - truth).norm() / truth.norm()) > 0.5
+
+
+def losses_of(model: nn.Module) -> Tensor:
+    return nn.functional.cross_entropy(model(INPUTS), TWO, reduction="none")
+
+
+def test_weighted_samples_have_the_influences_of_what_stands_for_them() -> None:
+    model = logistic()
+    weights = CLASSES.weight[TWO]
+    shares = weights / weights.mean()
+    losses = nn.functional.cross_entropy(model(INPUTS), TWO, reduction="none")
+    _, hessians = written_out(model, list(losses))
+    mean = torch.einsum("n,npq->pq", shares, hessians) / 96
+    stand_ins = shares[:, None, None] * hessians - (shares - 1)[:, None, None] * mean
+    _, curvatures, found = found_on(CLASSES)
+    values, vectors = torch.linalg.eigh(mean)
+    v = vectors[:, -1]
+    torch.testing.assert_close(curvatures, torch.einsum("p,npq,q->n", v, stand_ins, v))
+    a = torch.einsum("n,npq,q->p", curvatures - curvatures.mean(), stand_ins, v) / 95
+    inverse = torch.where(values < values[-1], 1 / (values[-1] - values), 0.0)
+    b = vectors @ (inverse * (vectors.T @ a))
+    truth = 4 * torch.einsum("p,npq,q->n", b, stand_ins, v)
+    truth -= truth.mean()
+    assert float((found.influences - truth).norm() / truth.norm()) < 0.05
+
+
+def test_halves_tell_the_bias() -> None:
+    opened, curvatures, found = found_on(CE)
+    samples = opened.problem.samples
+    scales = []
+    for half in samples.halves(0):
+        part = replace(opened.problem, samples=half)
+        own = Opened(part, opened.options)
+        with part.guard():
+            pairs, _ = explore(own.hessian(), tol=1e-9, steps=18, seed=0)
+            along = sample_curvatures(part, pairs.vectors[:, 0])
+        scales.append(float(along.var() / (along.mean() ** 2 - along.var() / len(along))))
+    whole = float(curvatures.var() / (curvatures.mean() ** 2 - curvatures.var() / 96))
+    excess = sum(scales) / 2 / whole - 1
+    assert 0 < excess < 1 - LEAST
+    assert found.kept == pytest.approx(1 - excess, rel=1e-4)
+    moments = opened.moments()
+    estimate = curvature_noise_scale(curvatures, moments, found)
+    assert float(estimate) == pytest.approx(found.kept * whole, rel=0.05)
+    given = curvature_noise_scale(curvatures, moments)
+    assert estimate.high - estimate.low > 1.5 * (given.high - given.low)
+
+
+def test_a_direction_is_certain_where_all_samples_were_measured() -> None:
+    p = gn.profile(logistic(), CE, (INPUTS, TWO))
+    scale = p.curvature_noise_scale
+    assert scale.low == scale.high
+
+
+def test_no_bowl_has_no_curvature_noise_scale() -> None:
+    toy = gn.toy.NoisyQuadratic(-torch.eye(2), torch.ones(2))
+    profile = gn.profile(toy.model(), toy.loss_fn, toy.sample(32, 0), population="distribution")
+    assert profile.curvature_noise_scale.status is gn.Status.NEGATIVE_CURVATURE
+    assert float(profile.stable_lr()) == math.inf
+
+
+def test_the_curvature_noise_scale_has_no_unit() -> None:
+    model, loss_fn, batch = CORE[0].build()
+    moments = gn.gradient_moments(model, loss_fn, batch, population="distribution")
+    curvatures = 1 + torch.randn(64, generator=torch.Generator().manual_seed(0)).double() ** 2
+    found = [curvature_noise_scale(unit * curvatures, moments) for unit in (1.0, 1e-100, 1e100)]
+    expected = float(curvatures.var() / curvatures.mean() ** 2)
+    for estimate in found:
+        assert float(estimate) == pytest.approx(expected, rel=0.1)
+        ends = estimate.low, float(estimate), estimate.high
+        assert ends == pytest.approx((found[0].low, float(found[0]), found[0].high), rel=1e-9)
