@@ -124,6 +124,25 @@ def test_draws_that_seldom_change_anything_are_seen_in_two_samples(seed: int) ->
     assert Problem.open(model, CE, (X, Y), groups).unit.is_replayed
 
 
+class LayerDrop(nn.Module):
+    """A layer that is left out for the whole batch, one time in ten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(()) > 0.1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_layer_that_is_seldom_dropped_for_a_whole_batch_is_seen(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(LayerDrop(), linear())
+    objective = Objective(model, CE)
+    with objective.guard():
+        assert examine(objective, (X, Y)).is_random
+    groups = Options(unit="group", group_size=8, seed=seed)
+    data = (X.repeat(2, 1), Y.repeat(2))
+    assert Problem.open(model, CE, data, groups).unit.is_replayed
+
+
 def test_draws_that_change_nothing_are_no_randomness() -> None:
     def loss_fn(model: nn.Module, batch: Any) -> Tensor:
         torch.rand(())  # as LayerDrop with probability 0 does
