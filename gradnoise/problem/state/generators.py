@@ -48,8 +48,8 @@ def restored(own: tuple[Generator, ...]) -> Iterator[None]:
 def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     """The `torch.Generator` objects that a model and a loss hold where they can be seen.
 
-    Attributes of modules and of the loss, what a function closes over, its defaults, and the
-    arguments of `functools.partial`; also in lists and dicts there.
+    Attributes of modules and of the loss, what a function closes over, its defaults, the global
+    names in it, and the arguments of `functools.partial`; also in lists and dicts there.
     """
     held: list[Any] = [vars(module) for module in model.modules()]
     held += _held_by(loss_fn)
@@ -65,7 +65,11 @@ def _held_by(function: Any) -> list[Any]:
     plain = getattr(function, "__func__", function)
     cells = [cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _set(cell)]
     defaults = getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)
-    return [*cells, *defaults, *(getattr(holder, "__dict__", None) for holder in (owner, function))]
+    names = getattr(getattr(plain, "__code__", None), "co_names", ())
+    known = getattr(plain, "__globals__", {})
+    named = [known[name] for name in names if isinstance(known.get(name), Generator)]
+    own = [getattr(holder, "__dict__", None) for holder in (owner, function)]
+    return [*cells, *defaults, *named, *own]
 
 
 def _set(cell: Any) -> bool:
