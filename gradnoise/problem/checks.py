@@ -217,7 +217,7 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
             "two evaluations of the same samples from the same random state gave different "
             "losses: random numbers come from an object that cannot be found and set back (such "
             "as numpy.random.default_rng()), or the forward pass changes a state that it uses "
-            "(a power iteration). Draw from torch, numpy.random or random, or keep a torch.Generator "
+            "(an average). Draw from torch, numpy.random or random, or keep a torch.Generator "
             "as an attribute of the model; or call model.eval() before measuring."
         )
 
