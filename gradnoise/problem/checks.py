@@ -31,6 +31,8 @@ DRAWS = 16  # of the losses, for a test of their mean
 LOOKED_AT = 64  # samples whose draws are looked at, those of several evaluations together
 TRIES = 64  # evaluations of few samples, for draws that a whole batch shares and that seldom matter
 SIGNIFICANT = 6.0  # standard errors
+PLACES = 4  # of one sample in a batch, for a test of whether its draws are its own
+SHARED = 12.0  # of that test: 1 for draws of their own; 9 where all of few rare events meet in one
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
 
@@ -79,6 +81,7 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
 
 ONE_NUMBER = "loss_fn returns one number for a batch"
 COUPLED = "one sample changes the loss of another"
+SHARED_DRAWS = "the samples of a batch share random numbers"
 
 
 def _is_random_at_times(objective: Objective, batch: Batch) -> bool:
@@ -207,6 +210,23 @@ def _is_divided(objective: Objective, batch: Seeded, half: int) -> bool:
     error = float(found.std()) / math.sqrt(DRAWS)
     size = abs(float(widen(whole).mean()))
     return abs(float(found.mean())) > max(SIGNIFICANT * error, _tolerance(objective, whole) * size)
+
+
+def draws_are_shared(objective: Objective, batch: Seeded) -> bool:
+    """Whether samples of a batch have draws in common, as where LayerDrop drops a layer of all.
+
+    One sample is put into several places. With draws of its own in each, the losses' mean varies
+    from one draw of the batch to the next by the variance between places over their number.
+    """
+    if is_ragged(batch):
+        return False
+    same = select(batch.batch, torch.zeros(PLACES, dtype=torch.long))
+    seeds = batch.seeds[:1].repeat(PLACES)
+    found = [objective.losses(Seeded(same, seeds + draw)).detach() for draw in range(DRAWS)]
+    losses = widen(torch.stack(found))  # [DRAWS, PLACES]
+    between = PLACES * float(losses.mean(1).var())
+    rounding = (_tolerance(objective, losses) * float(losses.abs().mean())) ** 2
+    return between > SHARED * max(float(losses.var(1).mean()), rounding)
 
 
 def check_replayed(objective: Objective, batch: Seeded) -> None:

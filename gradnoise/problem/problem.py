@@ -17,11 +17,13 @@ from ..tensors.trees import Batch, rebuild, sample_count, sample_leaves, select,
 from .checks import (
     COUPLED,
     ONE_NUMBER,
+    SHARED_DRAWS,
     Behaviour,
     check_replayed,
     coupled_error,
     coupling_layers,
     draws,
+    draws_are_shared,
     examine,
     first_look,
     is_coupled_replayed,
@@ -116,6 +118,8 @@ class Problem:
                 if is_coupled_replayed(problem.objective, whole):
                     layers = coupling_layers(objective)
                     behaviour = replace(behaviour, coupling=COUPLED, layers=layers)
+                elif options.unit == "auto" and draws_are_shared(problem.objective, whole):
+                    behaviour = replace(behaviour, coupling=SHARED_DRAWS, layers="")
             if behaviour.coupling:
                 if options.unit == "sample":
                     raise coupled_error(objective)
