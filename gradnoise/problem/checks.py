@@ -29,6 +29,7 @@ from .unit import Seeded
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 DRAWS = 16  # of the losses, for a test of their mean
 LOOKED_AT = 64  # samples whose draws are looked at, those of several evaluations together
+TRIES = 64  # evaluations of few samples, for draws that a whole batch shares and that seldom matter
 SIGNIFICANT = 6.0  # standard errors
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
@@ -66,7 +67,7 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
     drew = random_states() != states
     whole = whole.detach()  # and with it the graph, before there is another
     again, tolerance = objective.losses(batch), _tolerance(objective, whole)
-    if _differs(whole, again, tolerance) or (drew and _gradient_is_random(objective, batch)):
+    if _differs(whole, again, tolerance) or (drew and _is_random_at_times(objective, batch)):
         return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random, 1))
     del again
     refuse_hidden_gradients(objective, batch)
@@ -79,15 +80,25 @@ ONE_NUMBER = "loss_fn returns one number for a batch"
 COUPLED = "one sample changes the loss of another"
 
 
-def _gradient_is_random(objective: Objective, batch: Batch) -> bool:
-    """Whether gradients differ; a layer that starts at zero hides draws from the loss.
+def _is_random_at_times(objective: Objective, batch: Batch) -> bool:
+    """Whether gradients or losses differ from one evaluation to another.
 
-    Few samples are looked at several times: stochastic depth seldom drops any of them.
+    A layer that starts at zero hides draws from the loss. Few samples are looked at several times:
+    stochastic depth seldom drops any of them, and LayerDrop seldom drops a layer of a whole batch.
     """
     first = _gradient(objective, batch)
     tolerance = _tolerance(objective, first)
     more = max(1, LOOKED_AT // sample_count(batch))
-    return any(_differs(first, _gradient(objective, batch), tolerance) for _ in range(more))
+    if any(_differs(first, _gradient(objective, batch), tolerance) for _ in range(more)):
+        return True
+    return _differ_at_times(objective, [select(batch, slice(0, 2))] * TRIES)
+
+
+def _differ_at_times(objective: Objective, batches: list[Batch]) -> bool:
+    """Whether the losses of any of these batches differ from those of the first."""
+    first = objective.losses(batches[0]).detach()
+    tolerance = _tolerance(objective, first)
+    return any(_differs(first, objective.losses(batch), tolerance) for batch in batches[1:])
 
 
 def _is_coupled(objective: Objective, batch: Batch, whole: Tensor) -> bool:
@@ -135,11 +146,16 @@ def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
     first = _gradient(objective, batch)
     tolerance = _tolerance(objective, first)
     samples = sample_count(batch) * objective.unit.size
-    more = max(1, LOOKED_AT // samples) if _draws_anything(objective, batch) else 1
-    return any(
+    drew = _draws_anything(objective, batch)
+    more = max(1, LOOKED_AT // samples) if drew else 1
+    if any(
         _differs(first, _gradient(objective, Seeded(batch.batch, batch.seeds + k)), tolerance)
         for k in range(1, more + 1)
-    )
+    ):
+        return True
+    one = select(batch, slice(0, 1))
+    tries = [Seeded(one.batch, one.seeds + k) for k in range(TRIES)]
+    return drew and _differ_at_times(objective, tries)
 
 
 def _draws_anything(objective: Objective, batch: Seeded) -> bool:
@@ -200,7 +216,7 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
             "two evaluations of the same samples from the same random state gave different "
             "losses: random numbers come from an object that cannot be found and set back (such "
             "as numpy.random.default_rng()), or the forward pass changes a state that it uses "
-            "(spectral norm). Draw from torch, numpy.random or random, or keep a torch.Generator "
+            "(an average). Draw from torch, numpy.random or random, or keep a torch.Generator "
             "as an attribute of the model; or call model.eval() before measuring."
         )
 

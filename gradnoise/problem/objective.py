@@ -26,6 +26,7 @@ from .preconditioner import Preconditioner
 from .shares import WeightedLosses, batch_weights
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
+from .state.power_iterations import held_still
 from .state.wrappers import bare_model, seen_through
 from .unit import SAMPLE, Unit, UnitLosses, given
 
@@ -114,6 +115,7 @@ class Objective:
                 untouched(self.model, data),
                 restored(self._generators),
                 seen_through(self.model),
+                held_still(self.model),
             ):
                 yield
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -63,16 +61,7 @@ def _used(losses: Tensor) -> list[Tensor]:
 def _named(loss_fn: Any, used: list[Tensor]) -> str:
     """The name under which `loss_fn` holds the module with these weights, and its class."""
     held = {id(tensor) for tensor in used}
-    for name, item in _reached(loss_fn):
+    for name, item in held_by(loss_fn):
         if isinstance(item, nn.Module) and any(id(p) in held for p in item.parameters()):
             return f"`{name}` ({type(item).__name__})"
     return ""
-
-
-def _reached(loss_fn: Any) -> Iterator[tuple[str, Any]]:
-    """What a function refers to: what it holds, and globals."""
-    yield from held_by(loss_fn)
-    plain = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
-    code = getattr(plain, "__code__", None)
-    if code is not None:
-        yield from ((n, plain.__globals__[n]) for n in code.co_names if n in plain.__globals__)

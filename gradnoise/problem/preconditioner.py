@@ -38,14 +38,20 @@ class Preconditioner:
         """P, D and E of an optimizer that has taken a step; the formulas are in `Preconditioned`.
 
         Raises:
-            ArgumentError: another optimizer, no step taken, a parameter it does not hold,
-                `maximize`, or a first learning rate of 0 when another is not.
+            ArgumentError: another optimizer, that of another model, no step taken, a parameter it
+                does not hold, `maximize`, or a first learning rate of 0 when another is not.
         """
         optimizer = bare_optimizer(optimizer)
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)
         if kind is None:
             raise ArgumentError(_unknown(type(optimizer).__name__))
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        if groups.keys().isdisjoint(map(id, parameters.values())):
+            raise ArgumentError(
+                "the optimizer holds no parameter of this model: it trains another one, of which "
+                "this may be a copy or an average (EMA). Measure the model that it trains, or "
+                "leave `optimizer` out"
+            )
         found = cls({}, {}, {})
         for name, parameter in parameters.items():
             group = _checked(groups.get(id(parameter)), name)

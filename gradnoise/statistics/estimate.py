@@ -37,8 +37,9 @@ class Status(Enum):
 _REMEDIES = {
     Status.RESOLVED: "",
     Status.NO_INTERVAL: (
-        "measure the intervals (gn.profile, or `intervals=True`). Two samples of more have none, "
-        "nor have samples with equal gradients: measure others as well, or give all of the data"
+        "ask for intervals (gn.profile, or `intervals=True`). Two samples or two groups have none, "
+        "nor have samples with equal gradients: measure more of them, all of the data, or smaller "
+        "groups (`group_size`)"
     ),
     Status.SIGNAL_BELOW_NOISE: (
         "not distinguishable from zero on these samples: measure more (`max_samples`, --samples)"

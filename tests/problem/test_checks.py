@@ -124,6 +124,59 @@ def test_draws_that_seldom_change_anything_are_seen_in_two_samples(seed: int) ->
     assert Problem.open(model, CE, (X, Y), groups).unit.is_replayed
 
 
+class LayerDrop(nn.Module):
+    """A layer that is left out for the whole batch, one time in ten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(()) > 0.1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_layer_that_is_seldom_dropped_for_a_whole_batch_is_seen(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(LayerDrop(), linear())
+    objective = Objective(model, CE)
+    with objective.guard():
+        assert examine(objective, (X, Y)).is_random
+    groups = Options(unit="group", group_size=8, seed=seed)
+    data = (X.repeat(2, 1), Y.repeat(2))
+    assert Problem.open(model, CE, data, groups).unit.is_replayed
+
+
+class Scaled(nn.Module):
+    """One random number for the whole batch, as the time of a step or the λ of mixup may be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rand(())
+
+
+def test_draws_that_a_batch_shares_are_measured_in_groups() -> None:
+    """Samples that are all equal: the only noise is the one draw of each batch of four."""
+    data = torch.utils.data.TensorDataset(X[:1].repeat(256, 1), Y[:1].repeat(256))
+    loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    layer = linear()
+    model = nn.Sequential(Scaled(), layer)
+    found = gn.profile(model, CE, loader)
+    assert (found.unit, found.group_size) == ("group", 4)
+    assert any("the samples of a batch share random numbers" in note for note in found.warnings)
+    assert "one draw for each group" in found.randomness
+    draws = torch.linspace(0, 1, 1001)[:, None]
+    slopes = layer(draws * X[:1]).softmax(1) - F.one_hot(Y[:1], 2)
+    gradients = torch.cat([(slopes[:, :, None] * (draws * X[:1])[:, None]).flatten(1), slopes], 1)
+    assert found.trace_cov.low < 4 * float(gradients.var(0).sum()) < found.trace_cov.high
+    single = gn.profile(model, CE, loader, unit="sample")  # as asked for, with few draws
+    assert single.unit == "sample"
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("layer", [nn.Dropout, Seldom, lambda: nn.Dropout(0.02)])
+def test_draws_of_single_samples_are_not_taken_for_shared_ones(layer: Any, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(layer(), linear())
+    unit = Problem.open(model, CE, (X.repeat(4, 1), Y.repeat(4)), Options(seed=seed)).unit
+    assert (unit.kind, unit.is_replayed) == ("sample", True)
+
+
 def test_draws_that_change_nothing_are_no_randomness() -> None:
     def loss_fn(model: nn.Module, batch: Any) -> Tensor:
         torch.rand(())  # as LayerDrop with probability 0 does

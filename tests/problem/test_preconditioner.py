@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.next_update import next_update
 from gradnoise.problem.preconditioner import Preconditioner
 from tests.cases import CORE, Case, named
 from tests.optimizers import OPTIMIZERS, Lion, by_hand, trained, trained_with
+from tests.refusals import CE, X, Y
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -134,3 +136,19 @@ def test_where_there_is_no_preconditioner_the_error_names_what_works(name: str, 
     assert noise.samples == 8
     assert "metric='euclidean'" in advice
     assert gn.profile(model, loss_fn, data, optimizer=optimizer, metric="euclidean").loss
+
+
+def test_the_optimizer_of_another_copy_is_said_and_the_cures_work() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(X).sum().backward()
+    optimizer.step()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    p = gn.profile(average, CE, (X, Y), optimizer=optimizer)
+    assert p.metric == "euclidean"
+    assert any("holds no parameter of this model" in note for note in p.warnings)
+    assert gn.profile(model, CE, (X, Y), optimizer=optimizer).metric == "optimizer"
+    without = gn.profile(average, CE, (X, Y))
+    assert not any("not measured in the metric" in note for note in without.warnings)
+    with pytest.raises(gn.ArgumentError, match=r"holds no parameter.*Measure the model that it"):
+        gn.profile(average, CE, (X, Y), optimizer=optimizer, metric="optimizer")

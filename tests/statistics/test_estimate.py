@@ -23,6 +23,7 @@ class TestStatus:
         ("status", "what_to_do"),
         [
             (Status.NO_INTERVAL, "intervals=True"),
+            (Status.NO_INTERVAL, "smaller groups (`group_size`)"),
             (Status.SIGNAL_BELOW_NOISE, "max_samples"),
             (Status.NOISE_BELOW_ERROR, "probes"),
             (Status.NEGATIVE_CURVATURE, "later in training"),

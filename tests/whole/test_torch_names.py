@@ -69,6 +69,12 @@ def a_module_without_backward_hooks_has_no_kind_of_them() -> bool:
     return before is None and module._is_full_backward_hook is True
 
 
+def hooks_before_forward_are_by_module() -> bool:
+    module = nn.Linear(1, 1)
+    module.register_forward_pre_hook(len)
+    return list(module._forward_pre_hooks.values()) == [len]
+
+
 def persistent_workers_keep_their_iteration() -> bool:
     loader = DataLoader(TensorDataset(torch.zeros(2)), num_workers=0)
     return "_iterator" in dir(loader) and loader._iterator is None
@@ -128,6 +134,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_is_view": ("per_sample/hooks/backward", is_view_tells_views),
     "_backward_hooks": ("problem/state/checkpoints", hooks_of_tensors_may_be_set_aside),
     "_backward_pre_hooks": ("problem/state/checkpoints", hooks_of_modules_are_ordered_dicts),
+    "_forward_pre_hooks": ("problem/state/power_iterations", hooks_before_forward_are_by_module),
     "_is_full_backward_hook": (
         "per_sample/backpack",
         a_module_without_backward_hooks_has_no_kind_of_them,

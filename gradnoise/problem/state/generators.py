@@ -48,8 +48,8 @@ def restored(own: tuple[Generator, ...]) -> Iterator[None]:
 def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     """The `torch.Generator` objects that a model and a loss hold where they can be seen.
 
-    Attributes of modules and of the loss, what a function closes over, its defaults, and the
-    arguments of `functools.partial`; also in lists and dicts there.
+    Attributes of modules and of the loss, what a function closes over, its defaults, the global
+    names in it, and the arguments of `functools.partial`; also in lists and dicts there.
     """
     held = [*map(vars, model.modules()), *(item for _, item in held_by(loss_fn))]
     found = {id(g): g for item in held for g in _generators(item)}

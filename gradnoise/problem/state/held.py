@@ -8,7 +8,7 @@ from typing import Any
 
 
 def held_by(function: Any) -> Iterator[tuple[str, Any]]:
-    """Bound arguments, attributes of it and of its object, its closure and its defaults."""
+    """Bound arguments, attributes of it and of its object, closure, globals and defaults."""
     if isinstance(function, functools.partial):
         yield from function.keywords.items()
         yield from ((f"argument {i}", item) for i, item in enumerate(function.args))
@@ -26,3 +26,5 @@ def held_by(function: Any) -> Iterator[tuple[str, Any]]:
     defaults, names = function.__defaults__ or (), code.co_varnames[: code.co_argcount]
     yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
     yield from (function.__kwdefaults__ or {}).items()
+    known = function.__globals__
+    yield from ((name, known[name]) for name in code.co_names if name in known)

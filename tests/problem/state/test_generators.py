@@ -55,6 +55,10 @@ def with_default(model: nn.Module, batch: Any, source: torch.Generator = SOURCE)
     return shaken(model, batch, source)
 
 
+def with_global(model: nn.Module, batch: Any) -> Any:
+    return shaken(model, batch, SOURCE)
+
+
 HOLDERS: dict[str, Any] = {
     "a module": (Noisy, ce),
     "a closure": (linear, closing_over(SOURCE)),
@@ -62,6 +66,7 @@ HOLDERS: dict[str, Any] = {
     "an attribute": (linear, Loss(SOURCE)),
     "the object of a method": (linear, Loss(SOURCE).method),
     "a default": (linear, with_default),
+    "a global name": (linear, with_global),
 }
 
 
