@@ -238,6 +238,11 @@ class OfOpened:
         weigh = getattr(self.loss_fn, "weights", None)
         return weigh(model, opened(batch)) if callable(weigh) else None
 
+    def weighted(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """w_iℓ_i and w_i, where the loss function tells."""
+        weigh = getattr(self.loss_fn, "weighted", None)
+        return weigh(model, opened(batch)) if callable(weigh) else None
+
 
 def as_loss_fn(loss_fn: Any) -> LossFn:
     """The losses of a criterion or a function, of batches of every kind."""

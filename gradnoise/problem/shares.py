@@ -26,19 +26,27 @@ class WeightedLosses:
         self._loss_fn, self._mean = loss_fn, mean
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        losses: Tensor = self._loss_fn(model, batch)
-        weights: Tensor = self._loss_fn.weights(model, batch)
-        return losses * (weights.to(losses) / self._mean)
+        products: Tensor = self._loss_fn.weighted(model, batch)[0]
+        return products / self._mean
 
 
-def weighted_mean(loss_fn: Any, losses: Tensor, model: nn.Module, batch: Batch) -> Tensor:
-    """The mean over a batch as its loss function takes it: Σw_iℓ_i/Σw_i, or Σℓ_i/n."""
-    weigh = getattr(loss_fn, "weights", None)
-    weights = weigh(model, batch) if callable(weigh) and losses.ndim else None
-    if weights is None:
-        return losses.mean()
-    known: Tensor = weights.to(losses)
-    return (known * losses).sum() / known.sum()
+def mean_of_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Any:
+    """What a step minimises: Σw_iℓ_i/Σw_i, or else what `loss_fn` returns.
+
+    Raises:
+        DataError: no sample has a weight.
+    """
+    weigh = getattr(loss_fn, "weighted", None)
+    found = weigh(model, batch) if callable(weigh) else None
+    if found is None:
+        return loss_fn(model, batch)
+    products, weights = found
+    if not float(weights.sum()) > 0:
+        raise DataError(
+            f"no label of a group of {len(weights)} samples counts, so that its loss is nan, in "
+            f"training as well. Raise `group_size`, or leave out samples without labels"
+        )
+    return products.sum() / weights.sum().to(products)
 
 
 def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
@@ -46,12 +54,15 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
 
     One number for the batch stands for each of them.
     """
+    weigh = getattr(loss_fn, "weighted", None)
+    found = weigh(model, batch) if callable(weigh) else None
+    if found is not None:
+        products, weights = found
+        return products / weights.mean().to(products)
     losses: Tensor = loss_fn(model, batch)
     if isinstance(losses, Tensor) and losses.ndim == 0:
         return losses.expand(sample_count(batch))
-    weigh = getattr(loss_fn, "weights", None)
-    weights = weigh(model, batch) if callable(weigh) else None
-    return losses if weights is None else losses * (weights.to(losses) / weights.mean().to(losses))
+    return losses
 
 
 def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tensor | None:

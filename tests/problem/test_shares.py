@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.problem.options import Options
+from gradnoise.problem.problem import Problem
 from gradnoise.problem.shares import adjoint_of_centring, centred_by_share, in_batch
-from tests.unit_cases import X, Y, mlp, written_out
+from tests.oracles import flat_grad
+from tests.unit_cases import X, Y, groups_of, mlp, written_out
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 IGNORED = torch.where(torch.arange(96) % 10 == 0, Y, -100)
@@ -157,6 +160,35 @@ def test_groups_are_weighted_within() -> None:
     assert found.group_size == 24
     other = gn.gradient_moments(model, lambda m, b: criterion(m(b[0]), b[1]), (X, Y), group_size=24)
     assert float(found.trace_cov) == pytest.approx(float(other.trace_cov), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"unit": "group", "group_size": 96 // 2}])
+def test_smoothed_labels_of_a_class_without_weight_count(options: Any) -> None:
+    """Label smoothing adds all classes to the loss of a label whose own weight is 0."""
+    criterion = nn.CrossEntropyLoss(torch.tensor([0.0, 2, 1]).double(), label_smoothing=0.3)
+    model = mlp()
+    found = gn.gradient_moments(model, criterion, (X, IGNORED), **options)
+    if options:
+        size = options["group_size"]
+        groups = groups_of(Problem.open(model, criterion, (X, IGNORED), Options(**options)))
+        assert [len(group[0]) for group in groups] == [size, size]
+        whole = sum(criterion(model(x), y) for x, y in groups) / 2
+    else:
+        whole = criterion(model(X), IGNORED)
+    assert float(found.loss) == pytest.approx(float(whole.detach()), rel=1e-9)
+    mean = flat_grad(whole, list(model.parameters()))
+    torch.testing.assert_close(torch.cat([m.flatten() for m in found.mean.values()]), mean, **EXACT)
+    loss_fn = gn.supervised(criterion)
+    own = in_batch(loss_fn, model, (X[:30], IGNORED[:30])).mean()
+    torch.testing.assert_close(own, criterion(model(X[:30]), IGNORED[:30]))
+
+
+def test_a_group_without_a_label_that_counts_is_an_error() -> None:
+    labels = torch.where(torch.arange(96) < 8, Y, -100)
+    with pytest.raises(gn.DataError, match="no label of a group of 4 samples counts"):
+        gn.gradient_moments(
+            mlp(nn.BatchNorm1d(5)), nn.CrossEntropyLoss(), (X, labels), group_size=4
+        )
 
 
 def test_labels_that_are_all_ignored_are_an_error() -> None:
