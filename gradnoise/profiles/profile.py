@@ -27,7 +27,7 @@ from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
 from .text import write
-from .units import objective_in_words, randomness_in_words, unit_notes
+from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,7 @@ def find_profile(
         matvecs=curvature.matvecs,
         warnings=(
             *unit_notes(unit),
+            *sum_note(problem.objective.criterion),
             *samples.notes,
             *((samples.population_note,) if samples.population_note else ()),
             *((problem.note,) if problem.note else ()),
