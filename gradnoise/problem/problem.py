@@ -36,6 +36,7 @@ from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
 from .samples import Samples
+from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
 
@@ -116,9 +117,12 @@ class Problem:
                 if is_coupled_replayed(problem.objective, whole):
                     layers = coupling_layers(objective)
                     behaviour = replace(behaviour, coupling=COUPLED, layers=layers)
+                elif least > 1 and shares_draws(problem.objective, whole):  # no independent ones
+                    behaviour = replace(behaviour, coupling=SHARED, layers="")
             if behaviour.coupling:
                 if options.unit == "sample":
-                    raise coupled_error(objective)
+                    shared = behaviour.coupling == SHARED
+                    raise shared_error() if shared else coupled_error(objective)
                 problem = cls._grouped(objective, data, options, behaviour)
         assert problem is not None
         return problem.in_metric(options)
