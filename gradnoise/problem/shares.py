@@ -102,3 +102,17 @@ def adjoint_of_centring(rows: Tensor, shares: Tensor | None) -> Tensor:
     if shares is None:
         return rows
     return rows - (rows @ (shares - 1).to(rows))[:, None] / rows.shape[1]
+
+
+def ratio_influence(value: float, along: Tensor, shares: Tensor) -> Tensor:
+    """What a sample does to tr(AΣ) through w̄ and G: -2(a_i - 1)tr(AΣ) - 2E[aψ]ᵀAψ_i, shape (n,).
+
+    With ψ_i = a_i(g_i - G) this comes in addition to ψ_iᵀAψ_i - tr(AΣ). The mean of a_iψ_i is not
+    zero, as that of ψ_i is.
+
+    Args:
+        value: tr(AΣ).
+        along: E[aψ]ᵀAψ_i, up to a constant.
+        shares: a_i.
+    """
+    return -2 * (shares - 1).to(along) * value - 2 * (along - along.mean())

@@ -69,6 +69,37 @@ def case(request: Any) -> Any:
     return (model, criterion, (X, targets)), torch.tensor(weights).double(), gradients, hessians
 
 
+def test_what_a_sample_does_to_the_spread(case: Any) -> None:
+    """The derivative of tr Cov(w(g - G))/w̄² with respect to how often a sample is drawn."""
+    problem, weights, gradients, _ = case
+    often = torch.full((96,), 1 / 96, dtype=torch.float64, requires_grad=True)
+    total = often @ weights
+    mean = (often * weights) @ gradients / total
+    squares = (gradients - mean).square()
+    found = gn.gradient_moments(*problem, population="distribution")
+    parts = {"": squares} | dict(zip(found.layers, squares.split([35, 18], 1), strict=False))
+    for name, part in parts.items():
+        value = (often * weights.square()) @ part.sum(1) / total**2
+        known = torch.autograd.grad(value, often, retain_graph=True)[0]
+        own = found.restrict(found.layers[name].parameters) if name else found
+        torch.testing.assert_close(own.deviations()[1], known - known.mean(), **EXACT)
+
+
+def test_the_interval_of_weighted_samples_covers() -> None:
+    """Class weights: trΣ and |G|² vary together, and their ratio less than without that."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(8000, 6, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (8000,), generator=source)
+    criterion = nn.CrossEntropyLoss(torch.tensor([0.2, 3.0, 1.0]).double())
+    model = mlp()
+    known = float(gn.gradient_moments(model, criterion, (x, y)).simple_noise_scale)
+    covered = 0
+    for seed in range(100):
+        found = gn.gradient_moments(model, criterion, (x, y), max_samples=400, seed=seed)
+        covered += found.simple_noise_scale.low <= known <= found.simple_noise_scale.high
+    assert covered >= 90  # 75 to 85 with the influences of independent samples
+
+
 def test_the_objective_is_that_of_the_criterion(case: Any) -> None:
     (model, criterion, data), weights, gradients, _ = case
     found = gn.gradient_moments(model, criterion, data)
