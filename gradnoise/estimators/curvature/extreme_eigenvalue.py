@@ -16,6 +16,7 @@ from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...problem.samples import Samples
+from ...problem.shares import ratio_influence
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import flag_zero, symmetric, with_skew
 from ...statistics.skew import Skew
@@ -176,6 +177,10 @@ def curvature_noise_scale(curvatures: Tensor, moments: GradientMoments) -> Estim
         slopes=curvatures,
         trace_cov_sq=(spread / (n - 1)) ** 2,
     )
+    if moments.shares is not None:
+        along = ((moments.shares - 1).to(gaps) * gaps).mean() * gaps
+        more = ratio_influence(spread / n, along, moments.shares)
+        alone = replace(alone, ratio_influence={"v": more})
     covariances = alone.deviations()[1:] @ gaps / (n - 1)
     return replace(
         alone, influence_products=torch.outer(covariances, covariances)

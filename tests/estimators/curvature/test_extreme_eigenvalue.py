@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -195,3 +196,23 @@ def test_limits_hold_for_the_halves_too(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == [("fresh", 20_000), ("fresh", 10_000), ("fresh", 10_000)]
     assert found.matvecs <= 3 * 3 + 2
     assert found.estimate.status is gn.Status.NOT_CONVERGED
+
+
+def test_the_curvature_noise_scale_of_weighted_samples_covers() -> None:
+    """Curvatures that grow with the weight, along one direction, weights 0.2, 1 and 3."""
+    kinds = torch.tensor([[0.2, 0.5], [1.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
+    weight, curvature = kinds.T
+    top = float((weight * curvature).sum() / weight.sum())
+    known = float((weight * (curvature - top)).square().mean() / weight.mean() ** 2) / top**2
+    source = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        w, h = kinds[torch.randint(3, (300,), generator=source)].T
+        shares = w / w.mean()
+        mean = (shares * h).mean()
+        plain = gn.noise_scale_from_gradients(torch.randn(300, 2, generator=source))
+        found = curvature_noise_scale(
+            shares * h - (shares - 1) * mean, replace(plain, shares=shares)
+        )
+        covered += found.low <= known <= found.high
+    assert fewest(400) <= covered
