@@ -15,7 +15,7 @@ from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
 from ..problem.directional import sign_sums, weighted_sums
 from ..problem.problem import Problem
-from ..problem.shares import centred_by_share
+from ..problem.shares import centred_by_share, ratio_influence
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs
 from ..tensors.trees import (
@@ -163,11 +163,35 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         slopes=per_parameter.slope,
         trace_cov_sq=per_parameter.trace_cov_sq(float(moments.trace_cov), problem.objective.size),
         per_parameter=moments.per_parameter and per_parameter,
+        shares=problem.samples.shares,
+        ratio_influence=_ratio_influence(problem, engine, moments),
     )
     influences = moments.deviations()[1:].to(problem.objective.device)
     covariances = widen(weighted_sums(problem, influences))
     covariances /= moments.count - 1
     return replace(moments, influence_products=covariances @ covariances.T)
+
+
+def _ratio_influence(
+    problem: Problem, engine: Engine, moments: GradientMoments
+) -> TensorDict | None:
+    """`shares.ratio_influence` on trΣ, by parameter."""
+    shares = problem.samples.shares
+    if shares is None:
+        return None
+    lean = unflatten(mean_with_shares(problem, shares), [*moments.mean.values()])
+    direction = dict(zip(moments.mean, lean, strict=True))
+    along = slopes_by_parameter(problem, engine, direction)
+    traces = {name: moments.centred_sq[name] / moments.count for name in along}
+    return {name: ratio_influence(traces[name], own, shares) for name, own in along.items()}
+
+
+def mean_with_shares(problem: Problem, shares: Tensor) -> Tensor:
+    """E[a_iψ_i], flat, of the deviations ψ_i = a_i(g_i - G)."""
+    extra = (shares - 1).to(
+        device=problem.objective.device, dtype=wide_dtype(problem.objective.device)
+    )
+    return weighted_sums(problem, extra[None])[0] / len(shares)
 
 
 def _check_size(moments: GradientMoments) -> None:

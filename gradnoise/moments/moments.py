@@ -52,6 +52,9 @@ class GradientMoments:
             then has the error of K independent ones, also where all samples are in them.
         group_size: b, where units are groups and results are wanted in samples. trΣ, variances and
             B_simple are then b times those of groups; everything else here counts groups.
+        shares: a_i = w_i/w̄, shape (n,), where samples weigh differently.
+        ratio_influence: what each sample does to trΣ through w̄ and G, by parameter, each (n,); see
+            `shares.ratio_influence`. None where samples weigh the same, or were not measured.
 
     Where units are groups (`unit`), i runs over groups: n and N are numbers of groups.
 
@@ -74,6 +77,8 @@ class GradientMoments:
     gap_sq_norms: Tensor | None = None
     is_partition: bool = False
     group_size: int = 1
+    shares: Tensor | None = None
+    ratio_influence: TensorDict | None = None
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).
@@ -153,6 +158,8 @@ class GradientMoments:
             second_slopes=None,
             per_parameter=per_parameter,
             gap_sq_norms=per_parameter.gaps,
+            ratio_influence=self.ratio_influence
+            and {name: self.ratio_influence[name] for name in names},
         )
         if part.slopes is None:
             return part
@@ -266,6 +273,8 @@ class GradientMoments:
             raise ArgumentError("these moments hold no slopes; measure with `intervals=True`")
         squares, steady = self.distances, self.steadiness
         spread = squares - squares.mean()
+        if self.ratio_influence is not None:
+            spread = spread + sum(own.to(spread) for own in self.ratio_influence.values())
         signal = 2 * steady * (self.slopes - self.slopes.mean()) - self.sampling_factor * spread
         return torch.stack([steady * (self.losses - self.losses.mean()), spread, signal])
 

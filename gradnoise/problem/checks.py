@@ -67,8 +67,10 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
     drew = random_states() != states
     whole = whole.detach()  # and with it the graph, before there is another
     again, tolerance = objective.losses(batch), _tolerance(objective, whole)
-    if _differs(whole, again, tolerance) or (drew and _is_random_at_times(objective, batch)):
-        return Behaviour(is_random=True, layers=_named(objective.model, _RANDOM, _is_random, 1))
+    layers = _random_layers(objective)  # which seldom show where they drop little
+    shows = _differs(whole, again, tolerance)
+    if shows or (drew and (layers or _is_random_at_times(objective, batch))):
+        return Behaviour(is_random=True, layers=layers)
     del again
     refuse_hidden_gradients(objective, batch)
     if _is_coupled(objective, batch, whole):
@@ -143,10 +145,12 @@ def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
     other = Seeded(batch.batch, batch.seeds + 1)
     if _differs(losses.detach(), objective.losses(other).detach(), _tolerance(objective, losses)):
         return True
+    drew = _draws_anything(objective, batch)
+    if drew and _random_layers(objective):
+        return True
     first = _gradient(objective, batch)
     tolerance = _tolerance(objective, first)
     samples = sample_count(batch) * objective.unit.size
-    drew = _draws_anything(objective, batch)
     more = max(1, LOOKED_AT // samples) if drew else 1
     if any(
         _differs(first, _gradient(objective, Seeded(batch.batch, batch.seeds + k)), tolerance)
@@ -318,6 +322,11 @@ def _differs(first: Tensor, second: Tensor, tolerance: float) -> bool:
     first, second = widen(first.detach()), widen(second.detach())
     scale = first.abs().mean().clamp(min=torch.finfo(first.dtype).tiny)
     return bool((first - second).abs().max() > tolerance * scale)
+
+
+def _random_layers(objective: Objective) -> str:
+    """Names of layers in training mode that draw random numbers."""
+    return _named(objective.model, _RANDOM, _is_random, 1)
 
 
 def _is_random(module: nn.Module) -> bool:

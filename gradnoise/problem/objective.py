@@ -23,7 +23,7 @@ from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
-from .shares import WeightedLosses, batch_weights
+from .shares import WeightedLosses
 from .state.generators import own_generators, restored
 from .state.guard import differentiable_kernels, untouched
 from .state.power_iterations import held_still
@@ -232,12 +232,19 @@ class OfOpened:
 
     def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """What the samples weigh, where the loss function tells; see `shares`."""
-        return batch_weights(self.loss_fn, model, opened(batch))
+        return self._told("weights", model, batch)  # type: ignore[no-any-return]
+
+    def weighted(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """w_iℓ_i and w_i, where the loss function tells."""
+        return self._told("weighted", model, batch)  # type: ignore[no-any-return]
 
     def labels(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """How many labels of every sample count, where the loss function tells; see `labels`."""
-        count = getattr(self.loss_fn, "labels", None)
-        return count(model, opened(batch)) if callable(count) else None
+        return self._told("labels", model, batch)  # type: ignore[no-any-return]
+
+    def _told(self, name: str, model: nn.Module, batch: Batch) -> Any:
+        tell = getattr(self.loss_fn, name, None)
+        return tell(model, opened(batch)) if callable(tell) else None
 
 
 def as_loss_fn(loss_fn: Any) -> OfOpened:

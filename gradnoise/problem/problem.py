@@ -35,6 +35,7 @@ from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
 from .samples import Samples
+from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
 
@@ -95,7 +96,8 @@ class Problem:
             else:
                 problem, behaviour = cls._of_samples(objective, data, options, least)
                 if behaviour.coupling and options.unit == "sample":
-                    raise coupled_error(objective)
+                    shared = behaviour.coupling == SHARED
+                    raise shared_error() if shared else coupled_error(objective)
                 if behaviour.coupling:
                     problem = cls._grouped(objective, data, options, behaviour)
         return problem.in_metric(options)
@@ -120,6 +122,8 @@ class Problem:
         refuse_hidden_gradients(problem.objective, few)
         if is_coupled_replayed(problem.objective, few):
             behaviour = replace(behaviour, coupling=COUPLED, layers=coupling_layers(objective))
+        elif least > 1 and shares_draws(problem.objective, few):  # else no independent ones
+            behaviour = replace(behaviour, coupling=SHARED, layers="")
         return problem, behaviour
 
     def _weighted(self) -> Problem:

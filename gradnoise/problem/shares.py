@@ -26,9 +26,8 @@ class WeightedLosses:
         self._loss_fn, self._mean = loss_fn, mean
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        losses: Tensor = self._loss_fn(model, batch)
-        weights: Tensor = self._loss_fn.weights(model, batch)
-        return losses * (weights.to(losses) / self._mean)
+        products: Tensor = self._loss_fn.weighted(model, batch)[0]
+        return products / self._mean
 
 
 def batch_weights(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor | None:
@@ -37,13 +36,24 @@ def batch_weights(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor | None
     return weigh(model, batch) if callable(weigh) else None
 
 
-def weighted_mean(loss_fn: Any, losses: Tensor, model: nn.Module, batch: Batch) -> Tensor:
-    """The mean over a batch as its loss function takes it: Σw_iℓ_i/Σw_i, or Σℓ_i/n."""
-    weights = batch_weights(loss_fn, model, batch) if losses.ndim else None
-    if weights is None:
-        return losses.mean()
-    known: Tensor = weights.to(losses)
-    return (known * losses).sum() / known.sum()
+def mean_of_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Any:
+    """What a step minimises: Σw_iℓ_i/Σw_i, or else what `loss_fn` returns.
+
+    Raises:
+        DataError: no sample has a weight.
+    """
+    weigh = getattr(loss_fn, "weighted", None)
+    found = weigh(model, batch) if callable(weigh) else None
+    if found is None:
+        return loss_fn(model, batch)
+    products, weights = found
+    if not float(weights.sum()) > 0:
+        raise DataError(
+            f"no label of a group of {len(weights)} samples counts, so that its loss is nan, in "
+            f"training as well. Raise `group_size`, or leave out samples without labels"
+        )
+    mean: Tensor = products.sum() / weights.sum().to(products)
+    return mean
 
 
 def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
@@ -51,11 +61,15 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
 
     One number for the batch stands for each of them.
     """
+    weigh = getattr(loss_fn, "weighted", None)
+    found = weigh(model, batch) if callable(weigh) else None
+    if found is not None:
+        products, weights = found
+        return products / weights.mean().to(products)
     losses: Tensor = loss_fn(model, batch)
     if isinstance(losses, Tensor) and losses.ndim == 0:
         return losses.expand(sample_count(batch))
-    weights = batch_weights(loss_fn, model, batch)
-    return losses if weights is None else losses * (weights.to(losses) / weights.mean().to(losses))
+    return losses
 
 
 def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tensor | None:
@@ -92,3 +106,17 @@ def adjoint_of_centring(rows: Tensor, shares: Tensor | None) -> Tensor:
     if shares is None:
         return rows
     return rows - (rows @ (shares - 1).to(rows))[:, None] / rows.shape[1]
+
+
+def ratio_influence(value: float, along: Tensor, shares: Tensor) -> Tensor:
+    """What a sample does to tr(AΣ) through w̄ and G: -2(a_i - 1)tr(AΣ) - 2E[aψ]ᵀAψ_i, shape (n,).
+
+    With ψ_i = a_i(g_i - G) this comes in addition to ψ_iᵀAψ_i - tr(AΣ). The mean of a_iψ_i is not
+    zero, as that of ψ_i is.
+
+    Args:
+        value: tr(AΣ).
+        along: E[aψ]ᵀAψ_i, up to a constant.
+        shares: a_i.
+    """
+    return -2 * (shares - 1).to(along) * value - 2 * (along - along.mean())

@@ -23,7 +23,7 @@ from ..tensors.ragged import Ragged, opened
 from ..tensors.random import generator
 from ..tensors.trees import Batch, map_samples, rebuild, sample_count, sample_leaves
 from .losses.loss_fn import LossFn
-from .shares import weighted_mean
+from .shares import mean_of_batch
 from .state.generators import seed_all
 
 UNITS = ("auto", "sample", "group")
@@ -134,7 +134,7 @@ class UnitLosses:
     def _of_group(self, model: nn.Module, batch: Seeded, index: int, seed: int) -> Tensor:
         group = map_samples(lambda leaf: leaf[index], batch.batch)
         seed_all(seed, self._own)
-        loss = self.loss_fn(model, group)
+        loss = mean_of_batch(self.loss_fn, model, group)
         if not isinstance(loss, Tensor):
             raise LossError(
                 f"loss_fn must return a tensor: one number for its batch, or one loss per sample; "
@@ -145,7 +145,7 @@ class UnitLosses:
                 f"loss_fn must return one number for its batch of {sample_count(group)} samples, "
                 f"or one loss per sample; got shape {tuple(loss.shape)}"
             )
-        return weighted_mean(self.loss_fn, loss, model, group)
+        return loss.mean()
 
 
 def given(batch: Batch, own: tuple[Any, ...] = ()) -> Any:

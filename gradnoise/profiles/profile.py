@@ -28,7 +28,7 @@ from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
 from .text import write
-from .units import objective_in_words, randomness_in_words, unit_notes
+from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,7 @@ def find_profile(
     size, too_large = _capped(int(batch_size) if batch_size else opened.batch_size, population)
     notes = (
         *unit_notes(unit),
+        *sum_note(problem.objective.criterion),
         *samples.notes,
         samples.population_note,
         problem.note,

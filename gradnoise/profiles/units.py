@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..problem.losses.criterion import Supervised
+from ..problem.losses.signature import has_reduction, reduction_of
 from ..problem.unit import AS_ASKED, Unit
 from .results import MEAN, NONE
 
@@ -42,3 +46,15 @@ def unit_notes(unit: Unit) -> tuple[str, ...]:
             "distribution, of infinitely many draws",
         )
     return notes
+
+
+def sum_note(criterion: Any) -> tuple[str, ...]:
+    """That the criterion adds over the batch, and the learning rates here are those of means."""
+    bare = criterion.criterion if isinstance(criterion, Supervised) else criterion
+    if not has_reduction(bare) or reduction_of(bare) != "sum":
+        return ()
+    return (
+        "the criterion adds the losses of a batch (reduction='sum'), and this report is about "
+        "their mean. A step at rate ε with the sum of B losses is a step at rate Bε here: divide "
+        "learning rates in this report by B, and multiply yours by B before you compare",
+    )

@@ -15,6 +15,9 @@ from gradnoise.problem.objective import Objective
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests.refusals import CE, X, Y, check_refused, linear
+from tests.unit_cases import X as INPUTS
+from tests.unit_cases import Y as LABELS
+from tests.unit_cases import mlp
 
 
 def normed() -> nn.Module:
@@ -272,3 +275,12 @@ def test_gradients_that_come_by_a_backward_pass_of_the_models_own_are_not_missed
     with pytest.raises(gn.ModelError, match=r"fills \.grad of 1\.weight, 1\.bias by a backward"):
         gn.gradient_moments(model, loss, torch.randn(5, 3))
     assert model[1].weight.grad is None
+
+
+@pytest.mark.parametrize("between", [[], [nn.BatchNorm1d(5)]])
+def test_dropout_that_seldom_drops_is_random(between: list[nn.Module]) -> None:
+    """None of the few samples that are looked at may show it."""
+    model = mlp(nn.Dropout(1e-4), *between)
+    problem = Problem.open(model, nn.CrossEntropyLoss(), (INPUTS, LABELS), Options(group_size=12))
+    assert problem.unit.is_group == bool(between)
+    assert problem.unit.is_replayed

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.problem.options import Options
+from gradnoise.problem.problem import Problem
 from gradnoise.problem.shares import adjoint_of_centring, centred_by_share, in_batch
+from tests.oracles import flat_grad
 from tests.unit_cases import X as MORE_X
 from tests.unit_cases import Y as MORE_Y
-from tests.unit_cases import mlp, written_out
+from tests.unit_cases import groups_of, mlp, written_out
 
 EXACT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 COUNT = 40
@@ -68,6 +71,37 @@ def case(request: Any) -> Any:
         losses.append(loss)
     gradients, hessians = written_out(model, losses)
     return (model, criterion, (X, targets)), torch.tensor(weights).double(), gradients, hessians
+
+
+def test_what_a_sample_does_to_the_spread(case: Any) -> None:
+    """The derivative of tr Cov(w(g - G))/w̄² with respect to how often a sample is drawn."""
+    problem, weights, gradients, _ = case
+    often = torch.full((96,), 1 / 96, dtype=torch.float64, requires_grad=True)
+    total = often @ weights
+    mean = (often * weights) @ gradients / total
+    squares = (gradients - mean).square()
+    found = gn.gradient_moments(*problem, population="distribution")
+    parts = {"": squares} | dict(zip(found.layers, squares.split([35, 18], 1), strict=False))
+    for name, part in parts.items():
+        value = (often * weights.square()) @ part.sum(1) / total**2
+        known = torch.autograd.grad(value, often, retain_graph=True)[0]
+        own = found.restrict(found.layers[name].parameters) if name else found
+        torch.testing.assert_close(own.deviations()[1], known - known.mean(), **EXACT)
+
+
+def test_the_interval_of_weighted_samples_covers() -> None:
+    """Class weights: trΣ and |G|² vary together, and their ratio less than without that."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(8000, 6, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (8000,), generator=source)
+    criterion = nn.CrossEntropyLoss(torch.tensor([0.2, 3.0, 1.0]).double())
+    model = mlp()
+    known = float(gn.gradient_moments(model, criterion, (x, y)).simple_noise_scale)
+    covered = 0
+    for seed in range(100):
+        found = gn.gradient_moments(model, criterion, (x, y), max_samples=400, seed=seed)
+        covered += found.simple_noise_scale.low <= known <= found.simple_noise_scale.high
+    assert covered >= 90  # 75 to 85 with the influences of independent samples
 
 
 def test_the_objective_is_that_of_the_criterion(case: Any) -> None:
@@ -161,6 +195,35 @@ def test_groups_are_weighted_within() -> None:
     assert found.group_size == 10
     other = gn.gradient_moments(model, lambda m, b: criterion(m(b[0]), b[1]), (X, Y), group_size=10)
     assert float(found.trace_cov) == pytest.approx(float(other.trace_cov), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"unit": "group", "group_size": COUNT // 2}])
+def test_smoothed_labels_of_a_class_without_weight_count(options: Any) -> None:
+    """Label smoothing adds all classes to the loss of a label whose own weight is 0."""
+    criterion = nn.CrossEntropyLoss(torch.tensor([0.0, 2, 1]).double(), label_smoothing=0.3)
+    model = mlp()
+    found = gn.gradient_moments(model, criterion, (X, IGNORED), **options)
+    if options:
+        size = options["group_size"]
+        groups = groups_of(Problem.open(model, criterion, (X, IGNORED), Options(**options)))
+        assert [len(group[0]) for group in groups] == [size, size]
+        whole = sum(criterion(model(x), y) for x, y in groups) / 2
+    else:
+        whole = criterion(model(X), IGNORED)
+    assert float(found.loss) == pytest.approx(float(whole.detach()), rel=1e-9)
+    mean = flat_grad(whole, list(model.parameters()))
+    torch.testing.assert_close(torch.cat([m.flatten() for m in found.mean.values()]), mean, **EXACT)
+    loss_fn = gn.supervised(criterion)
+    own = in_batch(loss_fn, model, (X[:30], IGNORED[:30])).mean()
+    torch.testing.assert_close(own, criterion(model(X[:30]), IGNORED[:30]))
+
+
+def test_a_group_without_a_label_that_counts_is_an_error() -> None:
+    labels = torch.where(torch.arange(COUNT) < 4, Y, -100)
+    with pytest.raises(gn.DataError, match="no label of a group of 4 samples counts"):
+        gn.gradient_moments(
+            mlp(nn.BatchNorm1d(5)), nn.CrossEntropyLoss(), (X, labels), group_size=4
+        )
 
 
 def test_labels_that_are_all_ignored_are_an_error() -> None:

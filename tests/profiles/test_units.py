@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.unit import SAMPLE, Unit
-from gradnoise.profiles.units import objective_in_words, randomness_in_words, unit_notes
+from gradnoise.profiles.units import objective_in_words, randomness_in_words, sum_note, unit_notes
 from tests.unit_cases import CE, X, Y, mlp
 
 
@@ -37,6 +39,28 @@ def test_draws() -> None:
         "pass; the draws are about 26% of trΣ"
     )
     assert "distribution" in unit_notes(unit)[0]
+
+
+ADDED: dict[str, Any] = {
+    "module": nn.CrossEntropyLoss(reduction="sum"),
+    "function": functools.partial(nn.functional.cross_entropy, reduction="sum"),
+    "helper": gn.supervised(nn.CrossEntropyLoss(reduction="sum")),
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_a_sum_over_the_batch_is_told_from_a_mean(kind: str) -> None:
+    """In training its gradient is B times that of the mean, which is what is measured."""
+    (note,) = sum_note(ADDED[kind])
+    assert "reduction='sum'" in note
+    p = gn.profile(mlp(), ADDED[kind], (X, Y), probes=2)
+    assert note in p.warnings
+    assert float(p.loss) == pytest.approx(float(gn.gradient_moments(mlp(), CE, (X, Y)).loss))
+
+
+@pytest.mark.parametrize("criterion", [CE, nn.KLDivLoss(reduction="batchmean"), lambda m, b: m(b)])
+def test_a_mean_needs_no_word(criterion: Any) -> None:
+    assert sum_note(criterion) == ()
 
 
 def test_a_profile_keeps_them_in_its_file(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ...linalg.deflation import Deflation
 from ...moments.moments import GradientMoments
 from ...problem.directional import per_sample_curvatures, weighted_product
 from ...problem.problem import Problem
+from ...problem.shares import ratio_influence
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import symmetric
 from ...tensors.trees import widen
@@ -135,6 +136,10 @@ def curvature_noise_scale(
         gap_sq_norms=distances,
         trace_cov_sq=(spread / (n - 1)) ** 2,
     )
+    if moments.shares is not None:
+        along = ((moments.shares - 1).to(gaps) * gaps).mean() * gaps
+        more = ratio_influence(spread / n, along, moments.shares)
+        alone = replace(alone, ratio_influence={"v": more})
     covariances = alone.deviations()[1:] @ gaps / (n - 1)
     return replace(
         alone, influence_products=torch.outer(covariances, covariances)

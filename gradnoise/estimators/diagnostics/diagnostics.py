@@ -201,8 +201,7 @@ class Thresholds:
 def diagnose(moments: GradientMoments, chosen: Thresholds = Thresholds()) -> Diagnostics:
     """The diagnostics of moments with variances and slopes."""
     finite = not math.isinf(moments.population) and moments.group_size == 1
-    by_unit = replace(moments, group_size=1)
-    hill, gaussian = _tails(by_unit, chosen.tail)
+    hill, gaussian = _tails(replace(moments, group_size=1), chosen.tail)
     return Diagnostics(
         moments=moments,
         norm_test=norm_test(moments, theta=chosen.theta),
@@ -212,7 +211,7 @@ def diagnose(moments: GradientMoments, chosen: Thresholds = Thresholds()) -> Dia
         gradient_diversity=gradient_diversity(moments) if finite else None,
         cabs=None if chosen.lr is None else cabs_batch_size(moments, chosen.lr),
         sign_noise_scale=sign_noise_scale(moments),
-        signal_to_noise=signal_to_noise(by_unit),
+        signal_to_noise=signal_to_noise(moments),
         hill=hill,
         hill_gaussian=gaussian,
     )

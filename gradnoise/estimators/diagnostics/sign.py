@@ -93,7 +93,7 @@ def _sign_of_moments(moments: GradientMoments) -> Estimate:
         bounds = (low, math.inf)
         return Estimate(math.nan, *bounds, level, math.nan, count, Status.SIGNAL_BELOW_NOISE)
     value = (noise / signal) ** 2
-    if moments.sampling_factor == 0:
+    if moments.spread_factor == 0:
         return Estimate(value, value, value, level, 0.0, count)
     return Estimate(value, 0.0, math.inf, level, math.nan, count, Status.NO_INTERVAL)
 

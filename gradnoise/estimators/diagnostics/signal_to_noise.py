@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,7 +52,8 @@ def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
 
     unbiased for Gaussian gradients (there n ḡ_j²/s_j² is a non-central F) and N = ∞, exact for
     n = N, else with an error of O(1/n). The mean over coordinates has no interval, since their
-    errors depend on each other; from 2 or 3 samples of a larger population it has no value.
+    errors depend on each other; from 2 or 3 samples of a larger population it has no value. Groups
+    of b samples have ratios b times as large; they are returned per sample.
 
     Args:
         moments: with `variance=True`.
@@ -72,14 +73,14 @@ def signal_to_noise(moments: GradientMoments) -> SignalToNoise:
         >>> signal_to_noise(found).values[""].tolist()  # 9/(8/3) and 0
         [3.375, 0.0]
     """
-    variance = variance_of(moments)
-    n, factor = moments.count, moments.sampling_factor
+    variance = variance_of(replace(moments, group_size=1))
+    n, factor, size = moments.count, moments.sampling_factor, moments.group_size
     shrink = max(1 - 2 * n * factor / (n - 1), 0.0)
     values, finite, resolved = {}, [], 0
     critical = quantile(moments.level, n - 1) ** 2 * factor
     for name, mean in moments.mean.items():
         biased = _quotient(mean.square(), variance[name], moments.resolution)
-        values[name] = shrink * biased - factor
+        values[name] = (shrink * biased - factor) / size
         is_finite = torch.isfinite(biased)
         finite.append(values[name][is_finite])
         resolved += int((biased[is_finite] > critical).sum())
@@ -117,11 +118,11 @@ def _quotient(square: Tensor, variance: Tensor, resolution: float) -> Tensor:
 
 
 def _mean(values: Tensor, moments: GradientMoments) -> Estimate:
-    level, count = moments.level, moments.count
+    level, count = moments.level, moments.group_size * moments.count
     value = float(values.mean()) if len(values) else math.nan
-    if len(values) and moments.sampling_factor == 0:
+    if len(values) and moments.spread_factor == 0:
         return Estimate(value, value, value, level, 0.0, count)
-    enough = count > 3 or not len(values)
+    enough = moments.count > 3 or not len(values)
     status = Status.NO_INTERVAL if enough else Status.SIGNAL_BELOW_NOISE
     bounds = (-math.inf, math.inf)
     return Estimate(value if enough else math.nan, *bounds, level, math.nan, count, status)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ...errors import ArgumentError, check_whole
 from ...linalg.deflation import Deflation, krylov_deflation
 from ...measurement.opened import Opened
+from ...moments.measure import mean_with_shares
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
@@ -33,6 +34,7 @@ from ...problem.directional import per_sample_curvatures
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
+from ...problem.shares import ratio_influence
 from ...statistics.estimate import Estimate
 from ...statistics.interval import flag_zero, pooled_freedom, with_skew
 from ...statistics.ratio import ratio
@@ -41,7 +43,7 @@ from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from .errors import are_all, joint_skew, probe_variance, quadratic_part, sampling_covariance
-from .sign_probes import SAMPLING_PROBES, Known, mean_variance, probe, sizes_of
+from .sign_probes import SAMPLING_PROBES, Known, Probed, mean_variance, probe, sizes_of
 
 PROBES = 32
 ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
@@ -208,6 +210,8 @@ def measure_noise_scale(
         known = Known.of(deflation, rows, mean)
         enough = 0.0 if are_all(len(signs), moments) else accuracy
         probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
+        if moments.shares is not None and sampled:
+            probed = _with_shares(probed, hessian, rows, moments.shares)
 
     third = float(probed.third.mean()) if len(probed.third) else 0.0
     trace = float(probed.traces.mean()) - factor * third
@@ -257,6 +261,16 @@ def measure_noise_scale(
             are_all(len(probed.parts), moments),
         ),
     )
+
+
+def _with_shares(
+    probed: Probed, hessian: Hessian, rows: PerSampleGradients, shares: Tensor
+) -> Probed:
+    """With what a sample does to tr(HΣ) through the mean weight and G."""
+    image = widen(hessian @ mean_with_shares(rows.problem, shares))
+    trace = float(probed.traces.mean()) * (1 - 1 / len(shares))
+    more = ratio_influence(trace, rows.along(image[:, None])[:, 0], shares)
+    return replace(probed, influences=probed.influences + more.to(probed.influences))
 
 
 def _curvature_of_mean(

@@ -94,12 +94,16 @@ class Supervised:
 
     def __init__(self, criterion: Callable[..., Tensor], equal: bool) -> None:
         self.criterion, self._equal = criterion, equal
-        self._losses = _per_sample(criterion)
+        self._losses = _per_sample(criterion, reduction_of(criterion))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self._losses(*self._compared(model, batch))
+
+    def _compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+        """Outputs and targets, as the criterion takes them."""
         parts = Parts.of(model, batch)
         outputs = predictions(parts.outputs(model))
-        return self._losses(*aligned(self.criterion, outputs, parts.target))
+        return aligned(self.criterion, outputs, parts.target)
 
     def weights(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """What the samples weigh in the mean over a batch, shape (n,); None: all the same."""
@@ -113,8 +117,19 @@ class Supervised:
         found = counted_labels(self.criterion, Parts.of(model, batch).target)
         return None if found is None else by_sample(found)
 
+    def weighted(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """w_iℓ_i and w_i, each (n,); None where all weigh the same.
 
-def _per_sample(criterion: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
+        With label smoothing w_iℓ_i is not 0 where the class of a label has the weight 0.
+        """
+        weights = self.weights(model, batch)
+        if weights is None:
+            return None
+        sums = _per_sample(self.criterion, "sum")
+        return sums(*self._compared(model, batch)), weights
+
+
+def _per_sample(criterion: Callable[..., Any], reduction: str) -> Callable[[Tensor, Any], Tensor]:
     """The losses of the samples, shape (n,), as a function of outputs and targets."""
     if not has_reduction(criterion):
         return functools.partial(each_alone, criterion)
@@ -124,4 +139,4 @@ def _per_sample(criterion: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor
     else:
         unreduced = functools.partial(criterion, reduction="none")
     weigh = functools.partial(entry_weights, criterion)
-    return functools.partial(within, unreduced, reduction_of(criterion), weigh)
+    return functools.partial(within, unreduced, reduction, weigh)

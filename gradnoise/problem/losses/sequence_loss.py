@@ -45,6 +45,13 @@ class SequenceLosses:
         """The tokens of every sequence, shape (n,), where each counts the same; else None."""
         return self.labels(model, batch) if self._average is None and not self._equal else None
 
+    def weighted(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Sums of the losses of tokens and their numbers, each (n,), where each counts the same."""
+        if self._average is not None or self._equal:
+            return None
+        hold(self._reading, model, batch)
+        return self._reading.sums(model, batch)
+
     def labels(self, _model: nn.Module, batch: Batch) -> Tensor:
         """How many tokens of every sequence count, shape (n,)."""
         return self._reading.counts(batch)

@@ -23,6 +23,7 @@ from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.measurement.opened import Opened
 from gradnoise.problem.options import Options
 from tests.cases import CORE
+from tests.coverage import fewest
 from tests.unit_cases import CE, X, Y, written_out
 
 TWO = (Y > 0).long()
@@ -145,3 +146,23 @@ def test_the_curvature_noise_scale_has_no_unit() -> None:
         assert float(estimate) == pytest.approx(expected, rel=0.1)
         ends = estimate.low, float(estimate), estimate.high
         assert ends == pytest.approx((found[0].low, float(found[0]), found[0].high), rel=1e-9)
+
+
+def test_the_curvature_noise_scale_of_weighted_samples_covers() -> None:
+    """Curvatures that grow with the weight, along one direction, weights 0.2, 1 and 3."""
+    kinds = torch.tensor([[0.2, 0.5], [1.0, 1.0], [3.0, 2.0]], dtype=torch.float64)
+    weight, curvature = kinds.T
+    top = float((weight * curvature).sum() / weight.sum())
+    known = float((weight * (curvature - top)).square().mean() / weight.mean() ** 2) / top**2
+    source = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        w, h = kinds[torch.randint(3, (300,), generator=source)].T
+        shares = w / w.mean()
+        mean = (shares * h).mean()
+        plain = gn.noise_scale_from_gradients(torch.randn(300, 2, generator=source))
+        found = curvature_noise_scale(
+            shares * h - (shares - 1) * mean, replace(plain, shares=shares)
+        )
+        covered += found.low <= known <= found.high
+    assert fewest(400) <= covered

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 import gradnoise as gn
 from tests.unit_cases import CE, X, Y, mlp
@@ -38,3 +39,21 @@ def test_diagnostics_of_groups() -> None:
     assert "measured on 96 samples in groups of 6" in str(found)
     assert found.gradient_diversity is None
     assert found.norm_test.low == pytest.approx(float(gn.norm_test(found.moments).low))
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+def test_ratios_of_groups_are_per_sample(population: Any) -> None:
+    moments = gn.gradient_moments(
+        mlp(), CE, (X, Y), unit="group", group_size=6, variance=True, population=population
+    )
+    found = gn.signal_to_noise(moments)
+    by_group = gn.signal_to_noise(replace(moments, group_size=1))
+    assert found.share_resolved == by_group.share_resolved > 0
+    for name, values in found.values.items():
+        torch.testing.assert_close(6 * values, by_group.values[name])
+    assert float(found.mean) == pytest.approx(float(by_group.mean) / 6)
+    assert found.mean.samples == 96
+    for estimate in (found.mean, gn.sign_noise_scale(moments)):
+        assert not estimate.is_exact  # other groups of the same samples have another spread
+    again = gn.diagnostics(mlp(), CE, (X, Y), unit="group", group_size=6, population=population)
+    assert float(again.signal_to_noise.mean) == pytest.approx(float(found.mean))

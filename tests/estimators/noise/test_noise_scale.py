@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import NoiseScale, sign_probes
+from gradnoise.estimators.noise.noise_scale import NoiseScale, _with_shares, sign_probes
+from gradnoise.estimators.noise.sign_probes import Probed
+from gradnoise.operators.gradients import PerSampleGradients
+from gradnoise.operators.hessian import Hessian
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.tensors.random import independent_signs, random_signs
@@ -346,3 +349,34 @@ def test_a_part_of_samples_that_agree_says_nothing_of_the_others() -> None:
     p = gn.profile(model, nn.MSELoss(), (x, x[:, :1]), population="distribution")
     assert p.noise_scale.status is gn.Status.NO_INTERVAL
     assert p.regime(8) == "unresolved"
+
+
+def test_a_weighted_sample_changes_the_trace_through_the_mean_weight() -> None:
+    """The derivative of tr(HΣ) for how often a sample is drawn, with H fixed."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (40,), generator=source)
+    weight = torch.tensor([0.2, 3.0, 1.0]).double()
+    model = nn.Linear(3, 3).double()
+    problem = Problem.open(
+        model, nn.CrossEntropyLoss(weight), (x, y), Options(population="distribution")
+    )
+    rows = gn.per_sample_gradients(model, nn.CrossEntropyLoss(), (x, y))
+    gradients = torch.cat([row.flatten(1) for row in rows.values()], 1)
+    hessian = Hessian.of(problem)
+    often = torch.full((40,), 1 / 40, dtype=torch.float64, requires_grad=True)
+    total = often @ weight[y]
+    centred = gradients - (often * weight[y]) @ gradients / total
+    dense = torch.stack([hessian @ row for row in torch.eye(12, dtype=torch.float64)])
+    forms = torch.einsum("np,pq,nq->n", centred, dense, centred)
+    value = (often * weight[y].square()) @ forms / total**2
+    (known,) = torch.autograd.grad(value, often)
+    own = (weight[y] / weight[y].mean()).square() * forms.detach()
+    found = _with_shares(
+        Probed(*[value.detach()[None] * 40 / 39, *[torch.zeros(1, 40).double()] * 6]),
+        hessian,
+        PerSampleGradients.of(problem),
+        weight[y] / weight[y].mean(),
+    )
+    expected = known - known.mean() - (own - own.mean())
+    torch.testing.assert_close(found.influences[0], expected, rtol=1e-6, atol=1e-7)

@@ -97,6 +97,11 @@ def test_class_weights_are_weights_of_the_samples(kind: Any) -> None:
     torch.testing.assert_close(losses, kind(reduction="none")(outputs, labels))
     whole = kind(weight=WEIGHT)(outputs, labels)
     torch.testing.assert_close((weights * losses).sum() / weights.sum(), whole)
+    products, again = loss_fn.weighted(nn.Identity(), (outputs, labels))
+    assert torch.equal(weights, again)
+    torch.testing.assert_close(products, weights * losses)
+    equal: Any = supervised(kind(weight=WEIGHT), weights="equal")
+    assert equal.weighted(nn.Identity(), (outputs, labels)) is None
 
 
 @pytest.mark.parametrize(
