@@ -65,7 +65,8 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
     found = weigh(model, batch) if callable(weigh) else None
     if found is not None:
         products, weights = found
-        return products / weights.mean().to(products)
+        shared: Tensor = products / weights.mean().to(products)
+        return shared
     losses: Tensor = loss_fn(model, batch)
     if isinstance(losses, Tensor) and losses.ndim == 0:
         return losses.expand(sample_count(batch))
