@@ -97,7 +97,7 @@ def test_the_interval_of_weighted_samples_covers() -> None:
     for seed in range(60):
         found = gn.gradient_moments(model, criterion, (x, y), max_samples=300, seed=seed)
         covered += found.simple_noise_scale.low <= known <= found.simple_noise_scale.high
-    assert covered >= 52  # 44 to 50 with the influences of independent samples
+    assert covered >= 52
 
 
 def test_the_objective_is_that_of_the_criterion(case: Any) -> None:
