@@ -59,5 +59,6 @@ def _losses(objective: Objective, batch: Seeded, draw: int) -> Tensor:
 
 def _deviations(ratio: float, above: int, below: int) -> float:
     """An F of so many degrees of freedom as a normal variable (Wilson and Hilferty 1931)."""
-    root, (a, b) = ratio ** (1 / 3), (2 / (9 * above), 2 / (9 * below))
-    return float(((1 - b) * root - (1 - a)) / math.sqrt(b * root**2 + a))
+    root: float = ratio ** (1 / 3)
+    a, b = 2 / (9 * above), 2 / (9 * below)
+    return ((1 - b) * root - (1 - a)) / math.sqrt(b * root**2 + a)

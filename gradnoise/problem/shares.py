@@ -64,9 +64,9 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
     weigh = getattr(loss_fn, "weighted", None)
     found = weigh(model, batch) if callable(weigh) else None
     if found is not None:
-        products, weights = found
-        shared: Tensor = products / weights.mean().to(products)
-        return shared
+        products, mean = found[0], found[1].mean()
+        scaled: Tensor = products / mean.to(products)
+        return scaled
     losses: Tensor = loss_fn(model, batch)
     if isinstance(losses, Tensor) and losses.ndim == 0:
         return losses.expand(sample_count(batch))

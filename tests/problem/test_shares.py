@@ -92,16 +92,16 @@ def test_what_a_sample_does_to_the_spread(case: Any) -> None:
 def test_the_interval_of_weighted_samples_covers() -> None:
     """Class weights: trΣ and |G|² vary together, and their ratio less than without that."""
     source = torch.Generator().manual_seed(0)
-    x = torch.randn(8000, 6, generator=source, dtype=torch.float64)
-    y = torch.randint(3, (8000,), generator=source)
+    x = torch.randn(3000, 6, generator=source, dtype=torch.float64)
+    y = torch.randint(3, (3000,), generator=source)
     criterion = nn.CrossEntropyLoss(torch.tensor([0.2, 3.0, 1.0]).double())
     model = mlp()
     known = float(gn.gradient_moments(model, criterion, (x, y)).simple_noise_scale)
     covered = 0
-    for seed in range(100):
-        found = gn.gradient_moments(model, criterion, (x, y), max_samples=400, seed=seed)
+    for seed in range(60):
+        found = gn.gradient_moments(model, criterion, (x, y), max_samples=300, seed=seed)
         covered += found.simple_noise_scale.low <= known <= found.simple_noise_scale.high
-    assert covered >= 90  # 75 to 85 with the influences of independent samples
+    assert covered >= 52
 
 
 def test_the_objective_is_that_of_the_criterion(case: Any) -> None:
