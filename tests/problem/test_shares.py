@@ -76,7 +76,7 @@ def case(request: Any) -> Any:
 def test_what_a_sample_does_to_the_spread(case: Any) -> None:
     """The derivative of tr Cov(w(g - G))/w̄² with respect to how often a sample is drawn."""
     problem, weights, gradients, _ = case
-    often = torch.full((96,), 1 / 96, dtype=torch.float64, requires_grad=True)
+    often = torch.full((COUNT,), 1 / COUNT, dtype=torch.float64, requires_grad=True)
     total = often @ weights
     mean = (often * weights) @ gradients / total
     squares = (gradients - mean).square()
