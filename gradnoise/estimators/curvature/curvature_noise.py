@@ -8,7 +8,8 @@ in the Krylov space from which λ comes: 1/(λ - θ) for Ritz vectors with value
 is left.
 
 Bias, of second order, proportional to 1/n - 1/N: upwards, since a turned v adds variance. Halves of
-the samples with directions of their own have 2/n - 1/N, which tells how much to take away.
+the samples with directions of their own have 2/n - 1/N, which tells how much to take away: where
+theirs is larger by a share δ, a factor exp(-(1 - n/N)δ), to first order 1 - (1 - n/N)δ.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from ...tensors.trees import widen
 from .extreme_eigenvalue import Halves, sample_curvatures
 
 AGREEMENT = 16.0  # relative difference of equal curvatures, in units of their rounding
-LEAST = 0.1  # of a value is left, whatever halves say
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def _kept(problem: Problem, curvatures: Tensor, halves: Halves, seed: int) -> fl
     excess = sum(parts) / 2 / whole - 1 if whole > 0 else math.nan
     if not excess > 0:  # none, or λ of a half is not clearly positive
         return 1.0
-    return max(1 - len(curvatures) * factor * excess, LEAST)
+    return math.exp(-len(curvatures) * factor * excess)
 
 
 def _noise_scale(curvatures: Tensor, factor: float) -> float:
