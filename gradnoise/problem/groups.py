@@ -18,7 +18,8 @@ from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
 from .options import Options
-from .samples import Samples, loader_options, population_of
+from .population import AUGMENTED, STREAM, is_augmented, population_of
+from .samples import Samples, loader_options
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
 from .unit import stacked
@@ -42,6 +43,7 @@ class _Groups:
     available: float
     fixed: bool = False
     note: str = ""
+    endless: str = STREAM
 
 
 def usual_size(data: Any) -> int:
@@ -89,7 +91,9 @@ def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> S
     count = size * len(found.groups)
     total, note = math.inf, ""
     if not is_random:
-        total, note = population_of(options.population, max(found.available, count), count)
+        total, note = population_of(
+            options.population, max(found.available, count), count, found.endless
+        )
     made = stacked(found.groups, max(1, options.micro_batch // size), options.seed)
     # what makes no whole group is left out
     groups = total / size if total - count >= size else float(len(found.groups))
@@ -127,7 +131,7 @@ def _from_dataset(
         whole = list(data.tensors)
         return _Groups([select(whole, index) for index in torch.split(chosen, size)], total)
     groups = fetched(Subset(data, chosen.tolist()), {**options, "batch_size": size})
-    return _Groups(groups, total)
+    return _Groups(groups, math.inf if is_augmented(data) else total, endless=AUGMENTED)
 
 
 def _from_batches(data: list[Batch], size: int, limit: float, source: torch.Generator) -> _Groups:

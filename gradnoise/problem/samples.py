@@ -27,6 +27,7 @@ from ..tensors.trees import Batch, sample_count, select, split
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
+from .population import AUGMENTED, STREAM, is_augmented, population_of
 from .state.guard import seed_everything
 from .state.wrappers import bare_data, length_of
 
@@ -136,7 +137,7 @@ class Samples:
                 f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed"
                 f"{why}. Pass a non-empty data set, loader, list or batch."
             )
-        total, note = population_of(population, max(drawn.available, count), count)
+        total, note = population_of(population, max(drawn.available, count), count, drawn.endless)
         if total == count < SMALL and population == "dataset" and _given_as_one_batch(data):
             note = (
                 f"the {count} samples were given as one batch and are taken as the whole "
@@ -151,6 +152,7 @@ class _Drawn:
     batches: list[Batch]
     available: float
     note: str = ""
+    endless: str = STREAM
 
 
 def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
@@ -164,24 +166,6 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
             f'`population` must be "dataset", "distribution" or a number of samples; '
             f"got {population!r}"
         )
-
-
-def population_of(population: str | int, available: float, count: int) -> tuple[float, str]:
-    if population == "distribution":
-        return math.inf, ""
-    if population == "dataset":
-        if math.isinf(available):
-            return available, (
-                "the size of the stream is not known, so the population is taken as infinite; "
-                "pass `population` as a number of samples if it is finite"
-            )
-        return available, ""
-    if int(population) < count:
-        raise ArgumentError(
-            f"`population` = {population} is smaller than the {count} measured samples; pass the "
-            f'size of the whole population, "dataset" or "distribution"'
-        )
-    return float(population), ""
 
 
 def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) -> _Drawn:
@@ -243,7 +227,8 @@ def _from_dataset(
     total = len(data)
     if total > limit:
         data = Subset(data, torch.randperm(total, generator=source)[: int(limit)].tolist())
-    return _Drawn(fetched(data, options) if total else [], total)
+    batches = fetched(data, options) if total else []
+    return _Drawn(batches, math.inf if is_augmented(data) else total, endless=AUGMENTED)
 
 
 def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _Drawn:
