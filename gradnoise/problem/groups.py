@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from .kinds import batches_in, kind_of
 from .lists import readable
 from .options import Options
 from .population import AUGMENTED, STREAM, is_augmented, population_of
-from .samples import Samples, loader_options
+from .samples import Samples, loader_options, own_order
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
 from .unit import stacked
@@ -117,7 +117,9 @@ def _drawn(data: Any, size: int, limit: float, source: torch.Generator) -> _Grou
     if options is not None:
         return _from_dataset(data.dataset, size, limit, source, options)
     stream = batched(data, size) if isinstance(data, IterableDataset) else data
-    return _from_stream(stream, size, limit)
+    found = _from_stream(stream, size, limit)
+    chosen = kind == "loader" and not isinstance(data.dataset, IterableDataset)
+    return replace(found, note=own_order(data)) if chosen and data.batch_size else found
 
 
 def _from_dataset(

@@ -204,9 +204,13 @@ def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator)
     if options is None:
         drawn = _from_stream(loader, limit)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
-        note = f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
-        return _Drawn(drawn.batches, min(drawn.available, known), note)
+        return _Drawn(drawn.batches, min(drawn.available, known), own_order(loader))
     return _from_dataset(loader.dataset, limit, source, options)
+
+
+def own_order(loader: DataLoader[Any]) -> str:
+    """The note for a loader whose sampler chooses."""
+    return f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
 
 
 def _plain_order(loader: DataLoader[Any]) -> bool:

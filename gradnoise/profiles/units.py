@@ -16,7 +16,7 @@ def objective_in_words(unit: Unit) -> str:
         return f"{MEAN}, weighted as in training: Σwℓ/Σw (labels that count, class weights)"
     if not unit.is_group:
         return MEAN
-    return f"mean over random groups of {unit.size} samples of the mean loss of a group"
+    return f"mean over random groups of {unit.size} samples of the loss of a group"
 
 
 def randomness_in_words(unit: Unit, share: float | None) -> str:

@@ -106,6 +106,8 @@ def test_streams_give_their_batches_in_order(kind: str) -> None:
     assert numbers(found)[0] == NUMBERS[:8].flatten().tolist()
     assert not found.is_partition
     assert found.count == 2
+    own = "samples were taken as the loader's own list gave them"
+    assert (own in found.notes) is (kind == "a sampler of its own")
 
 
 def test_too_few_groups_are_refused() -> None:
