@@ -31,8 +31,9 @@ demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
 	$(BIN)/gradnoise profile digits --json $(OUT)/digits.json --plot $(OUT)/digits.png
 
+# tests of one file stay in one process, so that they share what they build
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz tests

@@ -69,12 +69,12 @@ class Deflation:
             top, value: v, of length 1, and λ.
             least: λ - θ is taken for at least as much.
         """
-        ritz = widen(self.directions[:-1])
         values = self.kernel.diagonal()[:-1]
-        shares = ritz @ vector
-        gaps = (values.max() - values).clamp(min=least)
-        rest = vector - ritz.T @ shares
-        found = ritz.T @ (shares / gaps) + rest / max(value, least)
+        gaps, last = (values.max() - values).clamp(min=least), max(value, least)
+        found = vector / last
+        shares = self.coordinates(vector)[:-1]
+        for row, share, gap in zip(self.directions[:-1], shares, gaps, strict=True):
+            found += widen(row) * (share / gap - share / last)
         return found - top * (top @ found)
 
     def form(self, first: Tensor, second: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def classified(model: nn.Module, batch: Any) -> Tensor:
 def test_language_models(name: str) -> None:
     model = hf.AutoModelForCausalLM.from_config(LANGUAGE[name]())
     batch = {"input_ids": tokens(), "attention_mask": mask()}
-    held_to_single_samples(model, gn.causal_lm(), batch)
+    held_to_single_samples(model, gn.causal_lm(weights="equal"), batch)
 
 
 @pytest.mark.parametrize("name", TEXT)

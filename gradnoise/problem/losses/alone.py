@@ -43,8 +43,8 @@ def each_alone(criterion: Callable[..., Any], outputs: Tensor, targets: Any) -> 
         raise LossError(
             f"{name_of(criterion)} of a batch, {float(whole):.6g}, is neither the mean "
             f"({float(known.mean()):.6g}) nor the sum of the same over its samples: it is divided "
-            f"by a count of the batch (of labels that count, say), or one sample changes the loss of "
-            f"another (if targets of shape (n,) meet outputs of shape "
+            f"by a count of the batch (such as its labels that count), or one sample changes the "
+            f"loss of another (if targets of shape (n,) meet outputs of shape "
             f"(n, 1), give them one shape). To measure what it is, a number per batch, pass "
             f"loss_fn = lambda model, batch: criterion(model(batch[0]), batch[1])."
         )
