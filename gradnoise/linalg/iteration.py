@@ -52,6 +52,12 @@ class Eigenpairs:
     converged: bool
     bound: float = math.nan
 
+    def __str__(self) -> str:
+        pairs = zip(self.values.tolist(), self.residuals.tolist(), strict=True)
+        values = ", ".join(f"{value:.4g} (residual {rest:.1g})" for value, rest in pairs)
+        end = "" if self.converged else ", not converged"
+        return f"{values}, {self.matvecs} products{end}"
+
 
 @dataclass(frozen=True)
 class Aim:

@@ -90,3 +90,10 @@ def test_operators_that_cannot_be_iterated_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         solver(operator, **options)
+
+
+def test_pairs_are_printed_without_their_vectors() -> None:
+    matrix = torch.diag(torch.tensor([4.0, 1.0, 0.5])).double()
+    assert str(lanczos(matrix, tol=1e-9)).startswith("4 (residual ")
+    assert str(lanczos(matrix, tol=1e-9)).endswith(" products")
+    assert str(lanczos(matrix, max_iterations=1, tol=1e-9)).endswith("1 products, not converged")

@@ -58,6 +58,9 @@ class Sharpness(Eigenpairs):
     hvp: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.estimate}; of the measured samples {super().__str__()}"
+
 
 def sharpness(
     model: nn.Module,

@@ -87,6 +87,13 @@ class NoiseScale:
     trace_hessian_cov: Estimate
     parts: Parts | None = field(default=None, repr=False, compare=False)
 
+    def __str__(self) -> str:
+        return (
+            f"B_simple {self.simple}, B_noise {self.hessian} (samples)\n"
+            f"|G|² {self.grad_sq_norm}, trΣ {self.trace_cov}\n"
+            f"GᵀHG {self.grad_curvature}, tr(HΣ) {self.trace_hessian_cov}"
+        )
+
     def in_samples(self, group_size: int) -> NoiseScale:
         """The numbers of samples from those of groups; see `Unit`."""
         kept = ("grad_sq_norm", "grad_curvature")

@@ -380,3 +380,13 @@ def test_a_weighted_sample_changes_the_trace_through_the_mean_weight() -> None:
     )
     expected = known - known.mean() - (own - own.mean())
     torch.testing.assert_close(found.influences[0], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_it_is_printed_as_values_with_intervals() -> None:
+    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+    given = toy.model(), toy.loss_fn, toy.sample(64, 0)
+    found, sharp = gn.noise_scale(*given), gn.sharpness(*given)
+    lines = str(found).splitlines()
+    assert lines[0] == f"B_simple {found.simple}, B_noise {found.hessian} (samples)"
+    assert lines[1] == f"|G|² {found.grad_sq_norm}, trΣ {found.trace_cov}"
+    assert str(sharp).startswith(f"{sharp.estimate}; of the measured samples 4 (residual ")
