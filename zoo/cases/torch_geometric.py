@@ -74,7 +74,7 @@ class Pooled(nn.Module):
         return self.head(gnn.global_mean_pool(states, data.batch))
 
 
-def _node(name: str, kind: Any, **kwargs: Any) -> Case:
+def _node(name: str, kind: Any, unit: str = "sample", **kwargs: Any) -> Case:
     options = {"hidden_channels": 8, "num_layers": 2, "out_channels": CLASSES, "act": "elu"}
     random = "dropout" in kwargs
     return Case(
@@ -83,7 +83,8 @@ def _node(name: str, kind: Any, **kwargs: Any) -> Case:
         of_nodes,
         of_nodes,
         nodes,
-        random=random,
+        unit,  # the draws of one pass over the graph are those of all of its nodes
+        random,
     )
 
 
@@ -101,7 +102,7 @@ def _graph(name: str, kind: Any, **more: Any) -> Case:
 
 CASES = [
     _node("GCN", gnn.GCN),
-    _node("GAT with dropout", gnn.GAT, dropout=0.2, heads=2),
+    _node("GAT with dropout", gnn.GAT, unit="group", dropout=0.2, heads=2),
     _node("GraphSAGE", gnn.GraphSAGE),
     _graph("GIN", gnn.GIN),
     _graph("GIN with batch norm", gnn.GIN, kwargs={"norm": "batch_norm"}, unit="group"),

@@ -161,7 +161,16 @@ CASES = [
         **COUPLED,
     ),
     Case("RetinaNet", retina, detection, detection, boxes, **COUPLED),
-    Case("Faster R-CNN", faster_rcnn, detection, detection, boxes, random=True, **COUPLED),
+    Case(
+        "Faster R-CNN",
+        faster_rcnn,
+        detection,
+        detection,
+        boxes,
+        random=True,
+        twice=False,  # roi_align
+        **COUPLED,
+    ),
     _plain(
         "R(2+1)D",
         lambda: tv.models.video.VideoResNet(
