@@ -18,7 +18,8 @@ TORCH_OLDEST := 2.5.1
 TORCH_NEWEST := 2.14.1
 TORCH ?= $(TORCH_NEWEST)
 CORE_VENV := .venv-torch-$(TORCH)
-CORE := tests/per_sample tests/operators tests/profiles tests/problem/state \
+CORE := tests/per_sample tests/operators tests/profiles tests/problem/state/test_guard.py \
+	tests/problem/state/test_checkpoints.py tests/problem/state/test_generators.py \
 	tests/whole/test_torch_names.py
 # by name: tests that need backpack-for-pytorch or transformers, which are not installed there
 NOT_CORE := backpack or bert or hugging_face

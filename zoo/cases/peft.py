@@ -40,7 +40,7 @@ def _adapted(config: Callable[[], Any], *, of_gpt: bool = False) -> Callable[[],
 def _case(name: str, config: Callable[[], Any], **more: Any) -> Case:
     of_gpt = more.pop("of_gpt", False)
     build = _adapted(config, of_gpt=of_gpt)
-    return Case(name, build, gn.causal_lm(), next_tokens, text, **more)
+    return Case(name, build, gn.causal_lm(weights="equal"), next_tokens, text, **more)
 
 
 LM = {"task_type": "CAUSAL_LM"}

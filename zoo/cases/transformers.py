@@ -138,7 +138,7 @@ def trained(
 def _causal(name: str, kind: Any, sizes: dict[str, Any], **more: Any) -> Case:
     data = more.pop("data", text)
     build = trained(kind, sizes, more.pop("dtype", torch.float64))
-    return Case(name, build, gn.causal_lm(), next_tokens, data, **more)
+    return Case(name, build, gn.causal_lm(weights="equal"), next_tokens, data, **more)
 
 
 def _own(name: str, kind: Any, sizes: dict[str, Any], data: Any, **more: Any) -> Case:
@@ -190,12 +190,16 @@ CAUSAL = [
 
 
 def _masked(name: str, kind: Any, sizes: dict[str, Any]) -> Case:
-    return Case(name, trained(kind, sizes), gn.masked_lm(), own_labels, masked, random=True)
+    return Case(
+        name, trained(kind, sizes), gn.masked_lm(weights="equal"), own_labels, masked, random=True
+    )
 
 
 def _seq2seq(name: str, kind: Any, sizes: dict[str, Any], data: Any = None, **more: Any) -> Case:
     build, own = trained(kind, sizes), own_labels_of_decoder
-    return Case(name, build, gn.seq2seq_lm(), own, data or pairs, random=True, **more)
+    return Case(
+        name, build, gn.seq2seq_lm(weights="equal"), own, data or pairs, random=True, **more
+    )
 
 
 def _classes(name: str, kind: Any, sizes: dict[str, Any], data: Any, **more: Any) -> Case:
