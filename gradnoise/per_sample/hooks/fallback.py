@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from ...errors import EngineError
+from ...problem.state.generators import random_states
 from .factored import Deferred, FactoredGradients
 from .rules import At
 
@@ -37,11 +38,17 @@ def local(
         key = part.start, part.stop
         if key not in found:
             found.clear()
+            states = random_states()
             inputs = {i: t[part] for i, t in apart.items()}
             if samples:
                 found[key] = _gradients(run, tensors, sources, inputs, deltas[part])
             else:
                 found[key] = _copied(at, run, tensors, sources, delta, part)
+            if random_states() != states:
+                raise EngineError(
+                    "an operation that uses a parameter draws random numbers (attention with "
+                    "dropout and a learned bias): evaluated for single samples it draws others"
+                )
         return found[key]
 
     def one(index: int) -> Callable[[slice], Tensor]:

@@ -84,3 +84,33 @@ def test_copies_for_every_sample_keep_their_own_entries() -> None:
     at = At(Layout(0), COUNT, torch.float64)
     found = local(at, delta, lambda given: given[0].square().repeat(COUNT, 1), [w], [0], [])[0]
     torch.testing.assert_close(found.gradients(slice(0, COUNT)), 2 * w * delta)
+
+
+class BiasedAttention(torch.nn.Module):
+    """Attention with dropout inside and a learned bias that hardly matters, as BEiT has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = torch.nn.Linear(3, 3)
+        self.bias = torch.nn.Parameter(torch.randn(4, 4))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, dropped = self.inner(x)[:, None], 0.3 * self.training
+        attend = torch.nn.functional.scaled_dot_product_attention
+        seen = attend(states, states, states, attn_mask=self.bias, dropout_p=dropped)
+        return 30 * states.flatten(1) + 1e-6 * seen.flatten(1)
+
+
+def test_an_operation_that_draws_is_not_evaluated_again() -> None:
+    """Other draws gave a gradient of the bias that was wrong, and small beside the others."""
+    source = torch.Generator().manual_seed(1)
+    data = tuple(torch.randn(12, *s, generator=source).double() for s in ((4, 3), (12,)))
+    model, mse = BiasedAttention(), torch.nn.MSELoss()
+    found = gn.gradient_moments(model, mse, data, unit="sample")
+    alone = gn.gradient_moments(model, mse, data, unit="sample", engine="loop")
+    torch.testing.assert_close(found.mean["bias"], alone.mean["bias"], rtol=1e-7, atol=0)
+    with pytest.raises(gn.EngineError, match="uses a parameter draws random numbers"):
+        gn.gradient_moments(model, mse, data, engine="hooks", unit="sample")
+    assert gn.explain_engine(model.eval(), mse, data).engine == "hooks"
