@@ -64,7 +64,7 @@ CASES = [
         "FPN with dropout",
         lambda: _narrow(
             smp.FPN(
-                **ENCODER, decoder_pyramid_channels=8, decoder_segmentation_channels=8, classes=3
+                **ENCODER, decoder_pyramid_channels=8, decoder_segmentation_channels=32, classes=3
             )
         ),
         CE,
