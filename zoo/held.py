@@ -71,7 +71,7 @@ def measured(case: Case) -> Row:
     exact = hvp != "finite" and case.twice
     _check_curvature(pairs, exact, units, case.rtol)
     _put_back(model, before)
-    curvature, cost = "yes" if hvp == "kept" else "no", ""
+    curvature, cost = "λ", ""  # of the quick checks
     if not QUICK:
         curvature, cost = _profiled(case, opened, data)
     name = f"group of {unit.size}" if unit.is_group else "sample"

@@ -35,10 +35,10 @@ def summary(found: list[dict[str, str]]) -> str:
     """How many, in one sentence."""
     groups = sum(row["unit"].startswith("group") for row in found)
     drawn = sum("draws" in row["unit"] for row in found)
-    curved = sum(not row["curvature"].startswith("no") for row in found)
+    curved, short = (sum(row["curvature"] == word for row in found) for word in ("yes", "λ"))
     return (
         f"{len(found)} models: {groups} in groups, {len(found) - groups} sample by sample, "
-        f"{drawn} with replayed draws; {curved} with curvature."
+        f"{drawn} with replayed draws; {curved} profiles with curvature, λ of {short} more."
     )
 
 
