@@ -104,7 +104,7 @@ class BiasedAttention(torch.nn.Module):
 
 
 def test_an_operation_that_draws_is_not_evaluated_again() -> None:
-    """Other draws gave a gradient of the bias that was wrong, and small beside the others."""
+    """Other draws gave a wrong gradient of the bias."""
     source = torch.Generator().manual_seed(1)
     data = tuple(torch.randn(12, *s, generator=source).double() for s in ((4, 3), (12,)))
     model, mse = BiasedAttention(), torch.nn.MSELoss()
