@@ -57,5 +57,6 @@ def test_weights_are_counts_of_tokens_unless_they_are_told_otherwise() -> None:
     assert causal_lm().labels(model, PADDED).tolist() == [4, 2, 3]  # type: ignore[attr-defined]
     for other in (causal_lm(weights="equal"), causal_lm(tokens_per_sequence=3)):
         assert other.weights(model, PADDED) is None  # type: ignore[attr-defined]
+        assert other.weighted(model, PADDED) is None  # type: ignore[attr-defined]
     with pytest.raises(gn.ArgumentError, match=r"`weights` must be None or 'equal'; got 'own'"):
         causal_lm(weights="own")
