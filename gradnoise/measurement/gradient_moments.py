@@ -82,4 +82,5 @@ def gradient_moments(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    return opened.in_samples(opened.moments(variance=variance, intervals=intervals))
+    with opened.problem.guard():
+        return opened.in_samples(opened.moments(variance=variance, intervals=intervals))

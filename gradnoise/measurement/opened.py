@@ -6,8 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..linalg.operator import MEMORY_BUDGET
 from ..moments.measure import stream, with_intervals
@@ -20,7 +19,6 @@ from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.state.wrappers import batch_size_of
 from ..problem.unit import Unit
-from ..tensors.fingerprint import fingerprint
 
 Kept = TypeVar("Kept")
 Own = TypeVar("Own", bound="Opened")
@@ -29,9 +27,8 @@ Own = TypeVar("Own", bound="Opened")
 class Opened:
     """A model with samples drawn once, and the engine, moments and Hessian computed from them.
 
-    Results are kept while parameters and buffers have the same values. When these have changed,
-    they are computed again at the new values, on the same samples. With metric="optimizer" this
-    includes the state and the settings of the optimizer.
+    Results are kept: it is used within one call, while nothing changes. `gn.measure` returns a
+    `Measurement`, which outlives it.
 
     Args:
         problem: the objective and the samples.
@@ -44,7 +41,6 @@ class Opened:
     ) -> None:
         self.options, self._problem, self.batch_size = options, problem, batch_size
         self._kept: dict[Hashable, Any] = {}
-        self._point: Hashable = None
 
     @classmethod
     def open(
@@ -104,24 +100,11 @@ class Opened:
         return self.keep(("hessian", hvp, memory_budget), made)
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
-        """The result of `compute`, computed once while nothing that it depends on changes."""
-        now = self._now()
-        if now != self._point:
-            self._kept, self._point = {}, now
+        """The result of `compute`, computed once."""
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]  # type: ignore[no-any-return]
 
-    def _now(self) -> Hashable:
-        """What changes with the values that results depend on."""
-        optimizer, own = self.options.optimizer, self._problem.objective.fingerprint()
-        if optimizer is None or not self.options.own_metric:
-            return own
-        return own, _fingerprint(optimizer)
-
-
-def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
-    """What changes with the state or the settings of an optimizer."""
-    state = [value for own in optimizer.state.values() for value in own.values()]
-    settings = [v for group in optimizer.param_groups for k, v in group.items() if k != "params"]
-    return tuple(fingerprint(v) if isinstance(v, Tensor) else repr(v) for v in state + settings)
+    def anew(self) -> Opened:
+        """The same samples, and nothing computed: where parameters have changed."""
+        return Opened(self._problem, self.options, batch_size=self.batch_size)

@@ -101,7 +101,13 @@ class Accumulator:
         return weight * float(gap.sum())
 
     def moments(
-        self, *, population: float, resolution: float, level: float, is_partition: bool = False
+        self,
+        *,
+        population: float,
+        resolution: float,
+        level: float,
+        is_partition: bool = False,
+        loss_population: float | None = None,
     ) -> GradientMoments:
         """The moments of all samples; call it once, last: it reuses the sums in place."""
         self._gather()
@@ -120,6 +126,7 @@ class Accumulator:
             resolution=resolution,
             level=level,
             is_partition=is_partition,
+            loss_population=loss_population,
             coordinate_sq=self._squares or None,
             per_parameter=PerParameter(
                 dict(zip(mean, norms, strict=True)),

@@ -144,6 +144,7 @@ def _pass(
         resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
         level=level,
         is_partition=problem.samples.is_partition,
+        loss_population=problem.samples.loss_population,
     )
 
 

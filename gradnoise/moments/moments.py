@@ -50,6 +50,8 @@ class GradientMoments:
             are computed as ‖g_i‖² - 2g_iᵀḡ + ‖ḡ‖².
         is_partition: whether units are random groups of a finite population: the spread of groups
             then has the error of K independent ones, also where all samples are in them.
+        loss_population: N for the mean loss, where it is another one: groups whose losses are
+            coupled less than their gradients, or more.
         group_size: b, where units are groups and results are wanted in samples. trΣ, variances and
             B_simple are then b times those of groups; everything else here counts groups.
         shares: a_i = w_i/w̄, shape (n,), where samples weigh differently.
@@ -76,6 +78,7 @@ class GradientMoments:
     per_parameter: PerParameter | None = None
     gap_sq_norms: Tensor | None = None
     is_partition: bool = False
+    loss_population: float | None = None
     group_size: int = 1
     shares: Tensor | None = None
     ratio_influence: TensorDict | None = None
@@ -119,6 +122,7 @@ class GradientMoments:
             coordinate_sq=squares,
             per_parameter=mine.merge(others) if mine and others else None,
             is_partition=self.is_partition,
+            loss_population=self.loss_population,
             group_size=self.group_size,
         )
 
@@ -200,8 +204,11 @@ class GradientMoments:
     @property
     def loss(self) -> Estimate:
         """Mean loss L."""
-        value, variance = float(self.losses.mean()), self.sampling_factor * float(self.losses.var())
-        found = self._estimate(value, variance, self._skew(self.steadiness * self.losses[None]))
+        own = (
+            self if self.loss_population is None else replace(self, population=self.loss_population)
+        )
+        value, variance = float(self.losses.mean()), own.sampling_factor * float(self.losses.var())
+        found = self._estimate(value, variance, own._skew(own.steadiness * self.losses[None]))
         return in_samples(found, self.group_size, keep=True)
 
     @property

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from ..errors import CoupledSamplesError, EngineError, GradNoiseError, first_line, is_out_of_memory
+from ..problem.known import known
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
 from ..tensors.trees import Batch, sample_count, select, widen
@@ -19,6 +20,7 @@ from .hooks.engine import Hooks
 from .hooks.precision import allowed, largest_of, resolution
 from .loop import Loop
 
+EPS = "eps"  # of the coarsest dtype at work
 ENGINES: dict[str, type[Engine]] = {
     engine.name: engine for engine in (Hooks, Functional, BackPACK, Loop)
 }
@@ -77,6 +79,7 @@ class Auto(Engine):
             if self._engine.name != Hooks.name or is_out_of_memory(error):
                 raise
             self.failures.append(f"hooks cannot: {error}")
+            (self.objective.findings or {}).clear()
             rest = select(batch, slice(done, None))
             self._engine = self._cheapest(rest, (Functional,))
             yield from parts(self._engine, rest)
@@ -99,7 +102,10 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
             f"`engine` must be one of {', '.join(sorted([*ENGINES, 'auto']))}; got {engine!r}"
         )
     objective = objective.plain  # coordinates are the pass's: see `Wanted.scale`
-    eps = resolution(objective, _few(batch))
+    if objective.findings is None:
+        objective.findings = known(objective, batch)
+    eps = objective.findings.get(EPS) or resolution(objective, _few(batch))
+    objective.findings[EPS] = eps
     if engine == "auto":
         return Auto(objective, batch, eps)
     if engine == Loop.name:

@@ -225,6 +225,26 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
         )
 
 
+def check_still_independent(objective: Objective, batch: Batch) -> None:
+    """Raise where losses that were of independent samples in an earlier call no longer are.
+
+    Raises:
+        CoupledSamplesError, RandomLossError: the next call begins anew.
+    """
+    if isinstance(batch, Seeded):
+        check_replayed(objective, batch)
+        found = Behaviour(coupling=COUPLED if is_coupled_replayed(objective, batch) else "")
+    else:
+        found = examine(objective, batch)
+    if found.coupling or found.is_random:
+        kind = CoupledSamplesError if found.coupling else RandomLossError
+        now = found.coupling or "its losses draw random numbers"
+        raise kind(
+            f"the model runs other operations than in an earlier call, by something that it reads "
+            f"outside of its modules, and {now}. Call once more: what was found then is forgotten"
+        )
+
+
 def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
     """Raise where gradients reach other weights than autograd tells; errors as of `examine`."""
     # `.grad` is None inside the guard; only a backward pass of the model's own fills it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from ..errors import DataError
 from ..tensors.random import generator
-from ..tensors.trees import Batch, joined, map_samples, sample_count, sample_leaves, select, split
+from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
@@ -171,19 +171,3 @@ def _from_stream(data: Iterable[Batch], size: int, limit: float) -> _Groups:
             note = f"the first {len(groups)} groups were taken in the loader's own order"
             return _Groups(groups[: int(limit / size)], math.inf, fixed=True, note=note)
     return _Groups(groups, float(size * len(groups)), fixed=True)
-
-
-def regrouped(samples: Samples, seed: int) -> Iterator[Batch] | None:
-    """The same samples in other random groups, each (1, b, ...); None for samples of two shapes."""
-    pool = _pooled([_flat(batch.batch) for batch in samples.batches])
-    if pool is None:
-        return None
-    size = sample_leaves(samples.batches[0].batch)[0].shape[1]
-    order = torch.randperm(sample_count(pool), generator=generator(seed))
-    parts = (select(pool, index) for index in torch.split(order, size))
-    return (made for part in parts for made in stacked([part], 1, seed))
-
-
-def _flat(batch: Batch) -> Batch:
-    """The samples of all groups of a micro-batch, (m, b, ...) to (m·b, ...)."""
-    return map_samples(lambda leaf: leaf.flatten(0, 1), batch)

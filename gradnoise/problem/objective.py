@@ -64,6 +64,7 @@ class Objective:
         self.entered = 0  # how often it has been guarded
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
         self.once: list[Any] = []  # operations of torch that have none
+        self.findings: dict[str, Any] | None = None  # of earlier calls; see `known`
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
@@ -120,6 +121,11 @@ class Objective:
                 yield
         finally:
             self._depth -= 1
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it is inside of a guard."""
+        return self._depth > 0
 
     def _check_unchanged(self) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""

@@ -3,65 +3,127 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from ..tensors.trees import Batch, flatten, sample_count, select, to_device
-from .groups import regrouped
+from ..tensors.trees import Batch, flatten, rebuild, sample_count, sample_leaves, select, to_device
 from .objective import Objective
 from .samples import Samples
+from .unit import Seeded
 
-GROUPINGS = 2  # in addition to the one that is measured
-ROUNDING = 64.0  # of a mean gradient, in units of its dtype's resolution
+BLOCK = 4  # groups that are put together anew
+ROUNDING = 64.0  # of a gradient, in units of its dtype's resolution
+Found = tuple[Tensor, Tensor]  # gradient and loss of a group
 
 
-def effective_population(objective: Objective, samples: Samples) -> float:
-    """The number of groups M for which 1/K - 1/M is the variance of ḡ over that of a group.
+def effective_population(objective: Objective, samples: Samples) -> tuple[float, float]:
+    """The number of groups M for which 1/K - 1/M is the variance of a mean over that of a group.
 
     K random groups of b of the N samples. Where losses are not coupled, the mean gradient ḡ of all
     groups is that of the n samples in them, whatever the groups: M = N/b. Where they are coupled,
     it also changes with the grouping. With s the share of the groups' variance that grouping
-    makes, Var ḡ = ((1/K)(1 - n/N) + (n/N) s/K) of the variance of a group's gradient:
-    s = K·Var(ḡ_r)/Var(g_k) over several groupings r of the same samples.
+    makes, Var ḡ = ((1/K)(1 - n/N) + (n/N) s/K) of the variance of a group's gradient.
+
+    What grouping makes is what is left of Σ_k f(g_k) - Σ_k f(g_k') for four groups g_k that are cut
+    into quarters, and g_k' with quarter j of group k + j: what single samples, and pairs within a
+    quarter, add to f cancels. p is the share of such pairs among all of a group, and
+    s = E(...)²/(8(1 - p) Var f). What three samples and more add together is counted as if it were
+    of pairs, which add more (Hoeffding 1948): s is too large by at most 1/(1 - p), about 4/3.
 
     Args:
         objective: in the coordinates of the measurement; inside its guard.
-        samples: groups, a part or all of `groups_available`. Where they cannot be formed anew,
-            since their samples differ in shape, s is taken as 1, its largest value.
+        samples: groups, a part or all of `groups_available`. Where two cannot change halves, since
+            their samples differ in shape, s is taken as 1, its largest value.
+
+    Returns:
+        M of gradients and M of losses.
     """
-    others = [regrouped(samples, seed) for seed in range(1, GROUPINGS + 1)]
-    parts = [other for other in others if other is not None]
-    share = _share(objective, [samples.batches, *parts]) if parts else 1.0
-    return samples.groups_available / (1 - share) if share < 1 else math.inf
+    shares = _shares(objective, samples)
+    found = [samples.groups_available / (1 - s) if s < 1 else math.inf for s in shares]
+    return found[0], found[1]
 
 
-def _share(objective: Objective, groupings: list[Iterable[Batch]]) -> float:
-    """s, between 0 and 1."""
-    means, spreads, count = [], [], 1
-    for grouping in groupings:
-        mean, spread, count = _mean_and_spread(objective, grouping)
-        means.append(mean)
-        spreads.append(spread)
-    rows = torch.stack(means)
-    changed = float(rows.var(0).sum())
+def _shares(objective: Objective, samples: Samples) -> list[float]:
+    """s of gradients and of losses, each between 0 and 1."""
+    groups, count = _alone(samples), min(BLOCK, samples.count)
+    parts = [len(own) for own in torch.arange(objective.unit.size).tensor_split(count)]
+    pairs = math.comb(objective.unit.size, 2)
+    if not pairs:  # groups of one sample
+        return [0.0, 0.0]
+    apart = 1 - sum(math.comb(part, 2) for part in parts) / pairs
+    sums = _Sums(apart), _Sums(apart)
+    while len(block := list(islice(groups, count))) == count:
+        mixed = _mixed(block, parts)
+        if mixed is None:
+            return [1.0, 1.0]
+        found = [[_found(objective, group) for group in own] for own in (block, mixed)]
+        for k, own in enumerate(sums):
+            own.add(*([values[k] for values in half] for half in found))
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
-    spread = sum(spreads) / len(spreads)
-    if changed <= (ROUNDING * eps) ** 2 * float(rows.square().sum(1).mean()) or not spread > 0:
-        return 0.0
-    return min(count * changed / spread, 1.0)
+    return [own.share(ROUNDING * eps) for own in sums]
 
 
-def _mean_and_spread(objective: Objective, grouping: Iterable[Batch]) -> tuple[Tensor, float, int]:
-    """ḡ, the variance of a group's gradient summed over coordinates, and K (Welford)."""
-    mean, spread, count = torch.zeros(()), 0.0, 0
-    for batch in grouping:
-        batch = to_device(batch, objective.device)
+class _Sums:
+    """The spread of a number or a vector over groups, and of what regrouping does to its sum.
+
+    Args:
+        apart: 1 - p.
+    """
+
+    def __init__(self, apart: float) -> None:
+        self._apart, self._count, self._mixed = apart, 0, 0
+        self._mean, self._spread, self._changed, self._square = torch.zeros(()), 0.0, 0.0, 0.0
+
+    def add(self, block: list[Tensor], mixed: list[Tensor]) -> None:
+        """Some groups, and others of the same samples."""
+        for own in block:  # Welford 1962
+            self._count += 1
+            gap = own - self._mean.to(own)
+            self._mean = self._mean.to(own) + gap / self._count
+            self._spread += float(gap.square().sum()) * (self._count - 1) / self._count
+            self._square += float(own.square().sum())
+        self._mixed += len(block)
+        self._changed += float((sum(block) - sum(mixed)).square().sum())  # type: ignore[union-attr]
+
+    def share(self, rounding: float) -> float:
+        """s, where relative changes of this size are rounding."""
+        if self._count < 2 or not self._spread > 0:
+            return 0.0
+        changed = self._changed / (2 * self._mixed)
+        if changed <= rounding**2 * self._square / self._count:
+            return 0.0
+        return min(changed / self._apart / (self._spread / (self._count - 1)), 1.0)
+
+
+def _alone(samples: Samples) -> Iterator[Seeded]:
+    """The groups one by one."""
+    for batch in samples.batches:
         for index in range(sample_count(batch)):
-            own = flatten(objective.gradient(select(batch, slice(index, index + 1))))
-            count += 1
-            gap = own - mean.to(own)
-            mean = mean.to(own) + gap / count
-            spread += float(gap.square().sum()) * (count - 1) / count
-    return mean, spread / max(count - 1, 1), count
+            yield select(batch, slice(index, index + 1))
+
+
+def _mixed(block: list[Seeded], parts: list[int]) -> list[Seeded] | None:
+    """Groups with part j of group k + j; None where samples differ in shape."""
+    columns = list(zip(*(sample_leaves(group.batch) for group in block), strict=True))
+    if any(len({(leaf.shape, leaf.dtype) for leaf in own}) > 1 for own in columns):
+        return None
+    cut = [[leaf.split(parts, dim=1) for leaf in own] for own in columns]
+    count = len(block)
+    return [
+        Seeded(
+            rebuild(
+                group.batch,
+                [torch.cat([own[(k + j) % count][j] for j in range(count)], dim=1) for own in cut],
+            ),
+            group.seeds,
+        )
+        for k, group in enumerate(block)
+    ]
+
+
+def _found(objective: Objective, group: Batch) -> Found:
+    losses = objective.losses(to_device(group, objective.device))
+    return flatten(objective.differentiate(losses.sum())), losses.detach().double().sum()

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, GradNoiseError
 from ..tensors.random import generator
 from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
 from .checks import (
@@ -27,7 +27,8 @@ from .checks import (
     refuse_hidden_gradients,
 )
 from .coordinates import PreconditionedObjective
-from .groups import draw_groups, usual_size
+from .groups import LEAST_GROUPS, draw_groups, usual_size
+from .known import PLAN, known
 from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
@@ -96,8 +97,7 @@ class Problem:
             else:
                 problem, behaviour = cls._of_samples(objective, data, options, least)
                 if behaviour.coupling and options.unit == "sample":
-                    shared = behaviour.coupling == SHARED
-                    raise shared_error() if shared else coupled_error(objective)
+                    raise problem._coupled(behaviour)
                 if behaviour.coupling:
                     problem = cls._grouped(objective, data, options, behaviour)
         return problem.in_metric(options)
@@ -113,18 +113,46 @@ class Problem:
                 seed=options.seed, micro_batch=options.micro_batch, least=least,
             )  # fmt: skip
             problem = cls(objective, samples)._weighted()
-            behaviour = problem._examined(options.unit)
+            behaviour = problem._found(least, problem._examined)
         if not behaviour.is_random:
             return problem, behaviour
-        problem = problem._replayed(behaviour, options)
-        few = problem._few()
-        check_replayed(problem.objective, few)
-        refuse_hidden_gradients(problem.objective, few)
-        if is_coupled_replayed(problem.objective, few):
-            behaviour = replace(behaviour, coupling=COUPLED, layers=coupling_layers(objective))
-        elif least > 1 and shares_draws(problem.objective, few):  # else no independent ones
-            behaviour = replace(behaviour, coupling=SHARED, layers="")
-        return problem, behaviour
+        replayed = problem._replayed(behaviour, options)
+        return replayed, replayed._found(least, lambda: replayed._examined_replayed(least))
+
+    def _found(self, least: int, find: Callable[[], Behaviour]) -> Behaviour:
+        """What was found about these losses in an earlier call, or is now.
+
+        It is used again where every pass tells whether it still holds (see `Hooks`), and where
+        nothing would be wrong if it did not: in groups, and with replayed draws.
+        """
+        objective = self.objective
+        objective.findings = known(objective, self.largest_batch())
+        key = f"behaviour of {min(least, 2)} samples or more"
+        before: Behaviour | None = objective.findings.get(key)
+        replays = before is not None and before.is_random and not self.unit.is_replayed
+        if before is not None and (PLAN in objective.findings or before.coupling or replays):
+            return before
+        objective.findings[key] = found = find()
+        return found
+
+    def _examined_replayed(self, least: int) -> Behaviour:
+        """What losses that are random depend on besides their draws."""
+        objective, few = self.objective, self._few()
+        check_replayed(objective, few)
+        refuse_hidden_gradients(objective, few)
+        if is_coupled_replayed(objective, few):
+            return Behaviour(True, COUPLED, coupling_layers(objective))
+        if least > 1 and shares_draws(objective, few):  # else no independent ones
+            return Behaviour(True, SHARED)
+        return Behaviour(True, layers=self.unit.reason)
+
+    def _coupled(self, behaviour: Behaviour) -> GradNoiseError:
+        """The error where samples are asked for that are coupled."""
+        if behaviour.coupling == SHARED:
+            return shared_error()
+        if behaviour.coupling == ONE_NUMBER:
+            self.objective.losses(self._few())  # raises the one that says what to do
+        return coupled_error(self.objective)
 
     def _weighted(self) -> Problem:
         """With the weights of the loss function, where samples differ in them."""
@@ -148,15 +176,21 @@ class Problem:
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)
         samples = draw_groups(data, size, options, is_random=unit.is_replayed)
-        batch = cls(objective, samples)._few()
+        problem = cls(objective, samples)
+        found = problem._found(LEAST_GROUPS, problem._examined_group)
+        if found.is_random and not unit.is_replayed:
+            objective = objective.again(replace(unit, is_replayed=True))
+            samples = draw_groups(data, size, options, is_random=True)
+        return cls(objective, samples)
+
+    def _examined_group(self) -> Behaviour:
+        """Whether losses of groups draw random numbers; they are coupled, as far as is known."""
+        objective, batch = self.objective, self._few()
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
-        if not unit.is_replayed and draws(objective, batch, losses):
-            unit = replace(unit, is_replayed=True)
-            objective = objective.again(unit)
-            samples = draw_groups(data, size, options, is_random=True)
+        is_random = not self.unit.is_replayed and draws(objective, batch, losses)
         refuse_hidden_gradients(objective, batch)
-        return cls(objective, samples)
+        return Behaviour(is_random, self.unit.reason)
 
     def _replayed(self, behaviour: Behaviour, options: Options) -> Problem:
         """The same samples with a seed for every micro-batch; their population is a distribution.
@@ -185,8 +219,9 @@ class Problem:
         if not self.samples.is_partition:
             return self
         with self.guard():
-            population = effective_population(self.objective, self.samples)
-        return replace(self, samples=replace(self.samples, population=population))
+            population, of_losses = effective_population(self.objective, self.samples)
+        samples = replace(self.samples, population=population, loss_population=of_losses)
+        return replace(self, samples=samples)
 
     def _in_coordinates(self, options: Options) -> Problem:
         optimizer, plain = options.optimizer, self.objective.plain
@@ -218,7 +253,7 @@ class Problem:
         """What is drawn at random in training."""
         return self.objective.unit
 
-    def _examined(self, unit: str) -> Behaviour:
+    def _examined(self) -> Behaviour:
         """What the losses of a part of the largest micro-batch depend on.
 
         Two micro-batches are joined where each holds one sample. Where these differ in shape, a
@@ -232,10 +267,7 @@ class Problem:
                 batch = joined(pair)
             elif coupling_layers(self.objective):
                 return Behaviour(coupling=COUPLED)
-        found = examine(self.objective, batch)
-        if found.coupling == ONE_NUMBER and unit == "sample":
-            self.objective.losses(batch)  # raises the error that says what to do
-        return found
+        return examine(self.objective, batch)
 
     def _few(self) -> Batch:
         """A part of the largest micro-batch, for checks of the losses."""

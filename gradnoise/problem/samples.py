@@ -47,6 +47,7 @@ class Samples:
         data_size: the same in samples where units are groups of them; None for single samples.
         groups_available: N in groups, where random groups of a finite population are measured;
             `population` then also has the variance of the grouping in it (`effective_population`).
+        loss_population: the same of the mean loss, where it differs.
         shares: w_i/w̄, shape (n,), float64, where samples weigh differently.
 
     Where units are groups (`Unit`), "sample" means one of them: n and N count groups.
@@ -58,6 +59,7 @@ class Samples:
     population_note: str = ""
     data_size: float | None = None
     groups_available: float = math.inf
+    loss_population: float | None = None
     shares: Tensor | None = None
     counts: tuple[int, ...] = field(init=False)
     count: int = field(init=False)  # n

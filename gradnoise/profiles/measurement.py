@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..estimators.covariance.covariance import find_covariance
 from ..estimators.curvature.sharpness import find_sharpness
@@ -15,8 +16,11 @@ from ..measurement.opened import Opened
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
+from ..tensors.fingerprint import fingerprint
 from .curvature import Effort
 from .profile import Profile, find_profile
+
+Kept = TypeVar("Kept")
 
 
 class Measurement(Opened):
@@ -59,6 +63,31 @@ class Measurement(Opened):
         """All measurements of a report; see `gn.profile`."""
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)
+
+    _point: tuple[Hashable, int] = None, -1  # where the model stood, and in which guard
+
+    def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
+        """The result of `compute`, computed once while nothing that it depends on changes."""
+        (point, entered), objective = self._point, self._problem.objective
+        if not (objective.is_guarded and objective.entered == entered):  # compared once per guard
+            self._point = now, _ = self._now(), objective.entered if objective.is_guarded else -1
+            if now != point:
+                self._kept = {}
+        return super().keep(key, compute)
+
+    def _now(self) -> Hashable:
+        """What changes with the values that results depend on."""
+        optimizer, own = self.options.optimizer, self._problem.objective.fingerprint()
+        if optimizer is None or not self.options.own_metric:
+            return own
+        return own, _fingerprint(optimizer)
+
+
+def _fingerprint(optimizer: torch.optim.Optimizer) -> Hashable:
+    """What changes with the state or the settings of an optimizer."""
+    state = [value for own in optimizer.state.values() for value in own.values()]
+    settings = [v for group in optimizer.param_groups for k, v in group.items() if k != "params"]
+    return tuple(fingerprint(v) if isinstance(v, Tensor) else repr(v) for v in state + settings)
 
 
 def measure(

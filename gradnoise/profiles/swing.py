@@ -140,7 +140,7 @@ def swing(
     tensors = _tensors(inner, averaged)
     here, moments = _noise(opened, curvature)
     with _holding(inner, tensors):
-        there, averaged_moments = _noise(opened, curvature)
+        there, averaged_moments = _noise(opened.anew(), curvature)
     return Swing(_share(moments, averaged_moments), here, there)
 
 

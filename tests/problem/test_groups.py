@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import gradnoise as gn
-from gradnoise.problem.groups import draw_groups, regrouped, usual_size
+from gradnoise.problem.groups import draw_groups, usual_size
 from gradnoise.problem.options import Options
 from gradnoise.problem.samples import Samples
 from gradnoise.tensors.trees import sample_leaves
@@ -127,12 +127,3 @@ def test_the_usual_size() -> None:
     assert usual_size(NUMBERS) == 5  # eight groups
     assert usual_size(TensorDataset(NUMBERS.repeat(100, 1))) == 32
     assert usual_size(Stream()) == 32
-
-
-def test_the_same_samples_in_other_groups() -> None:
-    samples = drawn(NUMBERS, 8)
-    other = [sample_leaves(b.batch)[0].flatten().tolist() for b in regrouped(samples, 1) or ()]
-    assert sorted(chain(*other)) == NUMBERS.flatten().tolist()
-    assert other != numbers(samples)
-    ragged = drawn([(torch.ones(4, k),) for k in (1, 2, 3)], 2)
-    assert regrouped(ragged, 1) is None

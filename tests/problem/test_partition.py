@@ -37,27 +37,41 @@ def test_a_part_of_uncoupled_samples_is_a_part_of_the_groups() -> None:
 
 
 def test_coupled_losses_change_with_the_grouping() -> None:
-    """Var ḡ by many groupings that are written out: (1 - (1 - s)) / K of a group's variance."""
-    model = mlp(nn.BatchNorm1d(5))
+    """K times the variance of the mean by many groupings over that of a group, written out."""
+    model, count = mlp(nn.BatchNorm1d(5)), 384
+    source = torch.Generator().manual_seed(2)
+    x = torch.randn(count, 6, generator=source).double()
+    y = torch.randint(3, (count,), generator=source)
     parameters = list(model.parameters())
     means, spreads = [], []
-    for seed in range(200):
-        order = torch.randperm(96, generator=torch.Generator().manual_seed(seed)).view(8, 12)
+    for seed in range(150):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).view(32, 12)
         rows = []
         for index in order:
-            loss = group_loss(model, CE, (X[index], Y[index]))
-            rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
-        gradients = torch.stack(rows)
-        means.append(gradients.mean(0))
-        spreads.append(gradients.var(0).sum())
-    share = 8 * float(torch.stack(means).var(0).sum()) / float(torch.stack(spreads).mean())
-    assert 0.1 < share < 0.9
-    found = [1 - 8 / opened(model, seed=seed).samples.population for seed in range(20)]
-    assert sum(found) / 20 == pytest.approx(share, rel=0.15)
+            loss = group_loss(model, CE, (x[index], y[index]))
+            flat = [g.flatten() for g in torch.autograd.grad(loss, parameters)]
+            rows.append(torch.cat([*flat, loss.detach()[None]]))
+        found = torch.stack(rows)
+        means.append(found.mean(0))
+        spreads.append(found.var(0))
+    changes, spread = torch.stack(means).var(0), torch.stack(spreads).mean(0)
+    options = {"unit": "group", "group_size": 12}
+    samples = [
+        Problem.open(model, CE, (x, y), Options(seed=seed, **options)).samples  # type: ignore[arg-type]
+        for seed in range(16)
+    ]
+    of_gradients = sum(1 - 32 / own.population for own in samples) / 16
+    of_losses = sum(1 - 32 / (own.loss_population or 0) for own in samples) / 16
+    truth = 32 * float(changes[:-1].sum() / spread[:-1].sum())
+    assert of_gradients == pytest.approx(truth, rel=0.2)
+    assert of_losses == pytest.approx(32 * float(changes[-1] / spread[-1]), rel=0.4)
+    moments = gn.gradient_moments(model, CE, (x, y), **options)  # type: ignore[arg-type]
+    factor = 1 / 32 - 1 / (samples[0].loss_population or 0)
+    assert moments.loss.stderr == pytest.approx((factor * float(moments.losses.var())) ** 0.5)
 
 
 def test_groups_that_cannot_be_formed_anew_are_taken_as_independent() -> None:
-    batches = [(torch.randn(4, 6 * k).double(), torch.zeros(4).long()) for k in (1, 1, 2, 2)]
+    batches = [(torch.randn(4, 6 * k).double(), torch.zeros(4).long()) for k in (1, 2, 1, 2)]
     loss = lambda m, b: CE(m(b[0][:, :6]), b[1])  # noqa: E731
     problem = Problem.open(mlp(), loss, batches, Options(group_size=2))
     assert problem.samples.is_partition
@@ -69,4 +83,4 @@ def test_equal_gradients_have_no_noise_of_grouping() -> None:
     problem = Problem.open(mlp(), CE, data, Options(unit="group", group_size=12))
     plain = Objective(problem.objective.model, CE, problem.unit)
     with plain.guard():
-        assert effective_population(plain, problem.samples) == 8
+        assert effective_population(plain, problem.samples) == (8, 8)

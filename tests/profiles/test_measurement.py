@@ -176,3 +176,166 @@ def test_an_error_of_the_loss_leaves_the_model_as_found_and_the_measurement_usab
     fresh = measured(Counted(), model, population="distribution")
     expected = comparable(getattr(fresh, name)(**options))
     assert comparable(getattr(m, name)(**options)) == expected
+
+
+# --- when it is computed anew ------------------------------------------------------------------
+
+
+def in_place(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[0].weight[0, 0] += 0.5
+
+
+def through_data(model: nn.Module) -> None:
+    model[0].weight.data[0, 0] += 0.5
+
+
+def other_data(model: nn.Module) -> None:
+    model[3].bias.data = model[3].bias.data + 0.5
+
+
+def a_buffer(model: nn.Module) -> None:
+    model[1].running_mean += 0.5
+
+
+def a_buffer_through_data(model: nn.Module) -> None:
+    model[1].running_mean.data += 0.5
+
+
+def another_buffer(model: nn.Module) -> None:
+    model[1].running_mean = model[1].running_mean + 0.5
+
+
+def loaded(model: nn.Module) -> None:
+    state = model.state_dict()
+    model.load_state_dict({name: value * 1.5 for name, value in state.items()})
+
+
+def stepped(model: nn.Module) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    inputs, labels = small_data()
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+CHANGES = [
+    in_place,
+    through_data,
+    other_data,
+    a_buffer,
+    a_buffer_through_data,
+    another_buffer,
+    loaded,
+    stepped,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_a_change_of_the_model_all_is_measured_where_it_stands_then(
+    change: Callable[[nn.Module], None],
+) -> None:
+    model = small_model()
+    own = measured(model=model, population="distribution")
+    before, graphs = own.moments(), own.hessian()
+    change(model)
+    fresh = measured(model=model, population="distribution")
+    assert own.moments() is not before
+    assert written_out(own.moments()) == written_out(fresh.moments())
+    assert own.hessian() is not graphs
+    vector = torch.ones(fresh.problem.objective.size, dtype=torch.float64)
+    assert torch.equal(own.hessian() @ vector, fresh.hessian() @ vector)
+
+
+def test_a_change_of_the_criterions_class_weights_is_noticed() -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    criterion = nn.CrossEntropyLoss(weight=weights, reduction="sum")
+    own = measured(criterion)
+    first = float(own.moments().loss)
+    criterion.weight.mul_(2)
+    assert float(own.moments().loss) == pytest.approx(2 * first, rel=1e-12)
+
+
+def test_the_samples_stay_when_the_model_changes() -> None:
+    model = small_model()
+    own = measured(model=model, max_samples=20)
+    samples = own.problem.samples
+    in_place(model)
+    assert own.problem.samples is samples
+    assert own.moments().count == 20
+
+
+def test_other_parameters_are_refused_with_what_to_do() -> None:
+    model = small_model()
+    own = measured(model=model)
+    model[3].weight = nn.Parameter(model[3].weight.detach().clone())
+    with pytest.raises(gn.ModelError, match=r"has other trainable parameters.*build .* again"):
+        own.moments()
+
+
+def test_another_mode_is_refused_with_what_to_do() -> None:
+    model = small_model()
+    own = measured(model=model)
+    model.train()
+    with pytest.raises(gn.ModelError, match=r"other training modes.*build .* again"):
+        own.moments()
+
+
+# --- the optimizer's metric --------------------------------------------------------------------
+
+
+def second_moments(optimizer: torch.optim.Optimizer) -> None:
+    for state in optimizer.state.values():
+        state["exp_avg_sq"].mul_(4)
+
+
+def another_state(optimizer: torch.optim.Optimizer) -> None:
+    saved = optimizer.state_dict()
+    for state in saved["state"].values():
+        state["exp_avg_sq"] = state["exp_avg_sq"] * 4
+    optimizer.load_state_dict(saved)
+
+
+def a_setting(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[0]["eps"] = 0.1
+
+
+def weight_decay(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[0]["weight_decay"] = 0.5
+
+
+def step_count(optimizer: torch.optim.Optimizer) -> None:
+    for state in optimizer.state.values():
+        state["step"] += 5
+
+
+STATES = [second_moments, another_state, a_setting, weight_decay, step_count]
+
+
+@pytest.mark.parametrize("change", STATES)
+def test_in_its_metric_a_change_of_the_optimizer_alone_is_noticed(
+    change: Callable[[torch.optim.Optimizer], None],
+) -> None:
+    model = small_model()
+    options = {"optimizer": adam_after_steps(model), "metric": "optimizer"}
+    own = measured(model=model, **options)
+    before = own.moments()
+    change(options["optimizer"])
+    assert float(own.moments().grad_sq_norm) != float(before.grad_sq_norm)
+    assert written_out(own.moments()) == written_out(measured(model=model, **options).moments())
+
+
+def test_in_its_metric_nothing_is_measured_twice_while_the_optimizer_stays() -> None:
+    model = small_model()
+    own = measured(model=model, optimizer=adam_after_steps(model), metric="optimizer")
+    assert own.problem is own.problem
+    assert own.moments() is own.moments()
+
+
+def test_in_the_parameters_themselves_the_optimizer_does_not_matter() -> None:
+    model = small_model()
+    optimizer = adam_after_steps(model)
+    own = measured(model=model, optimizer=optimizer, metric="euclidean")
+    before = own.moments()
+    second_moments(optimizer)
+    assert own.moments() is before

@@ -59,7 +59,9 @@ class BackwardPass:
         self._leaf = torch.zeros((), device=objective.device, requires_grad=True)
 
         try:
-            losses = Replay(objective.parameters, self._run, plan).losses(objective, batch)
+            trace = Replay(objective.parameters, self._run, plan)
+            losses = trace.losses(objective, batch)
+            self.operations = trace.operations
             # a view that is changed in place leaves its node in the graph, and the hook there
             self.lost = any(view._version != version for view, version in self._views)
         finally:

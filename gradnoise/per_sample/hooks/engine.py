@@ -14,11 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import torch
 
 from ...errors import EngineError
+from ...problem.checks import check_still_independent
+from ...problem.known import PLAN
 from ...problem.objective import Objective
+from ...problem.problem import CHECK_SAMPLES
 from ...tensors.ragged import is_ragged
 from ...tensors.trees import Batch, sample_count, select
 from ..contract.engine import MEMORY_BUDGET, Engine, Explained
@@ -32,6 +36,25 @@ PLAN_SAMPLES = 5  # a number that few dimensions of a model have
 PROOF_SAMPLES = 7  # another number than the plan's, few enough to hold their gradients at once
 
 
+@dataclass
+class Plan:
+    """How the passes over a model are made; it holds no tensors.
+
+    Args:
+        steps: the operations that are given parameters.
+        count: samples that it was made on.
+        doubtful: whether the layouts of one batch say nothing about another.
+        connect_all: as of `BackwardPass`.
+        operations: a number for all operations of the forward pass in their order.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    count: int = 0
+    doubtful: bool = False
+    connect_all: bool = False
+    operations: int = 0
+
+
 class Hooks(Engine):
     """Per-sample norms, sums and products from the factors of each operation."""
 
@@ -42,10 +65,9 @@ class Hooks(Engine):
         self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
     ) -> None:
         super().__init__(objective, eps)
-        self._plan: list[Step] = []
-        self._planned = 0  # samples that the plan was made on
-        self._doubtful = False
-        self._connect_all = False
+        self._plan = Plan()
+        self._is_inherited = False  # from an earlier call
+        self._findings = {} if objective.findings is None else objective.findings
         self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
 
     def chunks(self, batch: Batch) -> Iterator[Chunk]:
@@ -61,7 +83,11 @@ class Hooks(Engine):
         yield self._run(batch, wanted).summary()
 
     def prepare(self, batch: Batch) -> None:
-        """Make the plan, and check it against single samples."""
+        """Make the plan, and check it against single samples; or take that of an earlier call."""
+        before: Plan | None = self._findings.get(PLAN)
+        if before is not None:
+            self._plan, self._is_inherited = before, True
+            return
         try:
             self._make_plan(batch)
         except (EngineError, RuntimeError) as error:
@@ -79,29 +105,43 @@ class Hooks(Engine):
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> BackwardPass:
         """A pass by the current plan; by a new one where the operations have changed."""
         wanted = wanted or Wanted()
-        if self._planned < PLAN_SAMPLES and self._planned < sample_count(batch):
+        if self._plan.count < PLAN_SAMPLES and self._plan.count < sample_count(batch):
             self._make_plan(batch)
+        run: BackwardPass | None = None
         with suppress(UnplannedError):
-            return self._by_plan(batch, wanted, keep)
+            run = self._by_plan(batch, wanted, keep)
+        if run is None or run.operations != self._plan.operations:
+            self._look_again(batch)
+        if run is not None:
+            return run
         self._make_plan(batch)
         with suppress(UnplannedError):
             return self._by_plan(batch, wanted, keep)
         raise EngineError(_CHANGING)
 
+    def _look_again(self, batch: Batch) -> None:
+        """Where operations differ from one batch to another, nothing is kept for the next call."""
+        self._findings.clear()
+        if self._is_inherited:
+            check_still_independent(self.objective, select(batch, slice(0, CHECK_SAMPLES)))
+            self._is_inherited = False
+
     def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> BackwardPass:
-        plan = prove(self.objective, batch, self._plan) if self._doubtful else self._plan
-        return self._passed(batch, plan, wanted, keep)
+        steps = self._plan.steps
+        if self._plan.doubtful:
+            steps = prove(self.objective, batch, steps)
+        return self._passed(batch, steps, wanted, keep)
 
     def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> BackwardPass:
         run = BackwardPass(
-            self.objective, batch, plan, wanted, keep=keep, connect_all=self._connect_all
+            self.objective, batch, plan, wanted, keep=keep, connect_all=self._plan.connect_all
         )
         if not run.lost:
             run.backward()
         # a graph of the model's own (inputs or a frozen layer's output that require gradients), or
         # an output that is a view and is changed in place
-        if (run.lost or run.waiting) and not self._connect_all:
-            self._connect_all = True
+        if (run.lost or run.waiting) and not self._plan.connect_all:
+            self._plan.connect_all = True
             return self._passed(batch, plan, wanted, keep)
         return run
 
@@ -120,8 +160,9 @@ class Hooks(Engine):
         # one batch say nothing about another: each is looked at
         operations = [step for step in plan if step.layout is not None]
         changing = planner.reorders or is_ragged(batch)  # samples of other lengths in the next one
-        self._doubtful = changing or not all(step.proven for step in operations)
-        self._plan, self._planned = plan, sample_count(few)
+        doubtful = changing or not all(step.proven for step in operations)
+        made = Plan(plan, sample_count(few), doubtful, self._plan.connect_all, trial.operations)
+        self._plan = self._findings[PLAN] = made
 
 
 _CHANGING = "the operations of the model change from one evaluation to the next"

@@ -40,6 +40,7 @@ class Trace(TorchFunctionMode, abc.ABC):
         super().__init__()
         self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
         self._on_operation = on_operation
+        self.operations = 0  # a number for all operations in their order
 
     def losses(self, objective: Objective, batch: Batch) -> Tensor:
         """Per-sample losses of a batch, shape (n,), while their operations are followed."""
@@ -56,6 +57,7 @@ class Trace(TorchFunctionMode, abc.ABC):
             result = func(*args, **kwargs)
             if not isinstance(result, Tensor):
                 return result
+        self.operations = hash((self.operations, func))
         if torch.is_grad_enabled() and (self._given(args) or self._given(kwargs.values())):
             return self.given_sources(func, args, kwargs)
         return self.without_sources(func, args, kwargs)

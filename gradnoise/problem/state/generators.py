@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .guard import seed_everything
-from .held import held_by
+from .held import attributes_of, held_by
 
 Generator = torch.Generator
 DEPTH = 3  # of lists and dicts that are looked into
@@ -51,7 +51,8 @@ def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     Attributes of modules and of the loss, what a function closes over, its defaults, the global
     names in it, and the arguments of `functools.partial`; also in lists and dicts there.
     """
-    held = [*map(vars, model.modules()), *(item for _, item in held_by(loss_fn))]
+    owners = [attributes_of(module) for module in model.modules()] + [list(held_by(loss_fn))]
+    held = [item for own in owners for _, item in own]
     found = {id(g): g for item in held for g in _generators(item)}
     return tuple(found.values())
 

@@ -123,7 +123,7 @@ def attributes(model: nn.Module) -> Iterator[None]:
             vars(module).clear()
             vars(module).update(own)
         for container, content in containers:
-            if not _same(_content(container), content):
+            if not _same(container, content):
                 container.clear()
                 (container.extend if isinstance(container, list) else container.update)(content)
 
@@ -135,10 +135,13 @@ def _content(container: Any) -> Any:
 
 def _same(first: Any, second: Any) -> bool:
     """Whether two contents are the same objects in the same order."""
-    pairs = [(first, second)]
-    if isinstance(first, dict):
-        pairs = [(list(first), list(second)), (list(first.values()), list(second.values()))]
-    return all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in pairs)
+    if len(first) != len(second):
+        return False
+    if not isinstance(first, dict):
+        return all(map(operator.is_, first, second))
+    return all(map(operator.is_, first, second)) and all(
+        map(operator.is_, first.values(), second.values())
+    )
 
 
 @contextmanager

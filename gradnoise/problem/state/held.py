@@ -1,10 +1,19 @@
-"""What a function holds, by name."""
+"""What functions and modules hold, by name."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
 from typing import Any
+
+from torch import nn
+
+_OF_TORCH = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks", "training"}
+
+
+def attributes_of(module: nn.Module) -> list[tuple[str, Any]]:
+    """What a module holds besides parameters, buffers and modules: its own attributes and hooks."""
+    return [(name, item) for name, item in vars(module).items() if name not in _OF_TORCH]
 
 
 def held_by(function: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,290 @@
+"""What is kept about a model between calls, and everything that makes it be found out anew."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradnoise as gn
+from gradnoise.problem import known as module
+from gradnoise.problem.known import KEPT, known
+from gradnoise.problem.objective import Objective
+from tests.counting import SAMPLES, small_data
+
+TIMES_TWO = False
+
+
+class Net(nn.Module):
+    """Two layers, with whatever may change between two calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.drop, self.last = nn.Linear(4, 5), nn.Dropout(0.0), nn.Linear(5, 3)
+        self.centres, self.activation = False, torch.tanh
+        self.config = SimpleNamespace(centres=False)
+        self.deep = [{"flags": SimpleNamespace(centres=False)}]
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.activation(self.first(x)))
+        if self.centres or self.config.centres or self.deep[0]["flags"].centres:
+            x = x - x.mean(0)
+        return self.last(2 * x if TIMES_TWO else x)
+
+
+def loss(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def norms(model: nn.Module, data: Any = None, loss_fn: Any = loss) -> Tensor:
+    found = gn.per_sample_sq_norms(model, loss_fn, small_data() if data is None else data)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def drops(model: Net) -> None:
+    model.drop.p = 0.5
+
+
+def drops_by_a_hook(model: Net) -> None:
+    model.first.register_forward_hook(lambda _m, _i, out: F.dropout(out, 0.5))
+
+
+def attribute(model: Net) -> None:
+    model.centres = True
+
+
+def of_an_object(model: Net) -> None:
+    model.config.centres = True
+
+
+def another_layer(model: Net) -> None:
+    model.drop = nn.BatchNorm1d(5).double()  # type: ignore[assignment]
+
+
+def its_forward(model: Net) -> None:
+    model.forward = lambda x: model.last(model.first(x) * x.mean())  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("call", [gn.per_sample_sq_norms, gn.gradient_moments])
+def test_a_second_call_evaluates_the_samples_once(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, counts = Net(), list[int]()
+    plain = Objective.losses
+
+    def counted(self: Objective, batch: Any, *more: Any) -> Tensor:
+        counts.append(len(batch[1]))
+        return plain(self, batch, *more)
+
+    monkeypatch.setattr(Objective, "losses", counted)
+    call(model, loss, small_data())
+    assert sum(counts) > SAMPLES
+    counts.clear()
+    call(model, loss, small_data())
+    assert counts == [SAMPLES]
+
+
+def test_the_numbers_are_the_same() -> None:
+    model = Net()
+    assert torch.equal(norms(model), norms(model))
+    with torch.no_grad():
+        model.first.weight.mul_(2)
+    torch.testing.assert_close(norms(model), norms(copy.deepcopy(model)), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("change", [drops, drops_by_a_hook, attribute, of_an_object, another_layer])
+def test_what_a_module_holds_is_noticed(change: Callable[[Net], None]) -> None:
+    """Losses that become random or coupled are measured as those of a model never seen before."""
+    model = Net()
+    gn.gradient_moments(model, loss, small_data())
+    change(model)
+    found = gn.gradient_moments(model, loss, small_data())
+    fresh = gn.gradient_moments(copy.deepcopy(model), loss, small_data())
+    assert found.group_size == fresh.group_size
+    assert float(found.trace_cov) == float(fresh.trace_cov)
+    assert found.population == fresh.population
+    assert found.group_size > 1 or found.population == float("inf")  # coupled, or random
+
+
+def test_a_layer_in_training_mode_is_noticed() -> None:
+    model = Net()
+    another_layer(model)
+    model.eval()
+    assert gn.gradient_moments(model, loss, small_data()).group_size == 1
+    model.train()
+    assert gn.gradient_moments(model, loss, small_data()).group_size > 1
+
+
+def test_another_forward_is_noticed() -> None:
+    model = Net()
+    norms(model)
+    its_forward(model)
+    with pytest.raises(gn.GradNoiseError):
+        norms(model)
+
+
+def test_frozen_parameters_are_noticed() -> None:
+    model = Net()
+    before = norms(model)
+    model.first.requires_grad_(False)
+    alone = torch.stack(
+        [
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(one, list(model.last.parameters()))]
+            )
+            for one in (
+                loss(model, [t[k : k + 1] for t in small_data()]).sum() for k in range(len(before))
+            )
+        ]
+    )
+    torch.testing.assert_close(norms(model), alone.square().sum(1), rtol=1e-12, atol=0)
+
+
+def test_a_number_that_the_code_reads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, objective = Net(), Objective(Net(), loss)
+    before = norms(model)
+    first = known(objective, small_data())
+    monkeypatch.setitem(globals(), "TIMES_TWO", True)
+    assert known(objective, small_data()) is not first
+    assert not torch.equal(norms(model), before)
+
+
+def test_closures_of_the_same_code_are_told_apart() -> None:
+    def dividing(by_batch: bool) -> Any:
+        def own(model: nn.Module, batch: Any) -> Tensor:
+            return loss(model, batch) / (len(batch[1]) if by_batch else 1)
+
+        return own
+
+    model = Net()
+    norms(model, loss_fn=dividing(False))
+    with pytest.raises(gn.CoupledSamplesError):
+        norms(model, loss_fn=dividing(True))
+
+
+def test_the_same_closure_made_again_is_known() -> None:
+    objectives = [Objective(model, lambda m, b: loss(m, b)) for model in [Net()] * 2]
+    first, second = (known(objective, small_data()) for objective in objectives)
+    assert first is second
+    criteria = [gn.supervised(nn.CrossEntropyLoss()) for _ in range(2)]
+    first, second = (known(Objective(objectives[0].model, c), small_data()) for c in criteria)
+    assert first is second
+
+
+def test_labels_that_do_not_count_are_another_kind_of_batch() -> None:
+    """A loss over the count of labels is coupled only where some do not count."""
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        counted = (batch[1] >= 0).double().mean()
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none") / counted
+
+    model, (inputs, labels) = Net(), small_data()
+    norms(model, loss_fn=own)
+    ignored = labels.masked_fill(torch.arange(len(labels)) % 3 == 0, -100)
+    with pytest.raises(gn.CoupledSamplesError):
+        norms(model, (inputs, ignored), own)
+
+
+def test_operations_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None:
+    model = Net()
+    norms(model)
+    model.deep[0]["flags"].centres = True  # deeper than is looked into
+    with pytest.raises(gn.CoupledSamplesError, match=r"other operations than in an earlier call"):
+        norms(model)
+    with pytest.raises(gn.CoupledSamplesError, match=r"differ from the same samples' losses"):
+        norms(model)
+    assert gn.gradient_moments(model, loss, small_data()).group_size > 1
+
+
+def test_random_numbers_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None:
+    state: list[Any] = [{"more": [{"drops": False}]}]
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        outputs = model(batch[0])
+        if state[0]["more"][0]["drops"]:
+            outputs = F.dropout(outputs, 0.5)
+        return F.cross_entropy(outputs, batch[1], reduction="none")
+
+    model = Net()
+    norms(model, loss_fn=own)
+    state[0]["more"][0]["drops"] = True
+    with pytest.raises(gn.RandomLossError, match=r"draw random numbers. Call once more"):
+        norms(model, loss_fn=own)
+    assert gn.gradient_moments(model, own, small_data()).population == float("inf")
+
+
+class Routed(nn.Module):
+    """Experts that are called only where a sample goes to them: other operations in each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(3)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = (x[:, 0] > 0).long() + (x[:, 0] > 1).long()
+        out = x.new_zeros(len(x), 3)
+        for k, expert in enumerate(self.experts):
+            where = (chosen == k).nonzero().flatten()
+            if len(where):
+                out = out.index_add(0, where, expert(x[where]))
+        return out
+
+
+def test_models_whose_operations_depend_on_the_data_are_measured_all_the_same() -> None:
+    model, (inputs, labels) = Routed(), small_data()
+    for part in (slice(0, 40), slice(0, 7), slice(5, 30), slice(0, 40)):
+        batch = inputs[part], labels[part]
+        one = [
+            loss(model, (batch[0][k : k + 1], batch[1][k : k + 1])).sum()
+            for k in range(len(batch[1]))
+        ]
+        truth = []
+        for own in one:
+            found = torch.autograd.grad(own, list(model.parameters()), allow_unused=True)
+            truth.append(sum(float(g.square().sum()) for g in found if g is not None))
+        torch.testing.assert_close(norms(model, batch), torch.tensor(truth).double())
+
+
+def test_a_model_is_not_kept_alive() -> None:
+    model = Net()
+    held = [model]
+    norms(model, loss_fn=lambda m, b: loss(m, b) * len(held))
+    gone = weakref.ref(model)
+    held.clear()
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_few_kinds_are_kept_of_a_model() -> None:
+    objective = Objective(Net(), loss)
+    for k in range(2 * KEPT):
+        objective.model.centres = k  # type: ignore[assignment]
+        known(objective, small_data())["number"] = k
+    kept = module._MODELS[objective.model]
+    assert sorted(found["number"] for found in kept.values()) == list(range(KEPT, 2 * KEPT))
+
+
+def test_containers_that_hold_themselves_end() -> None:
+    model = Net()
+    own: list[Any] = [model]
+    own.append(own)
+    model.deep.append({"own": own})  # type: ignore[dict-item]
+    assert torch.equal(norms(model), norms(model))
+
+
+def test_scripted_models_are_measured_again_and_again() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(4, 3)).double())
+    assert torch.equal(norms(model), norms(model))
