@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map
 
+import gradnoise as gn
 from gradnoise.per_sample.choice import ENGINES, choose
 from gradnoise.per_sample.contract.summary import Wanted
 from gradnoise.problem.objective import Objective
@@ -71,7 +72,29 @@ def choice(task: Task, stack: ExitStack) -> Method:
     """What "auto" costs once per model."""
     objective = Objective(task.model, task.losses)
     stack.enter_context(objective.guard())
-    return Method(lambda: choose(objective, task.batch, "auto"), checked=False)
+
+    def run() -> Any:
+        objective.findings = {}  # of no earlier call
+        return choose(objective, task.batch, "auto")
+
+    return Method(run, checked=False)
+
+
+def norms_again(task: Task, _: ExitStack) -> Method:
+    """`gn.per_sample_sq_norms` from the second call on."""
+    return Method(
+        lambda: gn.per_sample_sq_norms(task.model, task.losses, task.batch), checked=False
+    )
+
+
+def moments_again(task: Task, _: ExitStack) -> Method:
+    """`gn.gradient_moments` of one batch from the second call on."""
+
+    def run() -> Found:
+        found = gn.gradient_moments(task.model, task.losses, task.batch)
+        return found.sq_norms, [*found.mean.values()]
+
+    return Method(run)
 
 
 def backpack(extension: str, saved: str, task: Task, _: ExitStack) -> Method:
@@ -207,6 +230,8 @@ Prepare = Callable[[Task, ExitStack], Method]
 METHODS: dict[str, Prepare] = {
     "ours-auto": functools.partial(ours, "auto"),
     "ours-choice": choice,
+    "norms-again": norms_again,
+    "moments-again": moments_again,
     **{f"ours-{name}": functools.partial(ours, name) for name in ENGINES},
     "backpack-l2": functools.partial(backpack, "BatchL2Grad", "batch_l2"),
     "backpack-grad": functools.partial(backpack, "BatchGrad", "grad_batch"),

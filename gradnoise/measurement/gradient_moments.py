@@ -10,6 +10,7 @@ from torch import nn
 from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
+from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .opened import Opened
 
@@ -81,6 +82,6 @@ def gradient_moments(
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size,
     )  # fmt: skip
-    opened = Opened.open(model, loss_fn, data, options)
-    with opened.problem.guard():
+    with Problem.guarded(model, loss_fn, data, options) as problem:
+        opened = Opened(problem, options)
         return opened.in_samples(opened.moments(variance=variance, intervals=intervals))

@@ -47,10 +47,12 @@ class Accumulator:
             self._subtract({name: total / self._count for name, total in self._total.items()})
         elif not self._raw and summary.centred_sq is None:
             summary = self._centred(summary)
+        norms = torch.stack([summary.sq_norms[name] for name in summary.total])
+        raw = dict(zip(summary.total, norms.sum(1).tolist(), strict=True))
         for name, total in summary.total.items():
             known = self._spread.get(name, 0.0)
             if summary.centred_sq is None:
-                self._spread[name] = known + float(summary.sq_norms[name].sum())
+                self._spread[name] = known + raw[name]
             else:
                 self._spread[name] = known + summary.centred_sq[name] + self._gap(name, summary)
             if summary.squares is not None:
@@ -61,7 +63,7 @@ class Accumulator:
             self._gather()
         self._count += len(summary.losses)
         self._losses.append(widen(summary.losses))
-        self._norms.append(torch.stack([summary.sq_norms[name] for name in self._spread]))
+        self._norms.append(norms)
         if summary.gap_sq_norms is not None:
             self._gaps.append(torch.stack([summary.gap_sq_norms[name] for name in self._spread]))
 

@@ -63,8 +63,7 @@ def explain_engine(
         >>> [(use.parameter, use.rule) for use in report.uses]
         [('weight', 'product of norms'), ('bias', 'sum over positions')]
     """
-    problem = open_batch(model, loss_fn, batch)
-    with problem.guard():
+    with open_batch(model, loss_fn, batch) as problem:
         whole = problem.largest_batch()
         chosen = choose(problem.objective, whole, engine)
         uses = tuple(chosen.explain(whole))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,7 @@ def per_sample_gradients(
         >>> (gradients / model.weight).flatten()  # g_i = 2wx_i²
         tensor([2., 8.]...)
     """
-    problem = open_batch(model, loss_fn, batch)
-    with problem.guard():
+    with open_batch(model, loss_fn, batch) as problem:
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         chunks = [c for part in problem.batches() for c in chosen.chunks(part)]
     return {name: torch.cat([c.gradients[name] for c in chunks]) for name in chunks[0].gradients}
@@ -76,8 +76,7 @@ def per_sample_sq_norms(
         >>> per_sample_sq_norms(model, nn.MSELoss(), (torch.eye(2)[:, :1], torch.zeros(2, 1)))
         tensor([1., 0.], dtype=torch.float64)
     """
-    problem = open_batch(model, loss_fn, batch)
-    with problem.guard():
+    with open_batch(model, loss_fn, batch) as problem:
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         found = [s for part in problem.batches() for s in chosen.summaries(part, Wanted())]
         norms = [summary.sq_norms for summary in found]
@@ -85,9 +84,11 @@ def per_sample_sq_norms(
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
 
 
-def open_batch(model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch) -> Problem:
-    """A problem of one batch, whole."""
-    several = isinstance(batch, list) and not holds_samples(batch)  # for `Problem.open`
+def open_batch(
+    model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch
+) -> AbstractContextManager[Problem]:
+    """A problem of one batch, whole, inside of its guard."""
+    several = isinstance(batch, list) and not holds_samples(batch)  # for `Problem.guarded`
     one = tuple(batch) if several else batch
     whole = Options(max_samples=None, micro_batch=sys.maxsize, unit="sample")
-    return Problem.open(model, loss_fn, one, whole, least=1)
+    return Problem.guarded(model, loss_fn, one, whole, least=1)

@@ -89,6 +89,21 @@ class Problem:
             options: how it is measured; None for the defaults.
             least: samples that are needed; 2 for a variance of gradients.
         """
+        with cls.guarded(model, loss_fn, data, options, least=least) as problem:
+            return problem
+
+    @classmethod
+    @contextmanager
+    def guarded(
+        cls,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        data: Any,
+        options: Options | None = None,
+        *,
+        least: int = 2,
+    ) -> Iterator[Problem]:
+        """The same for what is measured at once, in one guard; see `open`."""
         options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
@@ -100,7 +115,7 @@ class Problem:
                     raise problem._coupled(behaviour)
                 if behaviour.coupling:
                     problem = cls._grouped(objective, data, options, behaviour)
-        return problem.in_metric(options)
+            yield problem.in_metric(options)
 
     @classmethod
     def _of_samples(

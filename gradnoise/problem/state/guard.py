@@ -120,8 +120,9 @@ def attributes(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, own in found:
-            vars(module).clear()
-            vars(module).update(own)
+            if not _same(vars(module), own):
+                vars(module).clear()
+                vars(module).update(own)
         for container, content in containers:
             if not _same(container, content):
                 container.clear()
