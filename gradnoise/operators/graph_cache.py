@@ -72,8 +72,8 @@ class GraphCache:
     def graphs(self) -> Iterator[Graph]:
         """The graph of each micro-batch in turn; call it inside the guard."""
         objective, (point, entered) = self._problem.objective, self._point
-        if self._budget and objective.plain.entered != entered:  # compared once per guard
-            self._point = now, _ = objective.fingerprint(), objective.plain.entered
+        if self._budget and objective.entered != entered:  # compared once per guard
+            self._point = now, _ = objective.fingerprint(), objective.entered
             if now != point:
                 self._kept = {}
         left = float(self._budget)

@@ -60,8 +60,7 @@ class Objective:
             self.loss_fn = UnitLosses(self.loss_fn, unit, self._generators)
         refuse_common(self.parameters)
         self._opened_modes = _modes(model)
-        self._depth = 0
-        self.entered = 0  # how often it has been guarded
+        self._depth = self._entered = 0
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
         self.once: list[Any] = []  # operations of torch that have none
         self.findings: dict[str, Any] | None = None  # of earlier calls; see `known`
@@ -110,7 +109,7 @@ class Objective:
             return
         self._check_unchanged()
         self._depth += 1
-        self.entered += 1
+        self._entered += 1
         try:
             with (
                 untouched(self.model, data),
@@ -125,7 +124,12 @@ class Objective:
     @property
     def is_guarded(self) -> bool:
         """Whether it is inside of a guard."""
-        return self._depth > 0
+        return self.plain._depth > 0
+
+    @property
+    def entered(self) -> int:
+        """How often it has been guarded."""
+        return self.plain._entered
 
     def _check_unchanged(self) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""

@@ -21,6 +21,8 @@ from ...statistics.skew import Skew
 from ...tensors.random import generator, random_vector
 from ...tensors.trees import widen
 
+OF_HALVES = 10.0  # their residual in units of `tol`: eigenvalues are known to about its square
+
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the optimizer."""
@@ -62,8 +64,8 @@ def half_sharpness(
     Args:
         problem: all samples.
         vector: eigenvector of all samples, shape (P,).
-        aim: for each half; its budget is that of the graphs of both together, and of one basis at
-            a time.
+        aim: for each half, with OF_HALVES times its `tol`; its budget is that of the graphs of both
+            together, and of one basis at a time.
         hvp: as for `Hessian`.
     """
     halves = [replace(problem, samples=half) for half in problem.samples.halves(aim.seed)]
@@ -73,6 +75,7 @@ def half_sharpness(
     vector = widen(vector)
     other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
+    aim = replace(aim, tol=OF_HALVES * aim.tol)
     found = [aim.find(hessian, start) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [
