@@ -36,9 +36,10 @@ def summary(found: list[dict[str, str]]) -> str:
     groups = sum(row["unit"].startswith("group") for row in found)
     drawn = sum("draws" in row["unit"] for row in found)
     curved, short = (sum(row["curvature"] == word for row in found) for word in ("yes", "λ"))
+    more = f", λ of {short} more" if short else ""
     return (
         f"{len(found)} models: {groups} in groups, {len(found) - groups} sample by sample, "
-        f"{drawn} with replayed draws; {curved} profiles with curvature, λ of {short} more."
+        f"{drawn} with replayed draws; {curved} profiles with curvature{more}."
     )
 
 
