@@ -27,8 +27,8 @@ Own = TypeVar("Own", bound="Opened")
 class Opened:
     """A model with samples drawn once, and the engine, moments and Hessian computed from them.
 
-    Results are kept: it is used within one call, while nothing changes. `gn.measure` returns a
-    `Measurement`, which outlives it.
+    Results are kept: it is used within one call, in which nothing changes. What `gn.measure`
+    returns lives longer, and looks for changes (`Measurement`).
 
     Args:
         problem: the objective and the samples.
@@ -106,5 +106,5 @@ class Opened:
         return self._kept[key]  # type: ignore[no-any-return]
 
     def anew(self) -> Opened:
-        """The same samples, and nothing computed: where parameters have changed."""
+        """The same samples with nothing computed yet, for use after parameters have changed."""
         return Opened(self._problem, self.options, batch_size=self.batch_size)

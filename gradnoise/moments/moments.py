@@ -50,8 +50,8 @@ class GradientMoments:
             are computed as ‖g_i‖² - 2g_iᵀḡ + ‖ḡ‖².
         is_partition: whether units are random groups of a finite population: the spread of groups
             then has the error of K independent ones, also where all samples are in them.
-        loss_population: N for the mean loss, where it is another one: groups whose losses are
-            coupled less than their gradients, or more.
+        loss_population: N for the mean loss, where it differs: losses may be coupled more,
+            or less, than their gradients. None: the same N.
         group_size: b, where units are groups and results are wanted in samples. trΣ, variances and
             B_simple are then b times those of groups; everything else here counts groups.
         shares: a_i = w_i/w̄, shape (n,), where samples weigh differently.
@@ -204,9 +204,7 @@ class GradientMoments:
     @property
     def loss(self) -> Estimate:
         """Mean loss L."""
-        own = (
-            self if self.loss_population is None else replace(self, population=self.loss_population)
-        )
+        own = replace(self, population=self.loss_population or self.population)
         value, variance = float(self.losses.mean()), own.sampling_factor * float(self.losses.var())
         found = self._estimate(value, variance, own._skew(own.steadiness * self.losses[None]))
         return in_samples(found, self.group_size, keep=True)

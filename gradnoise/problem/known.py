@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors.ragged import is_ragged
-from ..tensors.trees import Batch, map_samples, sample_count, sample_leaves
+from ..tensors.trees import Batch, sample_count, sample_leaves
 from .objective import Objective
 from .state.held import attributes_of, held_by
+from .unit import rest_of
 
 Findings = dict[str, Any]
 
@@ -54,7 +55,10 @@ def _signature(objective: Objective, batch: Batch) -> Hashable:
     return (
         _of_modules(objective.model),
         _of(objective.criterion, OF_LOSS),
-        *(type(objective.loss_fn), unit.kind, unit.size, unit.is_replayed),
+        type(objective.loss_fn),
+        unit.kind,
+        unit.size,
+        unit.is_replayed,
         _of_batch(batch),
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
     )
@@ -66,12 +70,14 @@ def _of_batch(batch: Batch) -> Hashable:
     Losses that divide by the number of labels that count are coupled only where some do not.
     """
     leaves = tuple((leaf.ndim, leaf.dtype, _of_labels(leaf)) for leaf in sample_leaves(batch))
-    return leaves, repr(map_samples(lambda _: 0, batch)), min(sample_count(batch), COUNTED)
+    return leaves, rest_of(batch), min(sample_count(batch), COUNTED)
 
 
 def _of_labels(leaf: Tensor) -> Hashable:
     if leaf.is_floating_point() or leaf.is_complex() or not leaf.numel():
         return None
+    if leaf.element_size() > 1 and not leaf.is_signed():
+        leaf = leaf.long()  # torch has no extremes of these
     least, most = leaf.aminmax()
     return bool(least < 0), bool(least == most)
 
@@ -95,8 +101,10 @@ def _of(item: Any, depth: int) -> Hashable:
     """Of an attribute or a function, with what it holds; at the depth of 0 its type."""
     if isinstance(item, _PLAIN):
         return item
-    if isinstance(item, (type, types.ModuleType)) or not depth:
-        return id(item) if isinstance(item, type) else id(type(item))
+    if isinstance(item, (type, types.ModuleType)) or _is_of_torch(item):
+        return id(item)
+    if not depth:
+        return id(type(item))
     if isinstance(item, Tensor):
         return item.shape, item.dtype, item.requires_grad
     if isinstance(item, nn.Module):
@@ -107,6 +115,13 @@ def _of(item: Any, depth: int) -> Hashable:
         return _of_entries(enumerate(item), len(item), depth)
     held = _of_entries(list(held_by(item)), 0, depth)
     return id(type(item)), getattr(item, "__code__", None) or held or id(item), held
+
+
+def _is_of_torch(item: Any) -> bool:
+    """Whether it is a function of torch, which refer to hundreds of others."""
+    if not isinstance(item, types.FunctionType):
+        return False
+    return str(item.__globals__.get("__name__")).startswith("torch.")
 
 
 def _of_entries(entries: Iterable[tuple[Any, Any]], count: int, depth: int) -> Hashable:

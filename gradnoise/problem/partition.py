@@ -16,7 +16,6 @@ from .unit import Seeded
 
 BLOCK = 4  # groups that are put together anew
 ROUNDING = 64.0  # of a gradient, in units of its dtype's resolution
-Found = tuple[Tensor, Tensor]  # gradient and loss of a group
 
 
 def effective_population(objective: Objective, samples: Samples) -> tuple[float, float]:
@@ -35,8 +34,8 @@ def effective_population(objective: Objective, samples: Samples) -> tuple[float,
 
     Args:
         objective: in the coordinates of the measurement; inside its guard.
-        samples: groups, a part or all of `groups_available`. Where two cannot change halves, since
-            their samples differ in shape, s is taken as 1, its largest value.
+        samples: groups, a part or all of `groups_available`. Where they cannot exchange quarters,
+            because their samples differ in shape, s is taken as 1, its largest value.
 
     Returns:
         M of gradients and M of losses.
@@ -54,28 +53,24 @@ def _shares(objective: Objective, samples: Samples) -> list[float]:
     if not pairs:  # groups of one sample
         return [0.0, 0.0]
     apart = 1 - sum(math.comb(part, 2) for part in parts) / pairs
-    sums = _Sums(apart), _Sums(apart)
+    sums = _Sums(), _Sums()
     while len(block := list(islice(groups, count))) == count:
         mixed = _mixed(block, parts)
         if mixed is None:
             return [1.0, 1.0]
-        found = [[_found(objective, group) for group in own] for own in (block, mixed)]
+        found = [[_gradient_and_loss(objective, group) for group in own] for own in (block, mixed)]
         for k, own in enumerate(sums):
             own.add(*([values[k] for values in half] for half in found))
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
-    return [own.share(ROUNDING * eps) for own in sums]
+    return [own.share(apart, ROUNDING * eps) for own in sums]
 
 
 class _Sums:
-    """The spread of a number or a vector over groups, and of what regrouping does to its sum.
+    """The spread of a number or a vector over groups, and of what regrouping does to its sum."""
 
-    Args:
-        apart: 1 - p.
-    """
-
-    def __init__(self, apart: float) -> None:
-        self._apart, self._count, self._mixed = apart, 0, 0
-        self._mean, self._spread, self._changed, self._square = torch.zeros(()), 0.0, 0.0, 0.0
+    def __init__(self) -> None:
+        self._count, self._mean = 0, torch.zeros(())
+        self._spread, self._changed, self._square = 0.0, 0.0, 0.0
 
     def add(self, block: list[Tensor], mixed: list[Tensor]) -> None:
         """Some groups, and others of the same samples."""
@@ -85,17 +80,16 @@ class _Sums:
             self._mean = self._mean.to(own) + gap / self._count
             self._spread += float(gap.square().sum()) * (self._count - 1) / self._count
             self._square += float(own.square().sum())
-        self._mixed += len(block)
         self._changed += float((sum(block) - sum(mixed)).square().sum())  # type: ignore[union-attr]
 
-    def share(self, rounding: float) -> float:
-        """s, where relative changes of this size are rounding."""
+    def share(self, apart: float, rounding: float) -> float:
+        """s, with apart = 1 - p; relative changes up to `rounding` count as none."""
         if self._count < 2 or not self._spread > 0:
             return 0.0
-        changed = self._changed / (2 * self._mixed)
+        changed = self._changed / (2 * self._count)
         if changed <= rounding**2 * self._square / self._count:
             return 0.0
-        return min(changed / self._apart / (self._spread / (self._count - 1)), 1.0)
+        return min(changed / apart / (self._spread / (self._count - 1)), 1.0)
 
 
 def _alone(samples: Samples) -> Iterator[Seeded]:
@@ -124,6 +118,6 @@ def _mixed(block: list[Seeded], parts: list[int]) -> list[Seeded] | None:
     ]
 
 
-def _found(objective: Objective, group: Batch) -> Found:
+def _gradient_and_loss(objective: Objective, group: Batch) -> tuple[Tensor, Tensor]:
     losses = objective.losses(to_device(group, objective.device))
     return flatten(objective.differentiate(losses.sum())), losses.detach().double().sum()

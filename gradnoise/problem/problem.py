@@ -137,8 +137,8 @@ class Problem:
     def _found(self, least: int, find: Callable[[], Behaviour]) -> Behaviour:
         """What was found about these losses in an earlier call, or is now.
 
-        It is used again where every pass tells whether it still holds (see `Hooks`), and where
-        nothing would be wrong if it did not: in groups, and with replayed draws.
+        What was found is used again where every pass tells whether it still holds (see `Hooks`),
+        and where results are right even if it no longer does: groups, and replayed draws.
         """
         objective = self.objective
         objective.findings = known(objective, self.largest_batch())
@@ -162,7 +162,7 @@ class Problem:
         return Behaviour(True, layers=self.unit.reason)
 
     def _coupled(self, behaviour: Behaviour) -> GradNoiseError:
-        """The error where samples are asked for that are coupled."""
+        """The error where single samples are asked for, and their losses are coupled."""
         if behaviour.coupling == SHARED:
             return shared_error()
         if behaviour.coupling == ONE_NUMBER:

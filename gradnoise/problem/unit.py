@@ -188,9 +188,9 @@ def _alike(first: Batch, second: Batch) -> bool:
     """Whether two groups can be stacked: equal but for the entries of their tensors."""
     shapes = ([(leaf.shape, leaf.dtype) for leaf in sample_leaves(g)] for g in (first, second))
     one, other = shapes
-    return one == other and _rest(first) == _rest(second)
+    return one == other and rest_of(first) == rest_of(second)
 
 
-def _rest(batch: Batch) -> str:
+def rest_of(batch: Batch) -> str:
     """What a batch holds beside tensors of samples, and how it is nested."""
     return repr(map_samples(lambda _: 0, batch))

@@ -68,11 +68,12 @@ class Measurement(Opened):
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
         """The result of `compute`, computed once while nothing that it depends on changes."""
-        (point, entered), objective = self._point, self._problem.objective
-        if not (objective.is_guarded and objective.entered == entered):  # compared once per guard
-            self._point = now, _ = self._now(), objective.entered if objective.is_guarded else -1
+        (point, entered), plain = self._point, self._problem.objective.plain  # has the guard
+        if not (plain.is_guarded and plain.entered == entered):  # compared once per guard
+            now = self._now()
             if now != point:
                 self._kept = {}
+            self._point = now, plain.entered
         return super().keep(key, compute)
 
     def _now(self) -> Hashable:

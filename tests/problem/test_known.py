@@ -6,18 +6,23 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from math import sqrt
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 import gradnoise as gn
 from gradnoise.problem import known as module
 from gradnoise.problem.known import KEPT, known
 from gradnoise.problem.objective import Objective
+from gradnoise.problem.unit import Unit
+from gradnoise.tensors.ragged import Items, Ragged
 from tests.counting import SAMPLES, small_data
 
 TIMES_TWO = False
@@ -182,6 +187,73 @@ def test_the_same_closure_made_again_is_known() -> None:
     assert first is second
 
 
+INPUTS, LABELS = small_data()
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (INPUTS[:, None], LABELS),
+        (INPUTS.float(), LABELS),
+        [INPUTS, LABELS],
+        (INPUTS[:3], LABELS[:3]),
+        (INPUTS, torch.zeros_like(LABELS)),
+    ],
+    ids=["dimensions", "dtype", "nesting", "few samples", "equal labels"],
+)
+def test_findings_hold_for_batches_of_one_kind(batch: Any) -> None:
+    objective = Objective(Net(), loss)
+    assert known(objective, (INPUTS + 1, LABELS)) is known(objective, (INPUTS, LABELS))
+    assert known(objective, batch) is not known(objective, (INPUTS, LABELS))
+
+
+@pytest.mark.parametrize(
+    "unit", [Unit("group"), Unit(size=2), Unit(is_replayed=True)], ids=["kind", "size", "replayed"]
+)
+def test_findings_hold_for_one_unit(unit: Unit) -> None:
+    model = Net()
+    of_samples = known(Objective(model, loss), small_data())
+    assert known(Objective(model, loss, unit), small_data()) is not of_samples
+
+
+def test_findings_hold_for_one_precision_and_for_the_parameters_that_are_trained() -> None:
+    model = Net()
+    objective = Objective(model, loss)
+    first = known(objective, small_data())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert known(objective, small_data()) is not first
+    model.first.requires_grad_(False)
+    assert known(objective, small_data()) is not first
+
+
+def test_nothing_is_kept_where_a_collate_function_puts_samples_together() -> None:
+    objective, batch = Objective(Net(), loss), Ragged(torch.arange(2), Items([0, 1], list))
+    known(objective, batch)["number"] = 1
+    assert known(objective, batch) == {}
+
+
+def test_whole_numbers_of_every_kind_are_read() -> None:
+    """torch has no extremes of most kinds without a sign."""
+    data, labels = torch.arange(12).view(6, 2), torch.zeros(6).long()
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0].double()), batch[1], reduction="none")
+
+    model = nn.Linear(2, 3).double()
+    plain = norms(model, (data, labels), own)
+    for dtype in (torch.uint8, torch.int16, torch.uint16, torch.uint32, torch.uint64):
+        assert torch.equal(norms(model, (data.to(dtype), labels), own), plain)
+
+
+def test_functions_of_torch_and_of_math_are_not_looked_into() -> None:
+    """They name hundreds of others, and these name others again."""
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        return sqrt(4) * cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    assert len(repr(module._of(own, module.OF_LOSS))) < 1000
+
+
 def test_labels_that_do_not_count_are_another_kind_of_batch() -> None:
     """A loss over the count of labels is coupled only where some do not count."""
 
@@ -207,6 +279,14 @@ def test_operations_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None
     assert gn.gradient_moments(model, loss, small_data()).group_size > 1
 
 
+def test_without_the_hooks_losses_are_examined_in_every_call() -> None:
+    """No other engine tells in its passes whether the operations are still the same."""
+    model = Net()
+    gn.gradient_moments(model, loss, small_data(), engine="loop")
+    model.deep[0]["flags"].centres = True
+    assert gn.gradient_moments(model, loss, small_data(), engine="loop").group_size > 1
+
+
 def test_random_numbers_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None:
     state: list[Any] = [{"more": [{"drops": False}]}]
 
@@ -222,6 +302,30 @@ def test_random_numbers_that_nothing_else_tells_of_are_noticed_in_the_pass() -> 
     with pytest.raises(gn.RandomLossError, match=r"draw random numbers. Call once more"):
         norms(model, loss_fn=own)
     assert gn.gradient_moments(model, own, small_data()).population == float("inf")
+
+
+def test_random_losses_that_become_coupled_are_noticed_in_the_pass() -> None:
+    model = Net()
+    drops(model)
+    gn.gradient_moments(model, loss, small_data())
+    model.deep[0]["flags"].centres = True
+    with pytest.raises(gn.CoupledSamplesError, match=r"other operations than in an earlier call"):
+        gn.gradient_moments(model, loss, small_data())
+
+
+def test_draws_that_cannot_be_set_back_are_noticed_in_the_pass() -> None:
+    model, source = Net(), np.random.default_rng(0)
+    drops(model)
+    state: list[Any] = [{"more": [{"scales": False}]}]
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        losses = loss(model, batch)
+        return losses * source.random() if state[0]["more"][0]["scales"] else losses
+
+    gn.gradient_moments(model, own, small_data())
+    state[0]["more"][0]["scales"] = True
+    with pytest.raises(gn.RandomLossError, match=r"from the same random state gave different"):
+        gn.gradient_moments(model, own, small_data())
 
 
 class Routed(nn.Module):
@@ -275,6 +379,16 @@ def test_few_kinds_are_kept_of_a_model() -> None:
         known(objective, small_data())["number"] = k
     kept = module._MODELS[objective.model]
     assert sorted(found["number"] for found in kept.values()) == list(range(KEPT, 2 * KEPT))
+
+
+def test_those_in_use_are_kept() -> None:
+    objective = Objective(Net(), loss)
+    first = known(objective, small_data())
+    for k in range(2 * KEPT):
+        objective.model.centres = k + 2  # type: ignore[assignment]
+        known(objective, small_data())
+        objective.model.centres = False  # type: ignore[assignment]
+        assert known(objective, small_data()) is first
 
 
 def test_containers_that_hold_themselves_end() -> None:

@@ -247,6 +247,24 @@ def test_after_a_change_of_the_model_all_is_measured_where_it_stands_then(
     assert torch.equal(own.hessian() @ vector, fresh.hessian() @ vector)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "optimizer"])
+def test_changes_are_looked_for_once_per_guard(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, looked = small_model(), list[int]()
+    own = measured(model=model, optimizer=adam_after_steps(model), metric=metric)
+    plain, problem = own._now, own.problem
+    monkeypatch.setattr(own, "_now", lambda: [looked.append(1), plain()][1])
+    with problem.guard():
+        before = own.moments()
+        own.hessian()
+    assert len(looked) == 1
+    in_place(model)
+    with problem.guard():
+        assert own.moments() is not before
+    assert len(looked) == 2
+
+
 def test_a_change_of_the_criterions_class_weights_is_noticed() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     criterion = nn.CrossEntropyLoss(weight=weights, reduction="sum")

@@ -44,8 +44,8 @@ class Plan:
         steps: the operations that are given parameters.
         count: samples that it was made on.
         doubtful: whether the layouts of one batch say nothing about another.
-        connect_all: as of `BackwardPass`.
-        operations: a number for all operations of the forward pass in their order.
+        connect_all: as for `BackwardPass`.
+        operations: a hash of all operations of the forward pass, in their order.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Hooks(Engine):
         raise EngineError(_CHANGING)
 
     def _look_again(self, batch: Batch) -> None:
-        """Where operations differ from one batch to another, nothing is kept for the next call."""
+        """Forget a plan that does not hold, and check again what an earlier call found with it."""
         self._findings.clear()
         if self._is_inherited:
             check_still_independent(self.objective, select(batch, slice(0, CHECK_SAMPLES)))

@@ -40,7 +40,7 @@ class Trace(TorchFunctionMode, abc.ABC):
         super().__init__()
         self.sources = {id(p): Source(p, frozenset([name])) for name, p in parameters.items()}
         self._on_operation = on_operation
-        self.operations = 0  # a number for all operations in their order
+        self.operations = 0  # a hash of all operations, in their order
 
     def losses(self, objective: Objective, batch: Batch) -> Tensor:
         """Per-sample losses of a batch, shape (n,), while their operations are followed."""

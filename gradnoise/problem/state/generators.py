@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,8 @@ def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     Attributes of modules and of the loss, what a function closes over, its defaults, the global
     names in it, and the arguments of `functools.partial`; also in lists and dicts there.
     """
-    owners = [attributes_of(module) for module in model.modules()] + [list(held_by(loss_fn))]
-    held = [item for own in owners for _, item in own]
-    found = {id(g): g for item in held for g in _generators(item)}
+    held = chain(*map(attributes_of, model.modules()), held_by(loss_fn))
+    found = {id(g): g for _, item in held for g in _generators(item)}
     return tuple(found.values())
 
 

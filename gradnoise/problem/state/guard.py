@@ -136,13 +136,9 @@ def _content(container: Any) -> Any:
 
 def _same(first: Any, second: Any) -> bool:
     """Whether two contents are the same objects in the same order."""
-    if len(first) != len(second):
+    if len(first) != len(second) or not all(map(operator.is_, first, second)):
         return False
-    if not isinstance(first, dict):
-        return all(map(operator.is_, first, second))
-    return all(map(operator.is_, first, second)) and all(
-        map(operator.is_, first.values(), second.values())
-    )
+    return not isinstance(first, dict) or all(map(operator.is_, first.values(), second.values()))
 
 
 @contextmanager

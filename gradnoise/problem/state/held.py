@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ _OF_TORCH = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hook
 
 
 def attributes_of(module: nn.Module) -> list[tuple[str, Any]]:
-    """What a module holds besides parameters, buffers and modules: its own attributes and hooks."""
+    """What a module holds besides parameters, buffers and modules: attributes, forward hooks."""
     return [(name, item) for name, item in vars(module).items() if name not in _OF_TORCH]
 
 
@@ -23,7 +24,8 @@ def held_by(function: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"argument {i}", item) for i, item in enumerate(function.args))
         function = function.func
     for owner in (getattr(function, "__self__", None), function):
-        yield from (getattr(owner, "__dict__", None) or {}).items()
+        if not isinstance(owner, types.ModuleType):  # which holds a built-in function
+            yield from (getattr(owner, "__dict__", None) or {}).items()
     code = getattr(function, "__code__", None)
     if code is None:
         return
