@@ -83,5 +83,5 @@ def gradient_moments(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     with Problem.guarded(model, loss_fn, data, options) as problem:
-        opened = Opened(problem, options)
+        opened = Opened.of(problem, options)
         return opened.in_samples(opened.moments(variance=variance, intervals=intervals))

@@ -48,7 +48,16 @@ class Opened:
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
         problem = Problem.open(model, loss_fn, data, options)
-        return cls(problem, options, batch_size=batch_size_of(data))
+        return cls.of(problem, options, batch_size=batch_size_of(data))
+
+    @classmethod
+    def of(
+        cls: type[Own], problem: Problem, options: Options, *, batch_size: int | None = None
+    ) -> Own:
+        """Of a problem that has just been opened, and is in its metric."""
+        found = cls(problem, options, batch_size=batch_size)
+        found.keep("problem", lambda: problem)
+        return found
 
     @property
     def problem(self) -> Problem:

@@ -79,7 +79,6 @@ class Auto(Engine):
             if self._engine.name != Hooks.name or is_out_of_memory(error):
                 raise
             self.failures.append(f"hooks cannot: {error}")
-            (self.objective.findings or {}).clear()
             rest = select(batch, slice(done, None))
             self._engine = self._cheapest(rest, (Functional,))
             yield from parts(self._engine, rest)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import (
     BatchLossError,
     CoupledSamplesError,
+    GradNoiseError,
     LossError,
     ModelError,
     RandomLossError,
@@ -30,6 +31,7 @@ _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 DRAWS = 16  # of the losses, for a test of their mean
 LOOKED_AT = 64  # samples whose draws are looked at, those of several evaluations together
 TRIES = 64  # evaluations of few samples, for draws that a whole batch shares and that seldom matter
+CONFIRMED, REPLAYED = 5, 8  # samples that confirm what an earlier call found
 SIGNIFICANT = 6.0  # standard errors
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
@@ -183,19 +185,22 @@ def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
         return bool(coupling_layers(objective)) or (
             half > 0 and _is_divided(objective, batch, half)
         )
+    half = sample_count(batch) // 2
+    return half > 0 and (_depend_on_others(objective, batch) or _is_divided(objective, batch, half))
+
+
+def _depend_on_others(objective: Objective, batch: Seeded) -> bool:
+    """Whether losses change when other samples are in the other half of the places."""
     whole = objective.losses(batch).detach()
-    count = sample_count(batch)
-    half = count // 2
-    if not half:
-        return False
-    places = torch.arange(count)
+    half = len(whole) // 2
+    places = torch.arange(len(whole))
     tolerance = _tolerance(objective, whole)
     for kept in (places < half, places >= half):
-        others = torch.where(kept, places, (places + half) % count)
+        others = torch.where(kept, places, (places + half) % len(whole))
         mixed = objective.losses(Seeded(select(batch.batch, others), batch.seeds)).detach()
         if _differs(whole[kept], mixed[kept], tolerance):
             return True
-    return _is_divided(objective, batch, half)
+    return False
 
 
 def _is_divided(objective: Objective, batch: Seeded, half: int) -> bool:
@@ -225,24 +230,24 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
         )
 
 
-def check_still_independent(objective: Objective, batch: Batch) -> None:
-    """Raise where losses that were of independent samples in an earlier call no longer are.
+def are_independent(objective: Objective, batch: Batch) -> bool:
+    """Whether a few losses are those of independent samples, as an earlier call found.
 
-    Raises:
-        CoupledSamplesError, RandomLossError: the next call begins anew.
+    The second and third of five samples alone have others before and behind them than among the
+    five. Of random losses the draws belong to a place in the batch, see `is_coupled_replayed`.
     """
-    if isinstance(batch, Seeded):
-        check_replayed(objective, batch)
-        found = Behaviour(coupling=COUPLED if is_coupled_replayed(objective, batch) else "")
-    else:
-        found = examine(objective, batch)
-    if found.coupling or found.is_random:
-        kind = CoupledSamplesError if found.coupling else RandomLossError
-        now = found.coupling or "its losses draw random numbers"
-        raise kind(
-            f"the model runs other operations than in an earlier call, by something that it reads "
-            f"outside of its modules, and {now}. Call once more: what was found then is forgotten"
-        )
+    count = sample_count(batch)
+    if count < 2:
+        return True
+    try:
+        if isinstance(batch, Seeded):
+            return not _depend_on_others(objective, select(batch, slice(0, REPLAYED)))
+        few = select(batch, torch.linspace(0, count - 1, min(count, CONFIRMED)).long())
+        alone = slice(1, 3)
+        whole, part = objective.losses(few).detach(), objective.losses(select(few, alone))
+    except GradNoiseError:  # of a loss that has changed; what follows says why
+        return False
+    return not _differs(whole[alone], part, _tolerance(objective, whole))
 
 
 def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:

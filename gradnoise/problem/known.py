@@ -25,7 +25,7 @@ from .unit import rest_of
 
 Findings = dict[str, Any]
 
-PLAN = "plan"  # of the engine that checks in every pass that the operations are the same
+PLAN = "plan"  # of the hooks engine
 KEPT = 16  # signatures of a model: in training and evaluation, with some kinds of batches
 COUNTED = 32  # samples of a batch, beyond which more change nothing in what is found
 LARGE = 64  # entries of a container that is told by their number alone
@@ -37,13 +37,17 @@ _MODELS: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Findings]] = WeakKey
 def known(objective: Objective, batch: Batch) -> Findings:
     """The findings for this objective and batches of this kind, to be read and added to.
 
-    Nothing is kept where a collate function puts the samples together. Inside the guard.
+    Nothing is kept where a collate function puts the samples together, or where an object of the
+    user's cannot be looked into. Inside the guard.
     """
     if is_ragged(batch):
         return {}
-    kept = _MODELS.setdefault(objective.model, OrderedDict())
-    signature = _signature(objective, batch)
-    found = kept.setdefault(signature, {})
+    try:
+        signature = _signature(objective, batch)
+        kept = _MODELS.setdefault(objective.model, OrderedDict())
+        found = kept.setdefault(signature, {})
+    except Exception:  # of the user's objects: attributes that raise, names that cannot be hashed
+        return {}
     kept.move_to_end(signature)
     if len(kept) > KEPT:
         kept.popitem(last=False)
@@ -82,19 +86,19 @@ def _of_labels(leaf: Tensor) -> Hashable:
     return bool(least < 0), bool(least == most)
 
 
-def _of_modules(root: nn.Module) -> Hashable:
+def _of_modules(root: nn.Module, depth: int = OF_MODULE) -> Hashable:
     """Of a module and all inside of it, with their parameters."""
-    return tuple(map(_of_module, root.modules()))
+    return tuple(_of_module(module, min(depth, OF_MODULE)) for module in root.modules())
 
 
-def _of_module(module: nn.Module) -> Hashable:
+def _of_module(module: nn.Module, depth: int) -> Hashable:
     own, kind = vars(module), type(module)
     held = (*own["_parameters"].items(), *own["_buffers"].items())
     tensors = tuple(
         (name, id(t), t.shape, t.dtype, t.requires_grad) for name, t in held if t is not None
     )
-    rest = tuple((name, _of(item, OF_MODULE)) for name, item in attributes_of(module))
-    return id(kind), _of(getattr(kind, "forward", None), OF_MODULE), tensors, rest
+    rest = tuple((name, _of(item, depth)) for name, item in attributes_of(module))
+    return id(kind), _of(getattr(kind, "forward", None), depth), tensors, rest
 
 
 def _of(item: Any, depth: int) -> Hashable:
@@ -108,7 +112,7 @@ def _of(item: Any, depth: int) -> Hashable:
     if isinstance(item, Tensor):
         return item.shape, item.dtype, item.requires_grad
     if isinstance(item, nn.Module):
-        return _of_modules(item)
+        return _of_modules(item, depth - 1)
     if isinstance(item, dict):
         return _of_entries(item.items(), len(item), depth)
     if isinstance(item, (list, tuple, set, frozenset)):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice
 
 import torch
 from torch import Tensor
 
+from ..tensors.random import generator
 from ..tensors.trees import Batch, flatten, rebuild, sample_count, sample_leaves, select, to_device
 from .objective import Objective
 from .samples import Samples
 from .unit import Seeded
 
 BLOCK = 4  # groups that are put together anew
+LEAST_BLOCKS = 16  # a share from fewer is uncertain by more than a third
 ROUNDING = 64.0  # of a gradient, in units of its dtype's resolution
 
 
@@ -47,46 +48,62 @@ def effective_population(objective: Objective, samples: Samples) -> tuple[float,
 
 def _shares(objective: Objective, samples: Samples) -> list[float]:
     """s of gradients and of losses, each between 0 and 1."""
-    groups, count = _alone(samples), min(BLOCK, samples.count)
+    groups, count = list(_alone(samples)), min(BLOCK, samples.count)
     parts = [len(own) for own in torch.arange(objective.unit.size).tensor_split(count)]
     pairs = math.comb(objective.unit.size, 2)
     if not pairs:  # groups of one sample
         return [0.0, 0.0]
     apart = 1 - sum(math.comb(part, 2) for part in parts) / pairs
     sums = _Sums(), _Sums()
-    while len(block := list(islice(groups, count))) == count:
+    for turn, block in _blocks(groups, count):
         mixed = _mixed(block, parts)
         if mixed is None:
             return [1.0, 1.0]
         found = [[_gradient_and_loss(objective, group) for group in own] for own in (block, mixed)]
         for k, own in enumerate(sums):
-            own.add(*([values[k] for values in half] for half in found))
+            before, after = ([values[k] for values in half] for half in found)
+            own.regrouped(before, after)
+            if not turn:
+                own.add(before)
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
     return [own.share(apart, ROUNDING * eps) for own in sums]
+
+
+def _blocks(groups: list[Seeded], count: int) -> Iterator[tuple[int, list[Seeded]]]:
+    """Blocks of groups; of few groups several times, in other orders: (which time, block)."""
+    blocks = len(groups) // count
+    for turn in range(max(1, -(-LEAST_BLOCKS // max(blocks, 1)))):
+        order = torch.randperm(len(groups), generator=generator(turn)).tolist()
+        for k in range(blocks):
+            yield turn, [groups[i] for i in order[k * count : (k + 1) * count]]
 
 
 class _Sums:
     """The spread of a number or a vector over groups, and of what regrouping does to its sum."""
 
     def __init__(self) -> None:
-        self._count, self._mean = 0, torch.zeros(())
-        self._spread, self._changed, self._square = 0.0, 0.0, 0.0
+        self._count, self._mean, self._spread, self._square = 0, torch.zeros(()), 0.0, 0.0
+        self._mixed, self._changed = 0, 0.0
 
-    def add(self, block: list[Tensor], mixed: list[Tensor]) -> None:
-        """Some groups, and others of the same samples."""
+    def add(self, block: list[Tensor]) -> None:
+        """Some groups."""
         for own in block:  # Welford 1962
             self._count += 1
             gap = own - self._mean.to(own)
             self._mean = self._mean.to(own) + gap / self._count
             self._spread += float(gap.square().sum()) * (self._count - 1) / self._count
             self._square += float(own.square().sum())
+
+    def regrouped(self, block: list[Tensor], mixed: list[Tensor]) -> None:
+        """Some groups, and others of the same samples."""
+        self._mixed += len(block)
         self._changed += float((sum(block) - sum(mixed)).square().sum())  # type: ignore[union-attr]
 
     def share(self, apart: float, rounding: float) -> float:
         """s, with apart = 1 - p; relative changes up to `rounding` count as none."""
         if self._count < 2 or not self._spread > 0:
             return 0.0
-        changed = self._changed / (2 * self._count)
+        changed = self._changed / (2 * self._mixed)
         if changed <= rounding**2 * self._square / self._count:
             return 0.0
         return min(changed / apart / (self._spread / (self._count - 1)), 1.0)

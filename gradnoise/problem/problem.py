@@ -17,6 +17,7 @@ from .checks import (
     COUPLED,
     ONE_NUMBER,
     Behaviour,
+    are_independent,
     check_replayed,
     coupled_error,
     coupling_layers,
@@ -27,8 +28,8 @@ from .checks import (
     refuse_hidden_gradients,
 )
 from .coordinates import PreconditionedObjective
-from .groups import LEAST_GROUPS, draw_groups, usual_size
-from .known import PLAN, known
+from .groups import draw_groups, usual_size
+from .known import known
 from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
@@ -135,19 +136,22 @@ class Problem:
         return replayed, replayed._found(least, lambda: replayed._examined_replayed(least))
 
     def _found(self, least: int, find: Callable[[], Behaviour]) -> Behaviour:
-        """What was found about these losses in an earlier call, or is now.
+        """What these losses depend on, found now, or in an earlier call if it still holds.
 
-        What was found is used again where every pass tells whether it still holds (see `Hooks`),
-        and where results are right even if it no longer does: groups, and replayed draws.
+        Only that they are independent is kept: of others it is seen at once, or they are measured
+        in groups, which costs more. A few samples confirm it, since no signature tells what the
+        values of tensors, and objects deep inside of others, do.
         """
-        objective = self.objective
-        objective.findings = known(objective, self.largest_batch())
-        key = f"behaviour of {min(least, 2)} samples or more"
+        objective, batch = self.objective, self.largest_batch()
+        objective.findings = known(objective, batch)
+        key = f"of {min(least, 2)} samples or more"
         before: Behaviour | None = objective.findings.get(key)
-        replays = before is not None and before.is_random and not self.unit.is_replayed
-        if before is not None and (PLAN in objective.findings or before.coupling or replays):
+        if before is not None and are_independent(objective, batch):
             return before
-        objective.findings[key] = found = find()
+        objective.findings.clear()
+        found = find()
+        if not found.coupling and found.is_random == self.unit.is_replayed:
+            objective.findings[key] = found
         return found
 
     def _examined_replayed(self, least: int) -> Behaviour:
@@ -191,21 +195,15 @@ class Problem:
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)
         samples = draw_groups(data, size, options, is_random=unit.is_replayed)
-        problem = cls(objective, samples)
-        found = problem._found(LEAST_GROUPS, problem._examined_group)
-        if found.is_random and not unit.is_replayed:
-            objective = objective.again(replace(unit, is_replayed=True))
-            samples = draw_groups(data, size, options, is_random=True)
-        return cls(objective, samples)
-
-    def _examined_group(self) -> Behaviour:
-        """Whether losses of groups draw random numbers; they are coupled, as far as is known."""
-        objective, batch = self.objective, self._few()
+        batch = cls(objective, samples)._few()
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
-        is_random = not self.unit.is_replayed and draws(objective, batch, losses)
+        if not unit.is_replayed and draws(objective, batch, losses):
+            unit = replace(unit, is_replayed=True)
+            objective = objective.again(unit)
+            samples = draw_groups(data, size, options, is_random=True)
         refuse_hidden_gradients(objective, batch)
-        return Behaviour(is_random, self.unit.reason)
+        return cls(objective, samples)
 
     def _replayed(self, behaviour: Behaviour, options: Options) -> Problem:
         """The same samples with a seed for every micro-batch; their population is a distribution.

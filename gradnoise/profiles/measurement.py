@@ -33,8 +33,8 @@ class Measurement(Opened):
     Hessian products stay in memory.
 
     When the values of parameters or buffers have changed, or in metric="optimizer" the state of the
-    optimizer, everything except the choice of samples is computed again. Other parameters, or
-    another mode (train, eval), raise ModelError.
+    optimizer, everything except the choice of samples and their weights is computed again. Other
+    parameters, or another mode (train, eval), raise ModelError.
 
     Example:
         >>> data = (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.ones(2, 1))

@@ -82,7 +82,7 @@ def its_forward(model: Net) -> None:
 
 
 @pytest.mark.parametrize("call", [gn.per_sample_sq_norms, gn.gradient_moments])
-def test_a_second_call_evaluates_the_samples_once(
+def test_a_second_call_evaluates_the_samples_once_and_a_few_of_them(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, counts = Net(), list[int]()
@@ -97,7 +97,7 @@ def test_a_second_call_evaluates_the_samples_once(
     assert sum(counts) > SAMPLES
     counts.clear()
     call(model, loss, small_data())
-    assert counts == [SAMPLES]
+    assert counts == [5, 2, SAMPLES]  # five samples, and two of them alone
 
 
 def test_the_numbers_are_the_same() -> None:
@@ -268,26 +268,72 @@ def test_labels_that_do_not_count_are_another_kind_of_batch() -> None:
         norms(model, (inputs, ignored), own)
 
 
-def test_operations_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None:
+def test_what_no_signature_tells_of_is_noticed_by_the_losses() -> None:
     model = Net()
     norms(model)
+    gn.sharpness(model, loss, small_data())
     model.deep[0]["flags"].centres = True  # deeper than is looked into
-    with pytest.raises(gn.CoupledSamplesError, match=r"other operations than in an earlier call"):
-        norms(model)
     with pytest.raises(gn.CoupledSamplesError, match=r"differ from the same samples' losses"):
         norms(model)
     assert gn.gradient_moments(model, loss, small_data()).group_size > 1
+    found, fresh = (
+        float(gn.sharpness(own, loss, small_data()).values[0])
+        for own in (model, copy.deepcopy(model))
+    )
+    assert found == fresh
+    model.deep[0]["flags"].centres = False
+    assert torch.equal(norms(model), norms(copy.deepcopy(model)))
 
 
-def test_without_the_hooks_losses_are_examined_in_every_call() -> None:
-    """No other engine tells in its passes whether the operations are still the same."""
+class Gated(nn.Module):
+    """Samples are coupled through a gate that is closed at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.drop, self.gate = nn.Dropout(0.0), nn.Parameter(torch.zeros(5))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(torch.tanh(self.first(x)))
+        return self.last(x + self.gate * (x - x.mean(0)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_parameter_that_couples_the_samples_is_noticed(rate: float) -> None:
+    """Also where the losses are random."""
+    model = Gated()
+    model.drop.p = rate
+    assert gn.gradient_moments(model, loss, small_data()).group_size == 1
+    nn.init.constant_(model.gate, 0.7)
+    found, fresh = (
+        gn.gradient_moments(own, loss, small_data()) for own in (model, copy.deepcopy(model))
+    )
+    assert found.group_size == fresh.group_size > 1
+    assert float(found.trace_cov) == float(fresh.trace_cov)
+
+
+@pytest.mark.parametrize("couple", ["before", "behind", "flipped"])
+def test_samples_may_depend_on_any_others(couple: str) -> None:
+    others = {
+        "before": lambda x: x.cumsum(0) - x,
+        "behind": lambda x: x.flip(0).cumsum(0).flip(0) - x,
+        "flipped": lambda x: x.flip(0),
+    }[couple]
+    strength = torch.zeros((), dtype=torch.float64)
+
+    def own(model: nn.Module, batch: Any) -> Tensor:
+        return loss(model, (batch[0] + strength * others(batch[0]), batch[1]))
+
     model = Net()
-    gn.gradient_moments(model, loss, small_data(), engine="loop")
-    model.deep[0]["flags"].centres = True
-    assert gn.gradient_moments(model, loss, small_data(), engine="loop").group_size > 1
+    norms(model, loss_fn=own)
+    strength.fill_(0.3)
+    with pytest.raises(gn.CoupledSamplesError):
+        norms(model, loss_fn=own)
 
 
-def test_random_numbers_that_nothing_else_tells_of_are_noticed_in_the_pass() -> None:
+def test_random_numbers_that_no_signature_tells_of_are_noticed() -> None:
     state: list[Any] = [{"more": [{"drops": False}]}]
 
     def own(model: nn.Module, batch: Any) -> Tensor:
@@ -297,23 +343,34 @@ def test_random_numbers_that_nothing_else_tells_of_are_noticed_in_the_pass() -> 
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
     model = Net()
-    norms(model, loss_fn=own)
+    assert gn.gradient_moments(model, own, small_data()).population == SAMPLES
     state[0]["more"][0]["drops"] = True
-    with pytest.raises(gn.RandomLossError, match=r"draw random numbers. Call once more"):
-        norms(model, loss_fn=own)
     assert gn.gradient_moments(model, own, small_data()).population == float("inf")
 
 
-def test_random_losses_that_become_coupled_are_noticed_in_the_pass() -> None:
-    model = Net()
-    drops(model)
-    gn.gradient_moments(model, loss, small_data())
-    model.deep[0]["flags"].centres = True
-    with pytest.raises(gn.CoupledSamplesError, match=r"other operations than in an earlier call"):
-        gn.gradient_moments(model, loss, small_data())
+def test_a_plan_of_other_operations_is_made_anew() -> None:
+    """Time first or samples first, by a flag that no signature tells of."""
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm, self.deep = nn.LSTM(3, 4), [{"flags": SimpleNamespace(turned=False)}]
+            self.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.deep[0]["flags"].turned:
+                return self.lstm(x.transpose(0, 1).flip(0))[0].transpose(0, 1).mean(1)
+            return self.lstm(x.transpose(0, 1))[0].transpose(0, 1).mean(1)
+
+    data = torch.randn(12, 12, 3).double(), torch.zeros(12).long()
+    model = Turned()
+    norms(model, data)
+    model.deep[0]["flags"].turned = True
+    torch.testing.assert_close(norms(model, data), norms(copy.deepcopy(model), data))
 
 
-def test_draws_that_cannot_be_set_back_are_noticed_in_the_pass() -> None:
+def test_draws_that_cannot_be_set_back_are_noticed() -> None:
     model, source = Net(), np.random.default_rng(0)
     drops(model)
     state: list[Any] = [{"more": [{"scales": False}]}]
@@ -397,6 +454,29 @@ def test_containers_that_hold_themselves_end() -> None:
     own.append(own)
     model.deep.append({"own": own})  # type: ignore[dict-item]
     assert torch.equal(norms(model), norms(model))
+
+
+def test_a_layer_that_holds_the_whole_model_is_measured() -> None:
+    model = Net()
+    before = norms(model)
+    object.__setattr__(model.first, "parent", model)
+    assert torch.equal(norms(model), before)
+
+
+class Raises:
+    """Nothing of it can be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_nothing_is_kept_with_objects_that_cannot_be_looked_into() -> None:
+    model = Net()
+    before = norms(model)
+    model.deep = Raises()  # type: ignore[assignment]
+    model.forward = lambda x: model.last(model.first(x).tanh())  # type: ignore[method-assign]
+    assert known(Objective(model, loss), small_data()) == {}
+    assert torch.equal(norms(model), before)
 
 
 def test_scripted_models_are_measured_again_and_again() -> None:

@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ...errors import EngineError
-from ...problem.checks import check_still_independent
 from ...problem.known import PLAN
 from ...problem.objective import Objective
-from ...problem.problem import CHECK_SAMPLES
 from ...tensors.ragged import is_ragged
 from ...tensors.trees import Batch, sample_count, select
 from ..contract.engine import MEMORY_BUDGET, Engine, Explained
@@ -107,24 +105,14 @@ class Hooks(Engine):
         wanted = wanted or Wanted()
         if self._plan.count < PLAN_SAMPLES and self._plan.count < sample_count(batch):
             self._make_plan(batch)
-        run: BackwardPass | None = None
         with suppress(UnplannedError):
             run = self._by_plan(batch, wanted, keep)
-        if run is None or run.operations != self._plan.operations:
-            self._look_again(batch)
-        if run is not None:
-            return run
+            if not self._is_inherited or run.operations == self._plan.operations:
+                return run
         self._make_plan(batch)
         with suppress(UnplannedError):
             return self._by_plan(batch, wanted, keep)
         raise EngineError(_CHANGING)
-
-    def _look_again(self, batch: Batch) -> None:
-        """Forget a plan that does not hold, and check again what an earlier call found with it."""
-        self._findings.clear()
-        if self._is_inherited:
-            check_still_independent(self.objective, select(batch, slice(0, CHECK_SAMPLES)))
-            self._is_inherited = False
 
     def _by_plan(self, batch: Batch, wanted: Wanted, keep: bool) -> BackwardPass:
         steps = self._plan.steps
@@ -163,6 +151,7 @@ class Hooks(Engine):
         doubtful = changing or not all(step.proven for step in operations)
         made = Plan(plan, sample_count(few), doubtful, self._plan.connect_all, trial.operations)
         self._plan = self._findings[PLAN] = made
+        self._is_inherited = False
 
 
 _CHANGING = "the operations of the model change from one evaluation to the next"
