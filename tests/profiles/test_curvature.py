@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gradnoise as gn
+from gradnoise.estimators.curvature.curvature_noise import curvature_noise_scale
+from gradnoise.estimators.curvature.extreme_eigenvalue import sample_curvatures
+from gradnoise.linalg.deflation import explore
 from gradnoise.measurement.opened import Opened
 from gradnoise.operators.products import Finite
 from gradnoise.problem.options import Options
@@ -53,6 +56,23 @@ def test_progress_is_told_as_the_work_goes_on() -> None:
         *("noise_scale", "sharpness", "grad_curvature"),
         *("trace_hessian_cov", "curvature_noise_scale"),
     }
+
+
+def test_the_error_of_the_direction_is_in_the_interval_of_b_curv() -> None:
+    """Wider than with the direction taken as known, and of another value."""
+    torch.manual_seed(0)
+    data = torch.randn(128, 6).double(), torch.randint(3, (128,))
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    options = Options(population="distribution")
+    opened = Opened.open(model, nn.CrossEntropyLoss(), data, options)
+    with opened.problem.guard():
+        top = explore(opened.hessian(), tol=1e-3, steps=8)[0].vectors[:, 0]
+        known = curvature_noise_scale(sample_curvatures(opened.problem, top), opened.moments())
+    found = gn.profile(
+        model, nn.CrossEntropyLoss(), data, population="distribution"
+    ).curvature_noise_scale
+    assert float(found) != pytest.approx(float(known), rel=1e-3)
+    assert found.high - found.low > 1.5 * (known.high - known.low)
 
 
 class Once(torch.autograd.Function):

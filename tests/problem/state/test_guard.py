@@ -29,7 +29,7 @@ def fresh() -> nn.Module:
     model[0].weight.grad = torch.ones(2, 2)
     model[1].bias.requires_grad_(False)
     model[2].eval()
-    model.kept = [torch.zeros(1)]
+    model.kept, model.known = [torch.zeros(1)], {"first": 1}
     return model
 
 
@@ -51,6 +51,8 @@ VANDALS: dict[str, Callable[[nn.Module], Any]] = {
     "python seed": lambda model: random.seed(1),
     "an attribute": lambda model: setattr(model, "last", torch.ones(1)),
     "a list filled": lambda model: model.kept.append(torch.ones(1)),
+    "an entry of a list": lambda model: model.kept.__setitem__(0, torch.ones(1)),
+    "a key of a dict": lambda model: model.known.update(second=model.known.pop("first")),
     "a counter": lambda model: setattr(model[0], "out_features", 7),
     "all seeds": lambda model: seed_everything(3),
 }
@@ -64,7 +66,8 @@ def state(model: nn.Module) -> Any:
             {name: id(item) for name, item in vars(module).items() if name[0] != "_"}
             for module in model.modules()
         ],
-        getattr(model, "kept", None) and len(model.kept),
+        [id(item) for item in getattr(model, "kept", [])],
+        list(getattr(model, "known", {}).items()),
         {name: (id(b), b.tolist()) for name, b in model.named_buffers()},
         {
             name: (id(p), p.tolist(), p.requires_grad, None if p.grad is None else id(p.grad))
