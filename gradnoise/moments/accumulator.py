@@ -47,8 +47,9 @@ class Accumulator:
             self._subtract({name: total / self._count for name, total in self._total.items()})
         elif not self._raw and summary.centred_sq is None:
             summary = self._centred(summary)
-        norms = torch.stack([summary.sq_norms[name] for name in summary.total])
-        raw = dict(zip(summary.total, norms.sum(1).tolist(), strict=True))
+        names = list(self._spread or summary.total)  # in the order of the first
+        norms = torch.stack([summary.sq_norms[name] for name in names])
+        raw = dict(zip(names, norms.sum(1).tolist(), strict=True))
         for name, total in summary.total.items():
             known = self._spread.get(name, 0.0)
             if summary.centred_sq is None:

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from ..tensors.random import generator
-from ..tensors.trees import Batch, flatten, rebuild, sample_count, sample_leaves, select, to_device
+from ..tensors.trees import (
+    Batch,
+    flatten,
+    rebuild,
+    sample_count,
+    sample_leaves,
+    select,
+    to_device,
+    widen,
+)
 from .objective import Objective
 from .samples import Samples
 from .unit import Seeded
@@ -59,12 +68,15 @@ def _shares(objective: Objective, samples: Samples) -> list[float]:
         mixed = _mixed(block, parts)
         if mixed is None:
             return [1.0, 1.0]
-        found = [[_gradient_and_loss(objective, group) for group in own] for own in (block, mixed)]
-        for k, own in enumerate(sums):
-            before, after = ([values[k] for values in half] for half in found)
-            own.regrouped(before, after)
-            if not turn:
-                own.add(before)
+        for sign, half in ((1, block), (-1, mixed)):
+            for group in half:
+                found = _gradient_and_loss(objective, group)
+                for own, value in zip(sums, found, strict=True):
+                    own.change(sign * value)
+                    if not turn and sign > 0:
+                        own.add(value)
+        for own in sums:
+            own.close(count)
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
     return [own.share(apart, ROUNDING * eps) for own in sums]
 
@@ -83,21 +95,25 @@ class _Sums:
 
     def __init__(self) -> None:
         self._count, self._mean, self._spread, self._square = 0, torch.zeros(()), 0.0, 0.0
-        self._mixed, self._changed = 0, 0.0
+        self._mixed, self._changed, self._open = 0, 0.0, torch.zeros(())
 
-    def add(self, block: list[Tensor]) -> None:
-        """Some groups."""
-        for own in block:  # Welford 1962
-            self._count += 1
-            gap = own - self._mean.to(own)
-            self._mean = self._mean.to(own) + gap / self._count
-            self._spread += float(gap.square().sum()) * (self._count - 1) / self._count
-            self._square += float(own.square().sum())
+    def add(self, own: Tensor) -> None:
+        """One group (Welford 1962)."""
+        self._count += 1
+        gap = own - self._mean.to(own)
+        self._mean = self._mean.to(own) + gap / self._count
+        self._spread += float(gap.square().sum()) * (self._count - 1) / self._count
+        self._square += float(own.square().sum())
 
-    def regrouped(self, block: list[Tensor], mixed: list[Tensor]) -> None:
-        """Some groups, and others of the same samples."""
-        self._mixed += len(block)
-        self._changed += float((sum(block) - sum(mixed)).square().sum())  # type: ignore[union-attr]
+    def change(self, own: Tensor) -> None:
+        """One group of a block, or less one of the same samples regrouped."""
+        self._open = self._open.to(own) + own
+
+    def close(self, count: int) -> None:
+        """The end of a block of so many groups."""
+        self._mixed += count
+        self._changed += float(self._open.square().sum())
+        self._open = torch.zeros(())
 
     def share(self, apart: float, rounding: float) -> float:
         """s, with apart = 1 - p; relative changes up to `rounding` count as none."""
@@ -137,4 +153,4 @@ def _mixed(block: list[Seeded], parts: list[int]) -> list[Seeded] | None:
 
 def _gradient_and_loss(objective: Objective, group: Batch) -> tuple[Tensor, Tensor]:
     losses = objective.losses(to_device(group, objective.device))
-    return flatten(objective.differentiate(losses.sum())), losses.detach().double().sum()
+    return flatten(objective.differentiate(losses.sum())), widen(losses.detach()).sum()

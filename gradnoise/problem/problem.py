@@ -146,9 +146,10 @@ class Problem:
         objective.findings = known(objective, batch)
         key = f"of {min(least, 2)} samples or more"
         before: Behaviour | None = objective.findings.get(key)
-        if before is not None and are_independent(objective, batch):
-            return before
-        objective.findings.clear()
+        if before is not None:
+            if are_independent(objective, batch):
+                return before
+            objective.findings.clear()
         found = find()
         if not found.coupling and found.is_random == self.unit.is_replayed:
             objective.findings[key] = found

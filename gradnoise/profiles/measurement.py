@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,13 @@ from ..estimators.covariance.covariance import find_covariance
 from ..estimators.curvature.sharpness import find_sharpness
 from ..estimators.diagnostics.diagnostics import find_diagnostics
 from ..estimators.noise.noise_scale import ACCURACY, PROBES, find_noise_scale
-from ..measurement.opened import Opened
+from ..measurement.opened import Kept, Opened
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
 from ..tensors.fingerprint import fingerprint
 from .curvature import Effort
 from .profile import Profile, find_profile
-
-Kept = TypeVar("Kept")
 
 
 class Measurement(Opened):
@@ -46,6 +44,8 @@ class Measurement(Opened):
         (False, 1.0)
     """
 
+    _point: tuple[Hashable, int] = None, -1  # where the model stood, and in which guard
+
     noise_scale = find_noise_scale
     sharpness = find_sharpness
     covariance = find_covariance
@@ -63,8 +63,6 @@ class Measurement(Opened):
         """All measurements of a report; see `gn.profile`."""
         effort = Effort(probes, accuracy, tol)
         return find_profile(self, effort, batch_size=batch_size, progress=progress)
-
-    _point: tuple[Hashable, int] = None, -1  # where the model stood, and in which guard
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
         """The result of `compute`, computed once while nothing that it depends on changes."""

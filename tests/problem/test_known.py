@@ -85,19 +85,56 @@ def its_forward(model: Net) -> None:
 def test_a_second_call_evaluates_the_samples_once_and_a_few_of_them(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, counts = Net(), list[int]()
-    plain = Objective.losses
-
-    def counted(self: Objective, batch: Any, *more: Any) -> Tensor:
-        counts.append(len(batch[1]))
-        return plain(self, batch, *more)
-
-    monkeypatch.setattr(Objective, "losses", counted)
+    model, counts = Net(), counted(monkeypatch)
     call(model, loss, small_data())
     assert sum(counts) > SAMPLES
     counts.clear()
     call(model, loss, small_data())
     assert counts == [5, 2, SAMPLES]  # five samples, and two of them alone
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Samples of every evaluation of losses from here on."""
+    counts, plain = list[int](), Objective.losses
+
+    def losses(self: Objective, batch: Any, *more: Any) -> Tensor:
+        counts.append(len(batch[1]))
+        return plain(self, batch, *more)
+
+    monkeypatch.setattr(Objective, "losses", losses)
+    return counts
+
+
+def test_calls_that_need_one_sample_and_two_share_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net()
+    for call in (norms, gn.gradient_moments):
+        call(model, loss_fn=loss, data=small_data())
+    counts = counted(monkeypatch)
+    for call in (norms, gn.gradient_moments):
+        call(model, loss_fn=loss, data=small_data())
+    assert counts == 2 * [5, 2, SAMPLES]
+
+
+def test_operations_that_depend_on_the_data_cost_no_pass_more_in_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One operation for each sample: five in the plan, forty in the batch."""
+
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(4, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.stack([2 * row for row in x]))
+
+    model, counts, whole = Looped(), counted(monkeypatch), []
+    for _ in range(3):
+        counts.clear()
+        norms(model)
+        whole.append(counts.count(SAMPLES))
+    assert whole == [1, 1, 1]
 
 
 def test_the_numbers_are_the_same() -> None:

@@ -107,8 +107,13 @@ class Hooks(Engine):
             self._make_plan(batch)
         with suppress(UnplannedError):
             run = self._by_plan(batch, wanted, keep)
-            if not self._is_inherited or run.operations == self._plan.operations:
+            if run.operations == self._plan.operations:
+                self._findings[PLAN] = self._plan
                 return run
+            if not self._is_inherited:  # nor is it for the next call: operations depend on data
+                self._findings.pop(PLAN, None)
+                return run
+        self._findings.pop(PLAN, None)
         self._make_plan(batch)
         with suppress(UnplannedError):
             return self._by_plan(batch, wanted, keep)
@@ -149,8 +154,9 @@ class Hooks(Engine):
         operations = [step for step in plan if step.layout is not None]
         changing = planner.reorders or is_ragged(batch)  # samples of other lengths in the next one
         doubtful = changing or not all(step.proven for step in operations)
-        made = Plan(plan, sample_count(few), doubtful, self._plan.connect_all, trial.operations)
-        self._plan = self._findings[PLAN] = made
+        self._plan = Plan(
+            plan, sample_count(few), doubtful, self._plan.connect_all, trial.operations
+        )
         self._is_inherited = False
 
 
