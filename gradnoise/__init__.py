@@ -45,7 +45,8 @@ from .estimators.from_arrays.gram import noise_scale_from_gram, noise_scale_from
 from .estimators.from_arrays.norms import noise_scale_from_batches, simple_noise_scale_from_norms
 from .estimators.from_arrays.result import SimpleNoiseScale
 from .estimators.noise.by_layer import LayerScale, layer_noise_scales
-from .estimators.noise.noise_scale import NoiseScale, noise_scale
+from .estimators.noise.noise_scale import noise_scale
+from .estimators.noise.sums import NoiseScale
 from .learning_rate.advice import Recommendation
 from .learning_rate.formulas import (
     effective_lr,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradnoise.estimators.noise.noise_scale import NoiseScale, measure_noise_scale
+from gradnoise.estimators.noise.noise_scale import measure_noise_scale
+from gradnoise.estimators.noise.sums import NoiseScale
 from gradnoise.linalg.deflation import krylov_deflation
 from gradnoise.moments.measure import stream, with_intervals
 from gradnoise.operators.hessian import Hessian

@@ -12,7 +12,7 @@ from ..tensors.random import generator
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
 from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
-from .krylov import Krylov
+from .krylov import Krylov, exact_overlaps
 from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
 
@@ -32,15 +32,18 @@ class Deflation:
 
     Args:
         krylov: the space.
+        most: Ritz vectors at most.
 
     Attributes:
         directions: Yᵀ and q as rows, shape (k + 1, P).
         kernel: K, shape (k + 1, k + 1), float64 (float32 on MPS).
     """
 
-    def __init__(self, krylov: Krylov) -> None:
+    def __init__(self, krylov: Krylov, most: int | None = None) -> None:
         values, coordinates, _ = krylov.ritz
         kept = np.flatnonzero(np.abs(values) >= CUT * np.abs(values).max())
+        if most is not None and len(kept) > most:
+            kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:most])
         vectors = krylov.combined(coordinates[:, kept]).T
         couplings = krylov.coupling @ coordinates[:, kept]
         self.directions = torch.cat([vectors, krylov.next[None]])
@@ -51,15 +54,11 @@ class Deflation:
 
     def coordinates(self, vector: Tensor) -> Tensor:
         """x_u, shape (k + 1,), float64 (float32 on MPS)."""
-        return torch.stack([widen(row) @ widen(vector) for row in self.directions])
+        return exact_overlaps(self.directions, vector.to(self.directions))
 
     def image(self, coordinates: Tensor) -> Tensor:
         """Mu from x_u, shape (P,), float64 (float32 on MPS)."""
-        weights = self.kernel @ coordinates
-        total = widen(torch.zeros_like(self.directions[0]))
-        for weight, row in zip(weights, self.directions, strict=True):
-            total += weight * row
-        return total
+        return widen((self.kernel @ coordinates).to(self.directions) @ self.directions)
 
     def resolvent(self, vector: Tensor, top: Tensor, value: float, least: float) -> Tensor:
         """About (λ - A)⁺x, shape (P,), for an eigenvector v of A with the largest eigenvalue λ.
@@ -69,13 +68,22 @@ class Deflation:
             top, value: v, of length 1, and λ.
             least: λ - θ is taken for at least as much.
         """
-        values = self.kernel.diagonal()[:-1]
-        gaps, last = (values.max() - values).clamp(min=least), max(value, least)
-        found = vector / last
-        shares = self.coordinates(vector)[:-1]
-        for row, share, gap in zip(self.directions[:-1], shares, gaps, strict=True):
-            found += widen(row) * (share / gap - share / last)
+        values, others = self.kernel.diagonal()[:-1], self.ranked[1:]  # the first stands for v
+        gaps, last = (values.max() - values[others]).clamp(min=least), max(value, least)
+        shares = self.coordinates(vector)[others] * (1 / gaps - 1 / last)
+        found = vector / last + shares.to(vector) @ self.directions[others].to(vector)
         return found - top * (top @ found)
+
+    @property
+    def top(self) -> Tensor:
+        """The Ritz vector of the largest value, shape (P,)."""
+        return self.directions[self.ranked[0]]
+
+    @property
+    def ranked(self) -> Tensor:
+        """Positions of the Ritz vectors, the largest value first."""
+        order: Tensor = self.kernel.diagonal()[:-1].argsort(descending=True)
+        return order
 
     def form(self, first: Tensor, second: Tensor) -> Tensor:
         """uᵀMv of coordinates in their last dimension, by the others."""
@@ -110,11 +118,20 @@ def explore(
 
 
 @without_autocast
-def krylov_deflation(operator: Operator, *, steps: int, seed: int = 0) -> Deflation:
-    """The part M of a symmetric operator from a Krylov space of `steps` products."""
+def krylov_deflation(
+    operator: Operator, *, steps: int, seed: int = 0, most: int | None = None
+) -> Deflation:
+    """The part M of a symmetric operator from a Krylov space of `steps` products.
+
+    Args:
+        operator: symmetric.
+        steps: products.
+        seed: of the random start.
+        most: Ritz vectors at most.
+    """
     check_operator(operator)
     krylov = _started(operator, seed)
-    return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps))
+    return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps), most)
 
 
 def _started(operator: Operator, seed: int) -> Krylov:

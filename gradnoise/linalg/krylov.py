@@ -127,11 +127,11 @@ class Krylov:
         """
         for again in range(3):
             before = norm
-            overlaps = [_overlaps(rows, vector) for rows in self.rows]
+            found = [overlaps(rows, vector) for rows in self.rows]
             if not again:
-                self._refuse_asymmetry(float(torch.cat(overlaps).abs().max()))
-            overlaps += [_overlaps(rows, vector) for rows in self.known]
-            for rows, overlap in zip([*self.rows, *self.known], overlaps, strict=True):
+                self._refuse_asymmetry(float(torch.cat(found).abs().max()))
+            found += [overlaps(rows, vector) for rows in self.known]
+            for rows, overlap in zip([*self.rows, *self.known], found, strict=True):
                 vector = vector.sub(overlap @ rows)
             norm = math.sqrt(inner(vector, vector))
             if norm > 0.7 * before:
@@ -239,10 +239,15 @@ def breakdown(resolution: float) -> float:
     return max(BREAKDOWN, 8 * resolution)
 
 
-def _overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+def overlaps(rows: Tensor, vector: Tensor) -> Tensor:
     """Inner products with the rows, in float64 (float32 on MPS) over parts of the columns."""
+    return exact_overlaps(rows, vector).to(vector)
+
+
+def exact_overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+    """The same, as they were added, in float64 (float32 on MPS)."""
     parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
-    return torch.stack([widen(own @ part) for own, part in parts]).sum(0).to(vector)
+    return torch.stack([widen(own @ part) for own, part in parts]).sum(0)
 
 
 def _split(rows: Tensor) -> list[Tensor]:

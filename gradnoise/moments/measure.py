@@ -13,11 +13,11 @@ from torch import Tensor
 from ..errors import LossError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
-from ..problem.directional import sign_sums, weighted_sums
+from ..problem.directional import scattered_sums, sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..problem.shares import centred_by_share, ratio_influence
 from ..statistics.estimate import check_level
-from ..tensors.random import random_signs
+from ..tensors.random import random_signs, scattered_signs
 from ..tensors.trees import (
     TensorDict,
     binary_size,
@@ -35,6 +35,7 @@ from .per_parameter import PerParameter
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
+MANY = 512  # samples from which on each of these looks at a part of them
 GRAM_BLOCK = 2**20  # coordinates converted to float64 at once
 
 
@@ -153,8 +154,13 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     if moments.spread_factor == 0:
         return moments
     _check_size(moments)
-    signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
-    grams = _grams(problem, sign_sums(problem, signs))
+    if moments.count >= MANY and problem.is_divisible:
+        signs = scattered_signs(SQUARE_PROBES, moments.count, seed=0)
+        noises = scattered_sums(problem, signs, flatten([*moments.mean.values()]))
+    else:
+        signs = random_signs(SQUARE_PROBES, moments.count, seed=0)
+        noises = sign_sums(problem, signs)
+    grams = _grams(problem, noises)
     along = slopes_by_parameter(problem, engine, moments.mean)
     per_parameter = replace(
         moments.per_parameter or PerParameter({}), slopes=along, signs=signs, grams=grams

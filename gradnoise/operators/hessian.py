@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, CurvatureError
@@ -14,7 +17,8 @@ from ..problem.directional import require_second_order
 from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
-from ..tensors.trees import Batch
+from ..problem.samples import Samples
+from ..tensors.trees import Batch, sample_count
 from .curvature import Curvature
 from .gradients import PerSampleGradients, chosen_engine
 from .graph_cache import Graph, vector_jacobian
@@ -69,6 +73,28 @@ class Hessian(Curvature):
             problem = replace(problem, slopes=SlopesByEngine())
         super()._start(problem)
 
+    @classmethod
+    def of_few(
+        cls, problem: Problem, positions: Tensor, weights: Tensor, memory_budget: int = 0
+    ) -> Hessian:
+        """Σ_j w_jH_j/m over m samples, without another trial of second derivatives.
+
+        Args:
+            problem: whose samples are meant.
+            positions: of the samples, sorted, shape (m,); they may repeat.
+            weights: shape (m,).
+            memory_budget: bytes of graphs kept, for several products.
+        """
+        parts = problem.samples.taken(positions, max(problem.samples.counts))
+        own = torch.split(weights.to(problem.objective.device), [*map(sample_count, parts)])
+        batches = tuple(map(Weighted, parts, own))
+        few = replace(problem, samples=Samples(batches, math.inf))
+        found = cls.__new__(cls)
+        found._products = ThroughGraphs(few.plain, WeightedGraph, memory_budget)
+        found.hvp, found.reason = found._products.name, "as for all samples"
+        Curvature._start(found, few)
+        return found
+
     @property
     def resolution(self) -> float:
         own = self._products.resolution
@@ -96,6 +122,21 @@ class HessianGraph(Graph):
 
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
         return vector_jacobian(self._gradient, self._parameters, direction)
+
+
+class Weighted(NamedTuple):
+    """Samples with a weight each, shape (n,)."""
+
+    batch: Batch
+    weights: Tensor
+
+
+class WeightedGraph(HessianGraph):
+    """w_iH_i: the weighted gradient with its graph."""
+
+    def __init__(self, objective: Objective, batch: Weighted) -> None:
+        self._parameters = list(objective.parameters.values())
+        self._gradient = objective.gradient(batch.batch, batch.weights, create_graph=True)
 
 
 def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:

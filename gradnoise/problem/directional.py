@@ -21,6 +21,7 @@ from ..tensors.trees import (
     flatten,
     sample_count,
     select,
+    to_device,
     unflatten,
     wide_dtype,
     widen,
@@ -187,6 +188,29 @@ def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iter
         if not len(rows):  # no signs at all
             return
         yield from weighted_sums(problem, rows - rows.mean(1, keepdim=True)) / root
+
+
+def scattered_sums(problem: Problem, signs: Tensor, mean: Tensor) -> Iterator[Tensor]:
+    """The same u for rows with few entries that are not zero: one pass for all of them.
+
+    Args:
+        problem: whose samples can be taken apart.
+        signs: shape (K, n).
+        mean: ḡ, shape (P,).
+    """
+    root, most = math.sqrt(signs.shape[1] - 1), max(problem.samples.counts)
+    objective = problem.objective
+    with problem.guard():
+        for row in signs.to(mean.dtype):
+            positions = row.nonzero()[:, 0]
+            own, total = row[positions].to(mean.device), -float(row.sum()) * mean
+            start = 0
+            for batch in problem.samples.taken(positions, most):
+                stop = start + sample_count(batch)
+                here = to_device(batch, objective.device)
+                total += flatten(objective.gradient(here, own[start:stop]))
+                start = stop
+            yield total / root
 
 
 def per_sample_curvatures(

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors.ragged import is_ragged
-from ..tensors.trees import Batch, sample_count, sample_leaves
+from ..tensors.trees import Batch, rest_of, sample_count, sample_leaves
 from .objective import Objective
 from .state.held import attributes_of, held_by
-from .unit import rest_of
 
 Findings = dict[str, Any]
 

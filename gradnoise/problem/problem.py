@@ -267,6 +267,14 @@ class Problem:
         """What is drawn at random in training."""
         return self.objective.unit
 
+    @property
+    def is_divisible(self) -> bool:
+        """Whether the samples can be put into other micro-batches, and count alike.
+
+        Random draws belong to a micro-batch; weights are centred over all samples.
+        """
+        return not self.unit.is_replayed and self.samples.shares is None
+
     def _examined(self) -> Behaviour:
         """What the losses of a part of the largest micro-batch depend on.
 

@@ -23,7 +23,7 @@ from torch.utils.data import (
 
 from ..errors import ArgumentError, DataError, check_whole
 from ..tensors.random import generator
-from ..tensors.trees import Batch, sample_count, select, split
+from ..tensors.trees import Batch, merged, sample_count, select, split
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
@@ -80,9 +80,24 @@ class Samples:
 
     def halves(self, seed: int) -> tuple[Samples, Samples]:
         """Two random halves of the samples (one more in the second if n is odd)."""
-        chosen = torch.zeros(self.count, dtype=torch.bool)
-        chosen[torch.randperm(self.count, generator=generator(seed))[: self.count // 2]] = True
-        return self.subset(chosen), self.subset(~chosen)
+        first, second = (self.subset(_mask(own, self.count)) for own in self.half_positions(seed))
+        return first, second
+
+    def half_positions(self, seed: int) -> tuple[Tensor, Tensor]:
+        """The positions of both, sorted."""
+        order, middle = torch.randperm(self.count, generator=generator(seed)), self.count // 2
+        return order[:middle].sort().values, order[middle:].sort().values
+
+    def some(self, count: int, seed: int) -> Samples:
+        """So many random samples, or all where there are no more."""
+        if self.count <= count:
+            return self
+        order = torch.randperm(self.count, generator=generator(seed))
+        return self.subset(_mask(order[:count], self.count))
+
+    def joined(self, other: Samples) -> Samples:
+        """These samples, then the others, of the same population."""
+        return replace(self, batches=self.batches + other.batches)
 
     def subset(self, chosen: Tensor) -> Samples:
         """Those of the samples where a mask of shape (n,) holds; at least one."""
@@ -91,6 +106,20 @@ class Samples:
         batches = tuple(select(b, mask) for b, mask in pairs if mask.any())
         shares = None if self.shares is None else self.shares[chosen]
         return replace(self, batches=batches, shares=shares)
+
+    def taken(self, positions: Tensor, micro_batch: int) -> list[Batch]:
+        """Micro-batches of the samples at sorted positions, which may repeat; in their order.
+
+        Samples of several micro-batches come together where their tensors agree in shape.
+        """
+        ends = torch.tensor(self.counts).cumsum(0)
+        places = torch.bucketize(positions, ends, right=True)
+        starts = ends - torch.tensor(self.counts)
+        parts = (
+            select(self.batches[k], positions[places == k] - starts[k])
+            for k in sorted(set(places.tolist()))
+        )
+        return [piece for batch in merged(parts) for piece in _split(batch, micro_batch)]
 
     @classmethod
     def draw(
@@ -147,6 +176,12 @@ class Samples:
                 f'population="distribution": the intervals are then about that'
             )
         return cls(pieces, total, (drawn.note,) if drawn.note else (), note)
+
+
+def _mask(positions: Tensor, count: int) -> Tensor:
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[positions] = True
+    return chosen
 
 
 @dataclass(frozen=True)

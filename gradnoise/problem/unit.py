@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, LossError, check_whole
 from ..tensors.ragged import Ragged, opened
 from ..tensors.random import generator
-from ..tensors.trees import Batch, map_samples, rebuild, sample_count, sample_leaves
+from ..tensors.trees import (
+    Batch,
+    map_samples,
+    rebuild,
+    rest_of,
+    sample_count,
+    sample_leaves,
+)
 from .losses.loss_fn import LossFn
 from .shares import mean_of_batch
 from .state.generators import seed_all
@@ -189,8 +196,3 @@ def _alike(first: Batch, second: Batch) -> bool:
     shapes = ([(leaf.shape, leaf.dtype) for leaf in sample_leaves(g)] for g in (first, second))
     one, other = shapes
     return one == other and rest_of(first) == rest_of(second)
-
-
-def rest_of(batch: Batch) -> str:
-    """What a batch holds beside tensors of samples, and how it is nested."""
-    return repr(map_samples(lambda _: 0, batch))

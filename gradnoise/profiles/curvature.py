@@ -9,16 +9,25 @@ from ..errors import CurvatureError, OperatorError, check_whole
 from ..estimators.curvature.curvature_noise import curvature_noise_scale, turning
 from ..estimators.curvature.extreme_eigenvalue import (
     half_sharpness,
+    half_sharpness_of_many,
     sample_curvatures,
     sharpness_estimate,
+)
+from ..estimators.curvature.few_samples import (
+    accepted_residual,
+    chances,
+    near_spectrum,
 )
 from ..estimators.curvature.spread import measure_curvature_spread, sharp_directions
 from ..estimators.noise.noise_scale import (
     ACCURACY,
+    PER_ERROR,
     PROBES,
     STEPS,
+    by_few,
     check_accuracy,
     measure_noise_scale,
+    noise_scale_by_few,
     sign_probes,
 )
 from ..estimators.noise.shares import Shares, shares_of
@@ -27,6 +36,7 @@ from ..linalg.deflation import explore
 from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
+from ..linalg.refine import refine
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
@@ -35,6 +45,11 @@ from ..operators.preconditioned import with_decay
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
 from ..statistics.transform import all_in_samples
+from ..tensors.trees import flatten
+
+DIRECTIONS, FEW_DIRECTIONS = 4, 3  # in which the curvature of samples is measured, at most
+OF_MANY = 0.05  # residual of λ of halves, where there are many samples
+PART = 256  # samples whose own curvature is measured, where there are many
 
 
 @dataclass(frozen=True)
@@ -43,13 +58,13 @@ class Effort:
 
     Args:
         probes: random directions for tr(HΣ), at most.
-        accuracy: relative standard error of tr(HΣ) at which no further directions are drawn.
-        tol: relative residual at which λ is accepted.
+        accuracy: half the interval of B_noise, relative, that is enough.
+        tol: relative residual at which λ is accepted; None for `accepted_residual`.
     """
 
     probes: int = PROBES
     accuracy: float = ACCURACY
-    tol: float = 1e-3
+    tol: float | None = None
 
     def __post_init__(self) -> None:
         check_whole("probes", self.probes, 2)
@@ -89,33 +104,50 @@ def find_curvature(
 def _measured(
     opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
-    hessian, seed, tol = opened.hessian(), opened.options.seed, effort.tol
-    problem = hessian.problem
+    hessian, seed = opened.hessian(), opened.options.seed
+    problem, samples = hessian.problem, hessian.problem.samples
     tick = stage("sharpness (Lanczos)", None)
-    pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
+    few = by_few(hessian, moments, effort.accuracy)
+    tol = accepted_residual(few, effort.tol)
+    if few:
+        mean = flatten([*moments.mean.values()])
+        deflation = near_spectrum(hessian, chances(moments), seed)
+        pairs, space = refine(hessian, [deflation.top, mean], tol=tol, tick=tick)
+        image = space.image(mean)
+    else:
+        pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
-    curvatures = sample_curvatures(problem, top)
-    spread = measure_curvature_spread(problem, sharp_directions(top, deflation), curvatures)
-    sampled = moments.sampling_factor > 0
+    sides, part = samples.halves(seed), problem
+    if few:
+        sides = sides[0].some(PART // 2, seed), sides[1].some(PART // 2, seed)
+        part = replace(problem, samples=sides[0].joined(sides[1]))
+    curvatures = sample_curvatures(part, top)
+    directions = sharp_directions(top, deflation, FEW_DIRECTIONS if few else DIRECTIONS)
+    spread = measure_curvature_spread(part, directions, curvatures)
     halves = turned = None
-    if sampled:
+    if moments.sampling_factor > 0:
         hessian.forget()  # its graphs and those of the halves would be held together
-        halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
-        turned = turning(problem, top, curvatures, deflation, halves, seed)
-    signs = sign_probes(moments, effort.probes, seed)
+        if few:
+            halves = half_sharpness_of_many(
+                hessian, top, deflation, tol=max(tol, OF_MANY), seed=seed
+            )
+        else:
+            halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
+        turned = turning(part, top, curvatures, deflation, halves, sides, samples)
     tick = stage("noise scale (probes)", effort.probes)
-    scale = measure_noise_scale(
-        hessian,
-        opened.engine,
-        moments,
-        signs,
-        deflation=deflation,
-        accuracy=effort.accuracy,
-        tick=tick,
-    )
+    if few:
+        scale = noise_scale_by_few(
+            hessian, opened.engine, moments, deflation, image,
+            accuracy=effort.accuracy, seed=seed, tick=tick,
+        )  # fmt: skip
+    else:
+        scale = measure_noise_scale(
+            hessian, opened.engine, moments, sign_probes(moments, effort.probes, seed),
+            deflation=deflation, accuracy=effort.accuracy / PER_ERROR, tick=tick,
+        )  # fmt: skip
     sharpness = sharpness_estimate(
-        pairs, curvatures, halves, problem.samples, moments.level, error=hessian.product_error
+        pairs, curvatures, halves, samples, moments.level, error=hessian.product_error
     )
     return CurvatureResults(
         {

@@ -57,7 +57,7 @@ class Measurement(Opened):
         batch_size: int | None = None,
         probes: int = PROBES,
         accuracy: float = ACCURACY,
-        tol: float = 1e-3,
+        tol: float | None = None,
         progress: bool = False,
     ) -> Profile:
         """All measurements of a report; see `gn.profile`."""

@@ -148,7 +148,7 @@ def profile(
     seed: int = 0,
     probes: int = PROBES,
     accuracy: float = ACCURACY,
-    tol: float = 1e-3,
+    tol: float | None = None,
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
@@ -180,8 +180,10 @@ def profile(
         level: coverage of the intervals.
         seed: seed of the samples and random directions; the same seed gives the same numbers.
         probes: random directions for tr(HΣ), at most.
-        accuracy: relative standard error of tr(HΣ) at which no further directions are drawn.
-        tol: relative residual at which λ is accepted.
+        accuracy: half the interval of B_noise, relative, that is enough: what costs less stops
+            there. Where a part of the population is measured, the interval may stay wider.
+        tol: relative residual at which λ is accepted; by default 1e-3, and 3e-2 where there are
+            512 samples and more: the error of λ is about the square of that.
         micro_batch: samples evaluated at once; lower it when memory is short.
         unit: "auto": single samples where the loss of one does not depend on others, else groups
             of samples, as with batch normalisation in training mode; "sample" or "group" insists.

@@ -48,11 +48,16 @@ class Skew:
             influences: shape (k, n).
             population: N.
         """
-        n = influences.shape[1]
+        return cls.of_some(influences, influences.shape[1], population)
+
+    @classmethod
+    def of_some(cls, influences: Tensor, samples: int, population: float = math.inf) -> Skew:
+        """The same from the influences of m of the n samples, shape (k, m)."""
+        m = influences.shape[1]
         gaps = (influences - influences.mean(1, keepdim=True)).cpu().double()
         moment = torch.einsum("an,bn,cn->abc", gaps, gaps, gaps)
-        scale = n / ((n - 1) * (n - 2)) if n > 2 else 0.0
-        return cls.from_moment(moment * scale, n, population)
+        scale = m / ((m - 1) * (m - 2)) if m > 2 else 0.0
+        return cls.from_moment(moment * scale, samples, population)
 
     @classmethod
     def from_moment(cls, moment: Tensor, samples: int, population: float = math.inf) -> Skew:

@@ -36,6 +36,19 @@ def independent_signs(count: int, size: int, seed: int) -> Tensor:
     return (2 * bits - 1).to(torch.float64)
 
 
+def scattered_signs(count: int, size: int, seed: int) -> Tensor:
+    """Rows with E[s_i s_j] = δ_ij and disjoint entries, shape (count, size), float64.
+
+    Every column has one entry, ±√count, in a random row; rows differ by one entry at most.
+    """
+    source = generator(seed)
+    rows = torch.randperm(size, generator=source) % count
+    signs = torch.zeros(count, size, dtype=torch.float64)
+    bits = torch.randint(0, 2, (size,), generator=source)
+    signs[rows, torch.arange(size)] = count**0.5 * (2.0 * bits - 1).double()
+    return signs
+
+
 def random_vector(size: int, source: torch.Generator, device: torch.device) -> Tensor:
     """A vector uniform on the unit sphere, shape (size,), float64 (float32 on MPS)."""
     vector = torch.randn(size, generator=source, dtype=torch.float64)

@@ -134,6 +134,29 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return rebuild(batches[0], [torch.cat(own) for own in columns])
 
 
+def rest_of(batch: Batch) -> str:
+    """What a batch holds beside tensors of samples, and how it is nested."""
+    return repr(map_samples(lambda _: 0, batch))
+
+
+def merged(batches: Iterable[Batch]) -> list[Batch]:
+    """Neighbours joined as far as they agree in all except the number of their samples.
+
+    Example:
+        >>> [*map(len, merged([torch.ones(2), torch.ones(1), torch.ones(1, 2)]))]
+        [3, 1]
+    """
+    groups: list[list[Batch]] = []
+    before: Any = None
+    for batch in batches:
+        kind = [(leaf.shape[1:], leaf.dtype) for leaf in sample_leaves(batch)], rest_of(batch)
+        if kind != before:
+            groups.append([])
+        groups[-1].append(batch)
+        before = kind
+    return [joined(group) if len(group) > 1 else group[0] for group in groups]
+
+
 def select(batch: Batch, index: slice | Tensor) -> Batch:
     """The samples at `index` of every tensor."""
     return map_samples(lambda leaf: leaf[_on(leaf, index)], batch)

@@ -27,7 +27,7 @@ from tests.cases import labelled, mlp
 def test_effort_out_of_range_is_refused() -> None:
     with pytest.raises(gn.ArgumentError, match="`probes` must be a whole number from 2 on; got 1"):
         Effort(probes=1)
-    with pytest.raises(gn.ArgumentError, match=r"`accuracy` is a relative error such as 0\.05"):
+    with pytest.raises(gn.ArgumentError, match=r"`accuracy` is a relative error such as 0\.15"):
         Effort(accuracy=-0.1)
 
 

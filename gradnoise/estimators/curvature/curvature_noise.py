@@ -24,6 +24,7 @@ from ...linalg.deflation import Deflation
 from ...moments.moments import GradientMoments
 from ...problem.directional import per_sample_curvatures, weighted_product
 from ...problem.problem import Problem
+from ...problem.samples import Samples
 from ...problem.shares import ratio_influence
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import symmetric
@@ -52,20 +53,22 @@ def turning(
     curvatures: Tensor,
     deflation: Deflation,
     halves: Halves,
-    seed: int,
+    sides: tuple[Samples, Samples],
+    whole: Samples,
 ) -> Turning | None:
     """How the direction v depends on the samples; None for a problem without second derivatives.
 
     Args:
-        problem: the measured samples, a part of their population.
-        vector, curvatures: v, shape (P,), and vᵀH_iv, shape (n,).
+        problem: the samples whose own curvature is measured.
+        vector, curvatures: v, shape (P,), and vᵀH_iv, shape (m,).
         deflation: of the Krylov space in which v was found.
         halves: with their own directions.
-        seed: of the halves.
+        sides: those of the samples that are in either half.
+        whole: the samples on which v was found, a part of their population.
     """
     if problem.slopes is not None:
         return None
-    n, factor = len(curvatures), problem.samples.sampling_factor
+    n, factor = len(curvatures), whole.sampling_factor
     top, spread = float(curvatures.mean()), float(curvatures.var())
     if not top > 0 or not spread > 0:
         return None
@@ -74,22 +77,28 @@ def turning(
     error = math.sqrt(factor * spread)
     other = deflation.resolvent(along, widen(vector), top, error)
     turned = per_sample_curvatures(problem, vector, [other.to(vector)]).values[:, 0]
-    influences = 4 * math.sqrt(spread) * (turned - turned.mean())
-    return Turning(influences, _kept(problem, curvatures, halves, seed))
+    scale = 4 * math.sqrt(spread * n / whole.count)  # v has an error of all of the samples
+    kept = _kept(problem, curvatures, halves, sides, whole)
+    return Turning(scale * (turned - turned.mean()), kept)
 
 
-def _kept(problem: Problem, curvatures: Tensor, halves: Halves, seed: int) -> float:
+def _kept(
+    problem: Problem,
+    curvatures: Tensor,
+    halves: Halves,
+    sides: tuple[Samples, Samples],
+    whole: Samples,
+) -> float:
     assert halves.vectors is not None
-    factor = problem.samples.sampling_factor
-    whole = _noise_scale(curvatures, factor)
+    before = _noise_scale(curvatures, problem.samples.sampling_factor)
     parts = [
-        _noise_scale(sample_curvatures(replace(problem, samples=half), own), half.sampling_factor)
-        for half, own in zip(problem.samples.halves(seed), halves.vectors, strict=True)
+        _noise_scale(sample_curvatures(replace(problem, samples=side), own), side.sampling_factor)
+        for side, own in zip(sides, halves.vectors, strict=True)
     ]
-    excess = sum(parts) / 2 / whole - 1 if whole > 0 else math.nan
+    excess = sum(parts) / 2 / before - 1 if before > 0 else math.nan
     if not excess > 0:  # none, or λ of a half is not clearly positive
         return 1.0
-    return math.exp(-len(curvatures) * factor * excess)
+    return math.exp(-whole.count * whole.sampling_factor * excess)
 
 
 def _noise_scale(curvatures: Tensor, factor: float) -> float:

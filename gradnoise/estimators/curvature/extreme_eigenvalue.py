@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...linalg.deflation import Deflation
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
+from ...linalg.operator import MEMORY_BUDGET, Operator
+from ...linalg.refine import refine
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -76,7 +79,11 @@ def half_sharpness(
     other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
     aim = replace(aim, tol=OF_HALVES * aim.tol)
-    found = [aim.find(hessian, start) for hessian in hessians]
+    return _held_out(hessians, [aim.find(hessian, start) for hessian in hessians])
+
+
+def _held_out(hessians: list[Operator], found: list[Eigenpairs]) -> Halves:
+    """Both halves' eigenpairs, and what each one's vector is worth on the other half."""
     tops = [pairs.vectors[:, 0] for pairs in found]
     held_out = [
         float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
@@ -88,6 +95,28 @@ def half_sharpness(
         converged=all(pairs.converged for pairs in found),
         vectors=torch.stack(tops),
     )
+
+
+def half_sharpness_of_many(
+    hessian: Hessian, vector: Tensor, near: Deflation, *, tol: float, seed: int
+) -> Halves:
+    """The same where there are many samples, from v and what few of them tell.
+
+    Args:
+        hessian: of all samples.
+        vector: v of all samples, shape (P,).
+        near: of a similar Hessian.
+        tol: residual of both relative to λ.
+        seed: of the halves.
+    """
+    problem = hessian.problem
+    matrices = [
+        Hessian.of_few(problem, half, torch.ones(len(half)), MEMORY_BUDGET // 2)
+        for half in problem.samples.half_positions(seed)
+    ]
+    hessians = [with_decay(matrix) for matrix in matrices]
+    starts = [vector, *near.directions[near.ranked[:2]]]
+    return _held_out(hessians, [refine(own, starts, tol=tol)[0] for own in hessians])
 
 
 def sharpness_estimate(
@@ -110,7 +139,7 @@ def sharpness_estimate(
 
     Args:
         pairs: of all measured samples; the first is estimated.
-        curvatures: vᵀH_iv for its vector, shape (n,); None if not measured.
+        curvatures: vᵀH_iv for its vector, of all samples or of some of them; None if not measured.
         halves: of the same samples; None where the population was measured.
         samples: n and N.
         level: coverage of the interval.
@@ -130,10 +159,10 @@ def sharpness_estimate(
         around = with_skew(
             0.0,
             factor * float(curvatures.var()),
-            Skew.of(sign * curvatures[None], samples.population),
+            Skew.of_some(sign * curvatures[None], n, samples.population),
             level=level,
             samples=n,
-            freedom=n - 1,
+            freedom=len(curvatures) - 1,
         )
     ends = sorted(
         (sign * (below + around.low - moved), sign * (raw + residual + around.high + moved))

@@ -13,6 +13,7 @@ from ...errors import ArgumentError
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
+from ...linalg.refine import refine
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
@@ -23,6 +24,7 @@ from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
 from .extreme_eigenvalue import Halves, half_sharpness, sample_curvatures, sharpness_estimate
+from .few_samples import FINE, accepted_residual, evenly, is_worthwhile, near_spectrum
 
 MATRICES = {
     "hessian": lambda opened, hvp, budget: opened.hessian(hvp=hvp, memory_budget=budget),
@@ -69,7 +71,7 @@ def sharpness(
     *,
     k: int = 1,
     which: str = "LA",
-    tol: float = 1e-3,
+    tol: float | None = None,
     operator: str = "hessian",
     hvp: str = "auto",
     optimizer: torch.optim.Optimizer | None = None,
@@ -95,7 +97,9 @@ def sharpness(
 
     Args:
         model, loss_fn, data: as for `gradient_moments`.
-        k, which, tol, max_iterations, v0, repeats, seed: as for `lanczos`.
+        k, which, max_iterations, v0, repeats, seed: as for `lanczos`.
+        tol: stop when every residual is at most tol·|θ|. By default 1e-3; for the largest one of
+            512 samples and more 3e-2, from where a part of the samples has its largest one.
         operator: "hessian" or "gauss-newton".
         hvp: how products with the Hessian are taken, as for `Hessian`.
         optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is
@@ -143,7 +147,7 @@ def find_sharpness(
     *,
     k: int = 1,
     which: str = "LA",
-    tol: float = 1e-3,
+    tol: float | None = None,
     operator: str = "hessian",
     hvp: str = "auto",
     v0: Tensor | None = None,
@@ -155,14 +159,20 @@ def find_sharpness(
     """Eigenpairs of the curvature of a model that is open; see `sharpness`."""
     if operator not in MATRICES:
         raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
-    problem, level = opened.problem, opened.options.level
-    aim = EigenOptions(
-        k=k, which=which, tol=tol, max_iterations=max_iterations, repeats=repeats,
-        seed=opened.options.seed, memory_budget=memory_budget,
-    )  # fmt: skip
+    problem, level, seed = opened.problem, opened.options.level, opened.options.seed
     matrix = MATRICES[operator](opened, hvp, memory_budget)
+    plain = operator == "hessian" and (k, which, v0, max_iterations) == (1, "LA", None, None)
+    few = plain and is_worthwhile(matrix) and (tol is None or tol >= FINE)
+    aim = EigenOptions(
+        k=k, which=which, tol=accepted_residual(few, tol), max_iterations=max_iterations,
+        repeats=repeats, seed=seed, memory_budget=memory_budget,
+    )  # fmt: skip
     with problem.guard():
-        pairs = aim.find(with_decay(matrix), v0)
+        if few:
+            start = near_spectrum(matrix, evenly(problem.samples.count), seed).top
+            pairs = refine(with_decay(matrix), [start], tol=aim.tol)[0]
+        else:
+            pairs = aim.find(with_decay(matrix), v0)
         columns, halves, sign = [], None, _sign(pairs, which)
         # curvatures of single samples are measured for the Hessian alone
         measurable = operator == "hessian"

@@ -14,11 +14,10 @@ from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...tensors.trees import widen
 
-DIRECTIONS = 4  # at most
 CHANGE = 0.05  # relative, of the limit by one more direction; below it none is added
 
 
-def sharp_directions(vector: Tensor, deflation: Deflation, count: int = DIRECTIONS) -> Tensor:
+def sharp_directions(vector: Tensor, deflation: Deflation, count: int) -> Tensor:
     """v and the next Ritz vectors of positive curvature, orthonormal rows, shape (<= count, P)."""
     curvatures = deflation.kernel.diagonal()[:-1]
     order = torch.argsort(curvatures, descending=True)[1:count]

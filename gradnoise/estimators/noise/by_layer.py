@@ -24,15 +24,8 @@ from ...problem.state.guard import frozen
 from ...statistics.estimate import Estimate
 from ...statistics.transform import in_samples
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
-from .noise_scale import (
-    ACCURACY,
-    PROBES,
-    STEPS,
-    NoiseScale,
-    check_accuracy,
-    measure_noise_scale,
-    sign_probes,
-)
+from .noise_scale import ACCURACY, PROBES, STEPS, check_accuracy, measure_noise_scale, sign_probes
+from .sums import NoiseScale
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ few slopes of every sample, no product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,71 +35,21 @@ from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.samples import MICRO_BATCH
 from ...problem.shares import ratio_influence
-from ...statistics.estimate import Estimate
-from ...statistics.interval import flag_zero, pooled_freedom, with_skew
-from ...statistics.ratio import ratio
-from ...statistics.transform import all_in_samples
 from ...tensors.random import independent_signs, random_signs
 from ...tensors.sums import by_parameter
-from ...tensors.trees import widen
+from ...tensors.trees import flatten, widen
+from ..curvature.few_samples import chances, is_worthwhile, near_spectrum
+from .block_probes import block_noise_scale
+from .drawn_probes import drawn_noise_scale
 from .errors import are_all, joint_skew, probe_variance, quadratic_part, sampling_covariance
 from .sign_probes import SAMPLING_PROBES, Known, Probed, mean_variance, probe, sizes_of
+from .sums import NoiseScale, Parts, Sums
 
 PROBES = 32
-ACCURACY = 0.05  # relative standard error of tr(HΣ) at which no more probes are taken
+ACCURACY = 0.15  # half the interval of B_noise, relative, that is enough
+PER_ERROR = 3  # half an interval in standard errors, where there are few probes
+SPREAD_OF_FEW = 0.3  # of values from few samples each, relative
 STEPS = 20  # products of the Krylov space that is taken out of the probes
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """GᵀHG and tr(HΣ) parameter by parameter; uᵀHu is the sum over them of u_pᵀ(Hu)_p.
-
-    Args:
-        curvature: ḡ_pᵀ(Hḡ)_p less the part of noise (1/n - 1/N) tr((HΣ)_pp), shape (p,).
-        traces: u_pᵀ(Hu)_p per probe, E = tr((HΣ)_pp), shape (K, p).
-        complete: whether the probes are all there are.
-    """
-
-    curvature: Tensor
-    traces: Tensor
-    complete: bool
-
-
-@dataclass(frozen=True)
-class NoiseScale:
-    """The two noise scales and what they are made of.
-
-    Args:
-        simple: B_simple = trΣ/|G|², in samples.
-        hessian: B_noise = tr(HΣ)/GᵀHG, in samples.
-        grad_sq_norm, trace_cov: |G|² and trΣ, in loss²/parameter².
-        grad_curvature, trace_hessian_cov: GᵀHG and tr(HΣ), in loss³/parameter⁴.
-        parts: the latter two parameter by parameter.
-
-    Source: as for `noise_scale`.
-    """
-
-    simple: Estimate
-    hessian: Estimate
-    grad_sq_norm: Estimate
-    trace_cov: Estimate
-    grad_curvature: Estimate
-    trace_hessian_cov: Estimate
-    parts: Parts | None = field(default=None, repr=False, compare=False)
-
-    def __str__(self) -> str:
-        return (
-            f"B_simple {self.simple}, B_noise {self.hessian} (samples)\n"
-            f"|G|² {self.grad_sq_norm}, trΣ {self.trace_cov}\n"
-            f"GᵀHG {self.grad_curvature}, tr(HΣ) {self.trace_hessian_cov}"
-        )
-
-    def in_samples(self, group_size: int) -> NoiseScale:
-        """The numbers of samples from those of groups; see `Unit`."""
-        kept = ("grad_sq_norm", "grad_curvature")
-        found = all_in_samples(vars(self), group_size, kept=kept)
-        parts = self.parts and replace(self.parts, traces=group_size * self.parts.traces)
-        return NoiseScale(**found, parts=parts)
 
 
 def noise_scale(
@@ -129,7 +79,7 @@ def noise_scale(
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
             micro_batch, unit, group_size: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most.
-        accuracy: relative standard error at which fewer are taken, 8 at least.
+        accuracy: half the interval of tr(HΣ), relative, at which fewer are taken, 8 at least.
 
     Returns:
         NoiseScale; B_simple and B_noise are in samples.
@@ -163,17 +113,68 @@ def find_noise_scale(
     with opened.problem.guard():
         hessian, moments = opened.hessian(), opened.moments()
         signs = sign_probes(moments, probes, seed)
-        deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
-        found = measure_noise_scale(
-            hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
-        )
+        if by_few(hessian, moments, accuracy):
+            near = near_spectrum(hessian, chances(moments), seed)
+            image = widen(hessian @ flatten([*moments.mean.values()]))
+            found = noise_scale_by_few(
+                hessian, opened.engine, moments, near, image, accuracy=accuracy, seed=seed
+            )
+        else:
+            deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
+            found = measure_noise_scale(
+                hessian,
+                opened.engine,
+                moments,
+                signs,
+                deflation=deflation,
+                accuracy=accuracy / PER_ERROR,
+            )
     return found.in_samples(opened.unit.size)
 
 
 def check_accuracy(accuracy: float) -> None:
-    """Raise ArgumentError unless `accuracy` is a relative standard error."""
+    """Raise ArgumentError unless `accuracy` is a relative error."""
     if not accuracy >= 0:
-        raise ArgumentError(f"`accuracy` is a relative error such as 0.05, or 0; got {accuracy}")
+        raise ArgumentError(f"`accuracy` is a relative error such as 0.15, or 0; got {accuracy}")
+
+
+def by_few(hessian: Hessian, moments: GradientMoments, accuracy: float) -> bool:
+    """Whether values from few samples each are the cheaper way to an accuracy.
+
+    They spread by about a third of tr(HΣ); the other way costs as much as one for each sample.
+    """
+    if not is_worthwhile(hessian):
+        return False
+    return (2 * SPREAD_OF_FEW / max(accuracy, 1e-9)) ** 2 <= moments.count
+
+
+def noise_scale_by_few(
+    hessian: Hessian,
+    engine: Engine,
+    moments: GradientMoments,
+    near: Deflation,
+    image: Tensor,
+    *,
+    accuracy: float,
+    seed: int,
+    tick: Any = None,
+) -> NoiseScale:
+    """The noise scales from few samples at a time.
+
+    Args:
+        hessian, engine, moments: of all samples.
+        near: of a Hessian that is similar.
+        image: Hḡ.
+        accuracy: half the interval of tr(HΣ), relative, that is enough where the samples are the
+            population.
+        seed: of what is drawn.
+        tick: called with 1 after every value.
+    """
+    if moments.spread_factor:
+        return block_noise_scale(hessian, engine, moments, near, image, seed=seed, tick=tick)
+    return drawn_noise_scale(
+        hessian, engine, moments, near, image, accuracy=accuracy, seed=seed, tick=tick
+    )
 
 
 def sign_probes(moments: GradientMoments, probes: int, seed: int) -> Tensor:
@@ -214,7 +215,7 @@ def measure_noise_scale(
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
         along, influence, image = _curvature_of_mean(hessian, rows, mean, moments)
-        known = Known.of(deflation, rows, mean)
+        known = None if deflation is None else Known.of(deflation, rows, mean)
         enough = 0.0 if are_all(len(signs), moments) else accuracy
         probed = probe(hessian, rows, mean, signs, sampled, known, enough, tick)
         if moments.shares is not None and sampled:
@@ -228,46 +229,23 @@ def measure_noise_scale(
     curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 
     of_probes = probe_variance(probed, moments)
-    sampling = sampling_covariance(probed, influence, moments)
-    freedom = pooled_freedom((of_probes, len(probed.traces) - 1), (sampling[0], n - 1))
-    from_probes = factor**2 * (of_probes + 4 * mean_variance(probed.mixed))
-    error = hessian.product_error
-    variances = (
-        sampling[0] + of_probes + (error * trace) ** 2,
-        sampling[1] + from_probes + (error * curvature) ** 2,
-    )
     skew = joint_skew(probed, influence, moments)
     if factor:
         with hessian.problem.guard():
             skew = skew.with_quadratic(factor**2 * quadratic_part(hessian, influence, trace))
-    level, size = moments.level, float(moments.trace_cov)
-    rounding = moments.rounding * abs(trace) / size if size else 0.0
-    return NoiseScale(
-        simple=moments.simple_noise_scale,
-        hessian=ratio(
-            trace,
-            curvature,
-            variances=(variances[0], variances[1] + rounding**2),
-            covariance=sampling[2] - factor * of_probes,
-            level=level,
-            samples=n,
-            freedom=freedom,
-            skew=skew,
-        ),
-        grad_sq_norm=moments.grad_sq_norm,
-        trace_cov=moments.trace_cov,
-        grad_curvature=flag_zero(
-            with_skew(curvature, variances[1], skew, level=level, samples=n, freedom=n - 1, part=1)
-        ),
-        trace_hessian_cov=flag_zero(
-            with_skew(trace, variances[0], skew, level=level, samples=n, freedom=freedom)
-        ),
+    return Sums(
+        trace=trace,
+        curvature=curvature,
+        of_probes=(of_probes, factor**2 * (of_probes + 4 * mean_variance(probed.mixed))),
+        of_samples=sampling_covariance(probed, influence, moments),
+        freedom=(len(probed.traces) - 1, n - 1),
+        skew=skew,
         parts=Parts(
             by_parameter(mean, image, sizes_of(rows)) - factor * probed.parts.mean(0),
             probed.parts,
             are_all(len(probed.parts), moments),
         ),
-    )
+    ).scales(moments, hessian.product_error)
 
 
 def _with_shares(

@@ -18,7 +18,7 @@ from ...statistics.interval import symmetric
 from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from ..curvature.extreme_eigenvalue import Halves
-from .noise_scale import NoiseScale, Parts
+from .sums import NoiseScale, Parts
 
 CROWDED = 0.5  # bound on the angle to the sharpest direction beyond which it is not identified
 

@@ -43,6 +43,12 @@ class Probed:
     squares: Tensor
     parts: Tensor
 
+    @classmethod
+    def of_signs(cls, traces: Tensor, parts: Tensor, lengths: Tensor) -> Probed:
+        """Of values that look at no single samples."""
+        none = torch.zeros(0)
+        return cls(traces, none, none, none, lengths, none, parts)
+
 
 def probe(
     hessian: Hessian,
@@ -158,12 +164,8 @@ class Known:
     parts: Tensor
 
     @classmethod
-    def of(
-        cls, deflation: Deflation | None, rows: PerSampleGradients, mean: Tensor
-    ) -> Known | None:
+    def of(cls, deflation: Deflation, rows: PerSampleGradients, mean: Tensor) -> Known:
         """From the slopes of every sample along the directions of M."""
-        if deflation is None:
-            return None
         sizes = sizes_of(rows)
         centre = torch.stack([by_parameter(mean, d, sizes) for d in deflation.directions])  # [k, p]
         along, parts = [], torch.zeros_like(centre[0])

@@ -115,8 +115,11 @@ class OuterProducts(FactoredGradients):
         return positions == 1 or 2 * positions * (p + q) <= p * q
 
     def _dots(self, direction: Tensor) -> Tensor:
-        groups, (_, p, q) = self.left.shape[1], self._sizes()
+        groups, (positions, p, q) = self.left.shape[1], self._sizes()
         along = direction.to(self.left.dtype).reshape(groups, p, q)
+        if groups == 1:  # one product of matrices, not one for each sample
+            images = self.left.reshape(-1, p) @ along[0]
+            return dots(images.reshape(-1, positions * q), self.right)
         return dots(self.left @ along, self.right)
 
     def _scaled(self, scale: Tensor) -> Tensor:

@@ -58,7 +58,10 @@ def found_on(criterion: Any, seed: int = 0) -> tuple[Opened, Tensor, Turning]:
         top = pairs.vectors[:, 0]
         curvatures = sample_curvatures(opened.problem, top)
         halves = half_sharpness(opened.problem, top, EigenOptions(tol=1e-9, seed=seed))
-        found = turning(opened.problem, top, curvatures, deflation, halves, seed)
+        samples = opened.problem.samples
+        found = turning(
+            opened.problem, top, curvatures, deflation, halves, samples.halves(seed), samples
+        )
     assert found is not None
     return opened, curvatures, found
 

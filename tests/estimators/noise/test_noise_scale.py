@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import NoiseScale, _with_shares, sign_probes
+from gradnoise.estimators.noise.noise_scale import _with_shares, sign_probes
 from gradnoise.estimators.noise.sign_probes import Probed
+from gradnoise.estimators.noise.sums import NoiseScale
 from gradnoise.operators.gradients import PerSampleGradients
 from gradnoise.operators.hessian import Hessian
 from gradnoise.problem.options import Options

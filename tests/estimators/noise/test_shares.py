@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import Parts
 from gradnoise.estimators.noise.shares import Shares
+from gradnoise.estimators.noise.sums import Parts
 from gradnoise.profiles.layer_table import limiting_layer
 from tests import oracles
 from tests.cases import CASES, Case, mlp, named

@@ -1,0 +1,60 @@
+"""What few samples tell about the Hessian of all of them: where λ is, and most of tr(HΣ)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...linalg.deflation import Deflation, krylov_deflation
+from ...linalg.operator import MEMORY_BUDGET
+from ...moments.moments import GradientMoments
+from ...operators.hessian import Hessian
+from ...tensors.random import generator
+
+FEW = 128
+LEAST = 4 * FEW  # samples from which on a part of them is cheaper
+STEPS = 10  # products of its Krylov space
+MOST = 8  # Ritz vectors that are kept
+FINE, COARSE = 1e-3, 3e-2  # relative residuals of λ of few and of many samples, by default
+EVENLY = 0.2  # of the draws that are made without regard to gradients
+
+
+def is_worthwhile(hessian: Hessian) -> bool:
+    """Whether there are samples enough, which can be taken apart and count alike."""
+    problem = hessian.problem
+    return problem.samples.count >= LEAST and hessian.hvp == "kept" and problem.is_divisible
+
+
+def accepted_residual(few: bool, asked: float | None) -> float:
+    """The relative residual at which λ is accepted; its error is about the square of that."""
+    return asked if asked is not None else (COARSE if few else FINE)
+
+
+def chances(moments: GradientMoments) -> Tensor:
+    """p_i, shape (n,), float64: in proportion to ‖g_i‖, and evenly for a part.
+
+    Samples without a gradient have next to no curvature.
+    """
+    norms = moments.sq_norms.detach().cpu().double().sqrt()
+    even, total = evenly(len(norms)), norms.sum()
+    return (1 - EVENLY) * norms / total + EVENLY * even if total > 0 else even
+
+
+def evenly(count: int) -> Tensor:
+    """The same chance for every sample."""
+    return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:
+    """What the Krylov space of Σ_j H_j/(n p_jm) tells, for m random samples j.
+
+    Args:
+        hessian: of all samples.
+        odds: p, shape (n,).
+        seed: of the draw.
+    """
+    positions = torch.multinomial(odds, FEW, replacement=True, generator=generator(seed))
+    positions = positions.sort().values
+    weights = 1 / (len(odds) * odds[positions])
+    few = Hessian.of_few(hessian.problem, positions, weights, MEMORY_BUDGET)
+    return krylov_deflation(few, steps=STEPS, seed=seed, most=MOST)

@@ -1,0 +1,168 @@
+"""tr(HΣ) from few samples at a time, where all of the population is measured.
+
+With p_i a probability of every sample, S and T two independent draws of b samples, and signs s,
+
+    u = Σ_{i∈S} s_i c_i/√(n p_i b),   H_T = Σ_{j∈T} H_j/(n p_j b)
+
+have E[uuᵀ] = Σ_i c_ic_iᵀ/n and E[H_T] = H, so that E[uᵀH_Tu] = tr(HΣ)(n - 1)/n. Each value costs
+one weighted gradient and one product with a Hessian of b samples, whatever n is. Values are
+independent: their spread has the errors of signs, Σ and H in it. p_i grows with ‖g_i‖: samples
+without a gradient have next to no curvature. What is known of H (`Known`) is taken out of uᵀH_Tu,
+times the mean weight of T, and added exactly, as for full probes; it need not be a part of H.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...linalg.deflation import Deflation
+from ...moments.moments import GradientMoments
+from ...operators.gradients import PerSampleGradients
+from ...operators.hessian import Hessian
+from ...per_sample.contract.engine import Engine
+from ...problem.problem import Problem
+from ...statistics.interval import with_skew
+from ...statistics.skew import Skew
+from ...tensors.random import generator
+from ...tensors.sums import by_parameter
+from ...tensors.trees import flatten, sample_count, to_device, widen
+from ..curvature.few_samples import chances
+from .errors import probe_variance
+from .sign_probes import Known, Probed, mean_variance, sizes_of
+from .sums import NoiseScale, Parts, Sums
+
+DRAWN = 16  # samples of a draw
+FIRST = 24  # values before their spread is looked at: fewer say too little about it
+MORE, RESERVE = 8, 1.1  # values that are added at least, and in units of those that are expected
+
+
+def drawn_noise_scale(
+    hessian: Hessian,
+    engine: Engine,
+    moments: GradientMoments,
+    near: Deflation,
+    image: Tensor,
+    *,
+    accuracy: float,
+    seed: int = 0,
+    tick: Any = None,
+) -> NoiseScale:
+    """The noise scales of samples that are the whole population.
+
+    Args:
+        hessian, engine, moments: of the same samples.
+        near: of a Hessian that is similar; what it tells is taken out of the values.
+        image: Hḡ.
+        accuracy: half the interval of tr(HΣ), relative, that is enough.
+        seed: of the draws.
+        tick: called with 1 after every value.
+    """
+    mean = flatten([*moments.mean.values()])
+    rows = PerSampleGradients.of(hessian.problem, engine=engine)
+    with hessian.problem.guard():
+        known = Known.of(near, rows, mean)
+        probed = drawn_probes(
+            hessian, rows, mean, moments, known,
+            accuracy=accuracy, most=moments.count, seed=seed, tick=tick,
+        )  # fmt: skip
+    traces = probed.traces
+    return Sums(
+        trace=0.0 if moments.is_noiseless else float(traces.mean()),
+        curvature=float(mean @ image),
+        of_probes=(probe_variance(probed, moments), 0.0),
+        of_samples=(0.0, 0.0, 0.0),
+        freedom=(len(traces) - 1, math.inf),
+        skew=Skew.of(torch.stack([traces, torch.zeros_like(traces)])),
+        parts=Parts(by_parameter(mean, image, sizes_of(rows)), probed.parts, False),
+    ).scales(moments, hessian.product_error)
+
+
+def drawn_probes(
+    hessian: Hessian,
+    rows: PerSampleGradients,
+    mean: Tensor,
+    moments: GradientMoments,
+    known: Known,
+    *,
+    accuracy: float,
+    most: int,
+    seed: int = 0,
+    tick: Any = None,
+) -> Probed:
+    """Values of tr(HΣ), drawn until it is as accurate as asked for; inside the guard.
+
+    Args:
+        hessian, rows, moments: of the same samples, which are the population.
+        mean: ḡ, shape (P,).
+        known: what is taken out of the values.
+        accuracy: half the interval relative to tr(HΣ) that is enough.
+        most: values at most.
+        seed: of the draws.
+        tick: called with 1 after every value.
+    """
+    odds, source = chances(moments), generator(seed)
+    factor, enough = moments.count / (moments.count - 1), FIRST
+    traces, parts, lengths = list[Tensor](), list[Tensor](), list[Tensor]()
+    while True:
+        direction = _noise(hessian.problem, odds, mean, source)
+        seen = _draw(odds, source)
+        weights = 1 / (moments.count * odds[seen])
+        part = Hessian.of_few(hessian.problem, seen, weights)
+        image = known.deflation.image(known.deflation.coordinates(direction))
+        image *= float(weights.mean())  # H_T has this error as well, and it is 1 on average
+        whole = widen(part @ direction)
+        rest = whole - image
+        if float(rest.norm()) <= 64 * hessian.resolution * float(whole.norm()):  # rounding
+            rest = torch.zeros_like(rest)
+        own = factor * by_parameter(direction, rest, sizes_of(rows))
+        parts.append(own + known.parts)
+        traces.append(own.sum() + known.trace)
+        lengths.append(rest.norm())
+        if tick is not None:
+            tick(1)
+        if len(traces) == enough:
+            enough = min(_enough(torch.stack(traces), accuracy, moments.level), most)
+        if len(traces) >= enough:
+            return Probed.of_signs(torch.stack(traces), torch.stack(parts), torch.stack(lengths))
+
+
+def _enough(values: Tensor, accuracy: float, level: float) -> int:
+    """How many values there should be, at most twice as many as there are.
+
+    Half the interval shrinks with the root of their number.
+    """
+    count, mean = len(values), float(values.mean())
+    found = with_skew(
+        mean, mean_variance(values), Skew.of(values[None].cpu()),
+        level=level, samples=count, freedom=count - 1,
+    )  # fmt: skip
+    half = (found.high - found.low) / 2
+    if half <= accuracy * abs(mean):
+        return count
+    wanted = RESERVE * count * (half / (accuracy * abs(mean))) ** 2 if mean else math.inf
+    return int(min(max(wanted, count + MORE), 2 * count))
+
+
+def _draw(odds: Tensor, source: torch.Generator) -> Tensor:
+    """Positions of DRAWN samples, with replacement, sorted."""
+    return torch.multinomial(odds, DRAWN, replacement=True, generator=source).sort().values
+
+
+def _noise(problem: Problem, odds: Tensor, mean: Tensor, source: torch.Generator) -> Tensor:
+    """u = Σ_i s_i c_i/√(n p_i b) of one draw, shape (P,)."""
+    positions = _draw(odds, source)
+    signs = 2.0 * torch.randint(0, 2, (DRAWN,), generator=source).double() - 1
+    weights = (signs / (len(odds) * odds[positions] * DRAWN).sqrt()).to(mean)
+    batches = problem.samples.taken(positions, max(problem.samples.counts))
+    total = -weights.sum() * mean
+    for batch, own in zip(
+        batches, torch.split(weights, [*map(sample_count, batches)]), strict=True
+    ):
+        total += flatten(
+            problem.objective.gradient(to_device(batch, problem.objective.device), own)
+        )
+    return total

@@ -1,0 +1,76 @@
+"""What a part of the samples tells about the Hessian of all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.estimators.curvature.few_samples import (
+    COARSE,
+    EVENLY,
+    FEW,
+    FINE,
+    LEAST,
+    accepted_residual,
+    chances,
+    evenly,
+    is_worthwhile,
+    near_spectrum,
+)
+from gradnoise.operators.hessian import Hessian
+from gradnoise.problem.options import Options
+from gradnoise.problem.problem import Problem
+from tests.many import COUNT, opened, regression, written
+
+
+def test_samples_with_large_gradients_are_drawn_more_often() -> None:
+    moments = opened().moments()
+    odds, norms = chances(moments), moments.sq_norms.sqrt()
+    assert float(odds.sum()) == pytest.approx(1)
+    assert float(odds.min()) >= EVENLY / COUNT
+    expected = EVENLY / COUNT + (1 - EVENLY) * norms / norms.sum()
+    torch.testing.assert_close(odds, expected.double())
+
+
+def test_without_any_gradient_all_have_the_same_chance() -> None:
+    model, inputs = nn.Linear(2, 1), torch.zeros(4, 2)
+    nn.init.zeros_(model.bias)
+    moments = gn.gradient_moments(model, nn.MSELoss(), (inputs, torch.zeros(4, 1)))
+    torch.testing.assert_close(chances(moments), evenly(4))
+
+
+def test_its_spectrum_is_that_of_the_weighted_mean() -> None:
+    model, _, batch = regression()
+    own, at_hand = opened(), written(batch, model)
+    odds = chances(own.moments())
+    with own.problem.guard():
+        near = near_spectrum(own.hessian(), odds, seed=3)
+    source = torch.Generator().manual_seed(3)
+    drawn = torch.multinomial(odds, FEW, replacement=True, generator=source)
+    matrix = (at_hand.hessians[drawn] / (COUNT * odds[drawn])[:, None, None]).mean(0)
+    values = torch.linalg.eigvalsh(matrix)
+    torch.testing.assert_close(near.kernel.diagonal()[near.ranked][0], values[-1])
+    torch.testing.assert_close(matrix @ near.top, values[-1] * near.top, rtol=1e-6, atol=1e-8)
+
+
+def test_it_is_worthwhile_for_many_samples_that_can_be_taken_apart() -> None:
+    assert is_worthwhile(opened().hessian())
+    assert not is_worthwhile(opened().hessian(hvp="finite"))
+    model, criterion, (inputs, targets) = regression()
+    few = Problem.open(model, criterion, (inputs[: LEAST - 1], targets[: LEAST - 1]))
+    assert not is_worthwhile(Hessian.of(few))
+    noisy = nn.Sequential(nn.Dropout(0.5), model)
+    assert not is_worthwhile(Hessian.of(Problem.open(noisy, criterion, (inputs, targets))))
+    weights = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]).double())
+    labels = (targets[:, 0] > 0).long()
+    classes = nn.Linear(5, 2).double()
+    assert not is_worthwhile(
+        Hessian.of(Problem.open(classes, weights, (inputs, labels), Options()))
+    )
+
+
+def test_the_residual_is_what_was_asked_for_or_a_default() -> None:
+    assert (accepted_residual(True, None), accepted_residual(False, None)) == (COARSE, FINE)
+    assert (accepted_residual(True, 0.5), accepted_residual(False, 0.0)) == (0.5, 0.0)
