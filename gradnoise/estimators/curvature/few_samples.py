@@ -46,7 +46,7 @@ def evenly(count: int) -> Tensor:
 
 
 def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:
-    """What the Krylov space of Σ_j H_j/(n p_jm) tells, for m random samples j.
+    """What the Krylov space of Σ_j w_jH_j/Σ_j w_j tells, for random samples j with w_j = 1/p_j.
 
     Args:
         hessian: of all samples.
@@ -55,6 +55,7 @@ def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:
     """
     positions = torch.multinomial(odds, FEW, replacement=True, generator=generator(seed))
     positions = positions.sort().values
-    weights = 1 / (len(odds) * odds[positions])
+    weights = 1 / odds[positions]
+    weights /= weights.mean()
     few = Hessian.of_few(hessian.problem, positions, weights, MEMORY_BUDGET)
     return krylov_deflation(few, steps=STEPS, seed=seed, most=MOST)
