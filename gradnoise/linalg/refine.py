@@ -57,28 +57,34 @@ class Refinement:
     def add(self, vectors: Sequence[Tensor]) -> int:
         """Further directions and their products, in one call; how many the basis had not yet."""
         self._make_room(len(vectors))
-        before = count = len(self._small)
+        first = count = len(self._small)
         for vector in vectors:
-            left, size = vector, math.sqrt(inner(vector, vector))
-            for _ in range(2 if count else 0):  # twice is enough, as in `Krylov`
-                left = left - overlaps(self._basis[:count], left) @ self._basis[:count]
-            norm = math.sqrt(inner(left, left))
+            left, norm = vector, math.sqrt(inner(vector, vector))
+            size = norm
+            for _ in range(2 if count else 0):  # once more where digits are lost, as in `Krylov`
+                before, left = (
+                    norm,
+                    left - overlaps(self._basis[:count], left) @ self._basis[:count],
+                )
+                norm = math.sqrt(inner(left, left))
+                if norm > 0.7 * before:
+                    break
             if norm > breakdown(self._operator.resolution) * size:
                 self._basis[count] = left / norm
                 count += 1
-        if count == before:
+        if count == first:
             return 0
-        images = self._operator @ self._basis[before:count].T
+        images = self._operator @ self._basis[first:count].T
         if not math.isfinite(float(images.sum())):
             raise OperatorError(
                 f"product {self.matvecs + 1} with the operator is not finite: look for "
                 f"parameters, samples or second derivatives that overflow or divide by zero"
             )
-        self._images[before:count] = images.T
-        self.matvecs += count - before
-        for image in self._images[before:count]:
+        self._images[first:count] = images.T
+        self.matvecs += count - first
+        for image in self._images[first:count]:
             self._small = self._grown(image)
-        return count - before
+        return count - first
 
     def _grown(self, image: Tensor) -> np.ndarray:
         """VᵀAV with one more row."""

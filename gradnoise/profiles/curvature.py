@@ -17,6 +17,7 @@ from ..estimators.curvature.few_samples import (
     accepted_residual,
     chances,
     near_spectrum,
+    sides_of,
 )
 from ..estimators.curvature.spread import measure_curvature_spread, sharp_directions
 from ..estimators.noise.noise_scale import (
@@ -48,8 +49,6 @@ from ..statistics.transform import all_in_samples
 from ..tensors.trees import flatten
 
 DIRECTIONS, FEW_DIRECTIONS = 4, 3  # in which the curvature of samples is measured, at most
-OF_MANY = 0.05  # residual of λ of halves, where there are many samples
-PART = 256  # samples whose own curvature is measured, where there are many
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,8 @@ def _measured(
         pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
-    sides, part = samples.halves(seed), problem
-    if few:
-        sides = sides[0].some(PART // 2, seed), sides[1].some(PART // 2, seed)
-        part = replace(problem, samples=sides[0].joined(sides[1]))
+    sides = sides_of(samples, few, seed)
+    part = replace(problem, samples=sides[0].joined(sides[1])) if few else problem
     curvatures = sample_curvatures(part, top)
     directions = sharp_directions(top, deflation, FEW_DIRECTIONS if few else DIRECTIONS)
     spread = measure_curvature_spread(part, directions, curvatures)
@@ -129,9 +126,7 @@ def _measured(
     if moments.sampling_factor > 0:
         hessian.forget()  # its graphs and those of the halves would be held together
         if few:
-            halves = half_sharpness_of_many(
-                hessian, top, deflation, tol=max(tol, OF_MANY), seed=seed
-            )
+            halves = half_sharpness_of_many(hessian, top, deflation, tol=tol, seed=seed)
         else:
             halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
         turned = turning(part, top, curvatures, deflation, halves, sides, samples)

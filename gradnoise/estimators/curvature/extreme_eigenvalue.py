@@ -26,6 +26,8 @@ from ...tensors.trees import widen
 
 OF_HALVES = 10.0  # their residual in units of `tol`: eigenvalues are known to about its square
 
+OF_MANY = 0.05  # their residual relative to λ, at least, where there are many samples
+
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     """vᵀH_iv of every sample, shape (n,), with the decoupled weight decay of the optimizer."""
@@ -106,7 +108,7 @@ def half_sharpness_of_many(
         hessian: of all samples.
         vector: v of all samples, shape (P,).
         near: of a similar Hessian.
-        tol: residual of both relative to λ.
+        tol: of λ of all samples.
         seed: of the halves.
     """
     problem = hessian.problem
@@ -116,6 +118,7 @@ def half_sharpness_of_many(
     ]
     hessians = [with_decay(matrix) for matrix in matrices]
     starts = [vector, *near.directions[near.ranked[:2]]]
+    tol = max(tol, OF_MANY)
     return _held_out(hessians, [refine(own, starts, tol=tol)[0] for own in hessians])
 
 

@@ -9,6 +9,7 @@ from ...linalg.deflation import Deflation, krylov_deflation
 from ...linalg.operator import MEMORY_BUDGET
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
+from ...problem.samples import Samples
 from ...tensors.random import generator
 
 FEW = 128
@@ -16,6 +17,7 @@ LEAST = 4 * FEW  # samples from which on a part of them is cheaper
 STEPS = 10  # products of its Krylov space
 MOST = 8  # Ritz vectors that are kept
 FINE, COARSE = 1e-3, 3e-2  # relative residuals of λ of few and of many samples, by default
+PART = 256  # samples whose own curvature is measured, where there are many
 EVENLY = 0.2  # of the draws that are made without regard to gradients
 
 
@@ -43,6 +45,12 @@ def chances(moments: GradientMoments) -> Tensor:
 def evenly(count: int) -> Tensor:
     """The same chance for every sample."""
     return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def sides_of(samples: Samples, few: bool, seed: int) -> tuple[Samples, Samples]:
+    """Two random halves; of many samples those PART whose own curvature is measured."""
+    first, second = samples.halves(seed)
+    return (first.some(PART // 2, seed), second.some(PART // 2, seed)) if few else (first, second)
 
 
 def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:

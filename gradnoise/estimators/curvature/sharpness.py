@@ -23,8 +23,14 @@ from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
-from .extreme_eigenvalue import Halves, half_sharpness, sample_curvatures, sharpness_estimate
-from .few_samples import FINE, accepted_residual, evenly, is_worthwhile, near_spectrum
+from .extreme_eigenvalue import (
+    Halves,
+    half_sharpness,
+    half_sharpness_of_many,
+    sample_curvatures,
+    sharpness_estimate,
+)
+from .few_samples import FINE, accepted_residual, evenly, is_worthwhile, near_spectrum, sides_of
 
 MATRICES = {
     "hessian": lambda opened, hvp, budget: opened.hessian(hvp=hvp, memory_budget=budget),
@@ -169,8 +175,8 @@ def find_sharpness(
     )  # fmt: skip
     with problem.guard():
         if few:
-            start = near_spectrum(matrix, evenly(problem.samples.count), seed).top
-            pairs = refine(with_decay(matrix), [start], tol=aim.tol)[0]
+            near = near_spectrum(matrix, evenly(problem.samples.count), seed)
+            pairs = refine(with_decay(matrix), [near.top], tol=aim.tol)[0]
         else:
             pairs = aim.find(with_decay(matrix), v0)
         columns, halves, sign = [], None, _sign(pairs, which)
@@ -178,9 +184,15 @@ def find_sharpness(
         measurable = operator == "hessian"
         if problem.samples.sampling_factor and intervals and measurable:
             matrix.forget()
-            columns = [sample_curvatures(matrix.problem, v) for v in pairs.vectors.T]
-            one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
-            halves = half_sharpness(matrix.problem, pairs.vectors[:, 0], one, hvp=matrix.hvp)
+            top, part = pairs.vectors[:, 0], matrix.problem
+            if few:
+                first, second = sides_of(problem.samples, few, seed)
+                part = replace(part, samples=first.joined(second))
+                halves = half_sharpness_of_many(matrix, top, near, tol=aim.tol, seed=seed)
+            else:
+                one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
+                halves = half_sharpness(part, top, one, hvp=matrix.hvp)
+            columns = [sample_curvatures(part, v) for v in pairs.vectors.T]
         return _judged(problem, matrix, pairs, columns, halves, level, sign)
 
 

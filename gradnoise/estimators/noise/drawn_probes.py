@@ -29,7 +29,7 @@ from ...statistics.interval import with_skew
 from ...statistics.skew import Skew
 from ...tensors.random import generator
 from ...tensors.sums import by_parameter
-from ...tensors.trees import flatten, sample_count, to_device, widen
+from ...tensors.trees import binary_size, flatten, sample_count, to_device, widen
 from ..curvature.few_samples import chances
 from .errors import probe_variance
 from .sign_probes import Known, Probed, mean_variance, sizes_of
@@ -105,23 +105,26 @@ def drawn_probes(
         tick: called with 1 after every value.
     """
     odds, source = chances(moments), generator(seed)
+    mean = mean.to(hessian.dtype)
     factor, enough = moments.count / (moments.count - 1), FIRST
     traces, parts, lengths = list[Tensor](), list[Tensor](), list[Tensor]()
     while True:
         direction = _noise(hessian.problem, odds, mean, source)
+        size = binary_size(direction)  # so that no square overflows
+        direction = (direction / size).to(hessian.dtype)
         seen = _draw(odds, source)
         weights = 1 / (moments.count * odds[seen])
         part = Hessian.of_few(hessian.problem, seen, weights)
-        image = known.deflation.image(known.deflation.coordinates(direction))
-        image *= float(weights.mean())  # H_T has this error as well, and it is 1 on average
-        whole = widen(part @ direction)
-        rest = whole - image
+        shares = known.deflation.kernel @ known.deflation.coordinates(direction)
+        shares *= weights.mean().to(shares)  # H_T has this error as well; it is 1 on average
+        whole = part @ direction
+        rest = whole - shares.to(whole) @ known.deflation.directions
         if float(rest.norm()) <= 64 * hessian.resolution * float(whole.norm()):  # rounding
             rest = torch.zeros_like(rest)
-        own = factor * by_parameter(direction, rest, sizes_of(rows))
+        own = factor * size * (size * by_parameter(direction, rest, sizes_of(rows)))
         parts.append(own + known.parts)
         traces.append(own.sum() + known.trace)
-        lengths.append(rest.norm())
+        lengths.append(widen(rest.norm()))
         if tick is not None:
             tick(1)
         if len(traces) == enough:
@@ -158,11 +161,10 @@ def _noise(problem: Problem, odds: Tensor, mean: Tensor, source: torch.Generator
     signs = 2.0 * torch.randint(0, 2, (DRAWN,), generator=source).double() - 1
     weights = (signs / (len(odds) * odds[positions] * DRAWN).sqrt()).to(mean)
     batches = problem.samples.taken(positions, max(problem.samples.counts))
+    parts = torch.split(weights, [*map(sample_count, batches)])
     total = -weights.sum() * mean
-    for batch, own in zip(
-        batches, torch.split(weights, [*map(sample_count, batches)]), strict=True
-    ):
-        total += flatten(
-            problem.objective.gradient(to_device(batch, problem.objective.device), own)
-        )
+    for batch, own in zip(batches, parts, strict=True):
+        here = to_device(batch, problem.objective.device)
+        found = problem.objective.gradient(here, own)
+        total += torch.cat([gradient.reshape(-1).to(total.dtype) for gradient in found])
     return total
