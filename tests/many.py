@@ -55,9 +55,7 @@ def regression(
     source = torch.Generator().manual_seed(seed)
     scales = torch.tensor([2.0, 1.4, 1.0, 0.7, 0.4], dtype=torch.float64)
     inputs = torch.randn(count, SIZE, generator=source, dtype=torch.float64) * scales
-    inputs = inputs * (
-        1 + inputs[:, :1].abs()
-    )  # samples with a large gradient have a large Hessian
+    inputs *= 1 + 0.1 * inputs[:, :1].abs()  # large gradients come with large Hessians
     noise = torch.randn(count, generator=source, dtype=torch.float64)
     targets = inputs @ torch.linspace(0.2, 0.6, SIZE, dtype=torch.float64) + noise
     model = nn.Linear(SIZE, 1, bias=False).double()

@@ -86,3 +86,12 @@ def test_the_resolvent_is_that_of_the_ritz_vectors_and_zero_beside_them() -> Non
     inverse = torch.where(values < 8.9, 1 / (9 - values).clamp(min=6), 0.0)
     truth = vectors @ (inverse * (vectors.T @ x))
     torch.testing.assert_close(found.resolvent(x, top, 9.0, 6.0), truth, rtol=1e-9, atol=1e-10)
+
+
+def test_ritz_vectors_are_ranked_and_no_more_are_kept_than_asked_for() -> None:
+    matrix = with_spectrum(SPECTRUM)
+    found = krylov_deflation(as_operator(matrix), steps=20, most=3)
+    values = found.kernel.diagonal()[:-1]
+    assert len(values) == 3
+    torch.testing.assert_close(values[found.ranked], torch.tensor([9.0, 4.0, -6.0]).double())
+    torch.testing.assert_close(matrix @ found.top, 9 * found.top, rtol=1e-4, atol=1e-4)

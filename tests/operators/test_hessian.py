@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.operators.hessian import MODES
+from gradnoise.measurement.opened import Opened
+from gradnoise.operators.hessian import MODES, Hessian
+from gradnoise.problem.options import Options
 from tests import oracles
 from tests.cases import CASES, Case, labelled, named
 from tests.dense import CLOSE, dense
 from tests.kernels import cut
+from tests.many import opened, regression, written
 
 
 @pytest.mark.parametrize("hvp", ["kept", "fresh"])
@@ -99,3 +102,26 @@ def test_an_autocast_around_the_call_is_left_for_products() -> None:
             found = hessian @ torch.ones(83)
             assert float(gn.lanczos(hessian, tol=1e-2).values) > 0
         torch.testing.assert_close(found, exact, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("budget", [0, 2**30])
+def test_the_hessian_of_a_few_weighted_samples(budget: int) -> None:
+    model, _, batch = regression()
+    own = opened()
+    positions = torch.tensor([0, 0, 5, 99, 100, 639])
+    weights = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0, 1.5], dtype=torch.float64)
+    few = Hessian.of_few(own.problem, positions, weights, budget)
+    expected = (weights[:, None, None] * written(batch, model).hessians[positions]).mean(0)
+    torch.testing.assert_close(dense(few), expected)
+    assert few.hvp == ("kept" if budget else "fresh")
+
+
+def test_a_few_samples_are_in_the_metric_of_the_optimizer() -> None:
+    model, criterion, batch = regression()
+    adam = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    criterion(model(batch[0]), batch[1]).backward()
+    adam.step()
+    own = Opened.open(model, criterion, batch, Options(optimizer=adam))
+    every = torch.arange(len(batch[0]))
+    few = Hessian.of_few(own.problem, every, torch.ones(len(every)))
+    torch.testing.assert_close(dense(few), dense(own.hessian()))

@@ -14,15 +14,18 @@ from gradnoise.problem.directional import (
     _slopes,
     per_sample_curvatures,
     require_second_order,
+    scattered_sums,
     sign_sums,
 )
 from gradnoise.problem.losses.criterion import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
-from gradnoise.tensors.random import random_signs
+from gradnoise.tensors.random import random_signs, scattered_signs
+from gradnoise.tensors.trees import flatten
 from tests import oracles
 from tests.cases import CASES, Case, named
 from tests.kernels import OnceOnly, Opaque, cut
+from tests.many import COUNT, opened, regression, written
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -115,3 +118,14 @@ def test_second_derivatives_of_tiny_losses_are_there() -> None:
         return 1e-30 * supervised(loss_fn)(model, batch)
 
     require_second_order(Problem.open(model, tiny, (inputs.float(), labels)))
+
+
+def test_scattered_sums_are_those_of_all_samples() -> None:
+    own = opened()
+    signs = scattered_signs(4, COUNT, 1)
+    with own.problem.guard():
+        mean = flatten([*own.moments().mean.values()])
+        found = torch.stack([*scattered_sums(own.problem, signs, mean)])
+    model, _, batch = regression()
+    gaps = written(batch, model).gaps
+    torch.testing.assert_close(found, signs @ gaps / (COUNT - 1) ** 0.5)

@@ -254,3 +254,35 @@ def test_a_small_population_given_as_one_batch_is_said_to_be_one(data):
 )
 def test_other_data_need_no_such_word(data):
     assert Samples.draw(data).population_note == ""
+
+
+@pytest.mark.parametrize("positions", [[0, 3, 3, 4, 9], [7], [], [*range(10)]])
+def test_samples_are_taken_at_positions_that_may_repeat(positions: list[int]) -> None:
+    samples = Samples.draw([X[:3], X[3:4], X[4:]], max_samples=None)
+    found = samples.taken(torch.tensor(positions, dtype=torch.long), 4)
+    assert [len(batch) for batch in found] == _at_most(len(positions), 4)
+    assert [float(x) for batch in found for x in batch] == positions
+
+
+def _at_most(count: int, size: int) -> list[int]:
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def test_samples_of_other_shapes_stay_apart() -> None:
+    samples = Samples.draw([(torch.ones(3, 2),), (torch.ones(3, 5),)], max_samples=None)
+    found = samples.taken(torch.tensor([1, 1, 4, 5]), 100)
+    assert [tuple(x.shape) for (x,) in found] == [(2, 2), (2, 5)]
+
+
+def test_some_samples_are_drawn_at_random_and_halves_can_be_joined() -> None:
+    samples = Samples.draw(X, max_samples=None, population=20)
+    assert samples.some(10, 0) is samples
+    few = [sample_leaves(samples.some(4, seed).batches[0])[0] for seed in range(2)]
+    assert [len(own) for own in few] == [4, 4]
+    assert not torch.equal(*few)
+    halves, positions = samples.halves(3), samples.half_positions(3)
+    for half, own in zip(halves, positions, strict=True):
+        torch.testing.assert_close(half.batches[0], X[own])
+    both = halves[0].joined(halves[1])
+    assert (both.count, both.population) == (10, 20)
+    assert sorted(float(x) for batch in both.batches for x in batch) == [*range(10)]

@@ -22,6 +22,7 @@ from gradnoise.profiles.curvature import CurvatureResults, Effort, find_curvatur
 from gradnoise.tensors.trees import map_samples
 from tests import oracles
 from tests.cases import labelled, mlp
+from tests.many import regression
 
 
 def test_effort_out_of_range_is_refused() -> None:
@@ -297,3 +298,46 @@ def test_the_error_of_differences_is_in_the_intervals(monkeypatch: pytest.Monkey
         assert found.high - found.value >= 0.0099 * times * found.value
         assert found.value - found.low >= 0.0099 * times * found.value
     assert "relative error of about 0.01 where the loss is smooth" in p.warnings[-1]
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution", 2000])
+def test_of_many_samples_the_cheap_way_agrees_with_the_full_one(population: str | int) -> None:
+    model, criterion, batch = regression()
+    cheap, full = (
+        gn.profile(model, criterion, batch, population=population, accuracy=accuracy)
+        for accuracy in (0.15, 0.001)
+    )
+    for name, value in full.estimates.items():
+        ours, rounding = cheap.estimates[name], 1e-9 * abs(float(value))
+        assert ours.low <= value.high + rounding, name
+        assert value.low <= ours.high + rounding, name
+        assert ours.is_resolved, name
+    if population == "dataset":
+        for name in ("noise_scale", "trace_hessian_cov"):
+            half = (cheap.estimates[name].high - cheap.estimates[name].low) / 2
+            assert half <= 0.15 * float(cheap.estimates[name]) * 1.001
+        assert cheap.grad_curvature.stderr == 0
+        assert float(cheap.grad_curvature) == pytest.approx(float(full.grad_curvature), rel=1e-9)
+
+
+def test_of_many_samples_an_interrupted_profile_leaves_all_as_found() -> None:
+    model, _, batch = regression()
+    model.weight.grad = torch.ones_like(model.weight)
+    before, state = model.weight.detach().clone(), torch.get_rng_state()
+    for stop in (3, 30, 60, 90):
+        calls = 0
+
+        def losses(net: nn.Module, data: Any, last: int = stop) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise KeyboardInterrupt
+            return F.mse_loss(net(data[0]), data[1], reduction="none").mean(1)
+
+        with pytest.raises(KeyboardInterrupt):
+            gn.profile(model, losses, batch, micro_batch=100)
+        torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0)
+        torch.testing.assert_close(model.weight.grad, torch.ones_like(before), rtol=0, atol=0)
+        assert model.weight.requires_grad
+        assert torch.equal(state, torch.get_rng_state())
+        assert not model._forward_hooks

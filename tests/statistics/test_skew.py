@@ -110,3 +110,13 @@ class TestCriticalValues:
     @pytest.mark.parametrize("third", [1e200, -1e200, math.inf])
     def test_a_monstrous_skewness_breaks_nothing(self, third: float) -> None:
         assert all(value >= 2 for value in skew_of(third).critical_values((1.0,), 1.0, 2.0))
+
+
+def test_some_of_the_samples_tell_the_skewness_of_the_mean_of_all() -> None:
+    numbers = torch.tensor([[0.0, 1.0, 5.0, 2.0]])
+    few, all_of_them = Skew.of_some(numbers, 8, 20.0), Skew.of(numbers.repeat(1, 2), 20.0)
+    third = 4 / (3 * 2) * float(((numbers - 2) ** 3).sum())
+    factor = 1 / 8 - 1 / 20
+    assert float(few.third) == pytest.approx(factor * (1 / 8 - 2 / 20) * third)
+    assert float(few.coupling) == pytest.approx(factor**2 * third)
+    assert float(few.third) > float(all_of_them.third)  # K₃ has 1/((n - 1)(n - 2))

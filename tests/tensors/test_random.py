@@ -11,6 +11,7 @@ from gradnoise.tensors.random import (
     is_complete,
     random_signs,
     random_vector,
+    scattered_signs,
 )
 
 
@@ -67,3 +68,14 @@ def test_a_random_vector_is_a_gaussian_one_of_length_one() -> None:
     assert float(vector.norm()) == pytest.approx(1, rel=1e-15)
     torch.testing.assert_close(vector, gaussian / gaussian.norm())
     assert vector.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("count", "size"), [(8, 640), (3, 10)])
+def test_scattered_signs_meet_every_sample_once(count: int, size: int) -> None:
+    signs = scattered_signs(count, size, 0)
+    assert ((signs != 0).sum(0) == 1).all()
+    per_row = (signs != 0).sum(1)
+    assert int(per_row.max() - per_row.min()) <= 1
+    torch.testing.assert_close(signs.square().sum(0), torch.full((size,), float(count)).double())
+    many = torch.stack([scattered_signs(count, size, seed)[0] for seed in range(400)])
+    torch.testing.assert_close(many.T @ many / 400, torch.eye(size).double(), atol=0.9, rtol=0)

@@ -136,3 +136,13 @@ def test_inference_tensors_can_be_differentiated_once_they_are_on_the_device() -
     assert moved["name"] == "train"
     assert not moved["x"].is_inference()
     assert trees.to_device(X, torch.device("cpu")) is X
+
+
+def test_neighbours_of_one_kind_are_joined() -> None:
+    long, short = {"x": torch.ones(2, 3), "n": 1}, {"x": torch.ones(1, 2), "n": 1}
+    other = {"x": torch.ones(1, 3), "n": 2}
+    found = trees.merged([long, long, other, long, short, short])
+    assert [len(batch["x"]) for batch in found] == [4, 1, 2, 2]
+    assert [batch["n"] for batch in found] == [1, 2, 1, 1]
+    assert found[2] is long
+    assert trees.merged([]) == []

@@ -12,6 +12,7 @@ from torch import nn
 import gradnoise as gn
 from tests import oracles
 from tests.cases import CORE, Case, named
+from tests.many import regression, written
 from tests.optimizers import OPTIMIZERS, by_hand, trained
 
 
@@ -181,3 +182,27 @@ def test_decoupled_decay_is_in_all_that_is_known_of_the_sharpness() -> None:
     spreads = [float(p.curvature_noise_scale) * float(p.sharpness) ** 2 for p in (profile, other)]
     assert spreads[0] == pytest.approx(spreads[1], rel=1e-6)
     assert float(profile.grad_curvature) == pytest.approx(float(other.grad_curvature), rel=1e-9)
+
+
+@pytest.mark.parametrize("population", ["dataset", "distribution"])
+def test_of_many_samples_it_is_found_from_a_part_of_them(population: str) -> None:
+    model, criterion, batch = regression()
+    matrix = written(batch, model).hessians.mean(0)
+    exact = float(torch.linalg.eigvalsh(matrix)[-1])
+    found = gn.sharpness(model, criterion, batch, population=population)
+    full = gn.sharpness(model, criterion, batch, population=population, tol=1e-6)
+    assert float(found.values[0]) <= exact * (1 + 1e-9)
+    assert exact <= float(found.values[0]) + float(found.residuals[0])
+    assert float(found.values[0]) == pytest.approx(exact, rel=2e-3)
+    assert math.isnan(found.bound)
+    assert found.matvecs < full.matvecs
+    if population == "distribution":
+        assert found.estimate.low <= exact <= found.estimate.high
+        width, other = (e.high - e.low for e in (found.estimate, full.estimate))
+        assert 0.7 * other < width < 1.6 * other  # from 256 of the 640 samples
+
+
+def test_of_many_samples_a_tolerance_is_kept() -> None:
+    model, criterion, batch = regression()
+    found = gn.sharpness(model, criterion, batch, tol=2e-3)
+    assert float(found.residuals[0]) <= 2e-3 * float(found.values[0])
