@@ -20,7 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 import gradnoise as gn
-from gradnoise.estimators.noise.noise_scale import ACCURACY, STEPS, measure_noise_scale, sign_probes
+from gradnoise.estimators.noise.noise_scale import (
+    ACCURACY,
+    PER_ERROR,
+    STEPS,
+    measure_noise_scale,
+    sign_probes,
+)
 from gradnoise.linalg.deflation import explore
 from gradnoise.moments.measure import stream
 from gradnoise.operators.hessian import Hessian
@@ -79,7 +85,7 @@ def measured(problem: Problem, seed: int, truth: float, deflated: bool) -> Run:
             moments,
             signs,
             deflation=space if deflated else None,
-            accuracy=ACCURACY,
+            accuracy=ACCURACY / PER_ERROR,
             tick=ticks.append,
         ).trace_hessian_cov
     beyond = len(taken) - pairs.matvecs if deflated else 0

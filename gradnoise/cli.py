@@ -262,9 +262,10 @@ def _profile_options(commands: Any) -> None:
     add("--group-size", type=whole(1), metavar="B",
         help="samples of a group (default: the batch size in training)")  # fmt: skip
     add("--probes", type=whole(2), default=PROBES,
-        help=f"random directions for tr(HΣ) at most (default {PROBES})")  # fmt: skip
+        help=f"random directions for tr(HΣ) at most, of fewer than 512 samples "
+        f"(default {PROBES})")  # fmt: skip
     add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
-        default=ACCURACY, help=f"relative error of tr(HΣ) at which no further directions are drawn "
+        default=ACCURACY, help=f"half the interval of the noise scale, relative, that is enough "
         f"(default {ACCURACY})")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
     add("--json", type=Path, metavar="FILE", help="save the profile as JSON")

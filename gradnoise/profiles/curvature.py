@@ -56,7 +56,7 @@ class Effort:
     """How much is spent on the curvature; values out of range raise ArgumentError.
 
     Args:
-        probes: random directions for tr(HΣ), at most.
+        probes: random directions for tr(HΣ), at most, of fewer than 512 samples.
         accuracy: half the interval of B_noise, relative, that is enough.
         tol: relative residual at which λ is accepted; None for `accepted_residual`.
     """
@@ -130,7 +130,7 @@ def _measured(
         else:
             halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
         turned = turning(part, top, curvatures, deflation, halves, sides, samples)
-    tick = stage("noise scale (probes)", effort.probes)
+    tick = stage("noise scale (probes)", None if few else effort.probes)
     if few:
         scale = noise_scale_by_few(
             hessian, opened.engine, moments, deflation, image,

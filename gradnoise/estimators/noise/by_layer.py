@@ -24,7 +24,15 @@ from ...problem.state.guard import frozen
 from ...statistics.estimate import Estimate
 from ...statistics.transform import in_samples
 from ..curvature.extreme_eigenvalue import half_sharpness, sample_curvatures, sharpness_estimate
-from .noise_scale import ACCURACY, PROBES, STEPS, check_accuracy, measure_noise_scale, sign_probes
+from .noise_scale import (
+    ACCURACY,
+    PER_ERROR,
+    PROBES,
+    STEPS,
+    check_accuracy,
+    measure_noise_scale,
+    sign_probes,
+)
 from .sums import NoiseScale
 
 
@@ -176,7 +184,12 @@ def _measure(
         halves = half_sharpness(problem, top, aim) if sampled else None
         signs = sign_probes(moments, probes, seed)
         noise = measure_noise_scale(
-            hessian, opened.engine, moments, signs, deflation=deflation, accuracy=accuracy
+            hessian,
+            opened.engine,
+            moments,
+            signs,
+            deflation=deflation,
+            accuracy=accuracy / PER_ERROR,
         )
     error = hessian.product_error
     sharpness = sharpness_estimate(pairs, curvatures, halves, problem.samples, level, error=error)

@@ -78,7 +78,7 @@ def noise_scale(
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
             micro_batch, unit, group_size: as for `gradient_moments`.
-        probes: random sign vectors for tr(HΣ), at most.
+        probes: random sign vectors for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of tr(HΣ), relative, at which fewer are taken, 8 at least.
 
     Returns:
