@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
+from ..tensors.random import generator, random_vector
 from ..tensors.sums import without_autocast
 from ..tensors.trees import widen
 from .deflation import LIMIT
@@ -120,8 +121,14 @@ class Refinement:
         return value, vector, weights @ self.images - value * vector
 
     def image(self, vector: Tensor) -> Tensor:
-        """The product with a vector that lies in the basis, without a product, in float64."""
-        return widen(overlaps(self.basis, vector.to(self._basis)) @ self.images)
+        """The product with a vector, in float64; none is taken where it lies in the basis."""
+        vector = vector.to(self._basis)
+        shares = overlaps(self.basis, vector)
+        left = vector - shares @ self.basis
+        size = math.sqrt(inner(vector, vector))
+        if math.sqrt(inner(left, left)) <= 8 * breakdown(self._operator.resolution) * size:
+            return widen(shares @ self.images)
+        return widen(self._operator @ vector)  # the basis was begun anew since
 
 
 @without_autocast
@@ -135,7 +142,7 @@ def refine(
     """The largest eigenpair of an operator, from a space of starts.
 
     A start with almost no component along the wanted vector may lead to another one, whose residual
-    is then correct as well.
+    is then correct as well; see `half_random`.
 
     Args:
         operator: symmetric.
@@ -166,3 +173,14 @@ def refine(
             )
             return found, space
         waiting = [residual]
+
+
+def half_random(start: Tensor, seed: int) -> Tensor:
+    """A vector plus as much of a random one, which has a component along every eigenvector.
+
+    What a part of the samples says is sharpest may be an eigenvector of all of them, with a
+    residual of zero, that is not the largest one's.
+    """
+    vector = widen(start)
+    other = random_vector(len(vector), generator(seed), vector.device) * vector.norm()
+    return vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1

@@ -37,7 +37,7 @@ from ..linalg.deflation import explore
 from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
-from ..linalg.refine import refine
+from ..linalg.refine import half_random, refine
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
@@ -111,7 +111,8 @@ def _measured(
     if few:
         mean = flatten([*moments.mean.values()])
         deflation = near_spectrum(hessian, chances(moments), seed)
-        pairs, space = refine(hessian, [deflation.top, mean], tol=tol, tick=tick)
+        start = half_random(deflation.top, seed + 1)
+        pairs, space = refine(hessian, [start, mean], tol=tol, tick=tick)
         image = space.image(mean)
     else:
         pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
@@ -126,7 +127,7 @@ def _measured(
     if moments.sampling_factor > 0:
         hessian.forget()  # its graphs and those of the halves would be held together
         if few:
-            halves = half_sharpness_of_many(hessian, top, deflation, tol=tol, seed=seed)
+            halves = half_sharpness_of_many(hessian, tol=tol, seed=seed)
         else:
             halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
         turned = turning(part, top, curvatures, deflation, halves, sides, samples)

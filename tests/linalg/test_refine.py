@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradnoise import OperatorError
 from gradnoise.linalg.convert import as_operator
-from gradnoise.linalg.refine import Refinement, refine
+from gradnoise.linalg.refine import Refinement, half_random, refine
 from tests.spectra import with_spectrum
 
 SPECTRUM = torch.tensor([9.0, 7.0, -6.0, 4.0, *torch.linspace(-1, 1, 56).tolist()]).double()
@@ -52,6 +52,27 @@ def test_the_product_with_a_start_is_known() -> None:
     for vector in (first, second, first - 3 * second):
         torch.testing.assert_close(space.image(vector), matrix @ vector, rtol=1e-9, atol=1e-9)
     assert space.matvecs == before
+
+
+def test_the_product_with_a_start_is_right_after_the_basis_was_begun_anew() -> None:
+    matrix = with_spectrum(SPECTRUM)
+    space, (first, second) = Refinement(as_operator(matrix), 8), starts(2)
+    waiting = [first, second]
+    for _ in range(5):
+        space.add(waiting)
+        waiting = [space.top()[2]]
+    assert len(space.basis) < space.matvecs  # begun anew
+    torch.testing.assert_close(space.image(second), matrix @ second, rtol=1e-9, atol=1e-9)
+
+
+def test_half_random_a_start_leads_from_a_wrong_eigenvector_to_the_largest() -> None:
+    matrix = torch.diag(SPECTRUM)
+    wrong = torch.eye(60, dtype=torch.float64)[1]
+    found, _ = refine(as_operator(matrix), [wrong], tol=1e-2)
+    assert (float(found.values[0]), float(found.residuals[0])) == (7.0, pytest.approx(0, abs=1e-9))
+    found, _ = refine(as_operator(matrix), [half_random(wrong, 0)], tol=1e-2)
+    assert float(found.values[0]) == pytest.approx(9, rel=1e-3)
+    assert float(half_random(-torch.ones(1), 0).abs()) == pytest.approx(2)
 
 
 def test_starts_that_say_the_same_cost_one_product() -> None:

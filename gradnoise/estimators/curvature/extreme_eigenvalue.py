@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...linalg.deflation import Deflation
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET, Operator
-from ...linalg.refine import refine
+from ...linalg.refine import half_random, refine
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -77,9 +76,7 @@ def half_sharpness(
     matrices = [Hessian.of(half, hvp=hvp, memory_budget=aim.memory_budget // 2) for half in halves]
     hessians = [with_decay(matrix) for matrix in matrices]
     # half random: the vector may be an eigenvector of a half that is not its largest
-    vector = widen(vector)
-    other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
-    start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
+    start = half_random(vector, aim.seed + 1)
     aim = replace(aim, tol=OF_HALVES * aim.tol)
     return _held_out(hessians, [aim.find(hessian, start) for hessian in hessians])
 
@@ -99,17 +96,16 @@ def _held_out(hessians: list[Operator], found: list[Eigenpairs]) -> Halves:
     )
 
 
-def half_sharpness_of_many(
-    hessian: Hessian, vector: Tensor, near: Deflation, *, tol: float, seed: int
-) -> Halves:
-    """The same where there are many samples, from v and what few of them tell.
+def half_sharpness_of_many(hessian: Hessian, *, tol: float, seed: int) -> Halves:
+    """The same where there are many samples, less accurately and from random starts.
+
+    A start that knows the other half, such as v of all samples, stays in a vector that is accepted
+    early. Its held-out quotient would then be as biased as λ itself.
 
     Args:
         hessian: of all samples.
-        vector: v of all samples, shape (P,).
-        near: of a similar Hessian.
         tol: of λ of all samples.
-        seed: of the halves.
+        seed: of the halves and the starts.
     """
     problem = hessian.problem
     matrices = [
@@ -117,9 +113,11 @@ def half_sharpness_of_many(
         for half in problem.samples.half_positions(seed)
     ]
     hessians = [with_decay(matrix) for matrix in matrices]
-    starts = [vector, *near.directions[near.ranked[:2]]]
     tol = max(tol, OF_MANY)
-    return _held_out(hessians, [refine(own, starts, tol=tol)[0] for own in hessians])
+    source = generator(seed + 2)
+    starts = [random_vector(own.shape[0], source, own.device) for own in hessians]
+    pairs = zip(hessians, starts, strict=True)
+    return _held_out(hessians, [refine(own, [start], tol=tol)[0] for own, start in pairs])
 
 
 def sharpness_estimate(

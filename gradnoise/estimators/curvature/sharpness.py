@@ -13,7 +13,7 @@ from ...errors import ArgumentError
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.refine import refine
+from ...linalg.refine import half_random, refine
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
@@ -176,7 +176,8 @@ def find_sharpness(
     with problem.guard():
         if few:
             near = near_spectrum(matrix, evenly(problem.samples.count), seed)
-            pairs = refine(with_decay(matrix), [near.top], tol=aim.tol)[0]
+            start = half_random(near.top, seed + 1)
+            pairs = refine(with_decay(matrix), [start], tol=aim.tol)[0]
         else:
             pairs = aim.find(with_decay(matrix), v0)
         columns, halves, sign = [], None, _sign(pairs, which)
@@ -188,7 +189,7 @@ def find_sharpness(
             if few:
                 first, second = sides_of(problem.samples, few, seed)
                 part = replace(part, samples=first.joined(second))
-                halves = half_sharpness_of_many(matrix, top, near, tol=aim.tol, seed=seed)
+                halves = half_sharpness_of_many(matrix, tol=aim.tol, seed=seed)
             else:
                 one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
                 halves = half_sharpness(part, top, one, hvp=matrix.hvp)

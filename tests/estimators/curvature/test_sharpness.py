@@ -206,3 +206,35 @@ def test_of_many_samples_a_tolerance_is_kept() -> None:
     model, criterion, batch = regression()
     found = gn.sharpness(model, criterion, batch, tol=2e-3)
     assert float(found.residuals[0]) <= 2e-3 * float(found.values[0])
+def squares(model: nn.Module, batch: Any) -> torch.Tensor:
+    return (model(batch[0]) - batch[1]).square().sum(1)
+
+
+@pytest.mark.parametrize("size", [12.0, 30.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sample_with_a_direction_of_its_own_is_found_among_many(size: float, seed: int) -> None:
+    source = torch.Generator().manual_seed(seed)
+    features = torch.nn.functional.one_hot(torch.randint(0, 49, (2048,), generator=source), 50)
+    inputs = features * torch.randn(2048, 1, generator=source, dtype=torch.float64)
+    inputs[7] = size * torch.eye(50, dtype=torch.float64)[-1]  # few samples do not see it
+    targets = torch.randn(2048, 1, generator=source, dtype=torch.float64)
+    targets[7] = 0
+    model = nn.Linear(50, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    truth = 2 * size**2 / 2048
+    assert truth > 1.2 * float((2 * inputs[:, :-1].square().sum(0) / 2048).max())
+    found = gn.sharpness(model, squares, (inputs, targets), seed=seed)
+    assert float(found.values[0]) == pytest.approx(truth, rel=1e-2)
+    profiled = gn.profile(model, squares, (inputs, targets), seed=seed).sharpness
+    assert float(profiled) == pytest.approx(truth, rel=1e-2)
+
+
+def test_the_interval_of_many_samples_holds_an_eigenvalue_that_is_not_separated() -> None:
+    model, hits = nn.Linear(100, 1, bias=False).double(), 0
+    for seed in range(30):  # H = 2 XᵀX/n of white features: λ is 2, that of n samples 2.9
+        source = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(2048, 100, generator=source, dtype=torch.float64)
+        batch = (inputs, torch.zeros(2048, 1, dtype=torch.float64))
+        found = gn.sharpness(model, squares, batch, seed=seed, population="distribution").estimate
+        hits += found.low <= 2 <= found.high
+    assert hits >= 28
