@@ -183,7 +183,7 @@ def profile(
         probes: random directions for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of B_noise, relative, that is enough: what costs less stops
             there. Where a part of the population is measured, the interval may stay wider.
-        tol: relative residual at which λ is accepted; by default 1e-3, and 3e-2 where there are
+        tol: relative residual at which λ is accepted; by default 1e-3, and 1e-2 where there are
             512 samples and more: the error of λ is about the square of that.
         micro_batch: samples evaluated at once; lower it when memory is short.
         unit: "auto": single samples where the loss of one does not depend on others, else groups

@@ -16,7 +16,7 @@ FEW = 128
 LEAST = 4 * FEW  # samples from which on a part of them is cheaper
 STEPS = 10  # products of its Krylov space
 MOST = 8  # Ritz vectors that are kept
-FINE, COARSE = 1e-3, 3e-2  # relative residuals of λ of few and of many samples, by default
+FINE, COARSE = 1e-3, 1e-2  # relative residuals of λ of few and of many samples, by default
 PART = 256  # samples whose own curvature is measured, where there are many
 EVENLY = 0.2  # of the draws that are made without regard to gradients
 

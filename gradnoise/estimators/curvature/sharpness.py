@@ -105,7 +105,7 @@ def sharpness(
         model, loss_fn, data: as for `gradient_moments`.
         k, which, max_iterations, v0, repeats, seed: as for `lanczos`.
         tol: stop when every residual is at most tol·|θ|. By default 1e-3; for the largest one of
-            512 samples and more 3e-2, from where a part of the samples has its largest one.
+            512 samples and more 1e-2, from where a part of the samples has its largest one.
         operator: "hessian" or "gauss-newton".
         hvp: how products with the Hessian are taken, as for `Hessian`.
         optimizer, metric: as for `gradient_moments`; with "optimizer" the matrix is
