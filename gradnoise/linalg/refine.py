@@ -25,6 +25,8 @@ from .krylov import breakdown, exact_overlaps, inner, overlaps
 from .operator import MEMORY_BUDGET, Operator
 
 KEPT = 2  # vectors that are kept when the basis is full
+RANDOM = 0.3  # length of what is added to a start, relative to it
+FAR, NEAR = 0.1, 0.5  # residual of a second pair that is not known yet, and what it may still gain
 BEGIN = 8  # rows that memory is taken for at first
 
 
@@ -113,10 +115,10 @@ class Refinement:
     def _weights(self, weights: np.ndarray) -> Tensor:
         return torch.as_tensor(weights.copy()).to(self._basis)
 
-    def top(self) -> tuple[float, Tensor, Tensor]:
-        """The largest Ritz value ρ, its vector x, and the residual Ax - ρx."""
+    def top(self, place: int = 0) -> tuple[float, Tensor, Tensor]:
+        """The largest Ritz value ρ, its vector x, and the residual Ax - ρx; or the second."""
         values, turn = np.linalg.eigh(self._small)
-        value, weights = float(values[-1]), self._weights(turn[:, -1])
+        value, weights = float(values[-1 - place]), self._weights(turn[:, -1 - place])
         vector = weights @ self.basis
         return value, vector, weights @ self.images - value * vector
 
@@ -142,7 +144,7 @@ def refine(
     """The largest eigenpair of an operator, from a space of starts.
 
     A start with almost no component along the wanted vector may lead to another one, whose residual
-    is then correct as well; see `half_random`.
+    is then correct as well; see `partly_random`.
 
     Args:
         operator: symmetric.
@@ -163,7 +165,8 @@ def refine(
         value, vector, residual = space.top()
         size, zero = math.sqrt(inner(residual, residual)), operator.resolution * space.scale
         done = size <= max(tol * abs(value), breakdown(operator.resolution) * space.scale)
-        if done or not grew or space.matvecs >= LIMIT:
+        rival = _rival(space, value, tol) if done and grew else None
+        if (done and rival is None) or not grew or space.matvecs >= LIMIT:
             found = Eigenpairs(
                 values=torch.tensor([value], dtype=torch.float64),
                 residuals=torch.tensor([size + zero], dtype=torch.float64),
@@ -172,15 +175,25 @@ def refine(
                 converged=done,
             )
             return found, space
-        waiting = [residual]
+        waiting = [residual if rival is None else rival]
 
 
-def half_random(start: Tensor, seed: int) -> Tensor:
-    """A vector plus as much of a random one, which has a component along every eigenvector.
+def _rival(space: Refinement, value: float, tol: float) -> Tensor | None:
+    """The residual of the second Ritz pair, where that may yet become the first."""
+    if len(space.basis) < 2:
+        return None
+    second, _, residual = space.top(1)
+    size = math.sqrt(inner(residual, residual))
+    unknown, ahead = size > FAR * abs(value), second + NEAR * size > value + tol * abs(value)
+    return residual if unknown and ahead else None
+
+
+def partly_random(start: Tensor, seed: int) -> Tensor:
+    """A vector plus a part of a random one, which has a component along every eigenvector.
 
     What a part of the samples says is sharpest may be an eigenvector of all of them, with a
     residual of zero, that is not the largest one's.
     """
     vector = widen(start)
-    other = random_vector(len(vector), generator(seed), vector.device) * vector.norm()
+    other = random_vector(len(vector), generator(seed), vector.device) * (RANDOM * vector.norm())
     return vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1

@@ -37,7 +37,7 @@ from ..linalg.deflation import explore
 from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
-from ..linalg.refine import half_random, refine
+from ..linalg.refine import partly_random, refine
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
@@ -111,7 +111,7 @@ def _measured(
     if few:
         mean = flatten([*moments.mean.values()])
         deflation = near_spectrum(hessian, chances(moments), seed)
-        start = half_random(deflation.top, seed + 1)
+        start = partly_random(deflation.top, seed + 1)
         pairs, space = refine(hessian, [start, mean], tol=tol, tick=tick)
         image = space.image(mean)
     else:
@@ -120,11 +120,13 @@ def _measured(
     top = pairs.vectors[:, 0]
     sides = sides_of(samples, few, seed)
     part = replace(problem, samples=sides[0].joined(sides[1])) if few else problem
-    curvatures = sample_curvatures(part, top)
+    whole = moments.sampling_factor == 0
+    curvatures = sample_curvatures(problem if whole else part, top)
+    seen = sample_curvatures(part, top) if few and whole else curvatures
     directions = sharp_directions(top, deflation, FEW_DIRECTIONS if few else DIRECTIONS)
-    spread = measure_curvature_spread(part, directions, curvatures)
+    spread = measure_curvature_spread(part, directions, seen)
     halves = turned = None
-    if moments.sampling_factor > 0:
+    if not whole:
         hessian.forget()  # its graphs and those of the halves would be held together
         if few:
             halves = half_sharpness_of_many(hessian, tol=tol, seed=seed)
@@ -133,9 +135,10 @@ def _measured(
         turned = turning(part, top, curvatures, deflation, halves, sides, samples)
     tick = stage("noise scale (probes)", None if few else effort.probes)
     if few:
+        odds = chances(moments, curvatures) if whole else None
         scale = noise_scale_by_few(
             hessian, opened.engine, moments, deflation, image,
-            accuracy=effort.accuracy, seed=seed, tick=tick,
+            accuracy=effort.accuracy, odds=odds, seed=seed, tick=tick,
         )  # fmt: skip
     else:
         scale = measure_noise_scale(

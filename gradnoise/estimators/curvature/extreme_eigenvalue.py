@@ -11,7 +11,7 @@ from torch import Tensor
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET, Operator
-from ...linalg.refine import half_random, refine
+from ...linalg.refine import refine
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -76,7 +76,9 @@ def half_sharpness(
     matrices = [Hessian.of(half, hvp=hvp, memory_budget=aim.memory_budget // 2) for half in halves]
     hessians = [with_decay(matrix) for matrix in matrices]
     # half random: the vector may be an eigenvector of a half that is not its largest
-    start = half_random(vector, aim.seed + 1)
+    vector = widen(vector)
+    other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
+    start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
     aim = replace(aim, tol=OF_HALVES * aim.tol)
     return _held_out(hessians, [aim.find(hessian, start) for hessian in hessians])
 

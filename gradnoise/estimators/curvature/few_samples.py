@@ -32,14 +32,21 @@ def accepted_residual(few: bool, asked: float | None) -> float:
     return asked if asked is not None else (COARSE if few else FINE)
 
 
-def chances(moments: GradientMoments) -> Tensor:
-    """p_i, shape (n,), float64: in proportion to ‖g_i‖, and evenly for a part.
+def chances(moments: GradientMoments, curvatures: Tensor | None = None) -> Tensor:
+    """p_i, shape (n,), float64: in proportion to ‖g_i‖ and to |vᵀH_iv|, and evenly for a part.
 
-    Samples without a gradient have next to no curvature.
+    Most samples without a gradient have next to no curvature; not those that the model fits since
+    they pull at it.
+
+    Args:
+        moments: of the samples.
+        curvatures: vᵀH_iv, shape (n,), where it is known.
     """
-    norms = moments.sq_norms.detach().cpu().double().sqrt()
-    even, total = evenly(len(norms)), norms.sum()
-    return (1 - EVENLY) * norms / total + EVENLY * even if total > 0 else even
+    sizes = [moments.sq_norms.detach().cpu().double().sqrt()]
+    sizes += [] if curvatures is None else [curvatures.detach().cpu().double().abs()]
+    even = evenly(moments.count)
+    shares = [size / size.sum() if size.sum() > 0 else even for size in sizes]
+    return EVENLY * even + (1 - EVENLY) * torch.stack(shares).mean(0)
 
 
 def evenly(count: int) -> Tensor:

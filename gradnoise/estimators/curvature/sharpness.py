@@ -13,7 +13,7 @@ from ...errors import ArgumentError
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.refine import half_random, refine
+from ...linalg.refine import partly_random, refine
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
@@ -169,6 +169,7 @@ def find_sharpness(
     matrix = MATRICES[operator](opened, hvp, memory_budget)
     plain = operator == "hessian" and (k, which, v0, max_iterations) == (1, "LA", None, None)
     few = plain and is_worthwhile(matrix) and (tol is None or tol >= FINE)
+    few = few and memory_budget == MEMORY_BUDGET
     aim = EigenOptions(
         k=k, which=which, tol=accepted_residual(few, tol), max_iterations=max_iterations,
         repeats=repeats, seed=seed, memory_budget=memory_budget,
@@ -176,7 +177,7 @@ def find_sharpness(
     with problem.guard():
         if few:
             near = near_spectrum(matrix, evenly(problem.samples.count), seed)
-            start = half_random(near.top, seed + 1)
+            start = partly_random(near.top, seed + 1)
             pairs = refine(with_decay(matrix), [start], tol=aim.tol)[0]
         else:
             pairs = aim.find(with_decay(matrix), v0)

@@ -48,6 +48,7 @@ def drawn_noise_scale(
     image: Tensor,
     *,
     accuracy: float,
+    odds: Tensor | None = None,
     seed: int = 0,
     tick: Any = None,
 ) -> NoiseScale:
@@ -58,6 +59,7 @@ def drawn_noise_scale(
         near: of a Hessian that is similar; what it tells is taken out of the values.
         image: Hḡ.
         accuracy: half the interval of tr(HΣ), relative, that is enough.
+        odds: p; by default from the gradients alone.
         seed: of the draws.
         tick: called with 1 after every value.
     """
@@ -67,7 +69,7 @@ def drawn_noise_scale(
         known = Known.of(near, rows, mean)
         probed = drawn_probes(
             hessian, rows, mean, moments, known,
-            accuracy=accuracy, most=moments.count, seed=seed, tick=tick,
+            accuracy=accuracy, most=moments.count, odds=odds, seed=seed, tick=tick,
         )  # fmt: skip
     traces = probed.traces
     return Sums(
@@ -90,6 +92,7 @@ def drawn_probes(
     *,
     accuracy: float,
     most: int,
+    odds: Tensor | None = None,
     seed: int = 0,
     tick: Any = None,
 ) -> Probed:
@@ -101,10 +104,11 @@ def drawn_probes(
         known: what is taken out of the values.
         accuracy: half the interval relative to tr(HΣ) that is enough.
         most: values at most.
+        odds: p; by default from the gradients alone.
         seed: of the draws.
         tick: called with 1 after every value.
     """
-    odds, source = chances(moments), generator(seed)
+    odds, source = chances(moments) if odds is None else odds, generator(seed)
     mean = mean.to(hessian.dtype)
     factor, enough = moments.count / (moments.count - 1), FIRST
     traces, parts, lengths = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -144,7 +148,7 @@ def _enough(values: Tensor, accuracy: float, level: float) -> int:
         level=level, samples=count, freedom=count - 1,
     )  # fmt: skip
     half = (found.high - found.low) / 2
-    if half <= accuracy * abs(mean):
+    if not half > accuracy * abs(mean):
         return count
     wanted = RESERVE * count * (half / (accuracy * abs(mean))) ** 2 if mean else math.inf
     return int(min(max(wanted, count + MORE), 2 * count))

@@ -156,6 +156,7 @@ def noise_scale_by_few(
     image: Tensor,
     *,
     accuracy: float,
+    odds: Tensor | None = None,
     seed: int,
     tick: Any = None,
 ) -> NoiseScale:
@@ -167,13 +168,14 @@ def noise_scale_by_few(
         image: Hḡ.
         accuracy: half the interval of tr(HΣ), relative, that is enough where the samples are the
             population.
+        odds: of every sample there; by default from the gradients alone.
         seed: of what is drawn.
         tick: called with 1 after every value.
     """
     if moments.spread_factor:
         return block_noise_scale(hessian, engine, moments, near, image, seed=seed, tick=tick)
     return drawn_noise_scale(
-        hessian, engine, moments, near, image, accuracy=accuracy, seed=seed, tick=tick
+        hessian, engine, moments, near, image, accuracy=accuracy, odds=odds, seed=seed, tick=tick
     )
 
 

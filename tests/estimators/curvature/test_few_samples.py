@@ -34,6 +34,14 @@ def test_samples_with_large_gradients_are_drawn_more_often() -> None:
     torch.testing.assert_close(odds, expected.double())
 
 
+def test_samples_with_large_curvature_are_drawn_more_often() -> None:
+    moments, curvatures = opened().moments(), torch.zeros(COUNT)
+    curvatures[3] = -5.0
+    odds = chances(moments, curvatures)
+    assert float(odds.sum()) == pytest.approx(1)
+    assert float(odds[3]) > (1 - EVENLY) / 2
+
+
 def test_without_any_gradient_all_have_the_same_chance() -> None:
     model, inputs = nn.Linear(2, 1), torch.zeros(4, 2)
     nn.init.zeros_(model.bias)

@@ -206,6 +206,8 @@ def test_of_many_samples_a_tolerance_is_kept() -> None:
     model, criterion, batch = regression()
     found = gn.sharpness(model, criterion, batch, tol=2e-3)
     assert float(found.residuals[0]) <= 2e-3 * float(found.values[0])
+
+
 def squares(model: nn.Module, batch: Any) -> torch.Tensor:
     return (model(batch[0]) - batch[1]).square().sum(1)
 
