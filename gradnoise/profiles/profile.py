@@ -156,10 +156,10 @@ def profile(
 ) -> Profile:
     """Measure the gradient noise and the curvature of a model at its present parameters.
 
-    Formulas, units and sources of every quantity: `Profile`. The cost is about 25 to 70 forward
-    and backward passes over 1024 samples where they are the population, and 40 to 180 where they
-    are a part of it; more samples cost fewer passes. All numbers change during training: measure
-    at several points of it.
+    Formulas, units and sources of every quantity: `Profile`. The cost is about 25 to 100 forward
+    and backward passes over 1024 samples where they are the population, and twice as many where
+    they are a part of it; more samples cost fewer passes. All numbers change during training:
+    measure at several points of it.
 
     Args:
         model: any `nn.Module`; it is left unchanged. Its trainable parameters are measured.
