@@ -92,8 +92,12 @@ class Samples:
         """So many random samples, or all where there are no more."""
         if self.count <= count:
             return self
+        return self.subset(_mask(self.some_positions(count, seed), self.count))
+
+    def some_positions(self, count: int, seed: int) -> Tensor:
+        """The positions of these, sorted."""
         order = torch.randperm(self.count, generator=generator(seed))
-        return self.subset(_mask(order[:count], self.count))
+        return order[:count].sort().values
 
     def joined(self, other: Samples) -> Samples:
         """These samples, then the others, of the same population."""

@@ -14,6 +14,7 @@ from ..estimators.curvature.extreme_eigenvalue import (
     sharpness_estimate,
 )
 from ..estimators.curvature.few_samples import (
+    PART,
     accepted_residual,
     chances,
     near_spectrum,
@@ -118,11 +119,14 @@ def _measured(
         pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
     pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
-    sides = sides_of(samples, few, seed)
-    part = replace(problem, samples=sides[0].joined(sides[1])) if few else problem
-    whole = moments.sampling_factor == 0
-    curvatures = sample_curvatures(problem if whole else part, top)
-    seen = sample_curvatures(part, top) if few and whole else curvatures
+    whole, part = moments.sampling_factor == 0, problem
+    if few and not whole:
+        sides = sides_of(samples, seed)
+        part = replace(problem, samples=sides[0].joined(sides[1]))
+    curvatures = seen = sample_curvatures(part, top)
+    if few and whole:
+        part = replace(problem, samples=samples.some(PART, seed))
+        seen = curvatures[samples.some_positions(PART, seed)]
     directions = sharp_directions(top, deflation, FEW_DIRECTIONS if few else DIRECTIONS)
     spread = measure_curvature_spread(part, directions, seen)
     halves = turned = None
@@ -131,6 +135,7 @@ def _measured(
         if few:
             halves = half_sharpness_of_many(hessian, tol=tol, seed=seed)
         else:
+            sides = samples.halves(seed)
             halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
         turned = turning(part, top, curvatures, deflation, halves, sides, samples)
     tick = stage("noise scale (probes)", None if few else effort.probes)

@@ -114,3 +114,12 @@ def test_a_product_that_is_not_finite_is_refused() -> None:
     matrix = torch.diag(torch.tensor([1.0, float("nan")]))
     with pytest.raises(OperatorError, match="product 1 with the operator is not finite"):
         refine(as_operator(matrix), [torch.ones(2)], tol=1e-3)
+
+
+def test_it_goes_on_while_the_second_pair_may_become_the_first() -> None:
+    matrix, eye = torch.diag(SPECTRUM), torch.eye(60, dtype=torch.float64)
+    known, hidden = eye[1], eye[0] + 0.7 * eye[5:9].sum(0) / 2
+    value = float(hidden @ matrix @ hidden) / float(hidden @ hidden)
+    assert value < 7  # below the eigenvalue of the first start, which has no residual
+    found, _ = refine(as_operator(matrix), [known, hidden], tol=1e-2)
+    assert float(found.values[0]) == pytest.approx(9, rel=1e-2)

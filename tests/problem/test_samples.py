@@ -280,6 +280,7 @@ def test_some_samples_are_drawn_at_random_and_halves_can_be_joined() -> None:
     few = [sample_leaves(samples.some(4, seed).batches[0])[0] for seed in range(2)]
     assert [len(own) for own in few] == [4, 4]
     assert not torch.equal(*few)
+    torch.testing.assert_close(few[1], X[samples.some_positions(4, 1)])
     halves, positions = samples.halves(3), samples.half_positions(3)
     for half, own in zip(halves, positions, strict=True):
         torch.testing.assert_close(half.batches[0], X[own])

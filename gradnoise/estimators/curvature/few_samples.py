@@ -54,10 +54,10 @@ def evenly(count: int) -> Tensor:
     return torch.full((count,), 1 / count, dtype=torch.float64)
 
 
-def sides_of(samples: Samples, few: bool, seed: int) -> tuple[Samples, Samples]:
-    """Two random halves; of many samples those PART whose own curvature is measured."""
+def sides_of(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Those PART samples whose own curvature is measured, from either half of all."""
     first, second = samples.halves(seed)
-    return (first.some(PART // 2, seed), second.some(PART // 2, seed)) if few else (first, second)
+    return first.some(PART // 2, seed), second.some(PART // 2, seed)
 
 
 def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:

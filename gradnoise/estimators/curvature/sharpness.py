@@ -188,7 +188,7 @@ def find_sharpness(
             matrix.forget()
             top, part = pairs.vectors[:, 0], matrix.problem
             if few:
-                first, second = sides_of(problem.samples, few, seed)
+                first, second = sides_of(problem.samples, seed)
                 part = replace(part, samples=first.joined(second))
                 halves = half_sharpness_of_many(matrix, tol=aim.tol, seed=seed)
             else:
