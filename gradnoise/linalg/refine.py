@@ -27,6 +27,7 @@ from .operator import MEMORY_BUDGET, Operator
 KEPT = 2  # vectors that are kept when the basis is full
 RANDOM = 0.3  # length of what is added to a start, relative to it
 FAR, NEAR = 0.1, 0.5  # residual of a second pair that is not known yet, and what it may still gain
+NEW = 0.03  # of a direction whose product is known that the basis has not, at least
 BEGIN = 8  # rows that memory is taken for at first
 
 
@@ -62,16 +63,7 @@ class Refinement:
         self._make_room(len(vectors))
         first = count = len(self._small)
         for vector in vectors:
-            left, norm = vector, math.sqrt(inner(vector, vector))
-            size = norm
-            for _ in range(2 if count else 0):  # once more where digits are lost, as in `Krylov`
-                before, left = (
-                    norm,
-                    left - overlaps(self._basis[:count], left) @ self._basis[:count],
-                )
-                norm = math.sqrt(inner(left, left))
-                if norm > 0.7 * before:
-                    break
+            left, _, norm, size = self._apart(vector, count)
             if norm > breakdown(self._operator.resolution) * size:
                 self._basis[count] = left / norm
                 count += 1
@@ -88,6 +80,30 @@ class Refinement:
         for image in self._images[first:count]:
             self._small = self._grown(image)
         return count - first
+
+    def add_known(self, vector: Tensor, image: Tensor) -> int:
+        """A direction whose product is known; 0 where too little of it is new."""
+        self._make_room(1)
+        count = len(self._small)
+        left, shares, norm, size = self._apart(vector, count)
+        if norm <= NEW * size:  # the product of so little would have lost its digits
+            return 0
+        self._basis[count] = left / norm
+        self._images[count] = (image.to(left) - shares @ self._images[:count]) / norm
+        self._small = self._grown(self._images[count])
+        return 1
+
+    def _apart(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor, float, float]:
+        """What a vector has outside of the basis, its overlaps, and the norms of both."""
+        left, norm = vector, math.sqrt(inner(vector, vector))
+        size, shares = norm, vector.new_zeros(count)
+        for _ in range(2 if count else 0):  # once more where digits are lost, as in `Krylov`
+            before, own = norm, overlaps(self._basis[:count], left)
+            left, shares = left - own @ self._basis[:count], shares + own
+            norm = math.sqrt(inner(left, left))
+            if norm > 0.7 * before:
+                break
+        return left, shares, norm, size
 
     def _grown(self, image: Tensor) -> np.ndarray:
         """VᵀAV with one more row."""
@@ -138,6 +154,7 @@ def refine(
     operator: Operator,
     starts: Sequence[Tensor],
     *,
+    known: Sequence[tuple[Tensor, Tensor]] = (),
     tol: float,
     tick: Any = None,
 ) -> tuple[Eigenpairs, Refinement]:
@@ -149,6 +166,7 @@ def refine(
     Args:
         operator: symmetric.
         starts: vectors (P,), the best first; products with all of them are taken.
+        known: further starts and their products.
         tol: residual relative to the eigenvalue.
         tick: called with 1 after every product.
 
@@ -158,10 +176,12 @@ def refine(
     check_operator(operator)
     space = Refinement(operator, rows_within(operator, 1, MEMORY_BUDGET))
     waiting = [start.to(operator.dtype) for start in starts]
+    given = sum(space.add_known(v.to(operator.dtype), image) for v, image in known)
     while True:
         grew = space.add(waiting)
         if tick is not None:
             tick(grew)
+        grew, given = grew + given, 0
         value, vector, residual = space.top()
         size, zero = math.sqrt(inner(residual, residual)), operator.resolution * space.scale
         done = size <= max(tol * abs(value), breakdown(operator.resolution) * space.scale)

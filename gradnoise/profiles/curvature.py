@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from ..errors import CurvatureError, OperatorError, check_whole
-from ..estimators.curvature.curvature_noise import curvature_noise_scale, turning
+from ..estimators.curvature.curvature_noise import Turning, curvature_noise_scale, turning
 from ..estimators.curvature.extreme_eigenvalue import (
+    Halves,
     half_sharpness,
-    half_sharpness_of_many,
     sample_curvatures,
     sharpness_estimate,
 )
-from ..estimators.curvature.few_samples import (
-    PART,
-    accepted_residual,
-    chances,
-    near_spectrum,
-    sides_of,
-)
+from ..estimators.curvature.few_samples import PART, accepted_residual, chances, sides_of
+from ..estimators.curvature.sharpest import sharpest_of_many
 from ..estimators.curvature.spread import measure_curvature_spread, sharp_directions
 from ..estimators.noise.noise_scale import (
     ACCURACY,
@@ -33,12 +30,12 @@ from ..estimators.noise.noise_scale import (
     sign_probes,
 )
 from ..estimators.noise.shares import Shares, shares_of
+from ..estimators.noise.sums import NoiseScale
 from ..learning_rate.mean_square import CurvatureSpread
-from ..linalg.deflation import explore
+from ..linalg.deflation import Deflation, explore
 from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
-from ..linalg.refine import partly_random, refine
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
@@ -104,54 +101,12 @@ def find_curvature(
 def _measured(
     opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
-    hessian, seed = opened.hessian(), opened.options.seed
-    problem, samples = hessian.problem, hessian.problem.samples
-    tick = stage("sharpness (Lanczos)", None)
-    few = by_few(hessian, moments, effort.accuracy)
-    tol = accepted_residual(few, effort.tol)
-    if few:
-        mean = flatten([*moments.mean.values()])
-        deflation = near_spectrum(hessian, chances(moments), seed)
-        start = partly_random(deflation.top, seed + 1)
-        pairs, space = refine(hessian, [start, mean], tol=tol, tick=tick)
-        image = space.image(mean)
-    else:
-        pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
-    pairs = _with_decay(hessian, pairs, tol, seed)
-    top = pairs.vectors[:, 0]
-    whole, part = moments.sampling_factor == 0, problem
-    if few and not whole:
-        sides = sides_of(samples, seed)
-        part = replace(problem, samples=sides[0].joined(sides[1]))
-    curvatures = seen = sample_curvatures(part, top)
-    if few and whole:
-        part = replace(problem, samples=samples.some(PART, seed))
-        seen = curvatures[samples.some_positions(PART, seed)]
-    directions = sharp_directions(top, deflation, FEW_DIRECTIONS if few else DIRECTIONS)
-    spread = measure_curvature_spread(part, directions, seen)
-    halves = turned = None
-    if not whole:
-        hessian.forget()  # its graphs and those of the halves would be held together
-        if few:
-            halves = half_sharpness_of_many(hessian, tol=tol, seed=seed)
-        else:
-            sides = samples.halves(seed)
-            halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
-        turned = turning(part, top, curvatures, deflation, halves, sides, samples)
-    tick = stage("noise scale (probes)", None if few else effort.probes)
-    if few:
-        odds = chances(moments, curvatures) if whole else None
-        scale = noise_scale_by_few(
-            hessian, opened.engine, moments, deflation, image,
-            accuracy=effort.accuracy, odds=odds, seed=seed, tick=tick,
-        )  # fmt: skip
-    else:
-        scale = measure_noise_scale(
-            hessian, opened.engine, moments, sign_probes(moments, effort.probes, seed),
-            deflation=deflation, accuracy=effort.accuracy / PER_ERROR, tick=tick,
-        )  # fmt: skip
+    hessian, samples = opened.hessian(), opened.problem.samples
+    way = _from_few if by_few(hessian, moments, effort.accuracy) else _from_all
+    found = way(opened, moments, stage, effort)
+    pairs, halves, scale = found.pairs, found.halves, found.scale
     sharpness = sharpness_estimate(
-        pairs, curvatures, halves, samples, moments.level, error=hessian.product_error
+        pairs, found.curvatures, halves, samples, moments.level, error=hessian.product_error
     )
     return CurvatureResults(
         {
@@ -159,16 +114,98 @@ def _measured(
             "sharpness": sharpness,
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
-            "curvature_noise_scale": curvature_noise_scale(curvatures, moments, turned),
+            "curvature_noise_scale": curvature_noise_scale(found.curvatures, moments, found.turned),
         },
         pairs.matvecs + (halves.matvecs if halves else 0),
         (
             *(() if pairs.converged else (f"sharpness: {Status.NOT_CONVERGED.remedy}",)),
             *_by_differences(hessian),
         ),
-        shares_of(moments, pairs, deflation, halves, sharpness, scale),
-        spread,
+        shares_of(moments, pairs, found.deflation, halves, sharpness, scale),
+        found.spread,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the Hessian is asked for.
+
+    Args:
+        pairs: λ and v.
+        deflation: what is known of the spectrum around.
+        curvatures: vᵀH_iv of some samples or of all.
+        spread: of these curvatures, in more directions.
+        halves, turned: λ of halves, and what the error of v does; where samples are a part.
+        scale: the noise scales.
+    """
+
+    pairs: Eigenpairs
+    deflation: Deflation
+    curvatures: Tensor
+    spread: CurvatureSpread | None
+    halves: Halves | None
+    turned: Turning | None
+    scale: NoiseScale
+
+
+def _from_few(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
+    """From few samples at a time, as far as that will do."""
+    hessian, seed = opened.hessian(), opened.options.seed
+    problem, samples = hessian.problem, hessian.problem.samples
+    whole, mean = moments.sampling_factor == 0, flatten([*moments.mean.values()])
+    found = sharpest_of_many(
+        hessian, chances(moments), [mean], halved=not whole,
+        tol=accepted_residual(True, effort.tol), seed=seed, tick=stage("sharpness (Lanczos)", None),
+    )  # fmt: skip
+    pairs, near, halves = found.pairs, found.near, found.halves
+    top = pairs.vectors[:, 0]
+    if whole:
+        part, curvatures = (
+            replace(problem, samples=samples.some(PART, seed)),
+            sample_curvatures(problem, top),
+        )
+        seen = curvatures[samples.some_positions(PART, seed)]
+    else:
+        sides = sides_of(samples, seed)
+        part = replace(problem, samples=sides[0].joined(sides[1]))
+        curvatures = seen = sample_curvatures(part, top)
+    return _Found(
+        pairs, near, curvatures,
+        measure_curvature_spread(part, sharp_directions(top, near, FEW_DIRECTIONS), seen),
+        halves,
+        None if halves is None else turning(part, top, curvatures, near, halves, sides, samples),
+        noise_scale_by_few(
+            hessian, opened.engine, moments, near, found.product(hessian, mean),
+            accuracy=effort.accuracy, odds=chances(moments, curvatures) if whole else None,
+            seed=seed, tick=stage("noise scale (probes)", None),
+        ),
+    )  # fmt: skip
+
+
+def _from_all(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
+    """By products with the Hessian of all samples."""
+    hessian, seed = opened.hessian(), opened.options.seed
+    problem, samples = hessian.problem, hessian.problem.samples
+    tol, tick = accepted_residual(False, effort.tol), stage("sharpness (Lanczos)", None)
+    pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
+    pairs = _with_decay(hessian, pairs, tol, seed)
+    top = pairs.vectors[:, 0]
+    curvatures = sample_curvatures(problem, top)
+    spread = measure_curvature_spread(
+        problem, sharp_directions(top, deflation, DIRECTIONS), curvatures
+    )
+    halves = turned = None
+    if moments.sampling_factor:
+        hessian.forget()  # its graphs and those of the halves would be held together
+        halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
+        sides = samples.halves(seed)
+        turned = turning(problem, top, curvatures, deflation, halves, sides, samples)
+    tick = stage("noise scale (probes)", effort.probes)
+    scale = measure_noise_scale(
+        hessian, opened.engine, moments, sign_probes(moments, effort.probes, seed),
+        deflation=deflation, accuracy=effort.accuracy / PER_ERROR, tick=tick,
+    )  # fmt: skip
+    return _Found(pairs, deflation, curvatures, spread, halves, turned, scale)
 
 
 def _by_differences(hessian: Hessian) -> Iterator[str]:

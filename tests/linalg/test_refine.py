@@ -123,3 +123,33 @@ def test_it_goes_on_while_the_second_pair_may_become_the_first() -> None:
     assert value < 7  # below the eigenvalue of the first start, which has no residual
     found, _ = refine(as_operator(matrix), [known, hidden], tol=1e-2)
     assert float(found.values[0]) == pytest.approx(9, rel=1e-2)
+
+
+def test_known_products_are_not_taken_again() -> None:
+    matrix = with_spectrum(SPECTRUM)
+    top = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    near = [top + 0.3 * start / start.norm() for start in starts(2)]
+    known = [(vector, matrix @ vector) for vector in near]
+    found, space = refine(as_operator(matrix), [], known=known, tol=1e-6)
+    asked, _ = refine(as_operator(matrix), near, tol=1e-6)
+    assert found.matvecs == asked.matvecs - 2
+    assert float(found.values[0]) == pytest.approx(9, rel=1e-10)
+    for vector in near:
+        torch.testing.assert_close(space.image(vector), matrix @ vector, rtol=1e-9, atol=1e-9)
+
+
+def test_a_known_product_of_what_the_basis_has_already_is_left_out() -> None:
+    matrix = with_spectrum(SPECTRUM)
+    space, vector = Refinement(as_operator(matrix), 20), starts(1)[0]
+    assert space.add_known(vector, matrix @ vector) == 1
+    close = vector + 0.01 * starts(2)[1]
+    assert space.add_known(close, matrix @ close) == 0
+    assert len(space.basis) == 1
+
+
+def test_known_eigenvectors_need_no_product() -> None:
+    matrix = with_spectrum(SPECTRUM)
+    top = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    found, _ = refine(as_operator(matrix), [], known=[(top, matrix @ top)], tol=1e-6)
+    assert found.converged
+    assert found.matvecs <= 1  # the rival is looked for

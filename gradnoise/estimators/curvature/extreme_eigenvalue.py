@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...linalg.operator import MEMORY_BUDGET, Operator
-from ...linalg.refine import refine
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -24,8 +22,6 @@ from ...tensors.random import generator, random_vector
 from ...tensors.trees import widen
 
 OF_HALVES = 10.0  # their residual in units of `tol`: eigenvalues are known to about its square
-
-OF_MANY = 0.05  # their residual relative to λ, at least, where there are many samples
 
 
 def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
@@ -55,6 +51,19 @@ class Halves:
     converged: bool = True
     vectors: Tensor | None = None
 
+    @classmethod
+    def of(cls, found: list[Eigenpairs], crossed: list[Tensor]) -> Halves:
+        """From the eigenpairs of both, and the products of either v with the other half's H."""
+        tops = [pairs.vectors[:, 0] for pairs in found]
+        quotients = (float(widen(v) @ widen(hv)) for v, hv in zip(tops, crossed, strict=True))
+        return cls(
+            mean=sum(float(pairs.values[0]) for pairs in found) / 2,
+            held_out=sum(quotients) / 2,
+            matvecs=sum(pairs.matvecs for pairs in found) + len(crossed),
+            converged=all(pairs.converged for pairs in found),
+            vectors=torch.stack(tops),
+        )
+
 
 def half_sharpness(
     problem: Problem,
@@ -80,46 +89,9 @@ def half_sharpness(
     other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
     start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
     aim = replace(aim, tol=OF_HALVES * aim.tol)
-    return _held_out(hessians, [aim.find(hessian, start) for hessian in hessians])
-
-
-def _held_out(hessians: list[Operator], found: list[Eigenpairs]) -> Halves:
-    """Both halves' eigenpairs, and what each one's vector is worth on the other half."""
+    found = [aim.find(hessian, start) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
-    held_out = [
-        float(widen(v) @ widen(h @ v)) for v, h in zip(tops, reversed(hessians), strict=True)
-    ]
-    return Halves(
-        mean=sum(float(pairs.values[0]) for pairs in found) / 2,
-        held_out=sum(held_out) / 2,
-        matvecs=sum(pairs.matvecs for pairs in found) + len(held_out),
-        converged=all(pairs.converged for pairs in found),
-        vectors=torch.stack(tops),
-    )
-
-
-def half_sharpness_of_many(hessian: Hessian, *, tol: float, seed: int) -> Halves:
-    """The same where there are many samples, less accurately and from random starts.
-
-    A start that knows the other half, such as v of all samples, stays in a vector that is accepted
-    early. Its held-out quotient would then be as biased as λ itself.
-
-    Args:
-        hessian: of all samples.
-        tol: of λ of all samples.
-        seed: of the halves and the starts.
-    """
-    problem = hessian.problem
-    matrices = [
-        Hessian.of_few(problem, half, torch.ones(len(half)), MEMORY_BUDGET // 2)
-        for half in problem.samples.half_positions(seed)
-    ]
-    hessians = [with_decay(matrix) for matrix in matrices]
-    tol = max(tol, OF_MANY)
-    source = generator(seed + 2)
-    starts = [random_vector(own.shape[0], source, own.device) for own in hessians]
-    pairs = zip(hessians, starts, strict=True)
-    return _held_out(hessians, [refine(own, [start], tol=tol)[0] for own, start in pairs])
+    return Halves.of(found, [h @ v for h, v in zip(reversed(hessians), tops, strict=True)])
 
 
 def sharpness_estimate(

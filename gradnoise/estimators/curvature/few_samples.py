@@ -60,15 +60,16 @@ def sides_of(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     return first.some(PART // 2, seed), second.some(PART // 2, seed)
 
 
-def near_spectrum(hessian: Hessian, odds: Tensor, seed: int) -> Deflation:
+def near_spectrum(hessian: Hessian, odds: Tensor, seed: int, count: int = FEW) -> Deflation:
     """What the Krylov space of Σ_j w_jH_j/Σ_j w_j tells, for random samples j with w_j = 1/p_j.
 
     Args:
         hessian: of all samples.
         odds: p, shape (n,).
         seed: of the draw.
+        count: samples that are drawn.
     """
-    positions = torch.multinomial(odds, FEW, replacement=True, generator=generator(seed))
+    positions = torch.multinomial(odds, count, replacement=True, generator=generator(seed))
     positions = positions.sort().values
     weights = 1 / odds[positions]
     weights /= weights.mean()

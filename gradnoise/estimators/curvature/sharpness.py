@@ -13,7 +13,6 @@ from ...errors import ArgumentError
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
 from ...linalg.operator import MEMORY_BUDGET
-from ...linalg.refine import partly_random, refine
 from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
@@ -26,11 +25,11 @@ from ...statistics.estimate import Estimate
 from .extreme_eigenvalue import (
     Halves,
     half_sharpness,
-    half_sharpness_of_many,
     sample_curvatures,
     sharpness_estimate,
 )
-from .few_samples import FINE, accepted_residual, evenly, is_worthwhile, near_spectrum, sides_of
+from .few_samples import FINE, accepted_residual, evenly, is_worthwhile, sides_of
+from .sharpest import sharpest_of_many
 
 MATRICES = {
     "hessian": lambda opened, hvp, budget: opened.hessian(hvp=hvp, memory_budget=budget),
@@ -170,31 +169,29 @@ def find_sharpness(
     plain = operator == "hessian" and (k, which, v0, max_iterations) == (1, "LA", None, None)
     few = plain and is_worthwhile(matrix) and (tol is None or tol >= FINE)
     few = few and memory_budget == MEMORY_BUDGET
+    # curvatures of single samples are measured for the Hessian alone
+    sampled = problem.samples.sampling_factor > 0 and intervals and operator == "hessian"
     aim = EigenOptions(
         k=k, which=which, tol=accepted_residual(few, tol), max_iterations=max_iterations,
         repeats=repeats, seed=seed, memory_budget=memory_budget,
     )  # fmt: skip
     with problem.guard():
+        part, halves = problem, None
         if few:
-            near = near_spectrum(matrix, evenly(problem.samples.count), seed)
-            start = partly_random(near.top, seed + 1)
-            pairs = refine(with_decay(matrix), [start], tol=aim.tol)[0]
+            odds = evenly(problem.samples.count)
+            found = sharpest_of_many(matrix, odds, halved=sampled, tol=aim.tol, seed=seed)
+            pairs, halves = found.pairs, found.halves
+            if sampled:
+                first, second = sides_of(problem.samples, seed)
+                part = replace(problem, samples=first.joined(second))
         else:
             pairs = aim.find(with_decay(matrix), v0)
-        columns, halves, sign = [], None, _sign(pairs, which)
-        # curvatures of single samples are measured for the Hessian alone
-        measurable = operator == "hessian"
-        if problem.samples.sampling_factor and intervals and measurable:
+        sign = _sign(pairs, which)
+        if sampled and not few:
             matrix.forget()
-            top, part = pairs.vectors[:, 0], matrix.problem
-            if few:
-                first, second = sides_of(problem.samples, seed)
-                part = replace(part, samples=first.joined(second))
-                halves = half_sharpness_of_many(matrix, tol=aim.tol, seed=seed)
-            else:
-                one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
-                halves = half_sharpness(part, top, one, hvp=matrix.hvp)
-            columns = [sample_curvatures(part, v) for v in pairs.vectors.T]
+            one = replace(aim, k=1, which="LA" if sign > 0 else "SA", repeats=True)
+            halves = half_sharpness(problem, pairs.vectors[:, 0], one, hvp=matrix.hvp)
+        columns = [sample_curvatures(part, v) for v in pairs.vectors.T] if sampled else []
         return _judged(problem, matrix, pairs, columns, halves, level, sign)
 
 
