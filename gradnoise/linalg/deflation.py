@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..tensors.random import generator
-from ..tensors.sums import without_autocast
+from ..tensors.sums import exact_overlaps, without_autocast
 from ..tensors.trees import widen
 from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
-from .krylov import Krylov, exact_overlaps
+from .krylov import Krylov
 from .missed_eigenvalues import furthest
 from .operator import MEMORY_BUDGET, Operator
 

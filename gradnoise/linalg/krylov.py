@@ -12,14 +12,12 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..tensors.sums import dots
-from ..tensors.trees import widen
+from ..tensors.sums import COLUMNS, dots, overlaps
 from .operator import Operator
 
 BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
 ASYMMETRY = 1e-3  # of products, relative to the spectrum, beyond which there is no symmetry
 BLOCK = 16  # rows of the basis made at a time
-COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dtype, at a time
 
 
 class Krylov:
@@ -237,17 +235,6 @@ class Krylov:
 def breakdown(resolution: float) -> float:
     """Size below which numbers are only rounding, relative to the spectrum."""
     return max(BREAKDOWN, 8 * resolution)
-
-
-def overlaps(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner products with the rows, in float64 (float32 on MPS) over parts of the columns."""
-    return exact_overlaps(rows, vector).to(vector)
-
-
-def exact_overlaps(rows: Tensor, vector: Tensor) -> Tensor:
-    """The same, as they were added, in float64 (float32 on MPS)."""
-    parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
-    return torch.stack([widen(own @ part) for own, part in parts]).sum(0)
 
 
 def _split(rows: Tensor) -> list[Tensor]:

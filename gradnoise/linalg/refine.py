@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..tensors.random import generator, random_vector
-from ..tensors.sums import without_autocast
+from ..tensors.sums import exact_overlaps, overlaps, without_autocast
 from ..tensors.trees import widen
 from .deflation import LIMIT
 from .iteration import Eigenpairs, check_operator, rows_within
-from .krylov import breakdown, exact_overlaps, inner, overlaps
+from .krylov import breakdown, inner
 from .operator import MEMORY_BUDGET, Operator
 
 KEPT = 2  # vectors that are kept when the basis is full

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..errors import LossError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
-from ..problem.directional import scattered_sums, sign_sums, weighted_sums
 from ..problem.problem import Problem
 from ..problem.shares import centred_by_share, ratio_influence
+from ..problem.sums import scattered_sums, sign_sums, weighted_sums
 from ..statistics.estimate import check_level
 from ..tensors.random import random_signs, scattered_signs
 from ..tensors.trees import (

@@ -12,11 +12,11 @@ from ..linalg.operator import Operator
 from ..moments.measure import dots_by_batch
 from ..per_sample.choice import choose
 from ..per_sample.contract.engine import Engine
-from ..problem.directional import weighted_sums
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
+from ..problem.sums import weighted_sums
 from ..tensors.trees import TensorDict, compute_dtype
 from .of_model import ModelOperator
 

@@ -17,13 +17,11 @@ from torch import Tensor
 from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..tensors.trees import (
     Batch,
-    binary_size,
     flatten,
+    in_units,
     sample_count,
     select,
-    to_device,
     unflatten,
-    wide_dtype,
     widen,
 )
 from .custom_functions import custom_functions, hiding
@@ -33,9 +31,6 @@ from .objective import Objective
 from .once_only import once_only
 from .problem import TRIAL_SAMPLES, Problem
 from .shares import adjoint_of_centring, centred_by_share
-
-TOGETHER = 8  # sign vectors that share one forward pass
-SUMS_BYTES = 256 * 2**20  # of the sums of gradients that are held for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +77,7 @@ def require_second_order(problem: Problem) -> None:
 def _require(problem: Problem, batch: Batch) -> None:
     find_hidden(problem.objective, batch)
     with problem.guard(), problem.objective.second_order():
-        direction, _ = _in_units(flatten(problem.objective.gradient(batch)))
+        direction, _ = in_units(flatten(problem.objective.gradient(batch)))
         ones = torch.eye(sample_count(batch))
         plain = torch.stack(
             [flatten(gradient) @ direction for gradient in problem.objective.gradients(batch, ones)]
@@ -142,29 +137,6 @@ def _most_costly(problem: Problem) -> Batch:
     return select(batch, few.sort().values)
 
 
-def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
-    """Σ_i w_i g_i, shape (P,), for weights of shape (n,)."""
-    return weighted_sums(problem, weights[None])[0]
-
-
-def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
-    """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
-    objective, counts = problem.objective, list(problem.samples.counts)
-    sizes = rows.new_tensor([binary_size(row) for row in rows])[:, None]
-    rows = adjoint_of_centring(rows, problem.samples.shares)
-    split = torch.split(rows / sizes, counts, dim=1)
-    totals: list[Tensor] = []
-    with problem.guard():
-        for batch, part in zip(problem.batches(), split, strict=True):
-            for index, gradient in enumerate(objective.gradients(batch, part)):
-                if len(totals) < len(rows):
-                    totals.append(flatten(gradient))
-                else:
-                    totals[index] += flatten(gradient)
-    found = torch.stack(totals)
-    return found.mul_(sizes.to(found))
-
-
 def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i H_i v, shape (P,), for weights of shape (n,)."""
     objective, counts = problem.objective, list(problem.samples.counts)
@@ -177,40 +149,6 @@ def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tenso
                 gradient = objective.differentiate(losses, part.to(losses), create_graph=True)
                 total += flatten(objective.differentiate(_dot(gradient, vector)))
     return total
-
-
-def sign_sums(problem: Problem, signs: Tensor, together: int = TOGETHER) -> Iterator[Tensor]:
-    """u = Σ s_i(g_i - ḡ)/√(n - 1) for each row of signs (K, n): E[uuᵀ] = Σ."""
-    objective, root = problem.objective, math.sqrt(signs.shape[1] - 1)
-    together = max(1, min(together, SUMS_BYTES // objective.sample_bytes))
-    device = objective.device
-    for rows in torch.split(signs.to(device=device, dtype=wide_dtype(device)), together):
-        if not len(rows):  # no signs at all
-            return
-        yield from weighted_sums(problem, rows - rows.mean(1, keepdim=True)) / root
-
-
-def scattered_sums(problem: Problem, signs: Tensor, mean: Tensor) -> Iterator[Tensor]:
-    """The same u for rows with few entries that are not zero: one pass for all of them.
-
-    Args:
-        problem: whose samples can be taken apart.
-        signs: shape (K, n).
-        mean: ḡ, shape (P,).
-    """
-    root, most = math.sqrt(signs.shape[1] - 1), max(problem.samples.counts)
-    objective = problem.objective
-    with problem.guard():
-        for row in signs.to(mean.dtype):
-            positions = row.nonzero()[:, 0]
-            own, total = row[positions].to(mean.device), -float(row.sum()) * mean
-            start = 0
-            for batch in problem.samples.taken(positions, most):
-                stop = start + sample_count(batch)
-                here = to_device(batch, objective.device)
-                total += flatten(objective.gradient(here, own[start:stop]))
-                start = stop
-            yield total / root
 
 
 def per_sample_curvatures(
@@ -230,7 +168,7 @@ def curvatures_of_each(
     if problem.slopes is not None:
         with problem.guard():
             return [SampleCurvatures(*differences(problem, u, others)) for u, others in asked]
-    scaled = [(_in_units(u), [_in_units(v) for v in others]) for u, others in asked]
+    scaled = [(in_units(u), [in_units(v) for v in others]) for u, others in asked]
     totals = [torch.zeros_like(u) for u, _ in asked]
     values: list[list[Tensor]] = [[] for _ in asked]
     with problem.guard(), problem.objective.second_order():
@@ -249,12 +187,6 @@ def curvatures_of_each(
         )
         for total, own, ((_, size), others) in zip(totals, values, scaled, strict=True)
     ]
-
-
-def _in_units(vector: Tensor) -> tuple[Tensor, float]:
-    """A vector over a power of two near its norm, and that power."""
-    size = binary_size(vector)
-    return vector / size, size
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .trees import widen
 
+COLUMNS = 2**16  # entries of vectors that are turned, or added in their own dtype, at a time
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 BLOCK = 1024  # as many products are added in float32 before float64: relative errors of 1e-8
@@ -65,3 +67,20 @@ def by_parameter(first: Tensor, second: Tensor, sizes: Sequence[int]) -> Tensor:
     """Inner products of the parts of two vectors (P,) cut to `sizes`, shape (p,), in float64."""
     parts = (torch.split(flat[None], list(sizes), dim=1) for flat in (first, second.to(first)))
     return torch.cat([dots(u, v) for u, v in zip(*parts, strict=True)])
+
+
+def overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products with the rows, in float64 (float32 on MPS) over parts of the columns."""
+    return exact_overlaps(rows, vector).to(vector)
+
+
+def exact_overlaps(rows: Tensor, vector: Tensor) -> Tensor:
+    """The same, as they were added, in float64 (float32 on MPS)."""
+    parts = zip(torch.split(rows, COLUMNS, 1), torch.split(vector, COLUMNS), strict=True)
+    return torch.stack([widen(own @ part) for own, part in parts]).sum(0)
+
+
+def overlaps_by_parameter(rows: Tensor, vector: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Inner products of the parts of rows (k, P) and a vector (P,) cut to `sizes`, shape (k, p)."""
+    parts = zip(torch.split(rows, list(sizes), 1), torch.split(vector, list(sizes)), strict=True)
+    return torch.stack([exact_overlaps(own, part.to(own)) for own, part in parts], dim=1)

@@ -59,6 +59,12 @@ def binary_size(vector: Tensor) -> float:
     return 2.0 ** math.frexp(norm)[1] if math.isfinite(norm) else 1.0
 
 
+def in_units(vector: Tensor) -> tuple[Tensor, float]:
+    """A vector over its `binary_size`, and that: no square of it overflows."""
+    size = binary_size(vector)
+    return vector / size, size
+
+
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """All entries in order as one vector, shape (P,), float64 (float32 on MPS)."""
     return torch.cat([widen(tensor.detach()).reshape(-1) for tensor in tensors])

@@ -9,23 +9,13 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.problem import directional
-from gradnoise.problem.directional import (
-    _slopes,
-    per_sample_curvatures,
-    require_second_order,
-    scattered_sums,
-    sign_sums,
-)
+from gradnoise.problem.directional import _slopes, per_sample_curvatures, require_second_order
 from gradnoise.problem.losses.criterion import supervised
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
-from gradnoise.tensors.random import random_signs, scattered_signs
-from gradnoise.tensors.trees import flatten
 from tests import oracles
 from tests.cases import CASES, Case, named
 from tests.kernels import OnceOnly, Opaque, cut
-from tests.many import COUNT, opened, regression, written
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
@@ -97,19 +87,6 @@ def test_samples_without_gradient_do_not_hide_a_cut() -> None:
         gn.Hessian(model, loss, (x, weights), hvp="kept")
 
 
-def test_signs_are_moved_in_a_dtype_that_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs are drawn in float64, which Apple's devices do not have."""
-    dtypes: list[torch.dtype] = []
-    whole = directional.weighted_sums
-    monkeypatch.setattr(directional, "wide_dtype", lambda _: torch.float32)
-    monkeypatch.setattr(
-        directional, "weighted_sums", lambda p, w: (dtypes.append(w.dtype), whole(p, w))[1]
-    )
-    problem = Problem.open(*CASES[0].build())
-    assert len(list(sign_sums(problem, random_signs(3, problem.samples.count, seed=0)))) == 3
-    assert dtypes == [torch.float32]  # one call for all three
-
-
 def test_second_derivatives_of_tiny_losses_are_there() -> None:
     model, loss_fn, (inputs, labels) = CASES[0].build()
     model.float()
@@ -118,14 +95,3 @@ def test_second_derivatives_of_tiny_losses_are_there() -> None:
         return 1e-30 * supervised(loss_fn)(model, batch)
 
     require_second_order(Problem.open(model, tiny, (inputs.float(), labels)))
-
-
-def test_scattered_sums_are_those_of_all_samples() -> None:
-    own = opened()
-    signs = scattered_signs(4, COUNT, 1)
-    with own.problem.guard():
-        mean = flatten([*own.moments().mean.values()])
-        found = torch.stack([*scattered_sums(own.problem, signs, mean)])
-    model, _, batch = regression()
-    gaps = written(batch, model).gaps
-    torch.testing.assert_close(found, signs @ gaps / (COUNT - 1) ** 0.5)

@@ -23,7 +23,8 @@ from ...linalg.iteration import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import per_sample_curvatures, sign_sums
+from ...problem.directional import per_sample_curvatures
+from ...problem.sums import sign_sums
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import symmetric
 from ...statistics.transform import square_root, within

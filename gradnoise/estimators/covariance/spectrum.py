@@ -22,9 +22,9 @@ from ...operators.gradient_covariance import GradientCovariance
 from ...operators.gradients import PerSampleGradients
 from ...per_sample.contract.engine import Engine
 from ...per_sample.contract.summary import Chunk
-from ...problem.directional import sign_sums
 from ...problem.problem import Problem
 from ...problem.shares import centred_by_share
+from ...problem.sums import sign_sums
 from ...tensors.random import generator, is_complete, random_signs
 from ...tensors.trees import flatten, widen
 from ..curvature.extreme_eigenvalue import Halves

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from ...errors import ArgumentError, check_whole
-from ...problem.directional import per_sample_curvatures, weighted_sum
+from ...problem.directional import per_sample_curvatures
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...problem.sums import weighted_sum
 from ...statistics.estimate import Estimate
 from ...statistics.interval import skewed, skewness, symmetric
 from ...statistics.transform import in_samples

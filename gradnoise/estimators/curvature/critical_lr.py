@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ...errors import LossError, check_whole, positive
 from ...problem.checks import resolution
-from ...problem.directional import weighted_sums
 from ...problem.losses.loss_fn import LossFn
 from ...problem.next_update import next_update
 from ...problem.options import Options
@@ -20,6 +19,7 @@ from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...problem.state.guard import moved
 from ...problem.state.wrappers import bare_optimizer
+from ...problem.sums import weighted_sums
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import quantile, symmetric
 from ...statistics.ratio import ratio

@@ -14,11 +14,11 @@ from ...measurement.opened import Opened
 from ...moments.measure import slopes, with_intervals
 from ...moments.moments import GradientMoments
 from ...per_sample.contract.engine import Engine
-from ...problem.directional import weighted_sum
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
+from ...problem.sums import weighted_sum
 from ...show.table import integer
 from ...statistics.estimate import Estimate, short
 from ...tensors.trees import unflatten

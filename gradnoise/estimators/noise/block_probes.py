@@ -27,12 +27,13 @@ from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
 from ...problem.problem import Problem
+from ...problem.sums import sums_of_some
 from ...statistics.skew import Skew
 from ...tensors.random import generator
-from ...tensors.sums import by_parameter
-from ...tensors.trees import flatten, sample_count, to_device, widen
+from ...tensors.sums import by_parameter, dots
+from ...tensors.trees import flatten, in_units
 from .errors import third_moment
-from .sign_probes import Known, sizes_of
+from .sign_probes import Known
 from .sums import NoiseScale, Parts, Sums
 
 BLOCKS = 32
@@ -47,12 +48,12 @@ class Block:
     Args:
         positions: of its samples, sorted.
         mean: ḡ_a, shape (P,).
-        noises: u_a with independent signs, shape (ROUNDS, P).
+        noises: u_a with independent signs, ROUNDS of them, each in units of its size.
     """
 
     positions: Tensor
     mean: Tensor
-    noises: Tensor
+    noises: list[tuple[Tensor, float]]
 
 
 def block_noise_scale(
@@ -78,7 +79,8 @@ def block_noise_scale(
     rows = PerSampleGradients.of(hessian.problem, engine=engine)
     with hessian.problem.guard():
         known = Known.of(near, rows, mean)
-        found = _Ring(hessian, moments, known, mean, image, sizes_of(rows))
+        mean = mean.to(hessian.dtype)
+        found = _Ring(hessian, moments, known, mean, image)
         for block, before in _around(hessian.problem, mean, seed):
             found.meet(block, before)
             if tick is not None:
@@ -99,18 +101,13 @@ def _around(problem: Problem, mean: Tensor, seed: int) -> Iterator[tuple[Block, 
 
 
 def _made(problem: Problem, positions: Tensor, mean: Tensor, source: torch.Generator) -> Block:
-    count, objective = len(positions), problem.objective
+    count = len(positions)
     signs = 2.0 * torch.randint(0, 2, (ROUNDS, count), generator=source) - 1
-    weights = torch.cat([signs / math.sqrt(count), torch.full((1, count), 1 / count)]).to(mean)
-    batches = problem.samples.taken(positions, max(problem.samples.counts))
-    totals = mean.new_zeros(len(weights), len(mean))
-    parts = torch.split(weights, [*map(sample_count, batches)], dim=1)
-    for batch, own in zip(batches, parts, strict=True):
-        gradients = objective.gradients(to_device(batch, objective.device), own)
-        for total, gradient in zip(totals, gradients, strict=True):
-            total += flatten(gradient)
-    noises = totals[:ROUNDS] - weights[:ROUNDS].sum(1)[:, None] * mean
-    return Block(positions, totals[-1], noises)
+    weights = torch.cat([signs / math.sqrt(count), torch.full((1, count), 1 / count)])
+    *noises, own = sums_of_some(problem, positions, weights)
+    for noise, row in zip(noises, weights, strict=False):
+        noise.sub_(mean, alpha=float(row.sum()))
+    return Block(positions, own, [*map(in_units, noises)])
 
 
 class _Ring:
@@ -123,10 +120,11 @@ class _Ring:
         known: Known,
         mean: Tensor,
         image: Tensor,
-        sizes: list[int],
     ) -> None:
-        self._hessian, self._moments, self._known = hessian, moments, known
-        self._mean, self._image, self._sizes = mean, image, sizes
+        self._hessian, self._moments, self._known, self._mean = hessian, moments, known, mean
+        self._unit, self._size = in_units(mean)
+        self._image = (image / self._size).to(mean)
+        self._along = _dot(self._unit, self._image)
         self._values: list[Tensor] = []  # y of both rounds, (ROUNDS,) each
         self._parts: list[Tensor] = []  # the same by parameter, (ROUNDS, p) each
         self._same: list[Tensor] = []  # uᵀH_au of a block's own noise
@@ -136,26 +134,26 @@ class _Ring:
 
     def meet(self, block: Block, before: list[Block]) -> None:
         """The curvature of a block along the mean, and along the noises of those before it."""
-        noises = torch.stack([other.noises[r] for r, other in enumerate(before)])
-        asked = [self._mean[None], noises]
-        if len(self._values) % SAME == 0:
-            asked.append(block.noises[:1])
-        ones = torch.ones(len(block.positions))
-        few = Hessian.of_few(self._hessian.problem, block.positions, ones)
-        along, *images = widen(few @ torch.cat(asked).T).T
-        gap = block.mean - self._mean
-        self._mixed.append(along @ gap)
-        self._curvatures.append(2 * (self._image @ gap) + self._mean @ (along - self._image))
-        self._squares.append((noises[0] @ images[1]).square())
+        noises, sizes = zip(*(other.noises[r] for r, other in enumerate(before)), strict=True)
+        own, own_size = block.noises[0]
+        asked = [self._unit, *noises] + [own] * (len(self._values) % SAME == 0)
+        few = Hessian.of_few(
+            self._hessian.problem, block.positions, torch.ones(len(block.positions))
+        )
+        along, *images = (few @ torch.stack(asked, dim=1)).T
+        gap, gap_size = in_units(block.mean - self._mean)
+        scale = self._size * gap_size
+        self._mixed.append(scale * _dot(along, gap))
+        change = self._size**2 * (_dot(self._unit, along) - self._along)
+        self._curvatures.append(2 * scale * _dot(self._image, gap) + change)
+        self._squares.append((sizes[0] * sizes[1] * _dot(noises[0], images[1])).square())
         if len(images) > ROUNDS:
-            self._same.append(block.noises[0] @ images[ROUNDS])
-        own = self._known.own
+            self._same.append(own_size**2 * _dot(own, images[ROUNDS]))
         values, parts = [], []
-        for other, noise, image in zip(before, noises, images, strict=False):
-            deflation = self._known.deflation
-            rest = image - deflation.image(deflation.coordinates(noise))
-            parts.append(by_parameter(noise, rest, self._sizes))
-            values.append(parts[-1].sum() + own[other.positions].mean())
+        for other, noise, size, image in zip(before, noises, sizes, images, strict=False):
+            rest = by_parameter(noise, image, self._known.sizes) - self._known.form(noise)
+            parts.append(size**2 * rest)
+            values.append(parts[-1].sum() + self._known.own[other.positions].mean())
         self._values.append(torch.stack(values))
         self._parts.append(torch.stack(parts))
 
@@ -169,7 +167,7 @@ class _Ring:
         third = size * (scale * float(torch.stack(self._same).mean()) - off)
         trace = off + third / moments.population
         mixed = size * float(torch.stack(self._mixed).sum()) / (blocks - 1) - factor * third
-        along = float(self._mean @ self._image)
+        along = self._size**2 * float(self._along)
         curvature = along - factor * (trace + 2 * mixed + (1 / n - 2 / moments.population) * third)
 
         as_noise = torch.stack([row.roll(-r) for r, row in enumerate(values, 1)])
@@ -196,7 +194,8 @@ class _Ring:
             freedom=(ROUNDS * blocks - 1, blocks - 1),
             skew=self._skew(influences, other, blocks),
             parts=Parts(
-                by_parameter(self._mean, self._image, self._sizes) - factor * parts.mean(0),
+                self._size**2 * by_parameter(self._unit, self._image, self._known.sizes)
+                - factor * parts.mean(0),
                 parts,
                 False,
             ),
@@ -207,3 +206,8 @@ class _Ring:
         scale = blocks / ((blocks - 1) * (blocks - 2))
         population = self._moments.spread_population * blocks / self._moments.count
         return Skew.from_moment(moment * scale, blocks, population)
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Their inner product, in float64 where the device has it."""
+    return dots(first[None], second[None])[0]

@@ -25,14 +25,15 @@ from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
 from ...problem.problem import Problem
+from ...problem.sums import sums_of_some
 from ...statistics.interval import with_skew
 from ...statistics.skew import Skew
 from ...tensors.random import generator
 from ...tensors.sums import by_parameter
-from ...tensors.trees import binary_size, flatten, sample_count, to_device, widen
+from ...tensors.trees import flatten, in_units
 from ..curvature.few_samples import chances
 from .errors import probe_variance
-from .sign_probes import Known, Probed, mean_variance, sizes_of
+from .sign_probes import Known, Probed, mean_variance
 from .sums import NoiseScale, Parts, Sums
 
 DRAWN = 16  # samples of a draw
@@ -68,7 +69,7 @@ def drawn_noise_scale(
     with hessian.problem.guard():
         known = Known.of(near, rows, mean)
         probed = drawn_probes(
-            hessian, rows, mean, moments, known,
+            hessian, mean, moments, known,
             accuracy=accuracy, most=moments.count, odds=odds, seed=seed, tick=tick,
         )  # fmt: skip
     traces = probed.traces
@@ -79,13 +80,12 @@ def drawn_noise_scale(
         of_samples=(0.0, 0.0, 0.0),
         freedom=(len(traces) - 1, math.inf),
         skew=Skew.of(torch.stack([traces, torch.zeros_like(traces)])),
-        parts=Parts(by_parameter(mean, image, sizes_of(rows)), probed.parts, False),
+        parts=Parts(by_parameter(mean, image, known.sizes), probed.parts, False),
     ).scales(moments, hessian.product_error)
 
 
 def drawn_probes(
     hessian: Hessian,
-    rows: PerSampleGradients,
     mean: Tensor,
     moments: GradientMoments,
     known: Known,
@@ -99,7 +99,7 @@ def drawn_probes(
     """Values of tr(HΣ), drawn until it is as accurate as asked for; inside the guard.
 
     Args:
-        hessian, rows, moments: of the same samples, which are the population.
+        hessian, moments: of the same samples, which are the population.
         mean: ḡ, shape (P,).
         known: what is taken out of the values.
         accuracy: half the interval relative to tr(HΣ) that is enough.
@@ -111,30 +111,28 @@ def drawn_probes(
     odds, source = chances(moments) if odds is None else odds, generator(seed)
     mean = mean.to(hessian.dtype)
     factor, enough = moments.count / (moments.count - 1), FIRST
-    traces, parts, lengths = list[Tensor](), list[Tensor](), list[Tensor]()
+    traces, parts, certain = list[Tensor](), list[Tensor](), list[Tensor]()
     while True:
-        direction = _noise(hessian.problem, odds, mean, source)
-        size = binary_size(direction)  # so that no square overflows
-        direction = (direction / size).to(hessian.dtype)
+        direction, size = _noise(hessian.problem, odds, mean, source)
         seen = _draw(odds, source)
         weights = 1 / (moments.count * odds[seen])
-        part = Hessian.of_few(hessian.problem, seen, weights)
-        shares = known.deflation.kernel @ known.deflation.coordinates(direction)
-        shares *= weights.mean().to(shares)  # H_T has this error as well; it is 1 on average
-        whole = part @ direction
-        rest = whole - shares.to(whole) @ known.deflation.directions
-        if float(rest.norm()) <= 64 * hessian.resolution * float(whole.norm()):  # rounding
+        image = Hessian.of_few(hessian.problem, seen, weights) @ direction
+        # H_T errs by its mean weight as well, which is 1 on average
+        rest = by_parameter(direction, image, known.sizes)
+        rest = rest - float(weights.mean()) * known.form(direction)
+        rounding = 64 * hessian.resolution * float(direction.norm()) * float(image.norm())
+        if abs(float(rest.sum())) <= rounding:
             rest = torch.zeros_like(rest)
-        own = factor * size * (size * by_parameter(direction, rest, sizes_of(rows)))
+        own = factor * size * (size * rest)
         parts.append(own + known.parts)
         traces.append(own.sum() + known.trace)
-        lengths.append(widen(rest.norm()))
+        certain.append(own.abs().sum())
         if tick is not None:
             tick(1)
         if len(traces) == enough:
             enough = min(_enough(torch.stack(traces), accuracy, moments.level), most)
         if len(traces) >= enough:
-            return Probed.of_signs(torch.stack(traces), torch.stack(parts), torch.stack(lengths))
+            return Probed.of_signs(torch.stack(traces), torch.stack(parts), torch.stack(certain))
 
 
 def _enough(values: Tensor, accuracy: float, level: float) -> int:
@@ -159,16 +157,14 @@ def _draw(odds: Tensor, source: torch.Generator) -> Tensor:
     return torch.multinomial(odds, DRAWN, replacement=True, generator=source).sort().values
 
 
-def _noise(problem: Problem, odds: Tensor, mean: Tensor, source: torch.Generator) -> Tensor:
-    """u = Σ_i s_i c_i/√(n p_i b) of one draw, shape (P,)."""
+def _noise(
+    problem: Problem, odds: Tensor, mean: Tensor, source: torch.Generator
+) -> tuple[Tensor, float]:
+    """u = Σ_i s_i c_i/√(n p_i b) of one draw, in units of a power of two, and that."""
     positions = _draw(odds, source)
     signs = 2.0 * torch.randint(0, 2, (DRAWN,), generator=source).double() - 1
-    weights = (signs / (len(odds) * odds[positions] * DRAWN).sqrt()).to(mean)
-    batches = problem.samples.taken(positions, max(problem.samples.counts))
-    parts = torch.split(weights, [*map(sample_count, batches)])
-    total = -weights.sum() * mean
-    for batch, own in zip(batches, parts, strict=True):
-        here = to_device(batch, problem.objective.device)
-        found = problem.objective.gradient(here, own)
-        total += torch.cat([gradient.reshape(-1).to(total.dtype) for gradient in found])
-    return total
+    weights = signs / (len(odds) * odds[positions] * DRAWN).sqrt()
+    found = sums_of_some(problem, positions, weights[None])[0].sub_(
+        mean, alpha=float(weights.sum())
+    )
+    return in_units(found)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
-from ...problem.directional import weighted_sum
+from ...problem.sums import weighted_sum
 from ...statistics.skew import Skew
 from ...tensors.random import is_complete
 from ...tensors.trees import binary_size, widen

@@ -13,8 +13,9 @@ from torch import Tensor
 from ...linalg.deflation import Deflation
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
-from ...problem.directional import TOGETHER, curvatures_of_each, sign_sums
-from ...tensors.sums import by_parameter
+from ...problem.directional import curvatures_of_each
+from ...problem.sums import TOGETHER, sign_sums
+from ...tensors.sums import by_parameter, overlaps_by_parameter
 from ...tensors.trees import widen
 
 AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
@@ -156,18 +157,20 @@ class Known:
         own: c_iᵀMc_i, shape (n,).
         trace: tr(MΣ).
         parts: the same by parameter, shape (p,).
+        sizes: of the parameters.
     """
 
     deflation: Deflation
     own: Tensor
     trace: float
     parts: Tensor
+    sizes: list[int]
 
     @classmethod
     def of(cls, deflation: Deflation, rows: PerSampleGradients, mean: Tensor) -> Known:
         """From the slopes of every sample along the directions of M."""
         sizes = sizes_of(rows)
-        centre = torch.stack([by_parameter(mean, d, sizes) for d in deflation.directions])  # [k, p]
+        centre = overlaps_by_parameter(deflation.directions, mean, sizes)  # [k, p]
         along, parts = [], torch.zeros_like(centre[0])
         for batch in rows.along_by_parameter(deflation.directions.T):
             gaps = batch - centre
@@ -176,7 +179,13 @@ class Known:
         whole = torch.cat(along)
         whole = whole - whole.mean(0)
         own = deflation.form(whole, whole)
-        return cls(deflation, own, float(own.sum()) / (len(own) - 1), parts / (len(own) - 1))
+        trace = float(own.sum()) / (len(own) - 1)
+        return cls(deflation, own, trace, parts / (len(own) - 1), sizes)
+
+    def form(self, direction: Tensor) -> Tensor:
+        """uᵀMu by parameter, shape (p,)."""
+        along = overlaps_by_parameter(self.deflation.directions, direction, self.sizes)
+        return (self.deflation.kernel @ along.sum(1)) @ along
 
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is only rounding."""

@@ -28,9 +28,7 @@ def drawn(
         rows = PerSampleGradients.of(own.problem, engine=own.engine)
         mean = flatten([*moments.mean.values()])
         known = Known.of(near, rows, mean)
-        return drawn_probes(
-            hessian, rows, mean, moments, known, accuracy=accuracy, most=count, seed=seed
-        )
+        return drawn_probes(hessian, mean, moments, known, accuracy=accuracy, most=count, seed=seed)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
