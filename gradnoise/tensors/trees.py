@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import DataError
 
+TINY = 1e-15  # a norm below which squares of float32 lose digits
 Batch = Any
 TensorDict = dict[str, Tensor]
 
@@ -55,7 +56,9 @@ def binary_size(vector: Tensor) -> float:
         >>> binary_size(torch.tensor([3.0, 4.0]))
         8.0
     """
-    norm = float(torch.linalg.vector_norm(vector, dtype=wide_dtype(vector.device)))
+    norm = float(torch.linalg.vector_norm(vector)) if vector.dtype == torch.float32 else 0.0
+    if not (TINY < norm < math.inf):  # its squares have no room, or it is zero
+        norm = float(torch.linalg.vector_norm(vector, dtype=wide_dtype(vector.device)))
     return 2.0 ** math.frexp(norm)[1] if math.isfinite(norm) else 1.0
 
 
