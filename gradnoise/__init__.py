@@ -82,6 +82,8 @@ from .problem.losses.lightning import lightning
 from .problem.losses.masked_lm import masked_lm
 from .problem.losses.model_loss import model_loss
 from .problem.losses.seq2seq_lm import seq2seq_lm
+from .profiles.cost import Cost
+from .profiles.expected import estimate_cost
 from .profiles.measurement import Measurement, measure
 from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile
@@ -196,6 +198,8 @@ __all__ = [
     "Recommendation",
     "Profile",
     "profile",
+    "Cost",
+    "estimate_cost",
     # several measurements of one model
     "Measurement",
     "measure",

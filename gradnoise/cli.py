@@ -44,7 +44,10 @@ from .toy.digits import BATCH_SIZE, digits, digits_net
 from .validation.report import table, validate
 
 FAILED, USAGE_ERROR = 1, 2
-PROFILED = "metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"
+PROFILED = (
+    *("metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"),
+    "budget",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,6 +236,9 @@ def _sweep_options(commands: Any) -> None:
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
     add = add_command(commands, _validate, about)
+    add("--budget", type=POSITIVE, metavar="PASSES",
+        help="plain passes over the samples that may be spent, about; fewer samples are measured "
+        "where all would cost more")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
     add_common(add)
 

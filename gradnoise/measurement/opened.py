@@ -114,6 +114,14 @@ class Opened:
             self._kept[key] = compute()
         return self._kept[key]  # type: ignore[no-any-return]
 
+    def of_some(self, count: int) -> Opened:
+        """Of so many of its samples; itself where there are no more."""
+        samples = self._problem.samples.some(count, int(self.options.seed))
+        if samples is self._problem.samples:
+            return self
+        problem = replace(self._problem, samples=samples)
+        return Opened(problem, self.options, batch_size=self.batch_size)
+
     def anew(self) -> Opened:
         """The same samples with nothing computed yet, for use after parameters have changed."""
         return Opened(self._problem, self.options, batch_size=self.batch_size)

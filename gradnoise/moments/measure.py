@@ -23,6 +23,7 @@ from ..tensors.trees import (
     binary_size,
     compute_dtype,
     flatten,
+    sample_count,
     sq_norm,
     unflatten,
     wide_dtype,
@@ -274,6 +275,7 @@ def _dots_by_batch(
         for batch in problem.batches():
             found = [s.dots for s in engine.summaries(batch, wanted) if s.dots is not None]
             dots = {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
+            problem.objective.work.forward += count * sample_count(batch)  # a product of matrices
             yield {n: own * own.new_tensor(sizes) for n, own in dots.items()}
 
 

@@ -57,6 +57,11 @@ class Curvature(ModelOperator):
         """Relative error of a product beyond rounding: that of differences of gradients, or 0."""
         return self._products.resolution or 0.0
 
+    @property
+    def graph_bytes(self) -> float:
+        """Bytes of the graphs of all samples; those within `memory_budget` are kept."""
+        return self._products.graph_bytes
+
     def forget(self) -> None:
         """Drop the kept graphs; the next product builds them again."""
         self._products.forget()

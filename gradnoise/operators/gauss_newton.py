@@ -78,6 +78,7 @@ class GaussNewtonGraph(Graph):
         self._parameters = parameters = list(objective.parameters.values())
         with _outputs_cut(objective) as cut:
             losses = objective.losses(batch)
+        self._work, self._count = objective.work, len(losses)
         outputs, leaves = (list(side) for side in zip(*cut, strict=True)) if cut else ([], [])
         if _depends([losses], parameters) or not leaves:
             raise CurvatureError(
@@ -98,6 +99,7 @@ class GaussNewtonGraph(Graph):
         self._transposed = _dense(products, parameters)
 
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        self._work.multiplied(self._count)
         along = _dense(vector_jacobian(self._transposed, self._weights, direction), self._weights)
         curved = _dense(vector_jacobian(self._slopes, self._leaves, along), self._leaves)
         return vector_jacobian(self._outputs, self._parameters, curved)

@@ -90,6 +90,11 @@ class GraphCache:
         """Drop all graphs."""
         self._kept.clear()
 
+    @property
+    def expected_bytes(self) -> float:
+        """Of the graphs of all micro-batches; inf where torch cannot tell."""
+        return sum(map(self._expected, self._problem.batches()))
+
     def _expected(self, batch: Batch) -> float:
         """Bytes of the graph of a micro-batch: those of the gradients, and those per entry."""
         if not self._budget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,10 +117,15 @@ class HessianGraph(Graph):
     """H_i: the gradient with its graph."""
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
-        self._parameters = list(objective.parameters.values())
-        self._gradient = objective.gradient(batch, create_graph=True)
+        self._objective, self._parameters = objective, list(objective.parameters.values())
+        self._count, self._gradient = self._made(batch)
+
+    def _made(self, batch: Any) -> tuple[int, list[Tensor]]:
+        """The number of samples, and the gradient of their sum."""
+        return sample_count(batch), self._objective.gradient(batch, create_graph=True)
 
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
+        self._objective.work.multiplied(self._count)
         return vector_jacobian(self._gradient, self._parameters, direction)
 
 
@@ -134,9 +139,9 @@ class Weighted(NamedTuple):
 class WeightedGraph(HessianGraph):
     """w_iH_i: the weighted gradient with its graph."""
 
-    def __init__(self, objective: Objective, batch: Weighted) -> None:
-        self._parameters = list(objective.parameters.values())
-        self._gradient = objective.gradient(batch.batch, batch.weights, create_graph=True)
+    def _made(self, batch: Weighted) -> tuple[int, list[Tensor]]:
+        gradient = self._objective.gradient(batch.batch, batch.weights, create_graph=True)
+        return sample_count(batch.batch), gradient
 
 
 def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianProducts, str]:

@@ -31,7 +31,7 @@ from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..problem.state.guard import moved
 from ..tensors.random import generator, random_vector
-from ..tensors.trees import Batch, binary_size, select, unflatten, widen
+from ..tensors.trees import Batch, binary_size, sample_count, select, unflatten, widen
 from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
@@ -78,6 +78,11 @@ class HessianProducts(abc.ABC):
         """Drop what is kept between products."""
         return
 
+    @property
+    def graph_bytes(self) -> float:
+        """Bytes of the graphs of all samples, of which those within the budget are kept."""
+        return 0.0
+
 
 def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:
     """Add the parts to a flat vector in place."""
@@ -97,6 +102,10 @@ class ThroughGraphs(HessianProducts):
 
     def forget(self) -> None:
         self._graphs.forget()
+
+    @property
+    def graph_bytes(self) -> float:
+        return self._graphs.expected_bytes
 
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
         for graph in self._graphs.graphs():
@@ -156,6 +165,7 @@ class Forward(HessianProducts):
         for batch in self.problem.batches():
             gradient = self._gradient(batch)
             for index, direction in enumerate(directions):
+                self.problem.objective.work.multiplied(sample_count(batch))
                 tangent = dict(zip(point, direction, strict=True))
                 product: Any = jvp(gradient, (point,), (tangent,))[1]
                 yield index, list(product.values())

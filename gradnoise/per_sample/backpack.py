@@ -93,6 +93,7 @@ class BackPACK(Engine):
         parameters = self.objective.parameters
         if not losses.requires_grad:
             return set(parameters)
+        self.objective.work.differentiated(len(losses))
         extension = self._library.extensions.BatchGrad()
         try:
             with self._library.backpack(extension), warnings.catch_warnings():

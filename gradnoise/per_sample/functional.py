@@ -54,4 +54,6 @@ class Functional(Engine):
             warnings.filterwarnings("ignore", message="There is a performance drop")
             gradients, losses = vmap(grad_and_value(loss), in_dims=(None, 0))(parameters, leaves)
         check_finite(losses)
+        self.objective.work.forward += len(losses)
+        self.objective.work.differentiated(len(losses))
         return Chunk(losses.detach(), gradients)

@@ -23,7 +23,8 @@ class Loop(Engine):
             return
         for index in range(sample_count(batch)):
             loss = self.objective.losses(select(batch, slice(index, index + 1)))
-            rows = [g.unsqueeze(0) for g in self.objective.differentiate(loss.sum())]
+            gradients = self.objective.differentiate(loss, torch.ones_like(loss))
+            rows = [g.unsqueeze(0) for g in gradients]
             yield Chunk(loss.detach(), dict(zip(names, rows, strict=True)))
 
     def _through_one_graph(self, batch: Batch) -> Iterator[Chunk]:

@@ -148,6 +148,7 @@ def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tenso
             with _twice():
                 gradient = objective.differentiate(losses, part.to(losses), create_graph=True)
                 total += flatten(objective.differentiate(_dot(gradient, vector)))
+            objective.work.multiplied(len(losses))
     return total
 
 
@@ -206,6 +207,7 @@ def _sample_curvatures(
         slope = _dot(gradient, direction)
         product = objective.differentiate(slope, create_graph=True)
         columns = [_per_sample(_dot(product, other), weights) for other in others]
+    objective.work.multiplied(len(weights), 1 + len(columns))
     values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
     return SampleCurvatures(flatten(product), values)
 

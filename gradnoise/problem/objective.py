@@ -29,6 +29,7 @@ from .state.guard import differentiable_kernels, untouched
 from .state.power_iterations import held_still
 from .state.wrappers import bare_model, seen_through
 from .unit import SAMPLE, Unit, UnitLosses, given
+from .work import Work
 
 Watch = Callable[[list[Tensor]], AbstractContextManager[Any]]
 
@@ -64,6 +65,7 @@ class Objective:
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
         self.once: list[Any] = []  # operations of torch that have none
         self.findings: dict[str, Any] | None = None  # of earlier calls; see `known`
+        self.work = Work()
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 
@@ -74,7 +76,9 @@ class Objective:
 
     def again(self, unit: Unit | None = None) -> Objective:
         """The same model and loss, of the parameters that are trainable now, or of other units."""
-        return Objective(self.model, self.criterion, self.unit if unit is None else unit)
+        found = Objective(self.model, self.criterion, self.unit if unit is None else unit)
+        found.work = self.work
+        return found
 
     def decay(self) -> TensorDict | None:
         """What weight decay adds to every gradient, by name; None here."""
@@ -159,6 +163,7 @@ class Objective:
         with watch(list(tensors_in(own)) if made else []) if watch else nullcontext():
             losses = self.loss_fn(self.model, own)
         _check_shape(losses, sample_count(batch))
+        self.work.forward += len(losses)
         check_finite(losses)
         return losses
 
@@ -189,6 +194,8 @@ class Objective:
         parameters = list(self.parameters.values())
         if not outputs.requires_grad:
             return [torch.zeros_like(parameter) for parameter in parameters]
+        if weights is not None:
+            self.work.differentiated(len(weights))
         gradients = torch.autograd.grad(
             outputs,
             parameters,

@@ -41,6 +41,7 @@ from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
 from ..operators.hessian import Hessian
 from ..operators.preconditioned import with_decay
+from ..problem.work import Work
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
 from ..statistics.transform import all_in_samples
@@ -76,6 +77,7 @@ class CurvatureResults:
     matvecs: int = 0
     notes: tuple[str, ...] = ()
     shares: Shares | None = None
+    noise_work: Work | None = None
     spread: CurvatureSpread | None = None
 
     def in_samples(self, group_size: int) -> dict[str, Estimate]:
@@ -122,6 +124,7 @@ def _measured(
             *_by_differences(hessian),
         ),
         shares_of(moments, pairs, found.deflation, halves, sharpness, scale),
+        found.noise_work,
         found.spread,
     )
 
@@ -136,7 +139,7 @@ class _Found:
         curvatures: vᵀH_iv of some samples or of all.
         spread: of these curvatures, in more directions.
         halves, turned: λ of halves, and what the error of v does; where samples are a part.
-        scale: the noise scales.
+        scale, noise_work: the noise scales, and what was spent on them.
     """
 
     pairs: Eigenpairs
@@ -146,6 +149,7 @@ class _Found:
     halves: Halves | None
     turned: Turning | None
     scale: NoiseScale
+    noise_work: Work
 
 
 def _from_few(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
@@ -157,29 +161,29 @@ def _from_few(opened: Opened, moments: GradientMoments, stage: StartTask, effort
         hessian, chances(moments), [mean], halved=not whole,
         tol=accepted_residual(True, effort.tol), seed=seed, tick=stage("sharpness (Lanczos)", None),
     )  # fmt: skip
-    pairs, near, halves = found.pairs, found.near, found.halves
+    pairs, near, halves, image = found.pairs, found.near, found.halves, found.product(hessian, mean)
+    del found  # and the graphs of the halves with it
     top = pairs.vectors[:, 0]
     if whole:
-        part, curvatures = (
-            replace(problem, samples=samples.some(PART, seed)),
-            sample_curvatures(problem, top),
-        )
+        part = replace(problem, samples=samples.some(PART, seed))
+        curvatures = sample_curvatures(problem, top)
         seen = curvatures[samples.some_positions(PART, seed)]
     else:
         sides = sides_of(samples, seed)
         part = replace(problem, samples=sides[0].joined(sides[1]))
         curvatures = seen = sample_curvatures(part, top)
-    return _Found(
-        pairs, near, curvatures,
-        measure_curvature_spread(part, sharp_directions(top, near, FEW_DIRECTIONS), seen),
-        halves,
-        None if halves is None else turning(part, top, curvatures, near, halves, sides, samples),
-        noise_scale_by_few(
-            hessian, opened.engine, moments, near, found.product(hessian, mean),
-            accuracy=effort.accuracy, odds=chances(moments, curvatures) if whole else None,
-            seed=seed, tick=stage("noise scale (probes)", None),
-        ),
+    spread = measure_curvature_spread(part, sharp_directions(top, near, FEW_DIRECTIONS), seen)
+    turned = None
+    if halves is not None:
+        turned = turning(part, top, curvatures, near, halves, sides, samples)
+    before = problem.objective.work.copy()
+    scale = noise_scale_by_few(
+        hessian, opened.engine, moments, near, image,
+        accuracy=effort.accuracy, odds=chances(moments, curvatures) if whole else None,
+        seed=seed, tick=stage("noise scale (probes)", None),
     )  # fmt: skip
+    spent = problem.objective.work.since(before)
+    return _Found(pairs, near, curvatures, spread, halves, turned, scale, spent)
 
 
 def _from_all(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
@@ -200,12 +204,13 @@ def _from_all(opened: Opened, moments: GradientMoments, stage: StartTask, effort
         halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
         sides = samples.halves(seed)
         turned = turning(problem, top, curvatures, deflation, halves, sides, samples)
-    tick = stage("noise scale (probes)", effort.probes)
+    tick, before = stage("noise scale (probes)", effort.probes), problem.objective.work.copy()
     scale = measure_noise_scale(
         hessian, opened.engine, moments, sign_probes(moments, effort.probes, seed),
         deflation=deflation, accuracy=effort.accuracy / PER_ERROR, tick=tick,
     )  # fmt: skip
-    return _Found(pairs, deflation, curvatures, spread, halves, turned, scale)
+    spent = problem.objective.work.since(before)
+    return _Found(pairs, deflation, curvatures, spread, halves, turned, scale, spent)
 
 
 def _by_differences(hessian: Hessian) -> Iterator[str]:

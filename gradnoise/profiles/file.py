@@ -17,6 +17,7 @@ from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
+from .cost import Cost
 
 FORMAT, SCHEMA = "gradnoise-profile", 1
 _LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
@@ -41,6 +42,7 @@ def to_dict(profile: Any) -> dict[str, Any]:
         plain[kind] = {name: _layer_to_dict(layer) for name, layer in parts.items()}
     spread = profile.curvature_spread
     plain["curvature_spread"] = None if spread is None else asdict(spread)
+    plain["cost"] = None if profile.cost is None else asdict(profile.cost)
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
     result: dict[str, Any] = encode({"format": FORMAT, "schema": SCHEMA, **plain})
     return result
@@ -94,7 +96,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
         for parts in (plain["layers"], plain.get("groups", {}))  # no groups in older files
     )
     spread = plain.get("curvature_spread")  # none in older files
-    optimizer = plain["optimizer"]
+    optimizer, cost = plain["optimizer"], plain.get("cost")  # no cost in older files
     if optimizer is not None:
         optimizer = OptimizerSettings(**{**optimizer, "notes": tuple(optimizer["notes"])})
     return cls(
@@ -103,6 +105,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
             "estimates": estimates,
             "layers": layers,
             "groups": groups,
+            "cost": None if cost is None else Cost(**cost),
             "curvature_spread": None if spread is None else CurvatureSpread.from_dict(spread),
             "optimizer": optimizer,
             "warnings": tuple(plain["warnings"]),

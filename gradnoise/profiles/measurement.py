@@ -17,6 +17,7 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
 from ..problem.samples import MICRO_BATCH
 from ..tensors.fingerprint import fingerprint
+from .cost import Meter
 from .curvature import Effort
 from .profile import Profile, find_profile
 
@@ -62,7 +63,8 @@ class Measurement(Opened):
     ) -> Profile:
         """All measurements of a report; see `gn.profile`."""
         effort = Effort(probes, accuracy, tol)
-        return find_profile(self, effort, batch_size=batch_size, progress=progress)
+        meter = Meter(self._problem.objective.work)
+        return find_profile(self, effort, meter, batch_size=batch_size, progress=progress)
 
     def keep(self, key: Hashable, compute: Callable[[], Kept]) -> Kept:
         """The result of `compute`, computed once while nothing that it depends on changes."""

@@ -23,7 +23,9 @@ from ..problem.samples import MICRO_BATCH
 from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
+from .cost import Meter
 from .curvature import Effort, find_curvature
+from .expected import within_budget
 from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
@@ -82,6 +84,7 @@ class Profile(Results):
         randomness: what the loss draws, and how much of trΣ that makes, in words.
         labels_per_sample: labels (tokens, pixels) that count, on average; None where a sample has
             one, or where the loss function does not tell.
+        cost: what the measurement cost; see `Cost`.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -148,6 +151,7 @@ def profile(
     seed: int = 0,
     probes: int = PROBES,
     accuracy: float = ACCURACY,
+    budget: float | None = None,
     tol: float | None = None,
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
@@ -183,6 +187,8 @@ def profile(
         probes: random directions for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of B_noise, relative, that is enough: what costs less stops
             there. Where a part of the population is measured, the interval may stay wider.
+        budget: plain passes over the samples that may be spent, about; fewer of them are measured
+            where all would cost more. See `gn.estimate_cost`.
         tol: relative residual at which λ is accepted; by default 1e-3, and 1e-2 where there are
             512 samples and more: the error of λ is about the square of that.
         micro_batch: samples evaluated at once; lower it when memory is short.
@@ -209,7 +215,7 @@ def profile(
         0.5
     """
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
-    effort = Effort(probes, accuracy, tol)
+    meter, effort = Meter(), Effort(probes, accuracy, tol)
     if group_size is None and unit != "sample":
         group_size = batch_size
     options = Options(
@@ -218,11 +224,17 @@ def profile(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    return find_profile(opened, effort, batch_size=batch_size, progress=progress)
+    opened = within_budget(opened, budget, accuracy)
+    return find_profile(opened, effort, meter, batch_size=batch_size, progress=progress)
 
 
 def find_profile(
-    opened: Opened, effort: Effort, *, batch_size: int | None = None, progress: bool = False
+    opened: Opened,
+    effort: Effort,
+    meter: Meter,
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
 ) -> Profile:
     """The profile of a model that is open; see `profile`."""
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
@@ -291,6 +303,7 @@ def find_profile(
         matvecs=curvature.matvecs,
         warnings=tuple(filter(None, notes)),
         versions=file.versions(),
+        cost=meter.cost(problem, curvature.noise_work),
     )
 
 

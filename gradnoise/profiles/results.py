@@ -13,6 +13,7 @@ from ..learning_rate.setting import Setting
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate, short
+from .cost import Cost
 
 OWN_METRIC = (  # optimizers whose P can be read
     *("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adafactor"),
@@ -55,6 +56,7 @@ class Results:
     objective: str = MEAN
     randomness: str = NONE
     labels_per_sample: float | None = None
+    cost: Cost | None = field(default=None, compare=False)
 
     @property
     def loss(self) -> Estimate:

@@ -12,6 +12,7 @@ from ..learning_rate.landscape import Landscape
 from ..learning_rate.noise_floor import in_training
 from ..show.table import cells, fitted, integer, listed, plain_table, render
 from ..statistics.estimate import short
+from .cost import Cost
 from .layer_table import by_layer
 from .results import MEAN, NONE, Results, is_unsettled, other_optimizer
 
@@ -142,7 +143,22 @@ def _header(profile: Results) -> Text:
         used.append(f"batch size {setting.batch_size:g}")
     if used:
         lines.append(f"trained with {', '.join(used)}")
+    if profile.cost is not None:
+        lines.append(_cost(profile, profile.cost))
     return Text("\n".join(lines))
+
+
+def _cost(profile: Results, cost: Cost) -> str:
+    """What was spent, and what half the interval of B_noise would cost."""
+    spent = f"cost: {short(cost.passes)} plain passes (forward and backward) over these samples"
+    scale = profile.estimates.get("noise_scale")
+    if scale is None or not scale.low < scale.high:
+        return spent
+    times = 1 if profile.samples >= profile.population else 4
+    more = "" if times == 1 else f" over {times} times as many samples"
+    return (
+        f"{spent}; half the interval of B_noise takes about {short(cost.half_width / times)}{more}"
+    )
 
 
 def _measured(profile: Results) -> list[Text | Table]:

@@ -151,6 +151,7 @@ class BackwardPass:
             return
         parameters = self.objective.parameters
         self.differentiates = True
+        self.objective.work.differentiated(self.count)
         with self._exact():
             _, *unseen = torch.autograd.grad(
                 losses,

@@ -1,0 +1,95 @@
+"""What a measurement cost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..problem.problem import Problem
+from ..problem.work import Work
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+KIBIBYTE = 1 if sys.platform == "darwin" else 1024  # in which peaks are told
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a measurement cost, or is expected to.
+
+    Args:
+        passes: work in plain forward and backward passes over the measured samples; see `Work`. It
+            leaves out sums of vectors of the length of the parameters, which take as long again, or
+            twice as long, where a pass is short: of few samples, with many parameters.
+        seconds: by the clock.
+        peak_bytes: by how much the peak of the memory grew, that of the process, or on a CUDA
+            device that of torch's allocator; 0 where an earlier peak was higher.
+        products: Hessian-vector products of all measured samples; those of a part count as one.
+        half_width: `passes` for an interval of B_noise half as wide: from 4 times as many random
+            vectors where the samples are the population, else from 4 times as many samples.
+
+    Example:
+        >>> cost = Cost(passes=24.0, seconds=1.5, peak_bytes=2**20, products=8.0, half_width=60.0)
+        >>> print(cost)
+        24 plain passes, 8 Hessian-vector products, 1.5 s, 1 MiB
+    """
+
+    passes: float
+    seconds: float
+    peak_bytes: int
+    products: float
+    half_width: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.passes:.3g} plain passes, {self.products:.3g} Hessian-vector products, "
+            f"{self.seconds:.2g} s, {self.peak_bytes / 2**20:.3g} MiB"
+        )
+
+
+class Meter:
+    """Begins to measure what is spent.
+
+    Args:
+        before: work that was done already.
+    """
+
+    def __init__(self, before: Work | None = None) -> None:
+        self._before = Work() if before is None else before.copy()
+        self._start, self._peaks = time.perf_counter(), _peaks()
+
+    def cost(self, problem: Problem, for_noise: Work | None) -> Cost:
+        """What was spent since.
+
+        Args:
+            problem: that was measured.
+            for_noise: the part that was spent on tr(HΣ) and GᵀHG.
+        """
+        work, n = problem.objective.work.since(self._before), problem.samples.count
+        passes, whole = work.passes(n), problem.samples.sampling_factor == 0
+        again = 0.0 if for_noise is None else for_noise.passes(n)
+        device = problem.objective.device
+        kind = device.type if device.type == "cuda" else "cpu"
+        return Cost(
+            passes=passes,
+            seconds=time.perf_counter() - self._start,
+            peak_bytes=max(0, _peaks()[kind] - self._peaks[kind]),
+            products=work.products / n,
+            half_width=passes + 3 * (again if whole else passes),
+        )
+
+
+def _peaks() -> dict[str, int]:
+    """Peaks of memory so far, in bytes; that of the allocators of all CUDA devices together."""
+    own = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    return {
+        "cpu": KIBIBYTE * own,
+        "cuda": sum(torch.cuda.max_memory_allocated(device) for device in devices),
+    }
