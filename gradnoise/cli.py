@@ -236,9 +236,6 @@ def _sweep_options(commands: Any) -> None:
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
     add = add_command(commands, _validate, about)
-    add("--budget", type=POSITIVE, metavar="PASSES",
-        help="plain passes over the samples that may be spent, about; fewer samples are measured "
-        "where all would cost more")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
     add_common(add)
 
@@ -273,6 +270,9 @@ def _profile_options(commands: Any) -> None:
     add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
         default=ACCURACY, help=f"half the interval of the noise scale, relative, that is enough "
         f"(default {ACCURACY})")  # fmt: skip
+    add("--budget", type=POSITIVE, metavar="PASSES",
+        help="plain passes over the samples that may be spent, about; fewer samples are measured "
+        "where all would cost more")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
     add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
     add("--plot", type=Path, metavar="FILE",

@@ -16,11 +16,12 @@ from ..errors import ArgumentError, OperatorError, check_whole
 from ..tensors.random import random_vector
 from .krylov import Krylov, inner
 from .missed_eigenvalues import TINY, Bounds
-from .operator import Operator
+from .operator import MEMORY_BUDGET, Operator
 from .ritz import RitzPairs
 
 COARSE = 0.05  # relative error of products beyond which they are refused
 SLACK = 2.0  # residuals in units of what is allowed, with what rounding adds
+ROWS = 8  # of a basis beyond the pairs that are wanted, whatever the default budget holds
 MARGIN = 0.1  # by which an eigenvalue that is called the largest is not exceeded
 
 
@@ -153,10 +154,12 @@ def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tens
 
 
 def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
-    """Rows of a basis within the budget."""
+    """Rows of a basis within the budget; the default one grows with a large model."""
     row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
     check_whole("memory_budget", memory_budget, 1)
     rows = memory_budget // row
+    if memory_budget == MEMORY_BUDGET:
+        rows = max(rows, k + ROWS)
     least = min(k + 4, matrix.shape[0])
     if rows < least:
         raise ArgumentError(

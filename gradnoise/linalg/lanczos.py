@@ -68,7 +68,7 @@ def lanczos(
         repeats: whether to look for what the first space cannot hold. Without, an eigenvalue that
             is repeated counts once, as for ARPACK, and no more products are spent than there.
         seed: of the random directions.
-        memory_budget: bytes of the basis.
+        memory_budget: bytes of the basis; the default one grows to k + 8 vectors.
 
     Returns:
         Eigenpairs, in the unit of the operator's entries; `converged` is False when

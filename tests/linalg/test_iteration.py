@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradnoise import OperatorError, SpectralDensity, lanczos
+from gradnoise import ArgumentError, OperatorError, SpectralDensity, lanczos
 from gradnoise.linalg.convert import as_operator
-from gradnoise.linalg.iteration import random_start
+from gradnoise.linalg.iteration import ROWS, random_start, rows_within
+from gradnoise.linalg.operator import MEMORY_BUDGET, Operator
 from gradnoise.tensors.random import generator
 from tests.spectra import OBLONG, NotFinite, spread, with_spectrum
 
@@ -97,3 +98,19 @@ def test_pairs_are_printed_without_their_vectors() -> None:
     assert str(lanczos(matrix, tol=1e-9)).startswith("4 (residual ")
     assert str(lanczos(matrix, tol=1e-9)).endswith(" products")
     assert str(lanczos(matrix, max_iterations=1, tol=1e-9)).endswith("1 products, not converged")
+
+
+class Huge(Operator):
+    """A matrix whose vectors take half of the default budget each."""
+
+    shape, dtype, device = (MEMORY_BUDGET // 8,) * 2, torch.float32, torch.device("cpu")
+
+    def products(self, block: Tensor) -> Tensor:
+        return block
+
+
+def test_the_default_budget_holds_a_basis_of_any_model() -> None:
+    assert rows_within(Huge(), 1, MEMORY_BUDGET) == 1 + ROWS
+    assert rows_within(Huge(), 3, MEMORY_BUDGET) == 3 + ROWS
+    with pytest.raises(ArgumentError, match="holds 2 vectors of 536870912 bytes; k = 1 pairs need"):
+        rows_within(Huge(), 1, MEMORY_BUDGET + 1)

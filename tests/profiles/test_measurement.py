@@ -29,10 +29,11 @@ def measured(loss: Any = CRITERION, model: nn.Module | None = None, **options: A
 
 
 def comparable(result: Any) -> Any:
-    """Without what only says how many products were spent."""
+    """Without what only says how much was spent."""
     found = written_out(result)
     if isinstance(found, dict):
         found.pop("matvecs", None)
+        found.pop("cost", None)
     return found
 
 
