@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gradnoise.problem.objective import Objective
 
 SAMPLES = 40
 
@@ -39,6 +42,18 @@ class Counted:
         before = self.samples
         call()
         return self.samples - before
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Samples of every evaluation of losses from here on."""
+    counts, plain = list[int](), Objective.losses
+
+    def losses(self: Objective, batch: Any, *more: Any) -> Tensor:
+        counts.append(len(batch[1]))
+        return plain(self, batch, *more)
+
+    monkeypatch.setattr(Objective, "losses", losses)
+    return counts
 
 
 def small_model() -> nn.Module:

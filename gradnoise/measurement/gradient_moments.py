@@ -9,6 +9,7 @@ from torch import nn
 
 from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
+from ..problem.one_pass import in_one_pass
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
@@ -82,6 +83,9 @@ def gradient_moments(
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size,
     )  # fmt: skip
-    with Problem.guarded(model, loss_fn, data, options) as problem:
+
+    def found(problem: Problem) -> GradientMoments:
         opened = Opened.of(problem, options)
         return opened.in_samples(opened.moments(variance=variance, intervals=intervals))
+
+    return in_one_pass(found, model, loss_fn, data, options)

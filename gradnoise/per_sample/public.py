@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from ..problem.lists import holds_samples
 from ..problem.losses.loss_fn import LossFn
+from ..problem.one_pass import in_one_pass
 from ..problem.options import Options
 from ..problem.problem import Problem
 from ..tensors.trees import Batch, TensorDict
 from .choice import choose
 from .contract.summary import Wanted
+
+WHOLE = Options(max_samples=None, micro_batch=sys.maxsize, unit="sample")
 
 
 def per_sample_gradients(
@@ -76,11 +79,14 @@ def per_sample_sq_norms(
         >>> per_sample_sq_norms(model, nn.MSELoss(), (torch.eye(2)[:, :1], torch.zeros(2, 1)))
         tensor([1., 0.], dtype=torch.float64)
     """
-    with open_batch(model, loss_fn, batch) as problem:
+
+    def sq_norms(problem: Problem) -> TensorDict:
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         found = [s for part in problem.batches() for s in chosen.summaries(part, Wanted())]
         norms = [summary.sq_norms for summary in found]
-    joined = {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
+        return {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
+
+    joined = in_one_pass(sq_norms, model, loss_fn, _one(batch), WHOLE, least=1)
     return joined if per_parameter else torch.stack(list(joined.values())).sum(0)
 
 
@@ -88,7 +94,10 @@ def open_batch(
     model: nn.Module, loss_fn: LossFn | nn.Module, batch: Batch
 ) -> AbstractContextManager[Problem]:
     """A problem of one batch, whole, inside of its guard."""
-    several = isinstance(batch, list) and not holds_samples(batch)  # for `Problem.guarded`
-    one = tuple(batch) if several else batch
-    whole = Options(max_samples=None, micro_batch=sys.maxsize, unit="sample")
-    return Problem.guarded(model, loss_fn, one, whole, least=1)
+    return Problem.guarded(model, loss_fn, _one(batch), WHOLE, least=1)
+
+
+def _one(batch: Batch) -> Batch:
+    """A list of several tensors is one batch here, and not several."""
+    several = isinstance(batch, list) and not holds_samples(batch)
+    return tuple(batch) if several else batch

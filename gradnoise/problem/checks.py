@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..errors import (
     BatchLossError,
     CoupledSamplesError,
-    GradNoiseError,
     LossError,
     ModelError,
     RandomLossError,
@@ -31,7 +30,6 @@ _COUPLING = (nn.modules.batchnorm._BatchNorm,)
 DRAWS = 16  # of the losses, for a test of their mean
 LOOKED_AT = 64  # samples whose draws are looked at, those of several evaluations together
 TRIES = 64  # evaluations of few samples, for draws that a whole batch shares and that seldom matter
-CONFIRMED, REPLAYED = 5, 8  # samples that confirm what an earlier call found
 SIGNIFICANT = 6.0  # standard errors
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
@@ -68,9 +66,9 @@ def examine(objective: Objective, batch: Batch) -> Behaviour:
         return Behaviour(coupling=COUPLED, layers=coupling_layers(objective))
     drew = random_states() != states
     whole = whole.detach()  # and with it the graph, before there is another
-    again, tolerance = objective.losses(batch), _tolerance(objective, whole)
+    again, tolerance = objective.losses(batch), tolerance_of(objective, whole)
     layers = _random_layers(objective)  # which seldom show where they drop little
-    shows = _differs(whole, again, tolerance)
+    shows = differs(whole, again, tolerance)
     if shows or (drew and (layers or _is_random_at_times(objective, batch))):
         return Behaviour(is_random=True, layers=layers)
     del again
@@ -91,9 +89,9 @@ def _is_random_at_times(objective: Objective, batch: Batch) -> bool:
     stochastic depth seldom drops any of them, and LayerDrop seldom drops a layer of a whole batch.
     """
     first = _gradient(objective, batch)
-    tolerance = _tolerance(objective, first)
+    tolerance = tolerance_of(objective, first)
     more = max(1, LOOKED_AT // sample_count(batch))
-    if any(_differs(first, _gradient(objective, batch), tolerance) for _ in range(more)):
+    if any(differs(first, _gradient(objective, batch), tolerance) for _ in range(more)):
         return True
     return _differ_at_times(objective, [select(batch, slice(0, 2))] * TRIES)
 
@@ -101,13 +99,13 @@ def _is_random_at_times(objective: Objective, batch: Batch) -> bool:
 def _differ_at_times(objective: Objective, batches: list[Batch]) -> bool:
     """Whether the losses of any of these batches differ from those of the first."""
     first = objective.losses(batches[0]).detach()
-    tolerance = _tolerance(objective, first)
-    return any(_differs(first, objective.losses(batch), tolerance) for batch in batches[1:])
+    tolerance = tolerance_of(objective, first)
+    return any(differs(first, objective.losses(batch), tolerance) for batch in batches[1:])
 
 
 def _is_coupled(objective: Objective, batch: Batch, whole: Tensor) -> bool:
     """Whether losses of a part of the batch differ from those within the whole."""
-    count, tolerance = sample_count(batch), _tolerance(objective, whole)
+    count, tolerance = sample_count(batch), tolerance_of(objective, whole)
     if count < 2:
         return False
     for half in (slice(0, count // 2), slice(count // 2, None)):
@@ -115,13 +113,13 @@ def _is_coupled(objective: Objective, batch: Batch, whole: Tensor) -> bool:
             part = _losses(objective, select(batch, half))
         except CoupledSamplesError:
             return True
-        if _differs(whole[half], part, tolerance):
+        if differs(whole[half], part, tolerance):
             return True
     for index in (0, count - 1):
         alone = _alone(objective, select(batch, slice(index, index + 1)))
         replaced = whole.clone()
         replaced[index] = replaced[index] if alone is None else alone.detach()[0]
-        if _differs(whole, replaced, tolerance):
+        if differs(whole, replaced, tolerance):
             return True
     return _hides_coupling(objective, batch)
 
@@ -134,7 +132,7 @@ def _hides_coupling(objective: Objective, batch: Batch) -> bool:
     halves = [select(batch, part) for part in (slice(0, count // 2), slice(count // 2, None))]
     first, second = (_gradient(objective, half) for half in halves)
     whole = _gradient(objective, batch)
-    return _differs(whole, first + second, _tolerance(objective, whole))
+    return differs(whole, first + second, tolerance_of(objective, whole))
 
 
 def _gradient(objective: Objective, batch: Batch) -> Tensor:
@@ -145,17 +143,17 @@ def _gradient(objective: Objective, batch: Batch) -> Tensor:
 def draws(objective: Objective, batch: Seeded, losses: Tensor) -> bool:
     """Whether losses of groups from other seeds differ, or their gradient does."""
     other = Seeded(batch.batch, batch.seeds + 1)
-    if _differs(losses.detach(), objective.losses(other).detach(), _tolerance(objective, losses)):
+    if differs(losses.detach(), objective.losses(other).detach(), tolerance_of(objective, losses)):
         return True
     drew = _draws_anything(objective, batch)
     if drew and _random_layers(objective):
         return True
     first = _gradient(objective, batch)
-    tolerance = _tolerance(objective, first)
+    tolerance = tolerance_of(objective, first)
     samples = sample_count(batch) * objective.unit.size
     more = max(1, LOOKED_AT // samples) if drew else 1
     if any(
-        _differs(first, _gradient(objective, Seeded(batch.batch, batch.seeds + k)), tolerance)
+        differs(first, _gradient(objective, Seeded(batch.batch, batch.seeds + k)), tolerance)
         for k in range(1, more + 1)
     ):
         return True
@@ -186,19 +184,19 @@ def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
             half > 0 and _is_divided(objective, batch, half)
         )
     half = sample_count(batch) // 2
-    return half > 0 and (_depend_on_others(objective, batch) or _is_divided(objective, batch, half))
+    return half > 0 and (depend_on_others(objective, batch) or _is_divided(objective, batch, half))
 
 
-def _depend_on_others(objective: Objective, batch: Seeded) -> bool:
+def depend_on_others(objective: Objective, batch: Seeded) -> bool:
     """Whether losses change when other samples are in the other half of the places."""
     whole = objective.losses(batch).detach()
     half = len(whole) // 2
     places = torch.arange(len(whole))
-    tolerance = _tolerance(objective, whole)
+    tolerance = tolerance_of(objective, whole)
     for kept in (places < half, places >= half):
         others = torch.where(kept, places, (places + half) % len(whole))
         mixed = objective.losses(Seeded(select(batch.batch, others), batch.seeds)).detach()
-        if _differs(whole[kept], mixed[kept], tolerance):
+        if differs(whole[kept], mixed[kept], tolerance):
             return True
     return False
 
@@ -214,13 +212,15 @@ def _is_divided(objective: Objective, batch: Seeded, half: int) -> bool:
     found = torch.stack(gaps)
     error = float(found.std()) / math.sqrt(DRAWS)
     size = abs(float(widen(whole).mean()))
-    return abs(float(found.mean())) > max(SIGNIFICANT * error, _tolerance(objective, whole) * size)
+    return abs(float(found.mean())) > max(
+        SIGNIFICANT * error, tolerance_of(objective, whole) * size
+    )
 
 
 def check_replayed(objective: Objective, batch: Seeded) -> None:
     """Raise RandomLossError unless two evaluations from the same random state agree."""
     first, second = objective.losses(batch).detach(), objective.losses(batch).detach()
-    if _differs(first, second, _tolerance(objective, first)):
+    if differs(first, second, tolerance_of(objective, first)):
         raise RandomLossError(
             "two evaluations of the same samples from the same random state gave different "
             "losses: random numbers come from an object that cannot be found and set back (such "
@@ -228,26 +228,6 @@ def check_replayed(objective: Objective, batch: Seeded) -> None:
             "(an average). Draw from torch, numpy.random or random, or keep a torch.Generator "
             "as an attribute of the model; or call model.eval() before measuring."
         )
-
-
-def are_independent(objective: Objective, batch: Batch) -> bool:
-    """Whether a few losses are those of independent samples, as an earlier call found.
-
-    The second and third of five samples alone have others before and behind them than among the
-    five. Of random losses the draws belong to a place in the batch, see `is_coupled_replayed`.
-    """
-    count = sample_count(batch)
-    if count < 2:
-        return True
-    try:
-        if isinstance(batch, Seeded):
-            return not _depend_on_others(objective, select(batch, slice(0, REPLAYED)))
-        few = select(batch, torch.linspace(0, count - 1, min(count, CONFIRMED)).long())
-        alone = slice(1, 3)
-        whole, part = objective.losses(few).detach(), objective.losses(select(few, alone))
-    except GradNoiseError:  # of a loss that has changed; what follows says why
-        return False
-    return not _differs(whole[alone], part, _tolerance(objective, whole))
 
 
 def refuse_hidden_gradients(objective: Objective, batch: Batch) -> None:
@@ -305,7 +285,7 @@ def resolution(objective: Objective, losses: Tensor) -> float:
     return max(torch.finfo(dtype).eps for dtype in dtypes | {losses.dtype})
 
 
-def _tolerance(objective: Objective, losses: Tensor) -> float:
+def tolerance_of(objective: Objective, losses: Tensor) -> float:
     """√eps, since kernels differ with the batch size."""
     return math.sqrt(resolution(objective, losses))
 
@@ -343,7 +323,8 @@ def _named(
     return ", ".join(found[:shown]) + more
 
 
-def _differs(first: Tensor, second: Tensor, tolerance: float) -> bool:
+def differs(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    """Whether any loss differs by more than this, in units of their mean size."""
     first, second = widen(first.detach()), widen(second.detach())
     scale = first.abs().mean().clamp(min=torch.finfo(first.dtype).tiny)
     return bool((first - second).abs().max() > tolerance * scale)

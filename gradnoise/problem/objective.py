@@ -66,6 +66,7 @@ class Objective:
         self.once: list[Any] = []  # operations of torch that have none
         self.findings: dict[str, Any] | None = None  # of earlier calls; see `known`
         self.work = Work()
+        self.is_unconfirmed = False  # whether they are used and not yet seen to hold still
 
     preconditioner: Preconditioner | None = None  # of the coordinates z = P^½w, where used
 

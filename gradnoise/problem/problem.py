@@ -17,7 +17,6 @@ from .checks import (
     COUPLED,
     ONE_NUMBER,
     Behaviour,
-    are_independent,
     check_replayed,
     coupled_error,
     coupling_layers,
@@ -27,6 +26,7 @@ from .checks import (
     is_coupled_replayed,
     refuse_hidden_gradients,
 )
+from .confirmation import are_independent
 from .coordinates import PreconditionedObjective
 from .groups import draw_groups, usual_size
 from .known import known
@@ -103,15 +103,20 @@ class Problem:
         options: Options | None = None,
         *,
         least: int = 2,
+        trusting: bool = False,
     ) -> Iterator[Problem]:
-        """The same for what is measured at once, in one guard; see `open`."""
+        """The same for what is measured at once, in one guard; see `open`.
+
+        With `trusting`, that samples are independent may be what an earlier call found, and is left
+        to be confirmed (`Objective.is_unconfirmed`); see `in_one_pass`.
+        """
         options = options or Options()
         objective = Objective(model, loss_fn)
         with objective.guard(data):
             if options.unit == "group":
                 problem = cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
             else:
-                problem, behaviour = cls._of_samples(objective, data, options, least)
+                problem, behaviour = cls._of_samples(objective, data, options, least, trusting)
                 if behaviour.coupling and options.unit == "sample":
                     raise problem._coupled(behaviour)
                 if behaviour.coupling:
@@ -120,7 +125,7 @@ class Problem:
 
     @classmethod
     def _of_samples(
-        cls, objective: Objective, data: Any, options: Options, least: int
+        cls, objective: Objective, data: Any, options: Options, least: int, trusting: bool
     ) -> tuple[Problem, Behaviour]:
         """The objective on single samples, and what their losses depend on."""
         with taken_as_batches(data):
@@ -129,25 +134,27 @@ class Problem:
                 seed=options.seed, micro_batch=options.micro_batch, least=least,
             )  # fmt: skip
             problem = cls(objective, samples)._weighted()
-            behaviour = problem._found(least, problem._examined)
+            behaviour = problem._found(least, problem._examined, trusting)
         if not behaviour.is_random:
             return problem, behaviour
         replayed = problem._replayed(behaviour, options)
         return replayed, replayed._found(least, lambda: replayed._examined_replayed(least))
 
-    def _found(self, least: int, find: Callable[[], Behaviour]) -> Behaviour:
+    def _found(
+        self, least: int, find: Callable[[], Behaviour], trusting: bool = False
+    ) -> Behaviour:
         """What these losses depend on, found now, or in an earlier call if it still holds.
 
         Only that they are independent is kept: of others it is seen at once, or they are measured
-        in groups, which costs more. A few samples confirm it, since no signature tells what the
-        values of tensors, and objects deep inside of others, do.
+        in groups, which costs more. A few samples confirm it, now or later; see `confirmation`.
         """
         objective, batch = self.objective, self.largest_batch()
         objective.findings = known(objective, batch)
         key = f"of {min(least, 2)} samples or more"
         before: Behaviour | None = objective.findings.get(key)
         if before is not None:
-            if are_independent(objective, batch):
+            if trusting or are_independent(objective, batch):
+                objective.is_unconfirmed = trusting
                 return before
             objective.findings.clear()
         found = find()

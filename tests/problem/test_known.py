@@ -23,7 +23,7 @@ from gradnoise.problem.known import KEPT, known
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.unit import Unit
 from gradnoise.tensors.ragged import Items, Ragged
-from tests.counting import SAMPLES, small_data
+from tests.counting import SAMPLES, counted, small_data
 
 TIMES_TWO = False
 
@@ -90,19 +90,7 @@ def test_a_second_call_evaluates_the_samples_once_and_a_few_of_them(
     assert sum(counts) > SAMPLES
     counts.clear()
     call(model, loss, small_data())
-    assert counts == [5, 2, SAMPLES]  # five samples, and two of them alone
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Samples of every evaluation of losses from here on."""
-    counts, plain = list[int](), Objective.losses
-
-    def losses(self: Objective, batch: Any, *more: Any) -> Tensor:
-        counts.append(len(batch[1]))
-        return plain(self, batch, *more)
-
-    monkeypatch.setattr(Objective, "losses", losses)
-    return counts
+    assert counts == [SAMPLES, 2]  # all, and two of them alone
 
 
 def test_calls_that_need_one_sample_and_two_share_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +100,7 @@ def test_calls_that_need_one_sample_and_two_share_the_plan(monkeypatch: pytest.M
     counts = counted(monkeypatch)
     for call in (norms, gn.gradient_moments):
         call(model, loss_fn=loss, data=small_data())
-    assert counts == 2 * [5, 2, SAMPLES]
+    assert counts == 2 * [SAMPLES, 2]
 
 
 def test_operations_that_depend_on_the_data_cost_no_pass_more_in_the_next_call(

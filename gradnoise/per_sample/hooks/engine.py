@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...errors import EngineError
+from ...problem.confirmation import confirm
 from ...problem.known import PLAN
 from ...problem.objective import Objective
 from ...tensors.ragged import is_ragged
@@ -78,7 +79,9 @@ class Hooks(Engine):
             )
 
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
-        yield self._run(batch, wanted).summary()
+        run = self._run(batch, wanted)
+        confirm(self.objective, batch, run.losses)
+        yield run.summary()
 
     def prepare(self, batch: Batch) -> None:
         """Make the plan, and check it against single samples; or take that of an earlier call."""
