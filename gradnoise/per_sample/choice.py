@@ -143,11 +143,11 @@ def _checked_loop(objective: Objective, batch: Batch, eps: float) -> Loop:
 
 def _trial(engine: Engine, batch: Batch) -> str | None:
     """The reason why the engine cannot measure this model, or None."""
-    few = _few(batch)
     try:
         engine.prepare(batch)
         if engine.proves:
             return None
+        few = _few(batch)
         chunks = list(engine.chunks(few))
     except EngineError as error:
         return str(error)

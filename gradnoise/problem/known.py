@@ -30,6 +30,8 @@ COUNTED = 32  # samples of a batch, beyond which more change nothing in what is 
 LARGE = 64  # entries of a container that is told by their number alone
 OF_LOSS, OF_MODULE = 4, 1  # how deep objects within objects are looked into
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_USUAL = frozenset(_PLAIN)  # not their subclasses: most attributes, and told at once
+_OWN = __name__.partition(".")[0]
 _MODELS: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Findings]] = WeakKeyDictionary()
 
 
@@ -102,9 +104,9 @@ def _of_module(module: nn.Module, depth: int) -> Hashable:
 
 def _of(item: Any, depth: int) -> Hashable:
     """Of an attribute or a function, with what it holds; at the depth of 0 its type."""
-    if isinstance(item, _PLAIN):
+    if type(item) in _USUAL or isinstance(item, _PLAIN):
         return item
-    if isinstance(item, (type, types.ModuleType)) or _is_of_torch(item):
+    if isinstance(item, (type, types.ModuleType)) or _is_fixed(item):
         return id(item)
     if not depth:
         return id(type(item))
@@ -120,11 +122,12 @@ def _of(item: Any, depth: int) -> Hashable:
     return id(type(item)), getattr(item, "__code__", None) or held or id(item), held
 
 
-def _is_of_torch(item: Any) -> bool:
-    """Whether it is a function of torch, which refer to hundreds of others."""
+def _is_fixed(item: Any) -> bool:
+    """Whether it is a function of torch, which refer to hundreds of others, or one of our own."""
     if not isinstance(item, types.FunctionType):
         return False
-    return str(item.__globals__.get("__name__")).startswith("torch.")
+    package = str(item.__globals__.get("__name__")).partition(".")[0]
+    return package == "torch" or (package == _OWN and item.__closure__ is None)
 
 
 def _of_entries(entries: Iterable[tuple[Any, Any]], count: int, depth: int) -> Hashable:

@@ -127,8 +127,21 @@ def _map_mapping(function: Callable[[Any], Any], batch: Mapping[Any, Any], is_le
 def sample_leaves(batch: Batch) -> list[Tensor]:
     """The tensors of a batch that hold samples, in a fixed order."""
     leaves: list[Tensor] = []
-    map_samples(lambda leaf: leaves.append(leaf), batch)
+    _gather(batch, leaves)
     return leaves
+
+
+def _gather(item: Any, leaves: list[Tensor]) -> None:
+    """In the order of `map_leaves`, without a copy of what holds them."""
+    if isinstance(item, Tensor):
+        if item.ndim > 0:
+            leaves.append(item)
+    elif isinstance(item, Mapping):
+        for entry in item.values():
+            _gather(entry, leaves)
+    elif isinstance(item, (tuple, list)) and not isinstance(item, PackedSequence):
+        for entry in item:
+            _gather(entry, leaves)
 
 
 def rebuild(batch: Batch, leaves: Sequence[Tensor]) -> Batch:

@@ -23,6 +23,7 @@ from gradnoise.problem.known import KEPT, known
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.unit import Unit
 from gradnoise.tensors.ragged import Items, Ragged
+from gradnoise.tensors.sums import without_autocast
 from tests.counting import SAMPLES, counted, small_data
 
 TIMES_TWO = False
@@ -277,6 +278,16 @@ def test_functions_of_torch_and_of_math_are_not_looked_into() -> None:
         return sqrt(4) * cross_entropy(model(batch[0]), batch[1], reduction="none")
 
     assert len(repr(module._of(own, module.OF_LOSS))) < 1000
+
+
+def test_functions_of_this_package_are_looked_into_where_they_hold_something() -> None:
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        return loss(model, batch)
+
+    assert module._of(known, module.OF_LOSS) == id(known)
+    assert module._of(losses, module.OF_LOSS) != id(losses)
+    holding = without_autocast(losses)  # a closure made in this package
+    assert module._of(holding, module.OF_LOSS) != id(holding)
 
 
 def test_labels_that_do_not_count_are_another_kind_of_batch() -> None:

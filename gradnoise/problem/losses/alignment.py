@@ -42,14 +42,15 @@ def aligned(criterion: Callable[..., Any], outputs: Tensor, targets: Any) -> tup
 
 def _with_classes(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs (n, C, ...) and targets (n, ...)."""
-    if outputs.ndim < 2:  # a single sample, which is refused by what comes of it
+    own, of = outputs.shape, targets.shape  # once: each look costs where operations are followed
+    if len(own) < 2:  # a single sample, which is refused by what comes of it
         return outputs, targets
-    if outputs.ndim == targets.ndim and targets.shape[1] == 1:  # a channel of its own
-        targets = targets.squeeze(1)
-    elif outputs.ndim == 2 and targets.ndim > 1 and len(outputs) == targets.numel():
-        return outputs.reshape(*targets.shape, -1).movedim(-1, 1), targets
-    second = outputs.shape[:1] + outputs.shape[2:] == targets.shape  # classes in dimension 1
-    last = outputs.shape[:-1] == targets.shape  # classes in the last one
+    if len(own) == len(of) and of[1] == 1:  # a channel of its own
+        targets, of = targets.squeeze(1), of[:1] + of[2:]
+    elif len(own) == 2 and len(of) > 1 and own[0] == of.numel():
+        return outputs.reshape(*of, -1).movedim(-1, 1), targets
+    second = own[:1] + own[2:] == of  # classes in dimension 1
+    last = own[:-1] == of  # classes in the last one
     if not second and not last:
         raise _no_reading(
             outputs,
@@ -57,7 +58,7 @@ def _with_classes(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             "do not fit; targets of shape (n, ...) need outputs of shape (n, C, ...) or "
             "(n, ..., C)",
         )
-    if second and last and outputs.ndim > 2 and outputs.shape[1:].numel() > 1:
+    if second and last and len(own) > 2 and own[1:].numel() > 1:
         raise _no_reading(
             outputs, targets, "fit in two ways, with the classes in dimension 1 or in the last"
         )

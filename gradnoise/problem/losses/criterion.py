@@ -13,7 +13,7 @@ from ...errors import ArgumentError
 from ...tensors.trees import Batch
 from .alignment import aligned
 from .alone import each_alone
-from .entry_weights import by_sample, counted_labels, entry_weights
+from .entry_weights import by_sample, counted_labels, entry_weights, weights_within
 from .loss_fn import LossFn
 from .parts import Parts
 from .predictions import predictions
@@ -138,5 +138,5 @@ def _per_sample(criterion: Callable[..., Any], reduction: str) -> Callable[[Tens
         unreduced.reduction = "none"
     else:
         unreduced = functools.partial(criterion, reduction="none")
-    weigh = functools.partial(entry_weights, criterion)
+    weigh = functools.partial(weights_within, criterion)
     return functools.partial(within, unreduced, reduction, weigh)

@@ -28,6 +28,12 @@ def entry_weights(criterion: Any, targets: Any) -> Tensor | None:
     return of_classes.to(targets.device)[known] * counts
 
 
+def weights_within(criterion: Any, targets: Any) -> Tensor | None:
+    """The same, for the mean within a sample; None where that is the loss of its only entry."""
+    single = isinstance(targets, Tensor) and targets.ndim == 1 and class_weights(criterion) is None
+    return None if single else entry_weights(criterion, targets)
+
+
 def counted_labels(criterion: Any, targets: Any) -> Tensor | None:
     """Which class indices are not ignored; None for other targets."""
     indices = isinstance(targets, Tensor) and not targets.is_floating_point()

@@ -111,11 +111,10 @@ def attributes(model: nn.Module) -> Iterator[None]:
     found = [(module, dict(vars(module))) for module in model.modules()]
     # the registries of parameters, buffers and modules are dicts among the attributes
     containers = [
-        (item, _content(item))
-        for _, own in found
-        for item in own.values()
-        if isinstance(item, (dict, list, set))
+        item for _, own in found for item in own.values() if isinstance(item, (dict, list, set))
     ]
+    empty = [container for container in containers if not container]  # most of them
+    filled = [(container, _content(container)) for container in containers if container]
     try:
         yield
     finally:
@@ -123,7 +122,10 @@ def attributes(model: nn.Module) -> Iterator[None]:
             if not _same(vars(module), own):
                 vars(module).clear()
                 vars(module).update(own)
-        for container, content in containers:
+        for container in empty:
+            if container:
+                container.clear()
+        for container, content in filled:
             if not _same(container, content):
                 container.clear()
                 (container.extend if isinstance(container, list) else container.update)(content)

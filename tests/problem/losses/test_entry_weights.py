@@ -10,7 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gradnoise.problem.losses.entry_weights import by_sample, class_weights, entry_weights
+from gradnoise.problem.losses.entry_weights import (
+    by_sample,
+    class_weights,
+    entry_weights,
+    weights_within,
+)
 
 WEIGHT = torch.tensor([0.5, 2.0, 0.0])
 LABELS = torch.tensor([[0, 1, 2], [1, -100, -100]])
@@ -46,6 +51,18 @@ def test_entries_weigh_as_in_the_mean_of_torch(name: str) -> None:
 )
 def test_other_means_have_equal_weights(criterion: Any, targets: Any) -> None:
     assert entry_weights(criterion, targets) is None
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_only_entry_of_a_sample_needs_a_weight_where_its_class_has_one(name: str) -> None:
+    criterion, expected = KNOWN[name]
+    several, single = (weights_within(criterion, labels) for labels in (LABELS, LABELS[0]))
+    assert several is not None
+    assert several.tolist() == expected
+    of_classes = class_weights(criterion) is not None
+    assert (single is not None) == of_classes
+    if single is not None:
+        assert single.tolist() == expected[0]
 
 
 def test_weights_of_classes() -> None:
