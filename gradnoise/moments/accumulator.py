@@ -58,7 +58,7 @@ class Accumulator:
                 self._spread[name] = known + summary.centred_sq[name] + self._gap(name, summary)
             if summary.squares is not None:
                 _add(self._squares, name, summary.squares[name])
-            _add(self._recent, name, total)
+            self._wait(name, total)
         self._waiting += 1
         if self._waiting == TOGETHER or not self._raw:
             self._gather()
@@ -68,10 +68,22 @@ class Accumulator:
         if summary.gap_sq_norms is not None:
             self._gaps.append(torch.stack([summary.gap_sq_norms[name] for name in self._spread]))
 
+    def _wait(self, name: str, total: Tensor) -> None:
+        """Add to what waits; the first tensor, the summary's, is neither copied nor changed."""
+        known = self._recent.get(name)
+        if known is not None:
+            total = known.add_(total) if self._waiting > 1 else known + total
+        self._recent[name] = total
+
     def _gather(self) -> None:
         for name, total in self._recent.items():
             known = self._total.get(name)
-            self._total[name] = widen(total) if known is None else known.add_(total)
+            if known is None:
+                wide = widen(total)
+                own = wide is not total or self._waiting > 1
+                self._total[name] = wide if own else wide.clone()
+            else:
+                known.add_(total)
         self._recent, self._waiting = {}, 0
 
     def _centred(self, summary: Summary) -> Summary:

@@ -72,3 +72,27 @@ def test_the_digits_that_subtraction_loses_are_counted() -> None:
     running.add(Summary(losses=g[:, 0], total={"w": g.sum(0)}, sq_norms=norms))
     running.moments(population=2.0, resolution=2**-52, level=0.95)
     assert running.cancellation == pytest.approx(101)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("centres", [False, True])
+def test_summaries_are_left_as_they_are(count: int, dtype: torch.dtype, centres: bool) -> None:
+    g = torch.randn(4 * count, 3, dtype=dtype) + 1
+    running, kept = Accumulator(), []
+    for part in g.split(4):
+        summary = Summary.of(Chunk(part.sum(1), {"w": part.clone()}), Wanted(variance=True))
+        total = {"w": part.sum(0)}
+        summary = replace(summary, total=total)
+        if not centres:
+            squares = {"w": part.double().square().sum(0)}
+            summary = replace(summary, centred_sq=None, squares=squares)
+        running.add(summary)
+        kept.append((part, summary))
+    mean = running.moments(population=math.inf, resolution=2**-23, level=0.95).mean["w"]
+    torch.testing.assert_close(mean, g.double().mean(0), rtol=1e-6, atol=0)
+    for part, summary in kept:
+        assert torch.equal(summary.total["w"], part.sum(0))
+        if not centres:
+            assert summary.squares is not None
+            assert torch.equal(summary.squares["w"], part.double().square().sum(0))
