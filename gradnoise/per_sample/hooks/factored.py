@@ -20,7 +20,7 @@ from ...tensors.sums import dots, sq_norms
 from ...tensors.trees import widen
 
 CANCELLED = 1e-3  # of the sum of squares of parts, below which their sum is written out
-CHUNK_BYTES = 4 * 2**20  # of gradients written out at a time: what a processor's cache holds
+CHUNK_BYTES = 8 * 2**20  # of gradients written out at a time: what a processor's cache holds
 
 
 class Asked(NamedTuple):
