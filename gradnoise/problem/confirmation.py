@@ -7,6 +7,8 @@ samples of the pass that is measured, which then costs the few alone and no more
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,6 @@ from .objective import Objective
 from .unit import Seeded
 
 CONFIRMED, REPLAYED = 5, 8  # samples that confirm what an earlier call found
-ALONE = slice(1, 3)  # of the five
 
 
 class OutdatedError(Exception):
@@ -35,9 +36,11 @@ def are_independent(objective: Objective, batch: Batch) -> bool:
     try:
         if isinstance(batch, Seeded):
             return not depend_on_others(objective, select(batch, slice(0, REPLAYED)))
-        few = select(batch, _spread(batch))
-        whole = objective.losses(few).detach()
-        return _are_those_alone(objective, whole[ALONE], select(few, ALONE), whole)
+        count = sample_count(batch)
+        few = select(batch, torch.linspace(0, count - 1, min(count, CONFIRMED)).long())
+        whole, alone = objective.losses(few).detach(), slice(1, 3)
+        part = objective.losses(select(few, alone)).detach()
+        return not differs(whole[alone], part, tolerance_of(objective, whole))
     except GradNoiseError:  # of a loss that has changed; what follows says why
         return False
 
@@ -48,29 +51,26 @@ def confirm(objective: Objective, batch: Batch, losses: Tensor) -> None:
     Args:
         objective: `is_unconfirmed` is False afterwards.
         batch: all samples of the pass.
-        losses: of all of them together, shape (n,).
+        losses: of all of them together, shape (n,), detached.
 
     Raises:
         OutdatedError: they differ.
     """
-    if not objective.is_unconfirmed or sample_count(batch) < CONFIRMED:
+    count = len(losses)
+    if not objective.is_unconfirmed or count < CONFIRMED:
         return
-    chosen = _spread(batch)[ALONE]
+    chosen = torch.tensor([(count - 1) // 4, (count - 1) // 2], device=losses.device)
     try:
-        holds = _are_those_alone(objective, losses[chosen], select(batch, chosen), losses)
-    except GradNoiseError:
-        holds = False
-    if not holds:
+        alone = objective.losses(select(batch, chosen)).detach()
+    except GradNoiseError as error:
+        raise OutdatedError from error
+    if _differ(losses[chosen].tolist(), alone.tolist(), tolerance_of(objective, losses)):
         raise OutdatedError
     objective.is_unconfirmed = False
 
 
-def _spread(batch: Batch) -> Tensor:
-    """Positions of a few samples from all over the batch."""
-    count = sample_count(batch)
-    return torch.linspace(0, count - 1, min(count, CONFIRMED)).long()
-
-
-def _are_those_alone(objective: Objective, among: Tensor, few: Batch, whole: Tensor) -> bool:
-    """Whether losses among others are those without them."""
-    return not differs(among, objective.losses(few), tolerance_of(objective, whole))
+def _differ(among: list[float], alone: list[float], tolerance: float) -> bool:
+    """`differs` for a few numbers, which torch takes longer for."""
+    scale = max(sum(map(abs, among)) / len(among), sys.float_info.min)
+    gaps = (abs(first - second) for first, second in zip(among, alone, strict=True))
+    return max(gaps) > tolerance * scale

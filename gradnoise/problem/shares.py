@@ -84,8 +84,11 @@ def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tens
         own = batch_weights(loss_fn, model, batch)
         if own is None:
             return None
-        found.append(own.detach().double().cpu())
-    weights = torch.cat(found)
+        found.append(own.detach())
+    extremes = [(float(least), float(most)) for least, most in map(torch.aminmax, found)]
+    if len(set(extremes)) == 1 and extremes[0][0] == extremes[0][1] > 0:  # most often
+        return None
+    weights = torch.cat([own.detach().double().cpu() for own in found])
     if not float(weights.sum()) > 0:
         raise DataError(
             f"no label of the {len(weights)} samples counts: all are ignored (ignore_index), or "

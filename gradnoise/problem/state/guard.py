@@ -37,16 +37,17 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
     data = bare_data(data)
-    with ExitStack() as stack:
-        stack.enter_context(_random_states(data))
-        stack.enter_context(_workers(data))
-        stack.enter_context(_buffers(model))
-        stack.enter_context(attributes(model))
-        stack.enter_context(_backward_hooks(model))
-        stack.enter_context(_parameters(model))
-        stack.enter_context(checkpoints_passed())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+    with (
+        _random_states(data),
+        _workers(data),
+        _buffers(model),
+        attributes(model),
+        _backward_hooks(model),
+        _parameters(model),
+        checkpoints_passed(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         yield
 
 
