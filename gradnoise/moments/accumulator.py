@@ -127,7 +127,7 @@ class Accumulator:
         """The moments of all samples; call it once, last: it reuses the sums in place."""
         self._gather()
         count = self._count
-        mean = {name: total.div_(count) for name, total in self._total.items()}
+        mean = {name: total.mul_(1 / count) for name, total in self._total.items()}
         if self._raw:
             self._subtract(mean)
         norms = torch.cat(self._norms, dim=1)  # [parameters, n]
