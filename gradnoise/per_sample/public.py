@@ -84,6 +84,8 @@ def per_sample_sq_norms(
         chosen = choose(problem.objective, problem.largest_batch(), engine)
         found = [s for part in problem.batches() for s in chosen.summaries(part, Wanted())]
         norms = [summary.sq_norms for summary in found]
+        if len(norms) == 1:
+            return norms[0]
         return {name: torch.cat([part[name] for part in norms]) for name in norms[0]}
 
     joined = in_one_pass(sq_norms, model, loss_fn, _one(batch), WHOLE, least=1)

@@ -30,7 +30,8 @@ COUNTED = 32  # samples of a batch, beyond which more change nothing in what is 
 LARGE = 64  # entries of a container that is told by their number alone
 OF_LOSS, OF_MODULE = 4, 1  # how deep objects within objects are looked into
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_USUAL = frozenset(_PLAIN)  # not their subclasses: most attributes, and told at once
+_USUAL = frozenset(_PLAIN)  # and not their subclasses: most attributes, told at once
+_REGISTRIES = frozenset((dict, OrderedDict))  # of hooks and the like: most are empty
 _OWN = __name__.partition(".")[0]
 _MODELS: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Findings]] = WeakKeyDictionary()
 
@@ -104,7 +105,12 @@ def _of_module(module: nn.Module, depth: int) -> Hashable:
 
 def _of(item: Any, depth: int) -> Hashable:
     """Of an attribute or a function, with what it holds; at the depth of 0 its type."""
-    if type(item) in _USUAL or isinstance(item, _PLAIN):
+    kind = type(item)
+    if kind in _USUAL:
+        return item
+    if kind in _REGISTRIES and not item:
+        return ()
+    if isinstance(item, _PLAIN):
         return item
     if isinstance(item, (type, types.ModuleType)) or _is_fixed(item):
         return id(item)
