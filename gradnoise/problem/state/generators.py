@@ -17,7 +17,7 @@ from .held import attributes_of, held_by
 
 Generator = torch.Generator
 DEPTH = 3  # of lists and dicts that are looked into
-_HOLDERS = (Generator, dict, list, tuple)
+_PLAIN = frozenset((bool, int, float, str, type(None)))  # most attributes, told at once
 
 
 def seed_all(seed: int, own: tuple[Generator, ...]) -> None:
@@ -54,7 +54,7 @@ def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:
     names in it, and the arguments of `functools.partial`; also in lists and dicts there.
     """
     held = chain(*map(attributes_of, model.modules()), held_by(loss_fn))
-    found = {id(g): g for _, item in held if isinstance(item, _HOLDERS) for g in _generators(item)}
+    found = {id(g): g for _, item in held if type(item) not in _PLAIN for g in _generators(item)}
     return tuple(found.values())
 
 

@@ -36,14 +36,14 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
-    data = bare_data(data)
+    data, modules = bare_data(data), list(model.modules())
     with (
         _random_states(data),
         _workers(data),
-        _buffers(model),
-        attributes(model),
-        _backward_hooks(model),
-        _parameters(model),
+        _buffers(modules),
+        _attributes(modules),
+        _backward_hooks(modules),
+        _parameters(modules),
         checkpoints_passed(),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -109,7 +109,13 @@ def attributes(model: nn.Module) -> Iterator[None]:
     kept deeper, or in `__slots__`, is not. What did not change is not written to: some dicts refuse
     to be written to at all.
     """
-    found = [(module, dict(vars(module))) for module in model.modules()]
+    with _attributes(list(model.modules())):
+        yield
+
+
+@contextmanager
+def _attributes(modules: list[nn.Module]) -> Iterator[None]:
+    found = [(module, dict(vars(module))) for module in modules]
     # the registries of parameters, buffers and modules are dicts among the attributes
     containers = [
         item for _, own in found for item in own.values() if isinstance(item, (dict, list, set))
@@ -145,8 +151,9 @@ def _same(first: Any, second: Any) -> bool:
 
 
 @contextmanager
-def _buffers(model: nn.Module) -> Iterator[None]:
-    contents = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+def _buffers(modules: list[nn.Module]) -> Iterator[None]:
+    buffers = {id(b): b for module in modules for _, b in module._buffers.items() if b is not None}
+    contents = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
     try:
         yield
     finally:
@@ -157,9 +164,9 @@ def _buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _backward_hooks(model: nn.Module) -> Iterator[None]:
-    """Remove backward hooks; call it inside `attributes`, which restores them."""
-    for module in model.modules():
+def _backward_hooks(modules: list[nn.Module]) -> Iterator[None]:
+    """Remove backward hooks; call it inside `_attributes`, which restores them."""
+    for module in modules:
         if module._backward_hooks or module._backward_pre_hooks:
             module._backward_hooks = OrderedDict()
             module._backward_pre_hooks = OrderedDict()
@@ -181,8 +188,9 @@ def _workers(data: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _parameters(model: nn.Module) -> Iterator[None]:
-    found = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in model.parameters()]
+def _parameters(modules: list[nn.Module]) -> Iterator[None]:
+    held = {id(p): p for module in modules for _, p in module._parameters.items() if p is not None}
+    found = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in held.values()]
     try:
         for parameter, _, _, hooks in found:
             parameter.grad = None  # so that nothing can be added to the user's
