@@ -7,6 +7,7 @@ samples of the pass that is measured, which then costs the few alone and no more
 
 from __future__ import annotations
 
+import math
 import sys
 
 import torch
@@ -64,7 +65,11 @@ def confirm(objective: Objective, batch: Batch, losses: Tensor) -> None:
         alone = objective.losses(select(batch, chosen)).detach()
     except GradNoiseError as error:
         raise OutdatedError from error
-    if _differ(losses[chosen].tolist(), alone.tolist(), tolerance_of(objective, losses)):
+    numbers, rounding = (losses[chosen].tolist(), alone.tolist()), torch.finfo(losses.dtype).eps
+    # what allows more, coarser dtypes in the model, is only looked for where it matters
+    if _differ(*numbers, math.sqrt(rounding)) and _differ(
+        *numbers, tolerance_of(objective, losses)
+    ):
         raise OutdatedError
     objective.is_unconfirmed = False
 

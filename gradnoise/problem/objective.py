@@ -138,8 +138,8 @@ class Objective:
 
     def _check_unchanged(self) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""
-        now = _trainable(self.model)
-        same = [*map(id, now.values())] == [*map(id, self.parameters.values())]
+        now = [p for p in bare_model(self.model).parameters() if p.requires_grad]
+        same = [*map(id, now)] == [*map(id, self.parameters.values())]
         if not same or _modes(self.model) != self._opened_modes:
             raise ModelError(
                 "the model has other trainable parameters, or other training modes, than when "

@@ -99,3 +99,22 @@ def test_a_pass_over_few_samples_leaves_it_to_others() -> None:
     objective, losses = unconfirmed(Counted())
     confirm(objective, small_data(4), losses[:4])
     assert objective.is_unconfirmed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_that_of_the_coarsest_dtype_in_the_model(dtype: torch.dtype) -> None:
+    """Kernels for few samples round differently: here by a part in a thousand."""
+
+    def rounded(model: nn.Module, batch: Any) -> Tensor:
+        losses = Counted()(model.float(), (batch[0].float(), batch[1]))
+        model.to(dtype)
+        return losses * (1 + 1e-3 * (len(losses) < 5))
+
+    objective, losses = unconfirmed(rounded)
+    assert losses.dtype == torch.float32
+    if dtype == torch.float32:
+        with pytest.raises(OutdatedError):
+            confirm(objective, small_data(), losses)
+    else:
+        confirm(objective, small_data(), losses)
+        assert not objective.is_unconfirmed
