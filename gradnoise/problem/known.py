@@ -103,7 +103,7 @@ def _of_module(module: nn.Module, depth: int) -> Hashable:
     return id(kind), _of(getattr(kind, "forward", None), depth), tensors, rest
 
 
-def _of(item: Any, depth: int) -> Hashable:
+def _of(item: Any, depth: int) -> Any:
     """Of an attribute or a function, with what it holds; at the depth of 0 its type."""
     kind = type(item)
     if kind in _USUAL:
