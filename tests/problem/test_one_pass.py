@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from gradnoise.problem.confirmation import confirm
 from gradnoise.problem.one_pass import in_one_pass
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
-from tests.counting import SAMPLES, BugError, counted, small_data, small_model
+from tests.counting import SAMPLES, BugError, adam_after_steps, counted, small_data, small_model
 
 SINGLE = Options(unit="sample")
 
@@ -61,6 +62,28 @@ def test_what_was_found_is_confirmed_once(
     counts = counted(monkeypatch)
     assert torch.equal(measured(find, model, loss_fn), first)
     assert counts == [SAMPLES, *few]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"micro_batch": 10}, [10, 2, 10, 10, 10]),
+        ({"micro_batch": 4}, [4] * 10 + [4, 2]),  # too few to have others around them
+        ({"metric": "optimizer"}, [SAMPLES, 2]),
+        ({"engine": "hooks"}, [SAMPLES, 2]),
+    ],
+    ids=["micro-batches", "small ones", "metric", "by name"],
+)
+def test_the_first_micro_batch_with_enough_samples_confirms(
+    options: dict[str, Any], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, loss_fn = small_model(), Coupling()
+    optimizer = adam_after_steps(model) if "metric" in options else None
+    calls = functools.partial(gn.gradient_moments, model, loss_fn, small_data(), **options)
+    calls(optimizer=optimizer)
+    counts = counted(monkeypatch)
+    calls(optimizer=optimizer)
+    assert counts == expected
 
 
 @pytest.mark.parametrize("find", [by_a_pass, by_no_pass])
