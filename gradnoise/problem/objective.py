@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -24,10 +24,10 @@ from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
 from .shares import WeightedLosses
-from .state.generators import own_generators, restored
+from .state.generators import own_generators
 from .state.guard import differentiable_kernels, untouched
 from .state.power_iterations import held_still
-from .state.wrappers import bare_model, seen_through
+from .state.wrappers import bare_model, eager, see_through
 from .unit import SAMPLE, Unit, UnitLosses, given
 from .work import Work
 
@@ -60,7 +60,7 @@ class Objective:
         if unit.is_seeded:
             self.loss_fn = UnitLosses(self.loss_fn, unit, self._generators)
         refuse_common(self.parameters)
-        self._opened_modes = _modes(model)
+        self._opened_modes = _modes(model.modules())
         self._depth = self._entered = 0
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
         self.once: list[Any] = []  # operations of torch that have none
@@ -112,16 +112,17 @@ class Objective:
         if self._depth:
             yield
             return
-        self._check_unchanged()
+        modules = list(self.model.modules())
+        self._check_unchanged(modules)
         self._depth += 1
         self._entered += 1
         try:
             with (
-                untouched(self.model, data),
-                restored(self._generators),
-                seen_through(self.model),
-                held_still(self.model),
+                untouched(self.model, data, self._generators),
+                eager(),
+                held_still(modules),
             ):
+                see_through(modules)
                 yield
         finally:
             self._depth -= 1
@@ -136,11 +137,11 @@ class Objective:
         """How often it has been guarded."""
         return self.plain._entered
 
-    def _check_unchanged(self) -> None:
+    def _check_unchanged(self, modules: list[nn.Module]) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""
         now = [p for p in bare_model(self.model).parameters() if p.requires_grad]
         same = [*map(id, now)] == [*map(id, self.parameters.values())]
-        if not same or _modes(self.model) != self._opened_modes:
+        if not same or _modes(modules) != self._opened_modes:
             raise ModelError(
                 "the model has other trainable parameters, or other training modes, than when "
                 "this measurement was set up; build the operator again after changing the model"
@@ -289,8 +290,8 @@ def _checked(loss_fn: Any) -> LossFn:
 _FUNCTIONAL = nn.functional.__name__
 
 
-def _modes(model: nn.Module) -> list[bool]:
-    return [module.training for module in model.modules()]
+def _modes(modules: Iterable[nn.Module]) -> list[bool]:
+    return [module.training for module in modules]
 
 
 def _trainable(model: nn.Module) -> TensorDict:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -34,17 +32,6 @@ def random_states() -> tuple[Any, ...]:
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if cuda else ())]
     return (*(bytes(s.numpy()) for s in states), kind, bytes(keys), *rest, random.getstate())
-
-
-@contextmanager
-def restored(own: tuple[Generator, ...]) -> Iterator[None]:
-    """The states of these generators are as found on leaving."""
-    states = [source.get_state() for source in own]
-    try:
-        yield
-    finally:
-        for source, state in zip(own, states, strict=True):
-            source.set_state(state)
 
 
 def own_generators(model: nn.Module, loss_fn: Any) -> tuple[Generator, ...]:

@@ -21,15 +21,17 @@ from .wrappers import bare_data
 
 
 @contextmanager
-def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
+def untouched(
+    model: nn.Module, data: Any = None, own: tuple[torch.Generator, ...] = ()
+) -> Iterator[None]:
     """Everything that a measurement could change is restored on leaving, also after an error.
 
     Kept: training mode and attributes of each module, buffers (identity and content),
-    `requires_grad`, `.grad`, and the random states of torch (CPU and accelerators), NumPy, Python
-    and the data loader's own generators. Backward hooks of modules and of parameters are set aside
-    meanwhile, so that a clipping or logging hook neither fires nor distorts the measurement.
-    Regions under activation checkpointing run like any other: `torch.utils.checkpoint` is patched
-    for the whole process meanwhile.
+    `requires_grad`, `.grad`, and the random states of torch (CPU and accelerators), NumPy, Python,
+    the data loader's own generators and the user's `own`. Backward hooks of modules and of
+    parameters are set aside meanwhile, so that a clipping or logging hook neither fires nor
+    distorts the measurement. Regions under activation checkpointing run like any other:
+    `torch.utils.checkpoint` is patched for the whole process meanwhile.
 
     Raises:
         ModelError: `model` is no module.
@@ -38,16 +40,16 @@ def untouched(model: nn.Module, data: Any = None) -> Iterator[None]:
         raise ModelError(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
     data, modules = bare_data(data), list(model.modules())
     with (
-        _random_states(data),
+        _random_states([*_generators(data), *own]),
         _workers(data),
         _buffers(modules),
         _attributes(modules),
-        _backward_hooks(modules),
         _parameters(modules),
         checkpoints_passed(),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
+        _remove_backward_hooks(modules)
         yield
 
 
@@ -163,14 +165,12 @@ def _buffers(modules: list[nn.Module]) -> Iterator[None]:
                 buffer.data.copy_(content)
 
 
-@contextmanager
-def _backward_hooks(modules: list[nn.Module]) -> Iterator[None]:
-    """Remove backward hooks; call it inside `_attributes`, which restores them."""
+def _remove_backward_hooks(modules: list[nn.Module]) -> None:
+    """Inside `_attributes`, which restores them."""
     for module in modules:
         if module._backward_hooks or module._backward_pre_hooks:
             module._backward_hooks = OrderedDict()
             module._backward_pre_hooks = OrderedDict()
-    yield
 
 
 @contextmanager
@@ -207,8 +207,8 @@ def _parameters(modules: list[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _random_states(data: Any) -> Iterator[None]:
-    generators = [(source, source.get_state()) for source in _generators(data)]
+def _random_states(sources: list[torch.Generator]) -> Iterator[None]:
+    generators = [(source, source.get_state()) for source in sources]
     own = _SHARED.enter()
     try:
         yield

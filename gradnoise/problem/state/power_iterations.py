@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -12,12 +12,12 @@ PARAMETRIZATION = "_SpectralNorm"  # of torch.nn.utils.parametrizations, as a mo
 
 
 @contextmanager
-def held_still(model: nn.Module) -> Iterator[None]:
+def held_still(modules: Iterable[nn.Module]) -> Iterator[None]:
     """σ keeps its vectors: otherwise the loss is another one in every forward pass.
 
     Only these layers are in eval mode meanwhile, which changes nothing else in them.
     """
-    found = [module for module in model.modules() if module.training and _iterates(module)]
+    found = [module for module in modules if module.training and _iterates(module)]
     for module in found:
         module.training = False
     try:

@@ -7,8 +7,8 @@ the user's. They are known by their attributes, so that none of these packages i
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sized
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import Any
 
@@ -130,27 +130,26 @@ def length_of(data: Any) -> float:
         return float("inf")
 
 
-@contextmanager
-def seen_through(model: nn.Module) -> Iterator[None]:
-    """Compiled code runs as it was written, and parallel models run in this process alone.
+def see_through(modules: Iterable[nn.Module]) -> None:
+    """Parallel models run in this process alone, and Fabric's let others differentiate.
 
-    What was compiled has no second derivatives, and its operations cannot be followed. A parallel
-    model would wait for other processes, or copy itself to other devices. Fabric would insist on
-    its own `backward`. The attributes that are set here are put back by `attributes`, inside of
-    which this is used.
+    A parallel model would wait for other processes, or copy itself to other devices. Fabric would
+    insist on its own `backward`. The attributes that are set here are put back by `attributes`,
+    inside of which this is used.
     """
-    for module in model.modules():
+    for module in modules:
         kinds = {kind.__name__ for kind in type(module).__mro__}
         if not kinds.isdisjoint(OWN_FORWARD) and "forward" not in vars(module):
             vars(module)["forward"] = module.module
         if "_FabricModule" in kinds:
             vars(module)["_register_backward_hook"] = lambda output: output
-    with eager():
-        yield
 
 
 def eager() -> AbstractContextManager[Any]:
-    """Compiled models and functions run their original code."""
+    """Compiled models and functions run their original code.
+
+    What was compiled has no second derivatives, and its operations cannot be followed.
+    """
     if "torch._dynamo" not in sys.modules:  # nothing was compiled
         return nullcontext()
     stance = getattr(torch.compiler, "set_stance", None)
