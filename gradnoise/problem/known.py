@@ -84,8 +84,8 @@ def _of_labels(leaf: Tensor) -> Hashable:
         return None
     if leaf.element_size() > 1 and not leaf.is_signed():
         leaf = leaf.long()  # torch has no extremes of these
-    least, most = leaf.aminmax()
-    return bool(least < 0), bool(least == most)
+    least, most = (extreme.item() for extreme in leaf.aminmax())
+    return least < 0, least == most
 
 
 def _of_modules(root: nn.Module, depth: int = OF_MODULE) -> Hashable:

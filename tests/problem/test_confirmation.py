@@ -15,12 +15,21 @@ from gradnoise.problem.objective import Objective
 from gradnoise.problem.unit import Seeded, Unit
 from tests.counting import SAMPLES, Counted, small_data, small_model
 
+
+def swapped(x: Tensor) -> Tensor:
+    """The samples at 0, 1, 2, 3, ... in the order 1, 0, 3, 2, ..., without an odd one out."""
+    even = x[: len(x) // 2 * 2]
+    return even.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
 COUPLINGS = {
     "through the mean": lambda x: x.mean(0, keepdim=True),
     "those before": lambda x: x.cumsum(0) - x,
     "those behind": lambda x: x.flip(0).cumsum(0).flip(0) - x,
     "the neighbour": lambda x: x.roll(1, 0),
     "in reverse": lambda x: x.flip(0),
+    "pairs": lambda x: x.clone().index_add_(0, torch.arange(len(x) // 2 * 2), swapped(x)),
+    "the first": lambda x: x[:1].expand_as(x),
     "the count": lambda x: torch.full_like(x, 1 / len(x)),
 }
 
@@ -33,10 +42,10 @@ def coupled(kind: str, strength: float = 0.3) -> Any:
     return losses
 
 
-def unconfirmed(loss_fn: Any) -> tuple[Objective, Tensor]:
+def unconfirmed(loss_fn: Any, count: int = SAMPLES) -> tuple[Objective, Tensor]:
     """An objective with something to confirm, and its losses."""
     objective = Objective(small_model(), loss_fn)
-    losses = objective.losses(small_data()).detach()
+    losses = objective.losses(small_data(count)).detach()
     objective.is_unconfirmed = True
     return objective, losses
 
@@ -78,10 +87,11 @@ def test_a_pass_is_confirmed_by_two_samples_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", COUPLINGS)
-def test_a_pass_over_coupled_samples_is_not(kind: str) -> None:
-    objective, losses = unconfirmed(coupled(kind))
+@pytest.mark.parametrize("count", [*range(5, 18), 31, 32, 33, SAMPLES])
+def test_a_pass_over_coupled_samples_is_not(kind: str, count: int) -> None:
+    objective, losses = unconfirmed(coupled(kind), count)
     with pytest.raises(OutdatedError):
-        confirm(objective, small_data(), losses)
+        confirm(objective, small_data(count), losses)
     assert objective.is_unconfirmed
 
 
