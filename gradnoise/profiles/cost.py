@@ -88,7 +88,7 @@ class Meter:
 def _peaks() -> dict[str, int]:
     """Peaks of memory so far, in bytes; that of the allocators of all CUDA devices together."""
     own = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    devices = range(torch.cuda.device_count())
     return {
         "cpu": KIBIBYTE * own,
         "cuda": sum(torch.cuda.max_memory_allocated(device) for device in devices),
