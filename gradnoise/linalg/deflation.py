@@ -98,19 +98,20 @@ def explore(
     tol: float,
     steps: int,
     seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
     tick: Any = None,
 ) -> tuple[Eigenpairs, Deflation]:
     """The largest eigenpair as `lanczos` gives it, and M from its space of at least `steps`.
 
     Args:
         operator: a symmetric operator.
-        tol, seed: as for `lanczos`.
+        tol, seed, memory_budget: as for `lanczos`.
         tick: called with 1 after every product.
         steps: products at least, unless the space closes before; at most 200 for the eigenpair.
     """
     check_operator(operator)
     aim = Aim(1, "LA", tol, LIMIT, tick, random=True)
-    krylov = _started(operator, seed)
+    krylov = _started(operator, seed, memory_budget)
     pairs = run(krylov, aim)
     _extended(krylov, aim, steps)
     largest = aim.eigenpairs(pairs, furthest(krylov, "LA"))
@@ -119,7 +120,12 @@ def explore(
 
 @without_autocast
 def krylov_deflation(
-    operator: Operator, *, steps: int, seed: int = 0, most: int | None = None
+    operator: Operator,
+    *,
+    steps: int,
+    seed: int = 0,
+    most: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Deflation:
     """The part M of a symmetric operator from a Krylov space of `steps` products.
 
@@ -128,14 +134,15 @@ def krylov_deflation(
         steps: products.
         seed: of the random start.
         most: Ritz vectors at most.
+        memory_budget: bytes of the basis.
     """
     check_operator(operator)
-    krylov = _started(operator, seed)
+    krylov = _started(operator, seed, memory_budget)
     return Deflation(_extended(krylov, Aim(1, "LM", 1.0, steps, None), steps), most)
 
 
-def _started(operator: Operator, seed: int) -> Krylov:
-    capacity = rows_within(operator, 1, MEMORY_BUDGET)
+def _started(operator: Operator, seed: int, memory_budget: int) -> Krylov:
+    capacity = rows_within(operator, 1, memory_budget)
     return Krylov(operator, capacity, random_start(operator, generator(seed)))
 
 

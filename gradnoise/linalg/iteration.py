@@ -154,11 +154,11 @@ def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tens
 
 
 def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
-    """Rows of a basis within the budget; the default one grows with a large model."""
+    """Rows of a basis within the budget; the default one, or more, holds k + 8 in any case."""
     row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
     check_whole("memory_budget", memory_budget, 1)
     rows = memory_budget // row
-    if memory_budget == MEMORY_BUDGET:
+    if memory_budget >= MEMORY_BUDGET:
         rows = max(rows, k + ROWS)
     least = min(k + 4, matrix.shape[0])
     if rows < least:

@@ -156,6 +156,7 @@ def refine(
     *,
     known: Sequence[tuple[Tensor, Tensor]] = (),
     tol: float,
+    memory_budget: int = MEMORY_BUDGET,
     tick: Any = None,
 ) -> tuple[Eigenpairs, Refinement]:
     """The largest eigenpair of an operator, from a space of starts.
@@ -168,13 +169,14 @@ def refine(
         starts: vectors (P,), the best first; products with all of them are taken.
         known: further starts and their products.
         tol: residual relative to the eigenvalue.
+        memory_budget: bytes of basis and products.
         tick: called with 1 after every product.
 
     Raises:
         OperatorError: a product is not finite, or the operator is not square.
     """
     check_operator(operator)
-    space = Refinement(operator, rows_within(operator, 1, MEMORY_BUDGET))
+    space = Refinement(operator, rows_within(operator, 1, memory_budget))
     waiting = [start.to(operator.dtype) for start in starts]
     given = sum(space.add_known(v.to(operator.dtype), image) for v, image in known)
     while True:

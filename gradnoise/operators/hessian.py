@@ -67,6 +67,7 @@ class Hessian(Curvature):
     def _start(
         self, problem: Problem, hvp: str = "auto", memory_budget: int = MEMORY_BUDGET
     ) -> None:
+        self.memory_budget = memory_budget
         self._products, self.reason = choose_products(problem.plain, hvp, memory_budget)
         self.hvp = self._products.name
         if isinstance(self._products, Finite) and problem.slopes is None:
@@ -90,6 +91,7 @@ class Hessian(Curvature):
         batches = tuple(map(Weighted, parts, own))
         few = replace(problem, samples=Samples(batches, math.inf))
         found = cls.__new__(cls)
+        found.memory_budget = memory_budget
         found._products = ThroughGraphs(few.plain, WeightedGraph, memory_budget)
         found.hvp, found.reason = found._products.name, "as for all samples"
         Curvature._start(found, few)

@@ -36,6 +36,7 @@ from ..linalg.deflation import Deflation, explore
 from ..linalg.eigen_options import EigenOptions
 from ..linalg.iteration import Eigenpairs
 from ..linalg.lanczos import lanczos
+from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
@@ -58,15 +59,18 @@ class Effort:
         probes: random directions for tr(HΣ), at most, of fewer than 512 samples.
         accuracy: half the interval of B_noise, relative, that is enough.
         tol: relative residual at which λ is accepted; None for `accepted_residual`.
+        memory_budget: bytes of graphs that are kept, and of the basis of λ.
     """
 
     probes: int = PROBES
     accuracy: float = ACCURACY
     tol: float | None = None
+    memory_budget: int = MEMORY_BUDGET
 
     def __post_init__(self) -> None:
         check_whole("probes", self.probes, 2)
         check_accuracy(self.accuracy)
+        check_whole("memory_budget", self.memory_budget, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +107,10 @@ def find_curvature(
 def _measured(
     opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort
 ) -> CurvatureResults:
-    hessian, samples = opened.hessian(), opened.problem.samples
+    hessian = opened.hessian(memory_budget=effort.memory_budget)
+    samples = opened.problem.samples
     way = _from_few if by_few(hessian, moments, effort.accuracy) else _from_all
-    found = way(opened, moments, stage, effort)
+    found = way(opened, hessian, moments, stage, effort)
     pairs, halves, scale = found.pairs, found.halves, found.scale
     sharpness = sharpness_estimate(
         pairs, found.curvatures, halves, samples, moments.level, error=hessian.product_error
@@ -152,10 +157,11 @@ class _Found:
     noise_work: Work
 
 
-def _from_few(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
+def _from_few(
+    opened: Opened, hessian: Hessian, moments: GradientMoments, stage: StartTask, effort: Effort
+) -> _Found:
     """From few samples at a time, as far as that will do."""
-    hessian, seed = opened.hessian(), opened.options.seed
-    problem, samples = hessian.problem, hessian.problem.samples
+    problem, samples, seed = hessian.problem, hessian.problem.samples, opened.options.seed
     whole, mean = moments.sampling_factor == 0, flatten([*moments.mean.values()])
     found = sharpest_of_many(
         hessian, chances(moments), [mean], halved=not whole,
@@ -186,12 +192,16 @@ def _from_few(opened: Opened, moments: GradientMoments, stage: StartTask, effort
     return _Found(pairs, near, curvatures, spread, halves, turned, scale, spent)
 
 
-def _from_all(opened: Opened, moments: GradientMoments, stage: StartTask, effort: Effort) -> _Found:
+def _from_all(
+    opened: Opened, hessian: Hessian, moments: GradientMoments, stage: StartTask, effort: Effort
+) -> _Found:
     """By products with the Hessian of all samples."""
-    hessian, seed = opened.hessian(), opened.options.seed
-    problem, samples = hessian.problem, hessian.problem.samples
+    problem, samples, seed = hessian.problem, hessian.problem.samples, opened.options.seed
+    budget = effort.memory_budget
     tol, tick = accepted_residual(False, effort.tol), stage("sharpness (Lanczos)", None)
-    pairs, deflation = explore(hessian, tol=tol, steps=STEPS, seed=seed, tick=tick)
+    pairs, deflation = explore(
+        hessian, tol=tol, steps=STEPS, seed=seed, memory_budget=budget, tick=tick
+    )
     pairs = _with_decay(hessian, pairs, tol, seed)
     top = pairs.vectors[:, 0]
     curvatures = sample_curvatures(problem, top)
@@ -201,7 +211,8 @@ def _from_all(opened: Opened, moments: GradientMoments, stage: StartTask, effort
     halves = turned = None
     if moments.sampling_factor:
         hessian.forget()  # its graphs and those of the halves would be held together
-        halves = half_sharpness(problem, top, EigenOptions(tol=tol, seed=seed))
+        aim = EigenOptions(tol=tol, seed=seed, memory_budget=budget)
+        halves = half_sharpness(problem, top, aim)
         sides = samples.halves(seed)
         turned = turning(problem, top, curvatures, deflation, halves, sides, samples)
     tick, before = stage("noise scale (probes)", effort.probes), problem.objective.work.copy()

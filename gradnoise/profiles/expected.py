@@ -130,6 +130,7 @@ def estimate_cost(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Cost:
     """What `gn.profile` will cost with these options, before it runs.
 
@@ -138,7 +139,7 @@ def estimate_cost(
 
     Args:
         model, loss_fn, data, optimizer, metric, max_samples, population, accuracy, budget, seed,
-            micro_batch, unit, group_size: as for `gn.profile`.
+            micro_batch, unit, group_size, memory_budget: as for `gn.profile`.
 
     Returns:
         Cost; `peak_bytes` is that of graphs and vectors that a profile holds.
@@ -171,7 +172,7 @@ def estimate_cost(
     return Cost(
         passes=passes,
         seconds=seconds,
-        peak_bytes=int(min(hessian.graph_bytes, MEMORY_BUDGET)) + vectors,
+        peak_bytes=int(min(hessian.graph_bytes, memory_budget)) + vectors,
         products=work.products / count,
         half_width=finer.passes(count) if whole else 4 * passes,
     )

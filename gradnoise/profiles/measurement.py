@@ -12,6 +12,7 @@ from ..estimators.covariance.covariance import find_covariance
 from ..estimators.curvature.sharpness import find_sharpness
 from ..estimators.diagnostics.diagnostics import find_diagnostics
 from ..estimators.noise.noise_scale import ACCURACY, PROBES, find_noise_scale
+from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Kept, Opened
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import Options
@@ -59,10 +60,11 @@ class Measurement(Opened):
         probes: int = PROBES,
         accuracy: float = ACCURACY,
         tol: float | None = None,
+        memory_budget: int = MEMORY_BUDGET,
         progress: bool = False,
     ) -> Profile:
         """All measurements of a report; see `gn.profile`."""
-        effort = Effort(probes, accuracy, tol)
+        effort = Effort(probes, accuracy, tol, memory_budget)
         meter = Meter(self._problem.objective.work)
         return find_profile(self, effort, meter, batch_size=batch_size, progress=progress)
 

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import check_whole
 from ..estimators.noise.draws import draw_share
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
+from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
 from ..problem.labels import labels_per_sample
@@ -156,6 +157,7 @@ def profile(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
     progress: bool = False,
 ) -> Profile:
     """Measure the gradient noise and the curvature of a model at its present parameters.
@@ -197,6 +199,9 @@ def profile(
             Noise scales are in samples in both cases; those of groups depend on their size.
         group_size: samples of a group; by default `batch_size`, that of a DataLoader or of a list
             of batches, or 32 at most.
+        memory_budget: bytes of graphs that are kept between Hessian products (more are built for
+            each, which takes about as long again), and of the basis of λ. 1 GiB by default; a basis
+            of nine vectors is taken in any case.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -215,7 +220,7 @@ def profile(
         0.5
     """
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
-    meter, effort = Meter(), Effort(probes, accuracy, tol)
+    meter, effort = Meter(), Effort(probes, accuracy, tol, memory_budget)
     if group_size is None and unit != "sample":
         group_size = batch_size
     options = Options(

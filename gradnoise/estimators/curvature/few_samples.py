@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ...linalg.deflation import Deflation, krylov_deflation
-from ...linalg.operator import MEMORY_BUDGET
 from ...moments.moments import GradientMoments
 from ...operators.hessian import Hessian
 from ...problem.samples import Samples
@@ -73,5 +72,6 @@ def near_spectrum(hessian: Hessian, odds: Tensor, seed: int, count: int = FEW) -
     positions = positions.sort().values
     weights = 1 / odds[positions]
     weights /= weights.mean()
-    few = Hessian.of_few(hessian.problem, positions, weights, MEMORY_BUDGET)
-    return krylov_deflation(few, steps=STEPS, seed=seed, most=MOST)
+    budget = hessian.memory_budget
+    few = Hessian.of_few(hessian.problem, positions, weights, budget)
+    return krylov_deflation(few, steps=STEPS, seed=seed, most=MOST, memory_budget=budget)

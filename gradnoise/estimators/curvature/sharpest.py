@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...linalg.deflation import Deflation
 from ...linalg.iteration import Eigenpairs
-from ...linalg.operator import MEMORY_BUDGET, Operator
+from ...linalg.operator import Operator
 from ...linalg.refine import Refinement, partly_random, refine
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
@@ -76,22 +76,27 @@ def sharpest_of_many(
         return _with_halves(hessian, odds, wanted, tol=tol, seed=seed, tick=tick)
     near = near_spectrum(hessian, odds, seed)
     starts = [partly_random(near.top, seed + 1), *wanted]
-    pairs, space = refine(with_decay(hessian), starts, tol=tol, tick=tick)
+    pairs, space = refine(
+        with_decay(hessian), starts, tol=tol, memory_budget=hessian.memory_budget, tick=tick
+    )
     return Sharpest(pairs, near, space)
 
 
 def _with_halves(
     hessian: Hessian, odds: Tensor, wanted: Sequence[Tensor], *, tol: float, seed: int, tick: Any
 ) -> Sharpest:
-    problem, found, operators = hessian.problem, list[Sharpest](), list[Operator]()
+    problem, budget = hessian.problem, hessian.memory_budget
+    found, operators = list[Sharpest](), list[Operator]()
     halves = problem.samples.half_positions(seed)
     for k, half in enumerate(halves):
         chosen = torch.zeros_like(odds).index_copy(0, half, odds[half])
         near = near_spectrum(hessian, chosen, seed, FEW // len(halves))
-        own = Hessian.of_few(problem, half, torch.ones(len(half)), MEMORY_BUDGET // len(halves))
+        own = Hessian.of_few(problem, half, torch.ones(len(half)), budget // len(halves))
         operators.append(with_decay(own))
         start = partly_random(near.top, seed + 1 + k)
-        pairs, space = refine(operators[-1], [start], tol=max(tol, OF_HALVES), tick=tick)
+        pairs, space = refine(
+            operators[-1], [start], tol=max(tol, OF_HALVES), memory_budget=budget, tick=tick
+        )
         found.append(Sharpest(pairs, near, space))
     tops = [side.pairs.vectors[:, 0] for side in found]
     own_images = [side.space.image(top) for side, top in zip(found, tops, strict=True)]
@@ -102,6 +107,6 @@ def _with_halves(
         (tops[1], second * own_images[1] + first * crossed[1]),
     ]
     whole = first * operators[0] + second * operators[1]
-    pairs, space = refine(whole, wanted, known=known, tol=tol, tick=tick)
+    pairs, space = refine(whole, wanted, known=known, tol=tol, memory_budget=budget, tick=tick)
     of_halves = Halves.of([side.pairs for side in found], crossed)
     return Sharpest(pairs, found[0].near, space, of_halves)

@@ -168,7 +168,6 @@ def find_sharpness(
     matrix = MATRICES[operator](opened, hvp, memory_budget)
     plain = operator == "hessian" and (k, which, v0, max_iterations) == (1, "LA", None, None)
     few = plain and is_worthwhile(matrix) and (tol is None or tol >= FINE)
-    few = few and memory_budget == MEMORY_BUDGET
     # curvatures of single samples are measured for the Hessian alone
     sampled = problem.samples.sampling_factor > 0 and intervals and operator == "hessian"
     aim = EigenOptions(

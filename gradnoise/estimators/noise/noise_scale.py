@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, check_whole
 from ...linalg.deflation import Deflation, krylov_deflation
+from ...linalg.operator import MEMORY_BUDGET
 from ...measurement.opened import Opened
 from ...moments.measure import mean_with_shares
 from ...moments.moments import GradientMoments
@@ -69,6 +70,7 @@ def noise_scale(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> NoiseScale:
     """B_simple and B_noise with their intervals.
 
@@ -80,6 +82,7 @@ def noise_scale(
             micro_batch, unit, group_size: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of tr(HΣ), relative, at which fewer are taken, 8 at least.
+        memory_budget: bytes of graphs that are kept, and of the basis.
 
     Returns:
         NoiseScale; B_simple and B_noise are in samples.
@@ -101,17 +104,21 @@ def noise_scale(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    return find_noise_scale(opened, probes=probes, accuracy=accuracy)
+    return find_noise_scale(opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget)
 
 
 def find_noise_scale(
-    opened: Opened, *, probes: int = PROBES, accuracy: float = ACCURACY
+    opened: Opened,
+    *,
+    probes: int = PROBES,
+    accuracy: float = ACCURACY,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> NoiseScale:
     """The noise scales of a model that is open; see `noise_scale`."""
     check_accuracy(accuracy)
     seed = opened.options.seed
     with opened.problem.guard():
-        hessian, moments = opened.hessian(), opened.moments()
+        hessian, moments = opened.hessian(memory_budget=memory_budget), opened.moments()
         signs = sign_probes(moments, probes, seed)
         if by_few(hessian, moments, accuracy):
             near = near_spectrum(hessian, chances(moments), seed)
@@ -120,7 +127,9 @@ def find_noise_scale(
                 hessian, opened.engine, moments, near, image, accuracy=accuracy, seed=seed
             )
         else:
-            deflation = krylov_deflation(hessian, steps=STEPS, seed=seed)
+            deflation = krylov_deflation(
+                hessian, steps=STEPS, seed=seed, memory_budget=memory_budget
+            )
             found = measure_noise_scale(
                 hessian,
                 opened.engine,

@@ -132,3 +132,17 @@ def test_the_model_is_left_as_found() -> None:
     found(own)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("halved", [True, False])
+def test_graphs_beyond_the_memory_budget_are_built_again(halved: bool) -> None:
+    own, budget = opened(population="distribution"), 300  # bytes: a basis of four vectors
+    plain, small = own.hessian(), own.hessian(memory_budget=budget)
+    spent = []
+    for hessian in (plain, small):
+        before = own.problem.objective.work.copy()
+        with own.problem.guard():
+            found = sharpest_of_many(hessian, evenly(COUNT), halved=halved, tol=TOL, seed=0)
+        spent.append(own.problem.objective.work.since(before).forward)
+        assert found.pairs.converged
+    assert spent[1] > spent[0]
