@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,21 +37,24 @@ class Task:
     aid: dict[str, Tensor] = field(default_factory=dict)
 
 
-def mlp() -> Task:
+def mlp(inputs: int = 784, width: int = 512, hidden: int = 2, samples: int = 256) -> Task:
     """784-512-512-10."""
-    model = nn.Sequential(
-        nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    layers: list[nn.Module] = []
+    for size in (inputs, *[width] * (hidden - 1)):
+        layers += [nn.Linear(size, width), nn.ReLU()]
+    return _classification(
+        nn.Sequential(*layers, nn.Linear(width, 10)), torch.randn(samples, inputs)
     )
-    return _classification(model, torch.randn(256, 784))
 
 
-def cnn() -> Task:
+def cnn(channels: Sequence[int] = (3, 32, 64, 64), pixels: int = 32, samples: int = 128) -> Task:
     """Three convolutions with pooling, 32×32 images."""
     layers: list[nn.Module] = []
-    for inputs, outputs in ((3, 32), (32, 64), (64, 64)):
+    for inputs, outputs in itertools.pairwise(channels):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4 * 4, 10))
-    return _classification(model, torch.randn(128, 3, 32, 32))
+    left = channels[-1] * (pixels // 2 ** (len(channels) - 1)) ** 2
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(left, 10))
+    return _classification(model, torch.randn(samples, channels[0], pixels, pixels))
 
 
 class Residual(nn.Module):
@@ -131,7 +136,9 @@ class GPT(nn.Module):
         return self.head(self.norm(self.blocks(x)))
 
 
-def gpt() -> Task:
+def gpt(
+    words: int = 1000, tokens: int = 64, width: int = 128, layers: int = 4, samples: int = 32
+) -> Task:
     """4 layers, width 128, 4 heads, 64 tokens, 1000 words."""
 
     def losses(model: nn.Module, batch: Batch) -> Tensor:
@@ -139,8 +146,9 @@ def gpt() -> Task:
         logits = model(ids).transpose(1, 2)
         return F.cross_entropy(logits, targets, reduction="none").mean(1)
 
-    ids = torch.randint(1000, (32, 65))
-    return Task(GPT(1000, 64, 128, 4, 4), losses, (ids[:, :-1].clone(), ids[:, 1:].clone()))
+    ids = torch.randint(words, (samples, tokens + 1))
+    model = GPT(words, tokens, width, heads=4, layers=layers)
+    return Task(model, losses, (ids[:, :-1].clone(), ids[:, 1:].clone()))
 
 
 def gpt2() -> Task:
@@ -178,9 +186,14 @@ def library(name: str, extra: str) -> Any:
 
 
 MODELS: dict[str, Callable[[], Task]] = {m.__name__: m for m in (mlp, cnn, resnet, gpt, gpt2)}
+SMALL: dict[str, Callable[[], Task]] = {  # of the same kinds, for trials of a benchmark itself
+    "mlp": functools.partial(mlp, 16, 12),
+    "cnn": functools.partial(cnn, (3, 4, 4), 8),
+    "gpt": functools.partial(gpt, 20, 8, 16, 1),
+}
 
 
-def make(model: str) -> Task:
+def make(model: str | Callable[[], Task]) -> Task:
     """The same parameters and data each time."""
     torch.manual_seed(0)
-    return MODELS[model]()
+    return (MODELS[model] if isinstance(model, str) else model)()
