@@ -31,7 +31,7 @@ from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..problem.state.guard import moved
 from ..tensors.random import generator, random_vector
-from ..tensors.trees import Batch, binary_size, sample_count, select, unflatten, widen
+from ..tensors.trees import Batch, binary_size, floats, sample_count, select, unflatten, widen
 from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
@@ -211,4 +211,4 @@ class Finite(HessianProducts):
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.sqrt(sum(float(widen(t.detach()).square().sum()) for t in tensors))
+    return math.sqrt(sum(floats(widen(t.detach()).square().sum() for t in tensors)))

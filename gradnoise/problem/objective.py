@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
-from ..tensors.fingerprint import fingerprint
+from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
 from .custom_functions import differenced
@@ -104,7 +104,7 @@ class Objective:
         """A tuple that changes with the value of any parameter or buffer of model or loss."""
         parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
         tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        return tuple(map(fingerprint, tensors))
+        return fingerprints(tensors)
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:

@@ -47,6 +47,12 @@ def sq_norm(tensor: Tensor) -> float:
     return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))
 
 
+def floats(numbers: Iterable[Tensor]) -> list[float]:
+    """Tensors of one number each as numbers; their device is waited for once."""
+    found = list(numbers)
+    return [float(value) for value in torch.stack(found).tolist()] if found else []
+
+
 def binary_size(vector: Tensor) -> float:
     """The power of two next above the norm, 1 for zero: dividing by it rounds nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradnoise.tensors.fingerprint import fingerprint
+from gradnoise.tensors.fingerprint import fingerprint, fingerprints
 
 
 def test_it_changes_with_every_sign_and_exponent_in_float64() -> None:
@@ -43,3 +43,10 @@ def test_values_of_every_kind_have_one(values: torch.Tensor, index: int, other: 
 
 def test_sparse_values_have_one() -> None:
     assert fingerprint(torch.eye(3).to_sparse())[1] != fingerprint(2 * torch.eye(3).to_sparse())[1]
+
+
+def test_several_have_each_their_own_in_order() -> None:
+    several = [torch.ones(2), torch.eye(3, dtype=torch.int64), torch.zeros(0), torch.ones(2) + 1]
+    assert fingerprints(several) == tuple(map(fingerprint, several))
+    assert len(set(fingerprints(several))) == 4
+    assert fingerprints([]) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -48,6 +49,16 @@ def _seen(whole: Tensor, place: Place) -> Tensor:
     return whole.as_strided(size, stride, whole.storage_offset() + first)
 
 
+@functools.lru_cache(maxsize=4096)
+def _most_looks(places: tuple[Place, ...], size: int) -> int:
+    """How often views at these places of a parameter see one of its entries, at most.
+
+    On the CPU, once: a device would be waited for at every pass.
+    """
+    seen = torch.cat([entries(*place, torch.device("cpu")) for place in places])
+    return int(torch.bincount(seen, minlength=size).max())
+
+
 class ThroughView(FactoredGradients):
     """Gradients through a view: the same numbers, in other places of the parameter.
 
@@ -72,7 +83,8 @@ class ThroughView(FactoredGradients):
 
     def inner(self, other: FactoredGradients) -> Tensor | None:
         """Views that share no entry are orthogonal."""
-        if isinstance(other, ThroughView) and int((self._marks() + other._marks()).max()) <= 1:
+        places = (self._place, other._place) if isinstance(other, ThroughView) else ()
+        if places and _most_looks(places, self.shape.numel()) <= 1:
             return widen(torch.zeros(self.count, device=self._device))
         return None
 
@@ -105,16 +117,12 @@ class ThroughView(FactoredGradients):
         """Which entry of the parameter each entry of the view is, flat."""
         return entries(*self._place, self._device)
 
-    def _marks(self) -> Tensor:
-        """How often each entry of the parameter is seen."""
-        return torch.bincount(self._entries(), minlength=self.shape.numel())
-
     def _repeats(self) -> bool:
         size, stride, _ = self._place
         reach = 0  # of the dimensions with smaller strides
         for step, extent in sorted(zip(stride, size, strict=True)):
             if extent > 1 and step <= reach:
-                return int(self._marks().max()) > 1
+                return _most_looks((self._place,), self.shape.numel()) > 1
             reach += step * (extent - 1)
         return False
 
