@@ -32,6 +32,7 @@ class BackwardPass:
         keep: whether gradients are written out later.
         connect_all: whether every output is connected to the tensor that is differentiated with
             respect to, rather than only outputs without a graph of their own.
+        mend: as of `Asked`.
 
     Raises:
         UnplannedError: the operations of the model are not those of the plan.
@@ -46,12 +47,14 @@ class BackwardPass:
         *,
         keep: bool,
         connect_all: bool,
+        mend: bool,
     ) -> None:
         self.objective, self.count = objective, sample_count(batch)
         self.differentiates = False  # whether the backward pass has begun
         self.waiting = 0  # hooks that no gradient has come to
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
         self._wanted, self._keep, self._connect_all = wanted, keep, connect_all
+        self._mend = mend
         self._functions: dict[Source, list[Any]] = {}
         self._idle: set[str] = set()  # parameters of operations without a gradient in the plan
         self._pending: dict[Source, list[FactoredGradients]] = {}
@@ -131,9 +134,9 @@ class BackwardPass:
             for given in (self._wanted.directions, self._wanted.scale)
         )
         if scale is None:
-            return factored.measure(Asked(directions, self._wanted.variance))
+            return factored.measure(Asked(directions, self._wanted.variance, mend=self._mend))
         along = None if directions is None else directions * scale
-        own = factored.measure(Asked(along, self._wanted.variance, scale))
+        own = factored.measure(Asked(along, self._wanted.variance, scale, self._mend))
         squares = None if own.squares is None else own.squares * scale.square()
         return own._replace(total=own.total * scale, squares=squares)
 

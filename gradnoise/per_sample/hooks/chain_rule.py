@@ -96,7 +96,7 @@ class ThroughView(FactoredGradients):
             directions = torch.stack([_seen(u.contiguous(), self._place) for u in directions])
         if scale is not None:
             scale = _seen(scale.contiguous(), self._place)
-        own = self.factored.measure(Asked(directions, asked.squares, scale))
+        own = self.factored.measure(asked._replace(directions=directions, scale=scale))
         return Measured(
             self._placed(own.total),
             own.sq_norms,

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from ...errors import EngineError
+from ...errors import EngineError, LossError
 from ...problem.confirmation import confirm
 from ...problem.known import PLAN
 from ...problem.objective import Objective
@@ -45,6 +45,7 @@ class Plan:
         doubtful: whether the layouts of one batch say nothing about another.
         connect_all: as for `BackwardPass`.
         operations: a hash of all operations of the forward pass, in their order.
+        mend: whether norms in which parts cancel have been met, and are looked for.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Plan:
     doubtful: bool = False
     connect_all: bool = False
     operations: int = 0
+    mend: bool = False
 
 
 class Hooks(Engine):
@@ -81,7 +83,14 @@ class Hooks(Engine):
     def summaries(self, batch: Batch, wanted: Wanted) -> Iterator[Summary]:
         run = self._run(batch, wanted)
         confirm(self.objective, batch, run.losses)
-        yield run.summary()
+        try:
+            summary = run.summary()
+        except LossError:  # of norms that lost their digits, which are nan without `mend`
+            if self._plan.mend:
+                raise
+            self._plan.mend = True
+            summary = self._run(batch, wanted).summary()
+        yield summary
 
     def prepare(self, batch: Batch) -> None:
         """Make the plan, and check it against single samples; or take that of an earlier call."""
@@ -126,11 +135,19 @@ class Hooks(Engine):
         steps = self._plan.steps
         if self._plan.doubtful:
             steps = prove(self.objective, batch, steps)
-        return self._passed(batch, steps, wanted, keep)
+        return self._passed(batch, steps, wanted, keep, self._plan.mend)
 
-    def _passed(self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool) -> BackwardPass:
+    def _passed(
+        self, batch: Batch, plan: list[Step], wanted: Wanted, keep: bool, mend: bool
+    ) -> BackwardPass:
         run = BackwardPass(
-            self.objective, batch, plan, wanted, keep=keep, connect_all=self._plan.connect_all
+            self.objective,
+            batch,
+            plan,
+            wanted,
+            keep=keep,
+            connect_all=self._plan.connect_all,
+            mend=mend,
         )
         if not run.lost:
             run.backward()
@@ -138,7 +155,7 @@ class Hooks(Engine):
         # an output that is a view and is changed in place
         if (run.lost or run.waiting) and not self._plan.connect_all:
             self._plan.connect_all = True
-            return self._passed(batch, plan, wanted, keep)
+            return self._passed(batch, plan, wanted, keep, mend)
         return run
 
     def _make_plan(self, batch: Batch) -> None:
@@ -148,7 +165,7 @@ class Hooks(Engine):
         try:
             if sample_count(batch) > PLAN_SAMPLES:
                 plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)
-            trial = self._passed(few, plan, Wanted(planner.direction), keep=False)
+            trial = self._passed(few, plan, Wanted(planner.direction), False, True)
         except UnplannedError:
             raise EngineError(_CHANGING) from None
         planner.compare(trial.measured, self.eps)
@@ -157,8 +174,12 @@ class Hooks(Engine):
         operations = [step for step in plan if step.layout is not None]
         changing = planner.reorders or is_ragged(batch)  # samples of other lengths in the next one
         doubtful = changing or not all(step.proven for step in operations)
-        self._plan = Plan(
-            plan, sample_count(few), doubtful, self._plan.connect_all, trial.operations
+        self._plan = replace(
+            self._plan,
+            steps=plan,
+            count=sample_count(few),
+            doubtful=doubtful,
+            operations=trial.operations,
         )
         self._is_inherited = False
 

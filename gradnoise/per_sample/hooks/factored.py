@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -30,11 +31,14 @@ class Asked(NamedTuple):
         directions: k vectors u, shape (k, *shape).
         squares: whether the squares of every coordinate are.
         scale: R, shape (*shape): norms are of R ⊙ g_i.
+        mend: whether norms that lost their digits, because parts cancel, are found again from
+            gradients written out; a device is waited for to see them. Else they are nan.
     """
 
     directions: Tensor | None = None
     squares: bool = False
     scale: Tensor | None = None
+    mend: bool = True
 
     def dots(self, product: Callable[[Tensor], Tensor]) -> Tensor | None:
         """g_iᵀu of every direction, shape (n, k), from how it is found for one of them."""
@@ -233,7 +237,10 @@ class Summed(FactoredGradients):
         parts = [term.measure(asked) for term in self.terms]
         own = sum((part.sq_norms for part in parts[1:]), parts[0].sq_norms)
         norms = own + 2 * sum(crosses)
-        if not bool((norms >= CANCELLED * own).all()):  # terms that cancel: no digit is left
+        kept = norms >= CANCELLED * own  # where terms cancel, no digit is left
+        if not asked.mend:
+            norms = norms.where(kept, math.nan)
+        elif not bool(kept.all()):
             return self._written_out(asked)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(

@@ -59,7 +59,7 @@ class OuterProducts(FactoredGradients):
             return self._written_out(asked)
         return Measured(
             self._total(),
-            self._gram(self) if asked.scale is None else self._scaled(asked.scale),
+            self._sq_norms(asked.mend) if asked.scale is None else self._scaled(asked.scale),
             asked.dots(self._dots),
             self._squares() if asked.squares else None,
         )
@@ -69,20 +69,26 @@ class OuterProducts(FactoredGradients):
 
     def _gram(self, other: OuterProducts) -> Tensor:
         """⟨g_i, g'_i⟩: Gram matrices multiplied entry by entry."""
-        if self is other and self.left.shape[2] == 1:
-            norms = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
-            return (norms[0] * norms[1]).reshape(self.count, -1).sum(1)
-        left, right = (
-            own @ others.transpose(2, 3)
-            for own, others in ((self.left, other.left), (self.right, other.right))
-        )
-        inner = dots(left, right)
-        return inner if self is not other else self._mended(inner, left, right)
+        return dots(*self._products(other))
 
-    def _mended(self, norms: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """Samples whose positions cancel are written out: Gram products lose all their digits."""
+    def _products(self, other: OuterProducts) -> tuple[Tensor, Tensor]:
+        """Gram matrices of both factors."""
+        pairs = (self.left, other.left), (self.right, other.right)
+        left, right = (own @ others.transpose(2, 3) for own, others in pairs)
+        return left, right
+
+    def _sq_norms(self, mend: bool) -> Tensor:
+        """‖g_i‖²; samples whose positions cancel lose all their digits in Gram products."""
+        if self.left.shape[2] == 1:
+            sides = [sq_norms(side.flatten(0, 1)) for side in (self.left, self.right)]
+            return (sides[0] * sides[1]).reshape(self.count, -1).sum(1)
+        left, right = self._products(self)
+        norms = dots(left, right)
         parts = dots(left.diagonal(dim1=2, dim2=3), right.diagonal(dim1=2, dim2=3))
-        for index in (~(norms >= CANCELLED * parts)).nonzero().flatten().tolist():
+        kept = norms >= CANCELLED * parts
+        if not mend:
+            return norms.where(kept, math.nan)
+        for index in (~kept).nonzero().flatten().tolist():
             norms[index] = sq_norms(self.gradients(slice(index, index + 1)))[0]
         return norms
 

@@ -241,3 +241,28 @@ def test_a_plan_of_one_time_step_or_one_sample_does_not_serve_more() -> None:
     for shapes in ([(8, 1), (8, 7)], [(1, 7), (8, 7)], [(8, 5), (1, 7), (8, 7)]):
         batches = [(torch.randn(*shape, 4).double(),) for shape in shapes]
         assert agree(model, squares, batches) == "hooks"
+
+
+def test_samples_whose_positions_cancel_cost_one_more_pass_once() -> None:
+    """Their norms are looked for from then on."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64, dtype=torch.float64)
+    rows = torch.randn(24, 1, 64, dtype=torch.float64)
+    batch = torch.cat([rows, (1 + 1e-5) * rows], dim=1)
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        passes.append(len(x))
+        signs = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None]
+        return (signs * model(x)).tanh().sum((1, 2))
+
+    passes: list[int] = []
+    truth = oracles.dense(model, loss, batch, second=False).gradients.square().sum(1)
+    objective = Objective(model, loss)
+    with objective.guard():
+        engine = choose(objective, batch, "hooks")
+        passes.clear()
+        found = [*engine.summaries(batch, Wanted()), *engine.summaries(batch, Wanted())]
+    assert passes == [24, 24, 24]
+    for part in found:
+        norms = torch.stack([*part.sq_norms.values()]).sum(0)
+        torch.testing.assert_close(norms, truth, rtol=1e-9, atol=0)

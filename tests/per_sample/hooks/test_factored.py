@@ -148,6 +148,17 @@ def test_half_precision_is_summed_in_float32_everywhere(operation: str, dtype: t
     assert float(moments.trace_cov) == pytest.approx(spread, rel=0.1)
 
 
+def test_unmended_norms_of_terms_that_cancel_are_nan() -> None:
+    rows, product = lookup(positions=1), single()  # an embedding tied to the head
+    product.left[1] = -torch.eye(5, dtype=torch.float64)[rows.ids[1, 0]]
+    product.right[1] = rows.values[1, 0] * (1 + 1e-9)
+    summed = Summed([rows, product])
+    mended, plain = (summed.measure(Asked(mend=mend)).sq_norms for mend in (True, False))
+    assert plain.isnan().nonzero().tolist() == [[1]]
+    assert bool(mended.isfinite().all())
+    torch.testing.assert_close(mended[plain.isfinite()], plain[plain.isfinite()])
+
+
 def test_uses_that_cancel_keep_their_digits() -> None:
     """The two branches of a siamese network see nearly the same: norms are never negative."""
     torch.manual_seed(0)

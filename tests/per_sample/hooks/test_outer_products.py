@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradnoise.per_sample.hooks.factored import Asked
+from gradnoise.per_sample.hooks.outer_products import OuterProducts
 from tests.factored_cases import COUNT, normal, outer, single
 from tests.fuzz import examples
 
@@ -66,9 +67,22 @@ def test_inner_products_of_two_operations_are_those_of_einsum() -> None:
     torch.testing.assert_close(joined.gradients(slice(0, COUNT)), pair[0] + pair[1])
 
 
-def test_positions_that_cancel_keep_their_digits() -> None:
+def cancelling() -> OuterProducts:
+    """The two positions of sample 1 cancel."""
     factored = outer(2, p=16, q=16)
     factored.left[1, :, 1] = -factored.left[1, :, 0]
     factored.right[1, :, 1] = factored.right[1, :, 0] * (1 + 1e-9)
+    return factored
+
+
+def test_positions_that_cancel_keep_their_digits() -> None:
+    factored = cancelling()
     norm = factored.gradients(slice(1, 2)).square().sum()
     assert float(factored.measure().sq_norms[1]) == pytest.approx(float(norm), rel=1e-9, abs=0)
+
+
+def test_unmended_norms_of_positions_that_cancel_are_nan() -> None:
+    factored = cancelling()
+    mended, plain = (factored.measure(Asked(mend=mend)).sq_norms for mend in (True, False))
+    assert plain.isnan().nonzero().tolist() == [[1]]
+    assert torch.equal(mended[plain.isfinite()], plain[plain.isfinite()])
