@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..per_sample.contract.summary import Summary
-from ..tensors.trees import TensorDict, sq_norm, widen
+from ..tensors.trees import TensorDict, floats, sq_norms_of, widen
 from .moments import GradientMoments
 from .per_parameter import PerParameter
 
@@ -50,12 +50,13 @@ class Accumulator:
         names = list(self._spread or summary.total)  # in the order of the first
         norms = torch.stack([summary.sq_norms[name] for name in names])
         raw = dict(zip(names, norms.sum(1).tolist(), strict=True))
+        apart = self._apart(summary)
         for name, total in summary.total.items():
             known = self._spread.get(name, 0.0)
             if summary.centred_sq is None:
                 self._spread[name] = known + raw[name]
             else:
-                self._spread[name] = known + summary.centred_sq[name] + self._gap(name, summary)
+                self._spread[name] = known + summary.centred_sq[name] + apart.get(name, 0.0)
             if summary.squares is not None:
                 _add(self._squares, name, summary.squares[name])
             self._wait(name, total)
@@ -95,25 +96,28 @@ class Accumulator:
         return replace(summary, centred_sq=own._spread, squares=own._squares or None)
 
     def _subtract(self, mean: TensorDict) -> None:
-        for name, value in self._spread.items():
-            self._spread[name] = max(value - self._count * sq_norm(mean[name]), 0.0)
+        squares = sq_norms_of(mean[name] for name in self._spread)
+        for (name, value), square in zip([*self._spread.items()], squares, strict=True):
+            self._spread[name] = max(value - self._count * square, 0.0)
             if value:
                 lost = value / self._spread[name] if self._spread[name] else math.inf
                 self.cancellation = max(self.cancellation, lost)
         for name, square in self._squares.items():
             square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
 
-    def _gap(self, name: str, summary: Summary) -> float:
+    def _apart(self, summary: Summary) -> dict[str, float]:
         """Σ‖g_i - ḡ‖² of the whole minus those of both parts: n m/(n + m) times the squared gap."""
-        if not self._count:
-            return 0.0
-        count = len(summary.losses)
+        if not self._count or summary.centred_sq is None:
+            return {}
+        count, sums = len(summary.losses), []
         weight = self._count * count / (self._count + count)
-        gap = widen(summary.total[name]) / count - self._total[name] / self._count
-        gap.square_()
-        if summary.squares is not None:
-            self._squares[name].add_(gap, alpha=weight)
-        return weight * float(gap.sum())
+        for name, total in summary.total.items():
+            gap = widen(total) / count - self._total[name] / self._count
+            gap.square_()
+            if summary.squares is not None:
+                self._squares[name].add_(gap, alpha=weight)
+            sums.append(gap.sum())
+        return {n: weight * gap for n, gap in zip(summary.total, floats(sums), strict=True)}
 
     def moments(
         self,

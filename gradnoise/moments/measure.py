@@ -267,7 +267,9 @@ def _dots_by_batch(
     """
     count = len(next(iter(directions.values())))
     along_each = ([own[k] for own in directions.values()] for k in range(count))
-    sizes = [binary_size(flatten(own)) for own in along_each]  # products of float32 can overflow
+    units = [binary_size(flatten(own)) for own in along_each]  # products of float32 can overflow
+    device = problem.objective.device  # to which they are brought once
+    sizes = torch.tensor(units, dtype=wide_dtype(device), device=device)
     directions = {n: _divided(own, sizes) for n, own in directions.items()}
     wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
     added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}
@@ -276,13 +278,13 @@ def _dots_by_batch(
             found = [s.dots for s in engine.summaries(batch, wanted) if s.dots is not None]
             dots = {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
             problem.objective.work.forward += count * sample_count(batch)  # a product of matrices
-            yield {n: own * own.new_tensor(sizes) for n, own in dots.items()}
+            yield {n: own * sizes for n, own in dots.items()}
 
 
-def _divided(directions: Tensor, sizes: list[float]) -> Tensor:
+def _divided(directions: Tensor, sizes: Tensor) -> Tensor:
     """Each of the k directions (k, *shape) over its size."""
     rows = widen(directions).reshape(len(sizes), -1)
-    return (rows / rows.new_tensor(sizes)[:, None]).to(directions.dtype).reshape(directions.shape)
+    return (rows / sizes[:, None]).to(directions.dtype).reshape(directions.shape)
 
 
 def _inner(vector: Tensor, directions: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..statistics.interval import flag_zero, symmetric, with_skew
 from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
 from ..statistics.transform import in_samples
-from ..tensors.trees import TensorDict, sq_norm
+from ..tensors.trees import TensorDict, sq_norms_of
 from .layer import Layer, by_module
 from .per_parameter import PerParameter
 
@@ -349,7 +349,7 @@ class GradientMoments:
 
     @property
     def _mean_sq(self) -> float:
-        return sum(sq_norm(mean) for mean in self.mean.values())
+        return sum(sq_norms_of(self.mean.values()))
 
     @property
     def _signal(self) -> float:

@@ -42,15 +42,21 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_mps else tensor.double()
 
 
-def sq_norm(tensor: Tensor) -> float:
-    """Sum of squares of the entries, without a copy."""
-    return float(torch.dot(tensor.reshape(-1), tensor.reshape(-1)))
-
-
 def floats(numbers: Iterable[Tensor]) -> list[float]:
     """Tensors of one number each as numbers; their device is waited for once."""
     found = list(numbers)
     return [float(value) for value in torch.stack(found).tolist()] if found else []
+
+
+def sq_norms_of(tensors: Iterable[Tensor]) -> list[float]:
+    """`sq_norm` of each; their device is waited for once."""
+    return floats(torch.dot(tensor.reshape(-1), tensor.reshape(-1)) for tensor in tensors)
+
+
+def sq_norm(tensor: Tensor) -> float:
+    """Sum of squares of the entries, without a copy."""
+    (found,) = sq_norms_of([tensor])
+    return found
 
 
 def binary_size(vector: Tensor) -> float:

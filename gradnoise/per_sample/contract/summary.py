@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LossError
-from ...tensors.trees import TensorDict, widen
+from ...tensors.trees import TensorDict, floats, widen
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +91,14 @@ class Summary:
             mean = total[name] / len(wide)
             deviations = wide.sub_(mean) if wide is not gradient else wide - mean
             flat = deviations.reshape(-1)
-            centred[name] = float(torch.dot(flat, flat))
+            centred[name] = torch.dot(flat, flat)
             if wanted.variance:
                 squares[name] = deviations.square_().sum(0)
         return cls(
             losses=chunk.losses,
             total=total,
             sq_norms=check_norms(norms),
-            centred_sq=centred,
+            centred_sq=dict(zip(centred, floats(centred.values()), strict=True)),
             dots=None if wanted.directions is None else dots,
             squares=squares if wanted.variance else None,
             gap_sq_norms=None if wanted.centre is None else gaps,
