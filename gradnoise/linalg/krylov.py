@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..tensors.sums import COLUMNS, dots, overlaps
+from ..tensors.trees import floats, widen
 from .operator import Operator
 
 BREAKDOWN = 1e-12  # a new direction this small, relative to the spectrum, is rounding
@@ -70,16 +71,17 @@ class Krylov:
         self._append(current)
         image = self.matrix @ current
         self.matvecs += 1
-        if not math.isfinite(float(image.sum())) and not torch.isfinite(image).all():
+        alphas = dots(current[None], image[None])
+        total, alpha, largest = floats([widen(image.sum()), alphas[0], widen(image.abs().max())])
+        if not math.isfinite(total) and not torch.isfinite(image).all():
             raise OperatorError(
                 f"product {self.matvecs} with the operator is not finite: look for "
                 f"parameters, samples or second derivatives that overflow or divide by zero"
             )
-        alpha = inner(current, image)
         rest = self._less_known(image, alpha)
         beta = math.sqrt(inner(rest, rest))
         self.scale = max(self.scale, abs(alpha), beta)
-        self._refuse_extremes(image)
+        self._refuse_extremes(largest, image.dtype)
         rest, beta = self._orthogonal(rest, beta)
         self._grow(alpha)
         self.is_closed = (
@@ -136,14 +138,13 @@ class Krylov:
                 break
         return vector, norm
 
-    def _refuse_extremes(self, image: Tensor) -> None:
+    def _refuse_extremes(self, largest: float, dtype: torch.dtype) -> None:
         """Squares must neither overflow nor vanish."""
-        largest = float(image.abs().max())
-        limits = torch.finfo(image.dtype)
+        limits = torch.finfo(dtype)
         vanished = largest > 0 and self.scale < 1e3 * limits.tiny**0.5
         if vanished or largest > 1e-3 * limits.max**0.5:
             raise OperatorError(
-                f"products of size {largest:.0e} have no squares in {image.dtype}: scale the "
+                f"products of size {largest:.0e} have no squares in {dtype}: scale the "
                 f"operator, for instance 1e6 * A or 1e-6 * A"
             )
 
