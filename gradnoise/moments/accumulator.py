@@ -96,9 +96,9 @@ class Accumulator:
         return replace(summary, centred_sq=own._spread, squares=own._squares or None)
 
     def _subtract(self, mean: TensorDict) -> None:
-        squares = sq_norms_of(mean[name] for name in self._spread)
-        for (name, value), square in zip([*self._spread.items()], squares, strict=True):
-            self._spread[name] = max(value - self._count * square, 0.0)
+        means = sq_norms_of(mean[name] for name in self._spread)
+        for (name, value), own in zip([*self._spread.items()], means, strict=True):
+            self._spread[name] = max(value - self._count * own, 0.0)
             if value:
                 lost = value / self._spread[name] if self._spread[name] else math.inf
                 self.cancellation = max(self.cancellation, lost)
