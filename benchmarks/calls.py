@@ -33,6 +33,11 @@ class Trained:
     def parts(self) -> list[Batch]:
         return list(split(self.batch, self.micro_batch))
 
+    @property
+    def part(self) -> Trained:
+        """Its first micro-batch alone."""
+        return replace(self, batch=self.parts[0])
+
     def plain(self) -> None:
         """A forward and backward pass over all samples."""
         parameters = list(self.model.parameters())

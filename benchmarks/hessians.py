@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from gradnoise.linalg.lanczos import lanczos
 from gradnoise.operators.hessian import Hessian
 from gradnoise.problem.state.guard import differentiable_kernels
-from gradnoise.tensors.trees import unflatten
+from gradnoise.tensors.trees import Batch, unflatten
 
 TOL = 1e-3  # residual relative to λ that is asked for
 LIMIT = 200  # products of methods that would go on
@@ -123,14 +123,14 @@ def ours_top(hvp: str, task: Task, seed: int) -> Top:
     return Top(float(pairs.values[0]), pairs.vectors[:, 0], counted.calls)
 
 
-def curvlinops(task: Task) -> Any:
-    inputs, targets = task.batch
+def curvlinops(task: Task, batches: Sequence[Batch] = ()) -> Any:
+    """Of the mean over several batches of one size, or over the task's own."""
     model = Scores(task.model)
     return library("curvlinops", "bench").HessianLinearOperator(
         model,
         nn.CrossEntropyLoss(),
         list(model.parameters()),
-        [(inputs, targets)],
+        list(batches) or [task.batch],
         check_deterministic=False,
     )
 
@@ -139,20 +139,19 @@ def curvlinops_product(task: Task) -> Product:
     return curvlinops(task).__matmul__
 
 
-def curvlinops_top(task: Task, seed: int) -> Top:
-    matrix = curvlinops(task).to_scipy()
+def curvlinops_top(task: Task, seed: int, tol: float = TOL, batches: Sequence[Batch] = ()) -> Top:
+    matrix = curvlinops(task, batches).to_scipy()
     counted = Counted(matrix.matvec)
     operator = LinearOperator(matrix.shape, matvec=counted, dtype=matrix.dtype)
     v0 = start(matrix.shape[0], seed)
-    values, vectors = eigsh(operator, k=1, which="LA", tol=TOL, v0=v0)
+    values, vectors = eigsh(operator, k=1, which="LA", tol=tol, v0=v0)
     return Top(float(values[0]), torch.as_tensor(vectors[:, 0]), counted.calls)
 
 
-def pyhessian(task: Task) -> Any:
+def pyhessian(task: Task, batches: Sequence[Batch] = ()) -> Any:
     model = Scores(task.model)
-    return library("pyhessian", "bench").hessian(
-        model, nn.CrossEntropyLoss(), data=task.batch, cuda=False
-    )
+    data = {"dataloader": list(batches)} if batches else {"data": task.batch}
+    return library("pyhessian", "bench").hessian(model, nn.CrossEntropyLoss(), cuda=False, **data)
 
 
 def pyhessian_product(task: Task) -> Product:
@@ -164,14 +163,17 @@ def pyhessian_product(task: Task) -> Product:
     return product
 
 
-def pyhessian_top(tol: float, task: Task, seed: int) -> Top:
-    """Power iteration, whose `tol` is of the change of the eigenvalue."""
+def pyhessian_top(tol: float, task: Task, seed: int, batches: Sequence[Batch] = ()) -> Top:
+    """Power iteration, whose `tol` is of the change of the eigenvalue.
+
+    Products are counted on the task's own batch alone.
+    """
     module = _pyhessian_module()
     original = module.hessian_vector_product
     counted = module.hessian_vector_product = Counted(original)
     torch.manual_seed(seed)
     try:
-        values, vectors = pyhessian(task).eigenvalues(maxIter=LIMIT, tol=tol, top_n=1)
+        values, vectors = pyhessian(task, batches).eigenvalues(maxIter=LIMIT, tol=tol, top_n=1)
     finally:
         module.hessian_vector_product = original
     return Top(values[0], flat(vectors[0]), counted.calls)
@@ -182,25 +184,27 @@ def _pyhessian_module() -> Any:
     return importlib.import_module("pyhessian.hessian")
 
 
-def eigenthings(method: str, task: Task) -> Any:
+def eigenthings(method: str, task: Task, batches: Sequence[Batch] = ()) -> Any:
     package = library("hessian_eigenthings", "bench")
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return task.losses(model, batch).mean()
 
-    return package.HessianOperator(task.model, [task.batch], loss, method=method)
+    return package.HessianOperator(task.model, list(batches) or [task.batch], loss, method=method)
 
 
 def eigenthings_product(method: str, task: Task) -> Product:
     return eigenthings(method, task).matvec
 
 
-def eigenthings_lanczos(task: Task, seed: int) -> Top:
+def eigenthings_lanczos(
+    task: Task, seed: int, tol: float = TOL, batches: Sequence[Batch] = ()
+) -> Top:
     """Its steps are fixed before the start: twice as many, anew, until it calls them enough."""
-    operator, steps = eigenthings("autograd", task), FIRST_STEPS
+    operator, steps = eigenthings("autograd", task, batches), FIRST_STEPS
     counted = operator.matvec = Counted(operator.matvec)
     find = functools.partial(
-        library("hessian_eigenthings", "bench").lanczos, operator, k=1, tol=TOL, which="LA"
+        library("hessian_eigenthings", "bench").lanczos, operator, k=1, tol=tol, which="LA"
     )
     found = find(max_iter=steps, seed=seed)
     while not found.converged[0] and counted.calls + 2 * steps <= LIMIT:
@@ -209,11 +213,13 @@ def eigenthings_lanczos(task: Task, seed: int) -> Top:
     return Top(float(found.eigenvalues[0]), found.eigenvectors[0], counted.calls)
 
 
-def eigenthings_power(task: Task, seed: int) -> Top:
-    operator = eigenthings("autograd", task)
+def eigenthings_power(
+    task: Task, seed: int, tol: float = TOL, batches: Sequence[Batch] = ()
+) -> Top:
+    operator = eigenthings("autograd", task, batches)
     counted = operator.matvec = Counted(operator.matvec)
     found = library("hessian_eigenthings", "bench").deflated_power_iteration(
-        operator, k=1, tol=TOL, max_iter=LIMIT, seed=seed
+        operator, k=1, tol=tol, max_iter=LIMIT, seed=seed
     )
     return Top(float(found.eigenvalues[0]), found.eigenvectors[0], counted.calls)
 
