@@ -44,9 +44,10 @@ class Trained:
         for part in self.parts:
             torch.autograd.grad(self.losses(self.model, part).mean(), parameters)
 
-    def call(self, name: str, population: str = "whole") -> Any:
-        run = CALLS[name]
-        return run(self, **({"population": POPULATIONS[population]} if name in SAMPLED else {}))
+    def call(self, name: str, population: str = "whole", **options: Any) -> Any:
+        if name in SAMPLED:
+            options["population"] = POPULATIONS[population]
+        return CALLS[name](self, **options)
 
     def on(self, device: str, dtype: torch.dtype | None = None) -> Trained:
         """A copy on a device."""

@@ -8,7 +8,7 @@ before and after every call, in the same micro-batches; medians. "Whole" means t
 the population, "part" that they are a part of it, whose sampling errors are measured as well.
 B_noise is that of `gn.profile`. Operators are built and multiplied once.
 
-Peers find λ to a residual of 1 % as `gn.sharpness` does, B_noise to a standard error of 15 % as
+Peers find λ to a residual of 1 % as `gn.sharpness` does, B_noise to 15 % (half an interval) as
 `gn.noise_scale` does (or by 200 products: +), and norms of one micro-batch, whose plain pass is the
 unit. What they find stands beside, λ and B_noise, or why they do not.
 
@@ -18,7 +18,6 @@ Memory is the growth of the peak in a process of its own, in that of one plain p
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import json
 import statistics
@@ -156,12 +155,15 @@ def main() -> None:
     plain = (1e3 * processor_seconds(problem.plain) for problem in problems.values())
     rows.append(["plain, ms", *map(rounded, plain)])
     for label in labels(asked):
-        print(label, file=sys.stderr)
-        own = [time_of(copy.copy(p), label, asked.rounds, notes) for p in problems.values()]
+        own = [time_of(p, label, asked.rounds, notes) for p in problems.values()]
+        print(label, *(cell for cell, _ in own), sep=" | ", file=sys.stderr)
         rows.append([label, *(cell for cell, _ in own)])
         if label.startswith("gn.profile"):
             rows.append(
-                [f"B_noise, {label.split(', ')[1]}", *(str(found.noise_scale) for _, found in own)]
+                [
+                    f"B_noise, {label.split(', ')[1]}",
+                    *(str(found.noise_scale) if found else "–" for _, found in own),
+                ]
             )
         if asked.memory:
             unit = "part" if label in PEERS and PEERS[label].on_a_part else "plain"

@@ -21,6 +21,7 @@ from hessians import (
 )
 from measure import Run
 from methods import METHODS
+from scipy.stats import t as student
 from tasks import Task
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +30,7 @@ from gradnoise.problem.state.guard import differentiable_kernels
 from gradnoise.tensors.trees import Batch
 
 RESIDUAL = 0.01  # of λ, relative, as `gn.sharpness` has it
-ACCURACY = 0.15  # of B_noise, as `gn.noise_scale` has it
+ACCURACY = 0.15  # half an interval of tr(HΣ), relative, as `gn.noise_scale` has it
 FIRST_DRAWS = 8  # before their spread says when to stop
 
 
@@ -98,7 +99,7 @@ def norms(method: str, of: Trained) -> Run:
 def hutchinson(noise: Callable[..., Iterator[Tensor]], of: Trained) -> Run:
     """B_noise = tr(HΣ)/GᵀHG: the mean of uᵀHu over draws of noise u with E[uuᵀ] = Σ.
 
-    Until its standard error is 15 % of B_noise.
+    Until half its 95 % interval is 15 % of it.
     """
     task, parts = pairs(of)
 
@@ -110,8 +111,8 @@ def hutchinson(noise: Callable[..., Iterator[Tensor]], of: Trained) -> Run:
             found.append(float(draw @ (matrix @ draw)))
             if len(found) >= FIRST_DRAWS:
                 values = torch.tensor(found, dtype=torch.float64)
-                error = float(values.std()) / math.sqrt(len(found))
-                if error <= ACCURACY * abs(float(values.mean())):
+                reach = float(student.ppf(0.975, len(found) - 1)) / math.sqrt(len(found))
+                if reach * float(values.std()) <= ACCURACY * abs(float(values.mean())):
                     break
             if len(found) == LIMIT:
                 break

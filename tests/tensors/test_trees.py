@@ -146,3 +146,10 @@ def test_neighbours_of_one_kind_are_joined() -> None:
     assert [batch["n"] for batch in found] == [1, 2, 1, 1]
     assert found[2] is long
     assert trees.merged([]) == []
+
+
+def test_numbers_of_several_tensors_come_in_order() -> None:
+    several = [torch.tensor([3.0, 4.0]), torch.eye(2), torch.tensor(2.0)]
+    assert trees.sq_norms_of(several) == [trees.sq_norm(t) for t in several] == [25.0, 2.0, 4.0]
+    assert trees.floats(t.sum() for t in several) == [7.0, 2.0, 2.0]
+    assert trees.floats([]) == []
