@@ -8,18 +8,22 @@ in float32. A training step is forward, backward and SGD. Rows are those of the 
 basis, each as long as the parameters. Stages are where the process was whenever its memory was
 looked at, ten times a second: the innermost files of gradnoise, and the innermost function.
 
-The process ends with an error rather than take more than --limit.
+gradnoise refuses Krylov bases that its budget of 1 GiB has no room for: it is --budget here. A
+process ends with an error rather than take more than --limit, and a call after --minutes: *.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
 import resource
+import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -28,7 +32,9 @@ from measure import Run, common_options, fresh, growth, resident, rounded, show,
 from tasks import library
 
 import gradnoise as gn
+from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.linalg.krylov import Krylov
+from gradnoise.linalg.lanczos import lanczos
 
 GIB = 2**30
 SAMPLES, TOKENS = 8, 64
@@ -80,10 +86,27 @@ class Stages(threading.Thread):
         self.join()
 
 
+def raise_budget(size: int) -> None:
+    """Of all Krylov bases; graphs keep theirs."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("gradnoise.linalg")]
+    for module in modules:
+        if hasattr(module, "MEMORY_BUDGET"):
+            module.MEMORY_BUDGET = size
+    for function in (lanczos, EigenOptions.__init__):
+        inspect.unwrap(function).__kwdefaults__["memory_budget"] = size
+
+
+def stop(*_: Any) -> None:
+    raise TimeoutError
+
+
 def work(call: str, asked: str) -> dict[str, Any]:
     """Growth of the peak of one call, in this process."""
-    precision, limit = asked.split()
+    precision, limit, budget, minutes = asked.split()
     resource.setrlimit(resource.RLIMIT_AS, (int(limit) * GIB,) * 2)
+    raise_budget(int(budget) * GIB)
+    signal.signal(signal.SIGALRM, stop)
+    half = precision == "autocast"
     problem = gpt2_small(torch.bfloat16 if precision == "bfloat16" else torch.float32)
     rows, append = [0], Krylov._append
 
@@ -92,23 +115,37 @@ def work(call: str, asked: str) -> dict[str, Any]:
         rows.append(self.count)
 
     Krylov._append = counted  # type: ignore[method-assign]
-    run: Run = (lambda: step(problem)) if call == "train" else (lambda: problem.call(call))
+    options = {"memory_budget": int(budget) * GIB} if call == "gn.sharpness" else {}
+    run: Run = (
+        (lambda: step(problem)) if call == "train" else (lambda: problem.call(call, **options))
+    )
+    finished = False
+
+    def bounded() -> None:
+        nonlocal finished
+        with suppress(TimeoutError), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            signal.alarm(60 * int(minutes))
+            run()
+            signal.alarm(0)
+            finished = True
+
     before, stages = resident("VmRSS"), Stages()
     stages.start()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
-        grown = growth(run)
+    grown = growth(bounded)
     stages.stop()
     return {
         "bytes": grown,
         "parameters": sum(p.numel() for p in problem.model.parameters()),
         "rows": max(rows),
+        "finished": finished,
         "stages": {name: peak - before for name, peak in stages.largest.items()},
     }
 
 
 def measured(call: str, precision: str, asked: argparse.Namespace) -> dict[str, Any]:
     print(f"{precision}: {call}", file=sys.stderr)
-    options = ["--threads", str(asked.threads), "--worker", call, f"{precision} {asked.limit}"]
+    limits = f"{asked.limit} {asked.budget} {asked.minutes}"
+    options = ["--threads", str(asked.threads), "--worker", call, f"{precision} {limits}"]
     return fresh([__file__, *options])
 
 
@@ -117,6 +154,8 @@ def main() -> None:
     parser.add_argument("--calls", nargs="+", choices=CALLS, default=list(CALLS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--limit", type=int, default=18, help="GiB of address space")
+    parser.add_argument("--budget", type=int, default=4, help="GiB of a Krylov basis")
+    parser.add_argument("--minutes", type=int, default=20, help="of a call at most")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.worker:
@@ -134,7 +173,8 @@ def main() -> None:
             copies = found["bytes"] / copy
             unit = copies if call == "train" else unit
             beyond, basis = f"{copies - unit:+.1f}", str(found["rows"])
-            rows.append([f"{precision}, {call}", rounded(copies), beyond, basis])
+            mark = "" if found["finished"] else "*"
+            rows.append([f"{precision}, {call}{mark}", rounded(copies), beyond, basis])
             if call != "train":
                 largest = sorted(found["stages"].items(), key=lambda pair: -pair[1])[:SHOWN]
                 stages = [["stage", "copies"], *([name, f"{b / copy:.1f}"] for name, b in largest)]
