@@ -27,7 +27,7 @@ import warnings
 from typing import Any
 
 import torch
-from calls import CALLS, POPULATIONS, SAMPLED, Trained, trained
+from calls import BATCH, CALLS, POPULATIONS, SAMPLED, Trained, trained
 from hessians import LIMIT, Top
 from measure import Notes, Run, common_options, fresh, growth, reason, rounded, show, versions
 from peers import PEERS
@@ -115,21 +115,23 @@ def work(model: str, asked: str) -> dict[str, Any]:
     problem = problem_of(model, int(samples))
     if label in ("plain", "part"):
         return {"bytes": growth((problem.part if label == "part" else problem).plain)}
-    few = problem_of(model, min(2 * MICRO_BATCH[model], int(samples)))
     if label in PEERS and PEERS[label].on_a_part:
-        prepared(few, label)[1]()  # imports are no memory of the call
+        prepared(problem_of(model, BATCH), label)[1]()  # imports are no memory of the call
     return {"bytes": growth(prepared(problem, label)[1])}
+
+
+@functools.cache
+def peak(model: str, samples: int, label: str) -> dict[str, Any]:
+    """Of one call in a fresh process."""
+    return fresh([__file__, "--worker", model, SEPARATOR.join((str(samples), label))])
 
 
 def memory(model: str, samples: int, label: str, unit: str, notes: Notes) -> str:
     """A cell."""
-    peaks = []
-    for name in (unit, label):
-        found = fresh([__file__, "--worker", model, SEPARATOR.join((str(samples), name))])
-        if "bytes" not in found:
-            return "–" + notes.mark(found["note"])
-        peaks.append(found["bytes"])
-    return rounded(peaks[1] / peaks[0])
+    found, plain = peak(model, samples, label), peak(model, samples, unit)
+    if "bytes" not in found:
+        return "–" + notes.mark(found["note"])
+    return rounded(found["bytes"] / plain["bytes"])
 
 
 def parsed() -> argparse.Namespace:
