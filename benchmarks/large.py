@@ -18,6 +18,7 @@ import argparse
 import inspect
 import itertools
 import json
+import os
 import resource
 import signal
 import sys
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=20, help="of a call at most")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)  # of others: what is freed is given back
     if asked.worker:
         print(json.dumps(work(*asked.worker)))
         return
