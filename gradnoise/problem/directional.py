@@ -17,11 +17,13 @@ from torch import Tensor
 from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..tensors.trees import (
     Batch,
+    compute_dtype,
     flatten,
     in_units,
     sample_count,
     select,
     unflatten,
+    wide_dtype,
     widen,
 )
 from .custom_functions import custom_functions, hiding
@@ -77,11 +79,10 @@ def require_second_order(problem: Problem) -> None:
 def _require(problem: Problem, batch: Batch) -> None:
     find_hidden(problem.objective, batch)
     with problem.guard(), problem.objective.second_order():
-        direction, _ = in_units(flatten(problem.objective.gradient(batch)))
+        direction, _ = in_units(_joined(problem.objective.gradient(batch)))
         ones = torch.eye(sample_count(batch))
-        plain = torch.stack(
-            [flatten(gradient) @ direction for gradient in problem.objective.gradients(batch, ones)]
-        )
+        gradients = problem.objective.gradients(batch, ones)
+        plain = widen(torch.stack([_dot(gradient, direction) for gradient in gradients]))
         found = _slopes(problem.objective, batch, direction)
         gap, size = _asymmetry(problem.objective, batch, direction)
     coarsest = max(torch.finfo(p.dtype).eps for p in problem.objective.parameters.values())
@@ -110,12 +111,14 @@ def find_hidden(objective: Objective, batch: Batch) -> None:
 def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[float, float]:
     """|uᵀHv - vᵀHu| for v the gradient and u its entries in another order, and ‖Hv‖‖u‖."""
     other = direction.flip(0)
-    graph = _weighted_gradient(objective, batch)
-    first, second = (
-        _sample_curvatures(objective, *graph, d, []).product for d in (direction, other)
-    )
-    size = float(first.norm() * other.norm() + second.norm() * direction.norm())
-    return abs(float(other @ first - direction @ second)), size
+    gradient, _ = _weighted_gradient(objective, batch)
+    forms, size = [], 0.0
+    for along, across in ((direction, other), (other, direction)):
+        with _twice():  # a graph of the product as well, which single samples need
+            product = objective.differentiate(_dot(gradient, along), create_graph=True)
+        forms.append(float(_dot([part.detach() for part in product], across)))
+        size += math.hypot(*(_norm(part.detach()) for part in product)) * _norm(across)
+    return abs(forms[0] - forms[1]), size
 
 
 def _most_costly(problem: Problem) -> Batch:
@@ -236,6 +239,16 @@ def _twice() -> Iterator[None]:
             f"{first_line(error).rstrip('.')}. Replace its operations by differentiable ones, or "
             f"pass `hvp='finite'` where a call takes it (differences of gradients; smooth losses)"
         ) from error
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """All entries in one vector, in their own dtype, float32 at least."""
+    dtype = compute_dtype(tensors)
+    return torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=wide_dtype(tensor.device)))
 
 
 def _dot(tensors: list[Tensor], direction: Tensor) -> Tensor:
