@@ -33,7 +33,7 @@ from ...tensors.sums import by_parameter
 from ...tensors.trees import flatten, in_units
 from ..curvature.few_samples import chances
 from .errors import probe_variance
-from .sign_probes import Known, Probed, mean_variance
+from .sign_probes import Known, Probed, mean_variance, rounding
 from .sums import NoiseScale, Parts, Sums
 
 DRAWN = 16  # samples of a draw
@@ -120,8 +120,8 @@ def drawn_probes(
         # H_T errs by its mean weight as well, which is 1 on average
         rest = by_parameter(direction, image, known.sizes)
         rest = rest - float(weights.mean()) * known.form(direction)
-        rounding = 64 * hessian.resolution * float(direction.norm()) * float(image.norm())
-        if abs(float(rest.sum())) <= rounding:
+        scale = float(direction.norm()) * float(image.norm())
+        if abs(float(rest.sum())) <= rounding(hessian.resolution) * scale:
             rest = torch.zeros_like(rest)
         own = factor * size * (size * rest)
         parts.append(own + known.parts)

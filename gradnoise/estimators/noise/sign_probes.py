@@ -18,6 +18,7 @@ from ...problem.sums import TOGETHER, sign_sums
 from ...tensors.sums import by_parameter, overlaps_by_parameter
 from ...tensors.trees import widen
 
+ROUNDING, SINGLE = 64, 1e-6  # of products, in units of a resolution that is at most SINGLE
 AGREEMENT = 1e-14  # of probes, relative, that is nothing but rounding
 SAMPLING_PROBES = 8  # at least; they also measure what sampling adds: bias and standard error
 
@@ -191,9 +192,17 @@ class Known:
         """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
         unit = float(image.abs().max()) or 1.0  # so that no square overflows
-        if float((rest / unit).norm()) <= 64 * resolution * float((image / unit).norm()):
+        if float((rest / unit).norm()) <= rounding(resolution) * float((image / unit).norm()):
             return torch.zeros_like(rest)
         return rest
+
+
+def rounding(resolution: float) -> float:
+    """What is left of a product, relative, that is nothing but rounding of what is known of it.
+
+    In half precision that cannot be told from a part of H that is not known.
+    """
+    return ROUNDING * resolution if resolution <= SINGLE else 0.0
 
 
 def _suffice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -95,3 +96,22 @@ def test_so_few_samples_that_all_signs_fit_are_enumerated(count: int) -> None:
     found = gn.noise_scale(toy.model(), toy.loss_fn, data, probes=4)
     assert found.trace_hessian_cov.is_exact
     assert float(found.trace_hessian_cov) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [500, 600])  # by all samples, and from few at a time
+def test_what_is_known_hides_nothing_in_half_precision(count: int) -> None:
+    """Of a coarse resolution nearly every value would count as rounding."""
+    source = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(10, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=source).div(2).bfloat16())
+    inputs = torch.randn(count, 10, generator=source).bfloat16()
+    labels = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
+    loss = torch.nn.CrossEntropyLoss()
+    fine, coarse = copy.deepcopy(model).double(), copy.deepcopy(model).bfloat16()
+    truth = gn.noise_scale(fine, loss, (inputs.double(), labels), accuracy=0.01).trace_hessian_cov
+    for seed in range(3):
+        found = gn.noise_scale(coarse, loss, (inputs, labels), seed=seed).trace_hessian_cov
+        assert found.low < found.high
+        assert abs(float(found) - float(truth)) < 4 * found.stderr + 0.03 * float(truth)
