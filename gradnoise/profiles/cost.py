@@ -24,22 +24,25 @@ class Cost:
     """What a measurement cost, or is expected to.
 
     Args:
-        passes: work in plain forward and backward passes over the measured samples; see `Work`. It
-            leaves out sums of vectors of the length of the parameters, which take as long again, or
-            twice as long, where a pass is short: of few samples, with many parameters.
+        samples: n, those that are measured; groups where these are the units.
+        passes: plain passes (forward and backward) over these n samples that are as much work. In
+            products of matrices a plain pass is 3, a Hessian-vector product 6. Sums of vectors as
+            long as the parameters are left out; with many parameters and few samples they take as
+            long again.
         seconds: by the clock.
-        peak_bytes: by how much the peak of the memory grew, that of the process, or on a CUDA
-            device that of torch's allocator; 0 where an earlier peak was higher.
-        products: Hessian-vector products of all measured samples; those of a part count as one.
+        peak_bytes: by how much the peak memory of the process grew, or that of torch's allocator on
+            a CUDA device; 0 where it had been higher before.
+        products: Hessian-vector products; one over m of the n samples counts as m/n.
         half_width: `passes` for an interval of B_noise half as wide: from 4 times as many random
             vectors where the samples are the population, else from 4 times as many samples.
 
     Example:
-        >>> cost = Cost(passes=24.0, seconds=1.5, peak_bytes=2**20, products=8.0, half_width=60.0)
+        >>> cost = Cost(1024, passes=24, seconds=1.5, peak_bytes=2**20, products=8, half_width=60)
         >>> print(cost)
-        24 plain passes, 8 Hessian-vector products, 1.5 s, 1 MiB
+        24 plain passes over 1024 samples, 8 Hessian-vector products, 1.5 s, 1 MiB
     """
 
+    samples: int
     passes: float
     seconds: float
     peak_bytes: int
@@ -48,8 +51,8 @@ class Cost:
 
     def __str__(self) -> str:
         return (
-            f"{self.passes:.3g} plain passes, {self.products:.3g} Hessian-vector products, "
-            f"{self.seconds:.2g} s, {self.peak_bytes / 2**20:.3g} MiB"
+            f"{self.passes:.3g} plain passes over {self.samples} samples, {self.products:.3g} "
+            f"Hessian-vector products, {self.seconds:.2g} s, {self.peak_bytes / 2**20:.3g} MiB"
         )
 
 
@@ -77,6 +80,7 @@ class Meter:
         device = problem.objective.device
         kind = device.type if device.type == "cuda" else "cpu"
         return Cost(
+            samples=n,
             passes=passes,
             seconds=time.perf_counter() - self._start,
             peak_bytes=max(0, _peaks()[kind] - self._peaks[kind]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from ..errors import ArgumentError
 from ..estimators.curvature.few_samples import FEW, LEAST, PART
 from ..estimators.curvature.few_samples import STEPS as STEPS_OF_FEW
 from ..estimators.noise.block_probes import BLOCKS, ROUNDS, SAME
-from ..estimators.noise.drawn_probes import DRAWN
+from ..estimators.noise.drawn_probes import DRAWN, FIRST
 from ..estimators.noise.noise_scale import ACCURACY, STEPS
 from ..estimators.noise.noise_scale import PROBES as MOST_PROBES
+from ..estimators.noise.sign_probes import SAMPLING_PROBES
 from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Opened
 from ..problem.losses.loss_fn import LossFn
@@ -28,7 +30,7 @@ from .cost import Cost
 
 # as they mostly are: products for λ, of all samples; where halves are measured as well; values of
 # tr(HΣ) of few samples at ACCURACY; random directions of all samples; directions that are known
-PRODUCTS, WITH_HALVES, VALUES, PROBES, KNOWN = 7, 10, 40, 12, 9
+PRODUCTS, WITH_HALVES, VALUES, PROBES, KNOWN = 5, 8, 30, 12, 9
 OF_VECTORS = 20  # sums of vectors in a backward pass, and in what is made of its result
 VECTORS = 40  # of the length P that are held besides the graphs: bases, products, sums
 LEAST_SAMPLES = 32  # of a budget
@@ -45,11 +47,11 @@ def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float =
         accuracy: half the interval of B_noise that is enough.
     """
     many, work = divisible and count >= LEAST, Work()
-    finer = max(1.0, (ACCURACY / max(accuracy, 1e-9)) ** 2)
+    finer = (ACCURACY / max(accuracy, 1e-9)) ** 2
     _add(work, count, forward=1.2, gradients=1.1)  # moments
     _add(work, count, forward=KNOWN + 1, gradients=1)
     if not many:
-        probes = min(MOST_PROBES, PROBES * finer)
+        probes = min(MOST_PROBES, max(SAMPLING_PROBES, PROBES * finer))
         _add(work, count, forward=4, gradients=4, products=STEPS + 2 + 14)
         _add(work, count, forward=probes, gradients=probes, products=probes)
         if not whole:
@@ -60,7 +62,7 @@ def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float =
     _add(work, count, forward=1, gradients=1, products=PRODUCTS if whole else WITH_HALVES)
     if whole:
         _add(work, count, forward=1, gradients=1, products=2)  # curvature of single samples
-        _add(work, DRAWN, forward=2, gradients=2, products=1, times=VALUES * finer)
+        _add(work, DRAWN, forward=2, gradients=2, products=1, times=max(FIRST, VALUES * finer))
     else:
         _add(work, PART, forward=4, gradients=4, products=7)  # what the error of v does to it
         _add(work, count, forward=1, gradients=2)  # intervals of moments
@@ -97,22 +99,33 @@ def within_budget(opened: Opened, budget: float | None, accuracy: float) -> Open
     """
     if budget is None:
         return opened
-    if not budget > 0:
-        raise ArgumentError(f"`budget` is a number of plain passes, such as 25; got {budget}")
-    samples, least = opened.problem.samples, math.inf
-    count = samples.count
-    while count >= min(LEAST_SAMPLES, samples.count):
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not 0 < budget < math.inf:
+        raise ArgumentError(
+            f"`budget` must be a number of plain passes over the samples, like 25; got {budget!r}"
+        )
+    samples, divisible = opened.problem.samples, opened.problem.is_divisible
+    count, least = samples.count, math.inf
+    fewest = LEAST if divisible and count >= LEAST else min(LEAST_SAMPLES, count)
+    while count >= fewest:
         whole = count == samples.count and samples.sampling_factor == 0
-        divisible = opened.problem.is_divisible
         work = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy)
         least = min(least, work.passes(samples.count))
         if least <= budget:
             return opened.of_some(count)
-        count = min(count - 1, int(count / FINER))
+        count = max(fewest, int(count / FINER)) if count > fewest else 0
+    units = f"{samples.count} {'groups of samples' if opened.unit.is_group else 'samples'}"
     raise ArgumentError(
-        f"`budget` = {budget:g} plain passes over {samples.count} samples is not enough for a "
-        f"profile, which takes about {least:.2g} at least"
+        f"`budget` = {budget:g} plain passes over {units} is not enough: a profile takes about "
+        f"{math.ceil(least)} at least, or `max_samples` takes fewer samples from the start"
     )
+
+
+def budget_note(opened: Opened, within: Opened) -> str:
+    """That a budget left samples out."""
+    measured, given = within.problem.samples.count, opened.problem.samples.count
+    if measured == given:
+        return ""
+    return f"`budget` is enough for {measured} of {given} samples; the others were not measured"
 
 
 def estimate_cost(
@@ -134,8 +147,9 @@ def estimate_cost(
 ) -> Cost:
     """What `gn.profile` will cost with these options, before it runs.
 
-    It takes three plain passes over one micro-batch, and the checks of a profile. `passes` and
-    `seconds` are about right: λ takes 4 to 20 products, of which a usual number is counted.
+    It takes the checks of a profile, and three plain passes over one micro-batch. `passes` is right
+    within a factor of two: how many products λ takes is not known before. `seconds` is too small
+    for models whose pass takes milliseconds.
 
     Args:
         model, loss_fn, data, optimizer, metric, max_samples, population, accuracy, budget, seed,
@@ -170,6 +184,7 @@ def estimate_cost(
     passes = work.passes(count)
     vectors = VECTORS * problem.objective.size * torch.empty(0, dtype=hessian.dtype).element_size()
     return Cost(
+        samples=count,
         passes=passes,
         seconds=seconds,
         peak_bytes=int(min(hessian.graph_bytes, memory_budget)) + vectors,

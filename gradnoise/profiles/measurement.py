@@ -63,7 +63,7 @@ class Measurement(Opened):
         memory_budget: int = MEMORY_BUDGET,
         progress: bool = False,
     ) -> Profile:
-        """All measurements of a report; see `gn.profile`."""
+        """All measurements of a report; see `gn.profile`. Its samples are those of `gn.measure`."""
         effort = Effort(probes, accuracy, tol, memory_budget)
         meter = Meter(self._problem.objective.work)
         return find_profile(self, effort, meter, batch_size=batch_size, progress=progress)

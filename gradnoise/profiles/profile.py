@@ -26,7 +26,7 @@ from ..show.progress import progress_bar
 from . import file
 from .cost import Meter
 from .curvature import Effort, find_curvature
-from .expected import within_budget
+from .expected import budget_note, within_budget
 from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
@@ -187,10 +187,12 @@ def profile(
         level: coverage of the intervals.
         seed: seed of the samples and random directions; the same seed gives the same numbers.
         probes: random directions for tr(HΣ), at most, where there are fewer than 512 samples.
-        accuracy: half the interval of B_noise, relative, that is enough: what costs less stops
-            there. Where a part of the population is measured, the interval may stay wider.
-        budget: plain passes over the samples that may be spent, about; fewer of them are measured
-            where all would cost more. See `gn.estimate_cost`.
+        accuracy: half the interval of B_noise, relative, that is enough. Random vectors for tr(HΣ)
+            are drawn until then, 24 at least (8 of fewer than 512 samples). Where a part of the
+            population is measured the interval may stay wider: only more samples shorten it.
+        budget: plain passes over all the samples (at most `max_samples`) that may be spent, about;
+            where a profile of all would cost more, fewer are measured, 512 at least where there are
+            as many. `p.cost.passes` is then over these fewer. See `gn.estimate_cost`.
         tol: relative residual at which λ is accepted; by default 1e-3, and 1e-2 where there are
             512 samples and more: the error of λ is about the square of that.
         micro_batch: samples evaluated at once; lower it when memory is short.
@@ -229,8 +231,9 @@ def profile(
         unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    opened = within_budget(opened, budget, accuracy)
-    return find_profile(opened, effort, meter, batch_size=batch_size, progress=progress)
+    within = within_budget(opened, budget, accuracy)
+    note = budget_note(opened, within)
+    return find_profile(within, effort, meter, batch_size=batch_size, note=note, progress=progress)
 
 
 def find_profile(
@@ -239,6 +242,7 @@ def find_profile(
     meter: Meter,
     *,
     batch_size: int | None = None,
+    note: str = "",
     progress: bool = False,
 ) -> Profile:
     """The profile of a model that is open; see `profile`."""
@@ -263,6 +267,7 @@ def find_profile(
     told = opened.in_samples(moments)
     size, too_large = _capped(int(batch_size) if batch_size else opened.batch_size, population)
     notes = (
+        note,
         *unit_notes(unit),
         *sum_note(problem.objective.criterion),
         *samples.notes,

@@ -154,9 +154,8 @@ def _cost(profile: Results, cost: Cost) -> str:
     scale = profile.estimates.get("noise_scale")
     if scale is None or not scale.low < scale.high:
         return spent
-    times = 1 if profile.samples >= profile.population else 4
-    more = "" if times == 1 else f" over {times} times as many"
-    return f"{spent}; about {short(cost.half_width / times)}{more} for half the interval of B_noise"
+    how = "" if profile.samples >= profile.population else " and 4 times as many samples"
+    return f"{spent}; half the interval of B_noise takes about {short(cost.half_width)}{how}"
 
 
 def _measured(profile: Results) -> list[Text | Table]:

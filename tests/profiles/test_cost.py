@@ -103,5 +103,10 @@ def test_without_an_interval_of_the_noise_scale_no_half_is_told() -> None:
 
 
 def test_it_reads_as_a_line() -> None:
-    cost = Cost(passes=31.24, seconds=0.654, peak_bytes=3 * 2**20, products=11.2, half_width=50)
-    assert str(cost) == "31.2 plain passes, 11.2 Hessian-vector products, 0.65 s, 3 MiB"
+    cost = Cost(
+        640, passes=31.24, seconds=0.654, peak_bytes=3 * 2**20, products=11.2, half_width=50
+    )
+    assert (
+        str(cost)
+        == "31.2 plain passes over 640 samples, 11.2 Hessian-vector products, 0.65 s, 3 MiB"
+    )
