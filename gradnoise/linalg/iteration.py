@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -52,6 +52,10 @@ class Eigenpairs:
     matvecs: int
     converged: bool
     bound: float = math.nan
+
+    def shifted(self, amount: float) -> Eigenpairs:
+        """Those of A + amount times the identity."""
+        return replace(self, values=self.values + amount, bound=self.bound + amount)
 
     def __str__(self) -> str:
         pairs = zip(self.values.tolist(), self.residuals.tolist(), strict=True)

@@ -27,7 +27,7 @@ from .operator import MEMORY_BUDGET, Operator
 KEPT = 2  # vectors that are kept when the basis is full
 RANDOM = 0.3  # length of what is added to a start, relative to it
 FAR, NEAR = 0.1, 0.5  # residual of a second pair that is not known yet, and what it may still gain
-NEW = 0.03  # of a direction whose product is known that the basis has not, at least
+NEW = 0.03  # smallest share of a known vector outside the basis that is worth adding
 BEGIN = 8  # rows that memory is taken for at first
 
 
@@ -178,12 +178,12 @@ def refine(
     check_operator(operator)
     space = Refinement(operator, rows_within(operator, 1, memory_budget))
     waiting = [start.to(operator.dtype) for start in starts]
-    given = sum(space.add_known(v.to(operator.dtype), image) for v, image in known)
+    grew = sum(space.add_known(v.to(operator.dtype), image) for v, image in known)
     while True:
-        grew = space.add(waiting)
+        asked = space.add(waiting)
+        grew += asked
         if tick is not None:
-            tick(grew)
-        grew, given = grew + given, 0
+            tick(asked)
         value, vector, residual = space.top()
         size, zero = math.sqrt(inner(residual, residual)), operator.resolution * space.scale
         done = size <= max(tol * abs(value), breakdown(operator.resolution) * space.scale)
@@ -197,7 +197,7 @@ def refine(
                 converged=done,
             )
             return found, space
-        waiting = [residual if rival is None else rival]
+        waiting, grew = [residual if rival is None else rival], 0
 
 
 def _rival(space: Refinement, value: float, tol: float) -> Tensor | None:

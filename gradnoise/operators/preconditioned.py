@@ -76,6 +76,15 @@ class Preconditioned(Decayed):
         return inner + self._preconditioner.decoupled(block)
 
 
+def uniform_decay(operator: ModelOperator) -> float | None:
+    """E where it is a multiple of the identity, 0 where there is none, and else None."""
+    preconditioner = operator.problem.objective.preconditioner
+    if preconditioner is None or not preconditioner.is_decayed:
+        return 0.0
+    decays = set(preconditioner.outside.values())
+    return decays.pop() if len(decays) == 1 else None
+
+
 def with_decay(operator: ModelOperator) -> Operator:
     """A + E, or A where there is no decoupled weight decay."""
     preconditioner = operator.problem.objective.preconditioner

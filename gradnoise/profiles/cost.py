@@ -50,9 +50,10 @@ class Cost:
     half_width: float
 
     def __str__(self) -> str:
+        memory = f", {self.peak_bytes / 2**20:.3g} MiB" if self.peak_bytes else ""
         return (
             f"{self.passes:.3g} plain passes over {self.samples} samples, {self.products:.3g} "
-            f"Hessian-vector products, {self.seconds:.2g} s, {self.peak_bytes / 2**20:.3g} MiB"
+            f"Hessian-vector products, {self.seconds:.2g} s{memory}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The curvature half of a profile: λ, GᵀHG, tr(HΣ), B_noise and B_curv from one Krylov space."""
+"""The curvature half of a profile: λ, GᵀHG, tr(HΣ), B_noise and B_curv."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ..measurement.opened import Opened
 from ..moments.layer import Layer
 from ..moments.moments import GradientMoments
 from ..operators.hessian import Hessian
-from ..operators.preconditioned import with_decay
+from ..operators.preconditioned import uniform_decay, with_decay
 from ..problem.work import Work
 from ..show.progress import StartTask
 from ..statistics.estimate import Estimate, Status
@@ -237,12 +237,8 @@ def _by_differences(hessian: Hessian) -> Iterator[str]:
 
 def _with_decay(hessian: Hessian, pairs: Eigenpairs, tol: float, seed: int) -> Eigenpairs:
     """The eigenpair once decoupled weight decay is added, where there is any."""
-    decayed, preconditioner = with_decay(hessian), hessian.problem.objective.preconditioner
-    if preconditioner is None or decayed is hessian:
-        return pairs
-    decays = set(preconditioner.outside.values())
-    if len(decays) > 1:
-        found = lanczos(decayed, tol=tol, seed=seed)
+    decay = uniform_decay(hessian)
+    if decay is None:
+        found = lanczos(with_decay(hessian), tol=tol, seed=seed)
         return replace(found, matvecs=found.matvecs + pairs.matvecs)
-    (decay,) = decays
-    return replace(pairs, values=pairs.values + decay, bound=pairs.bound + decay)
+    return pairs.shifted(decay)

@@ -16,7 +16,7 @@ from ..estimators.curvature.few_samples import FEW, LEAST, PART
 from ..estimators.curvature.few_samples import STEPS as STEPS_OF_FEW
 from ..estimators.noise.block_probes import BLOCKS, ROUNDS, SAME
 from ..estimators.noise.drawn_probes import DRAWN, FIRST
-from ..estimators.noise.noise_scale import ACCURACY, STEPS
+from ..estimators.noise.noise_scale import ACCURACY, STEPS, check_accuracy, few_suffice
 from ..estimators.noise.noise_scale import PROBES as MOST_PROBES
 from ..estimators.noise.sign_probes import SAMPLING_PROBES
 from ..linalg.operator import MEMORY_BUDGET
@@ -46,7 +46,8 @@ def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float =
         divisible: whether samples can be taken apart.
         accuracy: half the interval of B_noise that is enough.
     """
-    many, work = divisible and count >= LEAST, Work()
+    work = Work()
+    many = divisible and count >= LEAST and few_suffice(count, accuracy)
     finer = (ACCURACY / max(accuracy, 1e-9)) ** 2
     _add(work, count, forward=1.2, gradients=1.1)  # moments
     _add(work, count, forward=KNOWN + 1, gradients=1)
@@ -62,7 +63,14 @@ def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float =
     _add(work, count, forward=1, gradients=1, products=PRODUCTS if whole else WITH_HALVES)
     if whole:
         _add(work, count, forward=1, gradients=1, products=2)  # curvature of single samples
-        _add(work, DRAWN, forward=2, gradients=2, products=1, times=max(FIRST, VALUES * finer))
+        _add(
+            work,
+            DRAWN,
+            forward=2,
+            gradients=2,
+            products=1,
+            times=min(count, max(FIRST, VALUES * finer)),
+        )
     else:
         _add(work, PART, forward=4, gradients=4, products=7)  # what the error of v does to it
         _add(work, count, forward=1, gradients=2)  # intervals of moments
@@ -168,17 +176,20 @@ def estimate_cost(
         >>> 20 < cost.passes < 40
         True
     """
+    check_accuracy(accuracy)
     options = Options(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         seed=seed, micro_batch=micro_batch, unit=unit, group_size=group_size,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
-    problem = within_budget(opened, budget, accuracy).problem
+    opened = within_budget(opened, budget, accuracy)
+    problem = opened.problem
     samples, divisible = problem.samples, problem.is_divisible
     count, whole = samples.count, samples.sampling_factor == 0
     work = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy)
     with problem.guard():
-        hessian = opened.hessian()
+        hessian = opened.hessian(memory_budget=memory_budget)
+        graphs = min(hessian.graph_bytes, memory_budget)
         seconds = _seconds(problem, work)
     finer = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy / 2)
     passes = work.passes(count)
@@ -187,7 +198,7 @@ def estimate_cost(
         samples=count,
         passes=passes,
         seconds=seconds,
-        peak_bytes=int(min(hessian.graph_bytes, memory_budget)) + vectors,
+        peak_bytes=int(graphs) + vectors,
         products=work.products / count,
         half_width=finer.passes(count) if whole else 4 * passes,
     )

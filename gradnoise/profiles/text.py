@@ -154,6 +154,8 @@ def _cost(profile: Results, cost: Cost) -> str:
     scale = profile.estimates.get("noise_scale")
     if scale is None or not scale.low < scale.high:
         return spent
+    if not (profile.samples >= profile.population or 4 * profile.samples <= profile.population):
+        return spent  # there are not as many samples as that would take
     how = "" if profile.samples >= profile.population else " and 4 times as many samples"
     return f"{spent}; half the interval of B_noise takes about {short(cost.half_width)}{how}"
 

@@ -64,6 +64,10 @@ class Halves:
             vectors=torch.stack(tops),
         )
 
+    def shifted(self, amount: float) -> Halves:
+        """Those of A + amount times the identity."""
+        return replace(self, mean=self.mean + amount, held_out=self.held_out + amount)
+
 
 def half_sharpness(
     problem: Problem,

@@ -152,9 +152,12 @@ def by_few(hessian: Hessian, moments: GradientMoments, accuracy: float) -> bool:
 
     They spread by about a third of tr(HΣ); the other way costs as much as one for each sample.
     """
-    if not is_worthwhile(hessian):
-        return False
-    return (2 * SPREAD_OF_FEW / max(accuracy, 1e-9)) ** 2 <= moments.count
+    return is_worthwhile(hessian) and few_suffice(moments.count, accuracy)
+
+
+def few_suffice(count: int, accuracy: float) -> bool:
+    """Whether fewer values than there are samples give an accuracy."""
+    return (2 * SPREAD_OF_FEW / max(accuracy, 1e-9)) ** 2 <= count
 
 
 def noise_scale_by_few(

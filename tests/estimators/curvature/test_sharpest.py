@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnoise.estimators.curvature.few_samples import evenly
-from gradnoise.estimators.curvature.sharpest import OF_HALVES, Sharpest, sharpest_of_many
+from gradnoise.estimators.curvature.sharpest import HALF_RESIDUAL, Sharpest, sharpest_of_many
 from gradnoise.measurement.opened import Opened
 from gradnoise.operators.hessian import Hessian
 from gradnoise.problem.options import Options
@@ -59,9 +59,9 @@ def test_halves_have_their_own_eigenpairs_and_are_held_to_the_other() -> None:
     assert result.vectors is not None
     assert result.converged
     values = [float(torch.linalg.eigvalsh(matrix)[-1]) for matrix in matrices]
-    assert result.mean == pytest.approx(sum(values) / 2, rel=OF_HALVES**2)
+    assert result.mean == pytest.approx(sum(values) / 2, rel=HALF_RESIDUAL**2)
     for vector, value, matrix in zip(result.vectors, values, matrices, strict=True):
-        assert float((matrix @ vector - value * vector).norm()) <= 1.5 * OF_HALVES * value
+        assert float((matrix @ vector - value * vector).norm()) <= 1.5 * HALF_RESIDUAL * value
     crossed = [v @ m @ v for v, m in zip(result.vectors, reversed(matrices), strict=True)]
     assert result.held_out == pytest.approx(float(sum(crossed)) / 2)
 
@@ -82,22 +82,53 @@ def test_the_direction_of_a_half_does_not_depend_on_the_other() -> None:
     assert float((vectors[0][1] @ vectors[1][1]).abs()) < 0.9
 
 
-def test_decoupled_weight_decay_is_a_part_of_the_eigenvalue_and_of_no_wanted_product() -> None:
-    model, criterion, batch = regression()
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=30.0)
+@pytest.mark.parametrize("decay", [30.0, 1e4])
+@pytest.mark.parametrize("halved", [True, False])
+def test_decoupled_weight_decay_is_a_part_of_the_eigenvalue_alone(
+    decay: float, halved: bool
+) -> None:
+    own = decayed([decay])
+    wanted = torch.ones(SIZE).double()
+    with own.problem.guard():
+        hessian = own.hessian()
+        matrix = hessian @ torch.eye(SIZE).double()
+        result = found(own, wanted, halved=halved)
+    value = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
+    assert float(result.pairs.values[0]) - decay == pytest.approx(value, rel=1e-5)
+    torch.testing.assert_close(result.product(hessian, wanted), matrix @ wanted)
+    if result.halves is not None:
+        assert result.halves.mean - decay == pytest.approx(value, rel=0.3)
+        assert result.halves.held_out - decay == pytest.approx(value, rel=0.3)
+
+
+@pytest.mark.parametrize("halved", [True, False])
+def test_decays_that_differ_turn_the_eigenvector(halved: bool) -> None:
+    own = decayed([3.0, 1e6])
+    wanted = torch.ones(SIZE + 1).double()
+    with own.problem.guard():
+        hessian = own.hessian()
+        matrix = hessian @ torch.eye(SIZE + 1).double()
+        result = found(own, wanted, halved=halved)
+    added = torch.tensor([3.0] * SIZE + [1e6]).double().diag()
+    value = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2 + added)[-1])
+    assert float(result.pairs.values[0]) == pytest.approx(value, rel=1e-6)
+    torch.testing.assert_close(result.product(hessian, wanted), matrix @ wanted)
+
+
+def decayed(decays: list[float]) -> Opened:
+    """Linear regression with AdamW; of two decays the second is that of a bias."""
+    _, criterion, batch = regression()
+    model = nn.Linear(SIZE, 1, bias=len(decays) > 1).double()
+    nn.init.zeros_(model.weight)
+    groups = [
+        {"params": [p], "weight_decay": decay}
+        for p, decay in zip(model.parameters(), decays, strict=True)
+    ]
+    optimizer = torch.optim.AdamW(groups)
     criterion(model(batch[0]), batch[1]).backward()
     optimizer.step()
     options = Options(optimizer=optimizer, population="distribution")
-    own = Opened.open(model, criterion, batch, options)
-    wanted = torch.ones(SIZE).double()
-    for halved in (True, False):
-        with own.problem.guard():
-            hessian = own.hessian()
-            matrix = hessian @ torch.eye(SIZE).double()
-            result = found(own, wanted, halved=halved)
-        value = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
-        assert float(result.pairs.values[0]) == pytest.approx(value + 30, rel=1e-5)
-        torch.testing.assert_close(result.product(hessian, wanted), matrix @ wanted)
+    return Opened.open(model, criterion, batch, options)
 
 
 def test_halves_are_not_built_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
