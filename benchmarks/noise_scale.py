@@ -31,6 +31,7 @@ from gradnoise.linalg.deflation import explore
 from gradnoise.moments.measure import stream
 from gradnoise.operators.hessian import Hessian
 from gradnoise.per_sample.choice import choose
+from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from gradnoise.toy.digits import digits
 
@@ -105,9 +106,8 @@ def main() -> None:
     for epochs in options.epochs:
         model, criterion, data, _ = digits(epochs=epochs)
         images, labels = data.tensors
-        problem = Problem.open(
-            model.double(), criterion, (images.double(), labels), micro_batch=4096
-        )
+        batch = images.double(), labels
+        problem = Problem.open(model.double(), criterion, batch, Options(micro_batch=4096))
         truth = exact(problem, Hessian.of(problem))
         for deflated in (False, True):
             runs = [measured(problem, seed, truth, deflated) for seed in range(options.seeds)]
