@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import linalg
+import scipy
 
 from .second_moments import Matrix, stability_limit, symmetric_basis
 from .update_rule import Momentum
@@ -93,11 +93,11 @@ class CurvatureSpread:
         square = np.kron(matrix, matrix) + factor * self._noise().reshape(k * k, k * k)
         basis = symmetric_basis(k)
         drift, spread = basis.T @ mean @ basis, basis.T @ square @ basis
-        return 1 / float(linalg.eigh(spread, drift, eigvals_only=True)[-1])
+        return 1 / float(scipy.linalg.eigh(spread, drift, eigvals_only=True)[-1])
 
     def _with_memory(self, factor: float, rule: Momentum) -> float:
         mean, noise = np.array(self.mean), factor * self._noise()
-        full_batch = rule.stable_step() / float(linalg.eigvalsh(mean)[-1])
+        full_batch = rule.stable_step() / float(scipy.linalg.eigvalsh(mean)[-1])
         return stability_limit(lambda lr: _radius(mean, noise, rule, lr), full_batch)
 
     def _noise(self) -> Matrix:

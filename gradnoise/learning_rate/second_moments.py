@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 Matrix = NDArray[np.float64]
 
@@ -19,7 +19,7 @@ def stability_limit(radius: Callable[[float], float], high: float) -> float:
 
     if growth(high) <= 0:
         return high
-    return float(optimize.brentq(growth, 0.0, high, xtol=1e-13 * high))
+    return float(scipy.optimize.brentq(growth, 0.0, high, xtol=1e-13 * high))
 
 
 def symmetric_basis(size: int) -> Matrix:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from ..errors import OperatorError
@@ -180,7 +180,7 @@ class Krylov:
         if self._arrow:
             values, coordinates = np.linalg.eigh(self._small)
         else:
-            values, coordinates = eigh_tridiagonal(
+            values, coordinates = scipy.linalg.eigh_tridiagonal(
                 np.diag(self._small), np.diag(self._small, 1).copy()
             )
         self.scale = max(self.scale, float(np.abs(values).max()))

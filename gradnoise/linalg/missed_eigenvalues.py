@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy
 
 from .krylov import Krylov
 
@@ -97,7 +97,7 @@ def _edge(krylov: Krylov, end: float, sign: int) -> float:
 
 def _is_empty(krylov: Krylov, x: float) -> bool:
     """Whether a random start had too little of any eigenvector at x, outside all Ritz values."""
-    share = float(special.betaincinv(0.5, (krylov.dimensions - 1) / 2, CHANCE))
+    share = float(scipy.special.betaincinv(0.5, (krylov.dimensions - 1) / 2, CHANCE))
     return sum_of_squares(krylov, x, 1 / share) >= 1 / share
 
 

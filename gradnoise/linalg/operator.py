@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+import scipy
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from ..errors import OperatorError
@@ -119,10 +119,10 @@ class Operator(abc.ABC):
         """
         return Restricted(self, tuple(names))
 
-    def to_scipy(self) -> LinearOperator:
+    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
         """For `scipy.sparse.linalg`: NumPy in, NumPy out, in the dtype of the operator."""
         matrix, transposed = _NumPy(self), _NumPy(self.T)
-        return LinearOperator(
+        return scipy.sparse.linalg.LinearOperator(
             self.shape,
             dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
             matvec=matrix,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg import block_diag
 from torch import Tensor
 
 from .krylov import Krylov, breakdown
@@ -78,7 +78,7 @@ class RitzPairs:
             values=values,
             vectors=vectors @ torch.as_tensor(turn).to(vectors),
             outside=torch.cat([self.outside - more.vectors @ overlap.T, more.outside], dim=1),
-            weights=block_diag(self.weights, more.weights) @ turn,
+            weights=scipy.linalg.block_diag(self.weights, more.weights) @ turn,
             scale=max(self.scale, more.scale),
             resolution=self.resolution,
             matvecs=self.matvecs + more.matvecs,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scipy import special
+import scipy
 
 from .estimate import Estimate, Status, check_level
 from .skew import Skew
@@ -20,7 +20,9 @@ def quantile(level: float, freedom: float) -> float:
     """
     check_level(level)
     tail = 0.5 + level / 2
-    return float(special.ndtri(tail) if math.isinf(freedom) else special.stdtrit(freedom, tail))
+    return float(
+        scipy.special.ndtri(tail) if math.isinf(freedom) else scipy.special.stdtrit(freedom, tail)
+    )
 
 
 def pooled_freedom(*parts: tuple[float, float]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 from ..errors import ArgumentError
 from ..statistics.estimate import Estimate, Status
@@ -137,7 +137,7 @@ def _fitted(found: tuple[Bracket, ...], level: float) -> Knee:
     likelihood = _Likelihood.of(found)
     best = likelihood.best()
     freedom = max(len({bracket.batch_size for bracket in found}) - 2, 1)
-    drop = float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2 / 2
+    drop = float(scipy.special.stdtrit(freedom, 0.5 + level / 2)) ** 2 / 2
     ends = [likelihood.interval(best, place, drop) for place in (0, 1)]
     saturation, knee = (
         _estimate(math.exp(best[place]), ends[place], level, len(found)) for place in (0, 1)
@@ -186,9 +186,9 @@ class _Likelihood:
         upper, lower = (self.high - moved) / within, (self.low - moved) / within
         swap = lower > 0  # the difference of two tails, where it keeps its digits
         upper, lower = np.where(swap, -lower, upper), np.where(swap, -upper, lower)
-        first, second = special.log_ndtr(upper), special.log_ndtr(lower)
+        first, second = scipy.special.log_ndtr(upper), scipy.special.log_ndtr(lower)
         inside = first + np.log1p(-np.exp(np.minimum(second - first, -1e-15)))
-        sums = special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
+        sums = scipy.special.logsumexp(inside @ self.groups.T, b=_WEIGHTS[:, None], axis=0)
         penalty = 0.02 * sum(
             (x + 2) ** 2 for x in spreads
         )  # a weak prior, where the data do not determine them
@@ -237,7 +237,7 @@ def _end(excess: Callable[..., Any], best: Any, place: int, sign: int) -> float:
 
 
 def _minimum(function: Callable[[Any], float], start: Any) -> tuple[Any, float]:
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         function, np.asarray(start), method="Nelder-Mead",
         options={"xatol": 1e-4, "fatol": 1e-5, "maxiter": 1000},
     )  # fmt: skip

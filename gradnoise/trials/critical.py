@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 from ..statistics.estimate import Estimate, Status
 
@@ -144,13 +144,13 @@ def _interval(
     value: float, others: list[float], level: float, spread: float
 ) -> tuple[float, float]:
     """The interval of a positive number, from what it is without each of the seeds."""
-    width = spread * float(special.ndtri(0.5 + level / 2))
+    width = spread * float(scipy.special.ndtri(0.5 + level / 2))
     if not others or not all(TINY < other < math.inf for other in others) or math.isinf(value):
         known = [other for other in others if other > 0] or [0.0]
         return min(*known, value) * math.exp(-width), math.inf
     logs, count = np.log(others), len(others)
     error = math.sqrt((count - 1) / count * float(((logs - logs.mean()) ** 2).sum()))
-    width = math.hypot(width, float(special.stdtrit(count - 1, 0.5 + level / 2)) * error)
+    width = math.hypot(width, float(scipy.special.stdtrit(count - 1, 0.5 + level / 2)) * error)
     return value * math.exp(-width), value * math.exp(width)
 
 
@@ -177,7 +177,7 @@ def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     if best == len(grid) - 1:
         return math.inf
     ends = grid[max(best - 1, 0)], grid[best + 1]
-    return math.exp(optimize.minimize_scalar(misfit, bounds=ends, method="bounded").x)
+    return math.exp(scipy.optimize.minimize_scalar(misfit, bounds=ends, method="bounded").x)
 
 
 def share_at(loss: float, curve: Mapping[float, float]) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import scipy
 import torch
-from scipy import linalg
 from torch import Tensor
 
 from ...moments.moments import GradientMoments
@@ -29,7 +29,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     """
     if 0 in (first.shape[1], second.shape[1]):
         return torch.zeros(0, dtype=torch.float64)
-    angles = linalg.subspace_angles(*(v.cpu().double().numpy() for v in (first, second)))
+    angles = scipy.linalg.subspace_angles(*(v.cpu().double().numpy() for v in (first, second)))
     return torch.from_numpy(angles[::-1].copy())
 
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import scipy
 import torch
-from scipy import special
 from torch import nn
 
 from ...measurement.opened import Opened
@@ -230,7 +230,7 @@ def _tails(moments: GradientMoments, tail: float) -> tuple[Estimate | None, floa
     second = trace_cov_sq(moments)
     shape = trace**2 / (2 * (second if second > 0 else moments.trace_cov_sq))
     ranks = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    quantiles = torch.from_numpy(special.gammaincinv(shape, ranks.numpy())).sqrt()
+    quantiles = torch.from_numpy(scipy.special.gammaincinv(shape, ranks.numpy())).sqrt()
     level = moments.level
     return (
         hill_index(squares.sqrt(), tail=tail, level=level),

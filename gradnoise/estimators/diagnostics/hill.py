@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scipy import special
+import scipy
 
 from ...errors import ArgumentError
 from ...statistics.estimate import Estimate, Status, check_level
@@ -48,6 +48,6 @@ def hill_index(values: Any, *, tail: float = 0.1, level: float = 0.95) -> Estima
     if not slope:
         return Estimate(math.inf, 0.0, math.inf, level, math.nan, count, Status.NO_INTERVAL)
     value = count / slope
-    low, high = (float(special.chdtri(2 * count, (1 + s * level) / 2)) for s in (1, -1))
+    low, high = (float(scipy.special.chdtri(2 * count, (1 + s * level) / 2)) for s in (1, -1))
     ends = (value * low / (2 * count), value * high / (2 * count))
     return Estimate(value, *ends, level, value / math.sqrt(count), count)

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from ..convert import as_operator
@@ -39,7 +39,7 @@ class GaussRule:
 
     @cached_property
     def _eigen(self) -> tuple[Array, Array]:
-        values, coordinates = eigh_tridiagonal(self.alphas, self.betas[:-1])
+        values, coordinates = scipy.linalg.eigh_tridiagonal(self.alphas, self.betas[:-1])
         return values, coordinates
 
     @property
@@ -72,7 +72,7 @@ class GaussRule:
         nodes, coordinates = self._eigen
         gaps = np.where(nodes == x, np.finfo(float).eps * (abs(x) or 1.0), nodes - x)
         last = x + float(self.betas[-1] ** 2 * (coordinates[-1] ** 2 / gaps).sum())
-        values, vectors = eigh_tridiagonal(np.append(self.alphas, last), self.betas)
+        values, vectors = scipy.linalg.eigh_tridiagonal(np.append(self.alphas, last), self.betas)
         fixed = int(np.abs(values - x).argmin())
         weights = vectors[0] ** 2
         return float(weights[:fixed].sum()), float(weights[: fixed + 1].sum())
