@@ -83,7 +83,7 @@ from .problem.losses.masked_lm import masked_lm
 from .problem.losses.model_loss import model_loss
 from .problem.losses.seq2seq_lm import seq2seq_lm
 from .profiles.cost import Cost
-from .profiles.expected import estimate_cost
+from .profiles.estimate import estimate_cost
 from .profiles.measurement import Measurement, measure
 from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile

@@ -1,40 +1,23 @@
-"""What a profile will cost, before it runs, and how many samples a budget is enough for."""
+"""The work of a profile, as it mostly is."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from numbers import Real
-from typing import Any
-
-import torch
-from torch import nn
-
-from ..errors import ArgumentError
 from ..estimators.curvature.few_samples import FEW, LEAST, PART
 from ..estimators.curvature.few_samples import STEPS as STEPS_OF_FEW
 from ..estimators.noise.block_probes import BLOCKS, ROUNDS, SAME
 from ..estimators.noise.drawn_probes import DRAWN, FIRST
-from ..estimators.noise.noise_scale import ACCURACY, STEPS, check_accuracy, few_suffice
+from ..estimators.noise.noise_scale import ACCURACY, STEPS, few_suffice
 from ..estimators.noise.noise_scale import PROBES as MOST_PROBES
 from ..estimators.noise.sign_probes import SAMPLING_PROBES
-from ..linalg.operator import MEMORY_BUDGET
-from ..measurement.opened import Opened
-from ..problem.losses.loss_fn import LossFn
-from ..problem.options import Options
-from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..problem.work import Work
-from .cost import Cost
 
-# as they mostly are: products for λ, of all samples; where halves are measured as well; values of
-# tr(HΣ) of few samples at ACCURACY; random directions of all samples; directions that are known
-PRODUCTS, WITH_HALVES, VALUES, PROBES, KNOWN = 5, 8, 30, 12, 9
-OF_VECTORS = 20  # sums of vectors in a backward pass, and in what is made of its result
-VECTORS = 40  # of the length P that are held besides the graphs: bases, products, sums
-LEAST_SAMPLES = 32  # of a budget
-FINER = 2**0.25  # from one number of samples to the next that is tried
+# usual numbers, counted on the models of benchmarks/cost.py
+PRODUCTS = 5  # with the Hessian of all samples, for λ
+WITH_HALVES = 8  # the same where λ of halves is measured as well
+VALUES = 30  # of tr(HΣ), of few samples each, at ACCURACY
+PROBES = 12  # random directions over all samples
+KNOWN = 9  # directions in which every sample's slope is measured
 
 
 def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float = ACCURACY) -> Work:
@@ -92,135 +75,3 @@ def _add(
     work.gradients += round(count * gradients * times)
     work.products += round(count * products * times)
     work.calls += round((gradients + products) * times * -(-count // MICRO_BATCH))
-
-
-def within_budget(opened: Opened, budget: float | None, accuracy: float) -> Opened:
-    """As many of the samples as a budget is enough for.
-
-    Args:
-        opened: all samples.
-        budget: plain passes over all of them; None for no limit.
-        accuracy: half the interval of B_noise that is enough.
-
-    Raises:
-        ArgumentError: it is not enough for a profile, or no positive number.
-    """
-    if budget is None:
-        return opened
-    if isinstance(budget, bool) or not isinstance(budget, Real) or not 0 < budget < math.inf:
-        raise ArgumentError(
-            f"`budget` must be a number of plain passes over the samples, like 25; got {budget!r}"
-        )
-    samples, divisible = opened.problem.samples, opened.problem.is_divisible
-    count, least = samples.count, math.inf
-    fewest = LEAST if divisible and count >= LEAST else min(LEAST_SAMPLES, count)
-    while count >= fewest:
-        whole = count == samples.count and samples.sampling_factor == 0
-        work = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy)
-        least = min(least, work.passes(samples.count))
-        if least <= budget:
-            return opened.of_some(count)
-        count = max(fewest, int(count / FINER)) if count > fewest else 0
-    units = f"{samples.count} {'groups of samples' if opened.unit.is_group else 'samples'}"
-    raise ArgumentError(
-        f"`budget` = {budget:g} plain passes over {units} is not enough: a profile takes about "
-        f"{math.ceil(least)} at least, or `max_samples` takes fewer samples from the start"
-    )
-
-
-def budget_note(opened: Opened, within: Opened) -> str:
-    """That a budget left samples out."""
-    measured, given = within.problem.samples.count, opened.problem.samples.count
-    if measured == given:
-        return ""
-    return f"`budget` is enough for {measured} of {given} samples; the others were not measured"
-
-
-def estimate_cost(
-    model: nn.Module,
-    loss_fn: LossFn | nn.Module,
-    data: Any,
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    metric: str = "auto",
-    max_samples: int | None = 4096,
-    population: str | int = "dataset",
-    accuracy: float = ACCURACY,
-    budget: float | None = None,
-    seed: int = 0,
-    micro_batch: int = MICRO_BATCH,
-    unit: str = "auto",
-    group_size: int | None = None,
-    memory_budget: int = MEMORY_BUDGET,
-) -> Cost:
-    """What `gn.profile` will cost with these options, before it runs.
-
-    It takes the checks of a profile, and three plain passes over one micro-batch. `passes` is right
-    within a factor of two: how many products λ takes is not known before. `seconds` is too small
-    for models whose pass takes milliseconds.
-
-    Args:
-        model, loss_fn, data, optimizer, metric, max_samples, population, accuracy, budget, seed,
-            micro_batch, unit, group_size, memory_budget: as for `gn.profile`.
-
-    Returns:
-        Cost; `peak_bytes` is that of graphs and vectors that a profile holds.
-
-    Raises:
-        GradNoiseError: as for `gn.profile`.
-
-    Example:
-        >>> from gradnoise.toy import NoisyQuadratic
-        >>> toy = NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
-        >>> cost = estimate_cost(toy.model(), toy.loss_fn, toy.sample(1024, seed=0))
-        >>> 20 < cost.passes < 40
-        True
-    """
-    check_accuracy(accuracy)
-    options = Options(
-        optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
-        seed=seed, micro_batch=micro_batch, unit=unit, group_size=group_size,
-    )  # fmt: skip
-    opened = Opened.open(model, loss_fn, data, options)
-    opened = within_budget(opened, budget, accuracy)
-    problem = opened.problem
-    samples, divisible = problem.samples, problem.is_divisible
-    count, whole = samples.count, samples.sampling_factor == 0
-    work = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy)
-    with problem.guard():
-        hessian = opened.hessian(memory_budget=memory_budget)
-        graphs = min(hessian.graph_bytes, memory_budget)
-        seconds = _seconds(problem, work)
-    finer = expected_work(count, whole=whole, divisible=divisible, accuracy=accuracy / 2)
-    passes = work.passes(count)
-    vectors = VECTORS * problem.objective.size * torch.empty(0, dtype=hessian.dtype).element_size()
-    return Cost(
-        samples=count,
-        passes=passes,
-        seconds=seconds,
-        peak_bytes=int(graphs) + vectors,
-        products=work.products / count,
-        half_width=finer.passes(count) if whole else 4 * passes,
-    )
-
-
-def _seconds(problem: Problem, work: Work) -> float:
-    """Of so much work, from a pass over a micro-batch and sums of vectors."""
-    batch, objective = problem.largest_batch(), problem.objective
-    one = torch.zeros(objective.size, device=objective.device)
-    of_pass = _fastest(objective.device, lambda: objective.gradient(batch))
-    of_vector = _fastest(objective.device, lambda: one.add_(one))
-    passes = work.passes(max(problem.samples.counts))
-    return passes * of_pass + work.calls * OF_VECTORS * of_vector
-
-
-def _fastest(device: torch.device, run: Callable[[], object]) -> float:
-    """Seconds of the fastest of three."""
-    taken = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken)

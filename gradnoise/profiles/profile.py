@@ -24,9 +24,9 @@ from ..problem.samples import MICRO_BATCH
 from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
+from .budget import budget_note, within_budget
 from .cost import Meter
 from .curvature import Effort, find_curvature
-from .expected import budget_note, within_budget
 from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note

@@ -45,7 +45,7 @@ class Sharpest:
 
     def product(self, hessian: Hessian, vector: Tensor) -> Tensor:
         """Hx of a vector that was wanted, shape (P,), in float64 where the device has it."""
-        if uniform_decay(hessian) is None:  # what E adds could not be taken away without rounding
+        if uniform_decay(hessian) is None:  # to take away what E adds would leave its rounding
             return widen(hessian @ vector)
         return self.space.image(vector)
 
@@ -74,6 +74,8 @@ def sharpest_of_many(
     Raises:
         OperatorError: a product is not finite.
     """
+    if uniform_decay(hessian) is None:  # `Sharpest.product` could not use them
+        wanted = ()
     find = _of_halves_and_all if halved else _of_all
     return find(hessian, odds, wanted, tol=tol, seed=seed, tick=tick)
 

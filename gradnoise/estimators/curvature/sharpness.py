@@ -180,6 +180,7 @@ def find_sharpness(
             odds = evenly(problem.samples.count)
             found = sharpest_of_many(matrix, odds, halved=sampled, tol=aim.tol, seed=seed)
             pairs, halves = found.pairs, found.halves
+            del found  # and the graphs of the halves with it
             if sampled:
                 first, second = sides_of(problem.samples, seed)
                 part = replace(problem, samples=first.joined(second))
