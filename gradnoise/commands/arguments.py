@@ -1,30 +1,18 @@
-"""What commands have in common: numbers that are read, files that are written, their options."""
+"""What commands have in common: numbers read, files written, an error in one line."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import inspect
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, GradNoiseError
 
-Command = Callable[[argparse.Namespace], int]
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
-TARGET = (
-    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
-    "(model, loss_fn, data) or (model, loss_fn, data, optimizer)"
-)
-
-TARGET_TRAINED = (
-    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
-    "(model, loss_fn, data, optimizer), the optimizer with its state"
-)
 
 
 def shows_progress(options: argparse.Namespace) -> bool:
@@ -100,13 +88,11 @@ POSITIVE = number(lambda x: 0 < x < math.inf, "a positive number")
 MOMENTUM = number(lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 
-def add_command(commands: Any, run: Command, about: str, epilog: str | None = None) -> Any:
-    """Add a command, described by the docstring of what runs it; what adds its options."""
-    name, text = run.__name__.strip("_").removesuffix("_command"), inspect.getdoc(run)
-    return commands.add_parser(name, help=about, description=text, epilog=epilog).add_argument
-
-
-def add_common(add: Any) -> None:
-    """The options of every command."""
-    add("--quiet", action="store_true", help="show no progress bar")
-    add("--debug", action="store_true", help="show the traceback of an error")
+def one_line(error: Exception) -> str:
+    message = str(error).strip()
+    if "Traceback" in message:  # a data loader's worker sends its whole story
+        message = message.splitlines()[-1]
+    text = " ".join(message.split())
+    if isinstance(error, GradNoiseError):
+        return text
+    return f"{type(error).__name__}{': ' if text else ''}{text} (--debug shows where)"

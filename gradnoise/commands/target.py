@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import inspect
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, GradNoiseError
+from ..toy.digits import BATCH_SIZE, digits
+from .arguments import one_line
 
 
 def factory_of(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
@@ -26,6 +29,24 @@ def factory_of(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
             return _four(factory(), target)
 
     return make
+
+
+def with_optimizer(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """Model, loss, data and the optimizer that trains the model, as the target names them.
+
+    Raises:
+        ArgumentError: the factory returned no optimizer.
+    """
+    if options.target == "digits":
+        options.batch_size = options.batch_size or BATCH_SIZE
+        return digits()
+    made = factory_of(options.target)()
+    if made[3] is None:
+        raise ArgumentError(
+            f"{options.target} returned no optimizer, and runs go on from one: return (model, "
+            f"loss_fn, data, optimizer), the optimizer that trains the model, with its state"
+        )
+    return made
 
 
 @contextmanager
@@ -126,13 +147,3 @@ def _told(error: Exception) -> str:
     if "relative import" in str(error):
         return f"{text}. The file is loaded by itself: import its package by name"
     return f"{text}. Install it, or set PYTHONPATH to the folder that holds it"
-
-
-def one_line(error: Exception) -> str:
-    message = str(error).strip()
-    if "Traceback" in message:  # a data loader's worker sends its whole story
-        message = message.splitlines()[-1]
-    text = " ".join(message.split())
-    if isinstance(error, GradNoiseError):
-        return text
-    return f"{type(error).__name__}{': ' if text else ''}{text} (--debug shows where)"

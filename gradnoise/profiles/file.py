@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from ..errors import ProfileFileError
 from ..files.atomic import replace_file
 from ..files.json import decode, encode
+from ..files.version import version
 from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
@@ -26,11 +26,7 @@ _LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share") 
 
 def versions() -> dict[str, str]:
     """The versions that a result was computed with."""
-    try:
-        own = metadata.version("gradnoise")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        own = "unknown"
-    return {"gradnoise": own, "torch": str(torch.__version__)}
+    return {"gradnoise": version(), "torch": str(torch.__version__)}
 
 
 def to_dict(profile: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gradnoise.commands.arguments import (
     POSITIVE,
     check_targets,
     chosen,
+    one_line,
     tell_written,
     whole,
 )  # fmt: skip
@@ -55,3 +56,16 @@ def test_what_was_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "\nwritten: a.png, b.jsonl\n"
     tell_written(None)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (gn.ArgumentError("two\n  lines"), "two lines"),
+        (ValueError("a  b"), "ValueError: a b (--debug shows where)"),
+        (ValueError(), "ValueError (--debug shows where)"),
+        (RuntimeError("Traceback: x\nKeyError: 'y'"), "RuntimeError: KeyError: 'y' (--debug"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, line: str) -> None:
+    assert one_line(error).startswith(line)

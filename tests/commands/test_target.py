@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import gradnoise as gn
-from gradnoise.commands.target import factory_of, one_line
+from gradnoise import cli
+from gradnoise.commands.target import factory_of
+from tests.command_line import FACTORIES, HEAD, QUICK, refused
 
 TEXT = """
 CALLS = []
@@ -48,14 +51,119 @@ def test_functions_that_there_are_are_named(path: Path) -> None:
         factory_of(f"{path}:mak")
 
 
+def test_a_neighbour_of_the_file_can_be_imported(file):
+    (file.parent / "neighbour_of_it.py").write_text(HEAD)
+    file.write_text("from neighbour_of_it import *\n" + FACTORIES)
+
+    assert cli.main(["profile", f"{file}:three", *QUICK]) == 0
+
+
+def test_a_file_named_like_a_library_does_not_replace_it(file):
+    path = file.rename(file.with_name("json.py"))
+
+    assert cli.main(["profile", f"{path}:three", *QUICK]) == 0
+
+    assert sys.modules["json"] is json
+
+
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("factory", "said"),
     [
-        (gn.ArgumentError("two\n  lines"), "two lines"),
-        (ValueError("a  b"), "ValueError: a b (--debug shows where)"),
-        (ValueError(), "ValueError (--debug shows where)"),
-        (RuntimeError("Traceback: x\nKeyError: 'y'"), "RuntimeError: KeyError: 'y' (--debug"),
+        ("none", "has no function 'none'; its functions are three, four, two, a_list"),
+        ("with_arguments", "needs the arguments path, size, and is called without any"),
+        ("patient", "is async; make it an ordinary function"),
+        ("incomplete", "incomplete failed at users_own_problem.py, line"),
+        ("incomplete", "({}['lr']): KeyError: 'lr'"),
+        ("asserts", "(assert not model): AssertionError"),
+        ("without_cuda", "(model.to('cuda:99')): "),
+        ("not_a_function", "has no function 'not_a_function'"),
+        ("two", "must return (model, loss_fn, data) or"),
+        ("two", "got 2 things"),
+        ("a_list", "got list"),
+        ("broken", "RuntimeError: the disk is on fire (--debug shows where)"),
+        ("leaves", "called sys.exit(0)"),
+        ("without_samples", "got no samples"),
     ],
 )
-def test_an_error_is_one_line(error: Exception, line: str) -> None:
-    assert one_line(error).startswith(line)
+def test_a_factory_that_cannot_be_measured_is_explained(capsys, file, factory, said):
+    assert said in refused(capsys, "profile", f"{file}:{factory}", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ("def three(:", "SyntaxError"),
+        ("import no_such_library_at_all", "No module named 'no_such_library_at_all'"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_does_not_run_is_explained(capsys, file, contents, said):
+    file.write_text(contents)
+
+    assert said in refused(capsys, "profile", f"{file}:three", *QUICK)
+
+
+def test_without_a_function_those_of_the_file_are_listed(capsys, file):
+    line = refused(capsys, "profile", file)
+
+    assert "expected 'digits' or 'path/to/file.py:factory'" in line
+    assert "; its functions are three, four, two" in line
+
+
+def test_a_file_without_functions_says_so(capsys, file):
+    file.write_text("x = 3")
+
+    assert "has no function 'three'; it has no functions" in refused(
+        capsys, "profile", f"{file}:three"
+    )
+
+
+def test_a_relative_import_names_the_way_out(capsys, file):
+    file.write_text("from . import other\n")
+
+    line = refused(capsys, "profile", f"{file}:three")
+    assert "line 1 (from . import other): ImportError" in line
+    assert "The file is loaded by itself: import its package by name" in line
+
+
+def test_a_missing_package_names_the_way_out(capsys, file):
+    file.write_text("import no_such_library_at_all\n")
+
+    line = refused(capsys, "profile", f"{file}:three")
+    assert "Install it, or set PYTHONPATH to the folder that holds it" in line
+
+
+def test_an_error_of_ours_is_shown_as_it_is(capsys, file):
+    with file.open("a") as more:
+        more.write("\nimport gradnoise\ndef ours():\n    gradnoise.stable_lr('x')\n")
+
+    line = refused(capsys, "profile", f"{file}:ours")
+    assert line.startswith("gradnoise: error: `sharpness` must be a number; got")
+
+
+def test_arguments_with_defaults_are_no_mistake(file):
+    assert cli.main(["profile", f"{file}:defaults", *QUICK]) == 0
+
+
+def test_a_function_written_in_c_is_called(capsys, file):
+    with file.open("a") as more:
+        more.write("\ndict_items = dict\n")
+
+    assert "must return (model, loss_fn, data)" in refused(capsys, "profile", f"{file}:dict_items")
+
+
+def test_a_file_of_another_kind_is_refused(capsys, file):
+    text = file.rename(file.with_suffix(".txt"))
+
+    assert "is not a Python file" in refused(capsys, "profile", f"{text}:three")
+
+
+@pytest.mark.parametrize(
+    "command", [("advise",), ("branch", "--batch-sizes", "4", "--samples", "32")]
+)
+def test_an_optimizer_is_needed(
+    command: tuple[str, ...], trainable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *options = command
+    line = refused(capsys, name, f"{trainable}:three", *options)
+    assert "returned no optimizer, and runs go on from one: return (model, loss_fn, da" in line

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from gradnoise import GradNoiseError
 from gradnoise.toy.digits import digits, digits_net
@@ -29,6 +31,34 @@ def test_training_lowers_the_loss_and_leaves_no_gradients() -> None:
         losses.append(float(criterion(model(images), labels).detach()))
         assert all(parameter.grad is None for parameter in model.parameters())
     assert losses[1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_steps_are_those_of_torchs_sgd(momentum: float) -> None:
+    model, criterion, data, optimizer = digits(lr=0.2, momentum=momentum, epochs=0)
+    loader = DataLoader(
+        data, batch_size=100, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    for _ in range(2):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            criterion(model(inputs), targets).backward()
+            optimizer.step()
+    ours, _, _, after = digits(lr=0.2, momentum=momentum, batch_size=100, epochs=2)
+    for parameter, own in zip(model.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(parameter, own)
+        buffers = [
+            o.state[p].get("momentum_buffer") for o, p in ((optimizer, parameter), (after, own))
+        ]
+        assert buffers == [None, None] if momentum == 0 else torch.equal(*buffers)
+
+
+def test_training_needs_no_compiler() -> None:
+    code = (
+        "import sys; from gradnoise.toy.digits import trained_digits; trained_digits(epochs=1); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_seed_alone_decides() -> None:

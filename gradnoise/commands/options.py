@@ -1,0 +1,174 @@
+"""The options of every command. No torch is imported here: `gradnoise --help` answers at once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from .arguments import MOMENTUM, POSITIVE, number, whole
+
+TARGET = (
+    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
+    "(model, loss_fn, data) or (model, loss_fn, data, optimizer)"
+)
+TARGET_TRAINED = (
+    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
+    "(model, loss_fn, data, optimizer), the optimizer with its state"
+)
+PROFILE = """
+Measure the gradient noise and the curvature of one model. Print what follows for batch size and
+learning rate.
+"""
+ADVISE = """
+Find a batch size and a learning rate by short training runs from where a model stands. The runs are
+made on copies, within a budget of samples. The pair that is printed was tried.
+"""
+BRANCH = """
+Train copies of a model at several batch sizes for equal samples, from where it stands. Print the
+best and the largest stable learning rate of each, and the critical batch size.
+"""
+SWEEP = """
+Train with every learning rate at every batch size. Print the largest stable and the best learning
+rate of each, and the critical batch size.
+"""
+VALIDATE = """
+Compare every estimator with every analytic problem whose exact answer is known. Print truth,
+estimate, z-score and verdict. Exit code 1 if any is wrong.
+"""
+
+
+def _command(commands: Any, name: str, text: str, about: str, epilog: str | None = None) -> Any:
+    """Add a command; what adds its options."""
+    return commands.add_parser(name, help=about, description=text, epilog=epilog).add_argument
+
+
+def _profile_options(commands: Any) -> None:
+    about = "measure one model; print what follows for batch size and learning rate"
+    example = "example: gradnoise profile train.py:factory --batch-size 64 --lr 0.1 --plot map.png"
+    add = _command(commands, "profile", PROFILE, about, example)
+    add("target", help=TARGET)
+    add("--samples", type=whole(2), default=4096, help="samples to measure at most (default 4096)")
+    add("--population", default="dataset", help="what the intervals are about: dataset (default), "
+        "distribution, or a number of samples")  # fmt: skip
+    add("--batch-size", type=whole(1), help="batch size in training (default: the DataLoader's)")
+    add("--lr", type=POSITIVE,
+        help="learning rate in training; it is judged together with the batch size")  # fmt: skip
+    add("--momentum", type=MOMENTUM,
+        help="momentum in training")  # fmt: skip
+    add("--metric", default="auto", help="euclidean: learning rates of plain SGD; optimizer: those "
+        "of the optimizer that the factory returns, after it has taken steps; auto (default): "
+        "optimizer for Adam and other adaptive ones, else euclidean")  # fmt: skip
+    add("--epochs", type=whole(0), help="digits only: train so many epochs first (default 5)")
+    add("--engine", default="auto", help="how per-sample gradients are computed: auto (default), "
+        "hooks, functional, backpack or loop")  # fmt: skip
+    add("--unit", default="auto", help="auto (default): single samples where their losses are "
+        "independent, else groups of samples (batch normalisation); sample or group "
+        "insists")  # fmt: skip
+    add("--group-size", type=whole(1), metavar="B",
+        help="samples of a group (default: the batch size in training)")  # fmt: skip
+    add("--probes", type=whole(2), help="random directions for tr(HΣ) at most, of fewer than 512 "
+        "samples (default 32)")  # fmt: skip
+    add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
+        help="half the interval of the noise scale, relative, that is enough "
+        "(default 0.15)")  # fmt: skip
+    add("--budget", type=POSITIVE, metavar="PASSES",
+        help="plain passes over the samples that may be spent, about; fewer samples are measured "
+        "where all would cost more")  # fmt: skip
+    add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
+    add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
+    add("--plot", type=Path, metavar="FILE",
+        help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
+    _common_options(add)
+
+
+def _advise_options(commands: Any) -> None:
+    about = "find a batch size and a learning rate by short training runs from here"
+    example = "example: gradnoise advise train.py:factory --epochs 4 --out advice.jsonl"
+    add = _command(commands, "advise", ADVISE, about, example)
+    add("target", help=TARGET_TRAINED)
+    length = add.__self__.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=whole(1), metavar="N",
+                        help="samples that all runs take together (default: 2 epochs)")  # fmt: skip
+    length.add_argument("--epochs", type=POSITIVE, metavar="X",
+                        help="the budget in passes over the data")  # fmt: skip
+    _shared_options(add)
+
+
+def _branch_options(commands: Any) -> None:
+    about = "train at several batch sizes from here; find the critical batch size"
+    example = (
+        "example: gradnoise branch digits --batch-sizes 8 32 128 512 --samples 7200 "
+        "--plot branches.png"
+    )
+    add = _command(commands, "branch", BRANCH, about, example)
+    add("target", help=TARGET_TRAINED)
+    add("--batch-sizes", type=whole(1), nargs="+", metavar="B", required=True, help="batch sizes")
+    add("--samples", type=whole(1), metavar="N", required=True, help="samples of each run")
+    add("--factors", type=POSITIVE, nargs="+", metavar="F",
+        help="learning rates as factors of the one in use (default 0.5 1 2)")  # fmt: skip
+    add("--scaling", choices=("auto", "linear", "none", "sqrt"),
+        help="of the learning rate from one batch size to the next (default auto)")  # fmt: skip
+    _shared_options(add)
+
+
+def _shared_options(add: Any) -> None:
+    add("--batch-size", type=whole(1),
+        help="batch size that the optimizer's learning rate is used with (default: the "
+        "DataLoader's)")  # fmt: skip
+    add("--seeds", type=whole(1), help="how many orders of the samples (default 3)")
+    add("--max-grad-norm", type=POSITIVE, metavar="NORM",
+        help="longer gradients are cut to it in training (default: they are not)")  # fmt: skip
+    add("--out", type=Path, metavar="FILE",
+        help="save finished runs; continue from them if it exists")  # fmt: skip
+    add("--plot", type=Path, metavar="FILE",
+        help="save the picture, loss against batch size (png, pdf, svg, jpg)")  # fmt: skip
+    _common_options(add)
+
+
+def _sweep_options(commands: Any) -> None:
+    add = _command(
+        commands, "sweep", SWEEP,
+        "train with many learning rates and batch sizes; find the stable and the best ones",
+        "example: gradnoise sweep train.py:factory --batch-sizes 8 32 128 --epochs 5 "
+        "--out sweep.jsonl --plot sweep.png",
+    )  # fmt: skip
+    add("target", help=f"{TARGET}, SGD or Adam; it is called for every model that is trained")
+    add("--batch-sizes", type=whole(1), nargs="+", default=[4, 16, 64, 256], metavar="B",
+        help="batch sizes (default 4 16 64 256)")  # fmt: skip
+    add("--lrs", type=POSITIVE, nargs="+",
+        default=[2.0**k for k in range(-6, 4)], metavar="LR",
+        help="learning rates (default 1/64 to 8 in factors of 2)")  # fmt: skip
+    add("--momentum", type=MOMENTUM,
+        help="momentum (default that of the factory's optimizer, else 0)")  # fmt: skip
+    add("--epochs", type=POSITIVE,
+        help="length of the runs in passes over the data (default 10)")  # fmt: skip
+    add("--steps", type=whole(1), help="length of the runs in steps")
+    add("--seeds", type=whole(1), default=1, help="how many seeds to train with (default 1)")
+    add("--out", type=Path, metavar="FILE",
+        help="save finished runs; continue from them if it exists")  # fmt: skip
+    add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg, jpg)")
+    _common_options(add)
+
+
+def _validate_options(commands: Any) -> None:
+    about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
+    add = _command(commands, "validate", VALIDATE, about)
+    add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
+    _common_options(add)
+
+
+def _common_options(add: Any) -> None:
+    """The options of every command."""
+    add("--quiet", action="store_true", help="show no progress bar")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+# each command is run by the module of its name
+COMMANDS = {
+    "profile": _profile_options,
+    "advise": _advise_options,
+    "branch": _branch_options,
+    "sweep": _sweep_options,
+    "validate": _validate_options,
+}

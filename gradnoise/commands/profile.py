@@ -1,0 +1,66 @@
+"""`gradnoise profile`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ArgumentError
+from ..problem.optimizer_settings import OptimizerSettings
+from ..profiles.profile import Profile, profile
+from ..toy.digits import BATCH_SIZE, LR, trained_digits
+from .arguments import check_targets, chosen, shows_progress, tell_written
+from .target import factory_of
+
+PROFILED = (
+    *("metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"),
+    "budget",
+)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure one model, and judge the setting that it is trained with."""
+    check_targets(options)
+    model, loss_fn, data, optimizer = _problem(options)
+    if options.momentum is not None and options.lr is None and optimizer is None:
+        raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
+    result = profile(
+        model,
+        loss_fn,
+        data,
+        optimizer=optimizer,
+        max_samples=options.samples,
+        population=_population(options.population),
+        progress=shows_progress(options),
+        **chosen(options, *PROFILED),
+    )
+    result = _with_setting(result, options)
+    if options.json:
+        result.save(options.json)
+    print(result)
+    if options.plot:
+        result.plot(options.plot)
+    return tell_written(options.json, options.plot)
+
+
+def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    if options.target == "digits":
+        options.batch_size, options.lr = options.batch_size or BATCH_SIZE, options.lr or LR
+        training = chosen(options, "seed", "lr", "batch_size", "momentum", "epochs")
+        return *trained_digits(**training)[:3], None
+    if options.epochs is not None:
+        raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
+    return factory_of(options.target)()
+
+
+def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
+    """The report about the learning rate and momentum given on the command line."""
+    if options.lr is None and options.momentum is None:
+        return result
+    settings = result.optimizer or OptimizerSettings("SGD", options.lr)
+    return replace(result, optimizer=replace(settings, **chosen(options, "lr", "momentum")))
+
+
+def _population(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
