@@ -64,6 +64,7 @@ from .linalg.trace import trace
 from .measurement.gradient_moments import gradient_moments
 from .moments.layer import Layer
 from .moments.moments import GradientMoments
+from .monitor.monitor import NoiseMonitor
 from .operators.gauss_newton import GaussNewton
 from .operators.gradient_covariance import GradientCovariance
 from .operators.gradients import PerSampleGradients
@@ -204,6 +205,8 @@ __all__ = [
     "Swing",
     "NoiseAt",
     "cooled",
+    # while it trains
+    "NoiseMonitor",
     # train and see
     "sweep",
     "Sweep",

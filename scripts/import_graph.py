@@ -40,6 +40,7 @@ ORDER = (
     "estimators/diagnostics",
     "estimators/covariance",
     "profiles",
+    "monitor",
     "training",
     "sweeps",
     "trials",

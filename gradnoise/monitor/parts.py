@@ -1,0 +1,122 @@
+"""Sources that cost nothing but norms: the micro-batches of an accumulation, and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from ..tensors.trees import sample_leaves
+from .gradients import StepGradient, gathered, sq_norm
+from .reading import Reading
+
+ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
+TWICE = "a forward pass was followed by several backward passes"
+
+
+class PartNorms:
+    """Listens to one step: the squared gradient norm of every micro-batch, by parameter.
+
+    A new part begins with the first gradient after a forward pass of the model; where the model
+    itself is not called (the user calls parts of it), with the second gradient of a parameter.
+
+    Args:
+        model: whose forward passes are counted.
+        parameters: trainable ones by name.
+        group: of ranks whose gradients are averaged; None for this process alone.
+    """
+
+    def __init__(self, model: nn.Module, parameters: dict[str, Tensor], group: Any) -> None:
+        self._names, self._group = list(parameters), group
+        self._norms: dict[str, Tensor] = {}  # Σ_j ‖c_j‖²
+        self._seen: set[str] = set()  # parameters that have had a gradient in this part
+        self._sizes: list[int | None] = []  # of the inputs of the forward passes
+        self._parts, self._begins, self.reason = 0, True, ""
+        self.gradient = StepGradient(parameters, self._arrive)
+        self._handle: Any = model.register_forward_pre_hook(self._forward, with_kwargs=True)
+
+    def _forward(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.is_grad_enabled():
+            if self._begins and len(self._sizes) > self._parts:
+                return  # a second forward pass for one backward pass
+            self._sizes.append(_leading(args, kwargs))
+            self._begins = True
+
+    def _arrive(self, name: str, gradient: Tensor) -> None:
+        if self._begins or (name in self._seen and not self._sizes):
+            self._begins = False
+            self._parts += 1
+            self._seen.clear()
+        elif name in self._seen:
+            self.reason = TWICE
+        self._seen.add(name)
+        square = sq_norm(gradient)
+        self._norms[name] = self._norms[name] + square if name in self._norms else square
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        self._handle.remove()
+        self.gradient.remove()
+
+    def reading(self, batch_size: float | None, shares: Sequence[float] | None) -> Reading | None:
+        """The norms of the step; None, and a `reason`, where it says nothing about the noise.
+
+        Args:
+            batch_size: B of this rank; None for the sum of the leading dimensions of the inputs.
+            shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
+        """
+        if self.reason:
+            return None
+        sizes = self._part_sizes(batch_size)
+        weights = [1 / len(sizes)] * len(sizes) if shares is None and sizes else list(shares or ())
+        if len(weights) != len(sizes):
+            self.reason = f"{len(weights)} shares for {len(sizes)} micro-batches"
+            return None
+        if not sizes:
+            self.reason = "no gradient came, or the batch size is not known: give it to step()"
+            return None
+        own = torch.tensor(
+            [
+                sum(w * w for w in weights),
+                sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
+                sum(sizes),
+                len(sizes),
+            ],
+            dtype=torch.float64,
+        )
+        parts, own = _over_ranks(gathered(self._norms, self._names), own, self._group)
+        shares_sq, spread, samples, count = own.tolist()
+        if count < 2:
+            self.reason = ONE_PART
+            return None
+        total = gathered(self.gradient.sq_norms(self._group), self._names)
+        return Reading(parts, total, shares_sq, spread, samples)
+
+    def _part_sizes(self, batch_size: float | None) -> list[float]:
+        """b_j: as the inputs had them if they add up to B, else equal ones."""
+        seen = [size for size in self._sizes if size is not None]
+        known = len(seen) == len(self._sizes) == self._parts
+        if known and batch_size in (None, sum(seen)):
+            return [float(size) for size in seen]
+        return [] if batch_size is None else [batch_size / self._parts] * self._parts
+
+
+def _leading(args: Any, kwargs: Any) -> int | None:
+    """The number of samples in the inputs of a model: their common leading dimension."""
+    sizes = {len(t) for t in sample_leaves((args, kwargs)) if t.ndim}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _over_ranks(parts: Tensor, own: Tensor, group: Any) -> tuple[Tensor, Tensor]:
+    """The sums over all ranks, of contributions that are averaged over them."""
+    world = dist.get_world_size(group) if group is not None else 1
+    if world == 1:
+        return parts, own
+    both = torch.cat([parts / world**2, own[:2] / world**2, own[2:]])
+    device = torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
+    both = both.to(device)
+    dist.all_reduce(both, group=group)
+    return both[:-4].cpu(), both[-4:].cpu()

@@ -1,0 +1,39 @@
+"""Squared norms of one training step, and what they say about trΣ and |G|²."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Squared gradient norms of one step and of its parts, one number for every parameter.
+
+    The gradient of a step is the sum of contributions c_j of its parts: samples, micro-batches, or
+    micro-batches of several ranks. Part j has b_j samples and the share w_j of the objective,
+    Σw_j = 1, so that c_j = w_j (G + noise of b_j samples).
+
+    Args:
+        parts: Σ_j ‖c_j‖², shape (parameters,), float64 on the CPU.
+        total: ‖Σ_j c_j‖², likewise.
+        shares: Σ_j w_j².
+        spread: Σ_j w_j²/b_j.
+        samples: B of the step.
+    """
+
+    parts: Tensor
+    total: Tensor
+    shares: float
+    spread: float
+    samples: float
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """trΣ and |G|² of every parameter, unbiased, in loss²/parameter².
+
+        From E‖Σc_j‖² = |G|² + trΣ Σw_j²/b_j and E Σ‖c_j‖² = |G|² Σw_j² + trΣ Σw_j²/b_j. For equal
+        parts these are the formulas of McCandlish et al. 2018 (arXiv:1812.06162), App. A.1.
+        """
+        signal = (self.total - self.parts) / (1 - self.shares)
+        return (self.parts - signal * self.shares) / self.spread, signal
