@@ -117,6 +117,8 @@ class Averages:
         if self.count < 2:
             return torch.full((2, 2), math.nan, dtype=torch.float64), Skew(none, none, none)
         covariance = self._second[..., part] / (first - second / first)
+        if not covariance.any():  # one batch over and over: equal numbers do not tell the error
+            return torch.full((2, 2), math.nan, dtype=torch.float64), Skew(none, none, none)
         divisor = first - 3 * second / first + 2 * third / first**2
         if self.count < 3 or divisor <= 0:
             return covariance / effective, Skew(none, none, none)

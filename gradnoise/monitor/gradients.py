@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from ..tensors.sums import sq_norms
-from ..tensors.trees import widen
+from .ranks import averaged
 
 OnGradient = Callable[[str, Tensor], None]
 
@@ -43,32 +42,39 @@ def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
 class StepGradient:
     """‖ḡ‖² of one step by parameter: of what its backward passes add to `.grad`.
 
-    What lies in `.grad` before the step is taken off. Where the user has hooks on a parameter, which
-    may change its gradient, the gradients that backward passes give to them are added up instead.
+    What lies in `.grad` before the step is taken off. Where the user has hooks on a parameter,
+    which may change its gradient, the gradients that backward passes give are added up instead.
 
     Args:
         parameters: trainable ones by name.
         on_gradient: is called with the name and the gradient of every backward pass, before hooks
             of the user's; None where nobody listens.
+        keep: whether the gradients of the backward passes are added up for every parameter.
     """
 
     def __init__(
-        self, parameters: dict[str, Tensor], on_gradient: OnGradient | None = None
+        self,
+        parameters: dict[str, Tensor],
+        on_gradient: OnGradient | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         self._parameters, self._on_gradient = parameters, on_gradient
-        self._before = {n: p.grad.clone() for n, p in parameters.items() if _holds(p.grad)}
-        self._own: dict[str, Tensor | None] = {n: None for n, p in parameters.items() if _hooked(p)}
-        self._handles: list[Any] = []
-        for name, parameter in parameters.items():
-            if on_gradient is not None or name in self._own:
-                self._handles.append(_first_hook(parameter, self._listener(name)))
+        self._before = {
+            n: p.grad.clone() for n, p in parameters.items() if p.grad is not None and _any(p.grad)
+        }
+        self._hooked = {name for name, p in parameters.items() if _hooked(p)}
+        self._kept = set(parameters) if keep else self._hooked
+        self.own: dict[str, Tensor] = {}  # of this process, before ranks are averaged
+        listening = parameters if on_gradient is not None else self._kept
+        self._handles = [_first_hook(parameters[n], self._listener(n)) for n in listening]
 
     def _listener(self, name: str) -> Callable[[Tensor], None]:
         def listen(gradient: Tensor) -> None:
             gradient = gradient.detach()
-            if name in self._own:
-                own = self._own[name]
-                self._own[name] = gradient.clone() if own is None else own + gradient
+            if name in self._kept:
+                own = self.own.get(name)
+                self.own[name] = gradient.clone() if own is None else own + gradient
             if self._on_gradient is not None:
                 self._on_gradient(name, gradient)
 
@@ -83,8 +89,8 @@ class StepGradient:
         found = {}
         for name, parameter in self._parameters.items():
             gradient = parameter.grad
-            if name in self._own:
-                gradient = averaged(self._own[name], group)
+            if name in self._hooked:
+                gradient = averaged(self.own[name], group) if name in self.own else None
             elif gradient is not None and name in self._before:
                 gradient = gradient - self._before[name]
             if gradient is not None:
@@ -92,24 +98,15 @@ class StepGradient:
         return found
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Take the hooks off, and let go of gradients."""
         for handle in self._handles:
             handle.remove()
-        self._handles.clear()
-        self._before.clear()
-        self._own.clear()
+        self._handles = []
+        self._before, self.own = {}, {}
 
 
-def averaged(gradient: Tensor | None, group: Any) -> Tensor | None:
-    """The mean over the ranks of a group; all of them have to call it, or none."""
-    if group is None or gradient is None or dist.get_world_size(group) == 1:
-        return gradient
-    dist.all_reduce(gradient, group=group)
-    return gradient / dist.get_world_size(group)
-
-
-def _holds(gradient: Tensor | None) -> bool:
-    return gradient is not None and bool(widen(sq_norm(gradient)) > 0)
+def _any(gradient: Tensor) -> bool:
+    return bool(sq_norm(gradient) > 0)
 
 
 def _hooked(parameter: Tensor) -> bool:
@@ -123,7 +120,7 @@ def _hooked(parameter: Tensor) -> bool:
 
 def _first_hook(parameter: Tensor, hook: Callable[[Tensor], None]) -> Any:
     """A hook that runs before those that are there already."""
-    handle = parameter.register_hook(hook)
+    handle: Any = parameter.register_hook(hook)  # type: ignore[no-untyped-call]
     hooks: Any = parameter._backward_hooks
     hooks.move_to_end(handle.id, last=False)
     return handle

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..errors import ArgumentError, check_whole
 from ..estimators.from_arrays.result import SimpleNoiseScale
@@ -17,11 +16,18 @@ from ..moments.layer import by_module
 from ..problem.state.wrappers import bare_model
 from ..statistics.estimate import Estimate, check_level
 from .averages import Averages
-from .parts import PartNorms
+from .kinds import norm_parameters
+from .parts import ONE_PART, PartNorms
+from .ranks import world_size
 from .reading import Reading
+from .samples import SampleNorms, SamplePlans
+from .sink import Sink, as_sink
+from .values import line_of, numbers_of
 
-SOURCES = ("auto", "given", "ranks", "micro_batches")
-GIVEN = "given"
+AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
+    *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
+)
+Listener = PartNorms | SampleNorms
 
 
 class NoiseMonitor:
@@ -37,19 +43,26 @@ class NoiseMonitor:
 
     - "ranks": the gradients of several ranks before they are averaged (`group`);
     - "micro_batches": those of an accumulation;
+    - "samples": single samples, by hooks in the user's own forward and backward passes. Where the
+      samples are in every operation is found once, on seven samples of the first measured step; the
+      sum of their gradients is compared with `.grad`. Losses of samples have to be independent;
+    - "norm_layers": the same for the parameters of normalisation layers alone, a proxy: the noise
+      scale of these parameters, which goes with that of the model (arXiv:2411.00999);
     - "given": squared norms that the loop has anyway, by `update`.
 
     **What is reported** is the ratio of two averages, over the measured steps, of trΣ and of |G|²,
     each weighted by `decay`^age; never an average of ratios. The interval is Fieller's, from the
     spread of the steps. It is about the average over these steps: where the noise scale changes
-    along the run, the average is (1 + decay)/(1 - decay)/2 measurements old.
+    along the run, the average is 1/(1 - decay) measurements behind.
 
     Args:
-        model: the model, or a wrapper (DistributedDataParallel): the object that is called.
+        model: the object that is called in training: the model, or its wrapper.
         optimizer: torch optimizer; its learning rate is written to the sink.
         every: a step is measured where `every` divides the number of steps before it.
-        source: one of the above, or "auto": ranks, else micro-batches.
+        source: one of the above, or "auto": ranks, else micro-batches, else samples.
         group: torch.distributed process group of the ranks that average their gradients.
+        sink: where the values of every measured step go: the path of a JSON-lines file, which is
+            appended to; a TensorBoard SummaryWriter; or a function of a dict.
         level: coverage of the intervals.
         decay: weight of a measurement relative to the next one.
         layers: whether every module has its own averages (`layer_noise_scales`).
@@ -60,7 +73,8 @@ class NoiseMonitor:
         notes: what stopped a measurement, each reason once.
 
     Raises:
-        ArgumentError: an option that is not one of those above.
+        ArgumentError: an option that is not one of those above; no trainable parameters; ranks
+            without a group of several; no normalisation layers.
 
     Source: McCandlish et al. 2018 (arXiv:1812.06162), App. A.1; docs/monitor.md.
 
@@ -82,28 +96,30 @@ class NoiseMonitor:
         optimizer: torch.optim.Optimizer | None = None,
         *,
         every: int = 50,
-        source: str = "auto",
+        source: str = AUTO,
         group: Any = None,
+        sink: Any = None,
         level: float = 0.95,
         decay: float = 0.95,
         layers: bool = False,
     ) -> None:
         check_whole("every", every, 1)
         check_level(level)
-        if source not in SOURCES:
-            raise ArgumentError(f"`source` must be one of {', '.join(SOURCES)}; got {source!r}")
+        _check_source(source, group)
         self.model, self.optimizer, self.group = model, optimizer, group
         self.every, self.source, self.level, self.layers = every, source, level, layers
         self.steps = self.measured = self.skipped = 0
         self.notes: list[str] = []
-        self._parameters = {
-            n: p for n, p in bare_model(model).named_parameters() if p.requires_grad
-        }
-        if not self._parameters:
+        own = bare_model(model)
+        parameters = {n: p for n, p in own.named_parameters() if p.requires_grad}
+        if not parameters:
             raise ArgumentError("`model` has no trainable parameters")
-        self._groups = by_module(self._parameters) if layers else {}
-        self._averages = Averages(decay, len(self._groups) + 1)
-        self._detached = False
+        only = norm_parameters(own, parameters) if source == NORM_LAYERS else None
+        self._plans = SamplePlans(model, parameters, only)
+        self._layers = by_module(self._plans.only) if layers else {}
+        self._averages = Averages(decay, len(self._layers) + 1)
+        self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
+        self._due_now = self._is_detached = False
 
     def step(
         self,
@@ -114,18 +130,21 @@ class NoiseMonitor:
     ) -> AbstractContextManager[Any]:
         """Around the forward and backward passes of one optimizer step.
 
+        `with monitor.step() as step:` gives an object whose `loss` may be set, for the sink.
+
         Args:
             batch_size: B, the samples of this step on this rank; None for the sum of the leading
-                dimensions of the model's inputs.
+                dimensions of the model's inputs. Single samples are counted by these in any case.
             loss_scale: what the loss was multiplied with before it was differentiated: a number, or
                 a `torch.amp.GradScaler`.
             shares: of the micro-batches in the objective, Σ = 1; None for equal ones, as where each
                 averages its samples and is divided by the number of micro-batches.
         """
-        due = self.steps % self.every == 0
+        due = self._due_now or self.steps % self.every == 0
         self.steps += 1
-        if not due or self._detached or self.source == GIVEN:
+        if not due or self._is_detached or self.source == GIVEN:
             return IDLE
+        self._due_now = False
         return MeasuredStep(self, batch_size, loss_scale, shares)
 
     def update(
@@ -148,49 +167,58 @@ class NoiseMonitor:
             )
         if self.layers:
             raise ArgumentError("norms of the whole model say nothing about its layers")
-        share = small_batch / big_batch  # that many equal parts
-        parts, total = (
+        share = small_batch / big_batch  # of that many equal parts
+        small, big = (
             torch.as_tensor(x, dtype=torch.float64).reshape(1).cpu()
             for x in (small_sq_norm, big_sq_norm)
         )
         self.source = GIVEN
-        self.record(Reading(parts * share, total, share, 1 / big_batch, big_batch))
+        self.record(Reading(small * share, big, share, 1 / big_batch, big_batch))
 
-    def listeners(self) -> dict[str, PartNorms]:
-        """What listens to a step, by the name of the source, the cheapest first."""
-        world = 1 if self.group is None else dist.get_world_size(self.group)
-        parts = "ranks" if world > 1 else "micro_batches"
-        if self.source not in ("auto", parts):
-            raise ArgumentError(
-                f"source {self.source!r} needs a `group` of several ranks; there is one process"
-            )
-        return {parts: PartNorms(self.model, self._parameters, self.group)}
+    def listener(self) -> Listener:
+        """What listens to one step."""
+        if self.source in (SAMPLES, NORM_LAYERS):
+            return SampleNorms(self._plans, self.group)
+        return PartNorms(self.model, self._plans.parameters, self.group)
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
-        """Average one reading; one that is not finite is skipped and counted."""
-        trace, signal = (moment / loss_scale**2 for moment in reading.moments())
+        """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
+        trace, signal = (self._by_layer(m) / loss_scale**2 for m in reading.moments())
         if not bool((trace + signal).isfinite().all()):
             self.skip("a gradient was not finite")
             return
-        columns = [self._columns(values) for values in (trace, signal)]
-        self._averages.add(*columns, reading.samples)
+        if self.source == AUTO:
+            self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
+        self._averages.add(trace, signal, reading.samples)
         self.measured += 1
+        if self._sinks:
+            now = {"trace_cov_now": float(trace[-1]), "grad_sq_norm_now": float(signal[-1])}
+            lr = self.optimizer.param_groups[0]["lr"] if self.optimizer else None
+            line = line_of(self, {**now, "loss": loss, "lr": lr})
+            for sink in self._sinks:
+                sink(line)
 
     def skip(self, reason: str) -> None:
         """Count a step that gave nothing, and keep the reason."""
+        if self.source == AUTO and reason == ONE_PART:
+            self.source, self._due_now = SAMPLES, True  # at the next step
+            return
         self.skipped += 1
         if reason not in self.notes:
             self.notes.append(reason)
 
-    def _columns(self, values: Tensor) -> Tensor:
-        """Sums over the parameters of each module, and of all as the last one."""
-        index = {name: i for i, name in enumerate(self._parameters)}
-        own = [values[[index[n] for n in names]].sum() for names in self._groups.values()]
+    def _by_layer(self, values: Tensor) -> Tensor:
+        """Sums over the parameters of each module, and over all as the last one."""
+        index = {name: i for i, name in enumerate(self._plans.only)}
+        own = [values[[index[n] for n in names]].sum() for names in self._layers.values()]
         return torch.stack([*own, values.sum()])
 
     @property
     def noise_scale(self) -> SimpleNoiseScale:
-        """B_simple = trΣ/|G|² in samples, with its parts as `.trace_cov` and `.grad_sq_norm`."""
+        """B_simple = trΣ/|G|² in samples, with its parts as `.trace_cov` and `.grad_sq_norm`.
+
+        `.samples` counts measured steps.
+        """
         return self._averages.result(self.level)
 
     @property
@@ -204,21 +232,68 @@ class NoiseMonitor:
         return self.noise_scale.grad_sq_norm
 
     @property
+    def batch_size(self) -> float:
+        """B averaged over the measured steps, of all ranks together; nan before the first."""
+        return self._averages.samples if self.measured else math.nan
+
+    @property
     def layer_noise_scales(self) -> dict[str, SimpleNoiseScale]:
         """B_simple of every module with parameters of its own, by name; empty without `layers`."""
         return {
-            name: self._averages.result(self.level, part) for part, name in enumerate(self._groups)
+            name: self._averages.result(self.level, part) for part, name in enumerate(self._layers)
         }
+
+    def values(self) -> dict[str, float]:
+        """The numbers for a logger, by the keys of docs/monitor.md; nan where there is none."""
+        return numbers_of(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` goes on from, as built-in values."""
+        return {
+            "steps": self.steps,
+            "measured": self.measured,
+            "skipped": self.skipped,
+            "source": self.source,
+            "due_now": self._due_now,
+            "layers": list(self._layers),
+            "averages": self._averages.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another monitor of the same model was.
+
+        Raises:
+            ArgumentError: it had other layers.
+        """
+        if list(state["layers"]) != list(self._layers):
+            raise ArgumentError(
+                "the state is of a monitor with other layers: use the same model, source and "
+                "`layers`"
+            )
+        self.steps, self.measured = int(state["steps"]), int(state["measured"])
+        self.skipped, self.source = int(state["skipped"]), str(state["source"])
+        self._due_now = bool(state["due_now"])
+        self._averages.load_state_dict(state["averages"])
 
     def detach(self) -> None:
         """Measure nothing from now on. What was found stays."""
-        self._detached = True
+        self._is_detached = True
 
     def __str__(self) -> str:
-        scale = self.noise_scale
-        counted = f"{self.measured} of {self.steps} steps measured, {self.skipped} skipped"
-        lines = [f"B_simple = {scale} samples ({self.source}; {counted})", *self.notes]
-        return "\n".join(lines)
+        counted = f"{self.measured} of {self.steps} steps measured"
+        skipped = [f"{self.skipped} skipped: {'; '.join(self.notes)}"] if self.notes else []
+        first = f"B_simple = {self.noise_scale} samples, by {self.source}, {counted}"
+        return "\n".join([first, *skipped])
+
+
+def _check_source(source: str, group: Any) -> None:
+    if source not in SOURCES:
+        raise ArgumentError(f"`source` must be one of {', '.join(SOURCES)}; got {source!r}")
+    if source == RANKS and world_size(group) == 1:
+        raise ArgumentError(
+            "source='ranks' needs the process group of several ranks as `group`, such as "
+            "torch.distributed.group.WORLD"
+        )
 
 
 class MeasuredStep:
@@ -240,7 +315,7 @@ class MeasuredStep:
         self._monitor, self._loss_scale = monitor, loss_scale
 
     def __enter__(self) -> MeasuredStep:
-        self._listeners = self._monitor.listeners()
+        self._listener = self._monitor.listener()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -248,18 +323,15 @@ class MeasuredStep:
             if kind is None:
                 self._take()
         finally:
-            for listener in self._listeners.values():
-                listener.remove()
+            self._listener.remove()
 
     def _take(self) -> None:
         scale = getattr(self._loss_scale, "get_scale", lambda: self._loss_scale)()
-        for source, listener in self._listeners.items():
-            reading = listener.reading(self.batch_size, self.shares)
-            if reading is not None:
-                self._monitor.source = source
-                self._monitor.record(reading, float(scale), self.loss)
-                return
-        self._monitor.skip("; ".join(listener.reason for listener in self._listeners.values()))
+        reading = self._listener.reading(self.batch_size, self.shares)
+        if reading is None:
+            self._monitor.skip(self._listener.reason)
+        else:
+            self._monitor.record(reading, float(scale), self.loss)
 
 
 class _Idle:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
+from .ranks import summed, world_size
 from .reading import Reading
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
@@ -78,22 +78,22 @@ class PartNorms:
         if not sizes:
             self.reason = "no gradient came, or the batch size is not known: give it to step()"
             return None
-        own = torch.tensor(
-            [
-                sum(w * w for w in weights),
-                sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
-                sum(sizes),
-                len(sizes),
-            ],
-            dtype=torch.float64,
-        )
-        parts, own = _over_ranks(gathered(self._norms, self._names), own, self._group)
-        shares_sq, spread, samples, count = own.tolist()
+        own = [
+            sum(w * w for w in weights),
+            sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
+            sum(sizes),
+            len(sizes),
+        ]
+        norms = gathered(self._norms, self._names)
+        both = summed(torch.cat([torch.tensor(own, dtype=torch.float64), norms]), self._group)
+        world = world_size(self._group)  # contributions are averaged over the ranks
+        shares_sq, spread, samples, count = both[:4].tolist()
         if count < 2:
             self.reason = ONE_PART
             return None
         total = gathered(self.gradient.sq_norms(self._group), self._names)
-        return Reading(parts, total, shares_sq, spread, samples)
+        squared = world**2
+        return Reading(both[4:] / squared, total, shares_sq / squared, spread / squared, samples)
 
     def _part_sizes(self, batch_size: float | None) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""
@@ -108,15 +108,3 @@ def _leading(args: Any, kwargs: Any) -> int | None:
     """The number of samples in the inputs of a model: their common leading dimension."""
     sizes = {len(t) for t in sample_leaves((args, kwargs)) if t.ndim}
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def _over_ranks(parts: Tensor, own: Tensor, group: Any) -> tuple[Tensor, Tensor]:
-    """The sums over all ranks, of contributions that are averaged over them."""
-    world = dist.get_world_size(group) if group is not None else 1
-    if world == 1:
-        return parts, own
-    both = torch.cat([parts / world**2, own[:2] / world**2, own[2:]])
-    device = torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
-    both = both.to(device)
-    dist.all_reduce(both, group=group)
-    return both[:-4].cpu(), both[-4:].cpu()

@@ -98,7 +98,7 @@ class ThroughView(FactoredGradients):
             scale = _seen(scale.contiguous(), self._place)
         own = self.factored.measure(asked._replace(directions=directions, scale=scale))
         return Measured(
-            self._placed(own.total),
+            None if own.total is None else self._placed(own.total),
             own.sq_norms,
             own.dots,
             None if own.squares is None else self._placed(own.squares),

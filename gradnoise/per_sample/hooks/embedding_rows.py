@@ -55,7 +55,7 @@ class EmbeddingRows(FactoredGradients):
         if asked.squares:
             square = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows).square())
         return Measured(
-            self._total(),
+            self._total() if asked.total else None,
             own.index_add_(0, samples, sq_norms(scaled)),
             asked.dots(lambda u: dots(u.to(rows.dtype)[self.ids], self.values)),
             square,

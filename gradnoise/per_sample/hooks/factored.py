@@ -31,6 +31,7 @@ class Asked(NamedTuple):
         directions: k vectors u, shape (k, *shape).
         squares: whether the squares of every coordinate are.
         scale: R, shape (*shape): norms are of R ⊙ g_i.
+        total: whether the sum is; where it is not, only norms written out take its time.
         mend: whether norms that lost their digits, because parts cancel, are found again from
             gradients written out; a device is waited for to see them. Else they are nan.
     """
@@ -39,6 +40,7 @@ class Asked(NamedTuple):
     squares: bool = False
     scale: Tensor | None = None
     mend: bool = True
+    total: bool = True
 
     def dots(self, product: Callable[[Tensor], Tensor]) -> Tensor | None:
         """g_iᵀu of every direction, shape (n, k), from how it is found for one of them."""
@@ -50,17 +52,26 @@ class Asked(NamedTuple):
 NOTHING = Asked()
 
 
+def _added(totals: Sequence[Tensor | None]) -> Tensor | None:
+    """Their sum, in the first one; None where they were not asked for."""
+    first, *others = totals
+    for other in others:
+        if first is not None and other is not None:
+            first.add_(other)
+    return first
+
+
 class Measured(NamedTuple):
     """Sums over the samples; float64 is float32 on MPS.
 
     Args:
-        total: Σ_i g_i.
+        total: Σ_i g_i; None where it was not asked for.
         sq_norms: ‖g_i‖², or ‖scale ⊙ g_i‖² where a scale was given, shape (n,), float64.
         dots: g_iᵀu, shape (n, k), float64.
         squares: Σ_i g_i² per coordinate, float64.
     """
 
-    total: Tensor
+    total: Tensor | None
     sq_norms: Tensor
     dots: Tensor | None = None
     squares: Tensor | None = None
@@ -72,9 +83,8 @@ class Measured(NamedTuple):
         if self.squares is not None and other.squares is not None:
             square = self.squares.add_(other.squares)
         norms = torch.cat([self.sq_norms, other.sq_norms])
-        return Measured(
-            self.total.add_(other.total), norms, torch.cat(dots) if dots else None, square
-        )
+        total = _added([self.total, other.total])
+        return Measured(total, norms, torch.cat(dots) if dots else None, square)
 
 
 class FactoredGradients(abc.ABC):
@@ -139,7 +149,7 @@ def _measure_rows(
     gradients = at_least_float32(gradients)
     rows = gradients if gradients.ndim == 2 else gradients.reshape(gradients.shape[0], -1)
     return Measured(
-        gradients.sum(0),
+        gradients.sum(0) if asked.total else None,
         _norms(rows, asked.scale) if norms is None or asked.scale is not None else norms(),
         asked.dots(lambda u: dots(rows, u.to(rows.dtype).reshape(1, -1))),
         widen(gradients).square().sum(0) if asked.squares else None,
@@ -244,7 +254,7 @@ class Summed(FactoredGradients):
             return self._written_out(asked)
         along = [part.dots for part in parts if part.dots is not None]
         return Measured(
-            sum((part.total for part in parts[1:]), parts[0].total),
+            _added([part.total for part in parts]),
             norms,
             sum(along[1:], along[0]) if along else None,
         )

@@ -58,7 +58,7 @@ class OuterProducts(FactoredGradients):
         if (entries and positions > 1) or not self._multiplies():
             return self._written_out(asked)
         return Measured(
-            self._total(),
+            self._total() if asked.total else None,
             self._sq_norms(asked.mend) if asked.scale is None else self._scaled(asked.scale),
             asked.dots(self._dots),
             self._squares() if asked.squares else None,
@@ -197,7 +197,7 @@ class SingleOuterProduct(OuterProducts):
     def measure(self, asked: Asked = NOTHING) -> Measured:
         _, right = self._sides
         return Measured(
-            self._total(),
+            self._total() if asked.total else None,
             self._left_sq() * sq_norms(right) if asked.scale is None else self._scaled(asked.scale),
             asked.dots(self._dots),
             self._squares() if asked.squares else None,

@@ -160,6 +160,8 @@ class Planner:
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
                 raise EngineError(f"the gradient norms of parameter {name!r} {_DIFFERS}")
+            assert found.total is not None  # both are asked for
+            assert truth.total is not None
             gap = sq_norms((found.total - truth.total)[None]).sqrt()
             if not bool(gap <= margin.sum()):
                 raise EngineError(f"the gradients of parameter {name!r} {_DIFFERS}")

@@ -1,0 +1,35 @@
+"""Sums and means over the ranks of a process group; without one, of this process alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def world_size(group: Any) -> int:
+    """How many ranks average their gradients."""
+    return 1 if group is None else dist.get_world_size(group)
+
+
+def summed(numbers: Tensor, group: Any) -> Tensor:
+    """The sum over the ranks of a tensor on the CPU; all ranks have to call it, or none."""
+    if world_size(group) == 1:
+        return numbers
+    nccl = dist.get_backend(group) == "nccl"
+    place = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    moved = numbers.to(place)
+    dist.all_reduce(moved, group=group)
+    return moved.cpu()
+
+
+def averaged(gradient: Tensor, group: Any) -> Tensor:
+    """The mean over the ranks, as parallel training takes it; all have to call it, or none."""
+    size = world_size(group)
+    if size == 1:
+        return gradient
+    gradient = gradient.clone()
+    dist.all_reduce(gradient, group=group)
+    return gradient / size

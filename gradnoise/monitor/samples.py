@@ -1,0 +1,156 @@
+"""The source that needs no second gradient: squared norms of every sample, from its own pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import GradNoiseError, first_line
+from ..per_sample.hooks.live import LivePass, live_plan
+from ..per_sample.hooks.steps import Step
+from ..tensors.sums import sq_norms
+from ..tensors.trees import sample_leaves
+from .gradients import StepGradient, gathered
+from .ranks import summed, world_size
+from .reading import Reading
+
+AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
+
+
+class SamplePlans:
+    """Plans of a model's forward passes, kept over the run.
+
+    Args:
+        model: the object that is called.
+        parameters: trainable ones by name.
+        only: names of those that are measured; None for all.
+    """
+
+    def __init__(
+        self, model: nn.Module, parameters: dict[str, Tensor], only: Collection[str] | None = None
+    ) -> None:
+        self.model, self.parameters = model, parameters
+        self.only = list(parameters if only is None else only)
+        self.steps: list[Step] | None = None
+        self.is_proven = False  # whether a step's sums were those of `.grad`
+        self.is_planning = False
+
+
+class SampleNorms:
+    """Listens to one step: Σ‖c_i‖² over its samples, by parameter.
+
+    Args:
+        plans: of the model.
+        group: of ranks whose gradients are averaged; None for this process alone.
+    """
+
+    def __init__(self, plans: SamplePlans, group: Any) -> None:
+        self._plans, self._group, self.reason = plans, group, ""
+        self._norms: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # while the plan is not proven
+        self._samples = 0
+        self._pass: LivePass | None = None
+        own = {name: plans.parameters[name] for name in plans.only}
+        self.gradient = StepGradient(own, keep=not plans.is_proven)
+        self._handles = [
+            plans.model.register_forward_pre_hook(self._before, with_kwargs=True),
+            plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+        ]
+
+    def _before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        plans = self._plans
+        if plans.is_planning or self.reason or not torch.is_grad_enabled():
+            return
+        self._finish()
+        leaves = sample_leaves((args, kwargs))
+        if not leaves:
+            self.reason = "the model is called without a tensor"
+            return
+        count = len(leaves[0])
+        if plans.steps is None:
+            self._plan(args, kwargs, count)
+        if plans.steps is None:
+            return
+        self._samples += count
+        self._pass = LivePass(
+            plans.parameters, count, plans.steps, only=plans.only, total=not plans.is_proven
+        )
+        self._pass.begin()
+
+    def _plan(self, args: Any, kwargs: Any, count: int) -> None:
+        plans = self._plans
+        plans.is_planning = True
+        try:
+            plans.steps = live_plan(plans.model, args, kwargs, count)
+        except Exception as error:  # runs the user's code, in the middle of training
+            self.reason = str(error) if isinstance(error, GradNoiseError) else first_line(error)
+        finally:
+            plans.is_planning = False
+
+    def _after(self, *_: object) -> None:
+        if self._pass is not None and not self._plans.is_planning:
+            self._pass.forward_done()
+
+    def _finish(self) -> None:
+        """Take the sums of the last forward pass, which has been differentiated."""
+        last, self._pass = self._pass, None
+        if last is None or self.reason:
+            return
+        if not last.arrived:
+            self.reason = "the model is called several times for one backward pass"
+            return
+        sums = last.sums()
+        if sums is None:
+            self.reason = last.reason
+            return
+        for kept, found in zip((self._norms, self._sums), sums, strict=True):
+            for name, own in found.items():
+                kept[name] = kept[name] + own if name in kept else own
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self.gradient.remove()
+        self._pass = None
+
+    def reading(self, _batch_size: float | None, _shares: Sequence[float] | None) -> Reading | None:
+        """The norms of the step; None, and a `reason`, where it says nothing about the noise.
+
+        Samples count by their share of the loss, which their gradients have already.
+        """
+        self._finish()
+        if not self.reason and not self._samples:
+            self.reason = "the model was not called: give the monitor the object that is called"
+        if not self.reason and not self._plans.is_proven:
+            self._prove()
+        if self.reason:
+            return None
+        names, world = self._plans.only, world_size(self._group)
+        own = torch.tensor([self._samples], dtype=torch.float64)
+        both = summed(torch.cat([own, gathered(self._norms, names)]), self._group)
+        samples = float(both[0])
+        if samples < 2:
+            self.reason = "one sample a step: nothing to compare its gradient with"
+            return None
+        total = gathered(self.gradient.sq_norms(self._group), names)
+        return Reading(both[1:] / world**2, total, 1 / samples, 1 / samples, samples)
+
+    def _prove(self) -> None:
+        """Σ_i g_i has to be the gradient that the backward passes gave."""
+        for name, total in self._sums.items():
+            gradient = self.gradient.own.get(name, torch.zeros_like(total))
+            gradient = gradient.to_dense() if gradient.is_sparse else gradient
+            gap = sq_norms((total - gradient.to(total)).reshape(1, -1))[0]
+            size = sq_norms(total.reshape(1, -1))[0].maximum(self._norms[name])
+            if not bool(gap <= AGREES**2 * size):
+                self.reason = (
+                    f"the gradients of the samples do not add up to that of parameter {name!r}: it "
+                    f"is used outside of the model's forward pass, or by an operation that the "
+                    f"hooks cannot see"
+                )
+                return
+        self._plans.is_proven = True

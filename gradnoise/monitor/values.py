@@ -1,0 +1,60 @@
+"""The numbers of a monitor by name, for loggers."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Protocol
+
+from ..estimators.from_arrays.result import SimpleNoiseScale
+
+PREFIX = "gradnoise/"
+
+
+class Monitored(Protocol):
+    """What numbers are taken from."""
+
+    source: str
+    steps: int
+    measured: int
+    skipped: int
+
+    @property
+    def noise_scale(self) -> SimpleNoiseScale:
+        """B_simple with its parts."""
+
+    @property
+    def batch_size(self) -> float:
+        """B."""
+
+
+def numbers_of(monitor: Monitored) -> dict[str, float]:
+    """Keys of docs/monitor.md with their numbers; nan where there is none."""
+    scale = monitor.noise_scale
+    numbers = {
+        "noise_scale": scale.value,
+        "noise_scale_low": scale.low,
+        "noise_scale_high": scale.high,
+        "trace_cov": scale.trace_cov.value,
+        "grad_sq_norm": scale.grad_sq_norm.value,
+        "batch_size": monitor.batch_size,
+        "batch_over_noise_scale": monitor.batch_size / scale.value if scale.value else math.nan,
+        "measured": float(monitor.measured),
+        "skipped": float(monitor.skipped),
+    }
+    return {f"{PREFIX}{name}": number for name, number in numbers.items()}
+
+
+def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
+    """What a sink is given of one measured step.
+
+    Args:
+        now: further values of this step alone; None where there is none.
+    """
+    given = {
+        f"{PREFIX}{name}": float(value.detach() if hasattr(value, "detach") else value)
+        for name, value in now.items()
+        if value is not None
+    }
+    place = {"step": monitor.steps, "time": time.time(), "source": monitor.source}
+    return {**place, **numbers_of(monitor), **given}
