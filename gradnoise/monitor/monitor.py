@@ -66,6 +66,9 @@ class NoiseMonitor:
         level: coverage of the intervals.
         decay: weight of a measurement relative to the next one.
         layers: whether every module has its own averages (`layer_noise_scales`).
+        max_samples: samples of a forward pass whose own gradients are taken, by "samples" and
+            "norm_layers"; None for all. Others are taken at every measured step; the data have to
+            be in random order. The gradient ḡ is that of all samples in any case.
 
     Attributes:
         steps, measured, skipped: numbers of optimizer steps; of those that were measured; of those
@@ -102,8 +105,11 @@ class NoiseMonitor:
         level: float = 0.95,
         decay: float = 0.95,
         layers: bool = False,
+        max_samples: int | None = 8,
     ) -> None:
         check_whole("every", every, 1)
+        if max_samples is not None:
+            check_whole("max_samples", max_samples, 1)
         check_level(level)
         _check_source(source, group)
         self.model, self.optimizer, self.group = model, optimizer, group
@@ -115,7 +121,7 @@ class NoiseMonitor:
         if not parameters:
             raise ArgumentError("`model` has no trainable parameters")
         only = norm_parameters(own, parameters) if source == NORM_LAYERS else None
-        self._plans = SamplePlans(model, parameters, only)
+        self._plans = SamplePlans(model, parameters, only, max_samples)
         self._layers = by_module(self._plans.only) if layers else {}
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
@@ -178,7 +184,7 @@ class NoiseMonitor:
     def listener(self) -> Listener:
         """What listens to one step."""
         if self.source in (SAMPLES, NORM_LAYERS):
-            return SampleNorms(self._plans, self.group)
+            return SampleNorms(self._plans, self.group, self.measured)
         return PartNorms(self.model, self._plans.parameters, self.group)
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:

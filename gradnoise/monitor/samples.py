@@ -27,16 +27,28 @@ class SamplePlans:
         model: the object that is called.
         parameters: trainable ones by name.
         only: names of those that are measured; None for all.
+        most: samples of a forward pass that are measured; None for all.
     """
 
     def __init__(
-        self, model: nn.Module, parameters: dict[str, Tensor], only: Collection[str] | None = None
+        self,
+        model: nn.Module,
+        parameters: dict[str, Tensor],
+        only: Collection[str] | None = None,
+        most: int | None = None,
     ) -> None:
-        self.model, self.parameters = model, parameters
+        self.model, self.parameters, self.most = model, parameters, most
         self.only = list(parameters if only is None else only)
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
         self.is_planning = False
+
+    def rows(self, count: int, turn: int) -> slice | None:
+        """Which of the samples are measured, other ones at every turn; None for all."""
+        if self.most is None or not self.is_proven or count <= self.most:
+            return None
+        stride = -(-count // self.most)
+        return slice(turn % stride, None, stride)
 
 
 class SampleNorms:
@@ -45,10 +57,11 @@ class SampleNorms:
     Args:
         plans: of the model.
         group: of ranks whose gradients are averaged; None for this process alone.
+        turn: how many steps were measured before.
     """
 
-    def __init__(self, plans: SamplePlans, group: Any) -> None:
-        self._plans, self._group, self.reason = plans, group, ""
+    def __init__(self, plans: SamplePlans, group: Any, turn: int) -> None:
+        self._plans, self._group, self._turn, self.reason = plans, group, turn, ""
         self._norms: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}  # while the plan is not proven
         self._samples = 0
@@ -76,7 +89,12 @@ class SampleNorms:
             return
         self._samples += count
         self._pass = LivePass(
-            plans.parameters, count, plans.steps, only=plans.only, total=not plans.is_proven
+            plans.parameters,
+            count,
+            plans.steps,
+            only=plans.only,
+            rows=plans.rows(count, self._turn),
+            total=not plans.is_proven,
         )
         self._pass.begin()
 

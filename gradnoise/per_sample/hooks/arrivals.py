@@ -42,6 +42,7 @@ class Arrivals:
         total: bool = True,
     ) -> None:
         self.parameters, self.count = parameters, count
+        self.rows: slice | None = None  # of samples that are measured; None for all
         self.differentiates = False  # whether the backward pass has begun
         self.waiting = 0  # hooks that no gradient has come to
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
@@ -104,6 +105,8 @@ class Arrivals:
         at = At(hook.step.layout, self.count, delta.dtype)
         for index, factored in hook.factored(at, at_least_float32(delta)).items():
             source = hook.sources[index]
+            if self.rows is not None:
+                factored = factored.some(self.rows)
             if source in self._single and not self._keep:
                 (name,) = source.parameters
                 self._measured[name] = self._measure(name, factored)
@@ -163,7 +166,8 @@ class Arrivals:
 
     def _nothing(self, name: str) -> Measured:
         parameter = self.parameters[name]
-        none = widen(torch.zeros(self.count, device=parameter.device))
+        count = self.count if self.rows is None else len(range(self.count)[self.rows])
+        none = widen(torch.zeros(count, device=parameter.device))
         squares = widen(torch.zeros_like(parameter)) if self._wanted.variance else None
         asked = self._wanted.directions
         along = None if asked is None else none[:, None].expand(-1, len(asked[name]))

@@ -93,6 +93,9 @@ class Convolution(FactoredGradients):
             return self._outer(part).gradients(slice(None))
         return self._grouped(self._inputs[part], self._deltas[part])
 
+    def some(self, rows: slice) -> FactoredGradients:
+        return Convolution(self._inputs[rows], self._deltas[rows], self.shape, self._how)
+
     def measure(self, asked: Asked = NOTHING) -> Measured:
         if self._multiplies() and not asked.squares and asked.scale is None:
             return self._outer(slice(None)).measure(asked)

@@ -42,6 +42,9 @@ class EmbeddingRows(FactoredGradients):
         rows = values.new_zeros(len(ids), *self.shape)
         return rows.scatter_add_(1, ids[:, :, None].expand_as(values), values)
 
+    def some(self, rows: slice) -> FactoredGradients:
+        return EmbeddingRows(self.ids[rows], self.values[rows], self.shape)
+
     def _total(self) -> Tensor:
         _, ids, rows = self._table  # many equal ids in a row would lose digits
         total = widen(rows.new_zeros(self.shape)).index_add_(0, ids, widen(rows))

@@ -113,6 +113,16 @@ class FactoredGradients(abc.ABC):
     def gradients(self, part: slice) -> Tensor:
         """g_i of some samples, shape (k, *shape)."""
 
+    def some(self, rows: slice) -> FactoredGradients:
+        """The gradients of these samples alone."""
+        taken = range(self.count)[rows]
+
+        def compute(part: slice) -> Tensor:
+            own = taken[part]
+            return self.gradients(slice(own.start, own.stop, own.step))
+
+        return Deferred(len(taken), self.shape, compute, self.method(), self.held)
+
     def measure(self, asked: Asked = NOTHING) -> Measured:
         """All sums asked for, in one go over the samples; norms of scale ⊙ g_i."""
         return self._written_out(asked)
@@ -187,6 +197,9 @@ class Materialised(FactoredGradients):
 
     def gradients(self, part: slice) -> Tensor:
         return self._gradients[part]
+
+    def some(self, rows: slice) -> FactoredGradients:
+        return Materialised(self._gradients[rows])
 
     def measure(self, asked: Asked = NOTHING) -> Measured:
         return _measure_rows(self._gradients, asked, self._norms)

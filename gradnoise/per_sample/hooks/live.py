@@ -99,6 +99,7 @@ class LivePass(Arrivals):
         count: samples n.
         plan: steps of the forward pass.
         only: names of the parameters whose norms are wanted; None for all.
+        rows: samples whose norms are wanted; None for all.
         total: whether Σ_i g_i is summed as well, for a comparison with `.grad`.
     """
 
@@ -109,10 +110,11 @@ class LivePass(Arrivals):
         plan: list[Step],
         *,
         only: Collection[str] | None = None,
+        rows: slice | None = None,
         total: bool = False,
     ) -> None:
         super().__init__(parameters, count, Wanted(), mend=True, total=total)
-        self.reason, self.arrived = "", 0
+        self.reason, self.arrived, self.rows = "", 0, rows
         self.differentiates = True  # whenever the user does
         self._only = frozenset(parameters if only is None else only)
         self._trace = _LiveReplay(parameters, self._run, plan, self.fail)
@@ -160,7 +162,10 @@ class LivePass(Arrivals):
         self._single = self.used_once()
 
     def sums(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-        """Σ_i ‖g_i‖² and Σ_i g_i by parameter, after the backward pass; None with a reason."""
+        """Σ_i ‖g_i‖² and Σ_i g_i by parameter, after the backward pass; None with a reason.
+
+        Of some rows the sum of squares is scaled to all samples.
+        """
         if not self.reason and self.waiting:
             self.fail("a part of the forward pass was not differentiated")
         if self.reason:
@@ -170,7 +175,7 @@ class LivePass(Arrivals):
         if found is None:
             return None
         totals = {name: own.total for name, own in found.items() if own.total is not None}
-        return {name: own.sq_norms.sum() for name, own in found.items()}, totals
+        return {n: own.sq_norms.mean() * self.count for n, own in found.items()}, totals
 
     def _guarded(self, compute: Callable[[], Any]) -> Any:
         """What is computed; None, and a reason, where it cannot be."""

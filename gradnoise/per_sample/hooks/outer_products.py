@@ -42,6 +42,9 @@ class OuterProducts(FactoredGradients):
         blocks = self.left[part].transpose(2, 3) @ self.right[part]
         return blocks.reshape(len(blocks), *self.shape)
 
+    def some(self, rows: slice) -> FactoredGradients:
+        return SummedOuterProducts(self.left[rows], self.right[rows], self.shape)
+
     def _total(self) -> Tensor:
         if self.left.shape[1] == 1:
             p, q = self.left.shape[3], self.right.shape[3]
@@ -189,6 +192,10 @@ class SingleOuterProduct(OuterProducts):
     @property
     def right(self) -> Tensor:
         return self._sides[1][:, None, None]
+
+    def some(self, rows: slice) -> FactoredGradients:
+        left, right = (side[rows] for side in self._sides)
+        return SingleOuterProduct(left, right, self.shape)
 
     def _total(self) -> Tensor:
         left, right = self._sides
