@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -191,7 +192,7 @@ class NoiseMonitor:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
         trace, signal = (self._by_layer(m) / loss_scale**2 for m in reading.moments())
         if not bool((trace + signal).isfinite().all()):
-            self.skip("a gradient was not finite")
+            self.skip("a gradient was not finite", expected=True)
             return
         if self.source == AUTO:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
@@ -204,14 +205,17 @@ class NoiseMonitor:
             for sink in self._sinks:
                 sink(line)
 
-    def skip(self, reason: str) -> None:
-        """Count a step that gave nothing, and keep the reason."""
+    def skip(self, reason: str, expected: bool = False) -> None:
+        """Count a step that gave nothing, keep the reason, and warn once of what can be mended."""
         if self.source == AUTO and reason == ONE_PART:
             self.source, self._due_now = SAMPLES, True  # at the next step
             return
         self.skipped += 1
-        if reason not in self.notes:
-            self.notes.append(reason)
+        if reason in self.notes:
+            return
+        self.notes.append(reason)
+        if not expected:
+            warnings.warn(f"gradnoise: step {self.steps} was not measured: {reason}", stacklevel=4)
 
     def _by_layer(self, values: Tensor) -> Tensor:
         """Sums over the parameters of each module, and over all as the last one."""

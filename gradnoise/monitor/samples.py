@@ -8,15 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import GradNoiseError, first_line
+from ..errors import CoupledSamplesError, GradNoiseError, first_line
 from ..per_sample.hooks.live import LivePass, live_plan
 from ..per_sample.hooks.steps import Step
+from ..problem.state.wrappers import is_compiled
 from ..tensors.sums import sq_norms
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
 from .ranks import summed, world_size
 from .reading import Reading
 
+COMPILED = "hooks cannot follow a compiled model: split the step into two micro-batches or more"
+COUPLED = (
+    "the losses of samples depend on each other (batch normalisation in training mode?): split the "
+    "step into two micro-batches or more, which are then what is drawn at random"
+)
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 
 
@@ -84,6 +90,8 @@ class SampleNorms:
             return
         count = len(leaves[0])
         if plans.steps is None:
+            self.reason = COMPILED if is_compiled(plans.model) else ""
+        if plans.steps is None and not self.reason:
             self._plan(args, kwargs, count)
         if plans.steps is None:
             return
@@ -103,6 +111,8 @@ class SampleNorms:
         plans.is_planning = True
         try:
             plans.steps = live_plan(plans.model, args, kwargs, count)
+        except CoupledSamplesError:
+            self.reason = COUPLED
         except Exception as error:  # runs the user's code, in the middle of training
             self.reason = str(error) if isinstance(error, GradNoiseError) else first_line(error)
         finally:
@@ -164,6 +174,8 @@ class SampleNorms:
             gradient = gradient.to_dense() if gradient.is_sparse else gradient
             gap = sq_norms((total - gradient.to(total)).reshape(1, -1))[0]
             size = sq_norms(total.reshape(1, -1))[0].maximum(self._norms[name])
+            if not bool(gap.isfinite()):
+                return  # the step is skipped, and the next one tells
             if not bool(gap <= AGREES**2 * size):
                 self.reason = (
                     f"the gradients of the samples do not add up to that of parameter {name!r}: it "

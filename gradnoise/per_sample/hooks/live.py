@@ -9,7 +9,7 @@ the model's outputs in place of the loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ...errors import EngineError, GradNoiseError, first_line
 from ...problem.options import Options
 from ...problem.problem import Problem
+from ...problem.state.wrappers import eager
 from ...tensors.trees import TensorDict, sample_leaves, select
 from ..contract.summary import Wanted
 from .arrivals import Arrivals, OperationHook
@@ -150,11 +151,14 @@ class LivePass(Arrivals):
 
     def begin(self) -> None:
         """Before the forward pass."""
-        self._trace.__enter__()  # type: ignore[no-untyped-call]
+        # compiled functions inside run their original code: tracing them would trace the hooks
+        self._context = ExitStack()
+        self._context.enter_context(eager())
+        self._context.enter_context(self._trace)
 
     def forward_done(self) -> None:
         """After the forward pass, also where it has failed."""
-        self._trace.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._context.close()
         if self.has_lost_views():
             self.fail("an operation's output is a view, and is changed in place")
         elif not self._trace.is_complete:
@@ -201,6 +205,8 @@ class LiveHook(OperationHook):
     run: LivePass
 
     def __call__(self, deltas: tuple[Tensor | None, ...]) -> None:
+        if not self.call.tensors:
+            self.run.fail("the model's output is differentiated twice")
         with torch.no_grad():
             self.run.take(lambda: super(LiveHook, self).__call__(deltas), self.step)
         self.call.tensors = []

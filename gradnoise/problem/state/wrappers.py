@@ -145,6 +145,15 @@ def see_through(modules: Iterable[nn.Module]) -> None:
             vars(module)["_register_backward_hook"] = lambda output: output
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model or a part of it is compiled, by `torch.compile` or `.compile()`."""
+    return any(
+        "OptimizedModule" in {kind.__name__ for kind in type(module).__mro__}
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
 def eager() -> AbstractContextManager[Any]:
     """Compiled models and functions run their original code.
 

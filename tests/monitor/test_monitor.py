@@ -1,0 +1,522 @@
+"""`gn.NoiseMonitor` in training loops: its numbers are those of plain autograd, and it is unseen."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gradnoise as gn
+from gradnoise.monitor.monitor import IDLE, SOURCES
+from tests.monitored import (
+    classified,
+    contributions,
+    of_parts,
+    of_samples,
+    parted,
+    train_step,
+)
+
+SIZES = {"whole": (24,), "accumulated": (6, 6, 6, 6), "uneven": (7, 7, 7, 3)}
+
+
+class Sequences(nn.Module):
+    """A small decoder with tied tables, learned positions and dropout."""
+
+    def __init__(self, checkpointed: bool = False) -> None:
+        super().__init__()
+        self.table, self.places = nn.Embedding(11, 8), nn.Embedding(5, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True, norm_first=True)
+        self.head = nn.Linear(8, 11, bias=False)
+        self.head.weight = self.table.weight
+        self.checkpointed = checkpointed
+
+    def forward(self, ids: Tensor) -> Any:
+        hidden = self.table(ids) + self.places(torch.arange(ids.shape[1]))
+        if self.checkpointed:
+            hidden = checkpoint(self.layer, hidden, use_reentrant=False)
+        else:
+            hidden = self.layer(hidden)
+        return self.head(hidden)
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.shift = nn.Linear(6, 8), nn.Parameter(torch.randn(8))
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.first(x).add_(self.shift).relu_())
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.Linear(8, 3))
+    model[2].requires_grad_(False)
+    return model
+
+
+def weight_normed() -> nn.Module:
+    first = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8))
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(8, 3))
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True),
+        nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+def sparse() -> nn.Module:
+    return nn.Sequential(nn.Embedding(11, 4, sparse=True), nn.Flatten(), nn.Linear(20, 3))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "frozen": frozen,
+    "weight_normed": weight_normed,
+    "in_place": InPlace,
+    "convolutions": convolutions,
+    "sequences": lambda: Sequences().eval(),
+    "checkpointed": lambda: Sequences(checkpointed=True).eval(),
+    "sparse": sparse,
+}
+
+
+def batch_of(name: str) -> tuple[Tensor, Tensor]:
+    if name in ("sequences", "checkpointed"):
+        return torch.randint(11, (24, 5)), torch.randint(11, (24, 5))
+    if name == "sparse":
+        return torch.randint(11, (24, 5)), torch.randint(3, (24,))
+    return torch.randn(24, 6).double(), torch.randint(3, (24,))
+
+
+def found(monitor: gn.NoiseMonitor) -> tuple[float, float]:
+    assert monitor.notes == []
+    return float(monitor.trace_cov), float(monitor.grad_sq_norm)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("name", MODELS)
+def test_single_samples_are_those_of_autograd(name: str, sizes: tuple[int, ...]) -> None:
+    model, batch = MODELS[name]().double(), batch_of(name)
+    parts = parted(batch, sizes)
+    monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=None)
+    with monitor.step():
+        train_step(model, classified, parts)
+    expected = of_samples(contributions(model, classified, parts))
+    assert found(monitor) == pytest.approx(expected, rel=1e-9)
+    assert monitor.batch_size == 24
+
+
+@pytest.mark.parametrize("sizes", [SIZES["accumulated"], SIZES["uneven"]])
+@pytest.mark.parametrize("name", MODELS)
+def test_micro_batches_are_those_of_autograd(name: str, sizes: tuple[int, ...]) -> None:
+    model, batch = MODELS[name]().double(), batch_of(name)
+    parts = parted(batch, sizes)
+    monitor = gn.NoiseMonitor(model, every=1)
+    with monitor.step():
+        train_step(model, classified, parts)
+    expected = of_parts(contributions(model, classified, parts), sizes)
+    assert found(monitor) == pytest.approx(expected, rel=1e-9)
+    assert monitor.source == "micro_batches"
+
+
+@pytest.mark.parametrize("source", ["samples", "micro_batches"])
+@pytest.mark.parametrize("name", ["sequences", "convolutions", "in_place", "frozen"])
+def test_training_is_the_same_bit_by_bit(name: str, source: str) -> None:
+    """With dropout, accumulation, clipping and momentum; half of the steps are measured."""
+    start = MODELS[name]().train()
+    batch = [t.float() if t.is_floating_point() else t for t in batch_of(name)]
+
+    def trained(watched: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        monitor = gn.NoiseMonitor(model, every=2, source=source)
+        for _ in range(4):
+            optimizer.zero_grad()
+            with monitor.step() if watched else torch.enable_grad():
+                train_step(model, classified, parted(batch, SIZES["uneven"]))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+        assert monitor.measured == (2 if watched else 0), monitor.notes
+        return [*model.parameters(), torch.rand(3)]
+
+    for plain, watched in zip(trained(False), trained(True), strict=True):
+        assert torch.equal(plain, watched)
+
+
+def zero(parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    parameter.grad.zero_()
+
+
+class TestLoops:
+    """What loops do beside a forward and a backward pass."""
+
+    def test_a_scaled_loss(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=None)
+        with monitor.step(loss_scale=scaler):
+            scaler.scale(classified(model, batch).mean()).backward()
+        assert found(monitor) == pytest.approx(
+            of_samples(contributions(model, classified, [batch])), rel=1e-9
+        )
+
+    def test_gradients_that_are_not_finite_are_counted(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with monitor.step():
+                (classified(model, batch).mean() * math.inf).backward()
+        assert (monitor.measured, monitor.skipped) == (0, 1)
+        assert monitor.notes == ["a gradient was not finite"]
+
+    @pytest.mark.parametrize("source", ["samples", "micro_batches"])
+    def test_gradients_that_are_there_already(self, source: str) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        parts = parted(batch, (12, 12))
+        train_step(model, classified, parts)  # and no zero_grad
+        monitor = gn.NoiseMonitor(model, every=1, source=source, max_samples=None)
+        with monitor.step():
+            train_step(model, classified, parts)
+        rows = contributions(model, classified, parts)
+        expected = of_samples(rows) if source == "samples" else of_parts(rows, (12, 12))
+        assert found(monitor) == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize("source", ["samples", "micro_batches"])
+    def test_hooks_of_the_users_change_no_number(self, source: str) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        parts = parted(batch, (12, 12))
+        model[0].weight.register_hook(lambda g: 3 * g)
+        model[2].bias.register_post_accumulate_grad_hook(zero)
+        monitor = gn.NoiseMonitor(model, every=1, source=source, max_samples=None)
+        with monitor.step():
+            train_step(model, classified, parts)
+        model[0].weight._backward_hooks.clear()
+        rows = contributions(model, classified, parts)
+        expected = of_samples(rows) if source == "samples" else of_parts(rows, (12, 12))
+        assert found(monitor) == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize("source", ["samples", "micro_batches"])
+    def test_autocast(self, source: str) -> None:
+        model, batch = mlp(), [t.float() if t.is_floating_point() else t for t in batch_of("mlp")]
+        parts = parted(batch, (12, 12))
+        monitor = gn.NoiseMonitor(model, every=1, source=source, max_samples=None)
+        with monitor.step():
+            train_step(model, classified, parts, lambda: torch.autocast("cpu", torch.bfloat16))
+        rows = contributions(model, classified, parts)
+        expected = of_samples(rows) if source == "samples" else of_parts(rows, (12, 12))
+        assert found(monitor) == pytest.approx(expected, rel=0.05)
+
+    def test_an_error_in_the_step_takes_the_hooks_off(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        for source in ("samples", "micro_batches"):
+            monitor = gn.NoiseMonitor(model, every=1, source=source)
+            with pytest.raises(ZeroDivisionError), monitor.step():
+                classified(model, batch).mean().backward()
+                raise ZeroDivisionError
+            assert (monitor.steps, monitor.measured, monitor.skipped) == (1, 0, 0)
+        assert not model._forward_pre_hooks
+        assert not model._forward_hooks
+        assert not any(p._backward_hooks for p in model.parameters())
+
+    def test_a_forward_pass_that_fails(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), monitor.step():
+                model(batch[0][:, :5])
+        assert torch.overrides._len_torch_function_stack() == 0
+        with monitor.step():
+            train_step(model, classified, [batch])
+        assert monitor.measured == 1
+
+    def test_evaluation_inside_of_a_step_is_no_part(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        parts = parted(batch, (12, 12))
+        monitor = gn.NoiseMonitor(model, every=1)
+        with monitor.step():
+            with torch.no_grad():
+                model(batch[0])
+            train_step(model, classified, parts)
+        rows = contributions(model, classified, parts)
+        assert found(monitor) == pytest.approx(of_parts(rows, (12, 12)), rel=1e-9)
+
+    def test_two_forward_passes_for_one_backward_pass(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+
+        def twice(model: nn.Module, part: Any) -> Tensor:
+            return classified(model, part) + model(part[0].flip(1)).square().sum(1)
+
+        parts = parted(batch, (12, 12))
+        monitor = gn.NoiseMonitor(model, every=1, source="micro_batches")
+        with monitor.step():
+            train_step(model, twice, parts)
+        rows = contributions(model, twice, parts)
+        assert found(monitor) == pytest.approx(of_parts(rows, (12, 12)), rel=1e-9)
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        with pytest.warns(UserWarning, match="several times for one backward"), monitor.step():
+            train_step(model, twice, parts)
+
+    def test_a_model_whose_parts_are_called(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        parts = parted(batch, (12, 12))
+
+        def by_parts(model: Any, part: Any) -> Tensor:
+            return classified(nn.Sequential(*model), part)
+
+        monitor = gn.NoiseMonitor(model, every=1)
+        with monitor.step(24):
+            train_step(model, by_parts, parts)
+        rows = contributions(model, classified, parts)
+        assert found(monitor) == pytest.approx(of_parts(rows, (12, 12)), rel=1e-9)
+
+    def test_shares_of_the_loop(self) -> None:
+        """Where micro-batches weigh by their samples, their shares are b_j/B."""
+        model, batch = mlp().double(), batch_of("mlp")
+        sizes = (16, 8)
+        monitor = gn.NoiseMonitor(model, every=1)
+        with monitor.step() as step:
+            for part in parted(batch, sizes):
+                (classified(model, part).sum() / 24).backward()
+            step.shares = [16 / 24, 8 / 24]
+        rows = contributions(model, classified, [batch]).split(list(sizes))
+        sums = torch.stack([part.sum(0) for part in rows])
+        own, total = float(sums.square().sum()), float(sums.sum(0).square().sum())
+        shares = (16**2 + 8**2) / 24**2
+        signal = (total - own) / (1 - shares)
+        spread = 1 / 24  # Σ(b/B)²/b
+        assert found(monitor) == pytest.approx(((own - signal * shares) / spread, signal), rel=1e-9)
+
+
+class TestNothingToMeasure:
+    """One line says what to do, once."""
+
+    def said(self, monitor: gn.NoiseMonitor, step: Callable[[], None], times: int = 2) -> str:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(times):
+                with monitor.step():
+                    step()
+        assert (monitor.measured, len(told), len(monitor.notes)) == (0, 1, 1)
+        assert math.isnan(float(monitor.noise_scale))
+        assert monitor.notes[0] in str(monitor)
+        return str(told[0].message)
+
+    def test_one_micro_batch(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        monitor = gn.NoiseMonitor(model, every=1, source="micro_batches")
+        line = self.said(monitor, lambda: train_step(model, classified, [batch]))
+        assert line.startswith("gradnoise: step 1 was not measured: the step has one micro-batch")
+
+    def test_batch_normalisation(self) -> None:
+        model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+        before = copy.deepcopy(model.state_dict())
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        line = self.said(monitor, lambda: train_step(model, classified, [batch_of("mlp")]))
+        assert "batch normalisation" in line
+        assert "split the step into two micro-batches" in line
+        assert int(model[1].num_batches_tracked) == int(before["1.num_batches_tracked"]) + 2
+
+    def test_a_compiled_model(self) -> None:
+        model = torch.compile(mlp().double(), backend="eager")
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        line = self.said(monitor, lambda: train_step(model, classified, [batch_of("mlp")]))
+        assert "cannot follow a compiled model: split the step" in line
+
+    def test_a_recurrent_layer(self) -> None:
+        class Recurrent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer, self.head = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 3)
+
+            def forward(self, x: Tensor) -> Any:
+                return self.head(self.layer(x[..., None])[0][:, -1])
+
+        model = Recurrent().double()
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        line = self.said(monitor, lambda: train_step(model, classified, [batch_of("mlp")]))
+        assert "lstm is one fused operation" in line
+
+    def test_a_parameter_outside_of_the_forward_pass(self) -> None:
+        model, batch = InPlace().double(), batch_of("mlp")
+
+        def penalised(model: Any, part: Any) -> Tensor:
+            return classified(model, part) + model.last.weight.square().sum()
+
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        line = self.said(monitor, lambda: train_step(model, penalised, [batch]))
+        assert "do not add up to that of parameter 'last.weight'" in line
+
+    def test_two_backward_passes_for_one_forward_pass(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+
+        def step() -> None:
+            losses = classified(model, batch)
+            losses[:12].mean().backward(retain_graph=True)
+            losses[12:].mean().backward()
+
+        monitor = gn.NoiseMonitor(model, every=1, source="micro_batches")
+        assert "followed by several backward passes" in self.said(monitor, step)
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        assert "differentiated twice" in self.said(monitor, step)
+
+    def test_a_model_that_is_not_called(self) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        called = nn.Sequential(*model)
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        line = self.said(monitor, lambda: train_step(called, classified, [batch]))
+        assert "give the monitor the object that is called" in line
+
+
+def test_auto_takes_single_samples_where_there_is_one_micro_batch() -> None:
+    model, batch = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=5)
+    for _ in range(11):
+        with monitor.step():
+            train_step(model, classified, [batch])
+    assert monitor.source == "samples"
+    assert monitor.measured == 3  # the second, the sixth and the eleventh step
+    assert (monitor.skipped, monitor.notes) == (0, [])
+
+
+def test_steps_between_cost_a_comparison() -> None:
+    model = mlp()
+    monitor = gn.NoiseMonitor(model, every=3)
+    assert [monitor.step(8) is IDLE for _ in range(7)] == [False, True, True] * 2 + [False]
+    with monitor.step(8) as step:
+        step.loss = 3.0  # is forgotten
+    assert not hasattr(IDLE, "loss")
+
+
+def test_a_part_of_the_samples_is_unbiased() -> None:
+    """Other samples at every turn: over a whole round their mean is that of all."""
+    model, batch = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=8, decay=1.0)
+    rows = contributions(model, classified, [batch])
+    for _ in range(1 + 3):  # the first one measures all, to be compared with the gradient
+        model.zero_grad()
+        with monitor.step():
+            train_step(model, classified, [batch])
+    trace, signal = found(monitor)
+    assert (trace, signal) == pytest.approx(of_samples(rows), rel=1e-9)
+    assert monitor.trace_cov.stderr > 0
+
+
+def test_norm_layers_alone() -> None:
+    model, batch = MODELS["convolutions"]().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=1, source="norm_layers", max_samples=None)
+    with monitor.step():
+        train_step(model, classified, [batch])
+    model.requires_grad_(False)
+    model[2].requires_grad_(True)
+    expected = of_samples(contributions(model, classified, [batch]))
+    assert found(monitor) == pytest.approx(expected, rel=1e-9)
+
+
+def test_given_norms_are_those_of_the_function() -> None:
+    monitor = gn.NoiseMonitor(mlp(), every=1, decay=1.0)
+    norms = [(10.0, 4.0), (9.0, 4.5), (12.0, 4.2)]
+    for small, big in norms:
+        monitor.update(small, big, 4, 32)
+    expected = gn.simple_noise_scale_from_norms(*zip(*norms, strict=True), 4, 32)
+    assert float(monitor.noise_scale) == pytest.approx(float(expected), rel=1e-12)
+    assert found(monitor) == pytest.approx(
+        (float(expected.trace_cov), float(expected.grad_sq_norm)), rel=1e-12
+    )
+    assert monitor.source == "given"
+    assert monitor.step(8) is IDLE
+
+
+def test_layers_add_up() -> None:
+    model, batch = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=1, layers=True)
+    for _ in range(2):
+        model.zero_grad()
+        with monitor.step():
+            train_step(model, classified, parted(batch, (6,) * 4))
+    layers = monitor.layer_noise_scales
+    assert list(layers) == ["0", "2"]
+    for part in ("trace_cov", "grad_sq_norm"):
+        total = sum(float(getattr(layer, part)) for layer in layers.values())
+        assert total == pytest.approx(float(getattr(monitor, part)), rel=1e-12)
+
+
+def test_a_run_goes_on_from_its_state(tmp_path: Any) -> None:
+    batch = batch_of("mlp")
+
+    def watched(model: nn.Module, monitor: gn.NoiseMonitor, steps: int) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            with monitor.step():
+                train_step(model, classified, [batch])
+            optimizer.step()
+
+    start = mlp().double()
+    whole = gn.NoiseMonitor(copy.deepcopy(start), every=3, max_samples=None, layers=True)
+    watched(whole.model, whole, 20)
+    first = gn.NoiseMonitor(start, every=3, max_samples=None, layers=True)
+    watched(start, first, 8)
+    torch.save((start.state_dict(), first.state_dict()), tmp_path / "run.pt")
+    weights, state = torch.load(tmp_path / "run.pt")  # built-in values alone
+    model = mlp().double()
+    model.load_state_dict(weights)
+    second = gn.NoiseMonitor(model, every=3, max_samples=None, layers=True)
+    second.load_state_dict(state)
+    watched(model, second, 12)
+    assert second.state_dict() == whole.state_dict()
+    assert second.noise_scale == whole.noise_scale
+    other = gn.NoiseMonitor(model)
+    with pytest.raises(gn.ArgumentError, match="a monitor with other layers"):
+        other.load_state_dict(state)
+
+
+def test_detached_it_measures_nothing_and_keeps_what_it_has() -> None:
+    model, batch = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=1)
+    with monitor.step():
+        train_step(model, classified, parted(batch, (12, 12)))
+    before = monitor.values()
+    monitor.detach()
+    with monitor.step():
+        train_step(model, classified, parted(batch, (12, 12)))
+    assert (monitor.steps, monitor.measured) == (2, 1)
+    for key, value in monitor.values().items():
+        assert value == before[key] or math.isnan(value)
+
+
+def test_what_is_asked_for_wrongly_is_refused() -> None:
+    model = mlp()
+    for source in ("sketch", "Samples"):
+        with pytest.raises(gn.ArgumentError, match=f"must be one of {', '.join(SOURCES)}; got"):
+            gn.NoiseMonitor(model, source=source)
+    with pytest.raises(gn.ArgumentError, match="needs the process group of several ranks"):
+        gn.NoiseMonitor(model, source="ranks")
+    with pytest.raises(gn.ArgumentError, match="no trainable parameters"):
+        gn.NoiseMonitor(nn.ReLU())
+    with pytest.raises(gn.ArgumentError, match="`every` must be a whole number from 1"):
+        gn.NoiseMonitor(model, every=0)
+    with pytest.raises(gn.ArgumentError, match="`max_samples` must be a whole number"):
+        gn.NoiseMonitor(model, max_samples=0)
+    monitor = gn.NoiseMonitor(model)
+    with pytest.raises(gn.ArgumentError, match="`small_batch` must be positive and below"):
+        monitor.update(1.0, 1.0, 8, 8)
+    with pytest.raises(gn.ArgumentError, match="say nothing about its layers"):
+        gn.NoiseMonitor(model, layers=True).update(2.0, 1.0, 4, 8)
