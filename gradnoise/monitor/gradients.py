@@ -122,5 +122,7 @@ def _first_hook(parameter: Tensor, hook: Callable[[Tensor], None]) -> Any:
     """A hook that runs before those that are there already."""
     handle: Any = parameter.register_hook(hook)  # type: ignore[no-untyped-call]
     hooks: Any = parameter._backward_hooks
-    hooks.move_to_end(handle.id, last=False)
+    # torch reads them as a plain dict, in the order of insertion: `move_to_end` has no effect
+    others = [(key, hooks.pop(key)) for key in list(hooks) if key != handle.id]
+    hooks.update(others)
     return handle

@@ -97,8 +97,9 @@ class PartNorms:
 
     def _part_sizes(self, batch_size: float | None) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""
-        seen = [size for size in self._sizes if size is not None]
-        known = len(seen) == len(self._sizes) == self._parts
+        sizes = self._sizes[: self._parts]  # a forward pass after the last one had no gradient
+        seen = [size for size in sizes if size is not None]
+        known = len(seen) == self._parts
         if known and batch_size in (None, sum(seen)):
             return [float(size) for size in seen]
         return [] if batch_size is None else [batch_size / self._parts] * self._parts

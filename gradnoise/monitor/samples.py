@@ -18,11 +18,9 @@ from .gradients import StepGradient, gathered
 from .ranks import summed, world_size
 from .reading import Reading
 
-COMPILED = "hooks cannot follow a compiled model: split the step into two micro-batches or more"
-COUPLED = (
-    "the losses of samples depend on each other (batch normalisation in training mode?): split the "
-    "step into two micro-batches or more, which are then what is drawn at random"
-)
+CURE = "split the step into two micro-batches or more, and compare these"
+COMPILED = "hooks cannot follow a compiled model"
+COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 
 
@@ -83,6 +81,8 @@ class SampleNorms:
         plans = self._plans
         if plans.is_planning or self.reason or not torch.is_grad_enabled():
             return
+        if self._pass is not None and self._pass.is_untouched:
+            self.reason = "the model is called several times for one backward pass"
         self._finish()
         leaves = sample_leaves((args, kwargs))
         if not leaves:
@@ -95,7 +95,6 @@ class SampleNorms:
             self._plan(args, kwargs, count)
         if plans.steps is None:
             return
-        self._samples += count
         self._pass = LivePass(
             plans.parameters,
             count,
@@ -114,7 +113,8 @@ class SampleNorms:
         except CoupledSamplesError:
             self.reason = COUPLED
         except Exception as error:  # runs the user's code, in the middle of training
-            self.reason = str(error) if isinstance(error, GradNoiseError) else first_line(error)
+            own = isinstance(error, GradNoiseError)
+            self.reason = str(error) if own else first_line(error)
         finally:
             plans.is_planning = False
 
@@ -123,13 +123,11 @@ class SampleNorms:
             self._pass.forward_done()
 
     def _finish(self) -> None:
-        """Take the sums of the last forward pass, which has been differentiated."""
+        """Take the sums of the last forward pass, if it has been differentiated."""
         last, self._pass = self._pass, None
-        if last is None or self.reason:
+        if last is None or self.reason or last.is_untouched:
             return
-        if not last.arrived:
-            self.reason = "the model is called several times for one backward pass"
-            return
+        self._samples += last.count
         sums = last.sums()
         if sums is None:
             self.reason = last.reason
@@ -152,10 +150,11 @@ class SampleNorms:
         """
         self._finish()
         if not self.reason and not self._samples:
-            self.reason = "the model was not called: give the monitor the object that is called"
+            self.reason = "the model was not called (the monitor needs the object that is called)"
         if not self.reason and not self._plans.is_proven:
             self._prove()
         if self.reason:
+            self.reason = f"{self.reason}: {CURE}"
             return None
         names, world = self._plans.only, world_size(self._group)
         own = torch.tensor([self._samples], dtype=torch.float64)

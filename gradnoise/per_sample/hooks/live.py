@@ -65,7 +65,7 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
     for step in steps:
         if step.kind == OPEN and step.func in UNFUSED:
             raise EngineError(
-                f"{step.func.__name__} is one fused operation with many parameters: opening it "
+                f"{step.func.__name__} is one fused operation: following what is inside of it "
                 f"would change the rounding of the training"
             )
     return steps
@@ -119,6 +119,11 @@ class LivePass(Arrivals):
         self.differentiates = True  # whenever the user does
         self._only = frozenset(parameters if only is None else only)
         self._trace = _LiveReplay(parameters, self._run, plan, self.fail)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether there are hooks, and no gradient has come to any."""
+        return self.waiting > 0 and not self.arrived
 
     def fail(self, reason: str) -> None:
         """Keep the first reason why there is no result, and let go of what was collected."""

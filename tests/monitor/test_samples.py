@@ -1,0 +1,62 @@
+"""Single samples as parts: which of them, and the comparison with the gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gradnoise.monitor.samples import CURE, SampleNorms, SamplePlans
+from tests.monitored import classified
+
+
+def plans(most: int | None = None) -> SamplePlans:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    return SamplePlans(model, dict(model.named_parameters()), None, most)
+
+
+def test_all_are_measured_until_their_sum_was_compared() -> None:
+    own = plans(4)
+    assert own.rows(10, 0) is None
+    own.is_proven = True
+    assert [own.rows(10, turn) for turn in range(4)] == [
+        slice(0, None, 3), slice(1, None, 3), slice(2, None, 3), slice(0, None, 3)
+    ]  # fmt: skip
+    assert own.rows(4, 0) is None
+    assert SamplePlans(own.model, own.parameters).rows(100, 0) is None
+
+
+@pytest.mark.parametrize("count", [5, 16, 17])
+def test_a_whole_round_takes_every_sample_once(count: int) -> None:
+    own = plans(4)
+    own.is_proven = True
+    stride = -(-count // 4)
+    taken = [
+        i for turn in range(stride) for i in range(count)[own.rows(count, turn) or slice(None)]
+    ]
+    assert sorted(taken) == list(range(count)) or own.rows(count, 0) is None
+
+
+def test_a_plan_is_made_once_and_proven_once() -> None:
+    own, batch = plans(), (torch.randn(9, 4).double(), torch.randint(3, (9,)))
+    for proven in (False, True):
+        assert own.is_proven is proven
+        listener = SampleNorms(own, None, 0)
+        classified(own.model, batch).mean().backward()
+        steps = own.steps
+        assert listener.reading(None, None) is not None
+        listener.remove()
+        assert own.steps is steps
+
+
+def test_what_cannot_be_names_the_cure() -> None:
+    own = plans()
+    for count, said in ((1, ""), (0, "was not called")):
+        listener = SampleNorms(own, None, 0)
+        if count:
+            batch = torch.randn(count, 4).double(), torch.randint(3, (count,))
+            classified(own.model, batch).mean().backward()
+        assert listener.reading(None, None) is None
+        assert listener.reason.endswith(CURE)
+        assert said in listener.reason
+        listener.remove()
