@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, check_whole
 from ..estimators.from_arrays.result import SimpleNoiseScale
 from ..moments.layer import by_module
+from ..problem.losses.loss_fn import LossFn
 from ..problem.state.wrappers import bare_model
 from ..statistics.estimate import Estimate, check_level
 from .averages import Averages
+from .curvature import Curvature
 from .kinds import norm_parameters
 from .parts import ONE_PART, PartNorms
 from .ranks import world_size
@@ -70,11 +72,14 @@ class NoiseMonitor:
         max_samples: samples of a forward pass whose own gradients are taken, by "samples" and
             "norm_layers"; None for all. Others are taken at every measured step; the data have to
             be in random order. The gradient ḡ is that of all samples in any case.
+        loss_fn, data: where both are given, λ is followed on 64 samples of the data, as by
+            `SharpnessTracker`, in the metric of an adaptive optimizer.
+        sharpness_every: λ is measured at every so many measurements of the noise.
 
     Attributes:
         steps, measured, skipped: numbers of optimizer steps; of those that were measured; of those
             that were to be measured and gave nothing.
-        notes: what stopped a measurement, each reason once.
+        notes: what stopped a measurement, each reason once; it is also warned of.
 
     Raises:
         ArgumentError: an option that is not one of those above; no trainable parameters; ranks
@@ -107,12 +112,18 @@ class NoiseMonitor:
         decay: float = 0.95,
         layers: bool = False,
         max_samples: int | None = 8,
+        loss_fn: LossFn | nn.Module | None = None,
+        data: Any = None,
+        sharpness_every: int = 10,
     ) -> None:
         check_whole("every", every, 1)
         if max_samples is not None:
             check_whole("max_samples", max_samples, 1)
+        check_whole("sharpness_every", sharpness_every, 1)
         check_level(level)
         _check_source(source, group)
+        if (loss_fn is None) != (data is None):
+            raise ArgumentError("λ is followed with `loss_fn` and `data`; give both, or neither")
         self.model, self.optimizer, self.group = model, optimizer, group
         self.every, self.source, self.level, self.layers = every, source, level, layers
         self.steps = self.measured = self.skipped = 0
@@ -127,6 +138,9 @@ class NoiseMonitor:
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
         self._due_now = self._is_detached = False
+        self._curvature: Curvature | None = None
+        if loss_fn is not None:
+            self._curvature = Curvature(own, loss_fn, data, optimizer, sharpness_every)
 
     def step(
         self,
@@ -198,6 +212,9 @@ class NoiseMonitor:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
         self._averages.add(trace, signal, reading.samples)
         self.measured += 1
+        if self._curvature is not None:
+            self._curvature.turn()
+            self._note(self._curvature.reason)
         if self._sinks:
             now = {"trace_cov_now": float(trace[-1]), "grad_sq_norm_now": float(signal[-1])}
             lr = self.optimizer.param_groups[0]["lr"] if self.optimizer else None
@@ -206,16 +223,19 @@ class NoiseMonitor:
                 sink(line)
 
     def skip(self, reason: str, expected: bool = False) -> None:
-        """Count a step that gave nothing, keep the reason, and warn once of what can be mended."""
+        """Count a step that gave nothing, keep the reason, and warn once if it can be mended."""
         if self.source == AUTO and reason == ONE_PART:
             self.source, self._due_now = SAMPLES, True  # at the next step
             return
         self.skipped += 1
-        if reason in self.notes:
+        self._note(reason, silent=expected)
+
+    def _note(self, reason: str, silent: bool = False) -> None:
+        if not reason or reason in self.notes:
             return
         self.notes.append(reason)
-        if not expected:
-            warnings.warn(f"gradnoise: step {self.steps} was not measured: {reason}", stacklevel=4)
+        if not silent:
+            warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=5)
 
     def _by_layer(self, values: Tensor) -> Tensor:
         """Sums over the parameters of each module, and over all as the last one."""
@@ -245,6 +265,11 @@ class NoiseMonitor:
     def batch_size(self) -> float:
         """B averaged over the measured steps, of all ranks together; nan before the first."""
         return self._averages.samples if self.measured else math.nan
+
+    @property
+    def sharpness(self) -> float:
+        """λ in loss/parameter² as it was measured last; nan without `loss_fn` and `data`."""
+        return math.nan if self._curvature is None else self._curvature.value
 
     @property
     def layer_noise_scales(self) -> dict[str, SimpleNoiseScale]:
@@ -291,9 +316,9 @@ class NoiseMonitor:
 
     def __str__(self) -> str:
         counted = f"{self.measured} of {self.steps} steps measured"
-        skipped = [f"{self.skipped} skipped: {'; '.join(self.notes)}"] if self.notes else []
-        first = f"B_simple = {self.noise_scale} samples, by {self.source}, {counted}"
-        return "\n".join([first, *skipped])
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        first = f"B_simple = {self.noise_scale} samples, by {self.source}, {counted}{skipped}"
+        return "\n".join([first, *self.notes])
 
 
 def _check_source(source: str, group: Any) -> None:

@@ -27,6 +27,10 @@ class Monitored(Protocol):
     def batch_size(self) -> float:
         """B."""
 
+    @property
+    def sharpness(self) -> float:
+        """λ."""
+
 
 def numbers_of(monitor: Monitored) -> dict[str, float]:
     """Keys of docs/monitor.md with their numbers; nan where there is none."""
@@ -39,6 +43,7 @@ def numbers_of(monitor: Monitored) -> dict[str, float]:
         "grad_sq_norm": scale.grad_sq_norm.value,
         "batch_size": monitor.batch_size,
         "batch_over_noise_scale": monitor.batch_size / scale.value if scale.value else math.nan,
+        **({} if math.isnan(monitor.sharpness) else {"sharpness": monitor.sharpness}),
         "measured": float(monitor.measured),
         "skipped": float(monitor.skipped),
     }

@@ -134,18 +134,20 @@ def test_micro_batches_are_those_of_autograd(name: str, sizes: tuple[int, ...]) 
     assert monitor.source == "micro_batches"
 
 
+@pytest.mark.parametrize("curvature", [False, True])
 @pytest.mark.parametrize("source", ["samples", "micro_batches"])
 @pytest.mark.parametrize("name", ["sequences", "convolutions", "in_place", "frozen"])
-def test_training_is_the_same_bit_by_bit(name: str, source: str) -> None:
+def test_training_is_the_same_bit_by_bit(name: str, source: str, curvature: bool) -> None:
     """With dropout, accumulation, clipping and momentum; half of the steps are measured."""
     start = MODELS[name]().train()
-    batch = [t.float() if t.is_floating_point() else t for t in batch_of(name)]
+    batch = tuple(t.float() if t.is_floating_point() else t for t in batch_of(name))
 
     def trained(watched: bool) -> list[Tensor]:
         torch.manual_seed(1)
         model = copy.deepcopy(start)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-        monitor = gn.NoiseMonitor(model, every=2, source=source)
+        given = {"loss_fn": classified, "data": batch, "sharpness_every": 1} if curvature else {}
+        monitor = gn.NoiseMonitor(model, optimizer, every=2, source=source, **given)
         for _ in range(4):
             optimizer.zero_grad()
             with monitor.step() if watched else torch.enable_grad():
@@ -153,6 +155,7 @@ def test_training_is_the_same_bit_by_bit(name: str, source: str) -> None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()
         assert monitor.measured == (2 if watched else 0), monitor.notes
+        assert math.isfinite(monitor.sharpness) is (watched and curvature)
         return [*model.parameters(), torch.rand(3)]
 
     for plain, watched in zip(trained(False), trained(True), strict=True):
@@ -328,7 +331,7 @@ class TestNothingToMeasure:
         model, batch = mlp().double(), batch_of("mlp")
         monitor = gn.NoiseMonitor(model, every=1, source="micro_batches")
         line = self.said(monitor, lambda: train_step(model, classified, [batch]))
-        assert line.startswith("gradnoise: step 1 was not measured: the step has one micro-batch")
+        assert line.startswith("gradnoise, step 1: the step has one micro-batch")
 
     def test_batch_normalisation(self) -> None:
         model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
@@ -520,6 +523,8 @@ def test_what_is_asked_for_wrongly_is_refused() -> None:
         gn.NoiseMonitor(model, every=0)
     with pytest.raises(gn.ArgumentError, match="`max_samples` must be a whole number"):
         gn.NoiseMonitor(model, max_samples=0)
+    with pytest.raises(gn.ArgumentError, match="`loss_fn` and `data`; give both, or neither"):
+        gn.NoiseMonitor(model, loss_fn=classified)
     monitor = gn.NoiseMonitor(model)
     with pytest.raises(gn.ArgumentError, match="`small_batch` must be positive and below"):
         monitor.update(1.0, 1.0, 8, 8)
