@@ -27,6 +27,7 @@ from gradnoise.per_sample.hooks.outer_products import SummedOuterProducts
 RANKS = (4, 8, 16, 32)
 SOME = (2, 4, 8, 16)
 SKETCHES = 64
+NORMS = NOTHING._replace(total=False)
 MODELS = ("mlp", "gpt", "resnet")
 
 
@@ -56,7 +57,7 @@ def spreads(name: str, samples: int) -> list[list[str]]:
     rows = []
     for rank in RANKS:
         found = [sketched(gradients, rank) for _ in range(SKETCHES)]
-        columns = [[x / truth for x in own] for own, truth in zip(zip(*found, strict=True), exact, strict=True)]
+        columns = [[own[k] / exact[k] for own in found] for k in (0, 1)]
         told = [
             f"{statistics.mean(c):.3f} ± {statistics.stdev(c) / SKETCHES**0.5:.3f} | "
             f"{statistics.stdev(c):.3f}"
@@ -76,13 +77,12 @@ def seconds_beyond(rounds: int) -> list[list[str]]:
     for positions, p, q in ((1, 512, 784), (64, 128, 128), (64, 512, 128), (256, 768, 768)):
         left, right = torch.randn(32, 1, positions, p), torch.randn(32, 1, positions, q)
         shape = torch.Size([p, q])
-        asked = NOTHING._replace(total=False)
 
         def weight(left: Tensor = left, right: Tensor = right, p: int = p, q: int = q) -> Tensor:
             return left.reshape(-1, p).T @ right.reshape(-1, q)
 
         def norms(some: int, left: Tensor = left, right: Tensor = right, s: torch.Size = shape):
-            return SummedOuterProducts(left[:: 32 // some], right[:: 32 // some], s).measure(asked)
+            return SummedOuterProducts(left[:: 32 // some], right[:: 32 // some], s).measure(NORMS)
 
         def sketch(rank: int, left: Tensor = left, right: Tensor = right) -> Tensor:
             own = (left[:, 0] @ signs(left.shape[3], rank)).transpose(1, 2)
