@@ -20,6 +20,7 @@ from ..statistics.estimate import Estimate, check_level
 from .averages import Averages
 from .curvature import Curvature
 from .kinds import norm_parameters
+from .limits import Limits
 from .parts import ONE_PART, PartNorms
 from .ranks import world_size
 from .reading import Reading
@@ -138,6 +139,7 @@ class NoiseMonitor:
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
         self._due_now = self._is_detached = False
+        self._limits = Limits()
         self._curvature: Curvature | None = None
         if loss_fn is not None:
             self._curvature = Curvature(own, loss_fn, data, optimizer, sharpness_every)
@@ -215,9 +217,11 @@ class NoiseMonitor:
         if self._curvature is not None:
             self._curvature.turn()
             self._note(self._curvature.reason)
+        group = self.optimizer.param_groups[0] if self.optimizer else {}
+        lr, momentum = group.get("lr"), group.get("momentum", 0.0)
+        self._limits.turn(self.noise_scale, self.batch_size, lr, self.sharpness, momentum)
         if self._sinks:
             now = {"trace_cov_now": float(trace[-1]), "grad_sq_norm_now": float(signal[-1])}
-            lr = self.optimizer.param_groups[0]["lr"] if self.optimizer else None
             line = line_of(self, {**now, "loss": loss, "lr": lr})
             for sink in self._sinks:
                 sink(line)

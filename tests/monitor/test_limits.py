@@ -1,0 +1,62 @@
+"""Lines in the log: after ten measurements in a row, and at most one in thirty minutes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradnoise.monitor.limits import LONG, PAUSE, Limits
+from gradnoise.statistics.estimate import Estimate
+
+
+def scale(value: float, high: float) -> Estimate:
+    return Estimate(value, value / 2, high, 0.95, math.nan, 20)
+
+
+class Time:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_batch_above_the_noise_scale_is_told_after_ten_in_a_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Limits(Time())
+    for k in range(2 * LONG):
+        high = 200.0 if k != LONG - 2 else 900.0  # the ninth interval reaches beyond the batch
+        limits.turn(scale(128.0, high), 512, None, math.nan, 0.0)
+        assert len(caplog.records) == (k >= 2 * LONG - 2)
+    (record,) = caplog.records
+    assert record.name == "gradnoise"
+    assert "B = 512 has been above B_simple = 128 [64.0, 200] for 10" in record.message
+    assert "1/(1 + B_simple/B) = 80% of" in record.message
+
+
+@pytest.mark.parametrize(
+    ("momentum", "formula"), [(0.0, "2/λ = 0.500"), (0.5, "2(1 + m)/λ = 0.750")]
+)
+def test_a_rate_above_the_limit_is_told(
+    momentum: float, formula: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(Time())
+    for _ in range(LONG):
+        limits.turn(scale(900.0, 999.0), 32, 0.74 * (1 + momentum), 4.0, momentum)
+    (record,) = caplog.records
+    assert f"has been above {formula}" in record.message
+    for _ in range(2 * LONG):  # below it, and without λ
+        Limits(Time()).turn(scale(900.0, 999.0), 32, 0.49, 4.0, 0.0)
+        Limits(Time()).turn(scale(900.0, 999.0), 32, 0.49, math.nan, 0.0)
+    assert len(caplog.records) == 1
+
+
+def test_at_most_one_line_in_thirty_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Time()
+    limits = Limits(clock)
+    for k in range(5 * LONG):
+        clock.now = k * PAUSE / (2 * LONG)
+        limits.turn(scale(1.0, 2.0), 512, 1.0, 4.0, 0.0)
+    told = [record.message[:22] for record in caplog.records]
+    assert told == ["gradnoise: B = 512 has", "gradnoise: the learnin", "gradnoise: B = 512 has"]
