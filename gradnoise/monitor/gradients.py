@@ -49,32 +49,26 @@ class StepGradient:
         parameters: trainable ones by name.
         on_gradient: is called with the name and the gradient of every backward pass, before hooks
             of the user's; None where nobody listens.
-        keep: whether the gradients of the backward passes are added up for every parameter.
     """
 
     def __init__(
-        self,
-        parameters: dict[str, Tensor],
-        on_gradient: OnGradient | None = None,
-        *,
-        keep: bool = False,
+        self, parameters: dict[str, Tensor], on_gradient: OnGradient | None = None
     ) -> None:
         self._parameters, self._on_gradient = parameters, on_gradient
         self._before = {
             n: p.grad.clone() for n, p in parameters.items() if p.grad is not None and _any(p.grad)
         }
         self._hooked = {name for name, p in parameters.items() if _hooked(p)}
-        self._kept = set(parameters) if keep else self._hooked
-        self.own: dict[str, Tensor] = {}  # of this process, before ranks are averaged
-        listening = parameters if on_gradient is not None else self._kept
+        self._own: dict[str, Tensor] = {}  # of those, in this process
+        listening = parameters if on_gradient is not None else self._hooked
         self._handles = [_first_hook(parameters[n], self._listener(n)) for n in listening]
 
     def _listener(self, name: str) -> Callable[[Tensor], None]:
         def listen(gradient: Tensor) -> None:
             gradient = gradient.detach()
-            if name in self._kept:
-                own = self.own.get(name)
-                self.own[name] = gradient.clone() if own is None else own + gradient
+            if name in self._hooked:
+                own = self._own.get(name)
+                self._own[name] = gradient.clone() if own is None else own + gradient
             if self._on_gradient is not None:
                 self._on_gradient(name, gradient)
 
@@ -90,7 +84,7 @@ class StepGradient:
         for name, parameter in self._parameters.items():
             gradient = parameter.grad
             if name in self._hooked:
-                gradient = averaged(self.own[name], group) if name in self.own else None
+                gradient = averaged(self._own[name], group) if name in self._own else None
             elif gradient is not None and name in self._before:
                 gradient = gradient - self._before[name]
             if gradient is not None:
@@ -102,7 +96,7 @@ class StepGradient:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before, self.own = {}, {}
+        self._before, self._own = {}, {}
 
 
 def _any(gradient: Tensor) -> bool:

@@ -221,8 +221,14 @@ class NoiseMonitor:
         lr, momentum = group.get("lr"), group.get("momentum", 0.0)
         self._limits.turn(self.noise_scale, self.batch_size, lr, self.sharpness, momentum)
         if self._sinks:
-            now = {"trace_cov_now": float(trace[-1]), "grad_sq_norm_now": float(signal[-1])}
-            line = line_of(self, {**now, "loss": loss, "lr": lr})
+            now = {
+                "trace_cov_now": float(trace[-1]),
+                "grad_sq_norm_now": float(signal[-1]),
+                "batch_size_now": reading.samples,
+                "loss": loss,
+                "lr": lr,
+            }
+            line = line_of(self, now)
             for sink in self._sinks:
                 sink(line)
 
@@ -359,18 +365,16 @@ class MeasuredStep:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None:
-                self._take()
+            if kind is not None:
+                return
+            reading = self._listener.reading(self.batch_size, self.shares)
         finally:
-            self._listener.remove()
-
-    def _take(self) -> None:
-        scale = getattr(self._loss_scale, "get_scale", lambda: self._loss_scale)()
-        reading = self._listener.reading(self.batch_size, self.shares)
+            self._listener.remove()  # before anything of the user's runs, such as a sink
         if reading is None:
             self._monitor.skip(self._listener.reason)
-        else:
-            self._monitor.record(reading, float(scale), self.loss)
+            return
+        scale = getattr(self._loss_scale, "get_scale", lambda: self._loss_scale)()
+        self._monitor.record(reading, float(scale), self.loss)
 
 
 class _Idle:

@@ -12,11 +12,11 @@ from ..errors import CoupledSamplesError, GradNoiseError, first_line
 from ..per_sample.hooks.live import LivePass, live_plan
 from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import is_compiled
-from ..tensors.sums import sq_norms
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
 from .ranks import summed, world_size
 from .reading import Reading
+from .signs import Signs, along_directions
 
 CURE = "split the step into two micro-batches or more, and compare these"
 COMPILED = "hooks cannot follow a compiled model"
@@ -67,11 +67,14 @@ class SampleNorms:
     def __init__(self, plans: SamplePlans, group: Any, turn: int) -> None:
         self._plans, self._group, self._turn, self.reason = plans, group, turn, ""
         self._norms: dict[str, Tensor] = {}
-        self._sums: dict[str, Tensor] = {}  # while the plan is not proven
+        # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
+        self._along: dict[str, Tensor] = {}
+        self._of_gradient: dict[str, Tensor] = {}
         self._samples = 0
         self._pass: LivePass | None = None
         own = {name: plans.parameters[name] for name in plans.only}
-        self.gradient = StepGradient(own, keep=not plans.is_proven)
+        self._signs = None if plans.is_proven else Signs(own)
+        self.gradient = StepGradient(own, None if plans.is_proven else self._project)
         self._handles = [
             plans.model.register_forward_pre_hook(self._before, with_kwargs=True),
             plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
@@ -101,7 +104,7 @@ class SampleNorms:
             plans.steps,
             only=plans.only,
             rows=plans.rows(count, self._turn),
-            total=not plans.is_proven,
+            directions=self._signs,
         )
         self._pass.begin()
 
@@ -122,6 +125,12 @@ class SampleNorms:
         if self._pass is not None and not self._plans.is_planning:
             self._pass.forward_done()
 
+    def _project(self, name: str, gradient: Tensor) -> None:
+        assert self._signs is not None
+        along = along_directions(gradient, self._signs[name])
+        before = self._of_gradient.get(name)
+        self._of_gradient[name] = along if before is None else before + along
+
     def _finish(self) -> None:
         """Take the sums of the last forward pass, if it has been differentiated."""
         last, self._pass = self._pass, None
@@ -132,7 +141,7 @@ class SampleNorms:
         if sums is None:
             self.reason = last.reason
             return
-        for kept, found in zip((self._norms, self._sums), sums, strict=True):
+        for kept, found in zip((self._norms, self._along), sums, strict=True):
             for name, own in found.items():
                 kept[name] = kept[name] + own if name in kept else own
 
@@ -167,12 +176,11 @@ class SampleNorms:
         return Reading(both[1:] / world**2, total, 1 / samples, 1 / samples, samples)
 
     def _prove(self) -> None:
-        """Σ_i g_i has to be the gradient that the backward passes gave."""
-        for name, total in self._sums.items():
-            gradient = self.gradient.own.get(name, torch.zeros_like(total))
-            gradient = gradient.to_dense() if gradient.is_sparse else gradient
-            gap = sq_norms((total - gradient.to(total)).reshape(1, -1))[0]
-            size = sq_norms(total.reshape(1, -1))[0].maximum(self._norms[name])
+        """Σ_i c_i has to be the gradient that the backward passes gave, along random signs."""
+        for name, along in self._along.items():
+            own = self._of_gradient.get(name, torch.zeros_like(along))
+            gap = (along - own).square().mean()  # the squared length of the difference, about
+            size = own.square().mean().maximum(self._norms[name])
             if not bool(gap.isfinite()):
                 return  # the step is skipped, and the next one tells
             if not bool(gap <= AGREES**2 * size):

@@ -15,6 +15,7 @@ class Monitored(Protocol):
     """What numbers are taken from."""
 
     source: str
+    level: float
     steps: int
     measured: int
     skipped: int
@@ -61,5 +62,6 @@ def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
         for name, value in now.items()
         if value is not None
     }
-    place = {"step": monitor.steps, "time": time.time(), "source": monitor.source}
+    place: dict[str, Any] = {"step": monitor.steps, "time": time.time()}
+    place |= {"source": monitor.source, "level": monitor.level}
     return {**place, **numbers_of(monitor), **given}

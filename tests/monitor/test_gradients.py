@@ -56,21 +56,13 @@ def test_every_backward_pass_is_told_before_hooks_of_the_users() -> None:
     assert own["w"].grad.tolist() == [30.0, 30.0]
 
 
-def test_gradients_are_kept_where_that_is_asked_for() -> None:
-    own = parameters()
-    step = StepGradient(own, keep=True)
-    for _ in range(2):
-        own["w"].sum().backward()
-    assert step.own["w"].tolist() == [2.0, 2.0]
-
-
 def test_removed_it_leaves_the_hooks_of_the_users_in_their_order() -> None:
     own, order = parameters(), []
     for name in ("first", "second"):
         own["w"].register_hook(lambda g, name=name: order.append(name))
-    step = StepGradient(own, lambda *_: None, keep=True)
+    step = StepGradient(own, lambda *_: None)
     step.remove()
     own["w"].sum().backward()
     assert order == ["first", "second"]
     assert len(own["w"]._backward_hooks) == 2
-    assert (step.own, step._handles) == ({}, [])
+    assert (step._own, step._handles) == ({}, [])

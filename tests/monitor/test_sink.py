@@ -98,6 +98,21 @@ def test_a_function_is_given_the_values() -> None:
     assert [values["step"] for values in told] == [1, 2, 3]
 
 
+def test_a_sink_may_call_the_model() -> None:
+    """The hooks of the step are off by then."""
+    model = nn.Linear(6, 3)
+    batch = torch.randn(24, 6), torch.randint(3, (24,))
+    found: list[float] = []
+    monitor = gn.NoiseMonitor(
+        model, every=1, source="samples",
+        sink=lambda _: found.append(float(gn.sharpness(model, classified, batch))),
+    )  # fmt: skip
+    for _ in range(2):
+        with monitor.step():
+            train_step(model, classified, [batch])
+    assert monitor.measured == len(found) == 2
+
+
 def test_what_cannot_be_written_to_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=os.strerror(21)):
         JsonLines(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class Wanted:
         centre: a by name; a pass over the gradients themselves gives ‖g_i - a‖².
     """
 
-    directions: TensorDict | None = None
+    directions: Mapping[str, Tensor] | None = None
     variance: bool = False
     scale: TensorDict | None = None
     centre: TensorDict | None = None

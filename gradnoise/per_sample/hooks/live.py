@@ -8,7 +8,7 @@ the model's outputs in place of the loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -101,7 +101,7 @@ class LivePass(Arrivals):
         plan: steps of the forward pass.
         only: names of the parameters whose norms are wanted; None for all.
         rows: samples whose norms are wanted; None for all.
-        total: whether Σ_i g_i is summed as well, for a comparison with `.grad`.
+        directions: by name k directions u, shape (k, *shape), for Σ_i g_iᵀu; None for none.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class LivePass(Arrivals):
         *,
         only: Collection[str] | None = None,
         rows: slice | None = None,
-        total: bool = False,
+        directions: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super().__init__(parameters, count, Wanted(), mend=True, total=total)
+        super().__init__(parameters, count, Wanted(directions), total=False)
         self.reason, self.arrived, self.rows = "", 0, rows
         self.differentiates = True  # whenever the user does
         self._only = frozenset(parameters if only is None else only)
@@ -171,7 +171,7 @@ class LivePass(Arrivals):
         self._single = self.used_once()
 
     def sums(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-        """Σ_i ‖g_i‖² and Σ_i g_i by parameter, after the backward pass; None with a reason.
+        """Σ_i ‖g_i‖² and Σ_i g_iᵀu by parameter, after the backward pass; None with a reason.
 
         Of some rows the sum of squares is scaled to all samples.
         """
@@ -183,8 +183,8 @@ class LivePass(Arrivals):
             found = self._guarded(lambda: {n: self.measured(n) for n in sorted(self._only)})
         if found is None:
             return None
-        totals = {name: own.total for name, own in found.items() if own.total is not None}
-        return {n: own.sq_norms.mean() * self.count for n, own in found.items()}, totals
+        along = {name: own.dots.sum(0) for name, own in found.items() if own.dots is not None}
+        return {n: own.sq_norms.mean() * self.count for n, own in found.items()}, along
 
     def _guarded(self, compute: Callable[[], Any]) -> Any:
         """What is computed; None, and a reason, where it cannot be."""

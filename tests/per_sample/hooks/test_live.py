@@ -71,12 +71,14 @@ def test_the_layers_refused_are_in_the_table() -> None:
 @pytest.mark.parametrize("case", [c for c in LAYERS if c.name not in REFUSED], ids=named)
 def test_norms_and_sums_are_those_of_single_samples(case: Any) -> None:
     model, loss_fn, batch = case.build()
+    directions = {n: torch.randn(2, *p.shape).double() for n, p in model.named_parameters()}
     state = torch.get_rng_state()
-    norms, totals = measured(model, loss_fn, batch, total=True).sums()
+    norms, along = measured(model, loss_fn, batch, directions=directions).sums()
     gradients = {n: p.grad for n, p in model.named_parameters()}
     for name, own in alone(model, loss_fn, batch).items():
         torch.testing.assert_close(float(norms[name]), float(own.square().sum()), rtol=1e-9, atol=0)
-        torch.testing.assert_close(totals[name], own.sum(0), rtol=1e-9, atol=1e-12)
+        expected = (own.sum(0) * directions[name]).reshape(2, -1).sum(1)
+        torch.testing.assert_close(along[name], expected, rtol=1e-9, atol=1e-10)
     assert torch.equal(torch.get_rng_state(), state)
     model.zero_grad()
     loss_fn(model, batch).sum().backward()
