@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .estimate import Estimate, Status
-from .interval import quantile
+from .quantile import quantile
 from .skew import Skew
 
 HALVINGS = 35  # of the bracket of an end: ten digits
