@@ -40,13 +40,24 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
     if not len(found):
         console.print(f"{path}: no measured step yet")
         return 0
-    console.print(view(found, path, console, time.time()))
+    parts: list[RenderableType] = [view(found, path, console, time.time())]
     whole = summary(found)
     if whole is not None:
-        console.print(Group(Text(), whole_run(whole)))
+        parts += [Text(), whole_run(whole)]
+    _print(console, Group(*parts))
     if plot:
         draw(found, plot, path.name)
     return tell_written(plot)
+
+
+def _print(console: Console, shown: RenderableType) -> None:
+    """As it is in a terminal, else without the spaces that fill lines."""
+    if console.is_terminal:
+        console.print(shown)
+        return
+    with console.capture() as captured:
+        console.print(shown)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _follow(console: Console, path: Path, interval: float) -> None:

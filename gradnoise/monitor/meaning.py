@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..show.table import integer
 from ..statistics.estimate import Estimate, Status, short
 from .run_file import Run
 from .summary import Part, Summary
@@ -86,6 +87,8 @@ def about_run(found: Summary) -> list[str]:
             f"The learning rate {direction} by a factor {factor} between these thirds. B_simple "
             f"goes with B/ε, so part of a change may come from it."
         )
+    if not found.whole.noise_scale.is_resolved:
+        lines.append("The measured steps give a bound only: measure more of them (a smaller `every`).")
     return [*lines, NOT_CRITICAL]
 
 
@@ -98,23 +101,27 @@ def _growth(first: Estimate, last: Estimate) -> str:
 
 
 def _factor(larger: Estimate, smaller: Estimate) -> str:
+    if math.isnan(larger.value):
+        return f"by a factor of at least {short(larger.low / smaller.high)}"
     return f"by a factor of about {short(larger.value / smaller.value)}"
 
 
 def _since(thirds: tuple[Part, ...]) -> str:
     """From which third on noise dominated until the end."""
-    since = None
-    for part in reversed(thirds):
-        if regime(over(part.batch_size, part.noise_scale)) != NOISE:
-            break
-        since = part
-    if since is None:
+    regimes = [regime(over(part.batch_size, part.noise_scale)) for part in thirds]
+    if regimes[-1] == UNKNOWN:
         return (
-            f"In the last third noise did not surely dominate (B/B_simple < 1/{FAR}): nothing here "
-            f"says that a larger batch would have saved steps."
+            f"For the last third too few steps were measured to tell whether noise dominates there "
+            f"(B/B_simple below 1/{FAR})."
         )
-    where = "In all of the run" if since is thirds[0] else f"From step {since.first} on"
+    if regimes[-1] != NOISE:
+        return (
+            f"In the last third noise did not dominate (B/B_simple was not below 1/{FAR}): nothing "
+            f"here says that a larger batch would have saved steps."
+        )
+    since = next(k for k in range(3) if set(regimes[k:]) == {NOISE})
+    where = f"From step {integer(thirds[since].first)} on" if since else "In the whole run"
     return (
-        f"{where} noise dominated (B/B_simple < 1/{FAR}): a larger batch may have saved steps "
+        f"{where} noise dominated (B/B_simple below 1/{FAR}): a larger batch may have saved steps "
         f"there, where the learning rate could grow with it."
     )

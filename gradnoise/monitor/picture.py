@@ -13,7 +13,7 @@ from .run_file import Run
 from .summary import summary
 
 SMOOTHED = 30  # means of the loss along the run
-ROOM = 3  # factor between the largest value and the upper edge
+ROOM = 4  # factor between the values and the edges: for intervals, and the legend
 
 
 def draw(run: Run, path: str | Path | None = None, title: str = "") -> Any:
@@ -33,47 +33,39 @@ def draw(run: Run, path: str | Path | None = None, title: str = "") -> Any:
         _loss(lower, run)
         finish(figure, lower, legend="best")
     lower.set_xlabel("step")
-    return finish(figure, upper, path, legend="best")
+    return finish(figure, upper, path, legend="lower right")
 
 
 def _noise_scale(axes: Any, run: Run) -> None:
     steps, value, batch = (run.column(n) for n in ("step", "noise_scale", "batch_size"))
     low, high = (run.column(f"noise_scale_{end}") for end in ("low", "high"))
-    ends = np.concatenate([value, batch, np.where(np.isnan(value), low, np.nan)])
-    known = ends[np.isfinite(ends) & (ends > 0)]
+    found = summary(run)
+    pooled = [part for part in (found.thirds if found else ()) if part.noise_scale.is_resolved]
+    bounds = np.where(np.isnan(value), low, np.nan)
+    shown = np.concatenate([value, batch, bounds, [float(part.noise_scale) for part in pooled]])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
     axes.set_yscale("log")
-    if len(known):
-        limits = known.min() / ROOM, known.max() * ROOM
+    if len(shown):
+        limits = shown.min() / ROOM, shown.max() * ROOM
+        ends = (np.clip(end, *limits) for end in (low, high))
         label = "interval, open above where only a lower bound is known"
-        axes.fill_between(
-            steps, np.clip(low, *limits), np.clip(high, *limits), color=NOISE, alpha=0.18, lw=0,
-            label=label,
-        )  # fmt: skip
+        axes.fill_between(steps, *ends, color=NOISE, alpha=0.18, lw=0, label=label)
         axes.set_ylim(*limits)
     axes.plot(steps, value, color=NOISE, lw=1.8, label=r"$B_{simple}$ = trΣ/|G|²")
+    for i, part in enumerate(pooled):
+        label = "_" if i else r"$B_{simple}$ pooled over a third of the run"
+        scale = float(part.noise_scale)
+        axes.plot([part.first, part.last], [scale, scale], color=INK, lw=1.2, label=label)
     axes.plot(steps, batch, color=CURVATURE, lw=1.4, ls="--", label="batch size B")
-    _pooled(axes, run)
     axes.set_ylabel("samples")
     plain_numbers(axes.yaxis)
-
-
-def _pooled(axes: Any, run: Run) -> None:
-    """A line for each third of the run, where its interval is known."""
-    label = "the same, pooled over a third of the run"
-    found = summary(run)
-    for part in found.thirds if found else ():
-        if part.noise_scale.low > 0:
-            axes.hlines(
-                float(part.noise_scale), part.first, part.last, color=INK, lw=1.2, label=label
-            )
-            label = "_"
 
 
 def _loss(axes: Any, run: Run) -> None:
     known = np.isfinite(run.column("loss"))
     steps, loss = (run.column(name)[known] for name in ("step", "loss"))
     axes.plot(steps, loss, color=FAINT, lw=0.7, label="loss of a measured step")
-    if len(loss) > 2 * SMOOTHED:
+    if len(loss) >= 5 * SMOOTHED:
         means = [
             [part.mean() for part in np.array_split(numbers, SMOOTHED)] for numbers in (steps, loss)
         ]

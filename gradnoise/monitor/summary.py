@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..statistics.estimate import Estimate
-from ..statistics.ratio_of_sums import ratio_of_sums
+from ..statistics.ratio import ratio
 from .run_file import Run
+
+LEAST = 6  # measured steps: two for each third
 
 
 @dataclass(frozen=True)
@@ -43,50 +45,55 @@ def summary(run: Run, level: float = 0.95) -> Summary | None:
 
         B_simple = Σ_t trΣ_t / Σ_t |G|²_t
 
-    over the measured steps t, each with weight 1. The interval says how far it moves with the
-    choice of the steps (`ratio_of_sums`), as if they were independent.
+    over the measured steps t, each with weight 1. The interval is Fieller's, from the spread of the
+    steps, as if they were independent. Where Σ|G|² is not above its error there is a lower bound,
+    and no value.
 
     Args:
         run: as `Run.load` gives it.
         level: coverage of the intervals.
 
     Returns:
-        The summary; None where fewer than three steps were measured.
+        The summary; None where fewer than six steps were measured.
 
     Example:
         >>> columns = {
-        ...     "step": np.array([1.0, 2.0, 3.0]),
-        ...     "trace_cov_now": np.array([2.0, 4.0, 6.0]),
-        ...     "grad_sq_norm_now": np.array([2.0, 1.0, 1.0]),
+        ...     "step": np.arange(6.0),
+        ...     "trace_cov_now": np.array([2.0, 2.0, 4.0, 4.0, 6.0, 6.0]),
+        ...     "grad_sq_norm_now": np.array([2.0, 2.0, 1.0, 1.0, 1.0, 1.0]),
         ... }
-        >>> found = summary(Run(columns, ("samples",) * 3))
+        >>> found = summary(Run(columns, ("samples",) * 6))
         >>> float(found.whole.noise_scale), [float(part.noise_scale) for part in found.thirds]
         (3.0, [1.0, 4.0, 6.0])
     """
     both = run.column("trace_cov_now") + run.column("grad_sq_norm_now")
     known = np.flatnonzero(np.isfinite(both))
-    if len(known) < 3:
+    if len(known) < LEAST:
         return None
     thirds = tuple(_part(run, own, level) for own in np.array_split(known, 3))
     return Summary(_part(run, known, level), thirds)
 
 
 def _part(run: Run, lines: np.ndarray, level: float) -> Part:
-    pairs = [
-        (_exactly(trace, level), _exactly(signal, level))
-        for trace, signal in zip(
-            run.column("trace_cov_now")[lines], run.column("grad_sq_norm_now")[lines], strict=True
-        )
-    ]
-    scale = replace(ratio_of_sums(pairs, level), samples=len(lines))
+    trace, signal = (run.column(f"{name}_now")[lines] for name in ("trace_cov", "grad_sq_norm"))
     steps = run.column("step")[lines]
     means = (_mean(run.column(name)[lines]) for name in ("batch_size", "lr"))
-    return Part(int(steps[0]), int(steps[-1]), scale, *means)
+    return Part(int(steps[0]), int(steps[-1]), _pooled(trace, signal, level), *means)
 
 
-def _exactly(value: float, level: float) -> Estimate:
-    """One step as a point of the jackknife: its own error shows in the spread of the steps."""
-    return Estimate(float(value), float(value), float(value), level, 0.0, 1)
+def _pooled(trace: np.ndarray, signal: np.ndarray, level: float) -> Estimate:
+    count = len(trace)
+    covariance = np.cov(trace, signal) / count
+    return ratio(
+        float(trace.mean()),
+        float(signal.mean()),
+        variances=(float(covariance[0, 0]), float(covariance[1, 1])),
+        covariance=float(covariance[0, 1]),
+        level=level,
+        samples=count,
+        freedom=count - 1,
+        positive_denominator=True,
+    )
 
 
 def _mean(values: np.ndarray) -> float:

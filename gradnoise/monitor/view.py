@@ -52,10 +52,10 @@ def whole_run(found: Summary) -> Group:
 
 
 def _part(part: Part) -> tuple[str, ...]:
-    scale, ratio = part.noise_scale, over(part.batch_size, part.noise_scale)
-    known = scale.bounds_in_words() != "unknown"
-    value, share = (short(float(x)) if known else "–" for x in (scale, ratio))
-    return value, scale.bounds_in_words(), integer(part.batch_size), share, short(part.lr)
+    ratio = over(part.batch_size, part.noise_scale)
+    values = [cells(estimate, "") for estimate in (part.noise_scale, ratio)]
+    interval = values[0][1] if part.noise_scale.is_resolved else "only a bound"
+    return values[0][0], interval, integer(part.batch_size), values[1][0], short(part.lr)
 
 
 def _heading(run: Run, path: Path, now: float, width: int) -> Text:
@@ -123,12 +123,8 @@ def _sentences(run: Run) -> list[RenderableType]:
     ratio = over(run.last("batch_size"), noise_scale(run))
     lines: list[RenderableType] = [Padding(Text(about_batch(ratio)), (1, 0))]
     if run.restarts:
-        lines.append(
-            Text(
-                f"Steps went back, later lines count: {run.restarts} times (resumed, or two runs in "
-                f"one file)"
-            )
-        )
+        why = "resumed, or two runs in one file; later lines count"
+        lines.append(Text(f"Steps went back: {run.restarts} times ({why})"))
     if run.unreadable:
         lines.append(Text(f"Lines that could not be read: {run.unreadable}"))
     return lines
