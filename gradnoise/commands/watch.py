@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def run(options: argparse.Namespace) -> int:
     if options.file.is_dir():
         raise ArgumentError(f"{options.file} is a folder: give the file that the monitor writes")
     console = Console(emoji=False, markup=False, highlight=False)
-    if options.once or options.plot or not console.is_terminal:
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # rich also believes FORCE_COLOR
+    if options.once or options.plot or not terminal:
         return _once(console, options.file, options.plot)
     with contextlib.suppress(KeyboardInterrupt):  # the way to leave
         _follow(console, options.file, options.interval)
@@ -38,7 +40,7 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
     console.width = min(console.width, WIDTH)
     found = Run.load(path)
     if not len(found):
-        console.print(f"{path}: no measured step yet")
+        print(f"{path.name}: no measured step yet")
         return 0
     parts: list[RenderableType] = [view(found, path, console, time.time())]
     whole = summary(found)
@@ -75,5 +77,5 @@ def _now(console: Console, file: RunFile) -> RenderableType:
     except FileNotFoundError:
         return Text(f"waiting for {file.path}; Ctrl-C leaves")
     if not len(found):
-        return Text(f"{file.path}: no measured step yet; Ctrl-C leaves")
+        return Text(f"{file.path.name}: no measured step yet; Ctrl-C leaves")
     return view(found, file.path, console, time.time(), console.height - 1)

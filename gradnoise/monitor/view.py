@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,7 @@ CHART_ROWS = 8, 6  # of the noise scale and of the loss, where lines do not coun
 FEWEST_ROWS = 3
 
 
-def view(run: Run, path: Path, console: Console, now: float, rows: int | None = None) -> Group:
+def view(run: Run, path: Path, console: Console, now: float, rows: int | None = None) -> Constrain:
     """What `gradnoise watch` shows of a run with at least one line.
 
     Args:
@@ -36,8 +37,10 @@ def view(run: Run, path: Path, console: Console, now: float, rows: int | None = 
     """
     width = min(console.width, WIDTH)
     words = [_heading(run, path, now, width), _numbers(run), *_sentences(run)]
-    used = sum(len(console.render_lines(part, pad=False)) for part in words)
-    return Group(*words, *_charts(run, width, None if rows is None else rows - used))
+    options = console.options.update(width=width)
+    used = sum(len(console.render_lines(part, options, pad=False)) for part in words)
+    free = None if rows is None else rows - used
+    return Constrain(Group(*words, *_charts(run, width, free)), width)
 
 
 def whole_run(found: Summary) -> Group:

@@ -37,9 +37,9 @@ def test_each_third_has_its_own() -> None:
     found = summary(run())
     assert found is not None
     assert [(part.first, part.last) for part in found.thirds] == [(0, 2), (3, 4), (5, 6)]
-    scales = [15 / 9, 16 / 5, math.nan]  # Σ|G|² of the last two is not above its error
-    values = [float(part.noise_scale) for part in found.thirds]
-    assert values == pytest.approx(scales, nan_ok=True)
+    assert float(found.thirds[0].noise_scale) == pytest.approx(15 / 9, rel=1e-14)
+    assert [part.noise_scale.samples for part in found.thirds] == [3, 2, 2]
+    assert found.thirds[2].lr == 1.75
 
 
 def test_at_the_ends_of_the_interval_students_test_is_just_passed() -> None:
