@@ -88,7 +88,7 @@ def about_run(found: Summary) -> list[str]:
             f"goes with B/ε, so part of a change may come from it."
         )
     if not found.whole.noise_scale.is_resolved:
-        lines.append("The measured steps give a bound only: measure more of them (a smaller `every`).")
+        lines.append("There is a bound only: measure more steps (the monitor's `every`).")
     return [*lines, NOT_CRITICAL]
 
 

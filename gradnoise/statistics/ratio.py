@@ -88,7 +88,7 @@ def ratio(
     return Estimate(value, *bounds, level, math.nan, samples, status)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Parts:
     """Numerator and denominator with the errors of their linear combinations."""
 

@@ -128,7 +128,7 @@ def test_what_it_does_not_say_is_said() -> None:
     raised = about_run(ended(NOISY, NOISY, NOISY, lrs=(1.0, 1.0, 1.6)))
     assert "The learning rate rose by a factor 1.60" in raised[2]
     bound = about_run(ended(scale(NAN, 80, INF), NOISY, NOISY))
-    assert "measure more of them (a smaller `every`)" in bound[2]
+    assert "measure more steps (the monitor's `every`)" in bound[2]
 
 
 def test_the_shares_of_docs_advice_are_quoted() -> None:
