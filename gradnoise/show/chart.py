@@ -130,7 +130,6 @@ class _Axis:
 def _binned(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Mean of y between edges; where no x is, that of the last one before."""
     last = np.searchsorted(x, edges, side="right")
-    last[-1] = len(x)
     found = []
     for begin, end in pairwise(last):
         own = y[begin:end] if end > begin else y[max(end - 1, 0) : end]
@@ -159,7 +158,7 @@ def _band(cells: np.ndarray, styles: np.ndarray, curve: Curve, place: _Axis, x: 
     if curve.low is None or curve.high is None:
         return
     limit = 10.0**place.top if place.log else place.top
-    ends = (np.minimum(curve.high, limit), np.maximum(curve.low, 0.0))
+    ends = (np.minimum(curve.high, limit), curve.low)
     first, last = (place.rows(_binned(curve.x, end, x[::2])) for end in ends)
     for column in range(cells.shape[1]):
         if not math.isnan(first[column] + last[column]):

@@ -60,6 +60,14 @@ def test_a_sum_that_is_not_above_its_error_gives_a_bound_alone() -> None:
     assert 0 < scale.low < math.inf == scale.high
 
 
+def test_a_sum_surely_below_zero_is_a_weak_gradient_and_no_curvature() -> None:
+    found = summary(run(signal=(-2.0, -2.1, -2.0, -2.2, -2.0, -2.1, -2.0)))
+    assert found is not None
+    scale = found.whole.noise_scale
+    assert scale.status is Status.SIGNAL_BELOW_NOISE
+    assert 0 < scale.low < math.inf == scale.high
+
+
 def test_lines_without_the_numbers_of_their_step_are_left_out() -> None:
     nothing = {"trace_cov_now": math.nan, "grad_sq_norm_now": 1.0}
     full = [{"trace_cov_now": a, "grad_sq_norm_now": 1.0} for a in TRACE]

@@ -53,6 +53,18 @@ def test_a_column_shows_the_mean_of_its_points_and_a_gap_where_there_is_none() -
     assert any(row[3] != " " for row in found[1:3])
 
 
+def test_points_without_a_number_do_not_hide_those_beside_them() -> None:
+    y = np.where(np.arange(400) % 2, NAN, 2.0)
+    found = [row[LEFT:] for row in rows(Curve(x(400), y))[:4]]
+    assert sum(" " not in row for row in found) == 1
+
+
+def test_a_jump_is_joined() -> None:
+    found = [row[LEFT:] for row in rows(Curve(x(40), np.where(x(40) < 20, 0.0, 1.0)))[:4]]
+    middle = ["".join(row[4:6]).strip() for row in found]
+    assert all(middle)
+
+
 def test_few_points_are_held_until_the_next_one() -> None:
     found = [row[LEFT:] for row in rows(Curve(x(2), np.array([1.0, 2.0])))[:4]]
     assert found[3][:9].strip() == found[3][:9]
