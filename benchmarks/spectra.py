@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gradnoise as gn
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 
 Array = NDArray[np.float64]
 COLUMNS = ("trace", "trace Student", "norm", "norm Student", "negative", "width", "density")

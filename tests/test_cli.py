@@ -8,6 +8,7 @@ import pytest
 from gradnoise import cli
 from gradnoise.commands import profile
 from tests.command_line import FACTORIES, HEAD, QUICK, refused
+from tests.run_files import DIGITS
 
 
 @pytest.fixture
@@ -97,11 +98,15 @@ def test_it_runs_as_a_program(file, name, code, lines):
     assert len(done.stderr.splitlines()) == lines
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"], ["--version"], ["wrong"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["profile", "--help"], ["--version"], ["wrong"], ["watch", str(DIGITS)]],
+    ids=" ".join,
+)
 def test_what_needs_no_torch_does_not_import_it(arguments):
     code = (
         "import sys\nfrom gradnoise import cli\n"
-        f"try:\n    cli.main({arguments})\nexcept SystemExit:\n    pass\n"
+        f"try:\n    assert cli.main({arguments}) == 0\nexcept SystemExit:\n    pass\n"
         "sys.exit('torch' in sys.modules)"
     )
 

@@ -41,11 +41,17 @@ def check_targets(options: argparse.Namespace) -> None:
         if path.resolve() in taken:
             raise ArgumentError(f"cannot write {path}: another option or the target has this name")
         taken.add(path.resolve())
-    if options.plot is None:
+    check_plot(options.plot)
+
+
+def check_plot(path: Path | None) -> None:
+    """Before a picture is drawn: matplotlib is there, and the file can be written."""
+    if path is None:
         return
+    _check_writable(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
-    if options.plot.suffix.lower() not in PLOT_FORMATS:
+    if path.suffix.lower() not in PLOT_FORMATS:
         raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
 
 

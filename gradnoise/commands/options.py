@@ -32,6 +32,10 @@ SWEEP = """
 Train with every learning rate at every batch size. Print the largest stable and the best learning
 rate of each, and the critical batch size.
 """
+WATCH = """
+Show what a `gn.NoiseMonitor` writes, in 80 columns, while the model trains: noise scale with its
+interval, batch size, loss, learning rate. Ctrl-C leaves; training is not touched.
+"""
 VALIDATE = """
 Compare every estimator with every analytic problem whose exact answer is known. Print truth,
 estimate, z-score and verdict. Exit code 1 if any is wrong.
@@ -151,6 +155,20 @@ def _sweep_options(commands: Any) -> None:
     _common_options(add)
 
 
+def _watch_options(commands: Any) -> None:
+    example = "example: gradnoise watch run.jsonl"
+    about = "follow the noise scale of a run while it trains, in the terminal"
+    add = _command(commands, "watch", WATCH, about, example)
+    add("file", type=Path, help="the file that is the monitor's sink; it is waited for")
+    add("--once", action="store_true", help="show the run once, with what it says as a whole, and "
+        "leave; the default where the output is no terminal")  # fmt: skip
+    add("--plot", type=Path, metavar="FILE",
+        help="save the picture (png, pdf, svg, jpg), show the run once and leave")  # fmt: skip
+    add("--interval", type=POSITIVE, default=2.0, metavar="SECONDS",
+        help="seconds between two looks at the file (default 2)")  # fmt: skip
+    _debug_option(add)
+
+
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
     add = _command(commands, "validate", VALIDATE, about)
@@ -159,8 +177,12 @@ def _validate_options(commands: Any) -> None:
 
 
 def _common_options(add: Any) -> None:
-    """The options of every command."""
+    """The options of every command that measures."""
     add("--quiet", action="store_true", help="show no progress bar")
+    _debug_option(add)
+
+
+def _debug_option(add: Any) -> None:
     add("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -170,5 +192,6 @@ COMMANDS = {
     "advise": _advise_options,
     "branch": _branch_options,
     "sweep": _sweep_options,
+    "watch": _watch_options,
     "validate": _validate_options,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..statistics.estimate import check_level
-from ..statistics.interval import quantile
+from ..statistics.quantile import quantile
 from ..tensors.random import random_signs
 from ..tensors.sums import without_autocast
 from .leave_one_out import LeaveOneOut

@@ -8,11 +8,12 @@ from typing import Any
 INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 
 
-def canvas(width: float = 8, height: float = 5.6) -> tuple[Any, Any]:
+def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Any, Any]:
     """A matplotlib Figure and its axes, drawn without pyplot and without a display.
 
     Args:
         width, height: in inches.
+        rows: of panels above one another with one x axis; with several, an array of axes.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -24,7 +25,7 @@ def canvas(width: float = 8, height: float = 5.6) -> tuple[Any, Any]:
         raise ImportError("plots need matplotlib: pip install 'gradnoise[plot]'") from error
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, sharex=True)
 
 
 def finish(

@@ -6,23 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import scipy
-
-from .estimate import Estimate, Status, check_level
+from .estimate import Estimate, Status
+from .quantile import quantile
 from .skew import Skew
-
-
-def quantile(level: float, freedom: float) -> float:
-    """Two-sided quantile of Student's t: 1.96 for level 0.95 and infinite degrees of freedom.
-
-    Raises:
-        ArgumentError: a level that is not between 0 and 1.
-    """
-    check_level(level)
-    tail = 0.5 + level / 2
-    return float(
-        scipy.special.ndtri(tail) if math.isinf(freedom) else scipy.special.stdtrit(freedom, tail)
-    )
 
 
 def pooled_freedom(*parts: tuple[float, float]) -> float:

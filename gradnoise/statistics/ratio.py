@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .estimate import Estimate, Status
-from .interval import quantile
-from .skew import Skew
+from .quantile import quantile
 
 HALVINGS = 35  # of the bracket of an end: ten digits
+
+
+class Skewed(Protocol):
+    """Skewness of the two parts: `Skew`, which needs torch, as this file does not."""
+
+    def critical_values(
+        self, weights: tuple[float, ...], stderr: float, t: float
+    ) -> tuple[float, float]:
+        """t of the lower and of the upper end."""
 
 
 def ratio(
@@ -23,7 +32,7 @@ def ratio(
     samples: int,
     freedom: float = math.inf,
     positive_denominator: bool = False,
-    skew: Skew | None = None,
+    skew: Skewed | None = None,
 ) -> Estimate:
     """numerator/denominator with Fieller's interval, which stays valid for a weak denominator.
 
@@ -79,7 +88,7 @@ def ratio(
     return Estimate(value, *bounds, level, math.nan, samples, status)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Parts:
     """Numerator and denominator with the errors of their linear combinations."""
 
@@ -87,7 +96,7 @@ class _Parts:
     errors: tuple[float, float]
     covariance: float
     t: float
-    skew: Skew | None
+    skew: Skewed | None
 
     def exceeds(self, first: float, second: float) -> bool:
         """Whether first·numerator + second·denominator is above zero, significantly."""

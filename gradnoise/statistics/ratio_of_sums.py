@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .estimate import Estimate, Status
-from .interval import quantile
+from .quantile import quantile
 
 Pair = tuple[Estimate, Estimate]  # numerator and denominator of one measurement
 

@@ -12,7 +12,7 @@ from ..learning_rate.formulas import effective_lr, mean_square_lr, stable_lr, te
 from ..learning_rate.mean_square import CurvatureSpread
 from ..learning_rate.update_rule import Momentum
 from ..profiles.profile import profile
-from ..statistics.interval import quantile
+from ..statistics.quantile import quantile
 from ..toy import (
     FiniteLeastSquares,
     NoisyQuadraticModel,

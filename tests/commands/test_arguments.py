@@ -12,6 +12,7 @@ import gradnoise as gn
 from gradnoise.commands.arguments import (
     MOMENTUM,
     POSITIVE,
+    check_plot,
     check_targets,
     chosen,
     one_line,
@@ -49,6 +50,18 @@ def test_files_are_checked_before_anything_is_measured(tmp_path: Path) -> None:
         check_targets(options(plot=tmp_path / "b.txt"))
     with pytest.raises(gn.ArgumentError, match="another option or the target has this name"):
         check_targets(options(out=tmp_path / "b.png", plot=tmp_path / "b.png"))
+
+
+def test_a_picture_is_checked_before_it_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_plot(None)
+    check_plot(tmp_path / "b.svg")
+    with pytest.raises(gn.ArgumentError, match="there is no folder"):
+        check_plot(tmp_path / "no" / "b.png")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(gn.GradNoiseError, match=r"--plot needs matplotlib: pip install"):
+        check_plot(tmp_path / "b.svg")
 
 
 def test_what_was_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import gradnoise as gn
 from gradnoise.estimators.quotient import quotient
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 from gradnoise.statistics.ratio import ratio
 from tests.numbers import rows
 

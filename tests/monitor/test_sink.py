@@ -105,7 +105,7 @@ def test_a_sink_may_call_the_model() -> None:
     found: list[float] = []
     monitor = gn.NoiseMonitor(
         model, every=1, source="samples",
-        sink=lambda _: found.append(float(gn.sharpness(model, classified, batch))),
+        sink=lambda _: found.append(float(gn.sharpness(model, classified, batch).estimate)),
     )  # fmt: skip
     for _ in range(2):
         with monitor.step():

@@ -16,6 +16,14 @@ def test_a_figure_of_the_size_asked_for_has_one_pair_of_axes() -> None:
     assert figure.axes == [drawn]
 
 
+def test_panels_above_one_another_have_one_x_axis() -> None:
+    figure, panels = axes.canvas(rows=2)
+    upper, lower = panels
+    assert figure.axes == [upper, lower]
+    upper.set_xlim(3, 4)
+    assert lower.get_xlim() == (3, 4)
+
+
 def test_a_figure_can_be_written_and_pyplot_does_not_know_it(tmp_path) -> None:
     from matplotlib import pyplot
 

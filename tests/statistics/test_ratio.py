@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gradnoise.statistics.estimate import Status
-from gradnoise.statistics.interval import quantile, with_skew
+from gradnoise.statistics.interval import with_skew
+from gradnoise.statistics.quantile import quantile
 from gradnoise.statistics.ratio import ratio
 from gradnoise.statistics.skew import Skew
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradnoise.statistics.estimate import Estimate, Status
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 from gradnoise.statistics.transform import (
     all_in_samples,
     decreasing,

@@ -21,7 +21,8 @@ from ...problem.state.guard import moved
 from ...problem.state.wrappers import bare_optimizer
 from ...problem.sums import weighted_sums
 from ...statistics.estimate import Estimate, Status
-from ...statistics.interval import quantile, symmetric
+from ...statistics.interval import symmetric
+from ...statistics.quantile import quantile
 from ...statistics.ratio import ratio
 from ...statistics.transform import in_samples
 from ...tensors.trees import flatten, wide_dtype

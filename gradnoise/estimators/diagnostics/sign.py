@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...moments.moments import ROUNDING, GradientMoments
 from ...statistics.estimate import Estimate, Status
-from ...statistics.interval import quantile
+from ...statistics.quantile import quantile
 from ..from_arrays.inputs import as_rows
 from .by_unit import counted_in_samples
 from .dual_norm import SPLITS, Geometry, dual_noise_scale

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...errors import ArgumentError
 from ...moments.moments import ROUNDING, GradientMoments
 from ...statistics.estimate import Estimate, Status, short
-from ...statistics.interval import quantile
+from ...statistics.quantile import quantile
 from ...tensors.trees import TensorDict
 
 

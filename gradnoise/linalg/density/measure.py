@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import ArgumentError
 from ...statistics.estimate import Estimate, Status
-from ...statistics.interval import quantile
+from ...statistics.quantile import quantile
 from .curve import Curve
 from .quadrature import Array, GaussRule
 

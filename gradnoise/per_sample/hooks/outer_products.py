@@ -58,7 +58,7 @@ class OuterProducts(FactoredGradients):
         entries = (
             asked.squares or asked.scale is not None
         )  # of single samples: products for one position
-        if (entries and positions > 1) or not self._multiplies():
+        if (entries and positions > 1) or not self._multiplies(asked.total):
             return self._written_out(asked)
         return Measured(
             self._total() if asked.total else None,
@@ -114,14 +114,14 @@ class OuterProducts(FactoredGradients):
     def _sizes(self) -> tuple[int, int, int]:
         return self.left.shape[2], self.left.shape[3], self.right.shape[3]
 
-    def _multiplies(self) -> bool:
+    def _multiplies(self, total: bool = True) -> bool:
         """Whether Gram matrices cost less than gradients written out, which give the sum as well.
 
         In operations they are T(p + q) against pq; measured, they are worth it below half of
-        that.
+        that, and below four fifths where no sum is wanted.
         """
         positions, p, q = self._sizes()
-        return positions == 1 or 2 * positions * (p + q) <= p * q
+        return positions == 1 or positions * (p + q) <= (0.5 if total else 0.8) * p * q
 
     def _dots(self, direction: Tensor) -> Tensor:
         groups, (positions, p, q) = self.left.shape[1], self._sizes()

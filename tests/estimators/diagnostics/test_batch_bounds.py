@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gradnoise as gn
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 from tests.clouds import draw
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import gradnoise as gn
 from gradnoise.estimators.diagnostics.batch_tests import Along
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 from tests.clouds import MEAN, SCALES, draw
 from tests.coverage import fewest, half_as_wide, holding, most
 

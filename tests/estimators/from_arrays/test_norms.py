@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.statistics.interval import quantile
+from gradnoise.statistics.quantile import quantile
 
 SCALES = 1 / np.sqrt(1 + np.arange(10))  # standard deviations of the coordinates
 TRACE = float((SCALES**2).sum())
