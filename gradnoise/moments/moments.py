@@ -20,6 +20,7 @@ from .layer import Layer, by_module
 from .per_parameter import PerParameter
 
 ROUNDING = 8.0  # relative error of a gradient, in units of its dtype's resolution
+ROUNDING_OF_HALF = 2.0  # the same in half precision, whose sums are added in float32
 COARSE = 1e-4  # results of a coarser resolution are not called exact
 SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
@@ -221,7 +222,7 @@ class GradientMoments:
 
         McCandlish et al. 2018 (arXiv:1812.06162) for N = ∞ and single samples as small batches.
         """
-        value, variance = self._signal, self._covariances()[1]
+        value, variance = self._signal, self._covariances()[1] + self.rounding**2
         estimate = self._estimate(value, variance, self._skewness(), part=1)
         return flag_zero(in_samples(estimate, self.group_size, keep=True), positive=True)
 
@@ -340,7 +341,8 @@ class GradientMoments:
     def rounding(self) -> float:
         """The |G|² that rounding alone gives, where |G|² is not clearly larger; else 0."""
         # a mean gradient of the size of its rounding error is no signal
-        rounding = (ROUNDING * self.resolution) ** 2 * (self._trace + self._mean_sq)
+        factor = ROUNDING if self.resolution <= COARSE else ROUNDING_OF_HALF
+        rounding = (factor * self.resolution) ** 2 * (self._trace + self._mean_sq)
         return rounding if self._signal <= 4 * rounding else 0.0
 
     @property
