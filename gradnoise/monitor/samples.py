@@ -14,6 +14,7 @@ from ..per_sample.hooks.steps import Step
 from ..tensors.sums import sq_norms
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
+from .parts import Size
 from .ranks import summed, world_size
 from .reading import Reading
 
@@ -135,7 +136,7 @@ class SampleNorms:
         self.gradient.remove()
         self._pass = None
 
-    def reading(self, _batch_size: float | None, _shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, _batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
         Samples count by their share of the loss, which their gradients have already.
