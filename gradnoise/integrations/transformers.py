@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from ..errors import ArgumentError
 from ..monitor.monitor import NoiseMonitor
+from ..problem.state.wrappers import bare_model
 from .numbers import finite, size_of
 from .objects import replace
 from .steps import Steps, quiet
@@ -89,9 +90,10 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
         unscaled = getattr(self.trainer, "loss_is_scaled_for_ga", None) is False
         if total is None or unscaled or None in self._items:
             return None
-        args = self.trainer.args
-        ranks = args.world_size if args.average_tokens_across_devices else 1
-        return [float(own) * ranks / float(total) for own in self._items]
+        args, own = self.trainer.args, [float(count) for count in self._items]
+        if args.world_size > 1 and args.average_tokens_across_devices:
+            return [count * args.world_size / float(total) for count in own]
+        return [count / sum(own) for count in own]
 
     @quiet
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -120,13 +122,26 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def _items_of(trainer: Any, inputs: Any) -> Any:
-    """Labels that a Trainer counts in a micro-batch, as `_get_num_items_in_batch`; None without."""
+    """The tokens of a micro-batch that have a loss; None without labels."""
     labels = inputs.get("shift_labels")
     if labels is None:
         labels = inputs.get("labels")
-        if isinstance(labels, Tensor) and getattr(trainer, "_loss_shifts_labels", False):
+        if isinstance(labels, Tensor) and labels.ndim > 1 and _shifts(trainer):
             labels = labels[..., 1:]
     return labels.ne(-100).sum() if isinstance(labels, Tensor) else None
+
+
+def _shifts(trainer: Any) -> bool:
+    """Whether the loss is of the next token: the first label of a row is then not in it.
+
+    For some models, such as GPT2LMHeadModel, the Trainer counts it, and the loss leaves it out.
+    """
+    model = bare_model(trainer.model)
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    loss = getattr(model, "loss_function", None)
+    counted = getattr(trainer, "_loss_shifts_labels", False)
+    return counted or getattr(loss, "__name__", "") == "ForCausalLMLoss"
 
 
 def called(trainer: Any, model: nn.Module | None) -> nn.Module:
