@@ -167,15 +167,12 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     assert not any(p._backward_hooks for p in module.parameters())
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_compiled_model_is_measured_by_micro_batches(tmp_path: Path, whole: bool) -> None:
-    module = Classifier(through="forward")
-    own: Any = torch.compile(module, backend="eager") if whole else module
-    if not whole:
-        module.net = torch.compile(module.net, backend="eager")
+def test_a_compiled_model_is_measured_by_micro_batches(tmp_path: Path) -> None:
+    module = Classifier()
+    module.net = torch.compile(module.net, backend="eager")
     run = trainer(tmp_path, precision="64-true", accumulate_grad_batches=4)
-    monitor = gn.attach(run, model=own, every=1)
-    fit(run, own)
+    monitor = gn.attach(run, model=module, every=1)
+    fit(run, module)
     assert monitor.source == "micro_batches"
     plain, again = Classifier(), trainer(tmp_path, precision="64-true", accumulate_grad_batches=4)
     other = gn.attach(again, model=plain, every=1)

@@ -15,7 +15,7 @@ from transformers.integrations import TensorBoardCallback
 import gradnoise as gn
 from gradnoise.integrations.transformers import NoiseMonitorCallback
 from tests.offline import Numbers, averaged, by_parts, by_samples, rows_of, states_equal
-from tests.small_trainers import Recording, language_model, token_losses, trainer
+from tests.small_trainers import Recording, language_model, sequences, token_losses, trainer
 
 BOTH = pytest.mark.parametrize("parts", [1, 4])
 
@@ -275,10 +275,11 @@ def test_a_model_that_is_replicated_is_not_measured(tmp_path: Path) -> None:
 
 
 def test_a_compiled_model_is_measured_by_micro_batches(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"torch_compile": True, "torch_compile_backend": "eager"}
+    compiled: dict[str, Any] = {"torch_compile": True, "torch_compile_backend": "eager"}
     found = []
-    for own in ({}, options):
-        run = trainer(tmp_path, language_model().double(), gradient_accumulation_steps=4, **own)
+    for own in ({}, compiled):
+        own = {**own, "data": sequences(8), "gradient_accumulation_steps": 2}
+        run = trainer(tmp_path, language_model().double(), num_train_epochs=2, **own)
         monitor = gn.attach(run, every=1)
         run.train()
         assert monitor.notes == []
