@@ -86,16 +86,14 @@ def called(accelerator: Any, model: nn.Module | None) -> nn.Module:
     """The model that was prepared.
 
     Raises:
-        ArgumentError: none or several were, and none is given.
+        ArgumentError: none is given.
     """
-    prepared = getattr(accelerator, "_models", [])
-    if model is None and len(prepared) != 1:
+    if model is None:
         raise ArgumentError(
-            f"the Accelerator has prepared {len(prepared)} models: give the one that is called, as "
-            f"accelerator.prepare returns it, as `model`"
+            "an Accelerator does not say which model is called: give it as `model`, as "
+            "accelerator.prepare returns it"
         )
-    own: nn.Module = prepared[0] if model is None else model
-    return own
+    return model
 
 
 def connect(accelerator: Any, monitor: NoiseMonitor) -> None:

@@ -44,7 +44,7 @@ def attach(
             `accelerate.Accelerator`, in whose loop `with accelerator.accumulate(model):` is around
             the forward and backward pass.
         model: for Lightning the LightningModule, or the part of it that is called; for accelerate
-            the model as it was prepared, where there are several. A Trainer knows its own.
+            the model as it was prepared. A transformers.Trainer knows its own.
         every, source, group, sink, level, decay, layers, max_samples: see `NoiseMonitor`. The
             group of DistributedDataParallel is found. Only the main process writes to the sink.
 
@@ -60,7 +60,7 @@ def attach(
         >>> accelerator, model = Accelerator(cpu=True), nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> model, optimizer = accelerator.prepare(model, optimizer)
-        >>> monitor = attach(accelerator, every=1)
+        >>> monitor = attach(accelerator, model=model, every=1)
         >>> for _ in range(3):
         ...     with accelerator.accumulate(model):
         ...         accelerator.backward(model(torch.randn(8, 3)).square().mean())

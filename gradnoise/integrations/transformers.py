@@ -6,11 +6,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..errors import ArgumentError
 from ..monitor.monitor import NoiseMonitor
+from ..monitor.ranks import summed, world_size
 from ..problem.state.wrappers import bare_model
 from .numbers import finite, size_of
 from .objects import replace
@@ -77,23 +79,20 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
     def _passed(self, size: int | None, loss: Any, num_items_in_batch: Any = None, *_: Any) -> None:
         self.steps.add(size, loss)
         if self.trainer.accelerator.sync_gradients:
-            self.steps.end(shares=self._shares(num_items_in_batch))
+            self.steps.end(shares=self._shares(num_items_in_batch is not None))
             state = self.trainer.state
             state.stateful_callbacks[STATE] = self.monitor.state_dict()
 
-    def _shares(self, total: Any) -> Sequence[float] | None:
-        """Of the micro-batches in the objective, where it is a sum over tokens divided by a total.
-
-        With `average_tokens_across_devices` this is the total of all ranks, whose gradients are
-        averaged.
-        """
+    def _shares(self, divided: bool) -> Sequence[float] | None:
+        """Of the micro-batches, where the loss is a sum over tokens divided by their number."""
         unscaled = getattr(self.trainer, "loss_is_scaled_for_ga", None) is False
-        if total is None or unscaled or None in self._items:
+        if not divided or unscaled or None in self._items:
             return None
-        args, own = self.trainer.args, [float(count) for count in self._items]
-        if args.world_size > 1 and args.average_tokens_across_devices:
-            return [count * args.world_size / float(total) for count in own]
-        return [count / sum(own) for count in own]
+        own = torch.tensor([float(count) for count in self._items], dtype=torch.float64)
+        if not self.trainer.args.average_tokens_across_devices:
+            return (own / own.sum()).tolist()
+        group = self.monitor.group  # the number of all ranks, whose gradients are averaged
+        return (own / summed(own.sum(), group) * world_size(group)).tolist()
 
     @quiet
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

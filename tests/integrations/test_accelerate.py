@@ -86,7 +86,9 @@ def assert_agree(monitor: gn.NoiseMonitor, expected: Numbers, tolerance: float =
 def test_the_numbers_are_those_of_plain_autograd(source: str, parts: int) -> None:
     """4 + 4 + 4 + 2 samples; in accumulations of 3 the second step of an epoch has one batch."""
     loop = Loop(parts)
-    monitor = gn.attach(loop.accelerator, every=2, source=source, max_samples=None)
+    monitor = gn.attach(
+        loop.accelerator, model=loop.model, every=2, source=source, max_samples=None
+    )
     loop.train()
     steps = range(0, len(loop.passes) - 1, 2)
     assert monitor.measured == len(steps)
@@ -95,7 +97,9 @@ def test_the_numbers_are_those_of_plain_autograd(source: str, parts: int) -> Non
 
 def test_a_short_accumulation_at_the_end_of_an_epoch_is_scaled() -> None:
     loop = Loop(3)
-    monitor = gn.attach(loop.accelerator, every=1, source="samples", max_samples=None)
+    monitor = gn.attach(
+        loop.accelerator, model=loop.model, every=1, source="samples", max_samples=None
+    )
     loop.train()
     assert monitor.measured == 6
     assert_agree(monitor, offline(loop, "samples", range(6)))
@@ -105,7 +109,9 @@ def test_a_short_accumulation_at_the_end_of_an_epoch_is_scaled() -> None:
 def test_the_scale_of_a_grad_scaler_is_taken_out(parts: int) -> None:
     loop, source = Loop(parts), "samples" if parts == 1 else "micro_batches"
     loop.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    monitor = gn.attach(loop.accelerator, every=1, source=source, max_samples=None)
+    monitor = gn.attach(
+        loop.accelerator, model=loop.model, every=1, source=source, max_samples=None
+    )
     loop.train()
     assert_agree(monitor, offline(loop, source, range(len(loop.passes) - 1)))
 
@@ -114,7 +120,9 @@ def test_the_scale_of_a_grad_scaler_is_taken_out(parts: int) -> None:
 def test_under_autocast(parts: int) -> None:
     loop = Loop(parts, torch.float32, mixed_precision="bf16")
     source = "samples" if parts == 1 else "micro_batches"
-    monitor = gn.attach(loop.accelerator, every=1, source=source, max_samples=None)
+    monitor = gn.attach(
+        loop.accelerator, model=loop.model, every=1, source=source, max_samples=None
+    )
     loop.train()
     assert_agree(monitor, offline(loop, source, range(len(loop.passes) - 1)), 0.05)
 
@@ -127,7 +135,9 @@ def test_training_is_the_same_bit_by_bit(tmp_path: Path, parts: int, source: str
         loop = Loop(parts, torch.float32, dropout=0.2)
         if attached:
             sink = str(tmp_path / "run.jsonl")
-            monitor = gn.attach(loop.accelerator, every=2, source=source, sink=sink)
+            monitor = gn.attach(
+                loop.accelerator, model=loop.model, every=2, source=source, sink=sink
+            )
         loop.train(4)
         ends.append(loop.bare.state_dict())
     assert monitor.measured > 0
@@ -138,7 +148,7 @@ def test_training_is_the_same_bit_by_bit(tmp_path: Path, parts: int, source: str
 def test_values_reach_the_trackers(tmp_path: Path) -> None:
     loop = Loop(4, log_with="tensorboard", project_dir=str(tmp_path))
     loop.accelerator.init_trackers("board")
-    monitor = gn.attach(loop.accelerator, every=1)
+    monitor = gn.attach(loop.accelerator, model=loop.model, every=1)
     loop.train()
     loop.accelerator.end_training()
     events = EventAccumulator(str(tmp_path / "board"))
@@ -152,14 +162,14 @@ def test_values_reach_the_trackers(tmp_path: Path) -> None:
 @BOTH
 def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path, parts: int) -> None:
     whole = Loop(parts)
-    monitor = gn.attach(whole.accelerator, every=2)
+    monitor = gn.attach(whole.accelerator, model=whole.model, every=2)
     whole.train()
     half = Loop(parts)
-    gn.attach(half.accelerator, every=2)
+    gn.attach(half.accelerator, model=half.model, every=2)
     half.train(1)
     half.accelerator.save_state(str(tmp_path / "half"))
     resumed = Loop(parts)
-    other = gn.attach(resumed.accelerator, every=2)
+    other = gn.attach(resumed.accelerator, model=resumed.model, every=2)
     resumed.accelerator.load_state(str(tmp_path / "half"))
     resumed.train(2)
     assert other.measured > 0
@@ -169,7 +179,7 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path, parts: int) -> Non
 @pytest.mark.filterwarnings("ignore:gradnoise")
 def test_a_loop_without_accumulate_is_told_what_to_do() -> None:
     loop = Loop()
-    monitor = gn.attach(loop.accelerator, every=1)
+    monitor = gn.attach(loop.accelerator, model=loop.model, every=1)
     for inputs, labels in loop.data:
         loop.micro_batch(inputs.double(), labels)
     assert monitor.measured == 0
@@ -179,7 +189,7 @@ def test_a_loop_without_accumulate_is_told_what_to_do() -> None:
 @pytest.mark.filterwarnings("ignore:gradnoise")
 def test_two_backward_passes_for_a_micro_batch_are_told() -> None:
     loop = Loop()
-    monitor = gn.attach(loop.accelerator, every=1)
+    monitor = gn.attach(loop.accelerator, model=loop.model, every=1)
     for inputs, labels in loop.data:
         with loop.accelerator.accumulate(loop.model):
             loop.micro_batch(inputs.double(), labels)
@@ -193,14 +203,14 @@ def test_errors_of_the_monitor_become_notes() -> None:
         raise OSError("no space left on device")
 
     loop = Loop()
-    monitor = gn.attach(loop.accelerator, every=1, source="samples", sink=broken)
+    monitor = gn.attach(loop.accelerator, model=loop.model, every=1, source="samples", sink=broken)
     loop.train()
     assert "OSError: no space left on device" in monitor.notes
 
 
 def test_nothing_is_left_on_the_model() -> None:
     loop = Loop()
-    gn.attach(loop.accelerator, every=1)
+    gn.attach(loop.accelerator, model=loop.model, every=1)
     loop.train()
     for module in loop.bare.modules():
         assert not module._forward_hooks
@@ -208,12 +218,9 @@ def test_nothing_is_left_on_the_model() -> None:
     assert not any(p._backward_hooks for p in loop.bare.parameters())
 
 
-def test_among_several_models_one_is_given() -> None:
-    loop = Loop()
-    other = loop.accelerator.prepare(nn.Linear(2, 1))
-    with pytest.raises(gn.ArgumentError, match="has prepared 2 models"):
-        gn.attach(loop.accelerator)
-    assert gn.attach(loop.accelerator, model=other).model is other
+def test_the_model_is_needed() -> None:
+    with pytest.raises(gn.ArgumentError, match="does not say which model is called"):
+        gn.attach(Loop().accelerator)
 
 
 def test_a_model_that_is_replicated_is_refused() -> None:
