@@ -37,7 +37,8 @@ def attach(
     The values of `NoiseMonitor.values` go where the framework logs; the state goes to its
     checkpoints, and a run that is resumed gives the same numbers. What is measured is the gradient
     before it is clipped. Nothing is raised into the training: what cannot be measured is in
-    `monitor.notes`, with a warning.
+    `monitor.notes`. For other options of `NoiseMonitor` make one, and the `NoiseMonitorCallback` of
+    gradnoise.integrations.transformers, .lightning or .accelerate with it: docs/integrations.md.
 
     Args:
         trainer: a `transformers.Trainer`, also TRL's; a `lightning.pytorch.Trainer`; or an

@@ -1,4 +1,4 @@
-"""The gradient of a step: what its backward passes add to `.grad`."""
+"""What loops and trainers may do in a monitored step, and tell the monitor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+import gradnoise as gn
 from gradnoise.monitor.gradients import StepGradient
+from gradnoise.monitor.parts import NO_SIZE, PartNorms
 
 
 @pytest.mark.parametrize("to_none", [True, False])
@@ -47,3 +49,33 @@ def test_nothing_is_left_behind() -> None:
     gradient = StepGradient(dict(model.named_parameters()))
     gradient.remove()
     assert not any(p._backward_hooks for p in model.parameters())
+
+
+@pytest.mark.parametrize(("sizes", "known"), [([5, 2], True), ([5, 2, 1], False)])
+def test_the_loop_may_tell_the_size_of_every_micro_batch(sizes: list[int], known: bool) -> None:
+    model = nn.Linear(3, 2).double()
+    listener = PartNorms(model, dict(model.named_parameters()), None)
+    for _ in range(2):  # by the inputs: one sample each
+        (model(torch.randn(1, 3, dtype=torch.float64)).square().mean() / 2).backward()
+    reading = listener.reading(sizes, None)
+    if known:
+        assert reading is not None
+        assert reading.samples == 7
+        assert reading.spread == pytest.approx((1 / 5 + 1 / 2) / 4)
+    else:
+        assert reading is None
+        assert listener.reason == NO_SIZE
+
+
+def test_a_wrapper_of_the_model_is_followed() -> None:
+    model = nn.Linear(3, 2)
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+    wrapper = torch.compile(model, backend="eager")
+    monitor.follow(wrapper)
+    assert monitor.model is wrapper
+
+
+def test_another_model_is_not_followed() -> None:
+    monitor = gn.NoiseMonitor(nn.Linear(3, 2))
+    with pytest.raises(gn.ArgumentError, match="it has other trainable parameters"):
+        monitor.follow(nn.Sequential(nn.Linear(3, 2)))
