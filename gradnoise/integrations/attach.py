@@ -57,6 +57,7 @@ def attach(
             `NoiseMonitor` that is none.
 
     Example:
+        >>> import torch
         >>> from accelerate import Accelerator
         >>> accelerator, model = Accelerator(cpu=True), nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
