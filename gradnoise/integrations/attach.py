@@ -15,6 +15,7 @@ from .objects import is_of
 KNOWN = (
     ("transformers", "transformers", "Trainer"),
     ("lightning", "lightning.pytorch", "Trainer"),
+    ("lightning", "pytorch_lightning", "Trainer"),
     ("accelerate", "accelerate", "Accelerator"),
 )
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback
 from torch import nn
 
 from ..errors import ArgumentError
 from ..monitor.monitor import NoiseMonitor
 from .numbers import finite, size_of
 from .steps import Steps, quiet
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:  # the package under its other name
+    from pytorch_lightning import Callback
 
 
 class NoiseMonitorCallback(Callback):  # type: ignore[misc]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import ArgumentError
+
+OTHERS = {"DataParallel", "FullyShardedDataParallel", "DeepSpeedEngine"}
 
 
 def is_of(thing: Any, package: str, name: str) -> bool:
@@ -45,7 +47,8 @@ def group_of(model: nn.Module, processes: int) -> Any:
     if isinstance(model, DistributedDataParallel):
         return model.process_group if processes > 1 else None
     sharded = any(hasattr(p, "device_mesh") for p in model.parameters())
-    if processes > 1 or sharded or isinstance(model, DataParallel):
+    others = OTHERS & {kind.__name__ for kind in type(model).__mro__}
+    if processes > 1 or sharded or others:
         raise ArgumentError(
             "the monitor follows a model on one device, or in DistributedDataParallel; this one is "
             "sharded or replicated in another way"

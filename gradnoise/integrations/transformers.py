@@ -49,12 +49,12 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
         self.steps.drop()
         monitor, model = self.monitor, self.trainer.model_wrapped
         self.steps.follow(model, model, args.world_size, optimizer)
+        if self._put_back is None:
+            self._put_back = replace(self.trainer, "training_step", self._watched)
         self._fresh = self._fresh or monitor.state_dict()
         saved = state.stateful_callbacks if state.global_step else {}
         monitor.load_state_dict(saved.get(STATE, self._fresh))
         self._logged = monitor.measured
-        if self._put_back is None:
-            self._put_back = replace(self.trainer, "training_step", self._watched)
 
     def _watched(self, training_step: Any) -> Any:
         """`trainer.training_step`: the forward and backward pass of one micro-batch."""

@@ -63,8 +63,18 @@ def test_one_process_has_no_group() -> None:
     assert group_of(nn.Linear(2, 1), 1) is None
 
 
-@pytest.mark.parametrize(("model", "processes"), [(nn.Linear(2, 1), 2), ("parallel", 1)])
-def test_models_that_are_shared_in_other_ways_are_refused(model: Any, processes: int) -> None:
-    model = nn.DataParallel(nn.Linear(2, 1)) if model == "parallel" else model
+class DeepSpeedEngine(nn.Linear):
+    """A wrapper that keeps the gradients to itself."""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("kind", [nn.DataParallel, DeepSpeedEngine])
+def test_models_that_are_shared_in_other_ways_are_refused(kind: Any, processes: int) -> None:
+    model = kind(nn.Linear(2, 1)) if kind is nn.DataParallel else kind(2, 1)
     with pytest.raises(gn.ArgumentError, match="sharded or replicated in another way"):
         group_of(model, processes)
+
+
+def test_a_model_of_one_of_several_processes_is_refused() -> None:
+    with pytest.raises(gn.ArgumentError, match="sharded or replicated in another way"):
+        group_of(nn.Linear(2, 1), 2)
