@@ -89,9 +89,8 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
         if not divided or unscaled or None in self._items:
             return None
         own = torch.tensor([float(count) for count in self._items], dtype=torch.float64)
-        if not self.trainer.args.average_tokens_across_devices:
-            return (own / own.sum()).tolist()
-        group = self.monitor.group  # the number of all ranks, whose gradients are averaged
+        # their number on all ranks, whose gradients are averaged
+        group = self.monitor.group if self.trainer.args.average_tokens_across_devices else None
         return (own / summed(own.sum(), group) * world_size(group)).tolist()
 
     @quiet

@@ -212,6 +212,27 @@ def test_manual_optimization_is_not_measured(tmp_path: Path) -> None:
     assert "with manual optimization only `training_step` knows the steps" in monitor.notes[0]
 
 
+def test_a_module_that_calls_its_parts_is_measured_by_micro_batches(tmp_path: Path) -> None:
+    """The sizes of the micro-batches, 4 + 4 + 4 + 2, are those of the batches."""
+
+    class InParts(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = self.net[:2], self.net[2:]
+            del self.net
+
+        @property
+        def net(self) -> nn.Module:
+            return nn.Sequential(*self.first, *self.second)
+
+    module = InParts()
+    run = trainer(tmp_path, precision="64-true", accumulate_grad_batches=4)
+    monitor = gn.attach(run, model=module, every=1)
+    assert monitor.model is module
+    fit(run, module)
+    assert_agree(monitor, offline(module, "micro_batches"))
+
+
 def test_the_part_that_is_called_may_be_given(tmp_path: Path) -> None:
     module, run = Classifier(), trainer(tmp_path)
     monitor = gn.attach(run, model=module.net[3], every=1, source="samples", layers=True)

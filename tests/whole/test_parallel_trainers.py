@@ -38,9 +38,9 @@ def classified(passes: list[Any]) -> list[Part]:
     return found
 
 
-def in_accelerate(_: Path) -> tuple[gn.NoiseMonitor, list[list[Part]]]:
+def in_accelerate(folder: Path) -> tuple[gn.NoiseMonitor, list[list[Part]]]:
     loop = small_loops.Loop(PARTS)
-    monitor = gn.attach(loop.accelerator, model=loop.model, every=1)
+    monitor = gn.attach(loop.accelerator, model=loop.model, every=1, sink=f"{folder}.jsonl")
     loop.train()
     return monitor, [classified(passes) for passes in loop.passes if passes]
 
@@ -50,7 +50,7 @@ def in_lightning(folder: Path) -> tuple[gn.NoiseMonitor, list[list[Part]]]:
     run = small_modules.trainer(
         folder, precision="64-true", accumulate_grad_batches=PARTS, devices=WORLD, strategy="ddp"
     )
-    monitor = gn.attach(run, model=module, every=1)
+    monitor = gn.attach(run, model=module, every=1, sink=f"{folder}.jsonl")
     small_modules.fit(run, module)
     return monitor, [classified(passes) for passes in module.passes.values()]
 
@@ -60,7 +60,7 @@ def in_transformers(folder: Path) -> tuple[gn.NoiseMonitor, list[list[Part]]]:
     run = small_trainers.trainer(
         folder, small_trainers.language_model().double(), gradient_accumulation_steps=PARTS
     )
-    monitor = gn.attach(run, every=1)
+    monitor = gn.attach(run, every=1, sink=f"{folder}.jsonl")
     run.train()
     found = []
     for passes in run.passes.values():
@@ -87,6 +87,8 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         monitor, steps = globals()[f"in_{name}"](Path(folder) / name)
         value = (monitor.trace_cov.value, monitor.grad_sq_norm.value)
         found[name] = (value, monitor.source, monitor.notes, steps)
+        lines = Path(folder, f"{name}.jsonl").read_text().splitlines()
+        assert rank or len(lines) == monitor.measured  # the first rank alone writes
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
