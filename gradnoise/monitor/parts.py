@@ -15,7 +15,7 @@ from .reading import Reading
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
 TWICE = "a forward pass was followed by several backward passes"
-NO_SIZE = "no gradient came, or the batch sizes are not known: give them to step()"
+NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
 Size = float | Sequence[float] | None
 
 

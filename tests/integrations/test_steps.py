@@ -40,6 +40,7 @@ def test_a_step_is_measured_where_the_monitor_is_due() -> None:
     assert monitor.measured == 2
 
 
+@pytest.mark.filterwarnings("ignore:gradnoise")
 def test_the_loss_goes_to_the_sink() -> None:
     lines: list[dict[str, Any]] = []
     model, _, steps = monitored(sink=lines.append)
