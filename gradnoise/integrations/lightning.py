@@ -52,9 +52,12 @@ class NoiseMonitorCallback(Callback):  # type: ignore[misc]
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Open a step before its first micro-batch."""
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        parts, after = trainer.accumulate_grad_batches, batch_idx + 1
+        if batch_idx % parts == 0:
             self.monitor.steps = trainer.global_step
             self.steps.begin(getattr(trainer.precision_plugin, "scaler", None))
+        ends = trainer.is_last_batch or after == trainer.num_training_batches
+        self._is_last = ends or after % parts == 0
         self._size = size_of(batch) if self.steps.is_open else None
 
     @quiet
@@ -66,7 +69,7 @@ class NoiseMonitorCallback(Callback):  # type: ignore[misc]
     @quiet
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
         """Read the step after its last backward pass."""
-        if not self.steps.is_open or trainer.fit_loop._should_accumulate():
+        if not self.steps.is_open or not self._is_last:
             return
         if self.steps.end(divided_by=trainer.accumulate_grad_batches):
             values = finite(self.monitor.values())

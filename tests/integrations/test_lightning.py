@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import gradnoise as gn
 from gradnoise.integrations.lightning import NoiseMonitorCallback
 from tests.offline import Numbers, averaged, by_parts, by_samples, rows_of, states_equal
-from tests.small_modules import Classifier, fit, loader, network, trainer
+from tests.small_modules import Classifier, fit, loader, network, samples, trainer
 
 BOTH = pytest.mark.parametrize("parts", [1, 4])
 
@@ -65,13 +65,30 @@ def test_the_numbers_are_those_of_plain_autograd(
     assert_agree(monitor, offline(module, source, every=2))
 
 
-def test_a_short_accumulation_at_the_end_of_an_epoch_is_scaled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batches", "steps"), [(None, 6), (2, 3)])
+def test_a_short_accumulation_at_the_end_of_an_epoch_is_scaled(
+    tmp_path: Path, batches: int | None, steps: int
+) -> None:
     """4 batches in accumulations of 3: Lightning divides the last one by 3 as well."""
+    module = Classifier()
+    options: dict[str, Any] = {"accumulate_grad_batches": 3, "limit_train_batches": batches}
+    run = trainer(tmp_path, precision="64-true", **options)
+    monitor = gn.attach(run, model=module, every=1, source="samples", max_samples=None)
+    fit(run, module)
+    assert run.global_step == monitor.measured == steps
+    assert_agree(monitor, offline(module, "samples"))
+
+
+def test_a_stream_without_a_length_ends_when_it_ends(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(samples())
+
     module = Classifier()
     run = trainer(tmp_path, precision="64-true", accumulate_grad_batches=3)
     monitor = gn.attach(run, model=module, every=1, source="samples", max_samples=None)
-    fit(run, module)
-    assert monitor.measured == 6
+    run.fit(module, torch.utils.data.DataLoader(Stream(), batch_size=4))
+    assert run.global_step == monitor.measured == 6
     assert_agree(monitor, offline(module, "samples"))
 
 
