@@ -41,6 +41,7 @@ ORDER = (
     "estimators/covariance",
     "profiles",
     "monitor",
+    "integrations",
     "training",
     "sweeps",
     "trials",

@@ -42,8 +42,9 @@ def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
 class StepGradient:
     """‖ḡ‖² of one step by parameter: of what its backward passes add to `.grad`.
 
-    What lies in `.grad` before the step is taken off. Where the user has hooks on a parameter,
-    which may change its gradient, the gradients that backward passes give are added up instead.
+    What lies in `.grad` before the first backward pass is taken off; loops may zero it after the
+    forward pass. Where the user has hooks on a parameter, which may change its gradient, the
+    gradients that backward passes give are added up instead.
 
     Args:
         parameters: trainable ones by name.
@@ -55,16 +56,18 @@ class StepGradient:
         self, parameters: dict[str, Tensor], on_gradient: OnGradient | None = None
     ) -> None:
         self._parameters, self._on_gradient = parameters, on_gradient
-        self._before = {
-            n: p.grad.clone() for n, p in parameters.items() if p.grad is not None and _any(p.grad)
-        }
+        self._before: dict[str, Tensor] = {}
+        self._old = {name for name, p in parameters.items() if p.grad is not None}
         self._hooked = {name for name, p in parameters.items() if _hooked(p)}
         self._own: dict[str, Tensor] = {}  # of those, in this process
-        listening = parameters if on_gradient is not None else self._hooked
+        listening = parameters if on_gradient is not None else self._hooked | self._old
         self._handles = [_first_hook(parameters[n], self._listener(n)) for n in listening]
 
     def _listener(self, name: str) -> Callable[[Tensor], None]:
         def listen(gradient: Tensor) -> None:
+            if name in self._old:
+                self._old.discard(name)
+                self._take_off(name)
             gradient = gradient.detach()
             if name in self._hooked:
                 own = self._own.get(name)
@@ -73,6 +76,11 @@ class StepGradient:
                 self._on_gradient(name, gradient)
 
         return listen
+
+    def _take_off(self, name: str) -> None:
+        before = self._parameters[name].grad
+        if before is not None and bool(sq_norm(before) > 0):
+            self._before[name] = before.clone()
 
     def sq_norms(self, group: Any = None) -> dict[str, Tensor]:
         """‖ḡ‖² by name; without those that have no gradient.
@@ -85,6 +93,8 @@ class StepGradient:
             gradient = parameter.grad
             if name in self._hooked:
                 gradient = averaged(self._own[name], group) if name in self._own else None
+            elif name in self._old:  # no gradient came
+                gradient = None
             elif gradient is not None and name in self._before:
                 gradient = gradient - self._before[name]
             if gradient is not None:
@@ -97,10 +107,6 @@ class StepGradient:
             handle.remove()
         self._handles = []
         self._before, self._own = {}, {}
-
-
-def _any(gradient: Tensor) -> bool:
-    return bool(sq_norm(gradient) > 0)
 
 
 def _hooked(parameter: Tensor) -> bool:

@@ -21,7 +21,7 @@ from .averages import Averages
 from .curvature import Curvature
 from .kinds import norm_parameters
 from .limits import Limits
-from .parts import ONE_PART, PartNorms
+from .parts import ONE_PART, PartNorms, Size
 from .ranks import world_size
 from .reading import Reading
 from .samples import SampleNorms, SamplePlans
@@ -146,7 +146,7 @@ class NoiseMonitor:
 
     def step(
         self,
-        batch_size: float | None = None,
+        batch_size: Size = None,
         *,
         loss_scale: Any = 1.0,
         shares: Sequence[float] | None = None,
@@ -156,8 +156,9 @@ class NoiseMonitor:
         `with monitor.step() as step:` gives an object whose `loss` may be set, for the sink.
 
         Args:
-            batch_size: B, the samples of this step on this rank; None for the sum of the leading
-                dimensions of the model's inputs. Single samples are counted by these in any case.
+            batch_size: B, the samples of this step on this rank, or a list with those of every
+                micro-batch; None for the leading dimensions of the model's inputs. Single samples
+                are counted by these in any case.
             loss_scale: what the loss was multiplied with before it was differentiated: a number, or
                 a `torch.amp.GradScaler`.
             shares: of the micro-batches in the objective, Σ = 1; None for equal ones, as where each
@@ -197,6 +198,26 @@ class NoiseMonitor:
         )
         self.source = GIVEN
         self.record(Reading(small * share, big, share, 1 / big_batch, big_batch))
+
+    def follow(self, model: nn.Module, group: Any = None) -> None:
+        """Measure the same model in another wrapper from now on, such as DistributedDataParallel.
+
+        Args:
+            model: the object that is called.
+            group: of the ranks that average their gradients.
+
+        Raises:
+            ArgumentError: it has other trainable parameters.
+        """
+        plans = self._plans
+        parameters = {n: p for n, p in bare_model(model).named_parameters() if p.requires_grad}
+        if list(parameters) != list(plans.parameters):
+            raise ArgumentError(
+                "`model` must be the monitored model, or a wrapper of it; it has other trainable "
+                "parameters"
+            )
+        self.model, self.group = model, group
+        self._plans = SamplePlans(model, parameters, plans.only, plans.most)
 
     def listener(self) -> Listener:
         """What listens to one step."""
@@ -346,13 +367,13 @@ class MeasuredStep:
 
     Attributes:
         loss: of the step, for the sink, where the loop sets it: a number, or a tensor.
-        shares: as of `NoiseMonitor.step`, where the loop knows them only later.
+        batch_size, shares: as of `NoiseMonitor.step`, where the loop knows them only later.
     """
 
     def __init__(
         self,
         monitor: NoiseMonitor,
-        batch_size: float | None,
+        batch_size: Size,
         loss_scale: Any,
         shares: Sequence[float] | None,
     ) -> None:

@@ -15,6 +15,8 @@ from .reading import Reading
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
 TWICE = "a forward pass was followed by several backward passes"
+NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
+Size = float | Sequence[float] | None
 
 
 class PartNorms:
@@ -61,11 +63,12 @@ class PartNorms:
         self._handle.remove()
         self.gradient.remove()
 
-    def reading(self, batch_size: float | None, shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, batch_size: Size, shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
         Args:
-            batch_size: B of this rank; None for the sum of the leading dimensions of the inputs.
+            batch_size: B of this rank, or b_j of its micro-batches; None for the leading dimensions
+                of the inputs.
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
         if self.reason:
@@ -76,7 +79,7 @@ class PartNorms:
             self.reason = f"{len(weights)} shares for {len(sizes)} micro-batches"
             return None
         if not sizes:
-            self.reason = "no gradient came, or the batch size is not known: give it to step()"
+            self.reason = NO_SIZE
             return None
         own = [
             sum(w * w for w in weights),
@@ -95,8 +98,10 @@ class PartNorms:
         squared = world**2
         return Reading(both[4:] / squared, total, shares_sq / squared, spread / squared, samples)
 
-    def _part_sizes(self, batch_size: float | None) -> list[float]:
+    def _part_sizes(self, batch_size: Size) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""
+        if isinstance(batch_size, Sequence):
+            return [float(size) for size in batch_size] if len(batch_size) == self._parts else []
         sizes = self._sizes[: self._parts]  # a forward pass after the last one had no gradient
         seen = [size for size in sizes if size is not None]
         known = len(seen) == self._parts

@@ -14,6 +14,7 @@ from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import is_compiled
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
+from .parts import Size
 from .ranks import summed, world_size
 from .reading import Reading
 from .signs import Signs, along_directions
@@ -22,6 +23,7 @@ CURE = "split the step into two micro-batches or more, and compare these"
 COMPILED = "hooks cannot follow a compiled model"
 COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
+SMALL = 0.1  # of the norm of the whole gradient
 
 
 class SamplePlans:
@@ -152,7 +154,7 @@ class SampleNorms:
         self.gradient.remove()
         self._pass = None
 
-    def reading(self, _batch_size: float | None, _shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, _batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
         Samples count by their share of the loss, which their gradients have already.
@@ -176,13 +178,19 @@ class SampleNorms:
         return Reading(both[1:] / world**2, total, 1 / samples, 1 / samples, samples)
 
     def _prove(self) -> None:
-        """Σ_i c_i has to be the gradient that the backward passes gave, along random signs."""
+        """Σ_i c_i has to be the gradient that the backward passes gave, along random signs.
+
+        Some gradients are zero up to rounding, as those of biases before a softmax: what is small
+        beside the gradient of the whole model is let pass.
+        """
+        whole = gathered(self._norms, self._plans.only).sum()
         for name, along in self._along.items():
             own = self._of_gradient.get(name, torch.zeros_like(along))
             gap = (along - own).square().mean()  # the squared length of the difference, about
-            size = own.square().mean().maximum(self._norms[name])
             if not bool(gap.isfinite()):
                 return  # the step is skipped, and the next one tells
+            size = own.square().mean().maximum(self._norms[name])
+            size = size.maximum(SMALL**2 * whole.to(size))
             if not bool(gap <= AGREES**2 * size):
                 self.reason = (
                     f"the gradients of the samples do not add up to that of parameter {name!r}: it "

@@ -1,0 +1,1 @@
+"""The noise monitor inside of training frameworks."""

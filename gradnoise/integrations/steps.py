@@ -1,0 +1,136 @@
+"""The steps of a monitor where a framework runs the training loop; nothing is raised into it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+
+from ..errors import ArgumentError, GradNoiseError, first_line
+from ..monitor.monitor import IDLE, NoiseMonitor
+from .objects import group_of
+
+
+class Steps:
+    """Opens and closes the steps of a monitor, as events of a framework tell.
+
+    Args:
+        monitor: what measures them.
+
+    Attributes:
+        has_begun: between the first micro-batch of a step and its gradient.
+        is_open: whether the step that has begun is measured.
+    """
+
+    def __init__(self, monitor: NoiseMonitor) -> None:
+        self.monitor = monitor
+        self.has_begun = self.is_open = False
+        self._step: Any = IDLE
+
+    def follow(self, model: nn.Module, shared: nn.Module, processes: int, optimizer: Any) -> None:
+        """Before training.
+
+        Args:
+            model: the object that is called.
+            shared: the same with the wrapper that averages gradients over ranks.
+            processes: how many ranks there are.
+            optimizer: whose learning rate goes to the sink.
+
+        Raises:
+            ArgumentError: the model cannot be followed; the monitor is detached.
+        """
+        monitor = self.monitor
+        try:
+            monitor.follow(model, monitor.group or group_of(shared, processes))
+        except ArgumentError:
+            monitor.detach()
+            raise
+        monitor.optimizer = monitor.optimizer or optimizer
+
+    def begin(self, scaler: Any = None) -> None:
+        """Before the first forward pass of a step; one that has not ended is dropped.
+
+        Args:
+            scaler: a `torch.amp.GradScaler`; None where the loss is not scaled.
+        """
+        self.drop()
+        self._scaler, self._factor = scaler, 1.0
+        self._sizes: list[int | None] = []
+        self._loss: Any = 0.0
+        self.has_begun = True
+        context = self.monitor.step(loss_scale=self)
+        self.is_open = context is not IDLE
+        if self.is_open:
+            self._step = context.__enter__()
+
+    def add(self, size: int | None, loss: Any) -> None:
+        """Tell of one micro-batch.
+
+        Args:
+            size: its samples; None where the inputs of the model tell.
+            loss: its contribution to the loss of the step.
+        """
+        self._sizes.append(size)
+        self._loss = self._loss + (loss.detach() if hasattr(loss, "detach") else loss)
+
+    def end(self, *, shares: Sequence[float] | None = None, divided_by: int | None = None) -> bool:
+        """After the last backward pass, before gradients are clipped or unscaled.
+
+        Args:
+            shares: of the micro-batches in the objective; None for equal ones.
+            divided_by: by what the framework divides every loss; None for the number of
+                micro-batches. The last step of an epoch may have fewer.
+
+        Returns:
+            Whether there is a new measurement.
+        """
+        before, step = self.monitor.measured, self._step
+        if self.is_open:
+            if divided_by is not None:
+                self._factor = len(self._sizes) / divided_by
+            sizes = [size for size in self._sizes if size is not None]
+            step.batch_size = sizes if sizes and len(sizes) == len(self._sizes) else None
+            step.shares, step.loss = shares, self._loss / self._factor
+        self.has_begun = self.is_open = False
+        self._step = IDLE
+        step.__exit__(None, None, None)
+        return self.monitor.measured > before
+
+    def drop(self) -> None:
+        """Forget a step that has not come to its end."""
+        step, self._step = self._step, IDLE
+        self.has_begun = self.is_open = False
+        step.__exit__(GeneratorExit, None, None)
+
+    def fail(self, error: Exception) -> None:
+        """Give up a step: training goes on."""
+        with suppress(Exception):  # a warning that is made an error
+            self.drop()
+            known = isinstance(error, GradNoiseError)
+            self.monitor.skip(str(error) if known else first_line(error))
+
+    def get_scale(self) -> float:
+        """What the mean loss of the step was multiplied with, as a GradScaler says it."""
+        return self.loss_scale * self._factor
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss of a micro-batch was multiplied with against underflow."""
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
+
+def quiet(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a callback that has `steps`, in the middle of training: errors become notes."""
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.steps.fail(error)
+            return None
+
+    return run
