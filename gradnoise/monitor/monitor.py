@@ -200,6 +200,7 @@ class NoiseMonitor:
 
     def listener(self) -> Listener:
         """What listens to one step."""
+        self._plans.refresh()
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._plans, self.group, self.measured)
         return PartNorms(self.model, self._plans.parameters, self.group)
@@ -250,7 +251,9 @@ class NoiseMonitor:
     def _by_layer(self, values: Tensor) -> Tensor:
         """Sums over the parameters of each module, and over all as the last one."""
         index = {name: i for i, name in enumerate(self._plans.only)}
-        own = [values[[index[n] for n in names]].sum() for names in self._layers.values()]
+        own = [
+            values[[index[n] for n in names if n in index]].sum() for names in self._layers.values()
+        ]
         return torch.stack([*own, values.sum()])
 
     @property
@@ -300,6 +303,7 @@ class NoiseMonitor:
             "skipped": self.skipped,
             "source": self.source,
             "due_now": self._due_now,
+            "proven": self._plans.is_proven,
             "layers": list(self._layers),
             "averages": self._averages.state_dict(),
         }
@@ -318,6 +322,7 @@ class NoiseMonitor:
         self.steps, self.measured = int(state["steps"]), int(state["measured"])
         self.skipped, self.source = int(state["skipped"]), str(state["source"])
         self._due_now = bool(state["due_now"])
+        self._plans.is_proven = bool(state.get("proven", False))  # which samples come next
         self._averages.load_state_dict(state["averages"])
 
     def detach(self) -> None:
