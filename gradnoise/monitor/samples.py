@@ -111,8 +111,8 @@ class SampleNorms:
         count = len(leaves[0])
         if not count:
             return
-        if plans.steps is None:
-            self.reason = COMPILED if is_compiled(plans.model) else ""
+        if is_compiled(plans.model) or torch.compiler.is_compiling():
+            self.reason = COMPILED
         if plans.steps is None and not self.reason:
             self._plan(args, kwargs, count)
         if plans.steps is None:
@@ -171,6 +171,7 @@ class SampleNorms:
         self.gradient.remove()
         if self._pass is not None:
             self._pass.close()  # torch runs no hook after a KeyboardInterrupt
+            self._pass.let_go()
         self._pass = None
 
     def reading(self, _batch_size: float | None, _shares: Sequence[float] | None) -> Reading | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -189,6 +191,53 @@ def test_an_interrupt_in_the_forward_pass_leaves_nothing() -> None:
         train_step(model, classified, [batch])
     assert torch.overrides._len_torch_function_stack() == 0
     assert not model._forward_hooks
+
+
+class Tied(nn.Module):
+    """A table that is used twice, with positions: gradients that are added before the norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.places = nn.Embedding(11, 8), nn.Embedding(5, 8)
+        self.inner = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+
+    def forward(self, ids: Tensor) -> Any:
+        hidden = self.table(ids) + self.places(torch.arange(ids.shape[1]))
+        return self.inner(hidden).relu() @ self.table.weight.T
+
+
+def tensors() -> int:
+    return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_no_tensor_waits_for_the_garbage_collector(interrupted: bool) -> None:
+    """On a device they would be the logits of a batch."""
+    model, batch = Tied(), (torch.randint(11, (12, 5)), torch.randint(11, (12, 5)))
+    monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=4)
+
+    def step() -> None:
+        model.zero_grad()
+        with monitor.step():
+            loss = classified(model, batch).mean()
+            if interrupted and monitor.measured > 1:
+                raise ValueError
+            loss.backward()
+
+    for _ in range(2):
+        step()
+    model.zero_grad()
+    gc.collect()
+    before = tensors()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with contextlib.suppress(ValueError):
+                step()
+        model.zero_grad()
+        assert tensors() == before
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_calls_itself() -> None:

@@ -91,7 +91,7 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
 
 def packed_by_nobody() -> AbstractContextManager[Any]:
     """What is saved for our own graphs is not the user's: checkpoints count what they are given."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:  # type: ignore[attr-defined]
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
 
@@ -137,8 +137,15 @@ class LivePass(Arrivals):
     def fail(self, reason: str) -> None:
         """Keep the first reason why there is no result, and let go of what was collected."""
         self.reason = self.reason or reason
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Of tensors: objects that refer to each other keep theirs until Python looks for such."""
         self._pending.clear()
         self._measured.clear()
+        if not self.is_open:
+            self._functions.clear()
+            self._trace.let_go()
 
     def _run(self, call: Call, sources: Sources, step: Step) -> Any:
         wanted = any(source.parameters & self._only for source in sources.values())
@@ -192,9 +199,11 @@ class LivePass(Arrivals):
         if not self.reason and self.waiting:
             self.fail("a part of the forward pass was not differentiated")
         if self.reason:
+            self.let_go()
             return None
         with torch.random.fork_rng():
             found = self._guarded(lambda: {n: self.measured(n) for n in sorted(self._only)})
+        self.let_go()
         if found is None:
             return None
         along = {name: own.dots.sum(0) for name, own in found.items() if own.dots is not None}
@@ -245,6 +254,12 @@ class _LiveReplay(Replay):
         self._fail, self._lost = fail, False
         self._twins: dict[int, Tensor] = {}  # by the id of the tensor, which is kept
         self._kept: list[Tensor] = []
+
+    def let_go(self) -> None:
+        """Of all tensors."""
+        self.sources.clear()
+        self._twins.clear()
+        self._kept.clear()
 
     @property
     def is_complete(self) -> bool:
