@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import GradNoiseError
+from ..errors import GradNoiseError, first_line
 from ..estimators.curvature.tracker import SharpnessTracker
 from ..problem.losses.loss_fn import LossFn
 
@@ -43,8 +43,9 @@ class Curvature:
             return
         try:
             self.value = float(self._follow().update().values)
-        except GradNoiseError as error:  # no second derivatives, an optimizer without a metric
-            self.value, self.reason = math.nan, f"the sharpness cannot be measured: {error}"
+        except Exception as error:  # runs the user's code and needs memory, in training
+            said = str(error) if isinstance(error, GradNoiseError) else first_line(error)
+            self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said}"
 
     def _follow(self) -> SharpnessTracker:
         if self._tracker is None:

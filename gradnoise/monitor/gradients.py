@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 
 from ..tensors.sums import sq_norms
-from .ranks import averaged
+from .ranks import averaged, world_size
 
 OnGradient = Callable[[str, Tensor], None]
+CHANGED = (
+    "`.grad` was changed inside of the step: close the step before gradients are clipped, unscaled "
+    "or set to zero"
+)
+NOT_ADDED = "the gradients were not added to `.grad`: call backward()"
 
 
 def sq_norm(gradient: Tensor) -> Tensor:
@@ -42,33 +47,63 @@ def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
 class StepGradient:
     """‖ḡ‖² of one step by parameter: of what its backward passes add to `.grad`.
 
-    What lies in `.grad` before the first backward pass is taken off; loops may zero it after the
-    forward pass. Where the user has hooks on a parameter, which may change its gradient, the
-    gradients that backward passes give are added up instead.
+    What lies in `.grad` when the first gradient of the step comes is taken off. Where the user has
+    hooks on a parameter, which may change its gradient, the gradients that backward passes give are
+    added up instead.
 
     Args:
         parameters: trainable ones by name.
         on_gradient: is called with the name and the gradient of every backward pass, before hooks
             of the user's; None where nobody listens.
+        is_alone: whether backward passes alone write to `.grad`, and no parallel model. Then it is
+            noticed on one parameter if the loop changes `.grad` inside of the step.
     """
 
     def __init__(
-        self, parameters: dict[str, Tensor], on_gradient: OnGradient | None = None
+        self,
+        parameters: dict[str, Tensor],
+        on_gradient: OnGradient | None = None,
+        is_alone: bool = True,
     ) -> None:
         self._parameters, self._on_gradient = parameters, on_gradient
+        self._filled = {name for name, p in parameters.items() if p.grad is not None}
         self._before: dict[str, Tensor] = {}
-        self._old = {name for name, p in parameters.items() if p.grad is not None}
         self._hooked = {name for name, p in parameters.items() if _hooked(p)}
         self._own: dict[str, Tensor] = {}  # of those, in this process
-        listening = parameters if on_gradient is not None else self._hooked | self._old
+        free = [name for name in parameters if name not in self._hooked]
+        self._witness = free[-1] if is_alone and free else ""
+        self._left: tuple[Tensor | None, int] | None = None  # its `.grad`, as the last pass left it
+        self._is_waiting = False  # whether a gradient of it is on its way to `.grad`
+        self._reason = ""
+        listening = {*parameters} if on_gradient is not None else self._hooked | self._filled
+        listening |= {self._witness} & {*parameters}
         self._handles = [_first_hook(parameters[n], self._listener(n)) for n in listening]
+        if self._witness:
+            kept: Any = parameters[self._witness]
+            self._handles.append(kept.register_post_accumulate_grad_hook(self._added))
+
+    def _added(self, parameter: Tensor) -> None:
+        self._is_waiting, self._left = False, _state(parameter)
+
+    def _look(self) -> None:
+        """Whether `.grad` is as the last backward pass left it."""
+        if self._is_waiting:
+            self._reason = NOT_ADDED
+        elif self._left is not None:
+            (before, version), (now, later) = self._left, _state(self._parameters[self._witness])
+            self._reason = self._reason if now is before and version == later else CHANGED
 
     def _listener(self, name: str) -> Callable[[Tensor], None]:
         def listen(gradient: Tensor) -> None:
-            if name in self._old:
-                self._old.discard(name)
-                self._take_off(name)
             gradient = gradient.detach()
+            if name == self._witness:
+                self._look()
+                self._is_waiting = True
+            if name in self._filled:  # the loop may have zeroed it since
+                self._filled.discard(name)
+                before = self._parameters[name].grad
+                if before is not None and bool(sq_norm(before) > 0):
+                    self._before[name] = before.clone()
             if name in self._hooked:
                 own = self._own.get(name)
                 self._own[name] = gradient.clone() if own is None else own + gradient
@@ -77,10 +112,10 @@ class StepGradient:
 
         return listen
 
-    def _take_off(self, name: str) -> None:
-        before = self._parameters[name].grad
-        if before is not None and bool(sq_norm(before) > 0):
-            self._before[name] = before.clone()
+    def check(self) -> str:
+        """At the end of a step: why `.grad` is not what its passes gave; empty where it is."""
+        self._look()
+        return self._reason
 
     def sq_norms(self, group: Any = None) -> dict[str, Tensor]:
         """‖ḡ‖² by name; without those that have no gradient.
@@ -92,8 +127,11 @@ class StepGradient:
         for name, parameter in self._parameters.items():
             gradient = parameter.grad
             if name in self._hooked:
-                gradient = averaged(self._own[name], group) if name in self._own else None
-            elif name in self._old:  # no gradient came
+                gradient = self._own.get(name)
+                if gradient is None and world_size(group) > 1:  # others may have one
+                    gradient = torch.zeros_like(parameter)
+                gradient = None if gradient is None else averaged(gradient, group)
+            elif name in self._filled:  # nothing came in this step
                 gradient = None
             elif gradient is not None and name in self._before:
                 gradient = gradient - self._before[name]
@@ -106,7 +144,12 @@ class StepGradient:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before, self._own = {}, {}
+        self._before, self._own, self._left = {}, {}, None
+
+
+def _state(parameter: Tensor) -> tuple[Tensor | None, int]:
+    gradient = parameter.grad
+    return gradient, 0 if gradient is None else gradient._version
 
 
 def _hooked(parameter: Tensor) -> bool:

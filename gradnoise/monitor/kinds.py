@@ -20,16 +20,21 @@ def norm_parameters(model: nn.Module, parameters: Collection[str]) -> list[str]:
     Raises:
         ArgumentError: there is none.
     """
-    found = [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        if any(kind in type(module).__name__ for kind in KINDS)
-        for name, _ in module.named_parameters(recurse=False)
-    ]
-    own = [name for name in found if name in parameters]
+    own = norm_names(model, parameters)
     if not own:
         raise ArgumentError(
             "source='norm_layers' needs trainable layer, group or RMS normalisations, and the "
             "model has none"
         )
     return own
+
+
+def norm_names(model: nn.Module, parameters: Collection[str]) -> list[str]:
+    """The same; empty where there is none."""
+    found = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if any(kind in type(module).__name__ for kind in KINDS)
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+    return [name for name in found if name in parameters]

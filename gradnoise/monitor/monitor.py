@@ -217,10 +217,13 @@ class NoiseMonitor:
                 "parameters"
             )
         self.model, self.group = model, group
-        self._plans = SamplePlans(model, parameters, plans.only, plans.most)
+        self._plans = SamplePlans(
+            model, parameters, plans.only if plans.is_of_norms else None, plans.most
+        )
 
     def listener(self) -> Listener:
         """What listens to one step."""
+        self._plans.refresh()
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._plans, self.group, self.measured)
         return PartNorms(self.model, self._plans.parameters, self.group)
@@ -271,7 +274,9 @@ class NoiseMonitor:
     def _by_layer(self, values: Tensor) -> Tensor:
         """Sums over the parameters of each module, and over all as the last one."""
         index = {name: i for i, name in enumerate(self._plans.only)}
-        own = [values[[index[n] for n in names]].sum() for names in self._layers.values()]
+        own = [
+            values[[index[n] for n in names if n in index]].sum() for names in self._layers.values()
+        ]
         return torch.stack([*own, values.sum()])
 
     @property
@@ -321,6 +326,7 @@ class NoiseMonitor:
             "skipped": self.skipped,
             "source": self.source,
             "due_now": self._due_now,
+            "proven": self._plans.is_proven,
             "layers": list(self._layers),
             "averages": self._averages.state_dict(),
         }
@@ -339,6 +345,7 @@ class NoiseMonitor:
         self.steps, self.measured = int(state["steps"]), int(state["measured"])
         self.skipped, self.source = int(state["skipped"]), str(state["source"])
         self._due_now = bool(state["due_now"])
+        self._plans.is_proven = bool(state.get("proven", False))  # which samples come next
         self._averages.load_state_dict(state["averages"])
 
     def detach(self) -> None:

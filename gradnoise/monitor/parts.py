@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
-from .ranks import summed, world_size
+from .ranks import ELSEWHERE, agreed, is_alone, world_size
 from .reading import Reading
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
+ROUNDING = 1e-3  # of shares that are computed in single precision
 TWICE = "a forward pass was followed by several backward passes"
 NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
 Size = float | Sequence[float] | None
@@ -37,7 +38,7 @@ class PartNorms:
         self._seen: set[str] = set()  # parameters that have had a gradient in this part
         self._sizes: list[int | None] = []  # of the inputs of the forward passes
         self._parts, self._begins, self.reason = 0, True, ""
-        self.gradient = StepGradient(parameters, self._arrive)
+        self.gradient = StepGradient(parameters, self._arrive, is_alone(model, group))
         self._handle: Any = model.register_forward_pre_hook(self._forward, with_kwargs=True)
 
     def _forward(self, _: nn.Module, args: Any, kwargs: Any) -> None:
@@ -71,24 +72,21 @@ class PartNorms:
                 of the inputs.
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
-        if self.reason:
-            return None
         sizes = self._part_sizes(batch_size)
         weights = [1 / len(sizes)] * len(sizes) if shares is None and sizes else list(shares or ())
-        if len(weights) != len(sizes):
-            self.reason = f"{len(weights)} shares for {len(sizes)} micro-batches"
+        self.reason = self.reason or self.gradient.check() or _refused(sizes, weights)
+        own = [0.0] * 4
+        if not self.reason:
+            own = [
+                sum(w * w for w in weights),
+                sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
+                sum(sizes),
+                len(sizes),
+            ]
+        both = agreed(own, gathered(self._norms, self._names), self.reason, self._group)
+        if both is None:
+            self.reason = self.reason or ELSEWHERE
             return None
-        if not sizes:
-            self.reason = NO_SIZE
-            return None
-        own = [
-            sum(w * w for w in weights),
-            sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
-            sum(sizes),
-            len(sizes),
-        ]
-        norms = gathered(self._norms, self._names)
-        both = summed(torch.cat([torch.tensor(own, dtype=torch.float64), norms]), self._group)
         world = world_size(self._group)  # contributions are averaged over the ranks
         shares_sq, spread, samples, count = both[:4].tolist()
         if count < 2:
@@ -102,12 +100,27 @@ class PartNorms:
         """b_j: as the inputs had them if they add up to B, else equal ones."""
         if isinstance(batch_size, Sequence):
             return [float(size) for size in batch_size] if len(batch_size) == self._parts else []
+        if not self._parts:  # no backward pass inside of the step
+            return []
         sizes = self._sizes[: self._parts]  # a forward pass after the last one had no gradient
         seen = [size for size in sizes if size is not None]
         known = len(seen) == self._parts
         if known and batch_size in (None, sum(seen)):
             return [float(size) for size in seen]
         return [] if batch_size is None else [batch_size / self._parts] * self._parts
+
+
+def _refused(sizes: list[float], weights: list[float]) -> str:
+    """Why parts of these sizes and shares say nothing; empty where they do."""
+    if not sizes:
+        return NO_SIZE
+    if len(weights) != len(sizes):
+        return f"{len(weights)} shares for {len(sizes)} micro-batches"
+    if min(sizes) <= 0:
+        return "a micro-batch without samples"
+    if min(weights) < 0 or abs(sum(weights) - 1) > ROUNDING:
+        return f"the shares of the micro-batches have to add up to 1; got {weights}"
+    return ""
 
 
 def _leading(args: Any, kwargs: Any) -> int | None:

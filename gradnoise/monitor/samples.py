@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ..errors import CoupledSamplesError, GradNoiseError, first_line
 from ..per_sample.hooks.live import LivePass, live_plan
 from ..per_sample.hooks.steps import Step
-from ..problem.state.wrappers import is_compiled
+from ..problem.state.wrappers import bare_model, is_compiled
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
+from .kinds import norm_names
 from .parts import Size
-from .ranks import summed, world_size
+from .ranks import ELSEWHERE, agreed, is_alone, world_size
 from .reading import Reading
 from .signs import Signs, along_directions
 
@@ -48,6 +49,18 @@ class SamplePlans:
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
         self.is_planning = False
+        self.is_of_norms = only is not None
+        self._made_for: list[int] | None = None  # parameters, and modes of modules
+
+    def refresh(self) -> None:
+        """Take the model as it is now: a plan for other parameters or modes is forgotten."""
+        own = bare_model(self.model)
+        trainable = {n: p for n, p in own.named_parameters() if p.requires_grad}
+        now = [*map(id, trainable.values()), *(module.training for module in own.modules())]
+        if self._made_for is not None and now != self._made_for:
+            self.steps, self.is_proven = None, False
+        self._made_for, self.parameters = now, trainable
+        self.only = norm_names(own, trainable) if self.is_of_norms else [*trainable]
 
     def rows(self, count: int, turn: int) -> slice | None:
         """Which of the samples are measured, other ones at every turn; None for all."""
@@ -76,7 +89,8 @@ class SampleNorms:
         self._pass: LivePass | None = None
         own = {name: plans.parameters[name] for name in plans.only}
         self._signs = None if plans.is_proven else Signs(own)
-        self.gradient = StepGradient(own, None if plans.is_proven else self._project)
+        hearing = None if plans.is_proven else self._project
+        self.gradient = StepGradient(own, hearing, is_alone(plans.model, group))
         self._handles = [
             plans.model.register_forward_pre_hook(self._before, with_kwargs=True),
             plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
@@ -86,6 +100,9 @@ class SampleNorms:
         plans = self._plans
         if plans.is_planning or self.reason or not torch.is_grad_enabled():
             return
+        if self._pass is not None and self._pass.is_open:
+            self.reason = "the model calls itself"
+            return
         if self._pass is not None and self._pass.is_untouched:
             self.reason = "the model is called several times for one backward pass"
         self._finish()
@@ -94,8 +111,10 @@ class SampleNorms:
             self.reason = "the model is called without a tensor"
             return
         count = len(leaves[0])
-        if plans.steps is None:
-            self.reason = COMPILED if is_compiled(plans.model) else ""
+        if not count:
+            return
+        if is_compiled(plans.model) or torch.compiler.is_compiling():
+            self.reason = COMPILED
         if plans.steps is None and not self.reason:
             self._plan(args, kwargs, count)
         if plans.steps is None:
@@ -152,6 +171,9 @@ class SampleNorms:
         for handle in self._handles:
             handle.remove()
         self.gradient.remove()
+        if self._pass is not None:
+            self._pass.close()  # torch runs no hook after a KeyboardInterrupt
+            self._pass.let_go()
         self._pass = None
 
     def reading(self, _batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
@@ -160,16 +182,18 @@ class SampleNorms:
         Samples count by their share of the loss, which their gradients have already.
         """
         self._finish()
+        changed = self.gradient.check()
         if not self.reason and not self._samples:
             self.reason = "the model was not called (the monitor needs the object that is called)"
-        if not self.reason and not self._plans.is_proven:
+        if not self.reason and not changed and not self._plans.is_proven:
             self._prove()
-        if self.reason:
-            self.reason = f"{self.reason}: {CURE}"
-            return None
+        self.reason = changed or (f"{self.reason}: {CURE}" if self.reason else "")
         names, world = self._plans.only, world_size(self._group)
-        own = torch.tensor([self._samples], dtype=torch.float64)
-        both = summed(torch.cat([own, gathered(self._norms, names)]), self._group)
+        norms = gathered(self._norms, names)
+        both = agreed([self._samples], norms, self.reason, self._group)
+        if both is None:
+            self.reason = self.reason or ELSEWHERE
+            return None
         samples = float(both[0])
         if samples < 2:
             self.reason = "one sample a step: nothing to compare its gradient with"

@@ -58,7 +58,7 @@ def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
         now: further values of this step alone; None where there is none.
     """
     given = {
-        f"{PREFIX}{name}": float(value.detach() if hasattr(value, "detach") else value)
+        f"{PREFIX}{name}": float(value.detach().mean() if hasattr(value, "detach") else value)
         for name, value in now.items()
         if value is not None
     }

@@ -45,3 +45,14 @@ def test_what_cannot_be_measured_is_said_and_not_tried_again() -> None:
     before = len(calls)
     own.turn()
     assert len(calls) == before
+
+
+def test_an_error_of_another_library_does_not_stop_the_training() -> None:
+    model, data = least_squares()
+
+    def full(*_: object) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    own = Curvature(model, full, data, None, every=1)
+    own.turn()
+    assert own.reason == "the sharpness cannot be measured: RuntimeError: out of memory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradnoise as gn
-from gradnoise.monitor.ranks import averaged, summed, world_size
+from gradnoise.monitor.ranks import ELSEWHERE, averaged, summed, world_size
 from tests.monitored import classified, contributions, of_parts, of_samples, parted
 
 WORLD, EACH = 2, 12
@@ -55,6 +56,13 @@ def run_rank(rank: int, port: int, folder: str) -> None:
             (classified(parallel, last).mean() / len(sizes)).backward()
         assert monitor.notes == []
         found[name] = (*monitor.values().values(), monitor.source)
+    monitor = gn.NoiseMonitor(parallel, every=1, group=group)
+    warnings.simplefilter("ignore")  # in this process
+    for shares in (None, [0.5] if rank else None):
+        parallel.zero_grad()
+        with monitor.step(shares=shares):
+            classified(parallel, own).mean().backward()
+    found["one refuses"] = (monitor.measured, monitor.notes)
     hooked.remove()
     numbers = (
         summed(torch.tensor([1.0, rank]), group),
@@ -104,6 +112,11 @@ def test_all_ranks_find_what_the_samples_of_all_say(
         assert numbers["trace_cov"] == pytest.approx(trace, rel=1e-9)
         assert numbers["grad_sq_norm"] == pytest.approx(signal, rel=1e-9)
         assert numbers["batch_size"] == WORLD * EACH
+
+
+def test_no_rank_goes_on_where_one_cannot(found: list[dict[str, Any]]) -> None:
+    told = "the shares of the micro-batches have to add up to 1; got [0.5]"
+    assert [rank["one refuses"] for rank in found] == [(1, [ELSEWHERE]), (1, [told])]
 
 
 def test_sums_and_means_over_ranks(found: list[dict[str, Any]]) -> None:

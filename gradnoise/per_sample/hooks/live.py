@@ -9,7 +9,7 @@ the model's outputs in place of the loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         return _outputs_weighed(bare(*args, **kwargs), len(batch[0]))
 
     few = tuple(leaf.detach()[:PROOF] for held, leaf in zip(holds, leaves, strict=True) if held)
-    with Problem.guarded(model, losses, few, Options(unit="sample")) as problem:
+    with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as problem:
         batch = problem.largest_batch()
         planner = Planner(problem.objective, select(batch, slice(0, PLAN)))
         steps = prove(problem.objective, batch, planner.plan())
@@ -89,6 +89,13 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
     return total
 
 
+def packed_by_nobody() -> AbstractContextManager[Any]:
+    """What is saved for our own graphs is not the user's: checkpoints count what they are given."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+
+
 class LivePass(Arrivals):
     """One forward pass of the user's with its backward pass: squared norms by parameter.
 
@@ -117,6 +124,8 @@ class LivePass(Arrivals):
         super().__init__(parameters, count, Wanted(directions), total=False)
         self.reason, self.arrived, self.rows = "", 0, rows
         self.differentiates = True  # whenever the user does
+        self.is_open = False  # whether the forward pass is under way
+        self._context = ExitStack()
         self._only = frozenset(parameters if only is None else only)
         self._trace = _LiveReplay(parameters, self._run, plan, self.fail)
 
@@ -128,8 +137,15 @@ class LivePass(Arrivals):
     def fail(self, reason: str) -> None:
         """Keep the first reason why there is no result, and let go of what was collected."""
         self.reason = self.reason or reason
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Of tensors: objects that refer to each other keep theirs until Python looks for such."""
         self._pending.clear()
         self._measured.clear()
+        if not self.is_open:
+            self._functions.clear()
+            self._trace.let_go()
 
     def _run(self, call: Call, sources: Sources, step: Step) -> Any:
         wanted = any(source.parameters & self._only for source in sources.values())
@@ -156,19 +172,24 @@ class LivePass(Arrivals):
 
     def begin(self) -> None:
         """Before the forward pass."""
+        self.is_open = True
         # compiled functions inside run their original code: tracing them would trace the hooks
-        self._context = ExitStack()
         self._context.enter_context(eager())
         self._context.enter_context(self._trace)
 
     def forward_done(self) -> None:
         """After the forward pass, also where it has failed."""
-        self._context.close()
+        self.close()
         if self.has_lost_views():
             self.fail("an operation's output is a view, and is changed in place")
         elif not self._trace.is_complete:
             self.fail(_CHANGING)
         self._single = self.used_once()
+
+    def close(self) -> None:
+        """Follow operations no longer; once is enough."""
+        self.is_open = False
+        self._context.close()
 
     def sums(self) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """Σ_i ‖g_i‖² and Σ_i g_iᵀu by parameter, after the backward pass; None with a reason.
@@ -178,9 +199,11 @@ class LivePass(Arrivals):
         if not self.reason and self.waiting:
             self.fail("a part of the forward pass was not differentiated")
         if self.reason:
+            self.let_go()
             return None
         with torch.random.fork_rng():
             found = self._guarded(lambda: {n: self.measured(n) for n in sorted(self._only)})
+        self.let_go()
         if found is None:
             return None
         along = {name: own.dots.sum(0) for name, own in found.items() if own.dots is not None}
@@ -232,6 +255,12 @@ class _LiveReplay(Replay):
         self._twins: dict[int, Tensor] = {}  # by the id of the tensor, which is kept
         self._kept: list[Tensor] = []
 
+    def let_go(self) -> None:
+        """Of all tensors."""
+        self.sources.clear()
+        self._twins.clear()
+        self._kept.clear()
+
     @property
     def is_complete(self) -> bool:
         """Whether all steps were taken."""
@@ -267,7 +296,8 @@ class _LiveReplay(Replay):
             return result
         call = Call(func, args, kwargs)
         own = [self.twin(t) if id(t) in self.sources else t for t in call.tensors]
-        twins = results_of(func, (), call.run(own))
+        with packed_by_nobody():
+            twins = results_of(func, (), call.run(own))
         for tensor, twin in zip(results_of(func, (), result), twins, strict=True):
             if id(tensor) in self.sources:
                 self._kept.append(tensor)
