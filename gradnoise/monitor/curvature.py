@@ -10,6 +10,7 @@ from torch import nn
 from ..errors import GradNoiseError, first_line
 from ..estimators.curvature.tracker import SharpnessTracker
 from ..problem.losses.loss_fn import LossFn
+from ..problem.optimizer_settings import read_optimizer
 
 SAMPLES = 64
 
@@ -23,29 +24,41 @@ class Curvature:
         every: it is measured at every so many measurements of the noise.
 
     Attributes:
-        value: λ in loss/parameter², in the metric of an adaptive optimizer; nan before it is known.
+        value: λ in loss/parameter², in the metric of an adaptive optimizer, from when its second
+            moments have settled; nan before it is known.
+        is_fresh: whether it was measured at the last turn.
         reason: why it could not be measured; then it is not tried again.
     """
 
     def __init__(
         self, model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, optimizer: Any, every: int
     ) -> None:
-        self.value, self.reason = math.nan, ""
+        self.value, self.reason, self.is_fresh = math.nan, "", False
         self._made = model, loss_fn, data, optimizer
         self._every, self._turns = every, 0
         self._tracker: SharpnessTracker | None = None
 
     def turn(self) -> None:
         """After a measurement of the noise: measure λ if it is its turn."""
+        self.is_fresh = False
         due = self._turns % self._every == 0
+        if self.reason or (due and self._is_early()):
+            return
         self._turns += 1
-        if not due or self.reason:
+        if not due:
             return
         try:
-            self.value = float(self._follow().update().values)
+            self.value, self.is_fresh = float(self._follow().update().values), True
         except Exception as error:  # runs the user's code and needs memory, in training
             said = str(error) if isinstance(error, GradNoiseError) else first_line(error)
             self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said}"
+
+    def _is_early(self) -> bool:
+        """Whether the metric of the optimizer is not yet the one that it trains with."""
+        settings = read_optimizer(self._made[3])
+        if settings is None or settings.settled_after is None:
+            return False
+        return (settings.steps or 0) < settings.settled_after
 
     def _follow(self) -> SharpnessTracker:
         if self._tracker is None:

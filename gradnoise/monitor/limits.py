@@ -31,8 +31,7 @@ class Limits:
         scale: Estimate,
         batch_size: float,
         lr: float | None,
-        sharpness: float,
-        momentum: float,
+        limit: float,
     ) -> None:
         """After a measurement.
 
@@ -40,20 +39,18 @@ class Limits:
             scale: B_simple.
             batch_size: B.
             lr: ε; None where it is not known.
-            sharpness: λ, or nan.
-            momentum: m of SGD.
+            limit: largest stable ε on a quadratic with λ of this step; nan where λ was not measured.
         """
-        crossed = {
-            "batch": batch_size > scale.high,
-            "rate": lr is not None and lr * sharpness / 2 > 1 + momentum,
-        }
+        crossed = {"batch": batch_size > scale.high}
+        if lr is not None and not math.isnan(limit):
+            crossed["rate"] = lr > limit
         lines = {
             "batch": lambda: _of_batch(scale, batch_size),
-            "rate": lambda: _of_rate(lr or 0.0, sharpness, momentum),
+            "rate": lambda: _of_rate(lr or 0.0, limit),
         }
         for name, is_crossed in crossed.items():
             self._counts[name] = self._counts[name] + 1 if is_crossed else 0
-        longest = max(self._counts, key=self._counts.__getitem__)
+        longest = max(crossed, key=self._counts.__getitem__)
         if self._counts[longest] >= LONG and self._clock() - self._last >= PAUSE:
             logger.warning(lines[longest]())
             self._counts[longest], self._last = 0, self._clock()
@@ -63,16 +60,14 @@ def _of_batch(scale: Estimate, batch_size: float) -> str:
     gain = 1 / (1 + scale.value / batch_size)
     return (
         f"gradnoise: B = {short(batch_size)} has been above B_simple = {scale} for {LONG} "
-        f"measurements: the noise of a step is shorter than its gradient. In a quadratic model a "
-        f"step gains 1/(1 + B_simple/B) = {gain:.0%} of what a step without noise would"
+        f"measurements: on a quadratic a step gains 1/(1 + B_simple/B) = {gain:.0%} of what a "
+        f"step without noise would, so that more samples hardly help, and fewer would do"
     )
 
 
-def _of_rate(lr: float, sharpness: float, momentum: float) -> str:
-    limit = 2 * (1 + momentum) / sharpness
-    formula = "2(1 + m)/λ" if momentum else "2/λ"
+def _of_rate(lr: float, limit: float) -> str:
     return (
-        f"gradnoise: the learning rate {short(lr)} has been above {formula} = {short(limit)} for "
-        f"{LONG} measurements: on a quadratic, gradient descent would leave the minimum along the "
-        f"sharpest direction. λ = {short(sharpness)}"
+        f"gradnoise: the learning rate {short(lr)} has been above {short(limit)} for {LONG} "
+        f"measurements of λ, the limit of gn.stable_lr: on a quadratic, steps of the whole data would "
+        f"leave the minimum along the sharpest direction. A smaller learning rate is steadier"
     )

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from ..errors import ArgumentError, check_whole
 from ..estimators.from_arrays.result import SimpleNoiseScale
+from ..learning_rate.formulas import stable_lr
 from ..moments.layer import by_module
 from ..problem.losses.loss_fn import LossFn
+from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.wrappers import bare_model
 from ..statistics.estimate import Estimate, check_level
 from .averages import Averages
@@ -32,6 +35,12 @@ AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
     *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
 )
 Listener = PartNorms | SampleNorms
+ENOUGH = 10  # measurements before a sum below zero is said to be one
+NEGATIVE = (
+    "|G|² is surely below zero, which independent parts cannot give: B_simple is not to be used. "
+    "Reasons are several backward passes of different losses in one step, class-balanced or sorted "
+    "batches, mixup, and losses that compare samples"
+)
 
 
 class NoiseMonitor:
@@ -123,6 +132,7 @@ class NoiseMonitor:
         check_whole("sharpness_every", sharpness_every, 1)
         check_level(level)
         _check_source(source, group)
+        read_optimizer(optimizer)  # refuses what is none
         if (loss_fn is None) != (data is None):
             raise ArgumentError("λ is followed with `loss_fn` and `data`; give both, or neither")
         self.model, self.optimizer, self.group = model, optimizer, group
@@ -238,14 +248,13 @@ class NoiseMonitor:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
         self._averages.add(trace, signal, reading.samples)
         self.measured += 1
-        if self._curvature is not None:
-            self._curvature.turn()
-            self._note(self._curvature.reason)
-        group = self.optimizer.param_groups[0] if self.optimizer else {}
-        lr, momentum = group.get("lr"), group.get("momentum", 0.0)
-        self._limits.turn(self.noise_scale, self.batch_size, lr, self.sharpness, momentum)
+        if self.measured >= ENOUGH and self.grad_sq_norm.high < 0:
+            self._note(NEGATIVE)
+        lr, limit, sharpness = self._learning_rate()
+        self._limits.turn(self.noise_scale, self.batch_size, lr, limit)
         if self._sinks:
             now = {
+                "sharpness": sharpness,
                 "trace_cov_now": float(trace[-1]),
                 "grad_sq_norm_now": float(signal[-1]),
                 "batch_size_now": reading.samples,
@@ -255,6 +264,19 @@ class NoiseMonitor:
             line = line_of(self, now)
             for sink in self._sinks:
                 sink(line)
+
+    def _learning_rate(self) -> tuple[float | None, float, float | None]:
+        """ε, its limit on a quadratic, and λ where it was measured now."""
+        settings = read_optimizer(self.optimizer)
+        lr = None if settings is None else settings.lr
+        if self._curvature is None:
+            return lr, math.nan, None
+        self._curvature.turn()
+        self._note(self._curvature.reason)
+        if not self._curvature.is_fresh:
+            return lr, math.nan, None
+        kind, momentum = ("sgd", 0.0) if settings is None else (settings.kind, settings.momentum)
+        return lr, stable_lr(self.sharpness, kind, momentum), self.sharpness
 
     def skip(self, reason: str, expected: bool = False) -> None:
         """Count a step that gave nothing, keep the reason, and warn once if it can be mended."""
@@ -360,6 +382,10 @@ class NoiseMonitor:
 
 
 def _check_source(source: str, group: Any) -> None:
+    if group is not None and not isinstance(group, dist.ProcessGroup):
+        raise ArgumentError(
+            f"`group` must be a torch.distributed process group; got {type(group).__name__}"
+        )
     if source not in SOURCES:
         raise ArgumentError(f"`source` must be one of {', '.join(SOURCES)}; got {source!r}")
     if source == RANKS and world_size(group) == 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CoupledSamplesError, GradNoiseError, first_line
+from ..errors import CoupledSamplesError, GradNoiseError
 from ..per_sample.hooks.live import LivePass, live_plan
 from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import bare_model, is_compiled
@@ -20,9 +20,15 @@ from .ranks import ELSEWHERE, agreed, is_alone, world_size
 from .reading import Reading
 from .signs import Signs, along_directions
 
-CURE = "split the step into two micro-batches or more, and compare these"
+CURE = (
+    "split the step into two micro-batches or more, each loss divided by their number; the monitor "
+    "then compares these"
+)
+TRIES = 3  # of a plan, which costs some passes of few samples each
 COMPILED = "hooks cannot follow a compiled model"
 COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
+NOT_CALLED = "the model was not called: give the monitor the object that is called"
+NO_BACKWARD = "no gradient came: put the backward pass inside of the step as well"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 SMALL = 0.1  # of the norm of the whole gradient
 
@@ -49,6 +55,7 @@ class SamplePlans:
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
         self.is_planning = False
+        self.refusals: list[str] = []  # why there is no plan, at every try
         self.is_of_norms = only is not None
         self._made_for: list[int] | None = None  # parameters, and modes of modules
 
@@ -58,7 +65,7 @@ class SamplePlans:
         trainable = {n: p for n, p in own.named_parameters() if p.requires_grad}
         now = [*map(id, trainable.values()), *(module.training for module in own.modules())]
         if self._made_for is not None and now != self._made_for:
-            self.steps, self.is_proven = None, False
+            self.steps, self.is_proven, self.refusals = None, False, []
         self._made_for, self.parameters = now, trainable
         self.only = norm_names(own, trainable) if self.is_of_norms else [*trainable]
 
@@ -85,7 +92,7 @@ class SampleNorms:
         # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
         self._along: dict[str, Tensor] = {}
         self._of_gradient: dict[str, Tensor] = {}
-        self._samples = 0
+        self._samples, self._is_called = 0, False
         self._pass: LivePass | None = None
         own = {name: plans.parameters[name] for name in plans.only}
         self._signs = None if plans.is_proven else Signs(own)
@@ -113,6 +120,7 @@ class SampleNorms:
         count = len(leaves[0])
         if not count:
             return
+        self._is_called = True
         if is_compiled(plans.model) or torch.compiler.is_compiling():
             self.reason = COMPILED
         if plans.steps is None and not self.reason:
@@ -131,16 +139,21 @@ class SampleNorms:
 
     def _plan(self, args: Any, kwargs: Any, count: int) -> None:
         plans = self._plans
+        if len(plans.refusals) == TRIES:
+            self.reason = plans.refusals[-1]
+            return
         plans.is_planning = True
         try:
             plans.steps = live_plan(plans.model, args, kwargs, count)
         except CoupledSamplesError:
             self.reason = COUPLED
         except Exception as error:  # runs the user's code, in the middle of training
-            own = isinstance(error, GradNoiseError)
-            self.reason = str(error) if own else first_line(error)
+            known = isinstance(error, GradNoiseError)
+            kind = type(error).__name__
+            self.reason = str(error) if known else f"the model cannot be run on a few rows ({kind})"
         finally:
             plans.is_planning = False
+            plans.refusals += [self.reason] if self.reason else []
 
     def _after(self, *_: object) -> None:
         if self._pass is not None and not self._plans.is_planning:
@@ -176,18 +189,30 @@ class SampleNorms:
             self._pass.let_go()
         self._pass = None
 
-    def reading(self, _batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
         Samples count by their share of the loss, which their gradients have already.
+
+        Args:
+            batch_size: B of this rank, or b_j of its micro-batches, to be compared with the rows of
+                the inputs; None for no comparison.
         """
         self._finish()
         changed = self.gradient.check()
+        advised = bool(self.reason)
         if not self.reason and not self._samples:
-            self.reason = "the model was not called (the monitor needs the object that is called)"
+            self.reason = NO_BACKWARD if self._is_called else NOT_CALLED
+        if not self.reason and not _agrees(batch_size, self._samples):
+            self.reason = (
+                f"the step has {batch_size} samples, and the model's inputs have {self._samples} "
+                f"rows: one row has to be one sample"
+            )
         if not self.reason and not changed and not self._plans.is_proven:
             self._prove()
-        self.reason = changed or (f"{self.reason}: {CURE}" if self.reason else "")
+            advised = True
+        cure = f": {CURE}" if advised else ""
+        self.reason = changed or (self.reason and f"{self.reason}{cure}")
         names, world = self._plans.only, world_size(self._group)
         norms = gathered(self._norms, names)
         both = agreed([self._samples], norms, self.reason, self._group)
@@ -223,3 +248,11 @@ class SampleNorms:
                 )
                 return
         self._plans.is_proven = True
+
+
+def _agrees(batch_size: Size, rows: int) -> bool:
+    """Whether the samples that the loop tells of are the rows that the model was given."""
+    if batch_size is None:
+        return True
+    told = sum(batch_size) if isinstance(batch_size, Sequence) else batch_size
+    return bool(told == rows)

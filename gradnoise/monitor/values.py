@@ -64,4 +64,6 @@ def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
     }
     place: dict[str, Any] = {"step": monitor.steps, "time": time.time()}
     place |= {"source": monitor.source, "level": monitor.level}
-    return {**place, **numbers_of(monitor), **given}
+    numbers = numbers_of(monitor)
+    numbers.pop(f"{PREFIX}sharpness", None)  # of an earlier step; that of this one is among `now`
+    return {**place, **numbers, **given}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnoise.monitor.curvature import Curvature
+from gradnoise.problem.optimizer_settings import read_optimizer
 
 
 def least_squares() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -56,3 +57,20 @@ def test_an_error_of_another_library_does_not_stop_the_training() -> None:
     own = Curvature(model, full, data, None, every=1)
     own.turn()
     assert own.reason == "the sharpness cannot be measured: RuntimeError: out of memory"
+
+
+def test_an_adaptive_metric_is_waited_for() -> None:
+    """Second moments of the first steps are no metric that anybody trains with."""
+    model, (inputs, targets) = least_squares()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, betas=(0.9, 0.9))
+    settled = read_optimizer(optimizer).settled_after
+    own = Curvature(model, nn.MSELoss(), (inputs, targets), optimizer, every=2)
+    fresh = []
+    for _ in range(settled + 4):
+        own.turn()
+        fresh.append(own.is_fresh)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+    assert not any(fresh[:settled])
+    assert fresh[settled:] == [True, False, True, False]

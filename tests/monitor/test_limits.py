@@ -27,7 +27,7 @@ def test_a_batch_above_the_noise_scale_is_told_after_ten_in_a_row(
     limits = Limits(Time())
     for k in range(2 * LONG):
         high = 200.0 if k != LONG - 2 else 900.0  # the ninth interval reaches beyond the batch
-        limits.turn(scale(128.0, high), 512, None, math.nan, 0.0)
+        limits.turn(scale(128.0, high), 512, None, math.nan)
         assert len(caplog.records) == (k >= 2 * LONG - 2)
     (record,) = caplog.records
     assert record.name == "gradnoise"
@@ -35,20 +35,18 @@ def test_a_batch_above_the_noise_scale_is_told_after_ten_in_a_row(
     assert "1/(1 + B_simple/B) = 80% of" in record.message
 
 
-@pytest.mark.parametrize(
-    ("momentum", "formula"), [(0.0, "2/λ = 0.500"), (0.5, "2(1 + m)/λ = 0.750")]
-)
-def test_a_rate_above_the_limit_is_told(
-    momentum: float, formula: str, caplog: pytest.LogCaptureFixture
+def test_a_rate_above_its_limit_is_told_after_ten_measurements_of_it(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     limits = Limits(Time())
-    for _ in range(LONG):
-        limits.turn(scale(900.0, 999.0), 32, 0.74 * (1 + momentum), 4.0, momentum)
-    (record,) = caplog.records
-    assert f"has been above {formula}" in record.message
-    for _ in range(2 * LONG):  # below it, and without λ
-        Limits(Time()).turn(scale(900.0, 999.0), 32, 0.49, 4.0, 0.0)
-        Limits(Time()).turn(scale(900.0, 999.0), 32, 0.49, math.nan, 0.0)
+    for k in range(3 * LONG):
+        limit = 0.5 if k % 3 == 0 else math.nan  # λ is measured every third time
+        limits.turn(scale(900.0, 999.0), 32, 0.51, limit)
+        assert len(caplog.records) == (k >= 3 * LONG - 3)
+    assert "the learning rate 0.510 has been above 0.500 for 10" in caplog.records[0].message
+    below = Limits(Time())
+    for _ in range(2 * LONG):
+        below.turn(scale(900.0, 999.0), 32, 0.49, 0.5)
     assert len(caplog.records) == 1
 
 
@@ -57,6 +55,6 @@ def test_at_most_one_line_in_thirty_minutes(caplog: pytest.LogCaptureFixture) ->
     limits = Limits(clock)
     for k in range(5 * LONG):
         clock.now = k * PAUSE / (2 * LONG)
-        limits.turn(scale(1.0, 2.0), 512, 1.0, 4.0, 0.0)
+        limits.turn(scale(1.0, 2.0), 512, 1.0, 0.5)
     told = [record.message[:22] for record in caplog.records]
     assert told == ["gradnoise: B = 512 has", "gradnoise: the learnin", "gradnoise: B = 512 has"]

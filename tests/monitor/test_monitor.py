@@ -385,12 +385,58 @@ class TestNothingToMeasure:
         monitor = gn.NoiseMonitor(model, every=1, source="samples")
         assert "differentiated twice" in self.said(monitor, step)
 
+    @pytest.mark.parametrize("source", ["samples", "micro_batches"])
+    def test_a_backward_pass_outside_of_the_step(self, source: str) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        monitor = gn.NoiseMonitor(model, every=1, source=source)
+        assert "no gradient came" in self.said(monitor, lambda: classified(model, batch))
+
+    @pytest.mark.parametrize("told", [7, [20, 5]])
+    def test_rows_that_are_no_samples(self, told: Any) -> None:
+        model, batch = mlp().double(), batch_of("mlp")
+        monitor = gn.NoiseMonitor(model, every=1, source="samples")
+        with (
+            pytest.warns(UserWarning, match=r"the model's inputs have 24 rows"),
+            monitor.step(told),
+        ):
+            train_step(model, classified, [batch])
+        assert monitor.measured == 0
+
     def test_a_model_that_is_not_called(self) -> None:
         model, batch = mlp().double(), batch_of("mlp")
         called = nn.Sequential(*model)
         monitor = gn.NoiseMonitor(model, every=1, source="samples")
         line = self.said(monitor, lambda: train_step(called, classified, [batch]))
-        assert "the model was not called (the monitor needs the object that is called)" in line
+        assert "the model was not called: give the monitor the object that is called" in line
+
+
+def test_a_plan_that_fails_is_tried_three_times() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    counts = []
+    for _ in range(5):
+        passes.clear()
+        with warnings.catch_warnings(), monitor.step():
+            warnings.simplefilter("ignore")
+            train_step(model, classified, [batch_of("mlp")])
+        counts.append(len(passes))
+    assert counts[2] > 1
+    assert counts[3:] == [1, 1]
+
+
+def test_a_sum_below_zero_is_no_lower_bound() -> None:
+    """Two backward passes of opposed losses are not micro-batches of one."""
+    model = mlp().double()
+    monitor = gn.NoiseMonitor(model, every=1)
+    with pytest.warns(UserWarning, match=r"\|G\|² is surely below zero, which independent parts"):
+        for _ in range(12):
+            model.zero_grad()
+            with monitor.step():
+                for sign in (1, -1):
+                    (sign * model(torch.randn(12, 6).double()).sum(1).mean()).backward()
+    assert float(monitor.grad_sq_norm) < 0
 
 
 def test_auto_takes_single_samples_where_there_is_one_micro_batch() -> None:
@@ -517,6 +563,10 @@ def test_what_is_asked_for_wrongly_is_refused() -> None:
             gn.NoiseMonitor(model, source=source)
     with pytest.raises(gn.ArgumentError, match="needs the process group of several ranks"):
         gn.NoiseMonitor(model, source="ranks")
+    with pytest.raises(gn.ArgumentError, match=r"`optimizer` must be a torch.optim.Optimizer"):
+        gn.NoiseMonitor(model, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(gn.ArgumentError, match="distributed process group; got bool"):
+        gn.NoiseMonitor(model, group=True)
     with pytest.raises(gn.ArgumentError, match="no trainable parameters"):
         gn.NoiseMonitor(nn.ReLU())
     with pytest.raises(gn.ArgumentError, match="`every` must be a whole number from 1"):

@@ -59,7 +59,9 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         planner = Planner(problem.objective, select(batch, slice(0, PLAN)))
         steps = prove(problem.objective, batch, planner.plan())
     if planner.reorders:
-        raise EngineError("data pick the samples before an operation, in every batch others")
+        raise EngineError(
+            "data choose which samples an operation is given, other ones in every batch (as experts do)"
+        )
     if not all(step.proven for step in steps if step.layout is not None):
         raise EngineError("some gradients are zero, so that the samples' place cannot be told")
     for step in steps:
@@ -79,7 +81,10 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
         if len(leaf) == count and leaf.is_floating_point() and leaf.requires_grad
     ]
     if not found:
-        raise EngineError("the model gives no tensor with one entry per sample")
+        raise EngineError(
+            "the model gives no tensor with one entry per sample in its first dimension (alone, or in a "
+            "tuple, list, dict or output object)"
+        )
     source = torch.Generator().manual_seed(0)
     total = torch.zeros(count, dtype=torch.float64, device=found[0].device)
     for leaf in found:
@@ -307,4 +312,7 @@ class _LiveReplay(Replay):
 
 
 _RANDOM = ("dropout", "bernoulli", "rand", "normal", "multinomial")
-_CHANGING = "the operations of the model are not those of the steps before"
+_CHANGING = (
+    "the operations of the model are not those of the steps before (activation checkpointing needs "
+    "use_reentrant=False)"
+)
