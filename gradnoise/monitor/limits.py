@@ -39,7 +39,7 @@ class Limits:
             scale: B_simple.
             batch_size: B.
             lr: ε; None where it is not known.
-            limit: largest stable ε on a quadratic with λ of this step; nan where λ was not measured.
+            limit: largest stable ε on a quadratic with this λ; nan where λ was not measured.
         """
         crossed = {"batch": batch_size > scale.high}
         if lr is not None and not math.isnan(limit):
@@ -68,6 +68,6 @@ def _of_batch(scale: Estimate, batch_size: float) -> str:
 def _of_rate(lr: float, limit: float) -> str:
     return (
         f"gradnoise: the learning rate {short(lr)} has been above {short(limit)} for {LONG} "
-        f"measurements of λ, the limit of gn.stable_lr: on a quadratic, steps of the whole data would "
-        f"leave the minimum along the sharpest direction. A smaller learning rate is steadier"
+        f"measurements of λ, the limit of gn.stable_lr: on a quadratic, steps of the whole data "
+        f"would leave the minimum along the sharpest direction. A smaller rate is steadier"
     )

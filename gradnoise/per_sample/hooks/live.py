@@ -60,7 +60,7 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         steps = prove(problem.objective, batch, planner.plan())
     if planner.reorders:
         raise EngineError(
-            "data choose which samples an operation is given, other ones in every batch (as experts do)"
+            "data choose which samples an operation is given, other ones in every batch, as experts do"
         )
     if not all(step.proven for step in steps if step.layout is not None):
         raise EngineError("some gradients are zero, so that the samples' place cannot be told")
@@ -82,8 +82,8 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
     ]
     if not found:
         raise EngineError(
-            "the model gives no tensor with one entry per sample in its first dimension (alone, or in a "
-            "tuple, list, dict or output object)"
+            "the model gives no tensor with one entry per sample in its first dimension (alone, or "
+            "in a tuple, list, dict or output object)"
         )
     source = torch.Generator().manual_seed(0)
     total = torch.zeros(count, dtype=torch.float64, device=found[0].device)
