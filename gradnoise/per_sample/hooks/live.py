@@ -60,7 +60,7 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         steps = prove(problem.objective, batch, planner.plan())
     if planner.reorders:
         raise EngineError(
-            "data choose which samples an operation is given, other ones in every batch, as experts do"
+            "data choose which samples an operation is given, others in every batch, as experts do"
         )
     if not all(step.proven for step in steps if step.layout is not None):
         raise EngineError("some gradients are zero, so that the samples' place cannot be told")
