@@ -90,6 +90,30 @@ class TestGradients:
         assert (monitor.measured, monitor.skipped) == (0, 1)
         assert "micro-batches" not in monitor.notes[0]
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_unscaled_before_the_step_is_closed(self, source: str, whole: bool) -> None:
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        monitor = watching(model, source)
+        with pytest.warns(UserWarning, match="was changed inside"), monitor.step():  # noqa: PT031
+            train_step(model, classified, parted(drawn(), (12, 12)), scale=1024.0)
+            scaler.scale(torch.ones(()))
+            scaler.step(optimizer) if whole else scaler.unscale_(optimizer)
+        assert monitor.measured == 0
+
+    def test_an_optimizer_inside_of_the_step_changes_no_gradient(self, source: str) -> None:
+        model, parts = mlp(), parted(drawn(), (12, 12))
+        optimizer = torch.optim.AdamW(model.parameters(), 0.0)
+        monitor = watching(model, source)
+        for _ in range(2):
+            with monitor.step():
+                optimizer.zero_grad()
+                train_step(model, classified, parts)
+                nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+                optimizer.step()
+        check(monitor, model, parts)
+
     def test_changed_between_micro_batches(self, source: str) -> None:
         model = mlp()
         monitor = watching(model, source)
