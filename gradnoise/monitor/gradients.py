@@ -36,7 +36,7 @@ def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
 
     One copy for each device.
     """
-    result = torch.zeros(len(names), dtype=torch.float64)
+    result = torch.zeros(len(names), dtype=torch.float64, device="cpu")
     places: dict[torch.device, list[int]] = {}
     for i, name in enumerate(names):
         if name in found:

@@ -192,7 +192,7 @@ class NoiseMonitor:
             raise ArgumentError("norms of the whole model say nothing about its layers")
         share = small_batch / big_batch  # of that many equal parts
         small, big = (
-            torch.as_tensor(x, dtype=torch.float64).reshape(1).cpu()
+            torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(1)
             for x in (small_sq_norm, big_sq_norm)
         )
         self.source = GIVEN

@@ -35,6 +35,16 @@ def test_a_batch_above_the_noise_scale_is_told_after_ten_in_a_row(
     assert "1/(1 + B_simple/B) = 80% of" in record.message
 
 
+def test_where_the_noise_has_only_a_bound_the_line_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Limits(Time())
+    for _ in range(LONG):
+        limits.turn(scale(math.nan, 128.0), 512, None, math.nan, 0.0)
+    (record,) = caplog.records
+    assert "1/(1 + B_simple/B) = 80% of" in record.message
+
+
 @pytest.mark.parametrize(
     ("momentum", "formula"), [(0.0, "2/λ = 0.500"), (0.5, "2(1 + m)/λ = 0.750")]
 )

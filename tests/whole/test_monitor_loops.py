@@ -353,6 +353,22 @@ def test_sizes_and_shares_that_cannot_be(options: dict[str, Any], told: str) -> 
     assert told in monitor.notes[0]
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_another_default_device(source: str) -> None:
+    """As after `torch.set_default_device`: what the monitor counts with stays on the CPU."""
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    with torch.device("meta"):
+        monitor = watching(model, source)
+        for _ in range(3):
+            model.zero_grad()
+            parts = [(2 * inputs, targets) for inputs, targets in parts]
+            with monitor.step():
+                train_step(model, classified, parts)
+        monitor.load_state_dict(monitor.state_dict())
+        assert "skipped" not in str(monitor)
+    check(monitor, model, parts)
+
+
 def test_a_resumed_run_measures_the_same_samples() -> None:
     model, batches = mlp(), [drawn(32) for _ in range(6)]
 

@@ -83,7 +83,7 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
     source = torch.Generator().manual_seed(0)
     total = torch.zeros(count, dtype=torch.float64, device=found[0].device)
     for leaf in found:
-        weights = torch.randn(leaf[0].shape, generator=source).to(leaf)
+        weights = torch.randn(leaf[0].shape, generator=source, device="cpu").to(leaf)
         own = (leaf * weights).reshape(count, -1)
         total = total.to(own.dtype) + own.sum(1) / own.shape[1] ** 0.5
     return total
