@@ -22,6 +22,7 @@ from .signs import Signs, along_directions
 CURE = "split the step into two micro-batches or more, and compare these"
 COMPILED = "hooks cannot follow a compiled model"
 COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
+ONE_SAMPLE = "one sample does not tell where the samples are in the model's operations"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 
 
@@ -113,6 +114,8 @@ class SampleNorms:
             return
         if is_compiled(plans.model) or torch.compiler.is_compiling():
             self.reason = COMPILED
+        if plans.steps is None and count == 1:
+            self.reason = self.reason or ONE_SAMPLE
         if plans.steps is None and not self.reason:
             self._plan(args, kwargs, count)
         if plans.steps is None:

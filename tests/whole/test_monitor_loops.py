@@ -337,6 +337,14 @@ def test_a_micro_batch_without_samples(source: str) -> None:
     assert monitor.notes == told
 
 
+def test_one_sample_a_forward_pass() -> None:
+    model = mlp()
+    monitor = watching(model, "samples")
+    with pytest.warns(UserWarning, match="one sample does not tell where"), monitor.step():
+        train_step(model, classified, parted(drawn(2), (1, 1)))
+    assert "split the step" in monitor.notes[0]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -201,13 +201,18 @@ class LivePass(Arrivals):
         if self.reason:
             self.let_go()
             return None
-        with torch.random.fork_rng():
+        with self._own_draws():
             found = self._guarded(lambda: {n: self.measured(n) for n in sorted(self._only)})
         self.let_go()
         if found is None:
             return None
         along = {name: own.dots.sum(0) for name, own in found.items() if own.dots is not None}
         return {n: own.sq_norms.mean() * self.count for n, own in found.items()}, along
+
+    def _own_draws(self) -> AbstractContextManager[Any]:
+        """Random numbers that are drawn inside leave those of the training as they are."""
+        own = self.device  # not those of other ranks: torch would warn of them
+        return torch.random.fork_rng([own] if own.type == "cuda" else [])
 
     def _guarded(self, compute: Callable[[], Any]) -> Any:
         """What is computed; None, and a reason, where it cannot be."""
@@ -223,7 +228,7 @@ class LivePass(Arrivals):
         if self.reason:
             return
         # without a rule the operation is run again, and may draw random numbers
-        with torch.random.fork_rng() if step.arguments is None else nullcontext():
+        with self._own_draws() if step.arguments is None else nullcontext():
             self._guarded(act)
 
 
