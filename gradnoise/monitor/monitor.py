@@ -200,7 +200,7 @@ class NoiseMonitor:
 
     def listener(self) -> Listener:
         """What listens to one step."""
-        self._plans.refresh()
+        self._plans.refresh(self.measured)
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._plans, self.group, self.measured)
         return PartNorms(self.model, self._plans.parameters, self.group)

@@ -22,6 +22,7 @@ from .signs import Signs, along_directions
 CURE = "split the step into two micro-batches or more, and compare these"
 COMPILED = "hooks cannot follow a compiled model"
 COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
+AGAIN = 25  # measured steps from one comparison to the next
 ONE_SAMPLE = "one sample does not tell where the samples are in the model's operations"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 
@@ -51,8 +52,12 @@ class SamplePlans:
         self._is_of_norms = only is not None
         self._made_for: list[int] | None = None  # parameters, and modes of modules
 
-    def refresh(self) -> None:
-        """Take the model as it is now: a plan for other parameters or modes is forgotten."""
+    def refresh(self, turn: int) -> None:
+        """Take the model as it is now: a plan for other parameters or modes is forgotten.
+
+        Now and then the sums are compared again: the loop may have another loss by now.
+        """
+        self.is_proven = self.is_proven and turn % AGAIN > 0
         own = bare_model(self.model)
         trainable = {n: p for n, p in own.named_parameters() if p.requires_grad}
         now = [*map(id, trainable.values()), *(module.training for module in own.modules())]

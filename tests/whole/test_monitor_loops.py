@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradnoise as gn
+from gradnoise.monitor.samples import AGAIN
 from tests.monitored import classified, contributions, of_parts, of_samples, parted, train_step
 
 SOURCES = ("samples", "micro_batches")
@@ -335,6 +336,25 @@ def test_a_micro_batch_without_samples(source: str) -> None:
                 model(inputs).square().sum().backward()
     told = ["a micro-batch without samples"] if source == "micro_batches" else []
     assert monitor.notes == told
+
+
+def test_a_loss_that_changes_is_noticed_at_the_next_comparison() -> None:
+    model, batch = mlp(), drawn()
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+
+    def step(penalty: float) -> None:
+        model.zero_grad()
+        with monitor.step():
+            (classified(model, batch).mean() + penalty * model[0].weight.square().sum()).backward()
+
+    for _ in range(AGAIN):
+        step(0.0)
+    with pytest.warns(UserWarning, match="do not add up to that of parameter '0.weight'"):
+        step(1.0)
+    step(1.0)
+    assert (monitor.measured, monitor.skipped) == (AGAIN, 2)
+    step(0.0)
+    assert monitor.measured == AGAIN + 1
 
 
 def test_one_sample_a_forward_pass() -> None:
