@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
@@ -31,7 +32,7 @@ class PartNorms:
     """
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor], group: Any) -> None:
-        self._names, self._group = list(parameters), group
+        self._model, self._names, self._group = model, list(parameters), group
         self._norms: dict[str, Tensor] = {}  # Σ_j ‖c_j‖²
         self._seen: set[str] = set()  # parameters that have had a gradient in this part
         self._sizes: list[int | None] = []  # of the inputs of the forward passes
@@ -39,8 +40,12 @@ class PartNorms:
         self.gradient = StepGradient(parameters, self._arrive, is_alone(model, group))
         self._handle: Any = model.register_forward_pre_hook(self._forward, with_kwargs=True)
 
-    def _forward(self, _: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.is_grad_enabled():
+    def __deepcopy__(self, _: Any) -> PartNorms:
+        """A model that is copied inside of a step keeps our hook, and it does nothing there."""
+        return self
+
+    def _forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module is self._model and torch.is_grad_enabled() and not is_planning():
             if self._begins and len(self._sizes) > self._parts:
                 return  # a second forward pass for one backward pass
             self._sizes.append(_leading(args, kwargs))

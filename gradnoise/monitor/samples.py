@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CoupledSamplesError, GradNoiseError, first_line
-from ..per_sample.hooks.live import LivePass, live_plan
+from ..per_sample.hooks.live import LivePass, is_planning, live_plan
 from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import bare_model, is_compiled
 from ..tensors.trees import sample_leaves
@@ -48,7 +48,6 @@ class SamplePlans:
         self.only = list(parameters if only is None else only)
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
-        self.is_planning = False
         self._is_of_norms = only is not None
         self._made_for: list[int] | None = None  # parameters, and modes of modules
 
@@ -100,9 +99,9 @@ class SampleNorms:
             plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         ]
 
-    def _before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         plans = self._plans
-        if plans.is_planning or self.reason or not torch.is_grad_enabled():
+        if module is not plans.model or self.reason or not _is_training():
             return
         if self._pass is not None and self._pass.is_open:
             self.reason = "the model calls itself"
@@ -137,7 +136,6 @@ class SampleNorms:
 
     def _plan(self, args: Any, kwargs: Any, count: int) -> None:
         plans = self._plans
-        plans.is_planning = True
         try:
             plans.steps = live_plan(plans.model, args, kwargs, count)
         except CoupledSamplesError:
@@ -145,11 +143,9 @@ class SampleNorms:
         except Exception as error:  # runs the user's code, in the middle of training
             own = isinstance(error, GradNoiseError)
             self.reason = str(error) if own else first_line(error)
-        finally:
-            plans.is_planning = False
 
-    def _after(self, *_: object) -> None:
-        if self._pass is not None and not self._plans.is_planning:
+    def _after(self, module: nn.Module, *_: object) -> None:
+        if self._pass is not None and module is self._plans.model and not is_planning():
             self._pass.forward_done()
 
     def _project(self, name: str, gradient: Tensor) -> None:
@@ -171,6 +167,10 @@ class SampleNorms:
         for kept, found in zip((self._norms, self._along), sums, strict=True):
             for name, own in found.items():
                 kept[name] = kept[name] + own if name in kept else own
+
+    def __deepcopy__(self, _: Any) -> SampleNorms:
+        """A model that is copied inside of a step keeps our hooks, and these do nothing there."""
+        return self
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -223,3 +223,7 @@ class SampleNorms:
                 )
                 return
         self._plans.is_proven = True
+
+
+def _is_training() -> bool:
+    return torch.is_grad_enabled() and not is_planning()

@@ -357,6 +357,34 @@ def test_a_loss_that_changes_is_noticed_at_the_next_comparison() -> None:
     assert monitor.measured == AGAIN + 1
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_copy_of_the_model_is_not_the_model(source: str) -> None:
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    monitor = watching(model, source)
+    with monitor.step() as step:
+        average = copy.deepcopy(model)
+        for part in parts:
+            classified(average, part)
+            train_step(model, lambda *own: classified(*own) / 2, [part])
+    check(monitor, model, parts)
+    (kept,) = average._forward_pre_hooks.values()
+    assert kept.__self__ is step._listener  # and not a copy of it, of the model and its gradients
+    classified(average, parts[0]).sum().backward()
+    assert torch.overrides._len_torch_function_stack() == 0
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"), [SOURCES, SOURCES[::-1], ("micro_batches", "micro_batches")]
+)
+def test_two_monitors(outer: str, inner: str) -> None:
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    first, second = watching(model, outer), watching(model, inner)
+    with first.step(), second.step():
+        train_step(model, classified, parts)
+    for monitor in (first, second):
+        check(monitor, model, parts)
+
+
 def test_one_sample_a_forward_pass() -> None:
     model = mlp()
     monitor = watching(model, "samples")

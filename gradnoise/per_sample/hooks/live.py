@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,7 +30,13 @@ from .plan import Planner, prove
 from .steps import OPEN, Sources, Step, UnplannedError
 from .tracing import Replay
 
+_PLANNING: ContextVar[bool] = ContextVar("_PLANNING", default=False)
 PLAN, PROOF = 5, 7  # samples that the plan is made on, and proven on
+
+
+def is_planning() -> bool:
+    """Whether models are called to make a plan: what listens to their passes is not meant."""
+    return _PLANNING.get()
 
 
 def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step]:
@@ -54,10 +61,14 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         return _outputs_weighed(bare(*args, **kwargs), len(batch[0]))
 
     few = tuple(leaf.detach()[:PROOF] for held, leaf in zip(holds, leaves, strict=True) if held)
-    with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as problem:
-        batch = problem.largest_batch()
-        planner = Planner(problem.objective, select(batch, slice(0, PLAN)))
-        steps = prove(problem.objective, batch, planner.plan())
+    outside = _PLANNING.set(True)
+    try:
+        with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as own:
+            batch = own.largest_batch()
+            planner = Planner(own.objective, select(batch, slice(0, PLAN)))
+            steps = prove(own.objective, batch, planner.plan())
+    finally:
+        _PLANNING.reset(outside)
     if planner.reorders:
         raise EngineError("data pick the samples before an operation, in every batch others")
     if not all(step.proven for step in steps if step.layout is not None):
