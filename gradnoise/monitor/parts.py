@@ -12,10 +12,9 @@ from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading
+from .reading import Reading, equal_shares, refused
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
-ROUNDING = 1e-3  # of shares that are computed in single precision
 TWICE = "a forward pass was followed by several backward passes"
 
 
@@ -75,8 +74,8 @@ class PartNorms:
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
         sizes = self._part_sizes(batch_size)
-        weights = [1 / len(sizes)] * len(sizes) if shares is None and sizes else list(shares or ())
-        self.reason = self.reason or self.gradient.check() or _refused(sizes, weights)
+        weights = equal_shares(sizes) if shares is None else list(shares)
+        self.reason = self.reason or self.gradient.check() or refused(sizes, weights)
         own = [0.0] * 4
         if not self.reason:
             own = [
@@ -106,19 +105,6 @@ class PartNorms:
         if known and batch_size in (None, sum(seen)):
             return [float(size) for size in seen]
         return [] if batch_size is None else [batch_size / self._parts] * self._parts
-
-
-def _refused(sizes: list[float], weights: list[float]) -> str:
-    """Why parts of these sizes and shares say nothing; empty where they do."""
-    if len(weights) != len(sizes):
-        return f"{len(weights)} shares for {len(sizes)} micro-batches"
-    if not sizes:
-        return "no gradient came, or the batch size is not known: give it to step()"
-    if min(sizes) <= 0:
-        return "a micro-batch without samples"
-    if min(weights) < 0 or abs(sum(weights) - 1) > ROUNDING:
-        return f"the shares of the micro-batches have to add up to 1; got {weights}"
-    return ""
 
 
 def _leading(args: Any, kwargs: Any) -> int | None:

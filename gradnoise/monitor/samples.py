@@ -16,7 +16,7 @@ from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
 from .kinds import norm_names
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading
+from .reading import Reading, equal_shares, refused
 from .signs import Signs, along_directions
 
 CURE = "split the step into two micro-batches or more, and compare these"
@@ -88,7 +88,7 @@ class SampleNorms:
         # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
         self._along: dict[str, Tensor] = {}
         self._of_gradient: dict[str, Tensor] = {}
-        self._samples = 0
+        self._sizes: list[int] = []  # of the forward passes that were differentiated
         self._pass: LivePass | None = None
         own = {name: plans.parameters[name] for name in plans.only}
         self._signs = None if plans.is_proven else Signs(own)
@@ -115,6 +115,7 @@ class SampleNorms:
             return
         count = len(leaves[0])
         if not count:
+            self.reason = refused([count], [1.0])
             return
         if is_compiled(plans.model) or torch.compiler.is_compiling():
             self.reason = COMPILED
@@ -159,7 +160,7 @@ class SampleNorms:
         last, self._pass = self._pass, None
         if last is None or self.reason or last.is_untouched:
             return
-        self._samples += last.count
+        self._sizes.append(last.count)
         sums = last.sums()
         if sums is None:
             self.reason = last.reason
@@ -182,30 +183,42 @@ class SampleNorms:
             self._pass.let_go()
         self._pass = None
 
-    def reading(self, _batch_size: float | None, _shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, _batch_size: float | None, shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
-        Samples count by their share of the loss, which their gradients have already.
+        The samples of a micro-batch share its weight in the objective equally. What they weigh
+        beyond that, by tokens or classes, belongs to their gradients.
+
+        Args:
+            shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
         self._finish()
         changed = self.gradient.check()
-        if not self.reason and not self._samples:
+        if not self.reason and not self._sizes:
             self.reason = "the model was not called (the monitor needs the object that is called)"
         if not self.reason and not changed and not self._plans.is_proven:
             self._prove()
+        weights = equal_shares(self._sizes) if shares is None else list(shares)
+        self.reason = self.reason or refused(self._sizes, weights)
         self.reason = changed or (f"{self.reason}: {CURE}" if self.reason else "")
         names, world = self._plans.only, world_size(self._group)
         norms = gathered(self._norms, names)
-        both = agreed([self._samples], norms, self.reason, self._group)
+        # Σ_i w_i², where a micro-batch's share is divided among its samples
+        squares = (
+            0.0
+            if self.reason
+            else sum(w * w / b for w, b in zip(weights, self._sizes, strict=True))
+        )
+        both = agreed([sum(self._sizes), squares], norms, self.reason, self._group)
         if both is None:
             self.reason = self.reason or ELSEWHERE
             return None
-        samples = float(both[0])
+        samples, spread = float(both[0]), float(both[1]) / world**2
         if samples < 2:
             self.reason = "one sample a step: nothing to compare its gradient with"
             return None
         total = gathered(self.gradient.sq_norms(self._group), names)
-        return Reading(both[1:] / world**2, total, 1 / samples, 1 / samples, samples)
+        return Reading(both[2:] / world**2, total, spread, spread, samples)
 
     def _prove(self) -> None:
         """Σ_i c_i has to be the gradient that the backward passes gave, along random signs."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.monitor.reading import Reading
+from gradnoise.monitor.reading import Reading, equal_shares, refused
 
 
 def test_equal_parts_are_the_two_batch_sizes_of_mccandlish() -> None:
