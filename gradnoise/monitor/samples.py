@@ -203,12 +203,9 @@ class SampleNorms:
         self.reason = changed or (f"{self.reason}: {CURE}" if self.reason else "")
         names, world = self._plans.only, world_size(self._group)
         norms = gathered(self._norms, names)
-        # Σ_i w_i², where a micro-batch's share is divided among its samples
-        squares = (
-            0.0
-            if self.reason
-            else sum(w * w / b for w, b in zip(weights, self._sizes, strict=True))
-        )
+        # Σ_i w_i², where the share of a micro-batch is divided among its samples
+        pairs = [] if self.reason else zip(weights, self._sizes, strict=True)
+        squares = sum(w * w / b for w, b in pairs)
         both = agreed([sum(self._sizes), squares], norms, self.reason, self._group)
         if both is None:
             self.reason = self.reason or ELSEWHERE
