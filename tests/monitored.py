@@ -48,11 +48,12 @@ def contributions(model: nn.Module, losses: Losses, parts: Sequence[Any]) -> Ten
     return torch.stack(rows)
 
 
-def of_samples(rows: Tensor) -> tuple[float, float]:
-    """trΣ and |G|² from the contributions of single samples."""
-    n, own, total = len(rows), float(rows.square().sum()), float(rows.sum(0).square().sum())
-    trace = (n * own - total) * n / (n - 1)
-    return trace, total - trace / n
+def of_samples(rows: Tensor, sizes: Sequence[int] = ()) -> tuple[float, float]:
+    """trΣ and |G|² from the contributions of single samples, in micro-batches of equal shares."""
+    own, total = float(rows.square().sum()), float(rows.sum(0).square().sum())
+    squares = sum(1 / size for size in sizes or [len(rows)]) / (len(sizes) or 1) ** 2  # Σ_i w_i²
+    signal = (total - own) / (1 - squares)
+    return (own - signal * squares) / squares, signal
 
 
 def of_parts(rows: Tensor, sizes: Sequence[int]) -> tuple[float, float]:

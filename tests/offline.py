@@ -21,9 +21,10 @@ def rows_of(model: nn.Module, losses: Sequence[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def by_samples(rows: Tensor) -> Numbers:
-    """From what single samples contribute to the gradient."""
-    return by_parts(rows, [1] * len(rows), [1 / len(rows)] * len(rows))
+def by_samples(rows: Tensor, sizes: Sequence[int], shares: Sequence[float]) -> Numbers:
+    """From what single samples contribute, which divide the shares of their micro-batches."""
+    own = [w / size for w, size in zip(shares, sizes, strict=True) for _ in range(size)]
+    return by_parts(rows, [1] * len(rows), own)
 
 
 def by_parts(rows: Tensor, sizes: Sequence[int], shares: Sequence[float]) -> Numbers:

@@ -16,6 +16,7 @@ from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
 
 TRACE, SIGNAL = 0, 1
+HERE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # also with another default
 
 
 class Averages:
@@ -44,9 +45,9 @@ class Averages:
         self.count = 0
         self.samples = 0.0  # the same average of the batch sizes
         self._powers = [0.0, 0.0, 0.0]  # Σw, Σw², Σw³
-        self._mean = torch.zeros(2, parts, dtype=torch.float64)
-        self._second = torch.zeros(2, 2, parts, dtype=torch.float64)  # Σw(x - mean)(x - mean)ᵀ
-        self._third = torch.zeros(2, 2, 2, parts, dtype=torch.float64)
+        self._mean = torch.zeros(2, parts, **HERE)
+        self._second = torch.zeros(2, 2, parts, **HERE)  # Σw(x - mean)(x - mean)ᵀ
+        self._third = torch.zeros(2, 2, 2, parts, **HERE)
 
     def add(self, trace: Tensor, signal: Tensor, samples: float) -> None:
         """Take one measurement.
@@ -113,12 +114,12 @@ class Averages:
         """Covariance of the two means, and their skewness; nan from a single measurement."""
         first, second, third = self._powers
         effective = self.effective
-        none = torch.zeros(2, 2, 2, dtype=torch.float64)
+        none = torch.zeros(2, 2, 2, **HERE)
         if self.count < 2:
-            return torch.full((2, 2), math.nan, dtype=torch.float64), Skew(none, none, none)
+            return torch.full((2, 2), math.nan, **HERE), Skew(none, none, none)
         covariance = self._second[..., part] / (first - second / first)
         if not covariance.any():  # one batch over and over: equal numbers do not tell the error
-            return torch.full((2, 2), math.nan, dtype=torch.float64), Skew(none, none, none)
+            return torch.full((2, 2), math.nan, **HERE), Skew(none, none, none)
         divisor = first - 3 * second / first + 2 * third / first**2
         if self.count < 3 or divisor <= 0:
             return covariance / effective, Skew(none, none, none)
@@ -141,7 +142,7 @@ class Averages:
         self.decay, self.count = float(state["decay"]), int(state["count"])
         self.samples, self._powers = float(state["samples"]), list(state["powers"])
         for name in _MOMENTS:
-            setattr(self, f"_{name}", torch.tensor(state[name], dtype=torch.float64))
+            setattr(self, f"_{name}", torch.tensor(state[name], **HERE))
 
 
 _MOMENTS = ("mean", "second", "third")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.sums import sq_norms
+from ..tensors.trees import floats
 from .ranks import averaged, world_size
 
 OnGradient = Callable[[str, Tensor], None]
@@ -34,7 +36,7 @@ def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
 
     One copy for each device.
     """
-    result = torch.zeros(len(names), dtype=torch.float64)
+    result = torch.zeros(len(names), dtype=torch.float64, device="cpu")
     places: dict[torch.device, list[int]] = {}
     for i, name in enumerate(names):
         if name in found:
@@ -71,9 +73,11 @@ class StepGradient:
         self._hooked = {name for name, p in parameters.items() if _hooked(p)}
         self._own: dict[str, Tensor] = {}  # of those, in this process
         free = [name for name in parameters if name not in self._hooked]
-        self._witness = free[-1] if is_alone and free else ""
-        self._left: tuple[Tensor | None, int] | None = None  # its `.grad`, as the last pass left it
+        small = min(reversed(free), key=lambda name: parameters[name].ndim, default="")
+        self._witness = small if is_alone else ""
         self._is_waiting = False  # whether a gradient of it is on its way to `.grad`
+        self._left: Tensor | None = None  # ‖.grad‖² of it, as the last backward pass left it
+        self._found: list[tuple[Tensor, Tensor]] = []  # the same, and what was there later
         self._reason = ""
         listening = {*parameters} if on_gradient is not None else self._hooked | self._filled
         listening |= {self._witness} & {*parameters}
@@ -83,15 +87,14 @@ class StepGradient:
             self._handles.append(kept.register_post_accumulate_grad_hook(self._added))
 
     def _added(self, parameter: Tensor) -> None:
-        self._is_waiting, self._left = False, _state(parameter)
+        self._is_waiting, self._left = False, _sq_norm_of_grad(parameter)
 
     def _look(self) -> None:
-        """Whether `.grad` is as the last backward pass left it."""
+        """What the last backward pass left in `.grad`, and what is there now."""
         if self._is_waiting:
             self._reason = NOT_ADDED
         elif self._left is not None:
-            (before, version), (now, later) = self._left, _state(self._parameters[self._witness])
-            self._reason = self._reason if now is before and version == later else CHANGED
+            self._found.append((self._left, _sq_norm_of_grad(self._parameters[self._witness])))
 
     def _listener(self, name: str) -> Callable[[Tensor], None]:
         def listen(gradient: Tensor) -> None:
@@ -115,7 +118,10 @@ class StepGradient:
     def check(self) -> str:
         """At the end of a step: why `.grad` is not what its passes gave; empty where it is."""
         self._look()
-        return self._reason
+        found = floats(norm for pair in self._found for norm in pair)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        kept = all(math.isclose(*own, rel_tol=1e-6) or not math.isfinite(own[0]) for own in pairs)
+        return self._reason or ("" if kept else CHANGED)
 
     def sq_norms(self, group: Any = None) -> dict[str, Tensor]:
         """‖ḡ‖² by name; without those that have no gradient.
@@ -144,12 +150,12 @@ class StepGradient:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._before, self._own, self._left = {}, {}, None
+        self._before, self._own, self._found = {}, {}, []
 
 
-def _state(parameter: Tensor) -> tuple[Tensor | None, int]:
+def _sq_norm_of_grad(parameter: Tensor) -> Tensor:
     gradient = parameter.grad
-    return gradient, 0 if gradient is None else gradient._version
+    return sq_norm(torch.zeros_like(parameter) if gradient is None else gradient)
 
 
 def _hooked(parameter: Tensor) -> bool:

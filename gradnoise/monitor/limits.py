@@ -57,7 +57,8 @@ class Limits:
 
 
 def _of_batch(scale: Estimate, batch_size: float) -> str:
-    gain = 1 / (1 + scale.value / batch_size)
+    noise = scale.high if math.isnan(scale.value) else scale.value
+    gain = 1 / (1 + noise / batch_size)
     return (
         f"gradnoise: B = {short(batch_size)} has been above B_simple = {scale} for {LONG} "
         f"measurements: on a quadratic a step gains 1/(1 + B_simple/B) = {gain:.0%} of what a "

@@ -203,7 +203,7 @@ class NoiseMonitor:
             raise ArgumentError("norms of the whole model say nothing about its layers")
         share = small_batch / big_batch  # of that many equal parts
         small, big = (
-            torch.as_tensor(x, dtype=torch.float64).reshape(1).cpu()
+            torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(1)
             for x in (small_sq_norm, big_sq_norm)
         )
         self.source = GIVEN
@@ -233,7 +233,7 @@ class NoiseMonitor:
 
     def listener(self) -> Listener:
         """What listens to one step."""
-        self._plans.refresh()
+        self._plans.refresh(self.measured)
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._plans, self.group, self.measured)
         return PartNorms(self.model, self._plans.parameters, self.group)

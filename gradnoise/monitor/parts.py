@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading
+from .reading import Reading, equal_shares, refused
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
-ROUNDING = 1e-3  # of shares that are computed in single precision
 TWICE = "a forward pass was followed by several backward passes"
-NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
 Size = float | Sequence[float] | None
 
 
@@ -33,7 +32,7 @@ class PartNorms:
     """
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor], group: Any) -> None:
-        self._names, self._group = list(parameters), group
+        self._model, self._names, self._group = model, list(parameters), group
         self._norms: dict[str, Tensor] = {}  # Σ_j ‖c_j‖²
         self._seen: set[str] = set()  # parameters that have had a gradient in this part
         self._sizes: list[int | None] = []  # of the inputs of the forward passes
@@ -41,8 +40,12 @@ class PartNorms:
         self.gradient = StepGradient(parameters, self._arrive, is_alone(model, group))
         self._handle: Any = model.register_forward_pre_hook(self._forward, with_kwargs=True)
 
-    def _forward(self, _: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.is_grad_enabled():
+    def __deepcopy__(self, _: Any) -> PartNorms:
+        """A model that is copied inside of a step keeps our hook, and it does nothing there."""
+        return self
+
+    def _forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module is self._model and torch.is_grad_enabled() and not is_planning():
             if self._begins and len(self._sizes) > self._parts:
                 return  # a second forward pass for one backward pass
             self._sizes.append(_leading(args, kwargs))
@@ -73,8 +76,8 @@ class PartNorms:
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
         sizes = self._part_sizes(batch_size)
-        weights = [1 / len(sizes)] * len(sizes) if shares is None and sizes else list(shares or ())
-        self.reason = self.reason or self.gradient.check() or _refused(sizes, weights)
+        weights = equal_shares(sizes) if shares is None else list(shares)
+        self.reason = self.reason or self.gradient.check() or refused(sizes, weights)
         own = [0.0] * 4
         if not self.reason:
             own = [
@@ -108,19 +111,6 @@ class PartNorms:
         if known and batch_size in (None, sum(seen)):
             return [float(size) for size in seen]
         return [] if batch_size is None else [batch_size / self._parts] * self._parts
-
-
-def _refused(sizes: list[float], weights: list[float]) -> str:
-    """Why parts of these sizes and shares say nothing; empty where they do."""
-    if not sizes:
-        return NO_SIZE
-    if len(weights) != len(sizes):
-        return f"{len(weights)} shares for {len(sizes)} micro-batches"
-    if min(sizes) <= 0:
-        return "a micro-batch without samples"
-    if min(weights) < 0 or abs(sum(weights) - 1) > ROUNDING:
-        return f"the shares of the micro-batches have to add up to 1; got {weights}"
-    return ""
 
 
 def _leading(args: Any, kwargs: Any) -> int | None:

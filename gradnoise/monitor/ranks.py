@@ -40,7 +40,7 @@ def agreed(own: list[float], norms: Tensor, reason: str, group: Any) -> Tensor |
 
     A rank that went on alone would wait for the others for ever.
     """
-    numbers = torch.tensor([float(bool(reason)), *own], dtype=torch.float64)
+    numbers = torch.tensor([float(bool(reason)), *own], dtype=torch.float64, device="cpu")
     both = summed(torch.cat([numbers, norms]), group)
     return None if both[0] else both[1:]
 

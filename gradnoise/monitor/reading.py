@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
+ROUNDING = 1e-3  # of shares that are computed in single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,3 +41,21 @@ class Reading:
         """
         signal = (self.total - self.parts) / (1 - self.shares)
         return (self.parts - signal * self.shares) / self.spread, signal
+
+
+def equal_shares(sizes: Sequence[float]) -> list[float]:
+    """w_j of micro-batches that weigh the same."""
+    return [1 / len(sizes) for _ in sizes]
+
+
+def refused(sizes: Sequence[float], weights: Sequence[float]) -> str:
+    """Why parts of these sizes and shares say nothing; empty where they do."""
+    if not sizes:
+        return NO_SIZE
+    if len(weights) != len(sizes):
+        return f"{len(weights)} shares for {len(sizes)} micro-batches"
+    if min(sizes) <= 0:
+        return "a micro-batch without samples"
+    if min(weights) < 0 or abs(sum(weights) - 1) > ROUNDING:
+        return f"the shares of the micro-batches have to add up to 1; got {weights}"
+    return ""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CoupledSamplesError, GradNoiseError
-from ..per_sample.hooks.live import LivePass, live_plan
+from ..per_sample.hooks.live import LivePass, is_planning, live_plan
 from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import bare_model, is_compiled
 from ..tensors.trees import sample_leaves
@@ -17,7 +17,7 @@ from .gradients import StepGradient, gathered
 from .kinds import norm_names
 from .parts import Size
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading
+from .reading import Reading, equal_shares, refused
 from .signs import Signs, along_directions
 
 CURE = (
@@ -29,6 +29,8 @@ COMPILED = "hooks cannot follow a compiled model"
 COUPLED = "the losses of samples depend on each other (batch normalisation in training mode?)"
 NOT_CALLED = "the model was not called: give the monitor the object that is called"
 NO_BACKWARD = "no gradient came: put the backward pass inside of the step as well"
+AGAIN = 25  # measured steps from one comparison to the next
+ONE_SAMPLE = "one sample does not tell where the samples are in the model's operations"
 AGREES = 0.02  # relative difference of Σ_i g_i from the gradient; bfloat16 rounds to 0.4 %
 SMALL = 0.1  # of the norm of the whole gradient
 
@@ -54,13 +56,16 @@ class SamplePlans:
         self.only = list(parameters if only is None else only)
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
-        self.is_planning = False
         self.refusals: list[str] = []  # why there is no plan, at every try
         self.is_of_norms = only is not None
         self._made_for: list[int] | None = None  # parameters, and modes of modules
 
-    def refresh(self) -> None:
-        """Take the model as it is now: a plan for other parameters or modes is forgotten."""
+    def refresh(self, turn: int) -> None:
+        """Take the model as it is now: a plan for other parameters or modes is forgotten.
+
+        Now and then the sums are compared again: the loop may have another loss by now.
+        """
+        self.is_proven = self.is_proven and turn % AGAIN > 0
         own = bare_model(self.model)
         trainable = {n: p for n, p in own.named_parameters() if p.requires_grad}
         now = [*map(id, trainable.values()), *(module.training for module in own.modules())]
@@ -92,7 +97,8 @@ class SampleNorms:
         # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
         self._along: dict[str, Tensor] = {}
         self._of_gradient: dict[str, Tensor] = {}
-        self._samples, self._is_called = 0, False
+        self._sizes: list[int] = []  # of the forward passes that were differentiated
+        self._is_called = False
         self._pass: LivePass | None = None
         own = {name: plans.parameters[name] for name in plans.only}
         self._signs = None if plans.is_proven else Signs(own)
@@ -103,9 +109,9 @@ class SampleNorms:
             plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         ]
 
-    def _before(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         plans = self._plans
-        if plans.is_planning or self.reason or not torch.is_grad_enabled():
+        if module is not plans.model or self.reason or not _is_training():
             return
         if self._pass is not None and self._pass.is_open:
             self.reason = "the model calls itself"
@@ -119,10 +125,13 @@ class SampleNorms:
             return
         count = len(leaves[0])
         if not count:
+            self.reason = refused([count], [1.0])
             return
         self._is_called = True
         if is_compiled(plans.model) or torch.compiler.is_compiling():
             self.reason = COMPILED
+        if plans.steps is None and count == 1:
+            self.reason = self.reason or ONE_SAMPLE
         if plans.steps is None and not self.reason:
             self._plan(args, kwargs, count)
         if plans.steps is None:
@@ -142,7 +151,6 @@ class SampleNorms:
         if len(plans.refusals) == TRIES:
             self.reason = plans.refusals[-1]
             return
-        plans.is_planning = True
         try:
             plans.steps = live_plan(plans.model, args, kwargs, count)
         except CoupledSamplesError:
@@ -151,12 +159,10 @@ class SampleNorms:
             known = isinstance(error, GradNoiseError)
             kind = type(error).__name__
             self.reason = str(error) if known else f"the model cannot be run on a few rows ({kind})"
-        finally:
-            plans.is_planning = False
-            plans.refusals += [self.reason] if self.reason else []
+        plans.refusals += [self.reason] if self.reason else []
 
-    def _after(self, *_: object) -> None:
-        if self._pass is not None and not self._plans.is_planning:
+    def _after(self, module: nn.Module, *_: object) -> None:
+        if self._pass is not None and module is self._plans.model and not is_planning():
             self._pass.forward_done()
 
     def _project(self, name: str, gradient: Tensor) -> None:
@@ -170,7 +176,7 @@ class SampleNorms:
         last, self._pass = self._pass, None
         if last is None or self.reason or last.is_untouched:
             return
-        self._samples += last.count
+        self._sizes.append(last.count)
         sums = last.sums()
         if sums is None:
             self.reason = last.reason
@@ -178,6 +184,10 @@ class SampleNorms:
         for kept, found in zip((self._norms, self._along), sums, strict=True):
             for name, own in found.items():
                 kept[name] = kept[name] + own if name in kept else own
+
+    def __deepcopy__(self, _: Any) -> SampleNorms:
+        """A model that is copied inside of a step keeps our hooks, and these do nothing there."""
+        return self
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -189,42 +199,54 @@ class SampleNorms:
             self._pass.let_go()
         self._pass = None
 
-    def reading(self, batch_size: Size, _shares: Sequence[float] | None) -> Reading | None:
+    def reading(self, batch_size: Size, shares: Sequence[float] | None) -> Reading | None:
         """The norms of the step; None, and a `reason`, where it says nothing about the noise.
 
-        Samples count by their share of the loss, which their gradients have already.
+        The samples of a micro-batch share its weight in the objective equally. What they weigh
+        beyond that, by tokens or classes, belongs to their gradients.
 
         Args:
             batch_size: B of this rank, or b_j of its micro-batches, to be compared with the rows of
                 the inputs; None for no comparison.
+            shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
         self._finish()
+        weights = equal_shares(self._sizes) if shares is None else list(shares)
         changed = self.gradient.check()
-        advised = bool(self.reason)
-        if not self.reason and not self._samples:
-            self.reason = NO_BACKWARD if self._is_called else NOT_CALLED
-        if not self.reason and not _agrees(batch_size, self._samples):
-            self.reason = (
-                f"the step has {batch_size} samples, and the model's inputs have {self._samples} "
-                f"rows: one row has to be one sample"
-            )
+        cure = f": {CURE}" if self.reason else ""
+        self.reason = self.reason or self._refused(batch_size, weights)
         if not self.reason and not changed and not self._plans.is_proven:
             self._prove()
-            advised = True
-        cure = f": {CURE}" if advised else ""
+            cure = f": {CURE}"
         self.reason = changed or (self.reason and f"{self.reason}{cure}")
         names, world = self._plans.only, world_size(self._group)
         norms = gathered(self._norms, names)
-        both = agreed([self._samples], norms, self.reason, self._group)
+        # Σ_i w_i², where the share of a micro-batch is divided among its samples
+        pairs = [] if self.reason else zip(weights, self._sizes, strict=True)
+        squares = sum(w * w / b for w, b in pairs)
+        both = agreed([sum(self._sizes), squares], norms, self.reason, self._group)
         if both is None:
             self.reason = self.reason or ELSEWHERE
             return None
-        samples = float(both[0])
+        samples, spread = float(both[0]), float(both[1]) / world**2
         if samples < 2:
             self.reason = "one sample a step: nothing to compare its gradient with"
             return None
         total = gathered(self.gradient.sq_norms(self._group), names)
-        return Reading(both[1:] / world**2, total, 1 / samples, 1 / samples, samples)
+        return Reading(both[2:] / world**2, total, spread, spread, samples)
+
+    def _refused(self, batch_size: Size, weights: list[float]) -> str:
+        """Why these forward passes say nothing; empty where they do."""
+        if not self._sizes:
+            return NO_BACKWARD if self._is_called else NOT_CALLED
+        told = sum(batch_size) if isinstance(batch_size, Sequence) else batch_size
+        rows = sum(self._sizes)
+        if told not in (None, rows):
+            return (
+                f"the step has {told} samples, and the model's inputs have {rows} rows: one row has "
+                f"to be one sample"
+            )
+        return refused(self._sizes, weights)
 
     def _prove(self) -> None:
         """Σ_i c_i has to be the gradient that the backward passes gave, along random signs.
@@ -250,9 +272,5 @@ class SampleNorms:
         self._plans.is_proven = True
 
 
-def _agrees(batch_size: Size, rows: int) -> bool:
-    """Whether the samples that the loop tells of are the rows that the model was given."""
-    if batch_size is None:
-        return True
-    told = sum(batch_size) if isinstance(batch_size, Sequence) else batch_size
-    return bool(told == rows)
+def _is_training() -> bool:
+    return torch.is_grad_enabled() and not is_planning()

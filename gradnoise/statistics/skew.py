@@ -91,7 +91,7 @@ class Skew:
             stderr: standard error of Σ w_a m_a.
             t: critical value without skewness.
         """
-        w = torch.tensor(weights, dtype=torch.float64)
+        w = torch.tensor(weights, dtype=torch.float64, device="cpu")
         third, coupling, quadratic = (
             float(cumulant @ w @ w @ w) / stderr / stderr / stderr if stderr > 0 else 0.0
             for cumulant in (self.third, self.coupling, self.quadratic)

@@ -30,8 +30,8 @@ def offline(loop: Loop, source: str, steps: Sequence[int]) -> Numbers:
             rows.append(rows_of(model, list(losses / len(labels) / len(passes))))
         sizes, count = [len(own) for own in rows], len(rows)
         both = torch.cat(rows)
-        by = by_samples(both) if source == "samples" else by_parts(both, sizes, [1 / count] * count)
-        found.append(by)
+        by = by_samples if source == "samples" else by_parts
+        found.append(by(both, sizes, [1 / count] * count))
     return averaged(found)
 
 

@@ -37,8 +37,8 @@ def offline(module: Classifier, source: str, every: int = 1) -> Numbers:
     for step in range(0, len(module.passes), every):
         rows, sizes = contributions(module.passes[step])
         count = len(sizes)
-        by = by_samples(rows) if source == "samples" else by_parts(rows, sizes, [1 / count] * count)
-        found.append(by)
+        by = by_samples if source == "samples" else by_parts
+        found.append(by(rows, sizes, [1 / count] * count))
     return averaged(found)
 
 

@@ -42,7 +42,8 @@ def offline(run: Recording, source: str, steps: Any) -> Numbers:
     found = []
     for step in steps:
         rows, sizes, shares = contributions(run, step)
-        found.append(by_samples(rows) if source == "samples" else by_parts(rows, sizes, shares))
+        by = by_samples if source == "samples" else by_parts
+        found.append(by(rows, sizes, shares))
     return averaged(found)
 
 

@@ -35,6 +35,16 @@ def test_a_batch_above_the_noise_scale_is_told_after_ten_in_a_row(
     assert "1/(1 + B_simple/B) = 80% of" in record.message
 
 
+def test_where_the_noise_has_only_a_bound_the_line_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Limits(Time())
+    for _ in range(LONG):
+        limits.turn(scale(math.nan, 128.0), 512, None, math.nan)
+    (record,) = caplog.records
+    assert "1/(1 + B_simple/B) = 80% of" in record.message
+
+
 def test_a_rate_above_its_limit_is_told_after_ten_measurements_of_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

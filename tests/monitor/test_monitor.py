@@ -116,7 +116,7 @@ def test_single_samples_are_those_of_autograd(name: str, sizes: tuple[int, ...])
     monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=None)
     with monitor.step():
         train_step(model, classified, parts)
-    expected = of_samples(contributions(model, classified, parts))
+    expected = of_samples(contributions(model, classified, parts), sizes)
     assert found(monitor) == pytest.approx(expected, rel=1e-9)
     assert monitor.batch_size == 24
 

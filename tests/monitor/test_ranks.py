@@ -88,7 +88,7 @@ def expected(sizes: tuple[int, ...], by_samples: bool) -> tuple[float, float]:
     """Of all samples, in the micro-batches of both ranks, whose gradients are averaged."""
     model, batch = model_and_batch()
     rows = contributions(model, classified, parted(batch, sizes * WORLD))
-    return of_samples(rows) if by_samples else of_parts(rows, sizes * WORLD)
+    return of_samples(rows, sizes * WORLD) if by_samples else of_parts(rows, sizes * WORLD)
 
 
 @pytest.mark.parametrize(

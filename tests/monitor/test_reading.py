@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.monitor.reading import Reading
+from gradnoise.monitor.reading import Reading, equal_shares, refused
 
 
 def test_equal_parts_are_the_two_batch_sizes_of_mccandlish() -> None:
@@ -36,3 +36,13 @@ def test_uneven_parts_are_unbiased() -> None:
         error = float(found.std()) / len(found) ** 0.5
         assert abs(float(found.mean()) - truth) < 4 * error
         assert error < 0.02 * truth
+
+
+def test_sizes_and_shares_that_cannot_be_are_refused() -> None:
+    assert refused([16, 8], equal_shares([16, 8])) == ""
+    assert refused([16, 8], [2 / 3, 1 / 3]) == ""
+    assert "no gradient came" in refused([], equal_shares([]))
+    assert refused([4], [0.5, 0.5]) == "2 shares for 1 micro-batches"
+    assert refused([4, 0], [0.5, 0.5]) == "a micro-batch without samples"
+    for shares in ([16, 8], [1.5, -0.5]):
+        assert refused([16, 8], shares).endswith(f"have to add up to 1; got {shares}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradnoise as gn
+from gradnoise.monitor.samples import AGAIN
 from tests.monitored import classified, contributions, of_parts, of_samples, parted, train_step
 
 SOURCES = ("samples", "micro_batches")
@@ -89,6 +90,30 @@ class TestGradients:
             change(model)
         assert (monitor.measured, monitor.skipped) == (0, 1)
         assert "micro-batches" not in monitor.notes[0]
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_unscaled_before_the_step_is_closed(self, source: str, whole: bool) -> None:
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        monitor = watching(model, source)
+        with pytest.warns(UserWarning, match="was changed inside"), monitor.step():  # noqa: PT031
+            train_step(model, classified, parted(drawn(), (12, 12)), scale=1024.0)
+            scaler.scale(torch.ones(()))
+            scaler.step(optimizer) if whole else scaler.unscale_(optimizer)
+        assert monitor.measured == 0
+
+    def test_an_optimizer_inside_of_the_step_changes_no_gradient(self, source: str) -> None:
+        model, parts = mlp(), parted(drawn(), (12, 12))
+        optimizer = torch.optim.AdamW(model.parameters(), 0.0)
+        monitor = watching(model, source)
+        for _ in range(2):
+            with monitor.step():
+                optimizer.zero_grad()
+                train_step(model, classified, parts)
+                nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+                optimizer.step()
+        check(monitor, model, parts)
 
     def test_changed_between_micro_batches(self, source: str) -> None:
         model = mlp()
@@ -309,8 +334,79 @@ def test_a_micro_batch_without_samples(source: str) -> None:
         with monitor.step():
             for inputs, _ in parted(batch, sizes):
                 model(inputs).square().sum().backward()
-    told = ["a micro-batch without samples"] if source == "micro_batches" else []
-    assert monitor.notes == told
+    assert monitor.measured == 1
+    assert monitor.notes[0].startswith("a micro-batch without samples")
+
+
+def test_a_loss_that_changes_is_noticed_at_the_next_comparison() -> None:
+    model, batch = mlp(), drawn()
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+
+    def step(penalty: float) -> None:
+        model.zero_grad()
+        with monitor.step():
+            (classified(model, batch).mean() + penalty * model[0].weight.square().sum()).backward()
+
+    for _ in range(AGAIN):
+        step(0.0)
+    with pytest.warns(UserWarning, match="do not add up to that of parameter '0.weight'"):
+        step(1.0)
+    step(1.0)
+    assert (monitor.measured, monitor.skipped) == (AGAIN, 2)
+    step(0.0)
+    assert monitor.measured == AGAIN + 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_copy_of_the_model_is_not_the_model(source: str) -> None:
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    monitor = watching(model, source)
+    with monitor.step() as step:
+        average = copy.deepcopy(model)
+        for part in parts:
+            classified(average, part)
+            train_step(model, lambda *own: classified(*own) / 2, [part])
+    check(monitor, model, parts)
+    (kept,) = average._forward_pre_hooks.values()
+    assert kept.__self__ is step._listener  # and not a copy of it, of the model and its gradients
+    classified(average, parts[0]).sum().backward()
+    assert torch.overrides._len_torch_function_stack() == 0
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"), [SOURCES, SOURCES[::-1], ("micro_batches", "micro_batches")]
+)
+def test_two_monitors(outer: str, inner: str) -> None:
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    first, second = watching(model, outer), watching(model, inner)
+    with first.step(), second.step():
+        train_step(model, classified, parts)
+    for monitor in (first, second):
+        check(monitor, model, parts)
+
+
+@pytest.mark.parametrize("shares", [None, [0.8, 0.2]])
+def test_samples_of_a_small_micro_batch_weigh_more(shares: list[float] | None) -> None:
+    """Unbiased with equal micro-batches, or equal samples; here in the mean over 2 000 steps."""
+    source = torch.Generator().manual_seed(0)
+    model = nn.Linear(6, 1, bias=False).double()
+    monitor = gn.NoiseMonitor(model, every=1, source="samples", max_samples=None, decay=1.0)
+    for _ in range(2000):
+        model.zero_grad()
+        with monitor.step(shares=shares):
+            for size, share in zip((8, 2), shares or (0.5, 0.5), strict=True):
+                noise = torch.randn(size, 6, generator=source, dtype=torch.float64)
+                (share * model(0.5 + noise).mean()).backward()  # trΣ = 6, |G|² = 1.5
+    for found, truth in ((monitor.trace_cov, 6.0), (monitor.grad_sq_norm, 1.5)):
+        assert abs(float(found) - truth) < 4 * found.stderr
+
+
+def test_one_sample_a_forward_pass() -> None:
+    model = mlp()
+    monitor = watching(model, "samples")
+    with pytest.warns(UserWarning, match="one sample does not tell where"), monitor.step():
+        train_step(model, classified, parted(drawn(2), (1, 1)))
+    assert "split the step" in monitor.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -327,6 +423,22 @@ def test_sizes_and_shares_that_cannot_be(options: dict[str, Any], told: str) -> 
     with pytest.warns(UserWarning, match="gradnoise, step 1"), monitor.step(**options):
         train_step(model, classified, parted(drawn(), (16, 8)))
     assert told in monitor.notes[0]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_another_default_device(source: str) -> None:
+    """As after `torch.set_default_device`: what the monitor counts with stays on the CPU."""
+    model, parts = mlp(), parted(drawn(), (12, 12))
+    with torch.device("meta"):
+        monitor = watching(model, source)
+        for _ in range(3):
+            model.zero_grad()
+            parts = [(2 * inputs, targets) for inputs, targets in parts]
+            with monitor.step():
+                train_step(model, classified, parts)
+        monitor.load_state_dict(monitor.state_dict())
+        assert "skipped" not in str(monitor)
+    check(monitor, model, parts)
 
 
 def test_a_resumed_run_measures_the_same_samples() -> None:

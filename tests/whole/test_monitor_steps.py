@@ -8,7 +8,8 @@ from torch import nn
 
 import gradnoise as gn
 from gradnoise.monitor.gradients import StepGradient
-from gradnoise.monitor.parts import NO_SIZE, PartNorms
+from gradnoise.monitor.parts import PartNorms
+from gradnoise.monitor.reading import NO_SIZE
 
 
 @pytest.mark.parametrize("to_none", [True, False])

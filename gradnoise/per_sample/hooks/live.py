@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,7 +30,13 @@ from .plan import Planner, prove
 from .steps import OPEN, Sources, Step, UnplannedError
 from .tracing import Replay
 
+_PLANNING: ContextVar[bool] = ContextVar("_PLANNING", default=False)
 PLAN, PROOF = 5, 7  # samples that the plan is made on, and proven on
+
+
+def is_planning() -> bool:
+    """Whether models are called to make a plan: what listens to their passes is not meant."""
+    return _PLANNING.get()
 
 
 def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step]:
@@ -54,10 +61,14 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
         return _outputs_weighed(bare(*args, **kwargs), len(batch[0]))
 
     few = tuple(leaf.detach()[:PROOF] for held, leaf in zip(holds, leaves, strict=True) if held)
-    with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as problem:
-        batch = problem.largest_batch()
-        planner = Planner(problem.objective, select(batch, slice(0, PLAN)))
-        steps = prove(problem.objective, batch, planner.plan())
+    outside = _PLANNING.set(True)
+    try:
+        with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as own:
+            batch = own.largest_batch()
+            planner = Planner(own.objective, select(batch, slice(0, PLAN)))
+            steps = prove(own.objective, batch, planner.plan())
+    finally:
+        _PLANNING.reset(outside)
     if planner.reorders:
         raise EngineError(
             "data choose which samples an operation is given, others in every batch, as experts do"
@@ -88,7 +99,7 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
     source = torch.Generator().manual_seed(0)
     total = torch.zeros(count, dtype=torch.float64, device=found[0].device)
     for leaf in found:
-        weights = torch.randn(leaf[0].shape, generator=source).to(leaf)
+        weights = torch.randn(leaf[0].shape, generator=source, device="cpu").to(leaf)
         own = (leaf * weights).reshape(count, -1)
         total = total.to(own.dtype) + own.sum(1) / own.shape[1] ** 0.5
     return total
@@ -206,13 +217,18 @@ class LivePass(Arrivals):
         if self.reason:
             self.let_go()
             return None
-        with torch.random.fork_rng():
+        with self._own_draws():
             found = self._guarded(lambda: {n: self.measured(n) for n in sorted(self._only)})
         self.let_go()
         if found is None:
             return None
         along = {name: own.dots.sum(0) for name, own in found.items() if own.dots is not None}
         return {n: own.sq_norms.mean() * self.count for n, own in found.items()}, along
+
+    def _own_draws(self) -> AbstractContextManager[Any]:
+        """Random numbers that are drawn inside leave those of the training as they are."""
+        own = self.device  # not those of other ranks: torch would warn of them
+        return torch.random.fork_rng([own] if own.type == "cuda" else [])
 
     def _guarded(self, compute: Callable[[], Any]) -> Any:
         """What is computed; None, and a reason, where it cannot be."""
@@ -228,7 +244,7 @@ class LivePass(Arrivals):
         if self.reason:
             return
         # without a rule the operation is run again, and may draw random numbers
-        with torch.random.fork_rng() if step.arguments is None else nullcontext():
+        with self._own_draws() if step.arguments is None else nullcontext():
             self._guarded(act)
 
 

@@ -225,7 +225,7 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
             torch.autograd.grad(
                 losses, inputs, w.to(losses), retain_graph=left > 0, allow_unused=True
             )
-            for left, w in reversed(list(enumerate([*reversed(weights), torch.ones(len(losses))])))
+            for left, w in reversed(list(enumerate([*reversed(weights), weights[0] ** 0])))
         ]
     found = {id(t): column for t, *column in zip(inputs, *columns, strict=True)}
     remaining = iter(outputs)
@@ -241,7 +241,7 @@ def prove(objective: Objective, batch: Batch, plan: list[Step]) -> list[Step]:
 
 def _digits(count: int, base: int) -> list[Tensor]:
     """Powers of one half whose exponents are the digits of 0 … count - 1."""
-    numbers, weights = torch.arange(count), list[Tensor]()
+    numbers, weights = torch.arange(count, device="cpu"), list[Tensor]()
     while not weights or bool(numbers.any()):
         weights.append(0.5 ** (numbers % base))
         numbers = numbers // base

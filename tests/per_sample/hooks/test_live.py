@@ -212,3 +212,19 @@ def test_experts_that_data_choose_are_refused() -> None:
 
     with pytest.raises(gn.EngineError):
         live_plan(Routed().double(), (torch.randn(12, 4).double(),), {}, 12)
+
+
+def test_random_numbers_of_other_devices_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would warn where there are several, and open all of them."""
+    forked, fork = [], torch.random.fork_rng
+
+    def spy(devices: Any = None) -> Any:
+        forked.append(devices)
+        return fork(devices)
+
+    monkeypatch.setattr(torch.random, "fork_rng", spy)
+    model = nn.Linear(3, 2).double()
+    own = measured(model, squares, torch.randn(8, 3).double())
+    assert own.sums() is not None
+    assert forked
+    assert forked[-1] == []
