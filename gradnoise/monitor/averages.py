@@ -12,6 +12,7 @@ from ..errors import ArgumentError
 from ..estimators.from_arrays.result import SimpleNoiseScale
 from ..statistics.estimate import Estimate, Status
 from ..statistics.interval import flag_zero, with_skew
+from ..statistics.quantile import quantile
 from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
 
@@ -76,6 +77,20 @@ class Averages:
     def effective(self) -> float:
         """n* = (Σw)²/Σw²: as many measurements of equal weight have the same variance."""
         return self._powers[0] ** 2 / self._powers[1] if self.count else 0.0
+
+    def is_surely_positive(self, trace: float, signal: float, level: float) -> bool:
+        """Whether trace·trΣ + signal·|G|² of the whole is above its error; cheap."""
+        if self.count < 2:
+            return False
+        covariance, _ = self._spread(-1)
+        (a, b), (first, second) = (trace, signal), self._mean[:, -1].tolist()
+        variance = float(
+            a * a * covariance[0, 0] + 2 * a * b * covariance[0, 1] + b * b * covariance[1, 1]
+        )
+        if math.isnan(variance):
+            return False
+        reach = quantile(level, max(self.effective - 1, 0.1)) * math.sqrt(max(variance, 0.0))
+        return bool(a * first + b * second > reach)
 
     def result(self, level: float, part: int = -1) -> SimpleNoiseScale:
         """trΣ/|G|² of one part, the last by default; the ratio of the means, Fieller's interval."""

@@ -28,24 +28,24 @@ class Limits:
 
     def turn(
         self,
-        scale: Estimate,
-        batch_size: float,
+        is_above: bool,
         lr: float | None,
         limit: float,
+        describe: Callable[[], tuple[Estimate, float]],
     ) -> None:
         """After a measurement.
 
         Args:
-            scale: B_simple.
-            batch_size: B.
+            is_above: whether B is above B_simple, surely.
             lr: ε; None where it is not known.
             limit: largest stable ε on a quadratic with this λ; nan where λ was not measured.
+            describe: B_simple and B, for the line.
         """
-        crossed = {"batch": batch_size > scale.high}
+        crossed = {"batch": is_above}
         if lr is not None and not math.isnan(limit):
             crossed["rate"] = lr > limit
         lines = {
-            "batch": lambda: _of_batch(scale, batch_size),
+            "batch": lambda: _of_batch(*describe()),
             "rate": lambda: _of_rate(lr or 0.0, limit),
         }
         for name, is_crossed in crossed.items():

@@ -39,7 +39,7 @@ ENOUGH = 10  # measurements before a sum below zero is said to be one
 NEGATIVE = (
     "|G|² is surely below zero, which independent parts cannot give: B_simple is not to be used. "
     "Reasons are several backward passes of different losses in one step, class-balanced or sorted "
-    "batches, mixup, and losses that compare samples"
+    "batches, mixup, losses that compare samples, and one batch over and over"
 )
 
 
@@ -248,10 +248,12 @@ class NoiseMonitor:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
         self._averages.add(trace, signal, reading.samples)
         self.measured += 1
-        if self.measured >= ENOUGH and self.grad_sq_norm.high < 0:
+        own = self._averages
+        if self.measured >= ENOUGH and own.is_surely_positive(0.0, -1.0, self.level):
             self._note(NEGATIVE)
+        is_above = own.is_surely_positive(-1.0, self.batch_size, self.level)  # B·|G|² > trΣ
         lr, limit, sharpness = self._learning_rate()
-        self._limits.turn(self.noise_scale, self.batch_size, lr, limit)
+        self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
         if self._sinks:
             now = {
                 "sharpness": sharpness,

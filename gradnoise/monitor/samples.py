@@ -243,8 +243,8 @@ class SampleNorms:
         rows = sum(self._sizes)
         if told not in (None, rows):
             return (
-                f"the step has {told} samples, and the model's inputs have {rows} rows: one row has "
-                f"to be one sample"
+                f"the step has {told} samples, and the model's inputs have {rows} rows: one row "
+                f"has to be one sample"
             )
         return refused(self._sizes, weights)
 

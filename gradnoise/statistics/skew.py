@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -78,6 +80,16 @@ class Skew:
         """With φ² E[η₁η₂D₁₂] of a quadratic estimate added, shape (k, k, k)."""
         return replace(self, quadratic=self.quadratic + quadratic.cpu().double())
 
+    @functools.cached_property
+    def _entries(self) -> list[list[float]]:
+        """All cumulants as numbers: an interval asks for hundreds of forms of few entries."""
+        return [t.flatten().tolist() for t in (self.third, self.coupling, self.quadratic)]
+
+    def _cubic_forms(self, weights: tuple[float, ...]) -> list[float]:
+        """Σ_abc w_a w_b w_c K_abc of each of the three."""
+        products = [a * b * c for a in weights for b in weights for c in weights]
+        return [math.fsum(map(operator.mul, products, own)) for own in self._entries]
+
     def critical_values(
         self, weights: tuple[float, ...], stderr: float, t: float
     ) -> tuple[float, float]:
@@ -91,10 +103,9 @@ class Skew:
             stderr: standard error of Σ w_a m_a.
             t: critical value without skewness.
         """
-        w = torch.tensor(weights, dtype=torch.float64, device="cpu")
         third, coupling, quadratic = (
-            float(cumulant @ w @ w @ w) / stderr / stderr / stderr if stderr > 0 else 0.0
-            for cumulant in (self.third, self.coupling, self.quadratic)
+            cubic / stderr / stderr / stderr if stderr > 0 else 0.0
+            for cubic in self._cubic_forms(weights)
         )
         a, shift = coupling / 2 - third / 6, third / 6
 

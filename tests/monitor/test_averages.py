@@ -75,6 +75,18 @@ def test_a_weak_gradient_gives_a_lower_bound() -> None:
     assert found.low > 3
 
 
+def test_what_is_surely_positive_is_what_the_interval_says() -> None:
+    pairs = torch.rand(30, 2, dtype=torch.float64) + torch.tensor([5.0, 0.2])
+    own = averaged(pairs, 0.95)
+    found = own.result(0.95)
+    assert own.is_surely_positive(0.0, 1.0, 0.95)
+    assert not own.is_surely_positive(0.0, -1.0, 0.95)
+    for batch, above in ((1.05 * found.high, True), (0.95 * found.high, False)):
+        assert own.is_surely_positive(-1.0, batch, 0.95) is above
+    assert not averaged(pairs[:1], 0.95).is_surely_positive(0.0, 1.0, 0.95)
+    assert not averaged(pairs[:1].repeat(9, 1), 0.95).is_surely_positive(0.0, 1.0, 0.95)
+
+
 def test_parts_are_apart() -> None:
     own = Averages(0.9, 2)
     for k in range(4):
