@@ -26,9 +26,9 @@ USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0 when it worked, 1 when validation failed.
+    """Run one command: 0 when it worked, 1 when validation failed, 130 when interrupted.
 
-    2 with one line on stderr when the user can mend it.
+    2 with one line on stderr at any error; --debug shows where.
     """
     for stream in (sys.stdout, sys.stderr):  # a console without Greek letters still gets a report
         if isinstance(stream, io.TextIOWrapper):

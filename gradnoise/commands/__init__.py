@@ -1,1 +1,1 @@
-"""The parts of the command line: what it reads, the targets, the commands that train."""
+"""The command line: what its commands share, and a module for each of them."""

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..errors import ArgumentError
+from ..monitor.meaning import level_of
 from ..monitor.picture import draw
 from ..monitor.run_file import Run, RunFile
 from ..monitor.summary import summary
@@ -43,7 +44,7 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
         print(f"{path.name}: no measured step yet")
         return 0
     parts: list[RenderableType] = [view(found, path, console, time.time())]
-    whole = summary(found)
+    whole = summary(found, level_of(found))
     if whole is not None:
         parts += [Text(), whole_run(whole)]
     _print(console, Group(*parts))

@@ -19,8 +19,8 @@ class Curvature:
     """The largest eigenvalue of the Hessian, followed by a `SharpnessTracker`.
 
     Args:
-        model, loss_fn, data, optimizer: as for `SharpnessTracker`; the first 64 samples that are
-            drawn are kept.
+        model, loss_fn, data: as for `SharpnessTracker`; the first 64 samples that are drawn are
+            kept.
         every: it is measured at every so many measurements of the noise.
 
     Attributes:
@@ -31,39 +31,44 @@ class Curvature:
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, optimizer: Any, every: int
+        self, model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, every: int
     ) -> None:
         self.value, self.reason, self.is_fresh = math.nan, "", False
-        self._made = model, loss_fn, data, optimizer
+        self._made = model, loss_fn, data
         self._every, self._turns = every, 0
         self._tracker: SharpnessTracker | None = None
 
-    def turn(self) -> None:
-        """After a measurement of the noise: measure λ if it is its turn."""
+    def turn(self, optimizer: Any = None) -> None:
+        """After a measurement of the noise: measure λ if it is its turn.
+
+        Args:
+            optimizer: that trains now; its metric is that of λ.
+        """
         self.is_fresh = False
         due = self._turns % self._every == 0
-        if self.reason or (due and self._is_early()):
+        if self.reason or (due and _is_early(optimizer)):
             return
         self._turns += 1
         if not due:
             return
         try:
-            self.value, self.is_fresh = float(self._follow().update().values), True
+            self.value, self.is_fresh = float(self._follow(optimizer).update().values), True
         except Exception as error:  # runs the user's code and needs memory, in training
             said = str(error) if isinstance(error, GradNoiseError) else first_line(error)
             self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said}"
 
-    def _is_early(self) -> bool:
-        """Whether the metric of the optimizer is not yet the one that it trains with."""
-        settings = read_optimizer(self._made[3])
-        if settings is None or settings.settled_after is None:
-            return False
-        return (settings.steps or 0) < settings.settled_after
-
-    def _follow(self) -> SharpnessTracker:
+    def _follow(self, optimizer: Any) -> SharpnessTracker:
         if self._tracker is None:
-            model, loss_fn, data, optimizer = self._made
+            model, loss_fn, data = self._made
             self._tracker = SharpnessTracker(
                 model, loss_fn, data, optimizer=optimizer, max_samples=SAMPLES
             )
         return self._tracker
+
+
+def _is_early(optimizer: Any) -> bool:
+    """Whether the metric of an optimizer is not yet the one that it trains with."""
+    settings = read_optimizer(optimizer)
+    if settings is None or settings.settled_after is None:
+        return False
+    return (settings.steps or 0) < settings.settled_after

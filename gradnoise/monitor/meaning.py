@@ -26,6 +26,12 @@ NOT_CRITICAL = (
 )
 
 
+def level_of(run: Run) -> float:
+    """Coverage of the intervals of a run."""
+    level = run.last("level")
+    return level if math.isfinite(level) else 0.95
+
+
 def noise_scale(run: Run) -> Estimate:
     """B_simple of the last line, as the monitor had it."""
     value, low, high = (run.last(f"noise_scale{end}") for end in ("", "_low", "_high"))
@@ -33,7 +39,7 @@ def noise_scale(run: Run) -> Estimate:
     status = Status.SIGNAL_BELOW_NOISE if math.isnan(value) else Status.RESOLVED
     if low <= 0 and math.isinf(high):
         status = Status.NO_INTERVAL
-    return Estimate(value, low, high, 0.95, math.nan, 0, status)
+    return Estimate(value, low, high, level_of(run), math.nan, 0, status)
 
 
 def over(batch_size: float, scale: Estimate) -> Estimate:

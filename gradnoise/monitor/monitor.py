@@ -89,7 +89,8 @@ class NoiseMonitor:
     Attributes:
         steps, measured, skipped: numbers of optimizer steps; of those that were measured; of those
             that were to be measured and gave nothing.
-        notes: what stopped a measurement, each reason once; it is also warned of.
+        notes: why steps gave nothing, and what is doubtful, each reason once; it is warned of,
+            except gradients that are not finite.
 
     Raises:
         ArgumentError: an option that is not one of those above; no trainable parameters; ranks
@@ -152,7 +153,7 @@ class NoiseMonitor:
         self._limits = Limits()
         self._curvature: Curvature | None = None
         if loss_fn is not None:
-            self._curvature = Curvature(own, loss_fn, data, optimizer, sharpness_every)
+            self._curvature = Curvature(own, loss_fn, data, sharpness_every)
 
     def step(
         self,
@@ -230,6 +231,7 @@ class NoiseMonitor:
         self._plans = SamplePlans(
             model, parameters, plans.only if plans.is_of_norms else None, plans.most
         )
+        self._plans.is_proven = plans.is_proven
 
     def listener(self) -> Listener:
         """What listens to one step."""
@@ -249,14 +251,17 @@ class NoiseMonitor:
         self._averages.add(trace, signal, reading.samples)
         self.measured += 1
         own = self._averages
-        if self.measured >= ENOUGH and own.is_surely_positive(0.0, -1.0, self.level):
+        if self.measured >= ENOUGH and own.is_surely_positive(
+            trace=0.0, signal=-1.0, level=self.level
+        ):
             self._note(NEGATIVE)
-        is_above = own.is_surely_positive(-1.0, self.batch_size, self.level)  # B·|G|² > trΣ
+        is_above = own.is_surely_positive(trace=-1.0, signal=self.batch_size, level=self.level)
         lr, limit, sharpness = self._learning_rate()
         self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
         if self._sinks:
             now = {
                 "sharpness": sharpness,
+                "stable_lr": None if math.isnan(limit) else limit,
                 "trace_cov_now": float(trace[-1]),
                 "grad_sq_norm_now": float(signal[-1]),
                 "batch_size_now": reading.samples,
@@ -273,7 +278,7 @@ class NoiseMonitor:
         lr = None if settings is None else settings.lr
         if self._curvature is None:
             return lr, math.nan, None
-        self._curvature.turn()
+        self._curvature.turn(self.optimizer)
         self._note(self._curvature.reason)
         if not self._curvature.is_fresh:
             return lr, math.nan, None
@@ -293,7 +298,7 @@ class NoiseMonitor:
             return
         self.notes.append(reason)
         if not silent:
-            warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=5)
+            warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
 
     def _by_layer(self, values: Tensor) -> Tensor:
         """Sums over the parameters of each module, and over all as the last one."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..files.atomic import regular
 from ..files.json import encode
+from .run_file import PREFIX
 
 Values = dict[str, Any]
 Sink = Callable[[Values], object]
@@ -76,7 +77,7 @@ class JsonLines:
 def _scalars(writer: Any) -> Sink:
     def write(values: Values) -> None:
         for key, value in values.items():
-            if key.startswith("gradnoise/"):
+            if key.startswith(PREFIX):
                 writer.add_scalar(key, value, values["step"])
 
     return write

@@ -7,8 +7,7 @@ import time
 from typing import Any, Protocol
 
 from ..estimators.from_arrays.result import SimpleNoiseScale
-
-PREFIX = "gradnoise/"
+from .run_file import PREFIX
 
 
 class Monitored(Protocol):

@@ -113,12 +113,12 @@ def _limits(run: Run) -> list[tuple[str, str, str]]:
     rows = []
     step, lr, sharpness = run.last_of("step", "lr", "sharpness")
     if math.isfinite(step):
-        note = f"beyond 1 full-batch SGD is unstable (step {integer(step)})"
+        note = f"beyond 1 gradient descent is unstable (step {integer(step)})"
         rows.append(("ε·λ/2", short(lr * sharpness / 2), note))
-    step, lr, critical = run.last_of("step", "lr", "critical_lr")
+    step, lr, stable = run.last_of("step", "lr", "stable_lr")
     if math.isfinite(step):
-        note = f"beyond 1 the next step raises the loss (step {integer(step)})"
-        rows.append(("ε/η_c", short(lr / critical), note))
+        note = f"beyond 1 this optimizer is, gn.stable_lr (step {integer(step)})"
+        rows.append(("ε/stable", short(lr / stable), note))
     return rows
 
 

@@ -19,7 +19,7 @@ def least_squares() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 def test_it_is_the_top_eigenvalue_at_every_turn() -> None:
     model, data = least_squares()
-    own = Curvature(model, nn.MSELoss(), data, None, every=3)
+    own = Curvature(model, nn.MSELoss(), data, every=3)
     assert math.isnan(own.value)
     exact = float(torch.linalg.eigvalsh(2 * data[0].T @ data[0] / 40)[-1])
     found = []
@@ -39,7 +39,7 @@ def test_what_cannot_be_measured_is_said_and_not_tried_again() -> None:
         calls.append(1)
         return model(batch[0]).sum(0)[:1].repeat(2)
 
-    own = Curvature(model, one_number, data, None, every=1)
+    own = Curvature(model, one_number, data, every=1)
     own.turn()
     assert own.reason.startswith("the sharpness cannot be measured: ")
     assert math.isnan(own.value)
@@ -54,7 +54,7 @@ def test_an_error_of_another_library_does_not_stop_the_training() -> None:
     def full(*_: object) -> Tensor:
         raise RuntimeError("out of memory")
 
-    own = Curvature(model, full, data, None, every=1)
+    own = Curvature(model, full, data, every=1)
     own.turn()
     assert own.reason == "the sharpness cannot be measured: RuntimeError: out of memory"
 
@@ -64,10 +64,10 @@ def test_an_adaptive_metric_is_waited_for() -> None:
     model, (inputs, targets) = least_squares()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, betas=(0.9, 0.9))
     settled = read_optimizer(optimizer).settled_after
-    own = Curvature(model, nn.MSELoss(), (inputs, targets), optimizer, every=2)
+    own = Curvature(model, nn.MSELoss(), (inputs, targets), every=2)
     fresh = []
     for _ in range(settled + 4):
-        own.turn()
+        own.turn(optimizer)
         fresh.append(own.is_fresh)
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs), targets).backward()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradnoise.monitor import meaning
-from gradnoise.monitor.meaning import about_batch, about_run, noise_scale, over, regime
+from gradnoise.monitor.meaning import about_batch, about_run, level_of, noise_scale, over, regime
 from gradnoise.monitor.summary import Part, Summary
 from gradnoise.statistics.estimate import Estimate, Status
 from tests.run_files import run_of
@@ -135,3 +135,8 @@ def test_the_shares_of_docs_advice_are_quoted() -> None:
     page = Path(__file__).parents[2] / "docs" / "advice.md"
     text = page.read_text(encoding="utf-8")
     assert "| B_simple, pooled | 37% | 71% |" in text
+
+
+def test_the_level_is_that_of_the_monitor() -> None:
+    assert noise_scale(run_of({"level": 0.8})).level == level_of(run_of({"level": 0.8})) == 0.8
+    assert level_of(run_of({})) == 0.95  # of a file that does not say

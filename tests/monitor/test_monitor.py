@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gradnoise as gn
 from gradnoise.monitor.monitor import IDLE, SOURCES
+from gradnoise.problem.optimizer_settings import read_optimizer
 from tests.monitored import (
     classified,
     contributions,
@@ -580,3 +581,24 @@ def test_what_is_asked_for_wrongly_is_refused() -> None:
         monitor.update(1.0, 1.0, 8, 8)
     with pytest.raises(gn.ArgumentError, match="say nothing about its layers"):
         gn.NoiseMonitor(model, layers=True).update(2.0, 1.0, 4, 8)
+
+
+def test_an_optimizer_that_comes_later_has_its_metric() -> None:
+    """As with frameworks that make it when training starts."""
+    model, batch = mlp().double(), batch_of("mlp")
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.5))
+    lines: list[dict[str, Any]] = []
+    monitor = gn.NoiseMonitor(
+        model, every=1, source="samples", loss_fn=classified, data=batch, sink=lines.append
+    )
+    monitor.optimizer = optimizer
+    settled = read_optimizer(optimizer).settled_after  # type: ignore[union-attr]
+    for _ in range(settled + 2):
+        optimizer.zero_grad()
+        with monitor.step():
+            train_step(model, classified, [batch])
+        optimizer.step()
+    (line,) = [line for line in lines if "gradnoise/sharpness" in line]
+    assert line["step"] == settled + 1
+    expected = gn.stable_lr(monitor.sharpness, "adam", 0.9)
+    assert line["gradnoise/stable_lr"] == pytest.approx(expected)

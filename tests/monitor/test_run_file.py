@@ -102,7 +102,7 @@ def test_a_column_may_begin_late(path: Path) -> None:
     found = Run.load(written(path, line(1), line(2, sharpness=3.0), line(3)))
     assert found.column("sharpness").tolist() == pytest.approx([math.nan, 3, math.nan], nan_ok=True)
     assert found.last_of("step", "sharpness") == (2, 3)
-    assert all(math.isnan(x) for x in found.last_of("step", "critical_lr"))
+    assert all(math.isnan(x) for x in found.last_of("step", "stable_lr"))
 
 
 def test_what_is_appended_is_read_and_nothing_twice(path: Path) -> None:

@@ -59,19 +59,19 @@ def test_it_fits_into_the_lines_that_there_are(rows: int) -> None:
 
 def test_the_numbers_of_the_last_line_are_shown_with_their_formulas() -> None:
     first = {"loss": 9.0, "lr": 0.5, "sharpness": 3.0}
-    shown = "\n".join(seen(run_of(first, {"loss": 2.5, "lr": 0.25, "critical_lr": 0.5})))
+    shown = "\n".join(seen(run_of(first, {"loss": 2.5, "lr": 0.25, "stable_lr": 0.5})))
     assert "run.jsonl   step 1 " in shown
     assert "written 3 s ago" in shown
     assert "loss 2.50 · learning rate ε 0.250" in shown
     assert re.search(r"B_simple +100  80.0 to 130; trΣ/\|G\|², in samples", shown)
     assert re.search(r"B/B_simple +0.100  0.0769 to 0.125; batch size B = 10", shown)
-    assert re.search(r"ε·λ/2 +0.750  beyond 1 full-batch SGD is unstable \(step 0\)", shown)
-    assert re.search(r"ε/η_c +0.500  beyond 1 the next step raises the loss \(step 1\)", shown)
+    assert re.search(r"ε·λ/2 +0.750  beyond 1 gradient descent is unstable \(step 0\)", shown)
+    assert re.search(r"ε/stable +0.500  beyond 1 this optimizer is, gn.stable_lr \(step 1\)", shown)
 
 
 def test_what_was_not_measured_is_not_there() -> None:
     shown = "\n".join(seen(run_of({"time": NAN}, {"time": NAN})))
-    for text in ("loss", "learning rate ε", "ε·λ/2", "ε/η_c", "ago", "skipped", "went back"):
+    for text in ("loss", "learning rate ε", "ε·λ/2", "ε/stable", "ago", "skipped", "went back"):
         assert text not in shown
 
 
