@@ -12,7 +12,7 @@ from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading, equal_shares, refused
+from .reading import Reading, equal_shares, refused, refused_sum
 
 ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
 TWICE = "a forward pass was followed by several backward passes"
@@ -78,26 +78,27 @@ class PartNorms:
         sizes = self._part_sizes(batch_size)
         weights = equal_shares(sizes) if shares is None else list(shares)
         self.reason = self.reason or self.gradient.check() or refused(sizes, weights)
-        own = [0.0] * 4
+        own = [0.0] * 5
         if not self.reason:
             own = [
                 sum(w * w for w in weights),
                 sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
                 sum(sizes),
                 len(sizes),
+                sum(weights),
             ]
         both = agreed(own, gathered(self._norms, self._names), self.reason, self._group)
         if both is None:
             self.reason = self.reason or ELSEWHERE
             return None
         world = world_size(self._group)  # contributions are averaged over the ranks
-        shares_sq, spread, samples, count = both[:4].tolist()
-        if count < 2:
-            self.reason = ONE_PART
+        shares_sq, spread, samples, count, whole = both[:5].tolist()
+        self.reason = ONE_PART if count < 2 else refused_sum(whole, world)
+        if self.reason:
             return None
         total = gathered(self.gradient.sq_norms(self._group), self._names)
         squared = world**2
-        return Reading(both[4:] / squared, total, shares_sq / squared, spread / squared, samples)
+        return Reading(both[5:] / squared, total, shares_sq / squared, spread / squared, samples)
 
     def _part_sizes(self, batch_size: Size) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""

@@ -49,13 +49,18 @@ def equal_shares(sizes: Sequence[float]) -> list[float]:
 
 
 def refused(sizes: Sequence[float], weights: Sequence[float]) -> str:
-    """Why parts of these sizes and shares say nothing; empty where they do."""
+    """Why parts of these sizes and shares of a rank say nothing; empty where they may."""
     if not sizes:
         return NO_SIZE
     if len(weights) != len(sizes):
         return f"{len(weights)} shares for {len(sizes)} micro-batches"
     if min(sizes) <= 0:
         return "a micro-batch without samples"
-    if min(weights) < 0 or abs(sum(weights) - 1) > ROUNDING:
-        return f"the shares of the micro-batches have to add up to 1; got {weights}"
-    return ""
+    return "a share below zero" if min(weights) < 0 else ""
+
+
+def refused_sum(total: float, ranks: int) -> str:
+    """Why shares with this sum over all ranks say nothing: their mean over the ranks is not 1."""
+    if abs(total / ranks - 1) <= ROUNDING:
+        return ""
+    return f"the shares of the micro-batches have to add up to 1; got a sum of {total / ranks:.4g}"

@@ -17,7 +17,7 @@ from .gradients import StepGradient, gathered
 from .kinds import norm_names
 from .parts import Size
 from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading, equal_shares, refused
+from .reading import Reading, equal_shares, refused, refused_sum
 from .signs import Signs, along_directions
 
 CURE = (
@@ -224,16 +224,18 @@ class SampleNorms:
         # Σ_i w_i², where the share of a micro-batch is divided among its samples
         pairs = [] if self.reason else zip(weights, self._sizes, strict=True)
         squares = sum(w * w / b for w, b in pairs)
-        both = agreed([sum(self._sizes), squares], norms, self.reason, self._group)
+        own = [sum(self._sizes), squares, sum(weights)]
+        both = agreed(own, norms, self.reason, self._group)
         if both is None:
             self.reason = self.reason or ELSEWHERE
             return None
         samples, spread = float(both[0]), float(both[1]) / world**2
-        if samples < 2:
-            self.reason = "one sample a step: nothing to compare its gradient with"
+        one = "one sample a step: nothing to compare its gradient with"
+        self.reason = one if samples < 2 else refused_sum(float(both[2]), world)
+        if self.reason:
             return None
         total = gathered(self.gradient.sq_norms(self._group), names)
-        return Reading(both[2:] / world**2, total, spread, spread, samples)
+        return Reading(both[3:] / world**2, total, spread, spread, samples)
 
     def _refused(self, batch_size: Size, weights: list[float]) -> str:
         """Why these forward passes say nothing; empty where they do."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.monitor.reading import Reading, equal_shares, refused
+from gradnoise.monitor.reading import Reading, equal_shares, refused, refused_sum
 
 
 def test_equal_parts_are_the_two_batch_sizes_of_mccandlish() -> None:
@@ -44,5 +44,7 @@ def test_sizes_and_shares_that_cannot_be_are_refused() -> None:
     assert "no gradient came" in refused([], equal_shares([]))
     assert refused([4], [0.5, 0.5]) == "2 shares for 1 micro-batches"
     assert refused([4, 0], [0.5, 0.5]) == "a micro-batch without samples"
-    for shares in ([16, 8], [1.5, -0.5]):
-        assert refused([16, 8], shares).endswith(f"have to add up to 1; got {shares}")
+    assert refused([16, 8], [1.5, -0.5]) == "a share below zero"
+    assert refused_sum(24.0, 1).endswith("have to add up to 1; got a sum of 24")
+    assert refused_sum(1.0004, 1) == refused_sum(1.9996, 2) == ""  # on two ranks, each of half
+    assert refused_sum(1.0, 2).endswith("got a sum of 0.5")

@@ -412,8 +412,8 @@ def test_one_sample_a_forward_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"shares": [16, 8]}, "have to add up to 1; got [16, 8]"),
-        ({"shares": [1.5, -0.5]}, "have to add up to 1; got [1.5, -0.5]"),
+        ({"shares": [16, 8]}, "have to add up to 1; got a sum of 24"),
+        ({"shares": [1.5, -0.5]}, "a share below zero"),
         ({"batch_size": 0}, "a micro-batch without samples"),
     ],
 )
