@@ -64,7 +64,7 @@ $(CORE_VENV)/.core: constraints.txt
 	grep -v '^torch==' constraints.txt > $(CORE_VENV)/constraints.txt
 	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(CORE_VENV)/constraints.txt \
-		torch==$(TORCH) numpy scipy rich matplotlib pytest hypothesis
+		torch==$(TORCH) numpy scipy rich lazy_loader matplotlib pytest hypothesis
 	@touch $@
 
 # which ones: make zoo ZOO='-k timm'
