@@ -128,13 +128,6 @@ def autocasts_know_whether_they_are_on() -> bool:
     return torch.autocast("cpu")._enabled and not torch.autocast("cpu", enabled=False)._enabled
 
 
-def hooks_on_saved_tensors_are_told() -> bool:
-    top: Any = torch._C._autograd._top_saved_tensors_default_hooks
-    with torch.autograd.graph.save_on_cpu():
-        inside = top(True) is not None
-    return inside and top(True) is None
-
-
 ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_version": ("per_sample/hooks/backward, problem/objective", version_counts_changes_in_place),
     "_base": ("per_sample/hooks/chain_rule", base_is_what_a_view_is_of),
@@ -153,11 +146,6 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_functorch": ("per_sample/hooks/transforms", tensors_of_transforms_are_told),
     "_current_level": ("per_sample/hooks/transforms", forward_mode_has_a_level),
     "_forward_cls": ("problem/custom_functions", nodes_know_their_function),
-    "_autograd": ("per_sample/hooks/live", hooks_on_saved_tensors_are_told),
-    "_top_saved_tensors_default_hooks": (
-        "per_sample/hooks/live",
-        hooks_on_saved_tensors_are_told,
-    ),
     "_enabled": ("problem/full_precision", autocasts_know_whether_they_are_on),
     "_values": ("operators/graph_cache", values_of_sparse_tensors_without_a_copy),
 }
