@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+import gradnoise as gn
 
 Numbers = tuple[float, float]  # trΣ, |G|²
 
@@ -48,3 +51,11 @@ def averaged(found: Sequence[Numbers], decay: float = 0.95) -> Numbers:
 def states_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two state dicts have the same bits."""
     return list(one) == list(other) and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def assert_agree(monitor: gn.NoiseMonitor, expected: Numbers, tolerance: float = 1e-6) -> None:
+    """The monitor has these numbers, and nothing to note."""
+    trace, signal = expected
+    assert monitor.notes == []
+    assert monitor.trace_cov.value == pytest.approx(trace, rel=tolerance)
+    assert monitor.grad_sq_norm.value == pytest.approx(signal, rel=tolerance)

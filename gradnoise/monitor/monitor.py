@@ -18,7 +18,7 @@ from ..learning_rate.formulas import stable_lr
 from ..moments.layer import by_module
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
-from ..problem.state.wrappers import bare_model
+from ..problem.state.wrappers import bare_model, bare_optimizer
 from ..statistics.estimate import Estimate, check_level
 from .averages import Averages
 from .curvature import Curvature
@@ -274,14 +274,15 @@ class NoiseMonitor:
 
     def _learning_rate(self) -> tuple[float | None, float, float | None]:
         """ε, its limit on a quadratic, and λ where it was measured now."""
-        settings = read_optimizer(self.optimizer)
-        lr = None if settings is None else settings.lr
+        group = bare_optimizer(self.optimizer).param_groups[0] if self.optimizer else {}
+        lr = None if group.get("lr") is None else float(group["lr"])
         if self._curvature is None:
             return lr, math.nan, None
         self._curvature.turn(self.optimizer)
         self._note(self._curvature.reason)
         if not self._curvature.is_fresh:
             return lr, math.nan, None
+        settings = read_optimizer(self.optimizer)
         kind, momentum = ("sgd", 0.0) if settings is None else (settings.kind, settings.momentum)
         return lr, stable_lr(self.sharpness, kind, momentum), self.sharpness
 

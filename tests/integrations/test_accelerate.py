@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gradnoise as gn
-from tests.offline import Numbers, averaged, by_parts, by_samples, rows_of, states_equal
+from tests.offline import (
+    Numbers,
+    assert_agree,
+    averaged,
+    by_parts,
+    by_samples,
+    rows_of,
+    states_equal,
+)
 from tests.small_loops import Loop
 from tests.small_modules import network
 
@@ -33,13 +41,6 @@ def offline(loop: Loop, source: str, steps: Sequence[int]) -> Numbers:
         by = by_samples if source == "samples" else by_parts
         found.append(by(both, sizes, [1 / count] * count))
     return averaged(found)
-
-
-def assert_agree(monitor: gn.NoiseMonitor, expected: Numbers, tolerance: float = 1e-6) -> None:
-    trace, signal = expected
-    assert monitor.notes == []
-    assert monitor.trace_cov.value == pytest.approx(trace, rel=tolerance)
-    assert monitor.grad_sq_norm.value == pytest.approx(signal, rel=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 import gradnoise as gn
 from gradnoise.integrations.lightning import NoiseMonitorCallback
-from tests.offline import Numbers, averaged, by_parts, by_samples, rows_of, states_equal
+from tests.offline import (
+    Numbers,
+    assert_agree,
+    averaged,
+    by_parts,
+    by_samples,
+    rows_of,
+    states_equal,
+)
 from tests.small_modules import Classifier, fit, loader, network, samples, trainer
 
 BOTH = pytest.mark.parametrize("parts", [1, 4])
@@ -40,13 +48,6 @@ def offline(module: Classifier, source: str, every: int = 1) -> Numbers:
         by = by_samples if source == "samples" else by_parts
         found.append(by(rows, sizes, [1 / count] * count))
     return averaged(found)
-
-
-def assert_agree(monitor: gn.NoiseMonitor, expected: Numbers, tolerance: float = 1e-6) -> None:
-    trace, signal = expected
-    assert monitor.notes == []
-    assert monitor.trace_cov.value == pytest.approx(trace, rel=tolerance)
-    assert monitor.grad_sq_norm.value == pytest.approx(signal, rel=tolerance)
 
 
 @pytest.mark.parametrize("through", ["net", "forward"])

@@ -14,7 +14,15 @@ from transformers.integrations import TensorBoardCallback
 
 import gradnoise as gn
 from gradnoise.integrations.transformers import NoiseMonitorCallback
-from tests.offline import Numbers, averaged, by_parts, by_samples, rows_of, states_equal
+from tests.offline import (
+    Numbers,
+    assert_agree,
+    averaged,
+    by_parts,
+    by_samples,
+    rows_of,
+    states_equal,
+)
 from tests.small_trainers import Recording, language_model, sequences, token_losses, trainer
 
 BOTH = pytest.mark.parametrize("parts", [1, 4])
@@ -45,13 +53,6 @@ def offline(run: Recording, source: str, steps: Any) -> Numbers:
         by = by_samples if source == "samples" else by_parts
         found.append(by(rows, sizes, shares))
     return averaged(found)
-
-
-def assert_agree(monitor: gn.NoiseMonitor, expected: Numbers, tolerance: float = 1e-6) -> None:
-    trace, signal = expected
-    assert monitor.notes == []
-    assert monitor.trace_cov.value == pytest.approx(trace, rel=tolerance)
-    assert monitor.grad_sq_norm.value == pytest.approx(signal, rel=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -314,9 +314,14 @@ class _LiveReplay(Replay):
             self._fail(f"{func.__name__} of a parameter, before it meets the samples")
             return result
         call = Call(func, args, kwargs)
-        own = [self.twin(t) if id(t) in self.sources else t for t in call.tensors]
-        with packed_by_nobody():
-            twins = results_of(func, (), call.run(own))
+        try:
+            own = [self.twin(t) if id(t) in self.sources else t for t in call.tensors]
+            with packed_by_nobody():
+                twins = results_of(func, (), call.run(own))
+        except Exception as error:  # of memory: in the user's forward pass nothing may be raised
+            self._lost = True
+            self._fail(first_line(error))
+            return result
         for tensor, twin in zip(results_of(func, (), result), twins, strict=True):
             if id(tensor) in self.sources:
                 self._kept.append(tensor)

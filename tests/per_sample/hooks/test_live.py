@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.per_sample.hooks.live import LivePass, live_plan
+from gradnoise.per_sample.hooks.live import LivePass, _LiveReplay, live_plan
 from tests.cases import named
 from tests.layer_cases import LAYERS, squares
 
@@ -168,6 +168,25 @@ def test_an_error_in_a_hook_does_not_reach_the_backward_pass(
     assert own.sums() is None
     assert own.reason == "RuntimeError: out of luck"
     assert model.weight.grad is not None
+
+
+def test_an_error_in_a_twin_does_not_reach_the_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)).double()
+    batch = torch.randn(6, 4).double()
+    plan = live_plan(model, (batch,), {}, 6)
+    monkeypatch.setattr(_LiveReplay, "twin", fails)
+    own = LivePass(dict(model.named_parameters()), 6, plan)
+    own.begin()
+    model(batch).square().sum().backward()
+    own.forward_done()
+    assert own.sums() is None
+    assert own.reason == "RuntimeError: out of memory"
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_inputs_by_name_and_inputs_without_samples() -> None:
