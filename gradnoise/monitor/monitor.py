@@ -18,8 +18,9 @@ from ..learning_rate.formulas import stable_lr
 from ..moments.layer import by_module
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
-from ..problem.state.wrappers import bare_model, bare_optimizer
+from ..problem.state.wrappers import bare_model, bare_optimizer, trainable
 from ..statistics.estimate import Estimate, check_level
+from ..tensors.trees import TensorDict
 from .averages import Averages
 from .curvature import Curvature
 from .kinds import norm_parameters
@@ -141,7 +142,7 @@ class NoiseMonitor:
         self.steps = self.measured = self.skipped = 0
         self.notes: list[str] = []
         own = bare_model(model)
-        parameters = {n: p for n, p in own.named_parameters() if p.requires_grad}
+        parameters: TensorDict = {**trainable(own)}
         if not parameters:
             raise ArgumentError("`model` has no trainable parameters")
         only = norm_parameters(own, parameters) if source == NORM_LAYERS else None
@@ -221,7 +222,7 @@ class NoiseMonitor:
             ArgumentError: it has other trainable parameters.
         """
         plans = self._plans
-        parameters = {n: p for n, p in bare_model(model).named_parameters() if p.requires_grad}
+        parameters: TensorDict = {**trainable(model)}
         if list(parameters) != list(plans.parameters):
             raise ArgumentError(
                 "`model` must be the monitored model, or a wrapper of it; it has other trainable "

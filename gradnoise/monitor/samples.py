@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..errors import CoupledSamplesError, GradNoiseError
 from ..per_sample.hooks.live import LivePass, is_planning, live_plan
 from ..per_sample.hooks.steps import Step
-from ..problem.state.wrappers import bare_model, is_compiled
-from ..tensors.trees import sample_leaves
+from ..problem.state.wrappers import bare_model, is_compiled, trainable
+from ..tensors.trees import TensorDict, sample_leaves
 from .gradients import StepGradient, gathered
 from .kinds import norm_names
 from .parts import Size
@@ -67,12 +67,12 @@ class SamplePlans:
         """
         self.is_proven = self.is_proven and turn % AGAIN > 0
         own = bare_model(self.model)
-        trainable = {n: p for n, p in own.named_parameters() if p.requires_grad}
-        now = [*map(id, trainable.values()), *(module.training for module in own.modules())]
+        parameters: TensorDict = {**trainable(own)}
+        now = [*map(id, parameters.values()), *(module.training for module in own.modules())]
         if self._made_for is not None and now != self._made_for:
             self.steps, self.is_proven, self.refusals = None, False, []
-        self._made_for, self.parameters = now, trainable
-        self.only = norm_names(own, trainable) if self.is_of_norms else [*trainable]
+        self._made_for, self.parameters = now, parameters
+        self.only = norm_names(own, parameters) if self.is_of_norms else [*parameters]
 
     def rows(self, count: int, turn: int) -> slice | None:
         """Which of the samples are measured, other ones at every turn; None for all."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from ..problem.state.wrappers import bare_model
+from ..problem.state.wrappers import trainable
 from ..tensors.trees import Batch, TensorDict, map_samples
 from .batch_order import BatchOrder
 from .checkpoint import Checkpoint
@@ -177,8 +177,3 @@ def _clipped(gradients: TensorDict, most: float) -> TensorDict:
     return {
         name: g * factors.to(g).reshape(-1, *[1] * (g.ndim - 1)) for name, g in gradients.items()
     }
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that require a gradient, by name."""
-    return {name: p for name, p in bare_model(model).named_parameters() if p.requires_grad}

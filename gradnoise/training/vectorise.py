@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, first_line
+from ..problem.state.wrappers import trainable
 from ..tensors.trees import select
 from .batch_order import BatchOrder
-from .ensemble import Ensemble, trainable
+from .ensemble import Ensemble
 from .plan import Plan
 from .record import Run
 from .run import stepper

@@ -49,6 +49,11 @@ def bare_model(model: Any) -> Any:
     return model
 
 
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by their names in the bare model."""
+    return {name: p for name, p in bare_model(model).named_parameters() if p.requires_grad}
+
+
 def _wrapped_at(module: nn.Module) -> str | None:
     """The attribute that holds the wrapped module; None where this is no wrapper."""
     known = (MODELS.get(kind.__name__) for kind in type(module).__mro__)
