@@ -42,6 +42,7 @@ from .estimators.from_arrays.result import SimpleNoiseScale
 from .estimators.noise.by_layer import LayerScale, layer_noise_scales
 from .estimators.noise.noise_scale import noise_scale
 from .estimators.noise.sums import NoiseScale
+from .history.pool import RunPool
 from .integrations.attach import attach
 from .learning_rate.advice import Recommendation
 from .learning_rate.formulas import (
@@ -202,6 +203,7 @@ __all__ = [
     "measure",
     "pool",
     "Pool",
+    "RunPool",
     "swing",
     "Swing",
     "NoiseAt",

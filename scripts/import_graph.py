@@ -22,6 +22,7 @@ ORDER = (
     "statistics",
     "show",
     "learning_rate",
+    "history",
     "problem/state",
     "problem/losses",
     "problem",

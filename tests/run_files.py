@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gradnoise.files.json import encode
-from gradnoise.monitor.run_file import Run
+from gradnoise.history.run_file import Run
 
-# a network on digits with 10 % wrong labels, SGD, 4000 steps at B = 256: every second line
-DIGITS = Path(__file__).parent / "monitor" / "digits.jsonl"
+# a network on digits with 10 % wrong labels: scripts/watched_run.py
+DIGITS = Path(__file__).parent / "history" / "digits.jsonl"
 
 
 def line(step: int, **values: Any) -> str:

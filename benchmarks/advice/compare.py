@@ -137,6 +137,14 @@ def runs() -> Iterator[tuple[Problem, dict[str, Any], Store]]:
 
 def to_here(problem: Problem, found: dict[str, Any], store: Store) -> Iterator[Case]:
     """The critical batch size of runs from scratch to the loss of each point."""
+    for end, value in truths_to_here(problem, found, store):
+        yield case(problem, found, end, value)
+
+
+def truths_to_here(
+    problem: Problem, found: dict[str, Any], store: Store
+) -> Iterator[tuple[int, float]]:
+    """Number of points so far, and the trained critical batch size."""
     cells = {size: list(store.of(0.0, size).values()) for size in problem.batch_sizes}
     cells = {size: own for size, own in cells.items() if len(own) > 2}
     limits = [own[0].samples[-1] for own in cells.values()]
@@ -145,18 +153,25 @@ def to_here(problem: Problem, found: dict[str, Any], store: Store) -> Iterator[C
             needed = table(cells, [point["mean"]["all_loss"]])
             value, misfit = fitted(list(cells), needed, limits)
             if misfit < KNOWN and value < LARGEST:
-                yield case(problem, found, end, value)
+                yield end, value
 
 
 def ahead(problem: Problem, found: dict[str, Any], store: Store) -> Iterator[Case]:
     """The critical batch size of runs that go on from checkpoints of the reference run."""
+    for end, value, budget in truths_ahead(problem, found, store):
+        yield case(problem, found, end, value, budget)
+
+
+def truths_ahead(
+    problem: Problem, found: dict[str, Any], store: Store
+) -> Iterator[tuple[int, float, float]]:
+    """Number of points so far, the trained critical batch size, and the samples ahead."""
     for start in starts(store)[1:] if found["lr"] == problem.reference[1] else []:
         truth = summary(problem, store, start)["critical"]
         stop = start * problem.budget / found["batch_size"]
         gaps = [abs(math.log(point["step"] / stop)) for point in found["points"]]
         if truth["misfit"] < KNOWN and truth["value"] < LARGEST:
-            end, budget = 1 + int(np.argmin(gaps)), budget_of(problem, start)
-            yield case(problem, found, end, truth["value"], budget)
+            yield 1 + int(np.argmin(gaps)), truth["value"], budget_of(problem, start)
 
 
 def show(title: str, cases: dict[str, list[Case]]) -> None:

@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from ..errors import ArgumentError
-from ..monitor.meaning import level_of
-from ..monitor.picture import draw
-from ..monitor.run_file import Run, RunFile
-from ..monitor.summary import summary
-from ..monitor.view import WIDTH, view, whole_run
+from ..history.meaning import level_of
+from ..history.picture import draw
+from ..history.pool import RunPool
+from ..history.run_file import Run, RunFile
+from ..history.summary import summary
+from ..history.view import WIDTH, view, whole_run
 from .arguments import check_plot, tell_written
 
 
@@ -46,7 +47,7 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
     parts: list[RenderableType] = [view(found, path, console, time.time())]
     whole = summary(found, level_of(found))
     if whole is not None:
-        parts += [Text(), whole_run(whole)]
+        parts += [Text(), whole_run(whole, RunPool(found, level_of(found)))]
     _print(console, Group(*parts))
     if plot:
         draw(found, plot, path.name)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ArgumentError
 from ..monitor.monitor import AUTO, NoiseMonitor
+from ..problem.losses.loss_fn import LossFn
 from .objects import is_of
 
 # the file of this folder, the package and the class
@@ -32,13 +33,16 @@ def attach(
     decay: float = 0.95,
     layers: bool = False,
     max_samples: int | None = 8,
+    loss_fn: LossFn | nn.Module | None = None,
+    data: Any = None,
+    sharpness_every: int = 10,
 ) -> NoiseMonitor:
     """Measure the noise scale while a framework trains; training itself is bit by bit the same.
 
     The values of `NoiseMonitor.values` go where the framework logs; the state goes to its
     checkpoints, and a run that is resumed gives the same numbers. What is measured is the gradient
     before it is clipped. Nothing is raised into the training: what cannot be measured is in
-    `monitor.notes`. For other options of `NoiseMonitor` make one, and the `NoiseMonitorCallback` of
+    `monitor.notes`. For a monitor of your own make the `NoiseMonitorCallback` of
     gradnoise.integrations.transformers, .lightning or .accelerate with it: docs/integrations.md.
 
     Args:
@@ -47,8 +51,9 @@ def attach(
             the forward and backward pass.
         model: for Lightning the LightningModule, or the part of it that is called; for accelerate
             the model as it was prepared. A transformers.Trainer knows its own.
-        every, source, group, sink, level, decay, layers, max_samples: see `NoiseMonitor`. The
-            group of DistributedDataParallel is found. Only the main process writes to the sink.
+        every, source, group, sink, level, decay, layers, max_samples, loss_fn, data,
+            sharpness_every: see `NoiseMonitor`. The group of DistributedDataParallel is found.
+            Only the main process writes to the sink.
 
     Returns:
         The monitor, which may be printed at any time; `monitor.detach()` ends it.
@@ -83,6 +88,9 @@ def attach(
         decay=decay,
         layers=layers,
         max_samples=max_samples,
+        loss_fn=loss_fn,
+        data=data,
+        sharpness_every=sharpness_every,
     )
     home.connect(trainer, monitor)
     return monitor

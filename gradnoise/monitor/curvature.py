@@ -9,8 +9,13 @@ from torch import nn
 
 from ..errors import GradNoiseError, first_line
 from ..estimators.curvature.tracker import SharpnessTracker
+from ..learning_rate.formulas import stable_lr
 from ..problem.losses.loss_fn import LossFn
-from ..problem.optimizer_settings import read_optimizer
+from ..problem.optimizer_settings import EARLY, OptimizerSettings, read_optimizer
+from ..problem.preconditioner import Preconditioner, is_adaptive
+from ..problem.state.wrappers import trainable
+from ..tensors.trees import TensorDict, floats
+from .gradients import sq_norm
 
 SAMPLES = 64
 
@@ -24,38 +29,55 @@ class Curvature:
         every: it is measured at every so many measurements of the noise.
 
     Attributes:
-        value: λ in loss/parameter², in the metric of an adaptive optimizer, from when its second
-            moments have settled; nan before it is known.
-        is_fresh: whether it was measured at the last turn.
+        value: λ in loss/parameter², in the metric of an adaptive optimizer after its first 100
+            steps; nan before it is known.
         reason: why it could not be measured; then it is not tried again.
     """
 
     def __init__(
         self, model: nn.Module, loss_fn: LossFn | nn.Module, data: Any, every: int
     ) -> None:
-        self.value, self.reason, self.is_fresh = math.nan, "", False
+        self.value, self.reason = math.nan, ""
         self._made = model, loss_fn, data
         self._every, self._turns = every, 0
         self._tracker: SharpnessTracker | None = None
 
-    def turn(self, optimizer: Any = None) -> None:
-        """After a measurement of the noise: measure λ if it is its turn.
+    def turn(self, optimizer: Any = None) -> dict[str, float]:
+        """After a measurement of the noise, while `.grad` is there: measure λ if it is its turn.
 
         Args:
             optimizer: that trains now; its metric is that of λ.
+
+        Returns:
+            What was measured now: "sharpness" λ; of an optimizer that is known "momentum" m and
+            "stable_lr", in its metric "metric_factor" tr(P⁻¹Σ)/trΣ.
         """
-        self.is_fresh = False
         due = self._turns % self._every == 0
-        if self.reason or (due and _is_early(optimizer)):
-            return
+        settings = read_optimizer(optimizer)
+        if self.reason or (due and _is_early(settings)):
+            return {}
         self._turns += 1
         if not due:
-            return
+            return {}
         try:
-            self.value, self.is_fresh = float(self._follow(optimizer).update().values), True
+            self.value = float(self._follow(optimizer).update().values)
+            return {"sharpness": self.value, **self._of_optimizer(optimizer, settings)}
         except Exception as error:  # runs the user's code and needs memory, in training
             said = str(error) if isinstance(error, GradNoiseError) else first_line(error)
             self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said}"
+            return {}
+
+    def _of_optimizer(self, optimizer: Any, settings: OptimizerSettings | None) -> dict[str, float]:
+        if settings is None:
+            return {"momentum": 0.0, "stable_lr": stable_lr(self.value)}
+        if not (settings.is_plain or is_adaptive(optimizer)):
+            return {}  # λ of plain SGD says nothing about it
+        own = {"momentum": settings.momentum}
+        if settings.is_settled:
+            own["stable_lr"] = stable_lr(self.value, settings.kind, settings.momentum)
+        if is_adaptive(optimizer):
+            own["metric_factor"] = _metric_factor(optimizer, {**trainable(self._made[0])})
+        return own
 
     def _follow(self, optimizer: Any) -> SharpnessTracker:
         if self._tracker is None:
@@ -66,9 +88,21 @@ class Curvature:
         return self._tracker
 
 
-def _is_early(optimizer: Any) -> bool:
-    """Whether the metric of an optimizer is not yet the one that it trains with."""
-    settings = read_optimizer(optimizer)
+def _is_early(settings: OptimizerSettings | None) -> bool:
+    """Whether the metric of an optimizer is from too few steps to say anything."""
     if settings is None or settings.settled_after is None:
         return False
-    return (settings.steps or 0) < settings.settled_after
+    return (settings.steps or 0) < EARLY
+
+
+def _metric_factor(optimizer: Any, parameters: TensorDict) -> float:
+    """tr(P⁻¹Σ)/trΣ, taken as ‖P^-½ḡ‖²/‖ḡ‖² of the gradient ḡ of this step.
+
+    E ḡ_j² = G_j² + Σ_jj/B: where noise dominates, the two are equal in expectation.
+    """
+    root = Preconditioner.of(optimizer, parameters).root
+    found = [(p.grad.detach(), root[n]) for n, p in parameters.items() if p.grad is not None]
+    both = floats(
+        sum(norms) for norms in zip(*((sq_norm(g * r), sq_norm(g)) for g, r in found), strict=True)
+    )
+    return both[0] / both[1] if len(both) == 2 and both[1] > 0 else math.nan

@@ -14,7 +14,7 @@ from torch import distributed as dist
 
 from ..errors import ArgumentError, check_whole
 from ..estimators.from_arrays.result import SimpleNoiseScale
-from ..learning_rate.formulas import stable_lr
+from ..history.critical import CriticalBatch
 from ..moments.layer import by_module
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
@@ -84,7 +84,8 @@ class NoiseMonitor:
             "norm_layers"; None for all. Others are taken at every measured step; the data have to
             be in random order. The gradient ḡ is that of all samples in any case.
         loss_fn, data: where both are given, λ is followed on 64 samples of the data, as by
-            `SharpnessTracker`, in the metric of an adaptive optimizer.
+            `SharpnessTracker`, in the metric of an adaptive optimizer. With `step.loss` the
+            critical batch size follows.
         sharpness_every: λ is measured at every so many measurements of the noise.
 
     Attributes:
@@ -151,7 +152,7 @@ class NoiseMonitor:
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
         self._due_now = self._is_detached = False
-        self._limits = Limits()
+        self._limits, self._critical = Limits(), CriticalBatch()
         self._curvature: Curvature | None = None
         if loss_fn is not None:
             self._curvature = Curvature(own, loss_fn, data, sharpness_every)
@@ -257,35 +258,42 @@ class NoiseMonitor:
         ):
             self._note(NEGATIVE)
         is_above = own.is_surely_positive(trace=-1.0, signal=self.batch_size, level=self.level)
-        lr, limit, sharpness = self._learning_rate()
+        lr, curvature = self._learning_rate(), self._sharpness_now()
+        limit = curvature.get("stable_lr", math.nan)
         self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
+        told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
+        self._critical.add(self.steps, told, float(trace[-1]), float(signal[-1]))
+        if "momentum" in curvature:
+            self._critical.add_sharpness(
+                self.steps,
+                curvature["sharpness"],
+                curvature["momentum"],
+                curvature.get("metric_factor", 1.0),
+            )
         if self._sinks:
             now = {
-                "sharpness": sharpness,
-                "stable_lr": None if math.isnan(limit) else limit,
+                **curvature,
                 "trace_cov_now": float(trace[-1]),
                 "grad_sq_norm_now": float(signal[-1]),
                 "batch_size_now": reading.samples,
-                "loss": loss,
+                "loss": None if loss is None else told,
                 "lr": lr,
             }
             line = line_of(self, now)
             for sink in self._sinks:
                 sink(line)
 
-    def _learning_rate(self) -> tuple[float | None, float, float | None]:
-        """ε, its limit on a quadratic, and λ where it was measured now."""
+    def _learning_rate(self) -> float | None:
         group = bare_optimizer(self.optimizer).param_groups[0] if self.optimizer else {}
-        lr = None if group.get("lr") is None else float(group["lr"])
+        return None if group.get("lr") is None else float(group["lr"])
+
+    def _sharpness_now(self) -> dict[str, float]:
+        """λ and what goes with it, where it was measured now."""
         if self._curvature is None:
-            return lr, math.nan, None
-        self._curvature.turn(self.optimizer)
+            return {}
+        found = self._curvature.turn(self.optimizer)
         self._note(self._curvature.reason)
-        if not self._curvature.is_fresh:
-            return lr, math.nan, None
-        settings = read_optimizer(self.optimizer)
-        kind, momentum = ("sgd", 0.0) if settings is None else (settings.kind, settings.momentum)
-        return lr, stable_lr(self.sharpness, kind, momentum), self.sharpness
+        return found
 
     def skip(self, reason: str, expected: bool = False) -> None:
         """Count a step that gave nothing, keep the reason, and warn once if it can be mended."""
@@ -339,6 +347,14 @@ class NoiseMonitor:
         return math.nan if self._curvature is None else self._curvature.value
 
     @property
+    def critical_batch_size(self) -> Estimate:
+        """B_crit = ε_max·trΣ/D in samples, of a run from its beginning to here; see `gn.pool`.
+
+        Without a value before there are six losses (`step.loss`) and one λ (`loss_fn`, `data`).
+        """
+        return self._critical.result(self.level)
+
+    @property
     def layer_noise_scales(self) -> dict[str, SimpleNoiseScale]:
         """B_simple of every module with parameters of its own, by name; empty without `layers`."""
         return {
@@ -360,6 +376,7 @@ class NoiseMonitor:
             "proven": self._plans.is_proven,
             "layers": list(self._layers),
             "averages": self._averages.state_dict(),
+            "critical": self._critical.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -378,6 +395,7 @@ class NoiseMonitor:
         self._due_now = bool(state["due_now"])
         self._plans.is_proven = bool(state.get("proven", False))  # which samples come next
         self._averages.load_state_dict(state["averages"])
+        self._critical.load_state_dict(state["critical"])
 
     def detach(self) -> None:
         """Measure nothing from now on. What was found stays."""

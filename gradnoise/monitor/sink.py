@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..files.atomic import regular
 from ..files.json import encode
-from .run_file import PREFIX
+from ..history.run_file import PREFIX
 
 Values = dict[str, Any]
 Sink = Callable[[Values], object]

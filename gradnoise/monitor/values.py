@@ -7,7 +7,8 @@ import time
 from typing import Any, Protocol
 
 from ..estimators.from_arrays.result import SimpleNoiseScale
-from .run_file import PREFIX
+from ..history.run_file import PREFIX
+from ..statistics.estimate import Estimate, Status
 
 
 class Monitored(Protocol):
@@ -31,10 +32,16 @@ class Monitored(Protocol):
     def sharpness(self) -> float:
         """λ."""
 
+    @property
+    def critical_batch_size(self) -> Estimate:
+        """B_crit."""
+
 
 def numbers_of(monitor: Monitored) -> dict[str, float]:
     """Keys of docs/monitor.md with their numbers; nan where there is none."""
-    scale = monitor.noise_scale
+    scale, critical = monitor.noise_scale, monitor.critical_batch_size
+    known = critical.status != Status.NO_INTERVAL
+    ends = {"": critical.value, "_low": critical.low, "_high": critical.high} if known else {}
     numbers = {
         "noise_scale": scale.value,
         "noise_scale_low": scale.low,
@@ -44,6 +51,7 @@ def numbers_of(monitor: Monitored) -> dict[str, float]:
         "batch_size": monitor.batch_size,
         "batch_over_noise_scale": monitor.batch_size / scale.value if scale.value else math.nan,
         **({} if math.isnan(monitor.sharpness) else {"sharpness": monitor.sharpness}),
+        **{f"critical_batch_size{end}": value for end, value in ends.items()},
         "measured": float(monitor.measured),
         "skipped": float(monitor.skipped),
     }
@@ -56,11 +64,7 @@ def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
     Args:
         now: further values of this step alone; None where there is none.
     """
-    given = {
-        f"{PREFIX}{name}": float(value.detach().mean() if hasattr(value, "detach") else value)
-        for name, value in now.items()
-        if value is not None
-    }
+    given = {f"{PREFIX}{name}": float(value) for name, value in now.items() if value is not None}
     place: dict[str, Any] = {"step": monitor.steps, "time": time.time()}
     place |= {"source": monitor.source, "level": monitor.level}
     numbers = numbers_of(monitor)

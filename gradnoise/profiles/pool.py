@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 from ..errors import ArgumentError, NotMeasuredError, positive
 from ..estimators.report import line, report
+from ..history.pool import RunPool
+from ..history.run_file import Run
 from ..statistics.estimate import Estimate, check_level, short
 from ..statistics.ratio_of_sums import ratio_of_sums
 from .critical import critical_batch_size
@@ -131,9 +134,22 @@ class Pool:
         return report(heading, lines)
 
 
+@overload
+def pool(profiles: str | Path, *, steps: None = None, level: float = 0.95) -> RunPool: ...
+
+
+@overload
 def pool(
     profiles: Iterable[Any], *, steps: Iterable[float] | None = None, level: float = 0.95
-) -> Pool:
+) -> Pool: ...
+
+
+def pool(
+    profiles: Iterable[Any] | Path,
+    *,
+    steps: Iterable[float] | None = None,
+    level: float = 0.95,
+) -> Pool | RunPool:
     """The critical batch size and the noise scales of a run from measurements along it.
 
     B_crit = ε_max·trΣ/D with D = -dL/d ln t, and B_simple and B_noise as ratios of sums; see `Pool`
@@ -142,17 +158,21 @@ def pool(
     Args:
         profiles: in the order of the run: `Profile`, `NoiseScale` or `GradientMoments`, or anything
             with `grad_sq_norm` and `trace_cov`, each an Estimate. Those with `grad_curvature` and
-            `trace_hessian_cov` count for B_noise. B_crit needs `loss` and `sharpness`.
+            `trace_hessian_cov` count for B_noise. B_crit needs `loss` and `sharpness`. Or the path
+            of the file that was the `sink` of a `NoiseMonitor`, which says when steps were taken.
         steps: how many steps the run had taken at each, or samples: only their ratios count. Where
             the rate changed, the sum of the rates so far. None leaves B_crit out.
         level: coverage of the intervals.
 
     Returns:
-        Pool, with batch sizes and noise scales in samples.
+        Pool, or RunPool of a file, with batch sizes and noise scales in samples.
 
     Raises:
-        ArgumentError: no measurements, something that is none, measurements of other models,
-            populations or metrics; `steps` that do not increase or of another number.
+        OSError: the file cannot be read.
+        DataError: it is no file of a monitor.
+        ArgumentError: a file without measured steps, or `steps` beside it; no measurements,
+            something that is none, measurements of other models, populations or metrics; `steps`
+            that do not increase or of another number.
 
     Example:
         >>> from gradnoise import noise_scale_from_gradients
@@ -163,6 +183,10 @@ def pool(
         0.8
     """
     check_level(level)
+    if isinstance(profiles, (str, Path)):
+        if steps is not None:
+            raise ArgumentError("the file says when its steps were taken: leave `steps` out")
+        return _of_file(profiles, level)
     if not isinstance(profiles, Iterable):
         raise ArgumentError(
             f"`profiles` must hold the measurements of a run, in a list; got one "
@@ -192,6 +216,13 @@ def pool(
             f"{list(times)}"
         )
     return Pool(members, times, level)
+
+
+def _of_file(path: str | Path, level: float) -> RunPool:
+    run = Run.load(path)
+    if not len(run):
+        raise ArgumentError(f"{path} has no measured step yet")
+    return RunPool(run, level)
 
 
 def _parts(members: Sequence[Any], names: tuple[str, str]) -> list[tuple[Estimate, Estimate]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gradnoise.monitor.curvature import Curvature
+from gradnoise.monitor.curvature import Curvature, _metric_factor
 from gradnoise.problem.optimizer_settings import read_optimizer
+from gradnoise.problem.preconditioner import Preconditioner
 
 
 def least_squares() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -67,10 +69,70 @@ def test_an_adaptive_metric_is_waited_for() -> None:
     own = Curvature(model, nn.MSELoss(), (inputs, targets), every=2)
     fresh = []
     for _ in range(settled + 4):
-        own.turn(optimizer)
-        fresh.append(own.is_fresh)
+        fresh.append("sharpness" in own.turn(optimizer))
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs), targets).backward()
         optimizer.step()
+    assert settled == 100
     assert not any(fresh[:settled])
     assert fresh[settled:] == [True, False, True, False]
+
+
+def trained(kind: type[torch.optim.Optimizer], steps: int, **options: Any) -> dict[str, float]:
+    """What is told after so many steps; `.grad` is there."""
+    torch.manual_seed(0)
+    model, (inputs, targets) = least_squares()
+    optimizer = kind(model.parameters(), lr=1e-3, **options)
+    own = Curvature(model, nn.MSELoss(), (inputs, targets), every=1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), targets).backward()
+        optimizer.step()
+    found = own.turn(optimizer)
+    assert not own.reason
+    if "metric_factor" in found:
+        root = Preconditioner.of(optimizer, dict(model.named_parameters())).root["weight"]
+        gradient = model.weight.grad
+        exact = float((root * gradient).square().sum() / gradient.square().sum())
+        assert found["metric_factor"] == pytest.approx(exact)
+    return found
+
+
+def test_what_goes_with_it_is_that_of_the_optimizer() -> None:
+    found = trained(torch.optim.SGD, 3, momentum=0.5)
+    assert found == {
+        "sharpness": found["sharpness"], "momentum": 0.5, "stable_lr": 3 / found["sharpness"],
+    }  # fmt: skip
+    model, data = least_squares()
+    alone = Curvature(model, nn.MSELoss(), data, every=1).turn()
+    assert alone["stable_lr"] == 2 / alone["sharpness"]
+    assert alone["momentum"] == 0
+
+
+def test_an_adaptive_metric_tells_of_its_noise_and_later_of_its_limit() -> None:
+    early = trained(torch.optim.AdamW, 150)
+    assert set(early) == {"sharpness", "momentum", "metric_factor"}  # 1/(1 - β₂) = 1000 steps
+    late = trained(torch.optim.AdamW, 150, betas=(0.9, 0.99))
+    assert late["stable_lr"] == pytest.approx(2 * 1.9 / (0.1 * late["sharpness"]))
+
+
+def test_of_an_optimizer_that_is_not_known_there_is_sharpness_alone() -> None:
+    class Sign(torch.optim.Optimizer):
+        def __init__(self, params: Any, lr: float) -> None:
+            super().__init__(params, {"lr": lr})
+
+        def step(self, closure: Any = None) -> None:
+            pass
+
+    assert set(trained(Sign, 1)) == {"sharpness"}
+
+
+def test_a_gradient_of_zero_has_no_factor() -> None:
+    model, _ = least_squares()
+    optimizer = torch.optim.Adam(model.parameters())
+    model.weight.grad = torch.ones_like(model.weight)
+    optimizer.step()
+    model.weight.grad = torch.zeros_like(model.weight)
+    assert math.isnan(_metric_factor(optimizer, dict(model.named_parameters())))
+    model.weight.grad = None
+    assert math.isnan(_metric_factor(optimizer, dict(model.named_parameters())))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -602,3 +604,48 @@ def test_an_optimizer_that_comes_later_has_its_metric() -> None:
     assert line["step"] == settled + 1
     expected = gn.stable_lr(monitor.sharpness, "adam", 0.9)
     assert line["gradnoise/stable_lr"] == pytest.approx(expected)
+
+
+def test_the_critical_batch_size_is_that_of_the_file(tmp_path: Path) -> None:
+    """Of what the monitor knows, of the last line of its file, and of `gn.pool`."""
+    torch.manual_seed(0)
+    model, data = mlp().double(), batch_of("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+
+    def watching() -> gn.NoiseMonitor:
+        return gn.NoiseMonitor(
+            model, optimizer, every=1, source="samples", sink=tmp_path / "run.jsonl",
+            loss_fn=classified, data=data, sharpness_every=3, layers=True,
+        )  # fmt: skip
+
+    monitor = watching()
+    for k in range(20):
+        if k == 10:  # as after a resumption
+            state = json.loads(json.dumps(monitor.state_dict()))
+            monitor = watching()
+            monitor.load_state_dict(state)
+        optimizer.zero_grad()
+        with monitor.step() as step:
+            loss = classified(model, data).mean()
+            loss.backward()
+            step.loss = loss
+        optimizer.step()
+        assert math.isnan(float(monitor.critical_batch_size)) == (k < 5)
+    own, pool = monitor.critical_batch_size, gn.pool(tmp_path / "run.jsonl")
+    assert float(own) == pytest.approx(float(pool.critical_batch_size()))
+    assert (own.low, own.high) == pytest.approx(
+        (pool.critical_batch_size().low, pool.critical_batch_size().high)
+    )
+    assert pool.run.last("critical_batch_size") == pytest.approx(float(own))
+    assert pool.run.last("critical_batch_size_high") == pytest.approx(own.high)
+    assert "gradnoise/critical_batch_size" in monitor.values()
+
+
+def test_without_losses_or_sharpness_there_is_no_critical_batch_size() -> None:
+    model, data = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+    for _ in range(8):
+        with monitor.step():
+            train_step(model, classified, [data])
+    assert monitor.critical_batch_size.status is gn.Status.NO_INTERVAL
+    assert "gradnoise/critical_batch_size" not in monitor.values()

@@ -149,8 +149,8 @@ def holds_tensors(kind: Any) -> bool:
 
 
 WITH_TENSORS = """
-Alignment Covariance Curve Diagnostics Diagonal Eigenpairs GradientMoments Sharpness SignalToNoise
-SpectralDensity
+Alignment Covariance Curve Diagnostics Diagonal Eigenpairs GradientMoments RunPool Sharpness
+SignalToNoise SpectralDensity
 """
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console, Group, RenderableType
 
-from gradnoise.monitor.run_file import Run
-from gradnoise.monitor.summary import summary
-from gradnoise.monitor.view import view, whole_run
+from gradnoise.history.pool import RunPool
+from gradnoise.history.run_file import Run
+from gradnoise.history.summary import summary
+from gradnoise.history.view import view, whole_run
 from tests.run_files import DIGITS, run_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
@@ -38,7 +39,7 @@ def test_the_page_shows_what_the_example_gives() -> None:
     run = Run.load(DIGITS)
     found = summary(run)
     assert found is not None
-    shown = seen(run, now=run.last("time") + 3) + [""] + lines(whole_run(found))
+    shown = seen(run, now=run.last("time") + 3) + [""] + lines(whole_run(found, RunPool(run)))
     blocks = re.findall(r"```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert "\n".join(shown).strip() == "\n".join(blocks).strip()
 
@@ -50,23 +51,29 @@ def test_no_line_is_longer_than_the_terminal() -> None:
         assert max(map(len, lines(group, width))) <= min(width, 80)
 
 
-@pytest.mark.parametrize("rows", range(8, 60, 3))
+@pytest.mark.parametrize("rows", range(7, 60, 3))
 def test_it_fits_into_the_lines_that_there_are(rows: int) -> None:
     found = seen(Run.load(DIGITS), rows)
-    assert len(found) <= max(rows, 12)
-    assert any("░" in line for line in found[3:]) == (rows >= 18)
+    assert len(found) <= max(rows, 13)
+    assert any("░" in line for line in found[3:]) == (rows >= 20)
 
 
 def test_the_numbers_of_the_last_line_are_shown_with_their_formulas() -> None:
-    first = {"loss": 9.0, "lr": 0.5, "sharpness": 3.0}
-    shown = "\n".join(seen(run_of(first, {"loss": 2.5, "lr": 0.25, "stable_lr": 0.5})))
+    first = {"loss": 9.0, "lr": 0.5, "sharpness": 3.0, "stable_lr": 1.0}
+    critical = {f"critical_batch_size{end}": x for end, x in (("", 5), ("_low", 2), ("_high", 9))}
+    shown = "\n".join(seen(run_of({**first, **critical}, {"loss": 2.5, "lr": 0.25})))
     assert "run.jsonl   step 1 " in shown
     assert "written 3 s ago" in shown
     assert "loss 2.50 · learning rate ε 0.250" in shown
     assert re.search(r"B_simple +100  80.0 to 130; trΣ/\|G\|², in samples", shown)
     assert re.search(r"B/B_simple +0.100  0.0769 to 0.125; batch size B = 10", shown)
     assert re.search(r"ε·λ/2 +0.750  beyond 1 gradient descent is unstable \(step 0\)", shown)
-    assert re.search(r"ε/stable +0.500  beyond 1 this optimizer is, gn.stable_lr \(step 1\)", shown)
+    assert re.search(r"ε/stable +0.500  beyond 1 this optimizer is, gn.stable_lr \(step 0\)", shown)
+    assert re.search(r"B_crit +5.00  2.00 to 9.00; ε_max·trΣ/D, to here, in samples", shown)
+    plain = "\n".join(seen(run_of({**first, "stable_lr": 2 / 3})))
+    assert "ε·λ/2" in plain
+    assert "ε/stable" not in plain
+    assert "ε·λ/2" not in "\n".join(seen(run_of({"lr": 0.5, "sharpness": 3.0})))  # of Lion
 
 
 def test_what_was_not_measured_is_not_there() -> None:
@@ -105,7 +112,7 @@ def test_a_section_is_about_the_whole_run() -> None:
     run = run_of(*({"trace_cov_now": a, "grad_sq_norm_now": b, "lr": 0.1} for a, b in pairs))
     found = summary(run)
     assert found is not None
-    shown = lines(whole_run(found))
+    shown = lines(whole_run(found, RunPool(run)))
     assert shown[0] == (
         "Over the whole run: B_simple = Σ trΣ/Σ|G|² of its measured steps, in samples"
     )
@@ -115,5 +122,5 @@ def test_a_section_is_about_the_whole_run() -> None:
     assert rows[5][1] == "1.95"
     assert rows[5][-1] == "0.100"
     assert "only a bound" in shown[6]
-    assert isinstance(whole_run(found), Group)
+    assert isinstance(whole_run(found, RunPool(run)), Group)
     assert np.isfinite(float(found.thirds[1].noise_scale))

@@ -17,6 +17,7 @@ from ..show.chart import Curve, chart
 from ..show.table import cells, integer, listed, plain_table
 from ..statistics.estimate import Estimate, short
 from .meaning import about_batch, about_run, noise_scale, over
+from .pool import RunPool
 from .run_file import Run
 from .summary import Part, Summary
 
@@ -43,15 +44,33 @@ def view(run: Run, path: Path, console: Console, now: float, rows: int | None = 
     return Constrain(Group(*words, *_charts(run, width, free)), width)
 
 
-def whole_run(found: Summary) -> Group:
+def whole_run(found: Summary, pool: RunPool) -> Group:
     """The section "over the whole run"."""
     table = plain_table("steps", "B_simple", "interval", "B", "B/B_simple", "learning rate ε")
     table.columns[-1].justify = "right"
     for name, part in zip(("all", "", "", ""), (found.whole, *found.thirds), strict=True):
         table.add_row(name or f"{integer(part.first)} to {integer(part.last)}", *_part(part))
     title = "Over the whole run: B_simple = Σ trΣ/Σ|G|² of its measured steps, in samples"
-    sentences = listed("What it says", tuple(about_run(found)))
-    return Group(Text(title, style="bold"), table, Text(), *sentences)
+    sentences = listed("What it says", tuple(about_run(found, pool)))
+    parts = [Text(title, style="bold"), table, Text(), *_critical(pool), *sentences]
+    return Group(*parts)
+
+
+def _critical(pool: RunPool) -> list[RenderableType]:
+    """B_crit of a run to here, and of what was left of it at some steps; empty where unknown."""
+    if pool.unknown:
+        return []
+    table = plain_table("run", "B_crit", "interval", "B", "B/B_crit")
+    table.columns[-1].justify = "right"
+    rows = [("from its beginning to here", pool.batch_size, pool.critical_batch_size())]
+    for own in pool.some_of_the_rest:
+        rows.append(
+            (f"the rest from step {integer(own.step)}", own.batch_size, own.critical_batch_size)
+        )
+    for name, size, critical in rows:
+        table.add_row(name, *cells(critical, ""), integer(size), cells(over(size, critical), "")[0])
+    title = "Critical batch size of training: B_crit = ε_max·trΣ/D, in samples"
+    return [Text(title, style="bold"), table, Text()]
 
 
 def _part(part: Part) -> tuple[str, ...]:
@@ -95,6 +114,10 @@ def _numbers(run: Run) -> Table:
     table.add_column()
     table.add_row("noise scale B_simple", *_cells(scale, f"trΣ/|G|²{whose}, in samples"))
     table.add_row("B/B_simple", *_cells(over(batch, scale), f"batch size B = {integer(batch)}"))
+    critical = run.last_of(*(f"critical_batch_size{end}" for end in ("", "_low", "_high")))
+    if math.isfinite(critical[0]):
+        value, low, high = map(short, critical)
+        table.add_row("B_crit", value, f"{low} to {high}; ε_max·trΣ/D, to here, in samples")
     for row in _limits(run):
         table.add_row(*row)
     return table
@@ -111,14 +134,13 @@ def _cells(estimate: Estimate, note: str) -> tuple[str, str]:
 def _limits(run: Run) -> list[tuple[str, str, str]]:
     """The learning rate against its limits at this point, where they were measured."""
     rows = []
-    step, lr, sharpness = run.last_of("step", "lr", "sharpness")
+    step, lr, sharpness, stable = run.last_of("step", "lr", "sharpness", "stable_lr")
     if math.isfinite(step):
         note = f"beyond 1 gradient descent is unstable (step {integer(step)})"
         rows.append(("ε·λ/2", short(lr * sharpness / 2), note))
-    step, lr, stable = run.last_of("step", "lr", "stable_lr")
-    if math.isfinite(step):
-        note = f"beyond 1 this optimizer is, gn.stable_lr (step {integer(step)})"
-        rows.append(("ε/stable", short(lr / stable), note))
+        if not math.isclose(stable * sharpness, 2, rel_tol=1e-3):  # momentum, or Adam
+            note = f"beyond 1 this optimizer is, gn.stable_lr (step {integer(step)})"
+            rows.append(("ε/stable", short(lr / stable), note))
     return rows
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imread
 
-from gradnoise.monitor.picture import draw
-from gradnoise.monitor.run_file import Run
-from gradnoise.monitor.summary import summary
+from gradnoise.history.picture import draw
+from gradnoise.history.run_file import Run
+from gradnoise.history.summary import summary
 from tests.run_files import DIGITS, run_of
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from gradnoise.monitor import meaning
-from gradnoise.monitor.meaning import about_batch, about_run, level_of, noise_scale, over, regime
-from gradnoise.monitor.summary import Part, Summary
+from gradnoise.history import meaning
+from gradnoise.history.meaning import about_batch, about_run, level_of, noise_scale, over, regime
+from gradnoise.history.pool import RunPool
+from gradnoise.history.run_file import Run
+from gradnoise.history.summary import Part, Summary, summary
 from gradnoise.statistics.estimate import Estimate, Status
-from tests.run_files import run_of
+from tests.run_files import DIGITS, run_of
 
 INF, NAN = math.inf, math.nan
 
@@ -21,12 +24,15 @@ def scale(value: float, low: float, high: float) -> Estimate:
     return Estimate(value, low, high, 0.95, NAN, 9, status)
 
 
-def ended(*scales: Estimate, batch_size: float = 10, lrs: tuple[float, ...] = (1, 1, 1)) -> Summary:
+def ended(
+    *scales: Estimate, batch_size: float = 10, lrs: tuple[float, ...] = (1, 1, 1)
+) -> tuple[Summary, RunPool]:
+    """A summary; B_crit is not known."""
     parts = [
         Part(100 * k + 1, 100 * k + 100, each, batch_size, lr)
         for k, (each, lr) in enumerate(zip(scales, lrs, strict=True))
     ]
-    return Summary(parts[0], tuple(parts))
+    return Summary(parts[0], tuple(parts)), RunPool(run_of({}))
 
 
 def test_the_noise_scale_is_that_of_the_last_line() -> None:
@@ -98,7 +104,7 @@ def test_a_batch_is_described_by_its_share_of_noise(ratio: Estimate, said: str) 
 def test_growth_is_told_where_intervals_lie_apart(
     first: Estimate, last: Estimate, said: str
 ) -> None:
-    assert said in about_run(ended(first, first, last))[0]
+    assert said in about_run(*ended(first, first, last))[0]
 
 
 NOISY, EVEN = scale(100, 80, 120), scale(20, 15, 30)  # at B = 10
@@ -115,26 +121,55 @@ NOISY, EVEN = scale(100, 80, 120), scale(20, 15, 30)  # at B = 10
     ],
 )
 def test_a_run_says_since_when_noise_dominated(thirds: tuple[Estimate, ...], said: str) -> None:
-    assert said in about_run(ended(*thirds))[1]
+    assert said in about_run(*ended(*thirds))[1]
 
 
 def test_what_it_does_not_say_is_said() -> None:
-    plain = about_run(ended(NOISY, NOISY, NOISY))
-    assert plain[-1] == meaning.NOT_CRITICAL
-    assert "within a factor 2 of it in 37 %" in plain[-1]
-    assert len(plain) == 3
-    decayed = about_run(ended(NOISY, NOISY, NOISY, lrs=(1.0, 0.5, 0.25)))
+    plain = about_run(*ended(NOISY, NOISY, NOISY))
+    assert plain[-2] == meaning.NOT_CRITICAL
+    assert "within a factor 2 of it in 37 %" in plain[-2]
+    assert plain[-1].startswith("B_crit needs `gradnoise/loss` in the file")
+    assert len(plain) == 4
+    decayed = about_run(*ended(NOISY, NOISY, NOISY, lrs=(1.0, 0.5, 0.25)))
     assert "The learning rate fell by a factor 4.00 between these thirds" in decayed[2]
-    raised = about_run(ended(NOISY, NOISY, NOISY, lrs=(1.0, 1.0, 1.6)))
+    raised = about_run(*ended(NOISY, NOISY, NOISY, lrs=(1.0, 1.0, 1.6)))
     assert "The learning rate rose by a factor 1.60" in raised[2]
-    bound = about_run(ended(scale(NAN, 80, INF), NOISY, NOISY))
+    bound = about_run(*ended(scale(NAN, 80, INF), NOISY, NOISY))
     assert "measure more steps (the monitor's `every`)" in bound[2]
+
+
+def of_digits(batch_size: float = 256, **columns: float) -> list[str]:
+    run = Run.load(DIGITS)
+    run.columns["batch_size_now"][:] = batch_size
+    for name, value in columns.items():
+        run.columns[name] = run.column(name) * 0 + value
+    found = summary(run)
+    assert found is not None
+    return about_run(found, RunPool(run))
+
+
+def test_a_run_whose_b_crit_is_known_says_what_its_batch_size_cost() -> None:
+    said = of_digits()
+    assert said[1].startswith(
+        "B = 256 takes about 1 + B/B_crit = 4.48 times the fewest samples and 1 + B_crit/B = 1.29 "
+        "times the fewest steps"
+    )
+    assert said[2].startswith("From step 2 881 on B_crit of the rest was above B: there, twice")
+    assert said[-1] == meaning.NOT_RIGHT
+    assert not any("noise dominated" in line for line in said)
+    assert "B_crit of the rest was not above B at step 2 961: nothing" in of_digits(1000)[2]
+    flat = of_digits(loss=1.0)
+    assert flat[1].startswith("From step 401 on")
+    late = of_digits()
+    assert len(late) == 5
 
 
 def test_the_shares_of_docs_advice_are_quoted() -> None:
     page = Path(__file__).parents[2] / "docs" / "advice.md"
     text = page.read_text(encoding="utf-8")
     assert "| B_simple, pooled | 37% | 71% |" in text
+    for shares in ("65% | 87% | 1.6 | 92%", "48% | 75% | 2.1 | 75%"):  # those of NOT_RIGHT
+        assert f"| B_crit, 200 measured steps | {shares}" in re.sub(r"\d+ of \d+ \| ", "", text)
 
 
 def test_the_level_is_that_of_the_monitor() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..statistics.estimate import Estimate
+from ..statistics.estimate import Estimate, Status
 from ..statistics.ratio import ratio
 from .run_file import Run
 
@@ -80,11 +80,14 @@ def _part(run: Run, lines: np.ndarray, level: float) -> Part:
     own, averaged = run.column("batch_size_now"), run.column("batch_size")
     sizes = np.where(np.isfinite(own), own, averaged)  # of the steps, where they are known
     means = (_mean(column[lines]) for column in (sizes, run.column("lr")))
-    return Part(int(steps[0]), int(steps[-1]), _pooled(trace, signal, level), *means)
+    return Part(int(steps[0]), int(steps[-1]), pooled(trace, signal, level), *means)
 
 
-def _pooled(trace: np.ndarray, signal: np.ndarray, level: float) -> Estimate:
+def pooled(trace: np.ndarray, signal: np.ndarray, level: float) -> Estimate:
+    """Σ trΣ/Σ|G|² over measured steps, with Fieller's interval from their spread."""
     count = len(trace)
+    if count < 2:
+        return Estimate(math.nan, 0.0, math.inf, level, math.nan, count, Status.NO_INTERVAL)
     covariance = np.cov(trace, signal) / count
     return ratio(
         float(trace.mean()),

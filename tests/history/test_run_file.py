@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.monitor.run_file import Run, RunFile
+from gradnoise.history.run_file import Run, RunFile
 from tests.run_files import DIGITS, line, run_of, written
 
 
@@ -129,5 +129,5 @@ def test_a_file_that_is_not_there_is_an_error_of_the_system(path: Path) -> None:
 
 
 def test_the_example_is_a_whole_run() -> None:
-    assert len(Run.load(DIGITS)) == 50
+    assert len(Run.load(DIGITS)) == 100
     assert len(run_of({}, {})) == 2

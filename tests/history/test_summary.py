@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradnoise.monitor.run_file import Run
-from gradnoise.monitor.summary import summary
+from gradnoise.history.run_file import Run
+from gradnoise.history.summary import summary
 from gradnoise.statistics.estimate import Status
 from tests.coverage import fewest, most
 from tests.run_files import run_of

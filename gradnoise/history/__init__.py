@@ -1,0 +1,1 @@
+"""The file of a monitored run: what it says, in numbers, words and pictures."""
