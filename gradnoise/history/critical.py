@@ -7,7 +7,7 @@ from typing import Any
 
 from ..statistics.estimate import Estimate, Status
 
-LEAST = 6.0  # measured steps that matter, before the slope of the loss says something
+LEAST = 4.5  # n*, before the slope of the loss says something: six evenly spaced steps
 ERRORS = 2.0  # standard errors of the slope that the interval allows for
 # how far training may be from the two predictions together, and from this one alone: docs/advice.md
 BOTH, ALONE = 2.0, 5.0
