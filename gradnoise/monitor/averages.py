@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import ArgumentError
 from ..estimators.from_arrays.result import SimpleNoiseScale
@@ -17,7 +17,7 @@ from ..statistics.ratio import ratio
 from ..statistics.skew import Skew
 
 TRACE, SIGNAL = 0, 1
-HERE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # also with another default
+Array = np.ndarray
 
 
 class Averages:
@@ -46,27 +46,27 @@ class Averages:
         self.count = 0
         self.samples = 0.0  # the same average of the batch sizes
         self._powers = [0.0, 0.0, 0.0]  # Σw, Σw², Σw³
-        self._mean = torch.zeros(2, parts, **HERE)
-        self._second = torch.zeros(2, 2, parts, **HERE)  # Σw(x - mean)(x - mean)ᵀ
-        self._third = torch.zeros(2, 2, 2, parts, **HERE)
+        # numpy: a step has a dozen operations on a few numbers, each of which costs torch more
+        self._mean = np.zeros((2, parts))
+        self._second = np.zeros((2, 2, parts))  # Σw(x - mean)(x - mean)ᵀ
+        self._third = np.zeros((2, 2, 2, parts))
 
-    def add(self, trace: Tensor, signal: Tensor, samples: float) -> None:
+    def add(self, values: Array, samples: float) -> None:
         """Take one measurement.
 
         Args:
-            trace, signal: trΣ and |G|² of every part, shape (parts,).
+            values: trΣ and |G|² of every part, shape (2, parts).
             samples: B of the step.
         """
-        values = torch.stack([trace, signal]).to(self._mean)
         old = self.decay * self._powers[0]
         self._powers = [1 + self.decay**k * own for k, own in enumerate(self._powers, 1)]
         total = self._powers[0]
         gap = values - self._mean
-        square = torch.einsum("ap,bp->abp", gap, gap)
+        square = gap[:, None] * gap
         second = self.decay * self._second
-        mixed = torch.einsum("ap,bcp->abcp", gap, second)
-        mixed = mixed + mixed.transpose(0, 1) + mixed.movedim(0, 2)
-        cube = torch.einsum("abp,cp->abcp", square, gap)
+        mixed = gap[:, None, None] * second
+        mixed = mixed + mixed.swapaxes(0, 1) + np.moveaxis(mixed, 0, 2)
+        cube = square[:, :, None] * gap
         self._third = self.decay * self._third + cube * (old * (old - 1) / total**2) - mixed / total
         self._second = second + square * (old / total)
         self._mean = self._mean + gap / total
@@ -82,22 +82,21 @@ class Averages:
         """Whether trace·trΣ + signal·|G|² of the whole is above its error; cheap."""
         if self.count < 2:
             return False
-        covariance, _ = self._spread(-1)
-        (a, b), (first, second) = (trace, signal), self._mean[:, -1].tolist()
-        variance = float(
-            a * a * covariance[0, 0] + 2 * a * b * covariance[0, 1] + b * b * covariance[1, 1]
-        )
-        if math.isnan(variance):
+        first, second = self._mean[:, -1].tolist()
+        value = trace * first + signal * second
+        (aa, ab), (_, bb) = (self._covariance(-1) / self.effective).tolist()
+        variance = trace * trace * aa + 2 * trace * signal * ab + signal * signal * bb
+        if not value > 0 or math.isnan(variance):
             return False
-        reach = quantile(level, max(self.effective - 1, 0.1)) * math.sqrt(max(variance, 0.0))
-        return bool(a * first + b * second > reach)
+        freedom = max(self.effective - 1, 0.1)
+        return bool(value > quantile(level, freedom) * math.sqrt(max(variance, 0.0)))
 
     def result(self, level: float, part: int = -1) -> SimpleNoiseScale:
         """trΣ/|G|² of one part, the last by default; the ratio of the means, Fieller's interval."""
         if not self.count:
             return _nothing(level)
         values = self._mean[:, part].tolist()
-        covariance, skew = self._spread(part)
+        covariance, skew = self._covariance(part) / self.effective, self._skew(part)
         freedom = max(self.effective - 1, 0.1)  # fewer make Student's quantile overflow
         trace, signal = (
             flag_zero(
@@ -125,22 +124,24 @@ class Averages:
         )
         return SimpleNoiseScale.of(scale, signal, trace)
 
-    def _spread(self, part: int) -> tuple[Tensor, Skew]:
-        """Covariance of the two means, and their skewness; nan from a single measurement."""
+    def _covariance(self, part: int) -> Array:
+        """C of one part, shape (2, 2); nan from a single measurement, or from equal ones."""
+        first, second, _ = self._powers
+        own = self._second[..., part]
+        if self.count < 2 or not own.any():  # one batch over and over does not tell the error
+            return np.full((2, 2), math.nan)
+        covariance: Array = own / (first - second / first)
+        return covariance
+
+    def _skew(self, part: int) -> Skew:
+        """The skewness of the two means; none where there are too few."""
         first, second, third = self._powers
-        effective = self.effective
-        none = torch.zeros(2, 2, 2, **HERE)
-        if self.count < 2:
-            return torch.full((2, 2), math.nan, **HERE), Skew(none, none, none)
-        covariance = self._second[..., part] / (first - second / first)
-        if not covariance.any():  # one batch over and over: equal numbers do not tell the error
-            return torch.full((2, 2), math.nan, **HERE), Skew(none, none, none)
+        none = torch.zeros(2, 2, 2, dtype=torch.float64, device="cpu")
         divisor = first - 3 * second / first + 2 * third / first**2
-        if self.count < 3 or divisor <= 0:
-            return covariance / effective, Skew(none, none, none)
-        cumulant = self._third[..., part] / divisor
-        skew = Skew(cumulant * third / first**3, cumulant / effective**2, none)
-        return covariance / effective, skew
+        if self.count < 3 or divisor <= 0 or math.isnan(self._covariance(part)[0, 0]):
+            return Skew(none, none, none)
+        cumulant = torch.from_numpy(self._third[..., part] / divisor)
+        return Skew(cumulant * third / first**3, cumulant / self.effective**2, none)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` goes on from, as built-in values."""
@@ -157,7 +158,7 @@ class Averages:
         self.decay, self.count = float(state["decay"]), int(state["count"])
         self.samples, self._powers = float(state["samples"]), list(state["powers"])
         for name in _MOMENTS:
-            setattr(self, f"_{name}", torch.tensor(state[name], **HERE))
+            setattr(self, f"_{name}", np.array(state[name], np.float64))
 
 
 _MOMENTS = ("mean", "second", "third")

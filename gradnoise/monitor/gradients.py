@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,28 +21,37 @@ CHANGED = (
 NOT_ADDED = "the gradients were not added to `.grad`: call backward()"
 
 
+SHORT = 2**12  # entries that are added in their own dtype: relative errors below 1e-6
+
+
 def sq_norm(gradient: Tensor) -> Tensor:
-    """‖g‖² in float64 (float32 on MPS), a tensor without dimensions: nothing waits for a device."""
+    """‖g‖² as a tensor without dimensions: nothing waits for a device."""
     if gradient.is_sparse:
         gradient = gradient.coalesce().values()
     gradient = gradient.detach()
     if gradient.dtype in (torch.float16, torch.bfloat16):
         gradient = gradient.float()
+    if gradient.numel() <= SHORT:
+        flat = gradient.reshape(-1)
+        return torch.dot(flat, flat)
     return sq_norms(gradient.reshape(1, -1))[0]
 
 
-def gathered(found: dict[str, Tensor], names: list[str]) -> Tensor:
-    """Numbers by name as one tensor in float64 on the CPU; 0 where a name has none.
+def gathered(found: Iterable[tuple[str, Tensor]], names: Sequence[str]) -> Tensor:
+    """Numbers by name, added where a name has several, in float64 on the CPU.
 
     One copy for each device.
     """
+    index = {name: i for i, name in enumerate(names)}
+    places: dict[torch.device, tuple[list[int], list[Tensor]]] = {}
+    for name, number in found:
+        rows, numbers = places.setdefault(number.device, ([], []))
+        rows.append(index[name])
+        numbers.append(number)
     result = torch.zeros(len(names), dtype=torch.float64, device="cpu")
-    places: dict[torch.device, list[int]] = {}
-    for i, name in enumerate(names):
-        if name in found:
-            places.setdefault(found[name].device, []).append(i)
-    for own in places.values():
-        result[own] = torch.stack([found[names[i]] for i in own]).cpu().double()
+    for rows, numbers in places.values():
+        own = torch.tensor(rows, device="cpu")
+        result.index_add_(0, own, torch.stack(numbers).cpu().double())
     return result
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -244,13 +245,13 @@ class NoiseMonitor:
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
-        trace, signal = (self._by_layer(m) / loss_scale**2 for m in reading.moments())
-        if not bool((trace + signal).isfinite().all()):
+        values = self._by_layer(reading.moments()) / loss_scale**2
+        if not np.isfinite(values).all():
             self.skip("a gradient was not finite", expected=True)
             return
         if self.source == AUTO:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
-        self._averages.add(trace, signal, reading.samples)
+        self._averages.add(values, reading.samples)
         self.measured += 1
         own = self._averages
         if self.measured >= ENOUGH and own.is_surely_positive(
@@ -262,7 +263,8 @@ class NoiseMonitor:
         limit = curvature.get("stable_lr", math.nan)
         self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
         told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
-        self._critical.add(self.steps, told, float(trace[-1]), float(signal[-1]))
+        trace, signal = values[:, -1].tolist()
+        self._critical.add(self.steps, told, trace, signal)
         if "momentum" in curvature:
             self._critical.add_sharpness(
                 self.steps,
@@ -273,8 +275,8 @@ class NoiseMonitor:
         if self._sinks:
             now = {
                 **curvature,
-                "trace_cov_now": float(trace[-1]),
-                "grad_sq_norm_now": float(signal[-1]),
+                "trace_cov_now": trace,
+                "grad_sq_norm_now": signal,
                 "batch_size_now": reading.samples,
                 "loss": None if loss is None else told,
                 "lr": lr,
@@ -310,13 +312,15 @@ class NoiseMonitor:
         if not silent:
             warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
 
-    def _by_layer(self, values: Tensor) -> Tensor:
-        """Sums over the parameters of each module, and over all as the last one."""
+    def _by_layer(self, moments: tuple[Tensor, Tensor]) -> np.ndarray:
+        """Sums over the parameters of each module, and over all as the last one: (2, parts)."""
+        values = torch.stack(moments).numpy()
+        whole = values.sum(1, keepdims=True)
+        if not self._layers:
+            return whole  # type: ignore[no-any-return]
         index = {name: i for i, name in enumerate(self._plans.only)}
-        own = [
-            values[[index[n] for n in names if n in index]].sum() for names in self._layers.values()
-        ]
-        return torch.stack([*own, values.sum()])
+        own = [[index[n] for n in names if n in index] for names in self._layers.values()]
+        return np.concatenate([*(values[:, [k]].sum(2) for k in own), whole], 1)
 
     @property
     def noise_scale(self) -> SimpleNoiseScale:

@@ -33,7 +33,7 @@ class PartNorms:
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor], group: Any) -> None:
         self._model, self._names, self._group = model, list(parameters), group
-        self._norms: dict[str, Tensor] = {}  # Σ_j ‖c_j‖²
+        self._norms: list[tuple[str, Tensor]] = []  # ‖c_j‖² by parameter
         self._seen: set[str] = set()  # parameters that have had a gradient in this part
         self._sizes: list[int | None] = []  # of the inputs of the forward passes
         self._parts, self._begins, self.reason = 0, True, ""
@@ -59,8 +59,7 @@ class PartNorms:
         elif name in self._seen:
             self.reason = TWICE
         self._seen.add(name)
-        square = sq_norm(gradient)
-        self._norms[name] = self._norms[name] + square if name in self._norms else square
+        self._norms.append((name, sq_norm(gradient)))
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -96,7 +95,7 @@ class PartNorms:
         self.reason = ONE_PART if count < 2 else refused_sum(whole, world)
         if self.reason:
             return None
-        total = gathered(self.gradient.sq_norms(self._group), self._names)
+        total = gathered(self.gradient.sq_norms(self._group).items(), self._names)
         squared = world**2
         return Reading(both[5:] / squared, total, shares_sq / squared, spread / squared, samples)
 

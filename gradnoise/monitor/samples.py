@@ -220,7 +220,7 @@ class SampleNorms:
             cure = f": {CURE}"
         self.reason = changed or (self.reason and f"{self.reason}{cure}")
         names, world = self._plans.only, world_size(self._group)
-        norms = gathered(self._norms, names)
+        norms = gathered(self._norms.items(), names)
         # Σ_i w_i², where the share of a micro-batch is divided among its samples
         pairs = [] if self.reason else zip(weights, self._sizes, strict=True)
         squares = sum(w * w / b for w, b in pairs)
@@ -234,7 +234,7 @@ class SampleNorms:
         self.reason = one if samples < 2 else refused_sum(float(both[2]), world)
         if self.reason:
             return None
-        total = gathered(self.gradient.sq_norms(self._group), names)
+        total = gathered(self.gradient.sq_norms(self._group).items(), names)
         return Reading(both[3:] / world**2, total, spread, spread, samples)
 
     def _refused(self, batch_size: Size, weights: list[float]) -> str:
@@ -256,7 +256,7 @@ class SampleNorms:
         Some gradients are zero up to rounding, as those of biases before a softmax: what is small
         beside the gradient of the whole model is let pass.
         """
-        whole = gathered(self._norms, self._plans.only).sum()
+        whole = gathered(self._norms.items(), self._plans.only).sum()
         for name, along in self._along.items():
             own = self._of_gradient.get(name, torch.zeros_like(along))
             gap = (along - own).square().mean()  # the squared length of the difference, about

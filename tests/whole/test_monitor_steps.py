@@ -22,7 +22,7 @@ def test_gradients_may_be_zeroed_after_the_forward_pass(to_none: bool) -> None:
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
-        expected = parameter.grad.double().square().sum()
+        expected = parameter.grad.square().sum()
         torch.testing.assert_close(gradient.sq_norms()[name], expected)
 
 

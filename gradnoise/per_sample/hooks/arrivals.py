@@ -103,10 +103,8 @@ class Arrivals:
         """Take the factored gradients of one operation from the gradient of its output."""
         assert hook.step.layout is not None  # or there would be no hook
         at = At(hook.step.layout, self.count, delta.dtype)
-        for index, factored in hook.factored(at, at_least_float32(delta)).items():
+        for index, factored in hook.factored(at, delta, self.rows).items():
             source = hook.sources[index]
-            if self.rows is not None:
-                factored = factored.some(self.rows)
             if source in self._single and not self._keep:
                 (name,) = source.parameters
                 self._measured[name] = self._measure(name, factored)
@@ -206,16 +204,45 @@ class OperationHook:
             self.run.arrive(self, delta)
         self.call.tensors = []
 
-    def factored(self, at: At, delta: Tensor) -> dict[int, FactoredGradients]:
-        """Factored gradients for every source, by position among the tensors."""
+    def factored(
+        self, at: At, delta: Tensor, rows: slice | None = None
+    ) -> dict[int, FactoredGradients]:
+        """Factored gradients for every source, by position among the tensors.
+
+        Args:
+            rows: samples that are wanted; None for all.
+        """
         tensors = self.call.tensors
         if [tensor._version for tensor in tensors] != self._versions:
             raise EngineError(f"an input of {self.call.name} is changed in place after its use")
-        if self.step.arguments is not None:
+        if self.step.arguments is None:
+            wide, dependent = at_least_float32(delta), list(self.step.dependent)
+            found = local(at, wide, self.call.run, tensors, list(self.sources), dependent)
+        else:
+            if rows is not None and self._has_rows(at, delta, tensors):
+                tensors = [
+                    _some(at, t, rows) if i in self.step.dependent else t
+                    for i, t in enumerate(tensors)
+                ]
+                count = len(range(at.samples)[rows])
+                at, delta, rows = at._replace(samples=count), _some(at, delta, rows), None
             args, kwargs = self.call.arguments(tensors)
-            made = RULES[self.call.func].factored(at, delta, *args, **kwargs)
+            wide = at_least_float32(delta)
+            made = RULES[self.call.func].factored(at, wide, *args, **kwargs)
             named = zip(self.sources, self.step.arguments, strict=True)
-            return {i: made[name]() for i, name in named}
-        return local(
-            at, delta, self.call.run, tensors, list(self.sources), list(self.step.dependent)
+            found = {i: made[name]() for i, name in named}
+        return found if rows is None else {i: own.some(rows) for i, own in found.items()}
+
+    def _has_rows(self, at: At, delta: Tensor, tensors: list[Tensor]) -> bool:
+        """Whether the samples lie along the first dimension of all tensors that depend on them."""
+        alike = all(
+            tensors[i].ndim == delta.ndim and len(tensors[i]) == len(delta)
+            for i in self.step.dependent
         )
+        return alike and at.layout.major and not at.layout.axis
+
+
+def _some(at: At, tensor: Tensor, rows: slice) -> Tensor:
+    """Some of the samples along the first dimension."""
+    each = len(tensor) // at.samples
+    return tensor.reshape(at.samples, each, *tensor.shape[1:])[rows].flatten(0, 1)
