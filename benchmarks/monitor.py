@@ -95,6 +95,7 @@ def overhead(names: list[str], rounds: int) -> list[list[str]]:
 
 def peak(name: str, source: str) -> None:
     """One step of a fresh process, after two others; prints bytes."""
+    Loop("mlp", "samples").step()  # loads what is imported when it is needed
     loop = Loop(name, source if source != "plain" else "")
     plain = Loop(name)
     plain.step()

@@ -65,7 +65,7 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
     try:
         with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as own:
             batch = own.largest_batch()
-            planner = Planner(own.objective, select(batch, slice(0, PLAN)))
+            planner = Planner(own.objective, select(batch, slice(0, PLAN)), compares=False)
             steps = prove(own.objective, batch, planner.plan())
     finally:
         _PLANNING.reset(outside)
@@ -106,8 +106,11 @@ def _outputs_weighed(output: Any, count: int) -> Tensor:
 
 
 def packed_by_nobody() -> AbstractContextManager[Any]:
-    """What is saved for our own graphs is not the user's: checkpoints count what they are given."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+    """What is saved for our own graphs is not the user's: checkpoints count what they are given.
+
+    Detached: an operation that saves its own output would hold itself for ever.
+    """
+    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
 
 
 class LivePass(Arrivals):

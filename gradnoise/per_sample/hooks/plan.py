@@ -49,13 +49,19 @@ class _Look:
 class Planner:
     """Finds where the samples are, and computes the reference sums of a few of them.
 
+    Args:
+        objective, batch: what is differentiated.
+        compares: whether there are to be reference sums; without them no gradient of a parameter is
+            computed.
+
     Attributes:
         direction: a random one, with which the products of the few gradients are computed.
     """
 
-    def __init__(self, objective: Objective, batch: Batch) -> None:
+    def __init__(self, objective: Objective, batch: Batch, compares: bool = True) -> None:
         self.objective, self.batch, self.count = objective, batch, sample_count(batch)
-        self.direction = _direction(objective.parameters)
+        self._compared = objective.parameters if compares else {}
+        self.direction = _direction(self._compared)
         own: frozenset[int] = frozenset()
         self._found = self._look(own)
         while self._found.more:  # entries for every sample, made from parameters alone
@@ -106,14 +112,14 @@ class Planner:
         self, losses: Tensor, outputs: list[Tensor]
     ) -> tuple[dict[str, Measured], list[Tensor | None]]:
         """All sums by parameter; for each output where the losses touch it, if anywhere."""
-        parameters = self.objective.parameters
+        parameters = self._compared
         inputs = [*parameters.values(), *outputs]
         truth: dict[str, Measured] = {}
         columns: list[list[Tensor]] = [[] for _ in outputs]
         reached: set[int] = set()
         for loss in losses:
             found: Any = [None] * len(inputs)
-            if loss.requires_grad:
+            if loss.requires_grad and inputs:
                 found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             for (name, parameter), gradient in zip(parameters.items(), found, strict=False):
                 own = Materialised(dense(gradient, parameter)[None]).measure(
