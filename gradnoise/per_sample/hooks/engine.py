@@ -161,7 +161,7 @@ class Hooks(Engine):
     def _make_plan(self, batch: Batch) -> None:
         few = _spread(batch, PLAN_SAMPLES)
         planner = Planner(self.objective, few)
-        plan = planner.plan()
+        plan = planner.steps
         try:
             if sample_count(batch) > PLAN_SAMPLES:
                 plan = prove(self.objective, _spread(batch, PROOF_SAMPLES), plan)

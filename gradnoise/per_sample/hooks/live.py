@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...errors import EngineError, GradNoiseError, first_line
-from ...problem.objective import Objective
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.state.wrappers import eager
-from ...tensors.trees import Batch, TensorDict, sample_leaves, select
+from ...tensors.trees import TensorDict, sample_leaves, select
 from ..contract.summary import Wanted
 from .arrivals import Arrivals, OperationHook
 from .call import Call, carry_out, is_in_place, results_of
@@ -66,11 +65,11 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
     try:
         with packed_by_nobody(), Problem.guarded(model, losses, few, Options(unit="sample")) as own:
             batch = own.largest_batch()
-            steps, reorders = _planned(own.objective, select(batch, slice(0, PLAN)))
-            steps = prove(own.objective, batch, steps)
+            planner = Planner(own.objective, select(batch, slice(0, PLAN)), compares=False)
+            steps = prove(own.objective, batch, planner.steps)
     finally:
         _PLANNING.reset(outside)
-    if reorders:
+    if planner.reorders:
         raise EngineError(
             "data choose which samples an operation is given, others in every batch, as experts do"
         )
@@ -83,12 +82,6 @@ def live_plan(model: nn.Module, args: Any, kwargs: Any, count: int) -> list[Step
                 f"would change the rounding of the training"
             )
     return steps
-
-
-def _planned(objective: Objective, batch: Batch) -> tuple[list[Step], bool]:
-    """The steps, and whether data pick the samples; what the planner holds is let go."""
-    planner = Planner(objective, batch, compares=False)
-    return planner.plan(), planner.reorders
 
 
 def _outputs_weighed(output: Any, count: int) -> Tensor:

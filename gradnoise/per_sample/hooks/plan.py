@@ -55,6 +55,8 @@ class Planner:
             computed.
 
     Attributes:
+        steps: those of the forward pass, with the layouts of their outputs.
+        reorders: whether data pick the samples before an operation.
         direction: a random one, with which the products of the few gradients are computed.
     """
 
@@ -63,15 +65,12 @@ class Planner:
         self._compared = objective.parameters if compares else {}
         self.direction = _direction(self._compared)
         own: frozenset[int] = frozenset()
-        self._found = self._look(own)
-        while self._found.more:  # entries for every sample, made from parameters alone
-            own |= self._found.more
-            self._found = self._look(own)
-
-    @property
-    def reorders(self) -> bool:
-        """Whether data pick the samples before an operation."""
-        return self._found.reorders
+        found = self._look(own)
+        while found.more:  # entries for every sample, made from parameters alone
+            own |= found.more
+            found = self._look(own)
+        # what the operations gave is not kept
+        self.steps, self.reorders, self._truth = self._plan(found), found.reorders, found.truth
 
     def _look(self, own: frozenset[int]) -> _Look:
         outputs: list[Tensor] = []
@@ -133,12 +132,11 @@ class Planner:
         stacked = [torch.stack(own) if i in reached else None for i, own in enumerate(columns)]
         return truth, stacked
 
-    def plan(self) -> list[Step]:
-        """The steps, with the layouts of their outputs."""
-        operations = iter(zip(self._found.outputs, self._found.columns, strict=True))
+    def _plan(self, found: _Look) -> list[Step]:
+        operations = iter(zip(found.outputs, found.columns, strict=True))
         return [
             self._placed(step, *next(operations)) if step.kind == USE else step
-            for step in self._found.steps
+            for step in found.steps
         ]
 
     def _placed(self, step: Step, output: Tensor, column: Tensor | None) -> Step:
@@ -156,12 +154,12 @@ class Planner:
             measured: what a pass along `direction` found, by the name of the parameter.
             eps: relative rounding of the coarsest dtype at work beside the parameters'.
         """
-        sizes = {name: own.sq_norms.sqrt() for name, own in self._found.truth.items()}
+        sizes = {name: own.sq_norms.sqrt() for name, own in self._truth.items()}
         largest = largest_of(sizes.values())
         for name, size in sizes.items():
             if not bool(size.isfinite().all()):
                 continue
-            found, truth = measured(name), self._found.truth[name]
+            found, truth = measured(name), self._truth[name]
             own = max(torch.finfo(self.objective.parameters[name].dtype).eps, eps)
             margin = allowed(size, largest, own)
             if not bool(((found.sq_norms.sqrt() - size).abs() <= margin).all()):
