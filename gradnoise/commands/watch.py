@@ -18,7 +18,7 @@ from ..history.picture import draw
 from ..history.pool import RunPool
 from ..history.run_file import Run, RunFile
 from ..history.summary import summary
-from ..history.view import WIDTH, view, whole_run
+from ..history.view import WIDTH, nothing_yet, view, whole_run
 from .arguments import check_plot, tell_written
 
 
@@ -42,7 +42,7 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
     console.width = min(console.width, WIDTH)
     found = Run.load(path)
     if not len(found):
-        print(f"{path.name}: no measured step yet")
+        print(nothing_yet(found, path.name))
         return 0
     parts: list[RenderableType] = [view(found, path, console, time.time())]
     whole = summary(found, level_of(found))
@@ -79,5 +79,5 @@ def _now(console: Console, file: RunFile) -> RenderableType:
     except FileNotFoundError:
         return Text(f"waiting for {file.path}; Ctrl-C leaves")
     if not len(found):
-        return Text(f"{file.path.name}: no measured step yet; Ctrl-C leaves")
+        return Text(f"{nothing_yet(found, file.path.name)}\nCtrl-C leaves")
     return view(found, file.path, console, time.time(), console.height - 1)

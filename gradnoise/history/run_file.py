@@ -29,12 +29,14 @@ class Run:
         columns: "step", "time" and the keys of docs/monitor.md without their prefix, such as
             "noise_scale"; shape (lines,), float64, nan where a line has no such number.
         sources: where the numbers of each line come from.
+        notes: why steps were not measured, and what is doubtful, as the monitor said it.
         unreadable: how many lines of the file were no line of a monitor.
         restarts: how often the steps went back.
     """
 
     columns: dict[str, np.ndarray]
     sources: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     unreadable: int = 0
     restarts: int = 0
 
@@ -80,6 +82,7 @@ class RunFile:
     def _forget(self) -> None:
         self._place, self._rest = 0, b""
         self._lines: list[Line] = []
+        self._notes: list[str] = []
         self._unreadable = self._restarts = 0
 
     def read(self) -> Run:
@@ -99,7 +102,7 @@ class RunFile:
         for text in whole:
             self._take(text)
         cut = _parsed(self._rest)  # of a copy without its last line end it is whole
-        if not self._lines and cut is None and self._unreadable:
+        if not (self._lines or self._notes) and cut is None and self._unreadable:
             raise DataError(
                 f"{self.path} is no file of a gn.NoiseMonitor: none of its {self._unreadable} "
                 f"lines has a step and {NOISE_SCALE!r}; give the path that was the monitor's `sink`"
@@ -107,9 +110,13 @@ class RunFile:
         lines = self._lines
         if cut is not None:
             lines = [*(line for line in lines if line["step"] < cut["step"]), cut]
-        return _run(lines, self._unreadable, self._restarts)
+        return _run(lines, tuple(self._notes), self._unreadable, self._restarts)
 
     def _take(self, text: bytes) -> None:
+        note = _note(text)
+        if note:
+            self._notes += [note] if note not in self._notes else []
+            return
         line = _parsed(text)
         if line is None:
             self._unreadable += bool(text.strip())
@@ -121,13 +128,25 @@ class RunFile:
         self._lines.append(line)
 
 
-def _parsed(text: bytes) -> Line | None:
-    """The numbers of a line by column, and its source; None where it is no line of a monitor."""
+def _object(text: bytes) -> dict[str, Any]:
+    """The JSON object of a line; an empty one where it is none."""
     try:
         found = json.loads(text)
     except ValueError:  # also of bytes that are no text
-        return None
-    if not isinstance(found, dict) or NOISE_SCALE not in found:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _note(text: bytes) -> str:
+    """What a line says in words; empty where it is one of numbers."""
+    found = _object(text)
+    return str(found.get("note", "")) if "step" in found and NOISE_SCALE not in found else ""
+
+
+def _parsed(text: bytes) -> Line | None:
+    """The numbers of a line by column, and its source; None where it is no line of a monitor."""
+    found = _object(text)
+    if NOISE_SCALE not in found:
         return None
     line = {name.removeprefix(PREFIX): _number(value) for name, value in found.items()}
     if not math.isfinite(line.get("step", math.nan)):
@@ -141,9 +160,10 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
-def _run(lines: list[Line], unreadable: int, restarts: int) -> Run:
+def _run(lines: list[Line], notes: tuple[str, ...], unreadable: int, restarts: int) -> Run:
     names = dict.fromkeys(name for line in lines for name in line if name != "source")
     columns = {
         name: np.array([line.get(name, math.nan) for line in lines], np.float64) for name in names
     }
-    return Run(columns, tuple(line["source"] for line in lines), unreadable, restarts)
+    sources = tuple(line["source"] for line in lines)
+    return Run(columns, sources, notes, unreadable, restarts)

@@ -44,6 +44,11 @@ def view(run: Run, path: Path, console: Console, now: float, rows: int | None = 
     return Constrain(Group(*words, *_charts(run, width, free)), width)
 
 
+def nothing_yet(run: Run, name: str) -> str:
+    """What is said of a file without a measured step."""
+    return "\n".join([f"{name}: no measured step yet", *run.notes])
+
+
 def whole_run(found: Summary, pool: RunPool) -> Group:
     """The section "over the whole run"."""
     table = plain_table("steps", "B_simple", "interval", "B", "B/B_simple", "learning rate ε")
@@ -150,6 +155,7 @@ def _sentences(run: Run) -> list[RenderableType]:
     if run.restarts:
         why = "resumed, or two runs in one file; later lines count"
         lines.append(Text(f"Steps went back: {run.restarts} times ({why})"))
+    lines += [Text(f"Not measured, or doubtful: {note}") for note in run.notes]
     if run.unreadable:
         lines.append(Text(f"Lines that could not be read: {run.unreadable}"))
     return lines

@@ -30,8 +30,8 @@ from .parts import ONE_PART, PartNorms, Size
 from .ranks import world_size
 from .reading import Reading
 from .samples import SampleNorms, SamplePlans
-from .sink import Sink, as_sink
-from .values import line_of, numbers_of
+from .sink import JsonLines, Sink, as_sink
+from .values import line_of, numbers_of, place_of
 
 AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
     *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
@@ -309,8 +309,12 @@ class NoiseMonitor:
         if not reason or reason in self.notes:
             return
         self.notes.append(reason)
-        if not silent:
-            warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
+        if silent:
+            return
+        for sink in self._sinks:
+            if isinstance(sink, JsonLines):  # loggers take numbers
+                sink({**place_of(self), "note": reason})
+        warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
 
     def _by_layer(self, moments: tuple[Tensor, Tensor]) -> np.ndarray:
         """Sums over the parameters of each module, and over all as the last one: (2, parts)."""

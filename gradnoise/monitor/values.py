@@ -65,8 +65,11 @@ def line_of(monitor: Monitored, now: dict[str, Any]) -> dict[str, Any]:
         now: further values of this step alone; None where there is none.
     """
     given = {f"{PREFIX}{name}": float(value) for name, value in now.items() if value is not None}
-    place: dict[str, Any] = {"step": monitor.steps, "time": time.time()}
-    place |= {"source": monitor.source, "level": monitor.level}
     numbers = numbers_of(monitor)
     numbers.pop(f"{PREFIX}sharpness", None)  # of an earlier step; that of this one is among `now`
-    return {**place, **numbers, **given}
+    return {**place_of(monitor), "level": monitor.level, **numbers, **given}
+
+
+def place_of(monitor: Monitored) -> dict[str, Any]:
+    """Where and when a line is written."""
+    return {"step": monitor.steps, "time": time.time(), "source": monitor.source}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -131,3 +132,18 @@ def test_a_file_that_is_not_there_is_an_error_of_the_system(path: Path) -> None:
 def test_the_example_is_a_whole_run() -> None:
     assert len(Run.load(DIGITS)) == 100
     assert len(run_of({}, {})) == 2
+
+
+def test_notes_are_kept_and_are_no_measurements(tmp_path: Path) -> None:
+    note = json.dumps({"step": 1, "time": 1.0, "source": "samples", "note": "no single samples"})
+    path = written(tmp_path / "a.jsonl", note)
+    assert (len(Run.load(path)), Run.load(path).notes) == (0, ("no single samples",))
+    other = note.replace("no single", "other")
+    found = Run.load(written(path, note, line(2), note, other, line(3)))
+    assert found.notes == ("no single samples", "other samples")
+    assert (len(found), found.unreadable, found.restarts) == (2, 0, 0)
+
+
+def test_a_note_without_a_step_is_no_line_of_a_monitor(tmp_path: Path) -> None:
+    with pytest.raises(gn.DataError):
+        Run.load(written(tmp_path / "a.jsonl", json.dumps({"note": "something"})))

@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from gradnoise.history.pool import RunPool
 from gradnoise.history.run_file import Run
 from gradnoise.history.summary import summary
-from gradnoise.history.view import view, whole_run
+from gradnoise.history.view import nothing_yet, view, whole_run
 from tests.run_files import DIGITS, run_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
@@ -93,7 +93,8 @@ def test_bounds_and_nothing_are_said() -> None:
 
 def test_a_proxy_is_named_and_losses_of_lines_are_counted() -> None:
     run = run_of({"skipped": 2.0}, source="norm_layers")
-    shown = "\n".join(seen(Run(run.columns, run.sources, unreadable=3, restarts=4)))
+    shown = "\n".join(seen(Run(run.columns, run.sources, ("why",), unreadable=3, restarts=4)))
+    assert "Not measured, or doubtful: why" in shown
     assert "trΣ/|G|² of normalisation layers alone" in " ".join(shown.split())
     assert "1 steps measured (source: norm_layers) · 2 skipped" in shown
     assert "Lines that could not be read: 3" in shown
@@ -124,3 +125,7 @@ def test_a_section_is_about_the_whole_run() -> None:
     assert "only a bound" in shown[6]
     assert isinstance(whole_run(found, RunPool(run)), Group)
     assert np.isfinite(float(found.thirds[1].noise_scale))
+
+
+def test_a_file_without_a_measured_step_says_why() -> None:
+    assert nothing_yet(Run({}, (), ("why",)), "run.jsonl") == "run.jsonl: no measured step yet\nwhy"

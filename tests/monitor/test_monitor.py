@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradnoise as gn
+from gradnoise.history.run_file import Run
 from gradnoise.monitor.monitor import IDLE, SOURCES
 from gradnoise.problem.optimizer_settings import read_optimizer
 from tests.monitored import (
@@ -649,3 +650,19 @@ def test_without_losses_or_sharpness_there_is_no_critical_batch_size() -> None:
             train_step(model, classified, [data])
     assert monitor.critical_batch_size.status is gn.Status.NO_INTERVAL
     assert "gradnoise/critical_batch_size" not in monitor.values()
+
+
+def test_reasons_are_in_the_file(tmp_path: Path) -> None:
+    """Loggers, which take numbers, are not given them."""
+    model, data = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(8, 3)
+    given: list[dict[str, Any]] = []
+    for sink in (tmp_path / "run.jsonl", given.append):
+        monitor = gn.NoiseMonitor(model, every=1, source="samples", sink=sink)
+        for _ in range(2):
+            with warnings.catch_warnings(), monitor.step():
+                warnings.simplefilter("ignore")
+                model(data).square().mean().backward()
+    assert given == []
+    found = Run.load(tmp_path / "run.jsonl")
+    assert found.notes == tuple(monitor.notes)
+    assert "depend on each other" in found.notes[0]

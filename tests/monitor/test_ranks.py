@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import warnings
 from pathlib import Path
@@ -28,11 +27,9 @@ def model_and_batch() -> tuple[nn.Module, Any]:
     return model, (torch.randn(WORLD * EACH, 6).double(), torch.randint(3, (WORLD * EACH,)))
 
 
-def run_rank(rank: int, port: int, folder: str) -> None:
+def run_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD
-    )
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
     group = dist.group.WORLD
     model, batch = model_and_batch()
     hooked = model[0].weight.register_hook(lambda g: 2 * g)  # what is measured is without it
@@ -70,17 +67,15 @@ def run_rank(rank: int, port: int, folder: str) -> None:
     )
     found["numbers"] = (numbers[0].tolist(), numbers[1].tolist(), world_size(group))
     torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # none leaves while another one still reads
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
     """What each rank found."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_rank, (port, folder), nprocs=WORLD)
+        mp.spawn(run_rank, (folder,), nprocs=WORLD)
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(WORLD)]
 
 

@@ -90,6 +90,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         lines = Path(folder, f"{name}.jsonl").read_text().splitlines()
         assert rank or len(lines) == monitor.measured  # the first rank alone writes
     torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # none leaves while another one still reads
     dist.destroy_process_group()
 
 
