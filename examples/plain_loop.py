@@ -1,6 +1,7 @@
 """The noise scale in a training loop of your own: `python examples/plain_loop.py [FOLDER]`.
 
-Two micro-batches per optimizer step, and clipped gradients. The values go to FOLDER/run.jsonl.
+Two micro-batches per optimizer step, and clipped gradients. The values go to FOLDER/run.jsonl. With
+the sharpness and the losses in it, the file tells which batch size the run should have had.
 """
 
 import sys
@@ -26,11 +27,15 @@ def data() -> TensorDataset:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    loader = DataLoader(data(), batch_size=32, shuffle=True, drop_last=True)
+    samples = data()
+    loader = DataLoader(samples, batch_size=32, shuffle=True, drop_last=True)
     model = nn.Sequential(nn.Linear(INPUTS, 64), nn.ReLU(), nn.Linear(64, CLASSES))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    monitor = gn.NoiseMonitor(model, optimizer, every=4, sink=folder / "run.jsonl")
-    for _ in range(4):
+    monitor = gn.NoiseMonitor(
+        model, optimizer, every=4, sink=folder / "run.jsonl",
+        loss_fn=nn.CrossEntropyLoss(), data=samples,  # for the sharpness, on 64 of them
+    )  # fmt: skip
+    for _ in range(12):
         batches = iter(loader)
         for first in batches:
             optimizer.zero_grad()
@@ -44,6 +49,7 @@ def main(folder: Path) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 0.5)  # after the step of the monitor
             optimizer.step()
     print(monitor)
+    print(gn.pool(folder / "run.jsonl"))
 
 
 if __name__ == "__main__":
