@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ArgumentError, GradNoiseError, first_line
-from ..monitor.monitor import IDLE, NoiseMonitor
+from ..errors import ArgumentError, said
+from ..monitor.monitor import NoiseMonitor
+from ..monitor.step import IDLE
 from .objects import group_of
 
 
@@ -109,8 +110,7 @@ class Steps:
         """Give up a step: training goes on."""
         with suppress(Exception):  # a warning that is made an error
             self.drop()
-            known = isinstance(error, GradNoiseError)
-            self.monitor.skip(str(error) if known else first_line(error))
+            self.monitor.skip(said(error))
 
     def get_scale(self) -> float:
         """What the mean loss of the step was multiplied with, as a GradScaler says it."""

@@ -146,7 +146,6 @@ class Averages:
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` goes on from, as built-in values."""
         return {
-            "decay": self.decay,
             "count": self.count,
             "samples": self.samples,
             "powers": list(self._powers),
@@ -154,8 +153,8 @@ class Averages:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where another one was."""
-        self.decay, self.count = float(state["decay"]), int(state["count"])
+        """Go on from where another one was, with the own decay."""
+        self.count = int(state["count"])
         self.samples, self._powers = float(state["samples"]), list(state["powers"])
         for name in _MOMENTS:
             setattr(self, f"_{name}", np.array(state[name], np.float64))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import GradNoiseError, first_line
+from ..errors import said
 from ..estimators.curvature.tracker import SharpnessTracker
 from ..learning_rate.formulas import stable_lr
 from ..problem.losses.loss_fn import LossFn
@@ -63,8 +63,7 @@ class Curvature:
             self.value = float(self._follow(optimizer).update().values)
             return {"sharpness": self.value, **self._of_optimizer(optimizer, settings)}
         except Exception as error:  # runs the user's code and needs memory, in training
-            said = str(error) if isinstance(error, GradNoiseError) else first_line(error)
-            self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said}"
+            self.value, self.reason = math.nan, f"the sharpness cannot be measured: {said(error)}"
             return {}
 
     def _of_optimizer(self, optimizer: Any, settings: OptimizerSettings | None) -> dict[str, float]:

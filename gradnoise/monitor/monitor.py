@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ..errors import ArgumentError, check_whole
+from ..errors import ArgumentError, check_whole, said
 from ..estimators.from_arrays.result import SimpleNoiseScale
 from ..history.critical import CriticalBatch
 from ..moments.layer import by_module
@@ -31,12 +31,12 @@ from .ranks import world_size
 from .reading import Reading
 from .samples import SampleNorms, SamplePlans
 from .sink import JsonLines, Sink, as_sink
+from .step import IDLE, Listener, MeasuredStep
 from .values import line_of, numbers_of, place_of
 
 AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
     *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
 )
-Listener = PartNorms | SampleNorms
 ENOUGH = 10  # measurements before a sum below zero is said to be one
 NEGATIVE = (
     "|G|² is surely below zero, which independent parts cannot give: B_simple is not to be used. "
@@ -245,6 +245,7 @@ class NoiseMonitor:
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
+        told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
         values = self._by_layer(reading.moments()) / loss_scale**2
         if not np.isfinite(values).all():
             self.skip("a gradient was not finite", expected=True)
@@ -262,7 +263,6 @@ class NoiseMonitor:
         lr, curvature = self._learning_rate(), self._sharpness_now()
         limit = curvature.get("stable_lr", math.nan)
         self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
-        told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
         trace, signal = values[:, -1].tolist()
         self._critical.add(self.steps, told, trace, signal)
         if "momentum" in curvature:
@@ -281,9 +281,7 @@ class NoiseMonitor:
                 "loss": None if loss is None else told,
                 "lr": lr,
             }
-            line = line_of(self, now)
-            for sink in self._sinks:
-                sink(line)
+            self._tell(line_of(self, now), self._sinks)
 
     def _learning_rate(self) -> float | None:
         group = bare_optimizer(self.optimizer).param_groups[0] if self.optimizer else {}
@@ -311,10 +309,17 @@ class NoiseMonitor:
         self.notes.append(reason)
         if silent:
             return
-        for sink in self._sinks:
-            if isinstance(sink, JsonLines):  # loggers take numbers
-                sink({**place_of(self), "note": reason})
+        files = [sink for sink in self._sinks if isinstance(sink, JsonLines)]
+        self._tell({**place_of(self), "note": reason}, files)  # loggers take numbers
         warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
+
+    def _tell(self, line: dict[str, Any], sinks: Sequence[Sink]) -> None:
+        """Give a line to sinks; one that fails, as on a full disk, does not end the training."""
+        for sink in sinks:
+            try:
+                sink(line)
+            except Exception as error:
+                self._note(f"a sink failed: {said(error)}")
 
     def _by_layer(self, moments: tuple[Tensor, Tensor]) -> np.ndarray:
         """Sums over the parameters of each module, and over all as the last one: (2, parts)."""
@@ -428,55 +433,3 @@ def _check_source(source: str, group: Any) -> None:
             "source='ranks' needs the process group of several ranks as `group`, such as "
             "torch.distributed.group.WORLD"
         )
-
-
-class MeasuredStep:
-    """The context of a step that is measured.
-
-    Attributes:
-        loss: of the step, for the sink, where the loop sets it: a number, or a tensor.
-        batch_size, shares: as of `NoiseMonitor.step`, where the loop knows them only later.
-    """
-
-    def __init__(
-        self,
-        monitor: NoiseMonitor,
-        batch_size: Size,
-        loss_scale: Any,
-        shares: Sequence[float] | None,
-    ) -> None:
-        self.batch_size, self.shares, self.loss = batch_size, shares, None
-        self._monitor, self._loss_scale = monitor, loss_scale
-
-    def __enter__(self) -> MeasuredStep:
-        self._listener = self._monitor.listener()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is not None:
-                return
-            reading = self._listener.reading(self.batch_size, self.shares)
-        finally:
-            self._listener.remove()  # before anything of the user's runs, such as a sink
-        if reading is None:
-            self._monitor.skip(self._listener.reason)
-            return
-        scale = getattr(self._loss_scale, "get_scale", lambda: self._loss_scale)()
-        self._monitor.record(reading, float(scale), self.loss)
-
-
-class _Idle:
-    """The context of a step that is not measured; what is set on it is forgotten."""
-
-    def __enter__(self) -> _Idle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        pass
-
-
-IDLE = _Idle()

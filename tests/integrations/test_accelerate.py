@@ -168,7 +168,7 @@ def test_errors_of_the_monitor_become_notes() -> None:
     loop = Loop()
     monitor = gn.attach(loop.accelerator, model=loop.model, every=1, source="samples", sink=broken)
     loop.train()
-    assert "OSError: no space left on device" in monitor.notes
+    assert "a sink failed: OSError: no space left on device" in monitor.notes
 
 
 def test_nothing_is_left_on_the_model() -> None:

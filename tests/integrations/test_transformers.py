@@ -263,7 +263,7 @@ def test_errors_of_the_monitor_become_notes(tmp_path: Path) -> None:
     monitor = gn.attach(run, every=1, sink=broken)
     run.train()
     assert run.state.global_step == 12
-    assert "OSError: no space left on device" in monitor.notes
+    assert "a sink failed: OSError: no space left on device" in monitor.notes
 
 
 @pytest.mark.filterwarnings("ignore:gradnoise")

@@ -103,7 +103,7 @@ def test_parts_are_apart() -> None:
 def test_the_state_goes_through_built_in_values() -> None:
     pairs = torch.rand(9, 2, dtype=torch.float64)
     whole, first = averaged(pairs, 0.9), averaged(pairs[:4], 0.9)
-    second = Averages(0.5, 1)
+    second = Averages(0.9, 1)
     second.load_state_dict(first.state_dict())
     for pair in pairs[4:].numpy():
         second.add(pair[:, None], 8.0)

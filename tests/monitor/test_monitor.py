@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gradnoise as gn
 from gradnoise.history.run_file import Run
-from gradnoise.monitor.monitor import IDLE, SOURCES
+from gradnoise.monitor.monitor import SOURCES
+from gradnoise.monitor.step import IDLE
 from gradnoise.problem.optimizer_settings import read_optimizer
 from tests.monitored import (
     classified,

@@ -361,14 +361,15 @@ def test_a_loss_that_changes_is_noticed_at_the_next_comparison() -> None:
 def test_a_copy_of_the_model_is_not_the_model(source: str) -> None:
     model, parts = mlp(), parted(drawn(), (12, 12))
     monitor = watching(model, source)
-    with monitor.step() as step:
+    with monitor.step():
+        (own,) = model._forward_pre_hooks.values()
         average = copy.deepcopy(model)
         for part in parts:
             classified(average, part)
             train_step(model, lambda *own: classified(*own) / 2, [part])
     check(monitor, model, parts)
     (kept,) = average._forward_pre_hooks.values()
-    assert kept.__self__ is step._listener  # and not a copy of it, of the model and its gradients
+    assert kept.__self__ is own.__self__  # and not a copy of it, of the model and its gradients
     classified(average, parts[0]).sum().backward()
     assert torch.overrides._len_torch_function_stack() == 0
 

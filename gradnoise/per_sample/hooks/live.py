@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ...errors import EngineError, GradNoiseError, first_line
+from ...errors import EngineError, said
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.state.wrappers import eager
@@ -236,7 +236,7 @@ class LivePass(Arrivals):
         try:
             return compute()
         except Exception as error:  # in the user's backward pass: nothing may be raised there
-            self.fail(str(error) if isinstance(error, GradNoiseError) else first_line(error))
+            self.fail(said(error))
             return None
 
     def take(self, act: Callable[[], None], step: Step) -> None:
@@ -323,7 +323,7 @@ class _LiveReplay(Replay):
                 twins = results_of(func, (), call.run(own))
         except Exception as error:  # of memory: in the user's forward pass nothing may be raised
             self._lost = True
-            self._fail(first_line(error))
+            self._fail(said(error))
             return result
         for tensor, twin in zip(results_of(func, (), result), twins, strict=True):
             if id(tensor) in self.sources:
