@@ -41,7 +41,7 @@ class Loop:
         self.task, self.model = task, task.model
         self.optimizer = torch.optim.SGD(task.model.parameters(), 1e-4)
         self.parts = [task.batch]
-        if source == "micro_batches" or name.endswith("accumulated"):
+        if source == "micro_batches":
             self.parts = list(zip(*(t.chunk(PARTS) for t in task.batch), strict=True))
         self.monitor = gn.NoiseMonitor(task.model, every=every, source=source) if source else None
 
@@ -118,11 +118,9 @@ def memory(names: list[str]) -> list[list[str]]:
 def coverage(repeats: int) -> list[list[str]]:
     model, criterion, data, _ = trained_digits(epochs=3)
     truth = gn.gradient_moments(model, criterion, data, population="dataset")
-    signal = float(truth.gradient_sq_norm) if hasattr(truth, "gradient_sq_norm") else math.nan
-    total = sum(float(g.double().square().sum()) for g in truth.mean.values())
+    signal = sum(float(g.double().square().sum()) for g in truth.mean.values())
     count = len(data)
     trace = float(truth.trace_cov) * (count - 1) / count  # of draws with replacement
-    signal = total if math.isnan(signal) else signal
     truths = (trace / signal, trace, signal)
     images, labels = data.tensors
     rows = [["", "measurements", "B_simple", "trΣ", "|G|²", "resolved", "half width"]]

@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 
 from ..errors import ArgumentError
-from ..history.meaning import level_of
 from ..history.picture import draw
 from ..history.pool import RunPool
 from ..history.run_file import Run, RunFile
@@ -45,9 +44,9 @@ def _once(console: Console, path: Path, plot: Path | None) -> int:
         print(nothing_yet(found, path.name))
         return 0
     parts: list[RenderableType] = [view(found, path, console, time.time())]
-    whole = summary(found, level_of(found))
+    whole = summary(found)
     if whole is not None:
-        parts += [Text(), whole_run(whole, RunPool(found, level_of(found)))]
+        parts += [Text(), whole_run(whole, RunPool(found, found.level))]
     _print(console, Group(*parts))
     if plot:
         draw(found, plot, path.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..statistics.estimate import Estimate, Status
 
-LEAST = 4.5  # n*, before the slope of the loss says something: six evenly spaced steps
+LEAST = 4.0  # n* = (Σt)²/Σt² from which a slope is told: six losses at t = 1, 51, ... have 4.1
 ERRORS = 2.0  # standard errors of the slope that the interval allows for
 # how far training may be from the two predictions together, and from this one alone: docs/advice.md
 BOTH, ALONE = 2.0, 5.0
@@ -102,7 +102,7 @@ class CriticalBatch:
 
         Returns:
             The estimate; without a value where the loss did not fall, without an interval before
-            there are six losses and one λ.
+            there are five losses or six and one λ.
         """
         (fall, error), (weight, curvature) = self.fall(), self._curvature
         total, trace, *_ = self._noise

@@ -29,16 +29,10 @@ NOT_CRITICAL = (
 
 
 NOT_RIGHT = (
-    "In training, B_crit was within a factor 2 of the number of a run to here in 65 % of the cases "
-    "in docs/advice.md and in its interval in 92 %; of that of the rest in 48 % and 75 % (200 "
-    "measured steps)."
+    "How right B_crit is (docs/advice.md, 200 measured steps). For a run to here: within a factor "
+    "2 of training in 65 % of the cases, in its interval in 92 %. For the rest of a run: 48 % and "
+    "75 %."
 )
-
-
-def level_of(run: Run) -> float:
-    """Coverage of the intervals of a run."""
-    level = run.last("level")
-    return level if math.isfinite(level) else 0.95
 
 
 def noise_scale(run: Run) -> Estimate:
@@ -48,7 +42,7 @@ def noise_scale(run: Run) -> Estimate:
     status = Status.SIGNAL_BELOW_NOISE if math.isnan(value) else Status.RESOLVED
     if low <= 0 and math.isinf(high):
         status = Status.NO_INTERVAL
-    return Estimate(value, low, high, level_of(run), math.nan, 0, status)
+    return Estimate(value, low, high, run.level, math.nan, 0, status)
 
 
 def over(batch_size: float, scale: Estimate) -> Estimate:

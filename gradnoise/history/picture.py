@@ -9,7 +9,6 @@ import numpy as np
 
 from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas, finish, plain_numbers
 from ..show.table import integer
-from .meaning import level_of
 from .run_file import Run
 from .summary import summary
 
@@ -40,7 +39,7 @@ def draw(run: Run, path: str | Path | None = None, title: str = "") -> Any:
 def _noise_scale(axes: Any, run: Run) -> None:
     steps, value, batch = (run.column(n) for n in ("step", "noise_scale", "batch_size"))
     low, high = (run.column(f"noise_scale_{end}") for end in ("low", "high"))
-    found = summary(run, level_of(run))
+    found = summary(run)
     pooled = [part for part in (found.thirds if found else ()) if part.noise_scale.is_resolved]
     bounds = np.where(np.isnan(value), low, np.nan)
     shown = np.concatenate([value, batch, bounds, [float(part.noise_scale) for part in pooled]])

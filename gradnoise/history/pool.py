@@ -51,7 +51,7 @@ class RunPool:
 
     Args:
         run: the measured steps.
-        level: that the estimates carry.
+        level: coverage of the interval of B_simple.
 
     Source: as of `Pool`.
     """
@@ -82,10 +82,8 @@ class RunPool:
     @property
     def simple_noise_scale(self) -> Estimate:
         """B_simple = Σ trΣ/Σ|G|² along the run, in samples; each measured step has the weight 1."""
-        columns = (self.run.column(f"{name}_now") for name in ("trace_cov", "grad_sq_norm"))
-        trace, signal = columns
-        known = np.isfinite(trace + signal)
-        return pooled(trace[known], signal[known], self.level)
+        _, trace, signal = self.run.moments()
+        return pooled(trace, signal, self.level)
 
     @property
     def sharpness(self) -> tuple[float, float]:
@@ -94,7 +92,7 @@ class RunPool:
         known = values[np.isfinite(values)]
         return (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
 
-    @property
+    @cached_property
     def rest(self) -> tuple[Rest, ...]:
         """B_crit of what was left of the run, at each measured step of 10 to 75 % of it.
 
@@ -102,7 +100,7 @@ class RunPool:
             NotMeasuredError: as of `critical_batch_size`.
         """
         self._check()
-        end, sizes = self.run.last("step"), self._sizes
+        end, sizes = self.run.last("step"), self.run.batch_sizes
         found = []
         for i, at in enumerate(self._course):
             if FIRST * end <= at.step <= LAST * end:
@@ -134,7 +132,7 @@ class RunPool:
     @property
     def batch_size(self) -> float:
         """B, the mean over the measured steps; nan where the file does not say it."""
-        sizes = self._sizes
+        sizes = self.run.batch_sizes
         return float(np.nanmean(sizes)) if np.isfinite(sizes).any() else math.nan
 
     def __str__(self) -> str:
@@ -160,11 +158,6 @@ class RunPool:
         places = np.linspace(0, len(found) - 1, min(ROWS, len(found))).round().astype(int)
         return [found[i] for i in places]
 
-    @property
-    def _sizes(self) -> np.ndarray:
-        own, averaged = self.run.column("batch_size_now"), self.run.column("batch_size")
-        return np.where(np.isfinite(own), own, averaged)
-
     @cached_property
     def _course(self) -> list[CriticalBatch]:
         """What was known at each line."""
@@ -176,9 +169,7 @@ class RunPool:
         ):
             if math.isfinite(trace + signal):
                 known.add(step, loss, trace, signal)
-            if math.isfinite(sharpness + momentum):
-                factor = 1.0 if math.isnan(factor) else factor
-                known.add_sharpness(step, sharpness, momentum, factor)
+            known.add_sharpness(step, sharpness, momentum, factor)
             found.append(copy.copy(known))
         return found
 
@@ -197,6 +188,10 @@ class RunPool:
 
 _NEEDED = {
     ("loss",): "set `step.loss` in the training loop",
-    ("sharpness", "momentum"): "give `loss_fn` and `data` to gn.NoiseMonitor, and an optimizer of "
+    (
+        "sharpness",
+        "momentum",
+        "metric_factor",
+    ): "give `loss_fn` and `data` to gn.NoiseMonitor, and an optimizer of "
     "which the limit is known (gn.stable_lr)",
 }

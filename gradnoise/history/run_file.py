@@ -53,6 +53,24 @@ class Run:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def level(self) -> float:
+        """Coverage of the intervals, as the monitor had it; 0.95 where the file does not say it."""
+        level = self.last("level")
+        return level if math.isfinite(level) else 0.95
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """B of each measured step, or the average where a line has no other."""
+        own = self.column("batch_size_now")
+        return np.where(np.isfinite(own), own, self.column("batch_size"))
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The lines that have trΣ and |G|² of their step, and these."""
+        trace, signal = self.column("trace_cov_now"), self.column("grad_sq_norm_now")
+        lines = np.flatnonzero(np.isfinite(trace + signal))
+        return lines, trace[lines], signal[lines]
+
     def column(self, name: str) -> np.ndarray:
         """One column; nan everywhere where no line has it."""
         return self.columns.get(name, np.full(len(self), math.nan))
@@ -101,7 +119,7 @@ class RunFile:
         *whole, self._rest = (self._rest + added).split(b"\n")
         for text in whole:
             self._take(text)
-        cut = _parsed(self._rest)  # of a copy without its last line end it is whole
+        cut = _line(_object(self._rest))  # of a copy without its last line end it is whole
         if not (self._lines or self._notes) and cut is None and self._unreadable:
             raise DataError(
                 f"{self.path} is no file of a gn.NoiseMonitor: none of its {self._unreadable} "
@@ -113,11 +131,12 @@ class RunFile:
         return _run(lines, tuple(self._notes), self._unreadable, self._restarts)
 
     def _take(self, text: bytes) -> None:
-        note = _note(text)
+        found = _object(text)
+        note = _note(found)
         if note:
             self._notes += [note] if note not in self._notes else []
             return
-        line = _parsed(text)
+        line = _line(found)
         if line is None:
             self._unreadable += bool(text.strip())
             return
@@ -137,15 +156,13 @@ def _object(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _note(text: bytes) -> str:
+def _note(found: dict[str, Any]) -> str:
     """What a line says in words; empty where it is one of numbers."""
-    found = _object(text)
     return str(found.get("note", "")) if "step" in found and NOISE_SCALE not in found else ""
 
 
-def _parsed(text: bytes) -> Line | None:
+def _line(found: dict[str, Any]) -> Line | None:
     """The numbers of a line by column, and its source; None where it is no line of a monitor."""
-    found = _object(text)
     if NOISE_SCALE not in found:
         return None
     line = {name.removeprefix(PREFIX): _number(value) for name, value in found.items()}

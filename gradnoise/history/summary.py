@@ -40,7 +40,7 @@ class Summary:
     thirds: tuple[Part, ...]
 
 
-def summary(run: Run, level: float = 0.95) -> Summary | None:
+def summary(run: Run) -> Summary | None:
     """B_simple pooled over a run: a ratio of sums, never a mean of ratios.
 
         B_simple = Σ_t trΣ_t / Σ_t |G|²_t
@@ -51,7 +51,6 @@ def summary(run: Run, level: float = 0.95) -> Summary | None:
 
     Args:
         run: as `Run.load` gives it.
-        level: coverage of the intervals.
 
     Returns:
         The summary; None where fewer than six steps were measured.
@@ -66,21 +65,18 @@ def summary(run: Run, level: float = 0.95) -> Summary | None:
         >>> float(found.whole.noise_scale), [float(part.noise_scale) for part in found.thirds]
         (3.0, [1.0, 4.0, 6.0])
     """
-    both = run.column("trace_cov_now") + run.column("grad_sq_norm_now")
-    known = np.flatnonzero(np.isfinite(both))
+    known, *_ = run.moments()
     if len(known) < LEAST:
         return None
-    thirds = tuple(_part(run, own, level) for own in np.array_split(known, 3))
-    return Summary(_part(run, known, level), thirds)
+    thirds = tuple(_part(run, own) for own in np.array_split(known, 3))
+    return Summary(_part(run, known), thirds)
 
 
-def _part(run: Run, lines: np.ndarray, level: float) -> Part:
+def _part(run: Run, lines: np.ndarray) -> Part:
     trace, signal = (run.column(f"{name}_now")[lines] for name in ("trace_cov", "grad_sq_norm"))
     steps = run.column("step")[lines]
-    own, averaged = run.column("batch_size_now"), run.column("batch_size")
-    sizes = np.where(np.isfinite(own), own, averaged)  # of the steps, where they are known
-    means = (_mean(column[lines]) for column in (sizes, run.column("lr")))
-    return Part(int(steps[0]), int(steps[-1]), pooled(trace, signal, level), *means)
+    means = (_mean(column[lines]) for column in (run.batch_sizes, run.column("lr")))
+    return Part(int(steps[0]), int(steps[-1]), pooled(trace, signal, run.level), *means)
 
 
 def pooled(trace: np.ndarray, signal: np.ndarray, level: float) -> Estimate:

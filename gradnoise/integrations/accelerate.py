@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from torch import nn
@@ -46,7 +45,6 @@ class NoiseMonitorCallback:
         accelerator.register_for_checkpointing(monitor)
 
     def _accumulates(self, accumulate: Any) -> Any:
-        @functools.wraps(accumulate)
         def watched(*models: Any) -> Any:
             self._enters()
             return accumulate(*models)
@@ -54,7 +52,6 @@ class NoiseMonitorCallback:
         return watched
 
     def _differentiates(self, backward: Any) -> Any:
-        @functools.wraps(backward)
         def watched(loss: Any, **kwargs: Any) -> Any:
             result = backward(loss, **kwargs)
             self._passed(loss)

@@ -23,13 +23,17 @@ class Steps:
 
     Attributes:
         has_begun: between the first micro-batch of a step and its gradient.
-        is_open: whether the step that has begun is measured.
     """
 
     def __init__(self, monitor: NoiseMonitor) -> None:
         self.monitor = monitor
-        self.has_begun = self.is_open = False
+        self.has_begun = False
         self._step: Any = IDLE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the step that has begun is measured."""
+        return self._step is not IDLE
 
     def follow(self, model: nn.Module, shared: nn.Module, processes: int, optimizer: Any) -> None:
         """Before training.
@@ -58,14 +62,11 @@ class Steps:
             scaler: a `torch.amp.GradScaler`; None where the loss is not scaled.
         """
         self.drop()
-        self._scaler, self._factor = scaler, 1.0
+        self._scaler = scaler
         self._sizes: list[int | None] = []
         self._loss: Any = 0.0
         self.has_begun = True
-        context = self.monitor.step(loss_scale=self)
-        self.is_open = context is not IDLE
-        if self.is_open:
-            self._step = context.__enter__()
+        self._step = self.monitor.step().__enter__()
 
     def add(self, size: int | None, loss: Any) -> None:
         """Tell of one micro-batch.
@@ -90,12 +91,12 @@ class Steps:
         """
         before, step = self.monitor.measured, self._step
         if self.is_open:
-            if divided_by is not None:
-                self._factor = len(self._sizes) / divided_by
-            sizes = [size for size in self._sizes if size is not None]
-            step.batch_size = sizes if sizes and len(sizes) == len(self._sizes) else None
-            step.shares, step.loss = shares, self._loss / self._factor
-        self.has_begun = self.is_open = False
+            factor = 1.0 if divided_by is None else len(self._sizes) / divided_by
+            known = self._sizes and None not in self._sizes
+            step.batch_size = self._sizes if known else None
+            step.shares, step.loss = shares, self._loss / factor
+            step.loss_scale = self.loss_scale * factor
+        self.has_begun = False
         self._step = IDLE
         step.__exit__(None, None, None)
         return self.monitor.measured > before
@@ -103,7 +104,7 @@ class Steps:
     def drop(self) -> None:
         """Forget a step that has not come to its end."""
         step, self._step = self._step, IDLE
-        self.has_begun = self.is_open = False
+        self.has_begun = False
         step.__exit__(GeneratorExit, None, None)
 
     def fail(self, error: Exception) -> None:
@@ -111,10 +112,6 @@ class Steps:
         with suppress(Exception):  # a warning that is made an error
             self.drop()
             self.monitor.skip(said(error))
-
-    def get_scale(self) -> float:
-        """What the mean loss of the step was multiplied with, as a GradScaler says it."""
-        return self.loss_scale * self._factor
 
     @property
     def loss_scale(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +58,6 @@ class NoiseMonitorCallback(TrainerCallback):  # type: ignore[misc]
     def _watched(self, training_step: Any) -> Any:
         """`trainer.training_step`: the forward and backward pass of one micro-batch."""
 
-        @functools.wraps(training_step)
         def watched(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.steps.is_open:
                 return training_step(model, inputs, *args, **kwargs)

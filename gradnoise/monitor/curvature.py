@@ -49,8 +49,8 @@ class Curvature:
             optimizer: that trains now; its metric is that of λ.
 
         Returns:
-            What was measured now: "sharpness" λ; of an optimizer that is known "momentum" m and
-            "stable_lr", in its metric "metric_factor" tr(P⁻¹Σ)/trΣ.
+            What was measured now: "sharpness" λ; of an optimizer that is known "momentum" m,
+            "metric_factor" tr(P⁻¹Σ)/trΣ, and "stable_lr".
         """
         due = self._turns % self._every == 0
         settings = read_optimizer(optimizer)
@@ -68,10 +68,11 @@ class Curvature:
 
     def _of_optimizer(self, optimizer: Any, settings: OptimizerSettings | None) -> dict[str, float]:
         if settings is None:
-            return {"momentum": 0.0, "stable_lr": stable_lr(self.value)}
+            own = {"momentum": 0.0, "metric_factor": 1.0}
+            return {**own, "stable_lr": stable_lr(self.value)}
         if not (settings.is_plain or is_adaptive(optimizer)):
             return {}  # λ of plain SGD says nothing about it
-        own = {"momentum": settings.momentum}
+        own = {"momentum": settings.momentum, "metric_factor": 1.0}
         if settings.is_settled:
             own["stable_lr"] = stable_lr(self.value, settings.kind, settings.momentum)
         if is_adaptive(optimizer):

@@ -22,13 +22,13 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.wrappers import bare_model, bare_optimizer, trainable
 from ..statistics.estimate import Estimate, check_level
 from ..tensors.trees import TensorDict
+from .alarm import Alarm
 from .averages import Averages
 from .curvature import Curvature
-from .kinds import norm_parameters
-from .limits import Limits
-from .parts import ONE_PART, PartNorms, Size
+from .normalisation import NONE
+from .parts import PartNorms, Size
 from .ranks import world_size
-from .reading import Reading
+from .reading import ONE_PART, Reading
 from .samples import SampleNorms, SamplePlans
 from .sink import JsonLines, Sink, as_sink
 from .step import IDLE, Listener, MeasuredStep
@@ -147,13 +147,14 @@ class NoiseMonitor:
         parameters: TensorDict = {**trainable(own)}
         if not parameters:
             raise ArgumentError("`model` has no trainable parameters")
-        only = norm_parameters(own, parameters) if source == NORM_LAYERS else None
-        self._plans = SamplePlans(model, parameters, only, max_samples)
+        self._plans = SamplePlans(model, parameters, source == NORM_LAYERS, max_samples)
+        if not self._plans.only:
+            raise ArgumentError(f"source='norm_layers' does not fit: {NONE}")
         self._layers = by_module(self._plans.only) if layers else {}
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
         self._due_now = self._is_detached = False
-        self._limits, self._critical = Limits(), CriticalBatch()
+        self._alarm, self._critical = Alarm(), CriticalBatch()
         self._curvature: Curvature | None = None
         if loss_fn is not None:
             self._curvature = Curvature(own, loss_fn, data, sharpness_every)
@@ -231,9 +232,7 @@ class NoiseMonitor:
                 "parameters"
             )
         self.model, self.group = model, group
-        self._plans = SamplePlans(
-            model, parameters, plans.only if plans.is_of_norms else None, plans.most
-        )
+        self._plans = SamplePlans(model, parameters, plans.of_norms, plans.most)
         self._plans.is_proven = plans.is_proven
 
     def listener(self) -> Listener:
@@ -248,7 +247,7 @@ class NoiseMonitor:
         told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
         values = self._by_layer(reading.moments()) / loss_scale**2
         if not np.isfinite(values).all():
-            self.skip("a gradient was not finite", expected=True)
+            self.skip("a gradient was not finite", silent=True)
             return
         if self.source == AUTO:
             self.source = RANKS if world_size(self.group) > 1 else MICRO_BATCHES
@@ -262,16 +261,12 @@ class NoiseMonitor:
         is_above = own.is_surely_positive(trace=-1.0, signal=self.batch_size, level=self.level)
         lr, curvature = self._learning_rate(), self._sharpness_now()
         limit = curvature.get("stable_lr", math.nan)
-        self._limits.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
+        self._alarm.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
         trace, signal = values[:, -1].tolist()
         self._critical.add(self.steps, told, trace, signal)
         if "momentum" in curvature:
-            self._critical.add_sharpness(
-                self.steps,
-                curvature["sharpness"],
-                curvature["momentum"],
-                curvature.get("metric_factor", 1.0),
-            )
+            known = (curvature[name] for name in ("sharpness", "momentum", "metric_factor"))
+            self._critical.add_sharpness(self.steps, *known)
         if self._sinks:
             now = {
                 **curvature,
@@ -295,13 +290,13 @@ class NoiseMonitor:
         self._note(self._curvature.reason)
         return found
 
-    def skip(self, reason: str, expected: bool = False) -> None:
+    def skip(self, reason: str, silent: bool = False) -> None:
         """Count a step that gave nothing, keep the reason, and warn once if it can be mended."""
-        if self.source == AUTO and reason == ONE_PART:
+        if self.source == AUTO and reason is ONE_PART:
             self.source, self._due_now = SAMPLES, True  # at the next step
             return
         self.skipped += 1
-        self._note(reason, silent=expected)
+        self._note(reason, silent)
 
     def _note(self, reason: str, silent: bool = False) -> None:
         if not reason or reason in self.notes:
@@ -363,7 +358,8 @@ class NoiseMonitor:
     def critical_batch_size(self) -> Estimate:
         """B_crit = ε_max·trΣ/D in samples, of a run from its beginning to here; see `gn.pool`.
 
-        Without a value before there are six losses (`step.loss`) and one λ (`loss_fn`, `data`).
+        Without a value before there are five losses or six (`step.loss`) and one λ (`loss_fn` and
+        `data`).
         """
         return self._critical.result(self.level)
 

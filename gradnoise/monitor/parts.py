@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
-from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading, equal_shares, refused, refused_sum
+from .ranks import is_alone
+from .reading import Reading, combined, equal_shares, refused
 
-ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
 TWICE = "a forward pass was followed by several backward passes"
 Size = float | Sequence[float] | None
 
@@ -77,27 +76,17 @@ class PartNorms:
         sizes = self._part_sizes(batch_size)
         weights = equal_shares(sizes) if shares is None else list(shares)
         self.reason = self.reason or self.gradient.check() or refused(sizes, weights)
-        own = [0.0] * 5
-        if not self.reason:
-            own = [
-                sum(w * w for w in weights),
-                sum(w * w / b for w, b in zip(weights, sizes, strict=True)),
-                sum(sizes),
-                len(sizes),
-                sum(weights),
-            ]
-        both = agreed(own, gathered(self._norms, self._names), self.reason, self._group)
-        if both is None:
-            self.reason = self.reason or ELSEWHERE
-            return None
-        world = world_size(self._group)  # contributions are averaged over the ranks
-        shares_sq, spread, samples, count, whole = both[:5].tolist()
-        self.reason = ONE_PART if count < 2 else refused_sum(whole, world)
-        if self.reason:
-            return None
-        total = gathered(self.gradient.sq_norms(self._group).items(), self._names)
-        squared = world**2
-        return Reading(both[5:] / squared, total, shares_sq / squared, spread / squared, samples)
+        group, names = self._group, self._names
+        found, self.reason = combined(
+            gathered(self._norms, names),
+            lambda: gathered(self.gradient.sq_norms(group).items(), names),
+            sizes,
+            weights,
+            self.reason,
+            group,
+            each=False,
+        )
+        return found
 
     def _part_sizes(self, batch_size: Size) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""
@@ -115,5 +104,5 @@ class PartNorms:
 
 def _leading(args: Any, kwargs: Any) -> int | None:
     """The number of samples in the inputs of a model: their common leading dimension."""
-    sizes = {len(t) for t in sample_leaves((args, kwargs)) if t.ndim}
+    sizes = {len(t) for t in sample_leaves((args, kwargs))}
     return sizes.pop() if len(sizes) == 1 else None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from .ranks import ELSEWHERE, agreed, world_size
+
 NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
+ONE_PART = "the step has one micro-batch on one rank: nothing to compare its gradient with"
+ONE_SAMPLE = "one sample a step: nothing to compare its gradient with"
 ROUNDING = 1e-3  # of shares that are computed in single precision
 
 
@@ -64,3 +69,43 @@ def refused_sum(total: float, ranks: int) -> str:
     if abs(total / ranks - 1) <= ROUNDING:
         return ""
     return f"the shares of the micro-batches have to add up to 1; got a sum of {total / ranks:.4g}"
+
+
+def combined(
+    norms: Tensor,
+    total: Callable[[], Tensor],
+    sizes: Sequence[float],
+    weights: Sequence[float],
+    reason: str,
+    group: Any,
+    *,
+    each: bool,
+) -> tuple[Reading | None, str]:
+    """The reading of all ranks; None, and a reason, where there is none.
+
+    Args:
+        norms: Σ_j ‖c_j‖² of this rank, shape (parameters,).
+        total: ‖Σ_j c_j‖² of all ranks, likewise; is called where all of them go on.
+        sizes, weights: b_j and w_j of its micro-batches.
+        reason: why this rank has none; empty where it has.
+        group: of ranks whose gradients are averaged.
+        each: whether the parts are single samples, which share the weight of their micro-batch
+            equally; else micro-batches.
+    """
+    own = [0.0] * 5
+    if not reason:
+        spread = sum(w * w / b for w, b in zip(weights, sizes, strict=True))
+        shares = spread if each else sum(w * w for w in weights)
+        own = [shares, spread, sum(sizes), sum(sizes) if each else len(sizes), sum(weights)]
+    both = agreed(own, norms, reason, group)
+    if both is None:
+        return None, reason or ELSEWHERE
+    shares, spread, samples, count, whole = both[:5].tolist()
+    world = world_size(group)  # contributions are averaged over the ranks
+    if count < 2:
+        return None, ONE_SAMPLE if each else ONE_PART
+    reason = refused_sum(whole, world)
+    if reason:
+        return None, reason
+    square = world**2
+    return Reading(both[5:] / square, total(), shares / square, spread / square, samples), ""

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CoupledSamplesError, GradNoiseError
+from ..errors import CoupledSamplesError, GradNoiseError, said
 from ..per_sample.hooks.live import LivePass, is_planning, live_plan
 from ..per_sample.hooks.steps import Step
 from ..problem.state.wrappers import bare_model, is_compiled, trainable
 from ..tensors.trees import TensorDict, sample_leaves
 from .gradients import StepGradient, gathered
-from .kinds import norm_names
+from .normalisation import NONE, norm_parameters
 from .parts import Size
-from .ranks import ELSEWHERE, agreed, is_alone, world_size
-from .reading import Reading, equal_shares, refused, refused_sum
+from .ranks import is_alone
+from .reading import Reading, combined, equal_shares, refused
 from .signs import Signs, along_directions
 
 CURE = (
@@ -41,7 +41,7 @@ class SamplePlans:
     Args:
         model: the object that is called.
         parameters: trainable ones by name.
-        only: names of those that are measured; None for all.
+        of_norms: whether those of normalisation layers alone are measured.
         most: samples of a forward pass that are measured; None for all.
     """
 
@@ -49,15 +49,14 @@ class SamplePlans:
         self,
         model: nn.Module,
         parameters: dict[str, Tensor],
-        only: Collection[str] | None = None,
+        of_norms: bool = False,
         most: int | None = None,
     ) -> None:
-        self.model, self.parameters, self.most = model, parameters, most
-        self.only = list(parameters if only is None else only)
+        self.model, self.parameters, self.of_norms, self.most = model, parameters, of_norms, most
+        self.only = self._measured()
         self.steps: list[Step] | None = None
         self.is_proven = False  # whether a step's sums were those of `.grad`
         self.refusals: list[str] = []  # why there is no plan, at every try
-        self.is_of_norms = only is not None
         self._made_for: list[int] | None = None  # parameters, and modes of modules
 
     def refresh(self, turn: int) -> None:
@@ -72,7 +71,12 @@ class SamplePlans:
         if self._made_for is not None and now != self._made_for:
             self.steps, self.is_proven, self.refusals = None, False, []
         self._made_for, self.parameters = now, parameters
-        self.only = norm_names(own, parameters) if self.is_of_norms else [*parameters]
+        self.only = self._measured()
+
+    def _measured(self) -> list[str]:
+        """Names of the parameters that are measured."""
+        own = bare_model(self.model)
+        return norm_parameters(own, self.parameters) if self.of_norms else [*self.parameters]
 
     def rows(self, count: int, turn: int) -> slice | None:
         """Which of the samples are measured, other ones at every turn; None for all."""
@@ -92,7 +96,8 @@ class SampleNorms:
     """
 
     def __init__(self, plans: SamplePlans, group: Any, turn: int) -> None:
-        self._plans, self._group, self._turn, self.reason = plans, group, turn, ""
+        self._plans, self._group, self._turn = plans, group, turn
+        self.reason = "" if plans.only else NONE
         self._norms: dict[str, Tensor] = {}
         # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
         self._along: dict[str, Tensor] = {}
@@ -157,8 +162,8 @@ class SampleNorms:
             self.reason = COUPLED
         except Exception as error:  # runs the user's code, in the middle of training
             known = isinstance(error, GradNoiseError)
-            kind = type(error).__name__
-            self.reason = str(error) if known else f"the model cannot be run on a few rows ({kind})"
+            where = "" if known else "the model cannot be run on a few rows: "
+            self.reason = f"{where}{said(error)}"
         plans.refusals += [self.reason] if self.reason else []
 
     def _after(self, module: nn.Module, *_: object) -> None:
@@ -219,23 +224,17 @@ class SampleNorms:
             self._prove()
             cure = f": {CURE}"
         self.reason = changed or (self.reason and f"{self.reason}{cure}")
-        names, world = self._plans.only, world_size(self._group)
-        norms = gathered(self._norms.items(), names)
-        # Σ_i w_i², where the share of a micro-batch is divided among its samples
-        pairs = [] if self.reason else zip(weights, self._sizes, strict=True)
-        squares = sum(w * w / b for w, b in pairs)
-        own = [sum(self._sizes), squares, sum(weights)]
-        both = agreed(own, norms, self.reason, self._group)
-        if both is None:
-            self.reason = self.reason or ELSEWHERE
-            return None
-        samples, spread = float(both[0]), float(both[1]) / world**2
-        one = "one sample a step: nothing to compare its gradient with"
-        self.reason = one if samples < 2 else refused_sum(float(both[2]), world)
-        if self.reason:
-            return None
-        total = gathered(self.gradient.sq_norms(self._group).items(), names)
-        return Reading(both[3:] / world**2, total, spread, spread, samples)
+        group, names = self._group, self._plans.only
+        found, self.reason = combined(
+            gathered(self._norms.items(), names),
+            lambda: gathered(self.gradient.sq_norms(group).items(), names),
+            self._sizes,
+            weights,
+            self.reason,
+            group,
+            each=True,
+        )
+        return found
 
     def _refused(self, batch_size: Size, weights: list[float]) -> str:
         """Why these forward passes say nothing; empty where they do."""

@@ -31,14 +31,14 @@ class MeasuredStep:
 
     Attributes:
         loss: of the step, for the sink, where the loop sets it: a number, or a tensor.
-        batch_size, shares: as of `NoiseMonitor.step`, where the loop knows them only later.
+        batch_size, shares, loss_scale: as of `NoiseMonitor.step`, where the loop knows them later.
     """
 
     def __init__(
         self, monitor: Measures, batch_size: Size, loss_scale: Any, shares: Sequence[float] | None
     ) -> None:
         self.batch_size, self.shares, self.loss = batch_size, shares, None
-        self._monitor, self._loss_scale = monitor, loss_scale
+        self.loss_scale, self._monitor = loss_scale, monitor
         self._listener: Listener | None = None
 
     def __enter__(self) -> MeasuredStep:
@@ -63,7 +63,7 @@ class MeasuredStep:
                 self._monitor.skip(listener.reason)
             return
         try:
-            scale = getattr(self._loss_scale, "get_scale", lambda: self._loss_scale)()
+            scale = getattr(self.loss_scale, "get_scale", lambda: self.loss_scale)()
             self._monitor.record(reading, float(scale), self.loss)
         except Exception as error:
             self._monitor.skip(said(error))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradnoise.history import meaning
-from gradnoise.history.meaning import about_batch, about_run, level_of, noise_scale, over, regime
+from gradnoise.history.meaning import about_batch, about_run, noise_scale, over, regime
 from gradnoise.history.pool import RunPool
 from gradnoise.history.run_file import Run
 from gradnoise.history.summary import Part, Summary, summary
@@ -160,8 +160,7 @@ def test_a_run_whose_b_crit_is_known_says_what_its_batch_size_cost() -> None:
     assert "B_crit of the rest was not above B at step 2 961: nothing" in of_digits(1000)[2]
     flat = of_digits(loss=1.0)
     assert flat[1].startswith("From step 401 on")
-    late = of_digits()
-    assert len(late) == 5
+    assert len(said) == 5
 
 
 def test_the_shares_of_docs_advice_are_quoted() -> None:
@@ -173,5 +172,5 @@ def test_the_shares_of_docs_advice_are_quoted() -> None:
 
 
 def test_the_level_is_that_of_the_monitor() -> None:
-    assert noise_scale(run_of({"level": 0.8})).level == level_of(run_of({"level": 0.8})) == 0.8
-    assert level_of(run_of({})) == 0.95  # of a file that does not say
+    assert noise_scale(run_of({"level": 0.8})).level == run_of({"level": 0.8}).level == 0.8
+    assert run_of({}).level == 0.95  # of a file that does not say

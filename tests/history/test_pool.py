@@ -24,7 +24,11 @@ def grown(count: int = 200, batch_size: float = 10.0) -> RunPool:
             "step": float(step), "loss": 5 - math.log(step), "trace_cov_now": step / 10,
             "grad_sq_norm_now": 1.0, "batch_size_now": batch_size,
         }  # fmt: skip
-        lines.append({**values, "sharpness": 4.0, "momentum": 0.0} if step % 10 == 1 else values)
+        lines.append(
+            {**values, "sharpness": 4.0, "momentum": 0.0, "metric_factor": 1.0}
+            if step % 10 == 1
+            else values
+        )
     return RunPool(run_of(*lines))
 
 
@@ -145,7 +149,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_single_line_says_nothing(tmp_path: Path) -> None:
-    one = line(1, trace_cov_now=1.0, grad_sq_norm_now=1.0, loss=1.0, sharpness=1.0, momentum=0.0)
+    metric = {"sharpness": 1.0, "momentum": 0.0, "metric_factor": 1.0}
+    one = line(1, trace_cov_now=1.0, grad_sq_norm_now=1.0, loss=1.0, **metric)
     pool = gn.pool(written(tmp_path / "a.jsonl", one))
     assert pool.confidence == "none"
     assert pool.critical_batch_size().status is gn.Status.NO_INTERVAL

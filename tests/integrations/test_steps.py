@@ -71,13 +71,21 @@ def test_a_step_that_is_dropped_leaves_nothing() -> None:
 
 
 def test_a_scale_is_read_at_the_end() -> None:
-    _, _, steps = monitored()
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    scaler.scale(torch.ones(()))  # it has a scale from the first use on
-    steps.begin(scaler)
-    assert steps.get_scale() == 8
-    steps.begin()
-    assert steps.get_scale() == 1
+    """The scaler's at that time, times the parts of a short accumulation over its full number."""
+    torch.manual_seed(0)
+    found = []
+    for scale in (1.0, 8.0):
+        torch.manual_seed(1)
+        model, monitor, steps = monitored()
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale(torch.ones(()))  # it has a scale from the first use on
+        steps.begin(scaler)
+        for _ in range(2):
+            steps.add(4, scale)
+            (model(torch.randn(4, 3)).square().mean() * scale / 4).backward()
+        steps.end(divided_by=4)
+        found.append(float(monitor.trace_cov))
+    assert found[1] == pytest.approx(found[0])
 
 
 @pytest.mark.filterwarnings("error")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gradnoise.monitor.parts import ONE_PART, TWICE, PartNorms
+from gradnoise.monitor.parts import TWICE, PartNorms
+from gradnoise.monitor.reading import ONE_PART
 
 
 def listening(model: nn.Module) -> PartNorms:

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import gradnoise as gn
-from gradnoise.monitor.kinds import norm_parameters
+from gradnoise.monitor.normalisation import norm_parameters
 
 
 def test_those_of_torch_without_batch_normalisation() -> None:
@@ -29,5 +29,5 @@ def test_those_of_other_packages() -> None:
 
 
 def test_without_any_there_is_no_proxy() -> None:
-    with pytest.raises(gn.ArgumentError, match="needs trainable layer, group or RMS"):
+    with pytest.raises(gn.ArgumentError, match="no trainable layer, group or RMS"):
         gn.NoiseMonitor(nn.Linear(3, 3), source="norm_layers")

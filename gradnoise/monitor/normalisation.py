@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from ..errors import ArgumentError
-
+NONE = "the model has no trainable layer, group or RMS normalisations"
 KINDS = ("LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm")  # of torch and of other packages
 
 
@@ -16,21 +15,7 @@ def norm_parameters(model: nn.Module, parameters: Collection[str]) -> list[str]:
 
     They are known by the names of their classes, such as LlamaRMSNorm. Batch normalisation is not
     among them: its samples depend on each other.
-
-    Raises:
-        ArgumentError: there is none.
     """
-    own = norm_names(model, parameters)
-    if not own:
-        raise ArgumentError(
-            "source='norm_layers' needs trainable layer, group or RMS normalisations, and the "
-            "model has none"
-        )
-    return own
-
-
-def norm_names(model: nn.Module, parameters: Collection[str]) -> list[str]:
-    """The same; empty where there is none."""
     found = [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

@@ -15,7 +15,7 @@ PAUSE = 30 * 60  # seconds between two lines
 logger = logging.getLogger("gradnoise")
 
 
-class Limits:
+class Alarm:
     """Counts how long limits have been crossed, and logs a line, seldom.
 
     Args:
