@@ -110,15 +110,8 @@ class CriticalBatch:
             return Estimate(math.nan, 0.0, math.inf, level, math.nan, 0, Status.NO_INTERVAL)
         longer = 1.0 if ahead is None else 1 + self.step / ahead
         limit = longer * 2 * weight / curvature * trace / total  # ε_max·trΣ
-        own = [_over(limit, fall + sign * ERRORS * error) for sign in (1, -1)]
-        others = [] if math.isnan(self.simple) else [self.simple]
-        room = BOTH if others else ALONE
-        low, high = min([own[0], *others]) / room, max([own[1], *others]) * room
         count = int(self._losses[0] ** 2 / self._losses[6])
-        if fall > 0:
-            return Estimate(limit / fall, low, high, level, math.nan, count)
-        low = 0.0 if math.isinf(low) else low
-        return Estimate(math.nan, low, math.inf, level, math.nan, count, Status.SIGNAL_BELOW_NOISE)
+        return of_fall(limit, fall, self.simple, level, count, error)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` goes on from, as built-in values."""
@@ -134,6 +127,27 @@ class CriticalBatch:
         self.step = float(state["step"])
         self._losses, self._noise = list(state["losses"]), list(state["noise"])
         self._curvature = list(state["curvature"])
+
+
+def of_fall(
+    limit: float, fall: float, simple: float, level: float, samples: int, error: float = 0.0
+) -> Estimate:
+    """B_crit = ε_max·trΣ/D with its interval; without a value where the loss did not fall.
+
+    Args:
+        limit: ε_max·trΣ.
+        fall: D.
+        simple: B_simple of the run; nan where it is not known.
+        level, samples: that the estimate carries.
+        error: standard error of D.
+    """
+    low, high = (_over(limit, fall + sign * ERRORS * error) for sign in (1, -1))
+    others, room = ([], ALONE) if math.isnan(simple) else ([simple], BOTH)
+    low, high = min([low, *others]) / room, max([high, *others]) * room
+    if fall > 0:
+        return Estimate(limit / fall, low, high, level, math.nan, samples)
+    low = 0.0 if math.isinf(low) else low
+    return Estimate(math.nan, low, math.inf, level, math.nan, samples, Status.SIGNAL_BELOW_NOISE)
 
 
 def _over(product: float, fall: float) -> float:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import NotMeasuredError, positive
+from ..history.critical import of_fall
 from ..statistics.estimate import Estimate, Status
 from .results import Results, other_optimizer
 
 LONGER = 1.5  # the slope of the loss is taken over this factor in the length of the run, at least
 RECENT = 3.0  # λ is the largest since the run was so many times shorter
-# how far training may be from the two predictions together, and from this one alone: docs/advice.md
-BOTH, ALONE = 2.0, 5.0
 
 
 def critical_batch_size(
@@ -27,14 +26,11 @@ def critical_batch_size(
     top = max(float(member.sharpness) for step, member in pairs if RECENT * step >= now)
     noise, fall = float(last.trace_cov), _fall(pairs)
     samples, level, nan = last.trace_cov.samples, simple.level, math.nan
-    if not (fall > 0 and top > 0 and noise > 0):
+    if not (top > 0 and noise > 0) or math.isnan(fall):
         return Estimate(nan, 0.0, math.inf, level, nan, samples, Status.SIGNAL_BELOW_NOISE)
     own = getattr(last, "optimizer", None)
     rate = 2 / top / (1 - (own.momentum if own else 0.0))
-    value, other = longer * rate * noise / fall, float(simple)
-    if math.isnan(other):
-        return Estimate(value, value / ALONE, value * ALONE, level, nan, samples)
-    return Estimate(value, min(value, other) / BOTH, max(value, other) * BOTH, level, nan, samples)
+    return of_fall(longer * rate * noise, fall, float(simple), level, samples)
 
 
 def _check(members: Sequence[Any], steps: Sequence[float]) -> None:

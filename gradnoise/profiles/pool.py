@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from ..errors import ArgumentError, NotMeasuredError, positive
 from ..estimators.report import line, report
-from ..history.pool import RunPool
+from ..history.pool import CRITICAL, RunPool
 from ..history.run_file import Run
 from ..statistics.estimate import Estimate, check_level, short
 from ..statistics.ratio_of_sums import ratio_of_sums
@@ -18,7 +18,6 @@ from .critical import critical_batch_size
 
 SIMPLE = ("trace_cov", "grad_sq_norm")
 HESSIAN = ("trace_hessian_cov", "grad_curvature")
-CRITICAL = "B_crit = ε_max·trΣ/D"
 SAME = ("metric", "population", "parameters")  # of all members that have it
 
 
