@@ -28,7 +28,7 @@ from .train import batches, fresh
 
 MEASURED = (200, 100, 40)  # steps of a run that are measured
 PARTS = {"gru": 4}  # micro-batches of a step: hooks do not see inside of a GRU
-COLUMNS = ("answered", "within 2", "within 5", "typical factor", "in the interval")
+COLUMNS = ("answered", "within 2", "within 5", "typical factor", "in the interval", "high/low")
 
 
 def watched(problem: Problem, seed: int, measured: int, path: Path) -> Run:
@@ -66,6 +66,7 @@ def until(run: Run, step: float) -> Run:
 class Told:
     """What was told, and what training says."""
 
+    problem: str
     batch_size: int  # in use
     truth: float
     critical: gn.Estimate
@@ -96,20 +97,36 @@ def told(measured: int, seed: int, folder: Path) -> Iterator[tuple[str, Told]]:
             except gn.NotMeasuredError:
                 critical = gn.Estimate(math.nan, 0.0, math.inf, 0.95, math.nan, 0)
             simple = float(pool.simple_noise_scale)
-            yield kind, Told(found["batch_size"], truth, critical, simple, known.values[LEADS])
+            yield (
+                kind,
+                Told(
+                    problem.name, found["batch_size"], truth, critical, simple, known.values[LEADS]
+                ),
+            )
 
 
-def row(name: str, cases: list[Told], values: list[float], inside: list[bool] | None) -> list[str]:
+def row(
+    name: str, cases: list[Told], values: list[float], ends: list[tuple[float, float]] | None
+) -> list[str]:
+    """A value that is not told is counted as wrong, an interval without an end is left out."""
     off = np.array([case.off(value) for case, value in zip(cases, values, strict=True)])
-    held = "" if inside is None else f"{np.mean(inside):.0%}"
     shares = [f"{np.mean(off <= math.log2(k)):.0%}" for k in (2, 5)]
-    return [
-        name,
-        f"{np.isfinite(off).sum()} of {len(off)}",
-        *shares,
-        f"{2 ** np.median(off):.2g}",
-        held,
+    known = [
+        (low <= case.truth <= high, high / low)
+        for case, (low, high) in zip(cases, ends or [], strict=bool(ends))
+        if low > 0 and math.isfinite(high)
     ]
+    held = [
+        f"{sum(h for h, _ in known)} of {len(known)}",
+        f"{np.median([w for _, w in known]):.0f}",
+    ]
+    answered = f"{np.isfinite(off).sum()} of {len(off)}"
+    return [name, answered, *shares, f"{2 ** np.median(off):.2g}", *(held if ends else ["", ""])]
+
+
+def guessed(cases: list[Told]) -> list[float]:
+    """For each case the median truth of the other problems: what needs no measurement."""
+    return [float(np.median([o.truth for o in cases if o.problem != c.problem])) for c in cases]
 
 
 def side(cases: list[Told]) -> list[str]:
@@ -121,6 +138,15 @@ def side(cases: list[Told]) -> list[str]:
     small = sum(own.truth <= own.batch_size for own in below)
     left = len(cases) - len(above) - len(below)
     return [f"{right} of {len(above)}", f"{small} of {len(below)}", str(left)]
+
+
+def print_spread(kind: str, cases: list[Told]) -> None:
+    """The share within a factor 2 of each problem."""
+    names = dict.fromkeys(own.problem for own in cases)
+    off = {n: [c.off(float(c.critical)) <= 1 for c in cases if c.problem == n] for n in names}
+    shares = {name: float(np.mean(own)) for name, own in off.items()}
+    error = np.std(list(shares.values()), ddof=1) / math.sqrt(len(shares))
+    print(kind, {n: f"{share:.0%}" for n, share in shares.items()}, f"{error:.0%}", flush=True)
 
 
 def main() -> None:
@@ -138,10 +164,10 @@ def main() -> None:
                     found.setdefault(kind, []).append(own)
         for kind, cases in found.items():
             rows = tables.setdefault(kind, [["", *COLUMNS]])
-            inside = [own.critical.low <= own.truth <= own.critical.high for own in cases]
+            ends = [(own.critical.low, own.critical.high) for own in cases]
             values = [float(own.critical) for own in cases]
             sides.append([f"{kind}, {measured} measured steps", *side(cases)])
-            rows.append(row(f"B_crit, {measured} measured steps", cases, values, inside))
+            rows.append(row(f"B_crit, {measured} measured steps", cases, values, ends))
             near = [
                 (own, value) for own, value in zip(cases, values, strict=True)
                 if 0.5 <= value / own.simple <= 2
@@ -149,8 +175,10 @@ def main() -> None:
             agreeing = [own for own, _ in near], [value for _, value in near]
             rows.append(row("the same, where B_simple agrees within 2", *agreeing, None))
             rows.append(row("B_simple", cases, [own.simple for own in cases], None))
-            if measured == MEASURED[-1]:
+            if measured == MEASURED[0]:
                 rows.append(row("profiles", cases, [own.profiles for own in cases], None))
+                rows.append(row("median of the other problems", cases, guessed(cases), None))
+                print_spread(kind, cases)
     for kind, rows in tables.items():
         measure.show(kind, rows, True)
     measure.show("on which side of the batch size in use it was", sides, True)

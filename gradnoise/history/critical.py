@@ -11,6 +11,42 @@ LEAST = 4.0  # n* = (Σt)²/Σt² from which a slope is told: six losses at t = 
 ERRORS = 2.0  # standard errors of the slope that the interval allows for
 # how far training may be from the two predictions together, and from this one alone: docs/advice.md
 BOTH, ALONE = 2.0, 5.0
+FLAT = Status.NO_DESCENT  # the loss did not fall
+
+
+class Slope:
+    """D = -dL/d ln t by weighted least squares, where a measured step t weighs t^p; sums alone.
+
+    Args:
+        power: p.
+    """
+
+    def __init__(self, power: int) -> None:
+        self.power = power
+        # of w, wx, wx², wy, wxy, wy², w², w²x, w²x² with w = t^p, x = ln t, y = L
+        self.sums = [0.0] * 9
+
+    def add(self, step: float, loss: float) -> None:
+        """Take a loss."""
+        w, x, y = step**self.power, math.log(step), loss
+        parts = (1.0, x, x * x, y, x * y, y * y, w, w * x, w * x * x)
+        self.sums = [s + w * part for s, part in zip(self.sums, parts, strict=True)]
+
+    @property
+    def count(self) -> float:
+        """n* = (Σw)²/Σw²."""
+        return self.sums[0] ** 2 / self.sums[6] if self.sums[6] else 0.0
+
+    def value(self) -> tuple[float, float]:
+        """D and its standard error, for independent residuals; nan before there are enough."""
+        w, wx, wxx, wy, wxy, wyy, ww, wwx, wwxx = self.sums
+        if self.count < LEAST:
+            return math.nan, math.nan
+        mean = wx / w
+        width, both, height = wxx - wx * mean, wxy - wy * mean, wyy - wy * wy / w
+        left = max(height - both * both / width, 0.0) / w * self.count / (self.count - 2)
+        spread = max(wwxx - 2 * mean * wwx + mean * mean * ww, 0.0)
+        return -both / width, math.sqrt(left * spread) / width
 
 
 class CriticalBatch:
@@ -37,8 +73,9 @@ class CriticalBatch:
 
     def __init__(self) -> None:
         self.step = 0.0
-        # of w, wx, wx², wy, wxy, wy², w², w²x, w²x² with w = t, x = ln t, y = L
-        self._losses = [0.0] * 9
+        self._slope, self._late = Slope(1), Slope(2)
+        # from this loss others are counted: sums of large ones would cancel
+        self._first: float | None = None
         self._noise = [0.0] * 4  # of w and w·trΣ, of trΣ and |G|²
         self._curvature = [0.0, 0.0]  # of w and w·(1 - m)λ/factor
 
@@ -52,14 +89,14 @@ class CriticalBatch:
         parts = (step, step * trace, trace, signal)
         self._noise = [s + part for s, part in zip(self._noise, parts, strict=True)]
         if math.isfinite(loss):
-            x, y = math.log(step), loss
-            powers = (1.0, x, x * x, y, x * y, y * y, step, step * x, step * x * x)
-            self._losses = [s + step * p for s, p in zip(self._losses, powers, strict=True)]
+            self._first = loss if self._first is None else self._first
+            for slope in (self._slope, self._late):
+                slope.add(step, loss - self._first)
 
     def add_sharpness(
         self, step: float, sharpness: float, momentum: float = 0.0, factor: float = 1.0
     ) -> None:
-        """Take λ of a step.
+        """Take λ of a step; one that is not positive is left out.
 
         Args:
             sharpness: λ, in the metric of an adaptive optimizer.
@@ -67,20 +104,19 @@ class CriticalBatch:
             factor: tr(P⁻¹Σ)/trΣ; 1 without a metric.
         """
         own = (1 - momentum) * sharpness / factor
-        if math.isfinite(own):
+        if 0 < own < math.inf:
             self._curvature = [self._curvature[0] + step, self._curvature[1] + step * own]
 
-    def fall(self) -> tuple[float, float]:
-        """D = -dL/d ln t and its standard error; nan before there are enough losses."""
-        w, wx, wxx, wy, wxy, wyy, ww, wwx, wwxx = self._losses
-        count = w * w / ww if ww else 0.0  # n*
-        if count < LEAST:
-            return math.nan, math.nan
-        mean = wx / w
-        width, both, height = wxx - wx * mean, wxy - wy * mean, wyy - wy * wy / w
-        left = max(height - both * both / width, 0.0) / w * count / (count - 2)
-        spread = max(wwxx - 2 * mean * wwx + mean * mean * ww, 0.0)
-        return -both / width, math.sqrt(left * spread) / width
+    def fall(self) -> tuple[float, float, float]:
+        """D = -dL/d ln t, and two ends that it lies between; nan before there are enough losses.
+
+        Two standard errors, also of the slope where t weighs t³: of a curve that bends the two
+        differ by more than their errors.
+        """
+        value, _ = self._slope.value()
+        known = [own for own in (self._slope.value(), self._late.value()) if own[0] == own[0]]
+        low = min((d - ERRORS * error for d, error in known), default=math.nan)
+        return value, low, max((d + ERRORS * error for d, error in known), default=math.nan)
 
     @property
     def simple(self) -> float:
@@ -104,50 +140,49 @@ class CriticalBatch:
             The estimate; without a value where the loss did not fall, without an interval before
             there are five losses or six and one λ.
         """
-        (fall, error), (weight, curvature) = self.fall(), self._curvature
-        total, trace, *_ = self._noise
-        if math.isnan(fall) or not (curvature > 0 and trace > 0):
+        (weight, curvature), (total, trace, *_) = self._curvature, self._noise
+        if math.isnan(self.fall()[0]) or not (curvature > 0 and trace > 0):
             return Estimate(math.nan, 0.0, math.inf, level, math.nan, 0, Status.NO_INTERVAL)
         longer = 1.0 if ahead is None else 1 + self.step / ahead
         limit = longer * 2 * weight / curvature * trace / total  # ε_max·trΣ
-        count = int(self._losses[0] ** 2 / self._losses[6])
-        return of_fall(limit, fall, self.simple, level, count, error)
+        return of_fall(limit, self.fall(), self.simple, level, int(self._slope.count))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` goes on from, as built-in values."""
         return {
             "step": self.step,
-            "losses": list(self._losses),
+            "first": self._first,
+            "slope": list(self._slope.sums),
+            "late": list(self._late.sums),
             "noise": list(self._noise),
             "curvature": list(self._curvature),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where another one was."""
-        self.step = float(state["step"])
-        self._losses, self._noise = list(state["losses"]), list(state["noise"])
-        self._curvature = list(state["curvature"])
+        self.step, self._first = float(state["step"]), state["first"]
+        self._slope.sums, self._late.sums = list(state["slope"]), list(state["late"])
+        self._noise, self._curvature = list(state["noise"]), list(state["curvature"])
 
 
 def of_fall(
-    limit: float, fall: float, simple: float, level: float, samples: int, error: float = 0.0
+    limit: float, fall: tuple[float, float, float], simple: float, level: float, samples: int
 ) -> Estimate:
     """B_crit = ε_max·trΣ/D with its interval; without a value where the loss did not fall.
 
     Args:
         limit: ε_max·trΣ.
-        fall: D.
+        fall: D, and two ends that it lies between.
         simple: B_simple of the run; nan where it is not known.
         level, samples: that the estimate carries.
-        error: standard error of D.
     """
-    low, high = (_over(limit, fall + sign * ERRORS * error) for sign in (1, -1))
     others, room = ([], ALONE) if math.isnan(simple) else ([simple], BOTH)
-    low, high = min([low, *others]) / room, max([high, *others]) * room
-    if fall > 0:
-        return Estimate(limit / fall, low, high, level, math.nan, samples)
-    low = 0.0 if math.isinf(low) else low
-    return Estimate(math.nan, low, math.inf, level, math.nan, samples, Status.SIGNAL_BELOW_NOISE)
+    low = min([_over(limit, fall[2]), *others]) / room
+    if not fall[0] > 0:
+        low = 0.0 if math.isinf(low) else low
+        return Estimate(math.nan, low, math.inf, level, math.nan, samples, FLAT)
+    high = max([_over(limit, fall[1]), *others]) * room
+    return Estimate(limit / fall[0], low, high, level, math.nan, samples)
 
 
 def _over(product: float, fall: float) -> float:

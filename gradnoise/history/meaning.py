@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..show.table import integer
 from ..statistics.estimate import Estimate, Status, short
+from .critical import FLAT
 from .pool import RunPool
 from .run_file import Run
 from .summary import Part, Summary
@@ -87,15 +88,15 @@ def about_batch(ratio: Estimate) -> str:
 def about_run(found: Summary, pool: RunPool) -> list[str]:
     """Whether B_simple grew, when a larger batch would have paid, and what none of it says."""
     first, last = found.thirds[0], found.thirds[-1]
-    change, is_known = last.lr / first.lr, pool.unknown == ""
+    is_known, change = pool.unknown == "", last.lr / first.lr if first.lr else math.nan
     when = _critical(pool) if is_known else [_since(found.thirds)]
     lines = [_growth(first.noise_scale, last.noise_scale), *when]
-    if not 1 / 1.5 < change < 1.5 and math.isfinite(change):
+    if 0 < change < math.inf and not 1 / 1.5 < change < 1.5:
         direction = "fell" if change < 1 else "rose"
         factor = short(max(change, 1 / change))
         lines.append(
-            f"The learning rate {direction} by a factor {factor} between these thirds. B_simple "
-            f"goes with B/ε, so part of a change may come from it."
+            f"The learning rate {direction} by a factor {factor} from the first third to "
+            f"the last. B_simple goes with B/ε."
         )
     if not found.whole.noise_scale.is_resolved:
         lines.append("There is a bound only: measure more steps (the monitor's `every`).")
@@ -104,26 +105,40 @@ def about_run(found: Summary, pool: RunPool) -> list[str]:
 
 def _critical(pool: RunPool) -> Iterator[str]:
     """What the batch size in use cost, and from when on a larger one would have paid."""
-    size, whole = pool.batch_size, float(pool.critical_batch_size())
-    if math.isfinite(whole):
+    size, whole, rest = pool.batch_size, pool.critical_batch_size(), pool.rest
+    if whole.status is FLAT:
         yield (
-            f"B = {integer(size)} takes about 1 + B/B_crit = {short(1 + size / whole)} times the "
-            f"fewest samples and 1 + B_crit/B = {short(1 + whole / size)} times the fewest steps, "
-            f"each batch size with its best learning rate."
+            "The loss did not fall, so that no critical batch size can be told. If it should have "
+            "fallen, look at the learning rate before the batch size."
         )
-    if not pool.rest:
+        return
+    if math.isfinite(whole.value):
+        yield (
+            f"B = {integer(size)} takes about {short(1 + size / whole.value)} times the fewest "
+            f"samples, 1 + B/B_crit ({_range(size / whole.high, size / whole.low)}), and "
+            f"{short(1 + whole.value / size)} times the fewest steps, 1 + B_crit/B "
+            f"({_range(whole.low / size, whole.high / size)}), each batch size with its best "
+            f"learning rate."
+        )
+    if not rest:
         yield "Too few steps were measured to tell from when on a larger batch would have paid."
-    elif math.isnan(pool.larger_from):
-        yield (
-            f"B_crit of the rest was not above B at step {integer(pool.rest[-1].step)}: nothing "
-            f"here says that a larger batch would have paid."
-        )
+        return
+    where = f"B_crit of the rest was looked at from step {integer(rest[0].step)} to "
+    where = f"{where}{integer(rest[-1].step)}. "
+    if math.isnan(pool.larger_from):
+        yield f"{where}At the end of that it was not above B: nothing here speaks for a larger one."
     else:
+        since = pool.larger_from
+        start = "All along" if since == rest[0].step else f"From step {integer(since)} on"
         yield (
-            f"From step {integer(pool.larger_from)} on B_crit of the rest was above B: there, "
-            f"twice the batch size takes at most 1.5 times the samples in 0.75 times the steps, "
-            f"with its best learning rate."
+            f"{where}{start} it was above B: there, twice the batch size takes at most 1.5 times "
+            f"the samples in 0.75 times the steps, with its best learning rate."
         )
+
+
+def _range(low: float, high: float) -> str:
+    """1 + the ends of an interval."""
+    return f"{short(1 + low)} to {short(1 + high)}"
 
 
 def _growth(first: Estimate, last: Estimate) -> str:

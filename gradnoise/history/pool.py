@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +76,8 @@ class RunPool:
         """
         self._check()
         steps = None if ahead is None else positive("ahead", ahead)
-        return self._course[-1].result(self.level, steps)
+        *_, last = self._course()
+        return last.result(self.level, steps)
 
     @property
     def simple_noise_scale(self) -> Estimate:
@@ -102,7 +102,7 @@ class RunPool:
         self._check()
         end, sizes = self.run.last("step"), self.run.batch_sizes
         found = []
-        for i, at in enumerate(self._course):
+        for i, at in enumerate(self._course()):
             if FIRST * end <= at.step <= LAST * end:
                 own = at.result(self.level, end - at.step)
                 if own.status is not Status.NO_INTERVAL:
@@ -119,7 +119,7 @@ class RunPool:
         since = math.nan
         for own in reversed(self.rest):
             critical = own.critical_batch_size
-            if not (math.isnan(float(critical)) or float(critical) > own.batch_size):
+            if not (critical.value > own.batch_size or critical.low > own.batch_size):
                 break
             since = float(own.step)
         return since
@@ -158,20 +158,18 @@ class RunPool:
         places = np.linspace(0, len(found) - 1, min(ROWS, len(found))).round().astype(int)
         return [found[i] for i in places]
 
-    @cached_property
-    def _course(self) -> list[CriticalBatch]:
-        """What was known at each line."""
+    def _course(self) -> Iterator[CriticalBatch]:
+        """What was known at each line: one object, which goes on."""
         names = ("step", "loss", "trace_cov_now", "grad_sq_norm_now")
         more = ("sharpness", "momentum", "metric_factor")
-        known, found = CriticalBatch(), []
-        for step, loss, trace, signal, sharpness, momentum, factor in zip(
+        known = CriticalBatch()
+        for step, loss, trace, signal, *curvature in zip(
             *(self.run.column(name).tolist() for name in (*names, *more)), strict=True
         ):
             if math.isfinite(trace + signal):
                 known.add(step, loss, trace, signal)
-            known.add_sharpness(step, sharpness, momentum, factor)
-            found.append(copy.copy(known))
-        return found
+            known.add_sharpness(step, *curvature)
+            yield known
 
     def _check(self) -> None:
         if self.unknown:
@@ -180,18 +178,22 @@ class RunPool:
     @property
     def unknown(self) -> str:
         """What the file lacks for B_crit; empty where it has all."""
+        if len(self.run) and self.run.sources[-1] == "norm_layers":
+            return "B_crit needs the noise of the whole model: the file has that of norm_layers"
+        if np.isfinite(self.run.column("sharpness")).any() and self._lacks("metric_factor"):
+            return "B_crit needs an optimizer whose limit is known (gn.stable_lr): λ alone is there"
         for columns, cure in _NEEDED.items():
-            if not np.isfinite(sum(self.run.column(name) for name in columns)).any():
+            if self._lacks(*columns):
                 return f"B_crit needs `gradnoise/{columns[0]}` in the file: {cure}"
         return ""
+
+    def _lacks(self, *columns: str) -> bool:
+        """Whether no line has all of these."""
+        return not np.isfinite(sum(self.run.column(name) for name in columns)).any()
 
 
 _NEEDED = {
     ("loss",): "set `step.loss` in the training loop",
-    (
-        "sharpness",
-        "momentum",
-        "metric_factor",
-    ): "give `loss_fn` and `data` to gn.NoiseMonitor, and an optimizer of "
-    "which the limit is known (gn.stable_lr)",
+    ("sharpness", "momentum", "metric_factor"): "give `loss_fn`, `data` and the optimizer to "
+    "gn.NoiseMonitor; with Adam λ is there from the 100th step on",
 }

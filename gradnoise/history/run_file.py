@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Run:
         restarts: how often the steps went back.
     """
 
-    columns: dict[str, np.ndarray]
-    sources: tuple[str, ...]
+    columns: dict[str, np.ndarray] = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
     unreadable: int = 0
     restarts: int = 0

@@ -119,10 +119,12 @@ def _numbers(run: Run) -> Table:
     table.add_column()
     table.add_row("noise scale B_simple", *_cells(scale, f"trΣ/|G|²{whose}, in samples"))
     table.add_row("B/B_simple", *_cells(over(batch, scale), f"batch size B = {integer(batch)}"))
-    critical = run.last_of(*(f"critical_batch_size{end}" for end in ("", "_low", "_high")))
-    if math.isfinite(critical[0]):
-        value, low, high = map(short, critical)
-        table.add_row("B_crit", value, f"{low} to {high}; ε_max·trΣ/D, to here, in samples")
+    value, low, high = (run.last(f"critical_batch_size{end}") for end in ("", "_low", "_high"))
+    if math.isfinite(value):
+        ends = f"{short(low)} to {short(high)}"
+        table.add_row("B_crit", short(value), f"{ends}; ε_max·trΣ/D, to here, in samples")
+    elif math.isfinite(low):
+        table.add_row("B_crit", f"≥ {short(low)}", "the loss did not fall; ε_max·trΣ/D, to here")
     for row in _limits(run):
         table.add_row(*row)
     return table

@@ -39,7 +39,10 @@ class NoiseMonitorCallback:
         self._ready = False  # inside of `accumulate`, and not yet differentiated
         self._ended = False  # the step of this micro-batch has been read
         model = monitor.model
-        self.steps.follow(model, model, accelerator.num_processes, optimizer=None)
+        # an Accelerator keeps what it has prepared; with several it is not known whose model it is
+        known = getattr(accelerator, "_optimizers", [])
+        own = known[0] if len(known) == 1 else None
+        self.steps.follow(model, model, accelerator.num_processes, optimizer=own)
         replace(accelerator, "accumulate", self._accumulates)
         replace(accelerator, "backward", self._differentiates)
         accelerator.register_for_checkpointing(monitor)

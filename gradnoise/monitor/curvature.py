@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import said
@@ -13,7 +14,7 @@ from ..learning_rate.formulas import stable_lr
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import EARLY, OptimizerSettings, read_optimizer
 from ..problem.preconditioner import Preconditioner, is_adaptive
-from ..problem.state.wrappers import trainable
+from ..problem.state.wrappers import bare_optimizer, trainable
 from ..tensors.trees import TensorDict, floats
 from .gradients import sq_norm
 
@@ -52,14 +53,18 @@ class Curvature:
             What was measured now: "sharpness" λ; of an optimizer that is known "momentum" m,
             "metric_factor" tr(P⁻¹Σ)/trΣ, and "stable_lr".
         """
+        optimizer = bare_optimizer(optimizer)
         due = self._turns % self._every == 0
-        settings = read_optimizer(optimizer)
-        if self.reason or (due and _is_early(settings)):
-            return {}
-        self._turns += 1
-        if not due:
+        if self.reason:
             return {}
         try:
+            if due and is_adaptive(optimizer) and _steps(optimizer) < EARLY:
+                self._follow(optimizer)  # what cannot be measured is told at once
+                return {}
+            self._turns += 1
+            if not due:
+                return {}
+            settings = read_optimizer(optimizer)
             self.value = float(self._follow(optimizer).update().values)
             return {"sharpness": self.value, **self._of_optimizer(optimizer, settings)}
         except Exception as error:  # runs the user's code and needs memory, in training
@@ -67,10 +72,7 @@ class Curvature:
             return {}
 
     def _of_optimizer(self, optimizer: Any, settings: OptimizerSettings | None) -> dict[str, float]:
-        if settings is None:
-            own = {"momentum": 0.0, "metric_factor": 1.0}
-            return {**own, "stable_lr": stable_lr(self.value)}
-        if not (settings.is_plain or is_adaptive(optimizer)):
+        if settings is None or not (_is_plain(optimizer, settings) or is_adaptive(optimizer)):
             return {}  # λ of plain SGD says nothing about it
         own = {"momentum": settings.momentum, "metric_factor": 1.0}
         if settings.is_settled:
@@ -88,21 +90,29 @@ class Curvature:
         return self._tracker
 
 
-def _is_early(settings: OptimizerSettings | None) -> bool:
-    """Whether the metric of an optimizer is from too few steps to say anything."""
-    if settings is None or settings.settled_after is None:
-        return False
-    return (settings.steps or 0) < EARLY
+def _is_plain(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> bool:
+    """Whether it is SGD with one learning rate and momentum, and without dampening."""
+    groups = {(g.get("lr"), g.get("momentum"), g.get("dampening")) for g in optimizer.param_groups}
+    return settings.is_plain and len(groups) == 1 and not groups.pop()[-1]
 
 
-def _metric_factor(optimizer: Any, parameters: TensorDict) -> float:
-    """tr(P⁻¹Σ)/trΣ, taken as ‖P^-½ḡ‖²/‖ḡ‖² of the gradient ḡ of this step.
+def _steps(optimizer: torch.optim.Optimizer) -> float:
+    """Steps that its state is from; 0 before there is one."""
+    return min((float(own["step"]) for own in optimizer.state.values() if "step" in own), default=0)
 
-    E ḡ_j² = G_j² + Σ_jj/B: where noise dominates, the two are equal in expectation.
+
+def _metric_factor(optimizer: torch.optim.Optimizer, parameters: TensorDict) -> float:
+    """tr(P⁻¹Σ)/trΣ, taken as ‖P^-½(ḡ - m)‖²/‖ḡ - m‖² of the gradient ḡ of this step.
+
+    m is the running mean of gradients, where the optimizer has one: what is left is noise of the
+    covariance Σ/B, mostly.
     """
     root = Preconditioner.of(optimizer, parameters).root
-    found = [(p.grad.detach(), root[n]) for n, p in parameters.items() if p.grad is not None]
-    both = floats(
-        sum(norms) for norms in zip(*((sq_norm(g * r), sq_norm(g)) for g, r in found), strict=True)
-    )
+    pairs = []
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            mean = optimizer.state.get(parameter, {}).get("exp_avg", 0.0)
+            noise = parameter.grad.detach() - mean
+            pairs.append((sq_norm(noise * root[name]).double(), sq_norm(noise).double()))
+    both = floats(sum(norms) for norms in zip(*pairs, strict=True))
     return both[0] / both[1] if len(both) == 2 and both[1] > 0 else math.nan

@@ -37,12 +37,15 @@ from .values import line_of, numbers_of, place_of
 AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
     *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
 )
-ENOUGH = 10  # measurements before a sum below zero is said to be one
+ENOUGH = 30  # measurements before a sum below zero is said to be one
+SURELY = 1 - 1e-6  # level of that: it is looked at after every measurement of a run
 NEGATIVE = (
-    "|G|² is surely below zero, which independent parts cannot give: B_simple is not to be used. "
+    "|G|² is far below zero, which independent draws do not give: B_simple is not to be used. "
     "Reasons are several backward passes of different losses in one step, class-balanced or sorted "
-    "batches, mixup, losses that compare samples, and one batch over and over"
+    "batches, mixup, losses that compare samples, one batch over and over, and epochs over a small "
+    "data set whose gradient is nearly zero"
 )
+FAR = 5  # the alarm about the batch size: B beyond so many times B_simple
 
 
 class NoiseMonitor:
@@ -212,6 +215,7 @@ class NoiseMonitor:
             for x in (small_sq_norm, big_sq_norm)
         )
         self.source = GIVEN
+        self.steps += 1
         self.record(Reading(small * share, big, share, 1 / big_batch, big_batch))
 
     def follow(self, model: nn.Module, group: Any = None) -> None:
@@ -254,16 +258,17 @@ class NoiseMonitor:
         self._averages.add(values, reading.samples)
         self.measured += 1
         own = self._averages
-        if self.measured >= ENOUGH and own.is_surely_positive(
-            trace=0.0, signal=-1.0, level=self.level
-        ):
+        if self.measured >= ENOUGH and own.is_surely_positive(0.0, -1.0, SURELY):
             self._note(NEGATIVE)
-        is_above = own.is_surely_positive(trace=-1.0, signal=self.batch_size, level=self.level)
         lr, curvature = self._learning_rate(), self._sharpness_now()
         limit = curvature.get("stable_lr", math.nan)
+        is_above = own.is_surely_positive(-1.0, self.batch_size / FAR, self.level)
+        if is_above and float(self.critical_batch_size) > self.batch_size:
+            is_above = False  # what was nearer to training says the contrary
         self._alarm.turn(is_above, lr, limit, lambda: (self.noise_scale, self.batch_size))
         trace, signal = values[:, -1].tolist()
-        self._critical.add(self.steps, told, trace, signal)
+        if self.source != NORM_LAYERS:  # λ and the loss are of the whole model
+            self._critical.add(self.steps, told, trace, signal)
         if "momentum" in curvature:
             known = (curvature[name] for name in ("sharpness", "momentum", "metric_factor"))
             self._critical.add_sharpness(self.steps, *known)
@@ -302,10 +307,10 @@ class NoiseMonitor:
         if not reason or reason in self.notes:
             return
         self.notes.append(reason)
-        if silent:
-            return
         files = [sink for sink in self._sinks if isinstance(sink, JsonLines)]
         self._tell({**place_of(self), "note": reason}, files)  # loggers take numbers
+        if silent:
+            return
         warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
 
     def _tell(self, line: dict[str, Any], sinks: Sequence[Sink]) -> None:
@@ -404,7 +409,8 @@ class NoiseMonitor:
         self._due_now = bool(state["due_now"])
         self._plans.is_proven = bool(state.get("proven", False))  # which samples come next
         self._averages.load_state_dict(state["averages"])
-        self._critical.load_state_dict(state["critical"])
+        if "critical" in state:
+            self._critical.load_state_dict(state["critical"])
 
     def detach(self) -> None:
         """Measure nothing from now on. What was found stays."""

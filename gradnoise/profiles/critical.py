@@ -30,7 +30,7 @@ def critical_batch_size(
         return Estimate(nan, 0.0, math.inf, level, nan, samples, Status.SIGNAL_BELOW_NOISE)
     own = getattr(last, "optimizer", None)
     rate = 2 / top / (1 - (own.momentum if own else 0.0))
-    return of_fall(longer * rate * noise, fall, float(simple), level, samples)
+    return of_fall(longer * rate * noise, (fall,) * 3, float(simple), level, samples)
 
 
 def _check(members: Sequence[Any], steps: Sequence[float]) -> None:

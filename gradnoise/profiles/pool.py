@@ -220,7 +220,7 @@ def pool(
 def _of_file(path: str | Path, level: float) -> RunPool:
     run = Run.load(path)
     if not len(run):
-        raise ArgumentError(f"{path} has no measured step yet")
+        raise ArgumentError(" ".join([f"{path} has no measured step yet.", *run.notes]))
     return RunPool(run, level)
 
 

@@ -60,8 +60,8 @@ _REMEDIES = {
         "the runs do not determine it: widen the grid (`batch_sizes`, `lrs`) or use more `seeds`"
     ),
     Status.NO_DESCENT: (
-        "the next step raises the loss however small it is: measure again some steps later, or "
-        "look at the momentum and the settings of the optimizer (`maximize`)"
+        "the loss does not fall here, however small the step is: measure again some steps later, "
+        "or look at the learning rate, the momentum and the optimizer's settings (`maximize`)"
     ),
     Status.NO_RISE: (
         "the loss does not rise along the next step, so that it sets no limit: look at the size of "

@@ -131,7 +131,7 @@ def test_what_it_does_not_say_is_said() -> None:
     assert plain[-1].startswith("B_crit needs `gradnoise/loss` in the file")
     assert len(plain) == 4
     decayed = about_run(*ended(NOISY, NOISY, NOISY, lrs=(1.0, 0.5, 0.25)))
-    assert "The learning rate fell by a factor 4.00 between these thirds" in decayed[2]
+    assert "The learning rate fell by a factor 4.00 from the first third" in decayed[2]
     raised = about_run(*ended(NOISY, NOISY, NOISY, lrs=(1.0, 1.0, 1.6)))
     assert "The learning rate rose by a factor 1.60" in raised[2]
     bound = about_run(*ended(scale(NAN, 80, INF), NOISY, NOISY))
@@ -151,15 +151,19 @@ def of_digits(batch_size: float = 256, **columns: float) -> list[str]:
 def test_a_run_whose_b_crit_is_known_says_what_its_batch_size_cost() -> None:
     said = of_digits()
     assert said[1].startswith(
-        "B = 256 takes about 1 + B/B_crit = 4.48 times the fewest samples and 1 + B_crit/B = 1.29 "
-        "times the fewest steps"
+        "B = 256 takes about 4.48 times the fewest samples, 1 + B/B_crit (1.18 to 9.03), and 1.29 "
+        "times the fewest steps, 1 + B_crit/B (1.12 to 6.67)"
     )
-    assert said[2].startswith("From step 2 881 on B_crit of the rest was above B: there, twice")
+    assert said[2].startswith(
+        "B_crit of the rest was looked at from step 401 to 2 961. From step 2 881 on it was above "
+        "B: there, twice the batch size"
+    )
     assert said[-1] == meaning.NOT_RIGHT
     assert not any("noise dominated" in line for line in said)
-    assert "B_crit of the rest was not above B at step 2 961: nothing" in of_digits(1000)[2]
-    flat = of_digits(loss=1.0)
-    assert flat[1].startswith("From step 401 on")
+    assert "At the end of that it was not above B: nothing" in of_digits(1000)[2]
+    assert "to 2 961. All along it was above B: there" in of_digits(8)[2]
+    assert of_digits(loss=1.0)[1].startswith("The loss did not fall, so that no critical batch")
+    assert len(of_digits(lr=0.0)) == 4  # a rate of zero has no factor
     assert len(said) == 5
 
 

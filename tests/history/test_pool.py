@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def test_the_rest_is_judged_by_what_was_known_then() -> None:
         columns={name: values[: first.step] for name, values in pool.run.columns.items()},
         sources=pool.run.sources[: first.step],
     )
-    known = RunPool(until).critical_batch_size(200 - first.step)
-    assert first.critical_batch_size == known
+    known, own = RunPool(until).critical_batch_size(200 - first.step), first.critical_batch_size
+    assert (own.value, own.low, own.high) == (known.value, known.low, known.high)
     assert [own.step for own in pool.some_of_the_rest] == [20, 63, 107, 150]
 
 
@@ -73,11 +74,13 @@ def test_a_larger_batch_pays_from_where_the_rest_is_above_it(batch_size: float) 
         assert (above[0] == 20) == (batch_size == 0.5)
 
 
-def test_a_loss_that_does_not_fall_is_a_batch_that_is_too_small() -> None:
-    pool = grown(batch_size=1000)
-    pool.run.columns["loss"][:] = 1.0
-    assert math.isnan(float(pool.critical_batch_size()))
-    assert pool.larger_from == 20
+def test_a_loss_that_does_not_fall_speaks_for_a_larger_batch_by_its_bound_alone() -> None:
+    for batch_size in (0.4, 1000.0):
+        pool = grown(batch_size=batch_size)
+        pool.run.columns["loss"][:] = 1.0
+        assert math.isnan(float(pool.critical_batch_size()))
+        assert [own.critical_batch_size.low > 0.4 for own in pool.rest] == [True] * 131
+        assert math.isnan(pool.larger_from) == (batch_size > 1)
 
 
 def test_the_batch_size_of_the_rest_is_that_of_the_rest() -> None:
@@ -94,8 +97,8 @@ def test_the_batch_size_of_the_rest_is_that_of_the_rest() -> None:
     ("columns", "said"),
     [
         (("loss",), "needs `gradnoise/loss` in the file: set `step.loss` in the training loop"),
-        (("sharpness",), "needs `gradnoise/sharpness` in the file: give `loss_fn` and `data`"),
-        (("momentum",), "needs `gradnoise/sharpness` in the file: .* of which the limit is known"),
+        (("sharpness",), "needs `gradnoise/sharpness` in the file: give `loss_fn`, `data` and the"),
+        (("metric_factor",), r"needs an optimizer whose limit is known \(gn.stable_lr\): λ alone"),
     ],
 )
 def test_what_is_missing_is_said(columns: tuple[str, ...], said: str) -> None:
@@ -130,8 +133,8 @@ def test_a_path_is_a_run() -> None:
     assert gn.pool(DIGITS, level=0.8).simple_noise_scale.level == 0.8
     text = str(found)
     assert text.startswith("100 measured steps of a run; confidence: rough\n")
-    assert "B_crit = ε_max·trΣ/D         73.6 samples  33.2 to 1 450" in text
-    assert "of the rest from step 2 961   283 samples  125 to 1 120" in text
+    assert "B_crit = ε_max·trΣ/D         73.6 samples  31.9 to 1 450" in text
+    assert "of the rest from step 2 961   283 samples  113 to 1 120" in text
     assert max(map(len, text.splitlines())) <= 80
     assert found.sharpness == (0.8869, 5.641)
     assert found.larger_from == 2881
@@ -163,3 +166,16 @@ def test_lines_of_an_older_file_have_no_such_numbers() -> None:
     assert pool.simple_noise_scale.status is gn.Status.NO_INTERVAL
     assert all(map(math.isnan, pool.sharpness))
     assert pool.unknown
+
+
+def test_of_normalisation_layers_alone_there_is_no_critical_batch_size() -> None:
+    pool = grown()
+    own = RunPool(Run(pool.run.columns, ("norm_layers",) * len(pool.run)))
+    with pytest.raises(gn.NotMeasuredError, match="the noise of the whole model"):
+        own.critical_batch_size()
+
+
+def test_a_file_of_notes_alone_says_them(tmp_path: Path) -> None:
+    note = json.dumps({"step": 1, "note": "no single samples"})
+    with pytest.raises(gn.ArgumentError, match=r"has no measured step yet\. no single"):
+        gn.pool(written(tmp_path / "a.jsonl", note))

@@ -60,7 +60,7 @@ def test_it_fits_into_the_lines_that_there_are(rows: int) -> None:
 def test_the_numbers_of_the_last_line_are_shown_with_their_formulas() -> None:
     first = {"loss": 9.0, "lr": 0.5, "sharpness": 3.0, "stable_lr": 1.0}
     critical = {f"critical_batch_size{end}": x for end, x in (("", 5), ("_low", 2), ("_high", 9))}
-    shown = "\n".join(seen(run_of({**first, **critical}, {"loss": 2.5, "lr": 0.25})))
+    shown = "\n".join(seen(run_of(first, {"loss": 2.5, "lr": 0.25, **critical})))
     assert "run.jsonl   step 1 " in shown
     assert "written 3 s ago" in shown
     assert "loss 2.50 · learning rate ε 0.250" in shown
@@ -69,6 +69,9 @@ def test_the_numbers_of_the_last_line_are_shown_with_their_formulas() -> None:
     assert re.search(r"ε·λ/2 +0.750  beyond 1 gradient descent is unstable \(step 0\)", shown)
     assert re.search(r"ε/stable +0.500  beyond 1 this optimizer is, gn.stable_lr \(step 0\)", shown)
     assert re.search(r"B_crit +5.00  2.00 to 9.00; ε_max·trΣ/D, to here, in samples", shown)
+    flat = {**critical, "critical_batch_size": NAN}
+    assert re.search(r"B_crit +≥ 2.00  the loss did not fall;", "\n".join(seen(run_of(flat))))
+    assert "B_crit" not in "\n".join(seen(run_of(critical, {})))  # of another line
     plain = "\n".join(seen(run_of({**first, "stable_lr": 2 / 3})))
     assert "ε·λ/2" in plain
     assert "ε/stable" not in plain

@@ -102,7 +102,6 @@ def test_momentum_allows_larger_effective_rates() -> None:
 @pytest.mark.parametrize(
     ("run", "steps"),
     [
-        ([at(1.0), at(1.0)], [1, 2]),
         ([at(2.0), at(1.0)], [10, 11]),
         ([at(2.0, sharpness=-1.0), at(1.0, sharpness=-1.0)], [1, 2]),
         ([at(2.0), at(1.0, trace=0.0)], [1, 2]),
@@ -113,6 +112,14 @@ def test_it_has_no_value_where_nothing_falls_or_limits(run: list[Any], steps: li
     assert math.isnan(float(found))
     assert (found.low, found.high) == (0.0, math.inf)
     assert found.status is gn.Status.SIGNAL_BELOW_NOISE
+
+
+def test_a_loss_that_does_not_fall_gives_a_bound() -> None:
+    for last, simple in ((1.0, 8.0), (2.0, math.nan)):
+        found = critical([at(1.0), at(last)], [1, 2], simple=simple)
+        assert math.isnan(float(found))
+        assert (found.low, found.high) == (4.0 if simple == 8 else 0.0, math.inf)
+        assert found.status is gn.Status.NO_DESCENT
 
 
 def test_it_needs_steps_losses_and_sharpness() -> None:

@@ -234,12 +234,19 @@ class OperationHook:
         return found if rows is None else {i: own.some(rows) for i, own in found.items()}
 
     def _has_rows(self, at: At, delta: Tensor, tensors: list[Tensor]) -> bool:
-        """Whether the samples lie along the first dimension of all tensors that depend on them."""
+        """Whether the samples lie along the first dimension of all tensors, parameters apart.
+
+        Where a tensor is of neither kind, such as positions that the model makes, it is not known
+        whether it has entries for every sample.
+        """
+        others = [i for i in range(len(tensors)) if i not in self.sources]
         alike = all(
-            tensors[i].ndim == delta.ndim and len(tensors[i]) == len(delta)
-            for i in self.step.dependent
+            i in self.step.dependent
+            and tensors[i].ndim == delta.ndim
+            and len(tensors[i]) == len(delta)
+            for i in others
         )
-        return alike and at.layout.major and not at.layout.axis
+        return bool(others) and alike and at.layout.major and not at.layout.axis
 
 
 def _some(at: At, tensor: Tensor, rows: slice) -> Tensor:

@@ -247,3 +247,45 @@ def test_random_numbers_of_other_devices_are_not_touched(monkeypatch: pytest.Mon
     assert own.sums() is not None
     assert forked
     assert forked[-1] == []
+
+
+class Made(nn.Module):
+    """Meets parameters with tensors of its own that have a row for every sample."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.last = kind, nn.Linear(4, 1)
+        self.table = nn.Embedding(5, 4)
+        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.scale = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, made = len(x), x
+        if self.kind == "positions":
+            made = x[:, None] + self.table(torch.arange(5).unsqueeze(0).expand(n, 5))
+        elif self.kind == "types":
+            made = x + self.table(torch.zeros(n, dtype=torch.long))
+        elif self.kind == "ones":
+            made = x + self.scale * torch.ones(n, 1).double()
+        elif self.kind == "states":
+            made = x + nn.functional.linear(torch.ones(n, 4).double(), self.weight, self.scale)
+        elif self.kind == "gates":
+            made = x * self.scale + x[:, :1] * self.scale
+        out: Tensor = self.last(torch.tanh(made))
+        return out.reshape(n, -1).sum(1)
+
+
+@pytest.mark.parametrize("rows", [slice(0, None, 3), slice(1, None, 8), slice(2, None, 2)])
+@pytest.mark.parametrize("kind", ["positions", "types", "ones", "states", "gates"])
+def test_rows_of_what_the_model_makes_itself(kind: str, rows: slice) -> None:
+    torch.manual_seed(0)
+    model, batch = Made(kind).double(), torch.randn(9, 4).double()
+
+    def loss(model: nn.Module, batch: Tensor) -> Any:
+        return model(batch).square()
+
+    sums = measured(model, loss, batch, rows=rows).sums()
+    assert sums is not None
+    for name, own in alone(model, loss, batch).items():
+        expected = float(own.reshape(9, -1)[rows].square().sum(1).mean()) * 9
+        assert float(sums[0][name]) == pytest.approx(expected, rel=1e-9)
