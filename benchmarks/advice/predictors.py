@@ -26,9 +26,9 @@ from torch import nn
 
 import gradnoise as gn
 
-from .data import Data, clusters, digits
+from .data import Data, clusters, digits, friedman
 from .models import mlp
-from .problems import PROBLEMS, Problem, classification, momentum
+from .problems import PROBLEMS, Problem, adam, classification, momentum, regression, sgd
 from .search import Search
 from .store import Store
 from .train import State, batches, fresh
@@ -41,14 +41,25 @@ MOMENTUM = (  # the reference rates are near the best ones here
     Problem("clusters_momentum", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
             momentum, 8 * 8192, (64, 0.04)),
 )  # fmt: skip
-ALL = PROBLEMS | {problem.name: problem for problem in MOMENTUM}
+UNSEEN = (  # the choices of gn.pool from a file had no part of these, nor of their kinds of runs
+    Problem("unseen_softmax", partial(nn.Linear, 64, 10), classification, digits,
+            sgd, 8 * 8192, (256, 0.5)),
+    Problem("unseen_wrong_digits", partial(mlp, 64, 32, 10, activation=nn.Tanh), classification,
+            partial(digits, 0.3), sgd, 8 * 8192, (32, 0.3)),
+    Problem("unseen_clusters", partial(nn.Linear, 32, 8), classification,
+            partial(clusters, 0.2), sgd, 8 * 8192, (32, 0.05)),
+    Problem("unseen_adam", partial(mlp, 10, 64, 1), regression, friedman,
+            adam, 8 * 8192, (16, 2e-3), slope=0.5),
+)  # fmt: skip
+ALL = PROBLEMS | {problem.name: problem for problem in (*MOMENTUM, *UNSEEN)}
 PARTS = ("loss", "grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
 MORE = ("sharpness", "curvature_noise_scale")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problems", nargs="*", default=list(ALL))
+    seen = [name for name in ALL if not name.startswith("unseen")]
+    parser.add_argument("problems", nargs="*", default=seen)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the reference rate")

@@ -1,6 +1,8 @@
 """What the file of a monitor says about the critical batch size, held to training.
 
-python -m benchmarks.advice.watched            # three seeds of every problem, two minutes
+python -m benchmarks.advice.watched            # three seeds of every problem, three minutes
+python -m benchmarks.advice.watched --unseen   # of those that had no part in its choices
+python -m benchmarks.advice.predictors --truth unseen_softmax ...    # what training says of these
 
 The reference run of every problem is trained by a plain loop with a `gn.NoiseMonitor` in it, and
 `gn.pool` reads the lines to a point of the run. The truth is that of `compare`.
@@ -14,6 +16,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +26,10 @@ from benchmarks import measure
 from gradnoise.history.run_file import Run
 
 from .compare import LEADS, case, runs, truths_ahead, truths_to_here
+from .predictors import MEAN_OF, POINTS, UNSEEN, Mean
 from .problems import Problem
-from .train import batches, fresh
+from .store import Store
+from .train import batches, fresh, judged
 
 MEASURED = (200, 100, 40)  # steps of a run that are measured
 PARTS = {"gru": 4}  # micro-batches of a step: hooks do not see inside of a GRU
@@ -77,9 +82,35 @@ class Told:
         return abs(math.log2(value / self.truth)) if value > 0 else math.inf
 
 
-def told(measured: int, seed: int, folder: Path) -> Iterator[tuple[str, Told]]:
+def unseen() -> Iterator[tuple[Problem, dict[str, Any], Store]]:
+    """Problems that had no part in the choices, with the losses along their reference runs."""
+    for problem in UNSEEN:
+        batch_size, rate = problem.reference
+        data, state = problem.make_data(), fresh(problem, rate, 0)
+        total, points = problem.budget // batch_size, []
+        marks = [round(total ** (k / POINTS) * 8 ** (1 - k / POINTS)) for k in range(1, POINTS + 1)]
+        mean = Mean(state.model)
+        for step, batch in enumerate(batches(data, batch_size, 0, 0, problem.budget), start=1):
+            state.optimizer.zero_grad()
+            problem.loss_fn(state.model, batch).mean().backward()
+            state.optimizer.step()
+            near = next(mark for mark in marks if mark >= step)
+            if step > near - MEAN_OF:
+                mean.add(state.model)
+            if step == near:
+                loss = judged(problem, mean.model, data)
+                points.append({"step": step, "mean": {"all_loss": loss}})
+                mean = Mean(state.model)
+        yield (
+            problem,
+            {"lr": rate, "seed": 0, "batch_size": batch_size, "points": points},
+            Store(problem),
+        )
+
+
+def told(measured: int, seed: int, folder: Path, problems: list[Any]) -> Iterator[tuple[str, Told]]:
     """ "to here" or "ahead", and what the file says there."""
-    for problem, found, store in runs():
+    for problem, found, store in problems:
         if found["lr"] != problem.reference[1] or found["seed"]:
             continue
         path = folder / f"{problem.name}_{seed}_{measured}.jsonl"
@@ -89,7 +120,8 @@ def told(measured: int, seed: int, folder: Path) -> Iterator[tuple[str, Told]]:
         ]
         rest = [("ahead", *own) for own in truths_ahead(problem, found, store)]
         for kind, end, truth, samples in (*here, *rest):
-            known = case(problem, found, end, truth, samples)
+            seen = "samples" in found  # those of profiles
+            known = case(problem, found, end, truth, samples).values[LEADS] if seen else math.nan
             pool = gn.RunPool(until(run, found["points"][end - 1]["step"]))
             try:
                 ahead = None if samples is None else samples / found["batch_size"]
@@ -130,9 +162,8 @@ def guessed(cases: list[Told]) -> list[float]:
 
 
 def side(cases: list[Told]) -> list[str]:
-    """How often B_crit was on the told side of B; without a fall of the loss it is above."""
-    above = [own for own in cases if own.critical.status is gn.Status.SIGNAL_BELOW_NOISE
-             or float(own.critical) > own.batch_size]  # fmt: skip
+    """How often B_crit was on the told side of B."""
+    above = [own for own in cases if float(own.critical) > own.batch_size]
     below = [own for own in cases if float(own.critical) <= own.batch_size]
     right = sum(own.truth > own.batch_size for own in above)
     small = sum(own.truth <= own.batch_size for own in below)
@@ -152,15 +183,17 @@ def print_spread(kind: str, cases: list[Told]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--unseen", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    problems = list(unseen() if options.unseen else runs())
     tables: dict[str, list[list[str]]] = {}
     sides = [["", "told above, trained so", "told below, trained so", "not told"]]
     for measured in MEASURED:
         found: dict[str, list[Told]] = {}
         with tempfile.TemporaryDirectory() as folder:
             for seed in range(options.seeds):
-                for kind, own in told(measured, seed, Path(folder)):
+                for kind, own in told(measured, seed, Path(folder), problems):
                     found.setdefault(kind, []).append(own)
         for kind, cases in found.items():
             rows = tables.setdefault(kind, [["", *COLUMNS]])

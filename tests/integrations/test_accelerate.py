@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -190,3 +193,41 @@ def test_a_model_that_is_replicated_is_refused() -> None:
     loop = Loop()
     with pytest.raises(gn.ArgumentError, match="sharded or replicated"):
         gn.attach(loop.accelerator, model=nn.DataParallel(loop.bare))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_sharpness_is_in_the_metric_of_the_optimizer_that_was_prepared(kind: str) -> None:
+    """As of a monitor of one's own, with the optimizer itself."""
+    lines: dict[str, list[dict[str, Any]]] = {"attached": [], "own": []}
+    for name, found in lines.items():
+        torch.manual_seed(0)
+        model, inputs = nn.Linear(4, 3), torch.randn(64, 4)
+        optimizer: Any = (
+            torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
+            if kind == "sgd"
+            else torch.optim.AdamW(model.parameters(), 3e-3)
+        )
+        accelerator = Accelerator(cpu=True)
+        called, prepared = accelerator.prepare(model, optimizer)
+        options = {
+            "every": 20, "sink": found.append, "source": "samples", "sharpness_every": 1,
+            "loss_fn": nn.MSELoss(), "data": (inputs, inputs[:, :3]),
+        }  # fmt: skip
+        if name == "attached":
+            monitor = gn.attach(accelerator, model=called, **options)
+        else:
+            monitor = gn.NoiseMonitor(called, optimizer, **options)
+        for _ in range(121):
+            with accelerator.accumulate(called):
+                step = nullcontext() if name == "attached" else monitor.step()
+                with step:
+                    loss = nn.functional.mse_loss(called(inputs), inputs[:, :3])
+                    accelerator.backward(loss)
+                prepared.step()
+                prepared.zero_grad()
+        assert not monitor.notes
+    for key in ("sharpness", "momentum", "metric_factor", "lr"):
+        own = [line[f"gradnoise/{key}"] for line in lines["own"][-1:]]
+        assert own == pytest.approx([line[f"gradnoise/{key}"] for line in lines["attached"][-1:]])
+    factor = lines["own"][-1]["gradnoise/metric_factor"]
+    assert (factor == 1) is (kind == "sgd")

@@ -26,5 +26,6 @@ def test_an_example_measures_its_run(
     assert len(lines) >= 10
     assert [line["gradnoise/measured"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[-1]["gradnoise/loss"] < lines[0]["gradnoise/loss"]
+    assert lines[-1]["gradnoise/skipped"] == 0
     assert lines[-1]["gradnoise/lr"] >= 0
     assert lines[-1]["gradnoise/noise_scale_low"] > 0
