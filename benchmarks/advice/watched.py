@@ -131,9 +131,7 @@ def told(measured: int, seed: int, folder: Path, problems: list[Any]) -> Iterato
             simple = float(pool.simple_noise_scale)
             yield (
                 kind,
-                Told(
-                    problem.name, found["batch_size"], truth, critical, simple, known.values[LEADS]
-                ),
+                Told(problem.name, found["batch_size"], truth, critical, simple, known),
             )
 
 
@@ -209,7 +207,8 @@ def main() -> None:
             rows.append(row("the same, where B_simple agrees within 2", *agreeing, None))
             rows.append(row("B_simple", cases, [own.simple for own in cases], None))
             if measured == MEASURED[0]:
-                rows.append(row("profiles", cases, [own.profiles for own in cases], None))
+                if not options.unseen:
+                    rows.append(row("profiles", cases, [own.profiles for own in cases], None))
                 rows.append(row("median of the other problems", cases, guessed(cases), None))
                 print_spread(kind, cases)
     for kind, rows in tables.items():
