@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..tensors.ragged import is_ragged
 from ..tensors.trees import Batch, sample_count, select, widen
+from .dropouts import WithoutDropout
 from .objective import Objective
 from .other_model import refuse_other_model
 from .state.generators import random_states, seed_all
@@ -170,13 +171,14 @@ def _draws_anything(objective: Objective, batch: Seeded) -> bool:
     return random_states() != before
 
 
-def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
+def is_coupled_replayed(objective: Objective, batch: Seeded, dropout_alone: bool = False) -> bool:
     """Whether one sample changes the random loss of another, under the same draws.
 
     Draws belong to a place in the batch, so that other samples are put into the other places: the
     second half replaced by the first, and the first by the second. A loss that is divided by a
     count of the batch shows in the mean of many draws. Where samples differ in size, others move
     the draws to other places, so that only layers of a kind that couples and the mean can tell.
+    Where dropout alone is drawn, the losses without it are compared instead of a mean.
     """
     if is_ragged(batch):
         half = sample_count(batch) // 2
@@ -184,7 +186,14 @@ def is_coupled_replayed(objective: Objective, batch: Seeded) -> bool:
             half > 0 and _is_divided(objective, batch, half)
         )
     half = sample_count(batch) // 2
-    return half > 0 and (depend_on_others(objective, batch) or _is_divided(objective, batch, half))
+    if not half or depend_on_others(objective, batch):
+        return half > 0
+    if not dropout_alone:
+        return _is_divided(objective, batch, half)
+    with WithoutDropout():
+        whole = objective.losses(batch).detach()
+        part = objective.losses(select(batch, slice(0, half))).detach()
+    return differs(whole[:half], part, tolerance_of(objective, whole))
 
 
 def depend_on_others(objective: Objective, batch: Seeded) -> bool:

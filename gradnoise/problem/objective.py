@@ -54,11 +54,11 @@ class Objective:
         self.loss_fn: LossFn = as_loss_fn(loss_fn)
         self.criterion = loss_fn  # as given: a module may hold class weights
         self.parameters: TensorDict = _trainable(model)
-        self._generators = own_generators(model, loss_fn)
+        self.generators = own_generators(model, loss_fn)
         if unit.mean_weight is not None:
             self.loss_fn = WeightedLosses(self.loss_fn, unit.mean_weight)
         if unit.is_seeded:
-            self.loss_fn = UnitLosses(self.loss_fn, unit, self._generators)
+            self.loss_fn = UnitLosses(self.loss_fn, unit, self.generators)
         refuse_common(self.parameters)
         self._opened_modes = _modes(model.modules())
         self._depth = self._entered = 0
@@ -118,7 +118,7 @@ class Objective:
         self._entered += 1
         try:
             with (
-                untouched(self.model, data, self._generators),
+                untouched(self.model, data, self.generators),
                 eager(),
                 held_still(modules),
             ):
@@ -158,7 +158,7 @@ class Objective:
         Raises:
             LossError: not one loss per sample, or a loss that is not finite.
         """
-        own = given(batch, self._generators)
+        own = given(batch, self.generators)
         made = own is not batch
         if not made:
             own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch

@@ -28,6 +28,7 @@ from .checks import (
 )
 from .confirmation import are_independent
 from .coordinates import PreconditionedObjective
+from .dropouts import is_dropout_alone
 from .groups import draw_groups, usual_size
 from .known import known
 from .lists import taken_as_batches
@@ -167,9 +168,11 @@ class Problem:
         objective, few = self.objective, self._few()
         check_replayed(objective, few)
         refuse_hidden_gradients(objective, few)
-        if is_coupled_replayed(objective, few):
+        dropout_alone = is_dropout_alone(objective, few)
+        if is_coupled_replayed(objective, few, dropout_alone):
             return Behaviour(True, COUPLED, coupling_layers(objective))
-        if least > 1 and shares_draws(objective, few):  # else no independent ones
+        # of one sample there are no independent ones
+        if least > 1 and not dropout_alone and shares_draws(objective, few):
             return Behaviour(True, SHARED)
         return Behaviour(True, layers=self.unit.reason)
 
