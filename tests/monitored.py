@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.offline import Numbers, by_parts, by_samples
+
 Losses = Callable[[nn.Module, Any], Tensor]  # (model, micro-batch) -> one loss per sample
 
 
@@ -48,18 +50,12 @@ def contributions(model: nn.Module, losses: Losses, parts: Sequence[Any]) -> Ten
     return torch.stack(rows)
 
 
-def of_samples(rows: Tensor, sizes: Sequence[int] = ()) -> tuple[float, float]:
+def of_samples(rows: Tensor, sizes: Sequence[int] = ()) -> Numbers:
     """trΣ and |G|² from the contributions of single samples, in micro-batches of equal shares."""
-    own, total = float(rows.square().sum()), float(rows.sum(0).square().sum())
-    squares = sum(1 / size for size in sizes or [len(rows)]) / (len(sizes) or 1) ** 2  # Σ_i w_i²
-    signal = (total - own) / (1 - squares)
-    return (own - signal * squares) / squares, signal
+    sizes = sizes or [len(rows)]
+    return by_samples(rows, sizes, [1 / len(sizes)] * len(sizes))
 
 
-def of_parts(rows: Tensor, sizes: Sequence[int]) -> tuple[float, float]:
+def of_parts(rows: Tensor, sizes: Sequence[int]) -> Numbers:
     """trΣ and |G|² from those of micro-batches of equal shares."""
-    sums = torch.stack([part.sum(0) for part in rows.split(list(sizes))])
-    k, own, total = len(sums), float(sums.square().sum()), float(sums.sum(0).square().sum())
-    signal = (total - own) / (1 - 1 / k)
-    spread = sum(1 / size for size in sizes) / k**2
-    return (own - signal / k) / spread, signal
+    return by_parts(rows, sizes, [1 / len(sizes)] * len(sizes))

@@ -110,13 +110,13 @@ class CriticalBatch:
     def fall(self) -> tuple[float, float, float]:
         """D = -dL/d ln t, and two ends that it lies between; nan before there are enough losses.
 
-        Two standard errors, also of the slope where t weighs t³: of a curve that bends the two
+        Two standard errors, also of the slope where t weighs t²: of a curve that bends the two
         differ by more than their errors.
         """
-        value, _ = self._slope.value()
-        known = [own for own in (self._slope.value(), self._late.value()) if own[0] == own[0]]
+        both = (self._slope.value(), self._late.value())
+        known = [own for own in both if not math.isnan(own[0])]
         low = min((d - ERRORS * error for d, error in known), default=math.nan)
-        return value, low, max((d + ERRORS * error for d, error in known), default=math.nan)
+        return both[0][0], low, max((d + ERRORS * error for d, error in known), default=math.nan)
 
     @property
     def simple(self) -> float:

@@ -15,7 +15,7 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import EARLY, OptimizerSettings, read_optimizer
 from ..problem.preconditioner import Preconditioner, is_adaptive
 from ..problem.state.wrappers import bare_optimizer, trainable
-from ..tensors.trees import TensorDict, floats
+from ..tensors.trees import TensorDict, floats, widen
 from .gradients import sq_norm
 
 SAMPLES = 64
@@ -113,6 +113,6 @@ def _metric_factor(optimizer: torch.optim.Optimizer, parameters: TensorDict) -> 
         if parameter.grad is not None:
             mean = optimizer.state.get(parameter, {}).get("exp_avg", 0.0)
             noise = parameter.grad.detach() - mean
-            pairs.append((sq_norm(noise * root[name]).double(), sq_norm(noise).double()))
+            pairs.append((widen(sq_norm(noise * root[name])), widen(sq_norm(noise))))
     both = floats(sum(norms) for norms in zip(*pairs, strict=True))
     return both[0] / both[1] if len(both) == 2 and both[1] > 0 else math.nan

@@ -28,6 +28,7 @@ from tests.monitored import (
     parted,
     train_step,
 )
+from tests.offline import by_parts
 
 SIZES = {"whole": (24,), "accumulated": (6, 6, 6, 6), "uneven": (7, 7, 7, 3)}
 
@@ -309,13 +310,9 @@ class TestLoops:
             for part in parted(batch, sizes):
                 (classified(model, part).sum() / 24).backward()
             step.shares = [16 / 24, 8 / 24]
-        rows = contributions(model, classified, [batch]).split(list(sizes))
-        sums = torch.stack([part.sum(0) for part in rows])
-        own, total = float(sums.square().sum()), float(sums.sum(0).square().sum())
-        shares = (16**2 + 8**2) / 24**2
-        signal = (total - own) / (1 - shares)
-        spread = 1 / 24  # Σ(b/B)²/b
-        assert found(monitor) == pytest.approx(((own - signal * shares) / spread, signal), rel=1e-9)
+        rows = contributions(model, classified, [batch])
+        expected = by_parts(rows, sizes, [16 / 24, 8 / 24])
+        assert found(monitor) == pytest.approx(expected, rel=1e-9)
 
 
 class TestNothingToMeasure:
