@@ -5,6 +5,16 @@ listed in `__init__.pyi`, grouped by the room they come from, and are imported w
 used; docs/architecture.md is the map.
 """
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from .files.version import version
+
+        return version()
+    return _named(name)

@@ -96,6 +96,8 @@ from .trials.branch import branch
 from .trials.branches import Branches
 from .trials.cooling import cooled
 
+__version__: str
+
 __all__ = [
     # vocabulary
     "Estimate",

@@ -25,7 +25,7 @@ COARSE = 1e-4  # results of a coarser resolution are not called exact
 SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
 
@@ -83,6 +83,18 @@ class GradientMoments:
     group_size: int = 1
     shares: Tensor | None = None
     ratio_influence: TensorDict | None = None
+
+    def __repr__(self) -> str:
+        return f"GradientMoments({self.count} of {self.population:g}, {len(self.mean)} parameters)"
+
+    def __str__(self) -> str:
+        units = "samples" if self.group_size == 1 else f"groups of {self.group_size}"
+        whole = "a distribution" if math.isinf(self.population) else f"{self.population:g}"
+        return (
+            f"{self.count} {units} out of {whole}\n"
+            f"B_simple {self.simple_noise_scale} (samples)\n"
+            f"|G|² {self.grad_sq_norm}, trΣ {self.trace_cov}"
+        )
 
     def merge(self, other: GradientMoments) -> GradientMoments:
         """Moments of both sets of samples together (Chan, Golub and LeVeque 1979).

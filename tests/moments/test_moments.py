@@ -196,3 +196,13 @@ def test_a_gradient_of_the_size_of_its_rounding_is_no_signal(dtype: torch.dtype)
     assert found.rounding > 0
     assert not found.grad_sq_norm.is_resolved
     assert not found.simple_noise_scale.is_resolved
+
+
+def test_printed_they_are_three_lines() -> None:
+    model, data = nn.Linear(3, 2), (torch.randn(20, 3), torch.randn(20, 2))
+    found = gn.gradient_moments(model, nn.MSELoss(), data, population="distribution")
+    first, second, third = str(found).splitlines()
+    assert first == "20 samples out of a distribution"
+    assert second == f"B_simple {found.simple_noise_scale} (samples)"
+    assert third == f"|G|² {found.grad_sq_norm}, trΣ {found.trace_cov}"
+    assert repr(found) == "GradientMoments(20 of inf, 2 parameters)"

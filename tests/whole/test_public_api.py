@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -167,3 +168,9 @@ def test_records_with_tensors_are_equal_to_themselves_alone(name: str) -> None:
     if holds_tensors(kind):
         assert kind.__eq__ is object.__eq__
         assert kind.__hash__ is object.__hash__
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert gn.__version__ == importlib.metadata.version("gradnoise")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = gn.no_such_name
