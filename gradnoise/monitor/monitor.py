@@ -19,9 +19,8 @@ from ..history.critical import CriticalBatch
 from ..moments.layer import by_module
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
-from ..problem.state.wrappers import bare_model, bare_optimizer, trainable
+from ..problem.state.wrappers import bare_model, bare_optimizer
 from ..statistics.estimate import Estimate, check_level
-from ..tensors.trees import TensorDict
 from .alarm import Alarm
 from .averages import Averages
 from .curvature import Curvature
@@ -33,6 +32,7 @@ from .samples import SampleNorms, SamplePlans
 from .sink import JsonLines, Sink, as_sink
 from .step import IDLE, Listener, MeasuredStep
 from .values import line_of, numbers_of, place_of
+from .watched import Watched
 
 AUTO, GIVEN, RANKS, MICRO_BATCHES, NORM_LAYERS, SAMPLES = SOURCES = (
     *("auto", "given", "ranks", "micro_batches", "norm_layers", "samples"),
@@ -147,13 +147,13 @@ class NoiseMonitor:
         self.steps = self.measured = self.skipped = 0
         self.notes: list[str] = []
         own = bare_model(model)
-        parameters: TensorDict = {**trainable(own)}
-        if not parameters:
+        self._watched = Watched(model, source == NORM_LAYERS)
+        if not self._watched.parameters:
             raise ArgumentError("`model` has no trainable parameters")
-        self._plans = SamplePlans(model, parameters, source == NORM_LAYERS, max_samples)
-        if not self._plans.only:
+        self._plans = SamplePlans(max_samples)
+        if not self._watched.names:
             raise ArgumentError(f"source='norm_layers' does not fit: {NONE}")
-        self._layers = by_module(self._plans.only) if layers else {}
+        self._layers = by_module(self._watched.names) if layers else {}
         self._averages = Averages(decay, len(self._layers) + 1)
         self._sinks: list[Sink] = [] if sink is None else [as_sink(sink)]
         self._due_now = self._is_detached = False
@@ -228,23 +228,24 @@ class NoiseMonitor:
         Raises:
             ArgumentError: it has other trainable parameters.
         """
-        plans = self._plans
-        parameters: TensorDict = {**trainable(model)}
-        if list(parameters) != list(plans.parameters):
+        watched = Watched(model, self._watched.of_norms)
+        if list(watched.parameters) != list(self._watched.parameters):
             raise ArgumentError(
                 "`model` must be the monitored model, or a wrapper of it; it has other trainable "
                 "parameters"
             )
-        self.model, self.group = model, group
-        self._plans = SamplePlans(model, parameters, plans.of_norms, plans.most)
-        self._plans.is_proven = plans.is_proven
+        self.model, self.group, self._watched = model, group, watched
+        self._plans.forget()
 
     def listener(self) -> Listener:
         """What listens to one step."""
-        self._plans.refresh(self.measured)
+        if self._watched.refresh():
+            self._plans.forget()
+            self._plans.is_proven = False
+        self._plans.turn(self.measured)
         if self.source in (SAMPLES, NORM_LAYERS):
-            return SampleNorms(self._plans, self.group, self.measured)
-        return PartNorms(self.model, self._plans.parameters, self.group)
+            return SampleNorms(self._watched, self._plans, self.group, self.measured)
+        return PartNorms(self.model, self._watched.parameters, self.group)
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
@@ -327,7 +328,7 @@ class NoiseMonitor:
         whole = values.sum(1, keepdims=True)
         if not self._layers:
             return whole  # type: ignore[no-any-return]
-        index = {name: i for i, name in enumerate(self._plans.only)}
+        index = {name: i for i, name in enumerate(self._watched.names)}
         own = [[index[n] for n in names if n in index] for names in self._layers.values()]
         return np.concatenate([*(values[:, [k]].sum(2) for k in own), whole], 1)
 

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from ..errors import CoupledSamplesError, GradNoiseError, said
 from ..per_sample.hooks.live import LivePass, is_planning, live_plan
 from ..per_sample.hooks.steps import Step
-from ..problem.state.wrappers import bare_model, is_compiled, trainable
-from ..tensors.trees import TensorDict, sample_leaves
+from ..problem.state.wrappers import is_compiled
+from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered
-from .normalisation import NONE, norm_parameters
+from .normalisation import NONE
 from .parts import Size
 from .ranks import is_alone
 from .reading import Reading, combined, equal_shares, refused
 from .signs import Signs, along_directions
+from .watched import Watched
 
 CURE = (
     "split the step into two micro-batches or more, each loss divided by their number; the monitor "
@@ -36,47 +37,29 @@ SMALL = 0.1  # of the norm of the whole gradient
 
 
 class SamplePlans:
-    """Plans of a model's forward passes, kept over the run.
+    """The plan of a model's forward passes, kept over the run.
 
     Args:
-        model: the object that is called.
-        parameters: trainable ones by name.
-        of_norms: whether those of normalisation layers alone are measured.
         most: samples of a forward pass that are measured; None for all.
+
+    Attributes:
+        steps: of the forward pass; None before there is a plan.
+        is_proven: whether a step's sums were those of `.grad`.
+        tries, refusal: how often there was none, and why at last.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        parameters: dict[str, Tensor],
-        of_norms: bool = False,
-        most: int | None = None,
-    ) -> None:
-        self.model, self.parameters, self.of_norms, self.most = model, parameters, of_norms, most
-        self.only = self._measured()
+    def __init__(self, most: int | None = None) -> None:
+        self.most, self.is_proven = most, False
+        self.forget()
+
+    def forget(self) -> None:
+        """Of a model that is another one now."""
         self.steps: list[Step] | None = None
-        self.is_proven = False  # whether a step's sums were those of `.grad`
-        self.refusals: list[str] = []  # why there is no plan, at every try
-        self._made_for: list[int] | None = None  # parameters, and modes of modules
+        self.tries, self.refusal = 0, ""
 
-    def refresh(self, turn: int) -> None:
-        """Take the model as it is now: a plan for other parameters or modes is forgotten.
-
-        Now and then the sums are compared again: the loop may have another loss by now.
-        """
-        self.is_proven = self.is_proven and turn % AGAIN > 0
-        own = bare_model(self.model)
-        parameters: TensorDict = {**trainable(own)}
-        now = [*map(id, parameters.values()), *(module.training for module in own.modules())]
-        if self._made_for is not None and now != self._made_for:
-            self.steps, self.is_proven, self.refusals = None, False, []
-        self._made_for, self.parameters = now, parameters
-        self.only = self._measured()
-
-    def _measured(self) -> list[str]:
-        """Names of the parameters that are measured."""
-        own = bare_model(self.model)
-        return norm_parameters(own, self.parameters) if self.of_norms else [*self.parameters]
+    def turn(self, measured: int) -> None:
+        """Now and then the sums are compared again: the loop may have another loss by now."""
+        self.is_proven = self.is_proven and measured % AGAIN > 0
 
     def rows(self, count: int, turn: int) -> slice | None:
         """Which of the samples are measured, other ones at every turn; None for all."""
@@ -90,14 +73,15 @@ class SampleNorms:
     """Listens to one step: Σ‖c_i‖² over its samples, by parameter.
 
     Args:
-        plans: of the model.
+        watched: the model.
+        plans: of its passes.
         group: of ranks whose gradients are averaged; None for this process alone.
         turn: how many steps were measured before.
     """
 
-    def __init__(self, plans: SamplePlans, group: Any, turn: int) -> None:
-        self._plans, self._group, self._turn = plans, group, turn
-        self.reason = "" if plans.only else NONE
+    def __init__(self, watched: Watched, plans: SamplePlans, group: Any, turn: int) -> None:
+        self._watched, self._plans, self._group, self._turn = watched, plans, group, turn
+        self.reason = "" if watched.names else NONE
         self._norms: dict[str, Tensor] = {}
         # while the plan is not proven: Σ_i c_iᵀu by the samples, and of the gradient itself
         self._along: dict[str, Tensor] = {}
@@ -105,18 +89,18 @@ class SampleNorms:
         self._sizes: list[int] = []  # of the forward passes that were differentiated
         self._is_called = False
         self._pass: LivePass | None = None
-        own = {name: plans.parameters[name] for name in plans.only}
+        own = {name: watched.parameters[name] for name in watched.names}
         self._signs = None if plans.is_proven else Signs(own)
         hearing = None if plans.is_proven else self._project
-        self.gradient = StepGradient(own, hearing, is_alone(plans.model, group))
+        self.gradient = StepGradient(own, hearing, is_alone(watched.model, group))
         self._handles = [
-            plans.model.register_forward_pre_hook(self._before, with_kwargs=True),
-            plans.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+            watched.model.register_forward_pre_hook(self._before, with_kwargs=True),
+            watched.model.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         ]
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        plans = self._plans
-        if module is not plans.model or self.reason or not _is_training():
+        plans, watched = self._plans, self._watched
+        if module is not watched.model or self.reason or not _is_training():
             return
         if self._pass is not None and self._pass.is_open:
             self.reason = "the model calls itself"
@@ -133,7 +117,7 @@ class SampleNorms:
             self.reason = refused([count], [1.0])
             return
         self._is_called = True
-        if is_compiled(plans.model) or torch.compiler.is_compiling():
+        if is_compiled(watched.model) or torch.compiler.is_compiling():
             self.reason = COMPILED
         if plans.steps is None and count == 1:
             self.reason = self.reason or ONE_SAMPLE
@@ -142,10 +126,10 @@ class SampleNorms:
         if plans.steps is None:
             return
         self._pass = LivePass(
-            plans.parameters,
+            watched.parameters,
             count,
             plans.steps,
-            only=plans.only,
+            only=watched.names,
             rows=plans.rows(count, self._turn),
             directions=self._signs,
         )
@@ -153,21 +137,21 @@ class SampleNorms:
 
     def _plan(self, args: Any, kwargs: Any, count: int) -> None:
         plans = self._plans
-        if len(plans.refusals) == TRIES:
-            self.reason = plans.refusals[-1]
+        if plans.tries == TRIES:
+            self.reason = plans.refusal
             return
         try:
-            plans.steps = live_plan(plans.model, args, kwargs, count)
+            plans.steps = live_plan(self._watched.model, args, kwargs, count)
         except CoupledSamplesError:
             self.reason = COUPLED
         except Exception as error:  # runs the user's code, in the middle of training
             known = isinstance(error, GradNoiseError)
             where = "" if known else "the model cannot be run on a few rows: "
             self.reason = f"{where}{said(error)}"
-        plans.refusals += [self.reason] if self.reason else []
+        plans.tries, plans.refusal = plans.tries + bool(self.reason), self.reason
 
     def _after(self, module: nn.Module, *_: object) -> None:
-        if self._pass is not None and module is self._plans.model and not is_planning():
+        if self._pass is not None and module is self._watched.model and not is_planning():
             self._pass.forward_done()
 
     def _project(self, name: str, gradient: Tensor) -> None:
@@ -224,7 +208,7 @@ class SampleNorms:
             self._prove()
             cure = f": {CURE}"
         self.reason = changed or (self.reason and f"{self.reason}{cure}")
-        group, names = self._group, self._plans.only
+        group, names = self._group, self._watched.names
         found, self.reason = combined(
             gathered(self._norms.items(), names),
             lambda: gathered(self.gradient.sq_norms(group).items(), names),
@@ -255,7 +239,7 @@ class SampleNorms:
         Some gradients are zero up to rounding, as those of biases before a softmax: what is small
         beside the gradient of the whole model is let pass.
         """
-        whole = gathered(self._norms.items(), self._plans.only).sum()
+        whole = gathered(self._norms.items(), self._watched.names).sum()
         for name, along in self._along.items():
             own = self._of_gradient.get(name, torch.zeros_like(along))
             gap = (along - own).square().mean()  # the squared length of the difference, about

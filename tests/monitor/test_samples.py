@@ -7,28 +7,28 @@ import torch
 from torch import nn
 
 from gradnoise.monitor.samples import CURE, SampleNorms, SamplePlans
+from gradnoise.monitor.watched import Watched
 from tests.monitored import classified
 
 
-def plans(most: int | None = None) -> SamplePlans:
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    return SamplePlans(model, dict(model.named_parameters()), None, most)
+def watched() -> Watched:
+    return Watched(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double())
 
 
 def test_all_are_measured_until_their_sum_was_compared() -> None:
-    own = plans(4)
+    own = SamplePlans(4)
     assert own.rows(10, 0) is None
     own.is_proven = True
     assert [own.rows(10, turn) for turn in range(4)] == [
         slice(0, None, 3), slice(1, None, 3), slice(2, None, 3), slice(0, None, 3)
     ]  # fmt: skip
     assert own.rows(4, 0) is None
-    assert SamplePlans(own.model, own.parameters).rows(100, 0) is None
+    assert SamplePlans().rows(100, 0) is None
 
 
 @pytest.mark.parametrize("count", [5, 16, 17])
 def test_a_whole_round_takes_every_sample_once(count: int) -> None:
-    own = plans(4)
+    own = SamplePlans(4)
     own.is_proven = True
     stride = -(-count // 4)
     taken = [
@@ -38,12 +38,12 @@ def test_a_whole_round_takes_every_sample_once(count: int) -> None:
 
 
 def test_a_plan_is_made_once_and_proven_once() -> None:
-    own, batch = plans(), (torch.randn(9, 4).double(), torch.randint(3, (9,)))
-    made = []
+    model, own = watched(), SamplePlans()
+    batch, made = (torch.randn(9, 4).double(), torch.randint(3, (9,))), []
     for proven in (False, True):
         assert own.is_proven is proven
-        listener = SampleNorms(own, None, 0)
-        classified(own.model, batch).mean().backward()
+        listener = SampleNorms(model, own, None, 0)
+        classified(model.model, batch).mean().backward()
         made.append(own.steps)
         assert listener.reading(None, None) is not None
         listener.remove()
@@ -51,12 +51,12 @@ def test_a_plan_is_made_once_and_proven_once() -> None:
 
 
 def test_what_cannot_be_names_the_cure() -> None:
-    own = plans()
+    model, own = watched(), SamplePlans()
     for count, said in ((1, ""), (0, "was not called")):
-        listener = SampleNorms(own, None, 0)
+        listener = SampleNorms(model, own, None, 0)
         if count:
             batch = torch.randn(count, 4).double(), torch.randint(3, (count,))
-            classified(own.model, batch).mean().backward()
+            classified(model.model, batch).mean().backward()
         assert listener.reading(None, None) is None
         assert listener.reason.endswith(CURE) is bool(count)  # that is no cure of the other
         assert said in listener.reason
