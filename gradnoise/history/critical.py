@@ -85,6 +85,8 @@ class CriticalBatch:
         Args:
             step: t, how many steps the run has taken, from 1.
         """
+        if step < 1:
+            return
         self.step = step
         parts = (step, step * trace, trace, signal)
         self._noise = [s + part for s, part in zip(self._noise, parts, strict=True)]

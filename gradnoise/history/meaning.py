@@ -67,8 +67,10 @@ def regime(ratio: Estimate) -> str:
     return EQUAL if math.isfinite(ratio.value) else UNKNOWN
 
 
-def about_batch(ratio: Estimate) -> str:
+def about_batch(ratio: Estimate, is_critical_known: bool = False) -> str:
     """How much of a batch's gradient is noise, and what that says about the batch size.
+
+    Where B_crit is known it is left to say the latter.
 
     E|g_B|² = |G|² + trΣ/B, so that noise is the share 1/(1 + B/B_simple) of it.
     """
@@ -79,10 +81,8 @@ def about_batch(ratio: Estimate) -> str:
     share = f"{least} to {most}" if least != most else least
     if math.isnan(ratio.value):
         share = f"at least {least}" if math.isfinite(ratio.high) else f"at most {most}"
-    return (
-        f"In a batch, {share} % of the squared gradient is noise, 1/(1 + B/B_simple). "
-        f"{SENTENCES[regime(ratio)]}"
-    )
+    told = f"In a batch, {share} % of the squared gradient is noise, 1/(1 + B/B_simple)."
+    return told if is_critical_known else f"{told} {SENTENCES[regime(ratio)]}"
 
 
 def about_run(found: Summary, pool: RunPool) -> list[str]:
@@ -99,7 +99,9 @@ def about_run(found: Summary, pool: RunPool) -> list[str]:
             f"the last. B_simple goes with B/ε."
         )
     if not found.whole.noise_scale.is_resolved:
-        lines.append("There is a bound only: measure more steps (the monitor's `every`).")
+        lines.append(
+            "Of B_simple there is a bound only: measure more steps (the monitor's `every`)."
+        )
     return [*lines, NOT_RIGHT] if is_known else [*lines, NOT_CRITICAL, pool.unknown]
 
 
@@ -121,7 +123,10 @@ def _critical(pool: RunPool) -> Iterator[str]:
             f"learning rate."
         )
     if not rest:
-        yield "Too few steps were measured to tell from when on a larger batch would have paid."
+        yield (
+            "From when on a larger batch would have paid is not known: between 10 and 75 % of the "
+            "run there is no B_crit of the rest."
+        )
         return
     where = f"B_crit of the rest was looked at from step {integer(rest[0].step)} to "
     where = f"{where}{integer(rest[-1].step)}. "
@@ -131,8 +136,9 @@ def _critical(pool: RunPool) -> Iterator[str]:
         since = pool.larger_from
         start = "All along" if since == rest[0].step else f"From step {integer(since)} on"
         yield (
-            f"{where}{start} it was above B: there, twice the batch size takes at most 1.5 times "
-            f"the samples in 0.75 times the steps, with its best learning rate."
+            f"{where}{start} its value was above B: if that is right, twice the batch size takes "
+            f"at most 1.5 times the samples in 0.75 times the steps there, with its best learning "
+            f"rate."
         )
 
 

@@ -118,8 +118,7 @@ class RunPool:
         """
         since = math.nan
         for own in reversed(self.rest):
-            critical = own.critical_batch_size
-            if not (critical.value > own.batch_size or critical.low > own.batch_size):
+            if not own.critical_batch_size.value > own.batch_size:
                 break
             since = float(own.step)
         return since
@@ -127,7 +126,9 @@ class RunPool:
     @property
     def confidence(self) -> str:
         """ "rough", or "none" where nothing has a value; only trials in training are "good"."""
-        return "none" if math.isnan(float(self.simple_noise_scale)) else "rough"
+        scales = [self.simple_noise_scale]
+        scales += [] if self.unknown else [self.critical_batch_size()]
+        return "none" if all(math.isnan(scale.value) for scale in scales) else "rough"
 
     @property
     def batch_size(self) -> float:
@@ -178,7 +179,7 @@ class RunPool:
     @property
     def unknown(self) -> str:
         """What the file lacks for B_crit; empty where it has all."""
-        if len(self.run) and self.run.sources[-1] == "norm_layers":
+        if "norm_layers" in self.run.sources:
             return "B_crit needs the noise of the whole model: the file has that of norm_layers"
         if np.isfinite(self.run.column("sharpness")).any() and self._lacks("metric_factor"):
             return "B_crit needs an optimizer whose limit is known (gn.stable_lr): λ alone is there"

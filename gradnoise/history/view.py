@@ -153,7 +153,8 @@ def _limits(run: Run) -> list[tuple[str, str, str]]:
 
 def _sentences(run: Run) -> list[RenderableType]:
     ratio = over(run.last("batch_size"), noise_scale(run))
-    lines: list[RenderableType] = [Padding(Text(about_batch(ratio)), (1, 0))]
+    is_known = math.isfinite(run.last("critical_batch_size"))
+    lines: list[RenderableType] = [Padding(Text(about_batch(ratio, is_known)), (1, 0))]
     if run.restarts:
         why = "resumed, or two runs in one file; later lines count"
         lines.append(Text(f"Steps went back: {run.restarts} times ({why})"))

@@ -43,6 +43,10 @@ class Curvature:
         self._every, self._turns = every, 0
         self._tracker: SharpnessTracker | None = None
 
+    def forget(self) -> None:
+        """Of a model whose parameters are others now."""
+        self.reason, self._tracker = "", None
+
     def turn(self, optimizer: Any = None) -> dict[str, float]:
         """After a measurement of the noise, while `.grad` is there: measure λ if it is its turn.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -242,6 +242,8 @@ class NoiseMonitor:
         if self._watched.refresh():
             self._plans.forget()
             self._plans.is_proven = False
+            if self._curvature is not None:
+                self._curvature.forget()
         self._plans.turn(self.measured)
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._watched, self._plans, self.group, self.measured)
@@ -249,7 +251,7 @@ class NoiseMonitor:
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
-        told = math.nan if loss is None else float(torch.as_tensor(loss).detach().mean())
+        told = self._told(loss)
         values = self._by_layer(reading.moments()) / loss_scale**2
         if not np.isfinite(values).all():
             self.skip("a gradient was not finite", silent=True)
@@ -284,6 +286,14 @@ class NoiseMonitor:
             }
             self._tell(line_of(self, now), self._sinks)
 
+    def _told(self, loss: Any) -> float:
+        """The loss that the loop gave; nan where it is none."""
+        try:
+            return math.nan if loss is None else float(torch.as_tensor(loss).double().mean())
+        except Exception as error:
+            self._note(f"`step.loss` is no number: {said(error)}")
+            return math.nan
+
     def _learning_rate(self) -> float | None:
         group = bare_optimizer(self.optimizer).param_groups[0] if self.optimizer else {}
         return None if group.get("lr") is None else float(group["lr"])
@@ -312,7 +322,8 @@ class NoiseMonitor:
         self._tell({**place_of(self), "note": reason}, files)  # loggers take numbers
         if silent:
             return
-        warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
+        with suppress(Warning):  # where warnings are errors
+            warnings.warn(f"gradnoise, step {self.steps}: {reason}", stacklevel=4)
 
     def _tell(self, line: dict[str, Any], sinks: Sequence[Sink]) -> None:
         """Give a line to sinks; one that fails, as on a full disk, does not end the training."""

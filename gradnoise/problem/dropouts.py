@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..tensors.trees import sample_count, select
+from ..tensors.trees import sample_count
 from .objective import Objective
 from .state.generators import random_states, seed_all
 from .unit import Seeded
 
 ATTENTION = F.scaled_dot_product_attention
+OTHER = 7919  # seed of what is drawn anew
 DROPOUTS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
     *(torch.dropout, torch.dropout_, torch.alpha_dropout, torch.feature_dropout, ATTENTION),
@@ -22,24 +23,34 @@ DROPOUTS = {
 
 
 def is_dropout_alone(objective: Objective, batch: Seeded) -> bool:
-    """Whether nothing but dropout of tensors with a row for every sample draws random numbers.
+    """Whether all that is drawn is dropout, and no sample's draws reach the loss of another.
 
-    Then samples share none. Two numbers of samples are looked at: a tensor that has as many rows by
-    chance, such as a weight, has them for both.
+    Nothing but dropout of tensors with a row for every sample may draw. Then half of the rows of
+    every dropout are drawn anew, and the losses of the other half have to stay.
     """
-    count = sample_count(batch)
-    if objective.unit.is_group or count < 3 or objective.generators:
+    if objective.unit.is_group or sample_count(batch) < 2 or objective.generators:
         return False
-    return all(_draws_by_row(objective, select(batch, slice(0, n))) for n in (count, count - 1))
+    try:
+        return _draws_by_row(objective, batch)
+    except Exception:  # the user's code, with what it does not expect
+        return False
 
 
 def _draws_by_row(objective: Objective, batch: Seeded) -> bool:
     seed_all(int(batch.seeds[0]), ())
     watch = _Watch(sample_count(batch))
     with watch:
-        objective.losses(batch)
+        losses = objective.losses(batch).detach()
     watch.look()
-    return watch.is_by_row
+    if not watch.is_by_row or not bool(losses.isfinite().all()):
+        return False
+    first = torch.arange(len(losses), device=losses.device) < len(losses) // 2
+    for redrawn in (first, ~first):
+        with _Redrawn(redrawn):
+            others = objective.losses(batch).detach()
+        if not torch.equal(others[~redrawn], losses[~redrawn]):
+            return False
+    return True
 
 
 class _Watch(TorchFunctionMode):
@@ -62,8 +73,27 @@ class _Watch(TorchFunctionMode):
         if state != self._state:
             rows = args[0] if args else next(iter(kwargs.values()))
             by_row = isinstance(rows, Tensor) and rows.ndim > 0 and len(rows) == self._count
-            self.is_by_row, self._state = self.is_by_row and by_row, state
+            in_place = func is torch.dropout_ or result is rows
+            self.is_by_row = self.is_by_row and by_row and not in_place
+            self._state = state
         return result
+
+
+class _Redrawn(TorchFunctionMode):
+    """Draws some rows of every dropout anew; what is drawn later stays as it was."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in DROPOUTS:
+            return result
+        with torch.random.fork_rng([result.device] if result.is_cuda else []):
+            torch.manual_seed(OTHER)
+            other = func(*args, **(kwargs or {}))
+        return torch.where(self._rows.view(-1, *[1] * (result.ndim - 1)), other, result)
 
 
 class WithoutDropout(TorchFunctionMode):

@@ -155,13 +155,13 @@ def test_a_run_whose_b_crit_is_known_says_what_its_batch_size_cost() -> None:
         "times the fewest steps, 1 + B_crit/B (1.12 to 6.67)"
     )
     assert said[2].startswith(
-        "B_crit of the rest was looked at from step 401 to 2 961. From step 2 881 on it was above "
-        "B: there, twice the batch size"
+        "B_crit of the rest was looked at from step 401 to 2 961. From step 2 881 on its value "
+        "was above B: if that is right, twice the batch size"
     )
     assert said[-1] == meaning.NOT_RIGHT
     assert not any("noise dominated" in line for line in said)
     assert "At the end of that it was not above B: nothing" in of_digits(1000)[2]
-    assert "to 2 961. All along it was above B: there" in of_digits(8)[2]
+    assert "to 2 961. All along its value was above B: if" in of_digits(8)[2]
     assert of_digits(loss=1.0)[1].startswith("The loss did not fall, so that no critical batch")
     assert len(of_digits(lr=0.0)) == 4  # a rate of zero has no factor
     assert len(said) == 5

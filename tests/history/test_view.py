@@ -54,7 +54,7 @@ def test_no_line_is_longer_than_the_terminal() -> None:
 def test_it_fits_into_the_lines_that_there_are(rows: int) -> None:
     found = seen(Run.load(DIGITS), rows)
     assert len(found) <= max(rows, 13)
-    assert any("░" in line for line in found[3:]) == (rows >= 20)
+    assert any("░" in line for line in found[3:]) == (rows >= 19)
 
 
 def test_the_numbers_of_the_last_line_are_shown_with_their_formulas() -> None:

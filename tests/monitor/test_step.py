@@ -62,7 +62,20 @@ def test_a_sink_that_fails_does_not_keep_others_from_theirs() -> None:
 def test_a_loss_that_is_no_number_is_told() -> None:
     monitor, model = watched()
     train(monitor, model, loss="low")
-    assert monitor.measured == 0
+    assert (monitor.measured, monitor.skipped) == (1, 0)
+    assert monitor.notes[0].startswith("`step.loss` is no number: ")
+    for loss in (0, torch.tensor(3), torch.tensor([1.0, 2.0])):
+        train(monitor, model, loss=loss)
+    assert (monitor.measured, len(monitor.notes)) == (4, 1)
+
+
+def test_warnings_that_are_errors_are_not_raised_into_a_loop() -> None:
+    monitor, model = watched(sink=broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with monitor.step():
+            model(torch.randn(8, 3)).square().mean().backward()
+    assert (monitor.measured, monitor.skipped) == (1, 0)
     assert len(monitor.notes) == 1
 
 

@@ -47,6 +47,9 @@ NOT_ALONE: dict[str, Any] = {
     "noise": lambda module, x: F.dropout(x, 0.2) + torch.randn_like(x),
     "noise before": lambda module, x: F.dropout(x + torch.randn_like(x), 0.2),
     "a weight with as many rows": lambda module, x: x + F.dropout(module.weight, 0.2).sum(0),
+    "the mask of a row for all": lambda module, x: x * F.dropout(torch.ones_like(x), 0.5)[:1],
+    "a mean mask for all": lambda module, x: x * F.dropout(torch.ones_like(x), 0.5).mean(0),
+    "in place": lambda module, x: F.dropout(x * 1, 0.2, inplace=True),
     "a mask for all": lambda module, x: x * F.dropout(torch.ones(5).double(), 0.2),
 }
 
@@ -100,3 +103,25 @@ def test_samples_that_are_coupled_beside_dropout_are_still_seen() -> None:
     ):
         with pytest.raises(gn.CoupledSamplesError):
             gn.measure(mlp(Acts(act)).double(), CE, (X.double(), Y), unit="sample")
+
+
+def test_a_loss_that_compares_two_draws_is_measured_as_before() -> None:
+    """Without dropout it is the logarithm of zero."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        first, second = model(batch[0]), model(batch[0])
+        return F.cross_entropy(first, batch[1], reduction="none") + 0.1 * (
+            (first - second).square().sum(1).log()
+        )
+
+    width, classes = X.shape[1], 1 + int(Y.max())
+    model = nn.Sequential(nn.Linear(width, 64), nn.Dropout(0.5), nn.Linear(64, classes)).double()
+    found = gn.measure(model, loss, (X.double(), Y), unit="sample")
+    assert found.problem.unit.is_replayed
+
+
+def test_a_model_that_refuses_other_numbers_of_samples_is_looked_at_as_before() -> None:
+    def pairs(module: Any, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.2).view(2, -1, 5).reshape(-1, 5)
+
+    assert gn.measure(mlp(Acts(pairs)).double(), CE, (X.double(), Y), unit="sample")
