@@ -690,3 +690,21 @@ def test_independent_parts_seldom_look_dependent() -> None:
         told += bool(monitor.notes)
     assert told == 0
     assert str(monitor).count("200 of 200 steps measured") == 1
+
+
+def test_the_sharpness_is_followed_anew_where_parameters_change() -> None:
+    model, data = mlp().double(), batch_of("mlp")
+    monitor = gn.NoiseMonitor(
+        model, every=1, source="samples", loss_fn=classified, data=data, sharpness_every=1
+    )
+    found = []
+    for k in range(6):
+        model[0].requires_grad_(k not in (2, 3))
+        with monitor.step():
+            train_step(model, classified, [data])
+        found.append(monitor.sharpness)
+    assert monitor.notes == []
+    assert all(map(math.isfinite, found))
+    assert found[2] == pytest.approx(found[3], rel=0.02)
+    assert found[2] < 0.98 * found[1]  # of fewer parameters
+    assert found[4] == pytest.approx(found[1], rel=0.02)
