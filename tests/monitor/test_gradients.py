@@ -69,3 +69,25 @@ def test_removed_it_leaves_the_hooks_of_the_users_in_their_order() -> None:
     assert order == ["first", "second"]
     assert len(own["w"]._backward_hooks) == 2
     assert (step._own, step._handles) == ({}, [])
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_may_be_zeroed_after_the_forward_pass(to_none: bool) -> None:
+    model = nn.Linear(3, 2)
+    model(torch.randn(4, 3)).square().mean().backward()
+    gradient = StepGradient(dict(model.named_parameters()))
+    loss = model(torch.randn(4, 3)).square().mean()
+    model.zero_grad(set_to_none=to_none)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = parameter.grad.square().sum()
+        torch.testing.assert_close(gradient.sq_norms()[name], expected)
+
+
+def test_a_parameter_without_a_gradient_in_this_step_has_none() -> None:
+    model = nn.Linear(3, 2)
+    model(torch.randn(4, 3)).square().mean().backward()
+    gradient = StepGradient(dict(model.named_parameters()))
+    model.bias.sum().backward()
+    assert set(gradient.sq_norms()) == {"bias"}

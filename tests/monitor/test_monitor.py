@@ -708,3 +708,17 @@ def test_the_sharpness_is_followed_anew_where_parameters_change() -> None:
     assert found[2] == pytest.approx(found[3], rel=0.02)
     assert found[2] < 0.98 * found[1]  # of fewer parameters
     assert found[4] == pytest.approx(found[1], rel=0.02)
+
+
+def test_a_wrapper_of_the_model_is_followed() -> None:
+    model = nn.Linear(3, 2)
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+    wrapper = torch.compile(model, backend="eager")
+    monitor.follow(wrapper)
+    assert monitor.model is wrapper
+
+
+def test_another_model_is_not_followed() -> None:
+    monitor = gn.NoiseMonitor(nn.Linear(3, 2))
+    with pytest.raises(gn.ArgumentError, match="it has other trainable parameters"):
+        monitor.follow(nn.Sequential(nn.Linear(3, 2)))

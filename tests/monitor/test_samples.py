@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import gradnoise as gn
 from gradnoise.monitor.samples import CURE, SampleNorms, SamplePlans
 from gradnoise.monitor.watched import Watched
 from tests.monitored import classified
@@ -61,3 +62,26 @@ def test_what_cannot_be_names_the_cure() -> None:
         assert listener.reason.endswith(CURE) is bool(count)  # that is no cure of the other
         assert said in listener.reason
         listener.remove()
+
+
+class Shifted(nn.Module):
+    """A number that is added to all logits: no loss changes, and its gradient is rounding alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.shift = nn.Linear(6, 5), nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.linear(inputs) + self.shift  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_gradient_that_is_rounding_alone_is_no_contradiction(half: bool) -> None:
+    """As that of the bias of the keys in attention."""
+    model = Shifted()
+    monitor = gn.NoiseMonitor(model, every=1, source="samples")
+    with monitor.step(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = model(torch.randn(32, 6))
+        nn.functional.cross_entropy(logits, torch.randint(5, (32,))).backward()
+    assert monitor.measured == 1
+    assert monitor.notes == []
