@@ -142,7 +142,7 @@ class NoiseMonitor:
         read_optimizer(optimizer)  # refuses what is none
         if (loss_fn is None) != (data is None):
             raise ArgumentError("λ is followed with `loss_fn` and `data`; give both, or neither")
-        self.model, self.optimizer, self.group = model, optimizer, group
+        self.optimizer, self.group = optimizer, group
         self.every, self.source, self.level, self.layers = every, source, level, layers
         self.steps = self.measured = self.skipped = 0
         self.notes: list[str] = []
@@ -234,7 +234,7 @@ class NoiseMonitor:
                 "`model` must be the monitored model, or a wrapper of it; it has other trainable "
                 "parameters"
             )
-        self.model, self.group, self._watched = model, group, watched
+        self.group, self._watched = group, watched
         self._plans.forget()
 
     def listener(self) -> Listener:
@@ -247,7 +247,7 @@ class NoiseMonitor:
         self._plans.turn(self.measured)
         if self.source in (SAMPLES, NORM_LAYERS):
             return SampleNorms(self._watched, self._plans, self.group, self.measured)
-        return PartNorms(self.model, self._watched.parameters, self.group)
+        return PartNorms(self._watched.model, self._watched.parameters, self.group)
 
     def record(self, reading: Reading, loss_scale: float = 1.0, loss: Any = None) -> None:
         """Average one reading, and tell the sink; one that is not finite is skipped and counted."""
@@ -289,7 +289,7 @@ class NoiseMonitor:
     def _told(self, loss: Any) -> float:
         """The loss that the loop gave; nan where it is none."""
         try:
-            return math.nan if loss is None else float(torch.as_tensor(loss).double().mean())
+            return math.nan if loss is None else _mean(loss)
         except Exception as error:
             self._note(f"`step.loss` is no number: {said(error)}")
             return math.nan
@@ -342,6 +342,11 @@ class NoiseMonitor:
         index = {name: i for i, name in enumerate(self._watched.names)}
         own = [[index[n] for n in names if n in index] for names in self._layers.values()]
         return np.concatenate([*(values[:, [k]].sum(2) for k in own), whole], 1)
+
+    @property
+    def model(self) -> nn.Module:
+        """The object that is called."""
+        return self._watched.model
 
     @property
     def noise_scale(self) -> SimpleNoiseScale:
@@ -433,6 +438,10 @@ class NoiseMonitor:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         first = f"B_simple = {self.noise_scale} samples, by {self.source}, {counted}{skipped}"
         return "\n".join([first, *self.notes])
+
+
+def _mean(loss: Any) -> float:
+    return float(torch.as_tensor(loss).detach().cpu().double().mean())
 
 
 def _check_source(source: str, group: Any) -> None:

@@ -12,7 +12,7 @@ from ..per_sample.hooks.live import is_planning
 from ..tensors.trees import sample_leaves
 from .gradients import StepGradient, gathered, sq_norm
 from .ranks import is_alone
-from .reading import Reading, combined, equal_shares, refused
+from .reading import Own, Reading, combined, equal_shares, refused
 
 TWICE = "a forward pass was followed by several backward passes"
 Size = float | Sequence[float] | None
@@ -73,20 +73,19 @@ class PartNorms:
                 of the inputs.
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
-        sizes = self._part_sizes(batch_size)
-        weights = equal_shares(sizes) if shares is None else list(shares)
-        self.reason = self.reason or self.gradient.check() or refused(sizes, weights)
         group, names = self._group, self._names
+        own = Own.of(lambda: self._own(batch_size, shares), len(names))
         found, self.reason = combined(
-            gathered(self._norms, names),
-            lambda: gathered(self.gradient.sq_norms(group).items(), names),
-            sizes,
-            weights,
-            self.reason,
-            group,
-            each=False,
+            own, lambda: gathered(self.gradient.sq_norms(group).items(), names), group, each=False
         )
         return found
+
+    def _own(self, batch_size: Size, shares: Sequence[float] | None) -> Own:
+        """What this rank has."""
+        sizes = self._part_sizes(batch_size)
+        weights = equal_shares(sizes) if shares is None else list(shares)
+        reason = self.reason or self.gradient.check() or refused(sizes, weights)
+        return Own(gathered(self._norms, self._names), sizes, weights, reason)
 
     def _part_sizes(self, batch_size: Size) -> list[float]:
         """b_j: as the inputs had them if they add up to B, else equal ones."""

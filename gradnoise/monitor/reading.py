@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..errors import said
 from .ranks import ELSEWHERE, agreed, world_size
 
 NO_SIZE = "no gradient came, or the batch size is not known: give it to step()"
@@ -71,33 +73,49 @@ def refused_sum(total: float, ranks: int) -> str:
     return f"the shares of the micro-batches have to add up to 1; got a sum of {total / ranks:.4g}"
 
 
+@dataclass(frozen=True, eq=False)
+class Own:
+    """What one rank has.
+
+    Args:
+        norms: Σ_j ‖c_j‖², shape (parameters,).
+        sizes, weights: b_j and w_j of its micro-batches.
+        reason: why it has nothing; empty where it has.
+    """
+
+    norms: Tensor
+    sizes: Sequence[float] = ()
+    weights: Sequence[float] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, find: Callable[[], Own], parameters: int) -> Own:
+        """What is found; an error becomes a reason: the other ranks would wait for this one."""
+        try:
+            return find()
+        except Exception as error:
+            none = torch.zeros(parameters, dtype=torch.float64, device="cpu")
+            return cls(none, reason=said(error))
+
+
 def combined(
-    norms: Tensor,
-    total: Callable[[], Tensor],
-    sizes: Sequence[float],
-    weights: Sequence[float],
-    reason: str,
-    group: Any,
-    *,
-    each: bool,
+    rank: Own, total: Callable[[], Tensor], group: Any, *, each: bool
 ) -> tuple[Reading | None, str]:
     """The reading of all ranks; None, and a reason, where there is none.
 
     Args:
-        norms: Σ_j ‖c_j‖² of this rank, shape (parameters,).
-        total: ‖Σ_j c_j‖² of all ranks, likewise; is called where all of them go on.
-        sizes, weights: b_j and w_j of its micro-batches.
-        reason: why this rank has none; empty where it has.
+        rank: what this one has.
+        total: ‖Σ_j c_j‖² of all ranks, shape (parameters,); is called where all of them go on.
         group: of ranks whose gradients are averaged.
         each: whether the parts are single samples, which share the weight of their micro-batch
             equally; else micro-batches.
     """
-    own = [0.0] * 5
+    own, sizes, weights, reason = [0.0] * 5, rank.sizes, rank.weights, rank.reason
     if not reason:
         spread = sum(w * w / b for w, b in zip(weights, sizes, strict=True))
         shares = spread if each else sum(w * w for w in weights)
         own = [shares, spread, sum(sizes), sum(sizes) if each else len(sizes), sum(weights)]
-    both = agreed(own, norms, reason, group)
+    both = agreed(own, rank.norms, reason, group)
     if both is None:
         return None, reason or ELSEWHERE
     shares, spread, samples, count, whole = both[:5].tolist()

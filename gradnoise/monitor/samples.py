@@ -17,7 +17,7 @@ from .gradients import StepGradient, gathered
 from .normalisation import NONE
 from .parts import Size
 from .ranks import is_alone
-from .reading import Reading, combined, equal_shares, refused
+from .reading import Own, Reading, combined, equal_shares, refused
 from .signs import Signs, along_directions
 from .watched import Watched
 
@@ -199,6 +199,15 @@ class SampleNorms:
                 the inputs; None for no comparison.
             shares: w_j of the micro-batches, Σw_j = 1; None for equal ones.
         """
+        group, names = self._group, self._watched.names
+        own = Own.of(lambda: self._own(batch_size, shares), len(names))
+        found, self.reason = combined(
+            own, lambda: gathered(self.gradient.sq_norms(group).items(), names), group, each=True
+        )
+        return found
+
+    def _own(self, batch_size: Size, shares: Sequence[float] | None) -> Own:
+        """What this rank has."""
         self._finish()
         weights = equal_shares(self._sizes) if shares is None else list(shares)
         changed = self.gradient.check()
@@ -207,18 +216,9 @@ class SampleNorms:
         if not self.reason and not changed and not self._plans.is_proven:
             self._prove()
             cure = f": {CURE}"
-        self.reason = changed or (self.reason and f"{self.reason}{cure}")
-        group, names = self._group, self._watched.names
-        found, self.reason = combined(
-            gathered(self._norms.items(), names),
-            lambda: gathered(self.gradient.sq_norms(group).items(), names),
-            self._sizes,
-            weights,
-            self.reason,
-            group,
-            each=True,
-        )
-        return found
+        reason = changed or (self.reason and f"{self.reason}{cure}")
+        norms = gathered(self._norms.items(), self._watched.names)
+        return Own(norms, self._sizes, weights, reason)
 
     def _refused(self, batch_size: Size, weights: list[float]) -> str:
         """Why these forward passes say nothing; empty where they do."""

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradnoise as gn
+from gradnoise.monitor.gradients import StepGradient
 from gradnoise.monitor.ranks import ELSEWHERE, averaged, summed, world_size
 from tests.monitored import classified, contributions, of_parts, of_samples, parted
 
@@ -25,6 +27,13 @@ def model_and_batch() -> tuple[nn.Module, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     return model, (torch.randn(WORLD * EACH, 6).double(), torch.randint(3, (WORLD * EACH,)))
+
+
+CHECK = StepGradient.check
+
+
+def broken(_: Any) -> str:
+    raise RuntimeError("out of memory")
 
 
 def run_rank(rank: int, folder: str) -> None:
@@ -60,6 +69,14 @@ def run_rank(rank: int, folder: str) -> None:
         with monitor.step(shares=shares):
             classified(parallel, own).mean().backward()
     found["one refuses"] = (monitor.measured, monitor.notes)
+    for source in ("ranks", "samples"):
+        monitor = gn.NoiseMonitor(parallel, every=1, source=source, group=group)
+        for fails in (False, bool(rank), False):
+            parallel.zero_grad()
+            check = mock.patch.object(StepGradient, "check", broken if fails else CHECK)
+            with check, monitor.step():
+                classified(parallel, own).mean().backward()
+        found[f"one fails, {source}"] = (monitor.measured, monitor.notes)
     hooked.remove()
     numbers = (
         summed(torch.tensor([1.0, rank]), group),
@@ -112,6 +129,12 @@ def test_all_ranks_find_what_the_samples_of_all_say(
 def test_no_rank_goes_on_where_one_cannot(found: list[dict[str, Any]]) -> None:
     told = [rank["one refuses"] for rank in found]
     assert told == [(1, [ELSEWHERE]), (1, ["a share below zero"])]
+
+
+@pytest.mark.parametrize("source", ["ranks", "samples"])
+def test_ranks_do_not_wait_for_one_that_fails(found: list[dict[str, Any]], source: str) -> None:
+    told = [rank[f"one fails, {source}"] for rank in found]
+    assert told == [(2, [ELSEWHERE]), (2, ["RuntimeError: out of memory"])]
 
 
 def test_sums_and_means_over_ranks(found: list[dict[str, Any]]) -> None:

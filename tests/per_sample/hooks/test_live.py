@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -289,3 +290,18 @@ def test_rows_of_what_the_model_makes_itself(kind: str, rows: slice) -> None:
     for name, own in alone(model, loss, batch).items():
         expected = float(own.reshape(9, -1)[rows].square().sum(1).mean()) * 9
         assert float(sums[0][name]) == pytest.approx(expected, rel=1e-9)
+
+
+def graphs() -> int:
+    """Tensors with a graph that are not let go."""
+    gc.collect()
+    tensors = [t for t in gc.get_objects() if isinstance(t, torch.Tensor)]
+    return sum(t.grad_fn is not None for t in tensors)
+
+
+def test_a_plan_leaves_no_graph_behind() -> None:
+    """Operations that save their own output would hold themselves: tanh, softmax, exp."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Softmax(1))
+    before = graphs()
+    live_plan(model, (torch.randn(9, 4),), {}, 9)
+    assert graphs() == before
