@@ -722,3 +722,44 @@ def test_another_model_is_not_followed() -> None:
     monitor = gn.NoiseMonitor(nn.Linear(3, 2))
     with pytest.raises(gn.ArgumentError, match="it has other trainable parameters"):
         monitor.follow(nn.Sequential(nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "critical", "is_told"), [(32, None, False), (320, None, True), (320, 1e6, False)]
+)
+def test_a_large_batch_is_told_beyond_a_factor_and_where_nothing_speaks_against_it(
+    batch: int,
+    critical: float | None,
+    is_told: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B_simple = 10, surely: trΣ = 10 and |G|² = 1 with little noise."""
+    if critical is not None:
+        known = gn.Estimate(critical, critical / 5, critical * 5, 0.95, math.nan, 9)
+        monkeypatch.setattr(gn.NoiseMonitor, "critical_batch_size", known)
+    monitor, draw = gn.NoiseMonitor(nn.Linear(2, 2)), torch.Generator().manual_seed(0)
+    for _ in range(15):
+        noise = 1 + 0.01 * torch.randn(2, generator=draw)
+        monitor.update(11 * noise[0], (1 + 10 / batch) * noise[1], 1, batch)
+    assert float(monitor.noise_scale) == pytest.approx(10, rel=0.05)
+    assert ("more samples hardly help" in caplog.text) is is_told
+
+
+def test_the_noise_of_norm_layers_gives_no_critical_batch_size() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)).double()
+    data, found = batch_of("mlp"), {}
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    for source in ("samples", "norm_layers"):
+        monitor = gn.NoiseMonitor(
+            model, optimizer, every=1, source=source, loss_fn=classified, data=data
+        )
+        for _ in range(12):
+            optimizer.zero_grad()
+            with monitor.step() as step:
+                step.loss = classified(model, data).mean()
+                step.loss.backward()
+            optimizer.step()
+        found[source] = monitor.critical_batch_size.status
+    assert found["samples"] is not gn.Status.NO_INTERVAL
+    assert found["norm_layers"] is gn.Status.NO_INTERVAL

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import gradnoise as gn
 from gradnoise.per_sample.hooks.outer_products import SingleOuterProduct
+from gradnoise.per_sample.hooks.plan import Planner
 from gradnoise.per_sample.hooks.rules import RULES, At, linear
+from gradnoise.problem.objective import Objective
 from tests.cases import features
 from tests.engines import agree, summary
 from tests.layer_cases import Function, squares, unpadded
@@ -164,3 +166,24 @@ def test_products_with_a_direction_that_are_wrong_are_noticed(
     monkeypatch.setattr(SingleOuterProduct, "_dots", lambda self, u: 2 * right(self, u))
     with pytest.raises(gn.EngineError, match="'weight' with a direction differ from those of one"):
         summary(nn.Linear(4, 3).double(), squares, features())
+
+
+@pytest.mark.parametrize("compares", [True, False])
+def test_without_a_comparison_no_gradient_of_a_parameter_is_computed(
+    compares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are as large as the model, once for each sample of the plan."""
+    model, batch = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(5, 4)
+    objective = Objective(model, lambda model, batch: model(batch).square().sum(1))
+    seen, grad = [], torch.autograd.grad
+
+    def watched(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.extend(inputs)
+        return grad(outputs, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    with objective.guard():
+        planner = Planner(objective, batch, compares=compares)
+    assert len(planner.steps) == 2
+    assert any(isinstance(tensor, nn.Parameter) for tensor in seen) is compares
+    assert bool(planner.direction) is compares
