@@ -100,13 +100,14 @@ class RunPool:
             NotMeasuredError: as of `critical_batch_size`.
         """
         self._check()
-        end, sizes = self.run.last("step"), self.run.batch_sizes
-        found = []
+        end, sizes, found = self.run.last("step"), self.run.batch_sizes[::-1], []
+        counts = np.cumsum(np.isfinite(sizes))
+        after = (np.nancumsum(sizes) / np.where(counts, counts, math.nan))[::-1]  # mean from here
         for i, at in enumerate(self._course()):
             if FIRST * end <= at.step <= LAST * end:
                 own = at.result(self.level, end - at.step)
                 if own.status is not Status.NO_INTERVAL:
-                    found.append(Rest(round(at.step), float(np.nanmean(sizes[i:])), own))
+                    found.append(Rest(round(at.step), float(after[i]), own))
         return tuple(found)
 
     @property
