@@ -14,6 +14,7 @@ from .errors import (
     OperatorError,
     ProfileFileError,
     RandomLossError,
+    RanksError,
     SweepFileError,
 )
 from .estimators.covariance.alignment import Alignment
@@ -115,6 +116,7 @@ __all__ = [
     "OperatorError",
     "ProfileFileError",
     "RandomLossError",
+    "RanksError",
     "SweepFileError",
     # problem
     "supervised",

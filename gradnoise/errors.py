@@ -59,6 +59,10 @@ class ProfileFileError(GradNoiseError):
     """A file is not a profile saved by this library, or is damaged."""
 
 
+class RanksError(GradNoiseError):
+    """Another rank has failed, does not answer, or measures something else."""
+
+
 class SweepFileError(GradNoiseError):
     """A file belongs to another sweep, or to no sweep."""
 

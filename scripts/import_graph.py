@@ -19,6 +19,7 @@ ORDER = (
     "errors",
     "files",
     "tensors",
+    "ranks",
     "statistics",
     "show",
     "learning_rate",
@@ -50,6 +51,7 @@ ORDER = (
     "validation",
     "commands",
     "cli",
+    "__main__",
 )
 
 

@@ -11,6 +11,7 @@ from ..problem.optimizer_settings import OptimizerSettings
 from ..profiles.profile import Profile, profile
 from ..toy.digits import BATCH_SIZE, LR, trained_digits
 from .arguments import check_targets, chosen, shows_progress, tell_written
+from .launched import is_first, launched
 from .target import factory_of
 
 PROFILED = (
@@ -22,6 +23,11 @@ PROFILED = (
 def run(options: argparse.Namespace) -> int:
     """Measure one model, and judge the setting that it is trained with."""
     check_targets(options)
+    with launched() as group:
+        return _run(options, group)
+
+
+def _run(options: argparse.Namespace, group: Any) -> int:
     model, loss_fn, data, optimizer = _problem(options)
     if options.momentum is not None and options.lr is None and optimizer is None:
         raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
@@ -32,9 +38,12 @@ def run(options: argparse.Namespace) -> int:
         optimizer=optimizer,
         max_samples=options.samples,
         population=_population(options.population),
-        progress=shows_progress(options),
+        progress=shows_progress(options) and is_first(group),
+        process_group=group,
         **chosen(options, *PROFILED),
     )
+    if not is_first(group):
+        return 0
     result = _with_setting(result, options)
     if options.json:
         result.save(options.json)

@@ -33,6 +33,7 @@ def gradient_moments(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
@@ -65,6 +66,10 @@ def gradient_moments(
             times the covariance of the gradients of groups of b samples.
         group_size: b; by default the batch size of a DataLoader or of a list of batches, or 32 at
             most.
+        process_group: of torch.distributed, or a DeviceMesh: its ranks measure together. All call
+            this with the same model and options, each with its own part of the data, which may be
+            empty; data that several ranks have in common are counted once. The results are those of
+            all samples, and equal on all ranks. None: this process alone.
 
     Returns:
         GradientMoments.
@@ -81,7 +86,7 @@ def gradient_moments(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
 
     def found(problem: Problem) -> GradientMoments:

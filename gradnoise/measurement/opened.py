@@ -48,7 +48,7 @@ class Opened:
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
         problem = Problem.open(model, loss_fn, data, options)
-        return cls.of(problem, options, batch_size=batch_size_of(data))
+        return cls.of(problem, options, batch_size=batch_size_of(data, problem.samples.sets))
 
     @classmethod
     def of(

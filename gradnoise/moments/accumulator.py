@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..per_sample.contract.summary import Summary
-from ..tensors.trees import TensorDict, floats, sq_norms_of, widen
+from ..ranks.ranks import Ranks
+from ..ranks.share import Share
+from ..tensors.trees import TensorDict, floats, sq_norms_of, unflatten, widen
 from .moments import GradientMoments
 from .per_parameter import PerParameter
 
@@ -119,6 +122,40 @@ class Accumulator:
             sums.append(gap.sum())
         return {n: weight * gap for n, gap in zip(summary.total, floats(sums), strict=True)}
 
+    def join(self, ranks: Ranks, share: Share, parameters: Mapping[str, Tensor]) -> None:
+        """Make these the sums of the samples of all ranks; as in `_apart`, for any number of parts.
+
+        Args:
+            ranks: all of them call this.
+            share: which samples are those of this one, which may be none.
+            parameters: by name.
+        """
+        self._gather()
+        known = [bool(self._count and not self._raw), bool(self._squares), bool(self._gaps)]
+        centred, squared, gapped = map(any, zip(*ranks.gathered(known), strict=True))
+        if self._raw and centred:
+            self._subtract({n: total / self._count for n, total in self._total.items()})
+        self._raw, own, count = not centred, self._count, share.count
+        like = {name: widen(p.detach()) for name, p in parameters.items()}
+        totals = _of_ranks(ranks, self._total, like)
+        spread = torch.tensor([self._spread.get(name, 0.0) for name in like], dtype=torch.float64)
+        for k, (name, total) in enumerate(totals.items() if centred and own else ()):
+            gap = (self._total[name] / own - total / count).square_()
+            spread[k] += own * float(gap.sum())
+            if squared:
+                self._squares[name] = self._squares[name].add(gap, alpha=own)
+        none = next(iter(like.values())).new_zeros(0)
+        sums = ranks.sum(spread.to(none)).tolist()
+        self._spread = dict(zip(like, sums, strict=True))
+        self._squares = _of_ranks(ranks, self._squares, like) if squared else {}
+        self._losses = [ranks.rows(torch.cat([none, *self._losses]), share)]
+        columns = none.reshape(len(like), 0)
+        for parts in (self._norms, self._gaps) if gapped else (self._norms,):
+            whole = ranks.rows(torch.cat([columns, *parts], dim=1).T.contiguous(), share)
+            parts[:] = [whole.T]
+        self._total, self._count = totals, count
+        self.cancellation = ranks.largest(self.cancellation)
+
     def moments(
         self,
         *,
@@ -153,6 +190,12 @@ class Accumulator:
             ),
             gap_sq_norms=None if gaps is None else gaps.sum(0),
         )
+
+
+def _of_ranks(ranks: Ranks, own: TensorDict, like: TensorDict) -> TensorDict:
+    """The sums over all ranks, by name and in one exchange; a rank may have none."""
+    whole = torch.cat([own.get(name, p.new_zeros(p.shape)).reshape(-1) for name, p in like.items()])
+    return dict(zip(like, unflatten(ranks.sum(whole), [*like.values()]), strict=True))
 
 
 def _add(sums: TensorDict, name: str, own: Tensor) -> None:

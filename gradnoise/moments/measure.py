@@ -140,10 +140,12 @@ def _pass(
                 running.add(summary)
                 if tick is not None:
                     tick(len(summary.losses))
-    parameters = problem.objective.parameters.values()
+        parameters, share = problem.objective.parameters, problem.samples.share
+        if share is not None:
+            running.join(problem.objective.ranks, share, parameters)
     return running.moments(
         population=problem.samples.population,
-        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
+        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters.values())),
         level=level,
         is_partition=problem.samples.is_partition,
         loss_population=problem.samples.loss_population,
@@ -236,26 +238,34 @@ def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict)
     """The part of g_iᵀu in each parameter, by name, each of shape (n,)."""
     directions = {name: own[None] for name, own in direction.items()}
     found = list(dots_by_batch(problem, engine, directions))
-    return {name: torch.cat([dots[name][:, 0] for dots in found]) for name in direction}
+    own = [torch.cat([dots[name][:, 0] for dots in found]) for name in direction if found]
+    rows = torch.stack(own, dim=1) if own else _none(problem, len(direction))
+    return dict(zip(direction, problem.rows(rows).T, strict=True))
+
+
+def _none(problem: Problem, *shape: int) -> Tensor:
+    """Rows of no samples."""
+    device = problem.objective.device
+    return torch.zeros(0, *shape, dtype=wide_dtype(device), device=device)
 
 
 def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> Iterator[TensorDict]:
     """The part of g_iᵀu in each parameter for k directions (k, *shape), each (n_b, k) of a batch.
 
-    Samples with weights are centred by their mean, for which the dots of all are needed.
+    Of several ranks each has the batches of its own samples. Samples with weights are centred by
+    their mean, for which the dots of all are needed.
     """
     shares, found = problem.samples.shares, _dots_by_batch(problem, engine, directions)
     if shares is None:
         yield from found
         return
-    parts = list(found)
-    whole = {
-        name: centred_by_share(torch.cat([part[name] for part in parts]), shares)
-        for name in directions
-    }
-    counts = list(problem.samples.counts)
-    split = {name: torch.split(own, counts) for name, own in whole.items()}
-    yield from ({name: own[k] for name, own in split.items()} for k in range(len(counts)))
+    parts, samples = list(found), problem.samples
+    count = len(next(iter(directions.values())))
+    split = {}
+    for name in directions:
+        own = torch.cat([_none(problem, count), *(part[name] for part in parts)])
+        split[name] = samples.split(centred_by_share(problem.rows(own), shares))
+    yield from ({name: own[k] for name, own in split.items()} for k in range(len(parts)))
 
 
 def _dots_by_batch(

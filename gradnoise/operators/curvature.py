@@ -35,10 +35,11 @@ class Curvature(ModelOperator):
         micro_batch: int = MICRO_BATCH,
         unit: str = "auto",
         group_size: int | None = None,
+        process_group: Any = None,
     ) -> None:
         options = Options(
             max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
-            group_size=group_size,
+            group_size=group_size, process_group=process_group,
         )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)

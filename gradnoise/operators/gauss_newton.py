@@ -28,8 +28,8 @@ class GaussNewton(Curvature):
     is the Fisher matrix (Schraudolph 2002; Martens 2020, arXiv:1412.1193).
 
     Args:
-        model, loss_fn, data, memory_budget, max_samples, seed, micro_batch, unit, group_size: as
-            for `Hessian`.
+        model, loss_fn, data, memory_budget, max_samples, seed, micro_batch, unit, group_size,
+            process_group: as for `Hessian`.
         hvp: "kept", "fresh", or "auto": kept.
 
     Attributes:

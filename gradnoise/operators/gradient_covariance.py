@@ -18,8 +18,8 @@ class GradientCovariance(ByEngine):
     covariance.
 
     Args:
-        model, loss_fn, data, max_samples, seed, micro_batch, engine, unit, group_size: as for
-            `PerSampleGradients`.
+        model, loss_fn, data, max_samples, seed, micro_batch, engine, unit, group_size,
+            process_group: as for `PerSampleGradients`.
 
     Raises:
         As `PerSampleGradients`.

@@ -17,7 +17,7 @@ from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..problem.sums import weighted_sums
-from ..tensors.trees import TensorDict, compute_dtype
+from ..tensors.trees import TensorDict, compute_dtype, wide_dtype
 from .of_model import ModelOperator
 
 
@@ -36,10 +36,11 @@ class ByEngine(ModelOperator):
         micro_batch: int = MICRO_BATCH,
         unit: str = "auto",
         group_size: int | None = None,
+        process_group: Any = None,
     ) -> None:
         options = Options(
             max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
-            group_size=group_size,
+            group_size=group_size, process_group=process_group,
         )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, engine)
@@ -54,7 +55,9 @@ class ByEngine(ModelOperator):
 def chosen_engine(problem: Problem, engine: str) -> Engine:
     """The engine of this name, or the one that "auto" takes for the largest micro-batch."""
     with problem.guard():
-        return choose(problem.objective, problem.largest_batch(), engine)
+        found = choose(problem.objective, problem.largest_batch(), engine)
+        found.eps = problem.objective.ranks.largest(found.eps)
+        return found
 
 
 class PerSampleGradients(ByEngine):
@@ -64,7 +67,8 @@ class PerSampleGradients(ByEngine):
     Σ_i w_i g_i, one weighted backward pass. Needs first derivatives only. In loss/parameter.
 
     Args:
-        model, loss_fn, data, max_samples, seed, micro_batch, unit, group_size: as for `Hessian`.
+        model, loss_fn, data, max_samples, seed, micro_batch, unit, group_size, process_group: as
+            for `Hessian`.
         engine: as for `gradient_moments`.
 
     Raises:
@@ -94,10 +98,15 @@ class PerSampleGradients(ByEngine):
 
     def along(self, block: Tensor) -> Tensor:
         """g_iᵀv for the columns v, shape (n, k), in float64 where the device has it; one pass."""
-        return torch.cat([parts.sum(2) for parts in self.along_by_parameter(block)])
+        none = block.new_zeros(0, block.shape[1], dtype=wide_dtype(self.device))
+        parts = (parts.sum(2) for parts in self.along_by_parameter(block))
+        return self.problem.rows(torch.cat([none, *parts]))
 
     def along_by_parameter(self, block: Tensor) -> Iterator[Tensor]:
-        """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p)."""
+        """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p).
+
+        Of several ranks each has the batches of its own samples.
+        """
         for dots in dots_by_batch(self.problem, self._engine, self._directions(block)):
             yield torch.stack([*dots.values()], dim=2)
 

@@ -46,7 +46,7 @@ class Hessian(Curvature):
         max_samples: n at most; None measures all.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
-        unit, group_size: as for `gradient_moments`.
+        unit, group_size, process_group: as for `gradient_moments`.
 
     Attributes:
         hvp, reason: the mode taken, and why.
@@ -86,10 +86,11 @@ class Hessian(Curvature):
             weights: shape (m,).
             memory_budget: bytes of graphs kept, for several products.
         """
-        parts = problem.samples.taken(positions, max(problem.samples.counts))
-        own = torch.split(weights.to(problem.objective.device), [*map(sample_count, parts)])
-        batches = tuple(map(Weighted, parts, own))
-        few = replace(problem, samples=Samples(batches, math.inf))
+        samples, share = problem.samples, problem.samples.at(positions)
+        parts = samples.taken(positions, samples.largest_count)
+        here = (weights if share is None else share.of(weights)).to(problem.objective.device)
+        batches = tuple(map(Weighted, parts, torch.split(here, [*map(sample_count, parts)])))
+        few = replace(problem, samples=Samples(batches, math.inf, share=share))
         found = cls.__new__(cls)
         found.memory_budget = memory_budget
         found._products = ThroughGraphs(few.plain, WeightedGraph, memory_budget)
@@ -161,16 +162,25 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Forward.checked(problem), "as asked for"
     if mode == "auto" and problem.slopes is not None:
         return Finite(problem), "no second derivatives"
+    why = _without_second_order(problem, mode)
+    if why:
+        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
+    keep = 0 if mode == "fresh" else budget
+    why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
+    return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])
+
+
+def _without_second_order(problem: Problem, mode: str) -> str:
+    """Why there are no second derivatives, on any rank; empty where there are, or raised."""
+    found = ""
     try:
         require_second_order(problem)
     except CurvatureError as error:
         if mode != "auto" or isinstance(error, FullPrecisionError):
             raise
-        why = f"no second derivatives: {str(error).splitlines()[0]}"
-        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
-    keep = 0 if mode == "fresh" else budget
-    why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
-    return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])
+        found = f"no second derivatives: {str(error).splitlines()[0]}"
+    everywhere: list[str] = problem.objective.ranks.gathered(found)
+    return max(everywhere)
 
 
 def _hidden(problem: Problem) -> Iterator[str]:

@@ -67,6 +67,7 @@ class HessianProducts(abc.ABC):
             with closing(self.over_samples(directions)) as found:  # before the guard is left
                 for index, parts in found:
                     _add(totals[index], parts, self.parameters)
+            self.problem.sum(totals)
         return totals.mul_(sizes[:, None]).div_(self.problem.samples.count).T
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,14 @@ class Behaviour:
     is_random: bool = False
     coupling: str = ""
     layers: str = ""
+
+
+def agreed(found: Sequence[Behaviour]) -> Behaviour:
+    """What the losses of several ranks depend on: what those of any of them do."""
+    coupled = [own for own in found if own.coupling]
+    random = [own for own in found if own.is_random]
+    told = next(iter([*coupled, *random]), Behaviour())
+    return replace(told, is_random=bool(random))
 
 
 def examine(objective: Objective, batch: Batch) -> Behaviour:

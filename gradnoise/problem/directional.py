@@ -142,17 +142,17 @@ def _most_costly(problem: Problem) -> Batch:
 
 def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i H_i v, shape (P,), for weights of shape (n,)."""
-    objective, counts = problem.objective, list(problem.samples.counts)
+    objective = problem.objective
     (row,) = adjoint_of_centring(weights[None], problem.samples.shares)
     total = torch.zeros_like(vector)
     with problem.guard(), objective.second_order():
-        for batch, part in zip(problem.batches(), torch.split(row, counts), strict=True):
+        for batch, part in zip(problem.batches(), problem.samples.split(row), strict=True):
             losses = objective.losses(batch)
             with _twice():
                 gradient = objective.differentiate(losses, part.to(losses), create_graph=True)
                 total += flatten(objective.differentiate(_dot(gradient, vector)))
             objective.work.multiplied(len(losses))
-    return total
+        return problem.sum(total)
 
 
 def per_sample_curvatures(
@@ -183,14 +183,26 @@ def curvatures_of_each(
                 part = _sample_curvatures(problem.objective, gradient, weights, along, others_here)
                 totals[k] += part.product
                 values[k].append(part.values)
+        rows = [
+            _of_all(problem, own, len(others))
+            for own, (_, others) in zip(values, scaled, strict=True)
+        ]
+        totals = [problem.sum(total) for total in totals]
     return [
         SampleCurvatures(
             total * size / problem.samples.count,
-            centred_by_share(torch.cat(own), problem.samples.shares)
+            centred_by_share(own, problem.samples.shares)
             * (size * total.new_tensor([unit for _, unit in others])),
         )
-        for total, own, ((_, size), others) in zip(totals, values, scaled, strict=True)
+        for total, own, ((_, size), others) in zip(totals, rows, scaled, strict=True)
     ]
+
+
+def _of_all(problem: Problem, parts: list[Tensor], columns: int) -> Tensor:
+    """Numbers of all samples (n, columns) from those of the micro-batches here."""
+    device = problem.objective.device
+    none = torch.zeros(0, columns, dtype=wide_dtype(device), device=device)
+    return problem.rows(torch.cat([none, *parts]))
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:

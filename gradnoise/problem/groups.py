@@ -12,14 +12,16 @@ import torch
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from ..errors import DataError
+from ..ranks.ranks import ALONE, Ranks
 from ..tensors.random import generator
 from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split
+from .drawing import Drawing, Parts, told_of_batches
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
 from .options import Options
 from .population import AUGMENTED, STREAM, is_augmented, population_of
-from .samples import Samples, loader_options, own_order
+from .samples import Samples, exchanged, loader_options, own_order
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
 from .unit import stacked
@@ -62,7 +64,9 @@ def usual_size(data: Any) -> int:
     return max(2, min(GROUP, count // MANY))
 
 
-def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> Samples:
+def draw_groups(
+    data: Any, size: int, options: Options, *, is_random: bool, ranks: Ranks = ALONE
+) -> Samples:
     """Choose and keep the groups to measure, at most `max_samples` samples in all.
 
     A data set, a loader in sequential or shuffled order, and batches of another size than b give
@@ -75,35 +79,54 @@ def draw_groups(data: Any, size: int, options: Options, *, is_random: bool) -> S
         size: b.
         options: of the measurement.
         is_random: whether the losses draw random numbers: the population is then a distribution.
+        ranks: those that draw together, each out of its own data.
 
     Raises:
         DataError: fewer than two groups.
     """
     seed_everything(options.seed)
     limit = math.inf if options.max_samples is None else options.max_samples
+    limit = Drawing(limit, options.seed, ranks).part  # each rank makes groups of its own samples
     found = _drawn(readable(bare_data(data)), size, limit, generator(options.seed))
-    if len(found.groups) < LEAST_GROUPS:
+    sets = 1
+    if ranks.are_several:
+        parts = Parts.of(ranks.gathered((len(found.groups), told_of_batches(found.groups))))
+        own = parts.of_rank(ranks.rank)
+        groups = found.groups if own is None else [found.groups[k] for k in own.tolist()]
+        found, sets = replace(found, groups=groups), len(parts.totals)
+        each = zip(parts.sets, ranks.gathered(found.available), strict=True)
+        found = replace(found, available=sum(dict(each).values()))
+    most, seed = max(1, options.micro_batch // size), options.seed + ranks.rank
+    made = stacked(found.groups, most, seed)
+    share, example = exchanged(made, ranks)
+    count = len(found.groups) if share is None else share.count
+    if count < LEAST_GROUPS:
         raise DataError(
-            f"got {len(found.groups)} groups of {size} samples; at least {LEAST_GROUPS} are "
+            f"got {count} groups of {size} samples; at least {LEAST_GROUPS} are "
             f"needed, and 16 for useful intervals. Lower `group_size`, raise `max_samples`, or "
             f"give more data."
         )
-    count = size * len(found.groups)
+    told = ranks.gathered((found.note, found.fixed))
+    notes, fixed = dict.fromkeys(note for note, _ in told if note), any(own for _, own in told)
+    count = size * count
     total, note = math.inf, ""
     if not is_random:
         total, note = population_of(
             options.population, max(found.available, count), count, found.endless
         )
-    made = stacked(found.groups, max(1, options.micro_batch // size), options.seed)
     # what makes no whole group is left out
-    groups = total / size if total - count >= size else float(len(found.groups))
+    left = total - count >= size * sets
+    groups_in_all = total / size if left else count / size
     return Samples(
         tuple(made),
-        groups,
-        (found.note,) if found.note else (),
+        groups_in_all,
+        tuple(notes),
         note,
         data_size=total,
-        groups_available=math.inf if found.fixed else groups,
+        groups_available=math.inf if fixed else groups_in_all,
+        share=share,
+        example=example,
+        sets=sets,
     )
 
 

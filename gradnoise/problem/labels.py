@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..tensors.trees import Batch, map_samples
 from .objective import as_loss_fn
@@ -20,15 +21,15 @@ def labels_per_sample(problem: Problem) -> float | None:
     None where every sample has one, and where the loss function does not tell.
     """
     loss_fn, model = as_loss_fn(problem.objective.criterion), problem.objective.model
-    found = []
+    found: list[Tensor] = []
     for batch in problem.batches():
         for own in _as_given(batch, problem.unit.is_group):
             labels = loss_fn.labels(model, own)
-            if labels is None:
-                return None
-            found.append(labels)
-    counts = torch.cat(found)
-    return None if bool((counts == 1).all()) else float(counts.double().mean())
+            if labels is not None:
+                found.append(labels.detach().reshape(-1).double().cpu())
+    own = torch.cat([torch.zeros(0).double(), *found])
+    counts = torch.cat(problem.objective.ranks.gathered(own))
+    return None if not len(counts) or bool((counts == 1).all()) else float(counts.mean())
 
 
 def _as_given(batch: Batch, is_group: bool) -> Iterator[Any]:

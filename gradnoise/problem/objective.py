@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BatchLossError, LossError, ModelError
+from ..ranks.ranks import ALONE, Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
 from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
@@ -27,6 +28,7 @@ from .shares import WeightedLosses
 from .state.generators import own_generators
 from .state.guard import differentiable_kernels, untouched
 from .state.power_iterations import held_still
+from .state.replica import Replica, replica_of
 from .state.wrappers import bare_model, eager, see_through
 from .unit import SAMPLE, Unit, UnitLosses, given
 from .work import Work
@@ -42,6 +44,8 @@ class Objective:
         loss_fn: `loss_fn(model, batch)` with one loss per sample, shape (n,), or a torch criterion
             for batches `(inputs, targets)`.
         unit: what ℓ_i is the loss of, and whether batches are `Seeded`.
+        ranks: those that measure it together.
+        replica: the model with whole parameters, where it is sharded and was gathered before.
 
     Raises:
         ModelError: no trainable parameter; parameters not initialised or not real; several that
@@ -49,11 +53,20 @@ class Objective:
         LossError: `loss_fn` is not callable.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: LossFn | nn.Module, unit: Unit = SAMPLE) -> None:
-        self.model, self.unit = model, unit
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | nn.Module,
+        unit: Unit = SAMPLE,
+        ranks: Ranks = ALONE,
+        replica: Replica | None = None,
+    ) -> None:
+        self.model, self.unit, self.ranks = model, unit, ranks
         self.loss_fn: LossFn = as_loss_fn(loss_fn)
         self.criterion = loss_fn  # as given: a module may hold class weights
-        self.parameters: TensorDict = _trainable(model)
+        self.replica = replica if replica is not None else replica_of(model, ranks)
+        with self._standing():
+            self.parameters: TensorDict = _trainable(model)
         self.generators = own_generators(model, loss_fn)
         if unit.mean_weight is not None:
             self.loss_fn = WeightedLosses(self.loss_fn, unit.mean_weight)
@@ -77,9 +90,15 @@ class Objective:
 
     def again(self, unit: Unit | None = None) -> Objective:
         """The same model and loss, of the parameters that are trainable now, or of other units."""
-        found = Objective(self.model, self.criterion, self.unit if unit is None else unit)
+        unit = self.unit if unit is None else unit
+        found = Objective(self.model, self.criterion, unit, self.ranks, self.replica)
         found.work = self.work
         return found
+
+    @property
+    def note(self) -> str:
+        """What of the model's own is left out, for the reader."""
+        return "" if self.replica is None else self.replica.note
 
     def decay(self) -> TensorDict | None:
         """What weight decay adds to every gradient, by name; None here."""
@@ -100,11 +119,12 @@ class Objective:
         """Bytes of the gradient of one sample, in the dtypes of the parameters."""
         return sum(p.numel() * p.element_size() for p in self.parameters.values())
 
-    def fingerprint(self) -> tuple[tuple[int, int], ...]:
+    def fingerprint(self) -> Hashable:
         """A tuple that changes with the value of any parameter or buffer of model or loss."""
         parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
-        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
-        return fingerprints(tensors)
+        if self.replica is not None:
+            return self.replica.fingerprint(), *map(_values_of, parts[1:])
+        return tuple(map(_values_of, parts))
 
     @contextmanager
     def guard(self, data: Any = None) -> Iterator[None]:
@@ -112,20 +132,29 @@ class Objective:
         if self._depth:
             yield
             return
-        modules = list(self.model.modules())
-        self._check_unchanged(modules)
-        self._depth += 1
-        self._entered += 1
-        try:
-            with (
-                untouched(self.model, data, self.generators),
-                eager(),
-                held_still(modules),
-            ):
-                see_through(modules)
-                yield
-        finally:
-            self._depth -= 1
+        with self.ranks.together(), self._standing():
+            modules = list(self.model.modules())
+            self._check_unchanged(modules)
+            self._depth += 1
+            self._entered += 1
+            try:
+                with (
+                    untouched(self.model, data, self.generators),
+                    eager(),
+                    held_still(modules),
+                ):
+                    see_through(modules)
+                    yield
+            finally:
+                self._depth -= 1
+
+    def _standing(self) -> AbstractContextManager[None]:
+        """Inside, the parameters of the model are whole."""
+        return nullcontext() if self.replica is None else self.replica.standing()
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The user's optimizer, of the parameters here."""
+        return optimizer if self.replica is None else self.replica.optimizer(optimizer)
 
     @property
     def is_guarded(self) -> bool:
@@ -288,6 +317,10 @@ def _checked(loss_fn: Any) -> LossFn:
 
 
 _FUNCTIONAL = nn.functional.__name__
+
+
+def _values_of(part: nn.Module) -> Hashable:
+    return fingerprints([*part.parameters(), *part.buffers()])
 
 
 def _modes(modules: Iterable[nn.Module]) -> list[bool]:

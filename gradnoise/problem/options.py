@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -34,6 +35,7 @@ class Options:
     micro_batch: int = MICRO_BATCH
     unit: str = "auto"
     group_size: int | None = None
+    process_group: Any = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit, self.group_size)

@@ -57,7 +57,8 @@ def effective_population(objective: Objective, samples: Samples) -> tuple[float,
 
 def _shares(objective: Objective, samples: Samples) -> list[float]:
     """s of gradients and of losses, each between 0 and 1."""
-    groups, count = list(_alone(samples)), min(BLOCK, samples.count)
+    groups, ranks = list(_alone(samples)), objective.ranks
+    count = min(BLOCK, *ranks.gathered(len(groups) or samples.count))
     parts = [len(own) for own in torch.arange(objective.unit.size).tensor_split(count)]
     pairs = math.comb(objective.unit.size, 2)
     if not pairs:  # groups of one sample
@@ -78,7 +79,9 @@ def _shares(objective: Objective, samples: Samples) -> list[float]:
         for own in sums:
             own.close(count)
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
-    return [own.share(apart, ROUNDING * eps) for own in sums]
+    here = [own.share(apart, ROUNDING * eps) for own in sums]
+    told = ranks.gathered((len(groups), here))  # each of its own groups
+    return [sum(n * own[k] for n, own in told) / samples.count for k in range(len(here))]
 
 
 def _blocks(groups: list[Seeded], count: int) -> Iterator[tuple[int, list[Seeded]]]:

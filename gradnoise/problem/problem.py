@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, GradNoiseError
+from ..ranks.ranks import ranks_of
 from ..tensors.random import generator
 from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
 from .checks import (
     COUPLED,
     ONE_NUMBER,
     Behaviour,
+    agreed,
     check_replayed,
     coupled_error,
     coupling_layers,
@@ -37,6 +40,7 @@ from .objective import Objective
 from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
+from .replicas import device_of, require_replicas
 from .samples import Samples
 from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
@@ -112,17 +116,27 @@ class Problem:
         to be confirmed (`Objective.is_unconfirmed`); see `in_one_pass`.
         """
         options = options or Options()
-        objective = Objective(model, loss_fn)
-        with objective.guard(data):
-            if options.unit == "group":
-                problem = cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
-            else:
-                problem, behaviour = cls._of_samples(objective, data, options, least, trusting)
-                if behaviour.coupling and options.unit == "sample":
-                    raise problem._coupled(behaviour)
-                if behaviour.coupling:
-                    problem = cls._grouped(objective, data, options, behaviour)
-            yield problem.in_metric(options)
+        ranks = ranks_of(options.process_group, device_of(model))
+        with ranks.together():
+            objective = Objective(model, loss_fn, ranks=ranks)
+            with objective.guard(data):
+                problem = cls._opened(objective, data, options, least, trusting)
+                yield problem.in_metric(options)
+
+    @classmethod
+    def _opened(
+        cls, objective: Objective, data: Any, options: Options, least: int, trusting: bool
+    ) -> Problem:
+        """Of single samples, or of groups of them."""
+        require_replicas(objective, options)
+        if options.unit == "group":
+            return cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
+        problem, behaviour = cls._of_samples(objective, data, options, least, trusting)
+        if behaviour.coupling and options.unit == "sample":
+            raise problem._coupled(behaviour)
+        if behaviour.coupling:
+            return cls._grouped(objective, data, options, behaviour)
+        return problem
 
     @classmethod
     def _of_samples(
@@ -133,6 +147,7 @@ class Problem:
             samples = Samples.draw(
                 data, max_samples=options.max_samples, population=options.population,
                 seed=options.seed, micro_batch=options.micro_batch, least=least,
+                ranks=objective.ranks,
             )  # fmt: skip
             problem = cls(objective, samples)._weighted()
             behaviour = problem._found(least, problem._examined, trusting)
@@ -150,6 +165,9 @@ class Problem:
         in groups, which costs more. A few samples confirm it, now or later; see `confirmation`.
         """
         objective, batch = self.objective, self.largest_batch()
+        if objective.ranks.are_several:  # which may each have found something else
+            objective.findings = {}
+            return agreed(objective.ranks.gathered(find()))
         objective.findings = known(objective, batch)
         key = f"of {min(least, 2)} samples or more"
         before: Behaviour | None = objective.findings.get(key)
@@ -187,7 +205,9 @@ class Problem:
     def _weighted(self) -> Problem:
         """With the weights of the loss function, where samples differ in them."""
         objective, samples = self.objective, self.samples
-        weights = weights_of(objective.loss_fn, objective.model, self.batches())
+        weights = weights_of(
+            objective.loss_fn, objective.model, self.batches(), objective.ranks, samples.share
+        )
         if weights is None:
             return self
         mean = float(weights.mean())
@@ -199,20 +219,22 @@ class Problem:
         cls, objective: Objective, data: Any, options: Options, behaviour: Behaviour
     ) -> Problem:
         """The same objective on groups of samples."""
-        size = options.group_size or usual_size(data)
+        size = options.group_size or max(objective.ranks.gathered(usual_size(data)))
         if size == 1 and options.group_size is None:  # batches of one sample
             raise coupled_error(objective)
         why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
         unit = Unit("group", size, behaviour.is_random, why)
         objective = objective.again(unit)
-        samples = draw_groups(data, size, options, is_random=unit.is_replayed)
+        ranks = objective.ranks
+        samples = draw_groups(data, size, options, is_random=unit.is_replayed, ranks=ranks)
         batch = cls(objective, samples)._few()
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
-        if not unit.is_replayed and draws(objective, batch, losses):
+        drew = not unit.is_replayed and draws(objective, batch, losses)
+        if any(ranks.gathered(drew)):
             unit = replace(unit, is_replayed=True)
             objective = objective.again(unit)
-            samples = draw_groups(data, size, options, is_random=True)
+            samples = draw_groups(data, size, options, is_random=True, ranks=ranks)
         refuse_hidden_gradients(objective, batch)
         return cls(objective, samples)
 
@@ -224,10 +246,15 @@ class Problem:
         """
         unit = replace(self.unit, is_replayed=True, reason=behaviour.layers)
         objective = self.objective.again(unit)
-        source = generator(options.seed)
+        source, few = generator(options.seed), self.samples.example
         parts = [part for batch in self.samples.batches for part in split(batch, REPLAYED)]
+        if self.samples.share is not None:  # the seeds before are those of other ranks
+            torch.randint(0, 2**31, (self.samples.share.start,), generator=source)
         seeded = tuple(Seeded.of(part, source) for part in parts)
-        samples = replace(self.samples, batches=seeded, population=math.inf, population_note="")
+        samples = replace(
+            self.samples, batches=seeded, population=math.inf, population_note="",
+            example=None if few is None else Seeded.of(few, source),
+        )  # fmt: skip
         return Problem(objective, samples)
 
     def in_metric(self, options: Options) -> Problem:
@@ -252,7 +279,7 @@ class Problem:
         if optimizer is None or not options.own_metric:
             return replace(self, objective=plain, note="")
         try:
-            preconditioner = Preconditioner.of(optimizer, plain.parameters)
+            preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.parameters)
             if self.samples.shares is not None and any(preconditioner.inside.values()):
                 raise ArgumentError(
                     f"the weight decay of {type(optimizer).__name__} is a part of its gradients, "
@@ -319,9 +346,15 @@ class Problem:
 
     def largest_batch(self) -> Batch:
         """The micro-batch with the most samples, for checks and trials."""
-        counts = self.samples.counts
-        largest = self.samples.batches[counts.index(max(counts))]
-        return to_device(largest, self.objective.device)
+        return to_device(self.samples.largest_batch, self.objective.device)
+
+    def rows(self, own: Tensor) -> Tensor:
+        """Rows of all n samples (n, ...) from those of the samples here, in their order."""
+        return self.objective.ranks.rows(own, self.samples.share)
+
+    def sum(self, own: Tensor) -> Tensor:
+        """The sum over all samples from that over the samples here; in place."""
+        return self.objective.ranks.sum(own)
 
     def batches(self) -> Iterator[Batch]:
         """The micro-batches, each on the device of the model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Integral
@@ -20,10 +20,14 @@ from torch.utils.data import (
     Subset,
     TensorDataset,
 )
+from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import ArgumentError, DataError, check_whole
+from ..ranks.ranks import ALONE, Ranks
+from ..ranks.share import Share
 from ..tensors.random import generator
 from ..tensors.trees import Batch, merged, sample_count, select, split
+from .drawing import Drawing, Parts, told_of_batches, told_of_dataset
 from .items import batched, fetched, stream_of
 from .kinds import batches_in, kind_of
 from .lists import readable
@@ -32,6 +36,7 @@ from .state.guard import seed_everything
 from .state.wrappers import bare_data, length_of
 
 MICRO_BATCH = 256
+EXAMPLE = 32  # samples of it, for the checks of a rank that has none
 SMALL = 1024  # samples of one batch below which it may well be a part of more data
 
 
@@ -49,6 +54,9 @@ class Samples:
             `population` then also has the variance of the grouping in it (`effective_population`).
         loss_population: the same of the mean loss, where it differs.
         shares: w_i/w̄, shape (n,), float64, where samples weigh differently.
+        share: which of the n samples are those of this rank, in `batches`; None where all are.
+        example: a few samples of a rank that has some, for one whose `batches` are empty.
+        sets: how many different parts of the data the ranks have.
 
     Where units are groups (`Unit`), "sample" means one of them: n and N count groups.
     """
@@ -61,12 +69,16 @@ class Samples:
     groups_available: float = math.inf
     loss_population: float | None = None
     shares: Tensor | None = None
-    counts: tuple[int, ...] = field(init=False)
+    share: Share | None = None
+    example: Batch = None
+    sets: int = 1
+    counts: tuple[int, ...] = field(init=False)  # of `batches`
     count: int = field(init=False)  # n
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", tuple(sample_count(batch) for batch in self.batches))
-        object.__setattr__(self, "count", sum(self.counts))
+        count = sum(self.counts) if self.share is None else self.share.count
+        object.__setattr__(self, "count", count)
 
     @property
     def is_partition(self) -> bool:
@@ -77,6 +89,21 @@ class Samples:
     def sampling_factor(self) -> float:
         """1/n - 1/N; 0 when the population was measured."""
         return 1 / self.count - 1 / self.population
+
+    @property
+    def largest_count(self) -> int:
+        """Samples of the largest micro-batch."""
+        return max(self.counts) if self.counts else sample_count(self.example)
+
+    @property
+    def largest_batch(self) -> Batch:
+        """The micro-batch with the most samples, for checks and trials."""
+        return self.batches[self.counts.index(max(self.counts))] if self.counts else self.example
+
+    def split(self, rows: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+        """Rows of all n samples, cut to those of each micro-batch here."""
+        own = rows if self.share is None else self.share.of(rows, dim)
+        return torch.split(own, list(self.counts), dim)
 
     def halves(self, seed: int) -> tuple[Samples, Samples]:
         """Two random halves of the samples (one more in the second if n is odd)."""
@@ -101,21 +128,30 @@ class Samples:
 
     def joined(self, other: Samples) -> Samples:
         """These samples, then the others, of the same population."""
-        return replace(self, batches=self.batches + other.batches)
+        share = self.share and other.share and self.share.joined(other.share)
+        return replace(self, batches=self.batches + other.batches, share=share)
 
     def subset(self, chosen: Tensor) -> Samples:
         """Those of the samples where a mask of shape (n,) holds; at least one."""
-        masks = torch.split(chosen, list(self.counts))
-        pairs = zip(self.batches, masks, strict=True)
+        pairs = zip(self.batches, self.split(chosen), strict=True)
         batches = tuple(select(b, mask) for b, mask in pairs if mask.any())
         shares = None if self.shares is None else self.shares[chosen]
-        return replace(self, batches=batches, shares=shares)
+        share = self.share and self.share.chosen(chosen)
+        return replace(self, batches=batches, shares=shares, share=share)
+
+    def at(self, positions: Tensor) -> Share | None:
+        """Whose the samples at sorted positions are; None where all are this rank's."""
+        return self.share and self.share.at(positions)
 
     def taken(self, positions: Tensor, micro_batch: int) -> list[Batch]:
         """Micro-batches of the samples at sorted positions, which may repeat; in their order.
 
-        Samples of several micro-batches come together where their tensors agree in shape.
+        Samples of several micro-batches come together where their tensors agree in shape. Of
+        several ranks each has those of its own samples, which `at` tells.
         """
+        share = self.at(positions)
+        if share is not None and self.share is not None:
+            positions = share.of(positions) - self.share.start
         ends = torch.tensor(self.counts).cumsum(0)
         places = torch.bucketize(positions, ends, right=True)
         starts = ends - torch.tensor(self.counts)
@@ -135,6 +171,7 @@ class Samples:
         seed: int = 0,
         micro_batch: int = MICRO_BATCH,
         least: int = 2,
+        ranks: Ranks = ALONE,
     ) -> Samples:
         """Choose and keep the samples to measure.
 
@@ -152,6 +189,7 @@ class Samples:
             seed: of the choice, and of augmentation that draws from the global random states.
             micro_batch: samples evaluated at once; a loader's smaller batches stay as they are.
             least: samples that are needed; 2 for a variance of gradients.
+            ranks: those that draw together; `data` are this one's, or the same on several of them.
 
         Raises:
             DataError: no samples, fewer than `least`, a one-shot generator, or other objects.
@@ -163,9 +201,11 @@ class Samples:
         seed_everything(seed)
         limit = math.inf if max_samples is None else max_samples
         data = readable(data)
-        drawn = _draw(data, limit, generator(seed), micro_batch)
+        drawn = _draw(data, Drawing(limit, seed, ranks), micro_batch)
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
-        count = sum(sample_count(piece) for piece in pieces)
+        share, example = exchanged(pieces, ranks)
+        count = sum(map(sample_count, pieces)) if share is None else share.count
+        notes = dict.fromkeys(filter(None, ranks.gathered(drawn.note)))
         if count < least:
             why = ", since one gradient has no variance" if least > 1 else ""
             raise DataError(
@@ -173,13 +213,27 @@ class Samples:
                 f"{why}. Pass a non-empty data set, loader, list or batch."
             )
         total, note = population_of(population, max(drawn.available, count), count, drawn.endless)
-        if total == count < SMALL and population == "dataset" and _given_as_one_batch(data):
+        one = not ranks.are_several and _given_as_one_batch(data)
+        if total == count < SMALL and population == "dataset" and one:
             note = (
                 f"the {count} samples were given as one batch and are taken as the whole "
                 f"population. If they are a part of more data, give all of it, or "
                 f'population="distribution": the intervals are then about that'
             )
-        return cls(pieces, total, (drawn.note,) if drawn.note else (), note)
+        return cls(pieces, total, tuple(notes), note, share=share, example=example, sets=drawn.sets)
+
+
+def exchanged(batches: Sequence[Batch], ranks: Ranks) -> tuple[Share | None, Batch]:
+    """Which samples are this rank's, and a few of another one where it has none."""
+    if not ranks.are_several:
+        return None, None
+    counts = ranks.gathered(sum(map(sample_count, batches)))
+    share, example = Share(tuple(counts), ranks.rank), None
+    if batches:
+        example = select(batches[0], slice(0, EXAMPLE))
+    if 0 in counts and any(counts):
+        example = next(few for few in ranks.gathered(example) if few is not None)
+    return share, example
 
 
 def _mask(positions: Tensor, count: int) -> Tensor:
@@ -194,6 +248,7 @@ class _Drawn:
     available: float
     note: str = ""
     endless: str = STREAM
+    sets: int = 1
 
 
 def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
@@ -209,26 +264,28 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
         )
 
 
-def _draw(data: Any, limit: float, source: torch.Generator, micro_batch: int) -> _Drawn:
+def _draw(data: Any, drawing: Drawing, micro_batch: int) -> _Drawn:
     kind = kind_of(data)
     if kind == "loader":
-        return _from_loader(data, limit, source)
+        return _from_loader(data, drawing)
     if kind == "dataset":
-        return _from_dataset(data, limit, source, {"batch_size": micro_batch})
+        return _from_dataset(data, drawing, {"batch_size": micro_batch})
     if kind == "batches":
-        return _from_batches(batches_in(data), limit, source)
+        return _from_batches(batches_in(data), drawing)
     stream = batched(data, micro_batch) if isinstance(data, IterableDataset) else data
-    return _from_stream(stream, limit, length_of(data))
+    return _from_stream(stream, drawing, length_of(data))
 
 
 def _given_as_one_batch(data: Any) -> bool:
     return kind_of(data) == "batches" and len(batches_in(data)) == 1
 
 
-def loader_options(loader: DataLoader[Any]) -> dict[str, Any] | None:
+def loader_options(loader: DataLoader[Any], ranks: Ranks = ALONE) -> dict[str, Any] | None:
     """How a loader makes batches; None where its data or its order are its own."""
     stream = isinstance(loader.dataset, IterableDataset) or loader.batch_size is None
-    if stream or not _plain_order(loader):
+    # what a DistributedSampler divides among ranks is the data set, which all of them have
+    divided = ranks.are_several and isinstance(loader.sampler, DistributedSampler)
+    if stream or not (divided or _plain_order(loader)):
         return None
     return {
         "batch_size": loader.batch_size,
@@ -238,15 +295,15 @@ def loader_options(loader: DataLoader[Any]) -> dict[str, Any] | None:
     }
 
 
-def _from_loader(loader: DataLoader[Any], limit: float, source: torch.Generator) -> _Drawn:
+def _from_loader(loader: DataLoader[Any], drawing: Drawing) -> _Drawn:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return _from_stream(loader, limit)
-    options = loader_options(loader)
+        return _from_stream(loader, drawing)
+    options = loader_options(loader, drawing.ranks)
     if options is None:
-        drawn = _from_stream(loader, limit)
+        drawn = _from_stream(loader, drawing)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
-        return _Drawn(drawn.batches, min(drawn.available, known), own_order(loader))
-    return _from_dataset(loader.dataset, limit, source, options)
+        return replace(drawn, available=min(drawn.available, known), note=own_order(loader))
+    return _from_dataset(loader.dataset, drawing, options)
 
 
 def own_order(loader: DataLoader[Any]) -> str:
@@ -264,24 +321,33 @@ def _plain_order(loader: DataLoader[Any]) -> bool:
     )
 
 
-def _from_dataset(
-    data: Any, limit: float, source: torch.Generator, options: dict[str, Any]
-) -> _Drawn:
+def _from_dataset(data: Any, drawing: Drawing, options: dict[str, Any]) -> _Drawn:
     if type(data) is TensorDataset and set(options) == {"batch_size"}:
-        return _from_batches([list(data.tensors)], limit, source)  # rather than entry by entry
-    total = len(data)
-    if total > limit:
-        data = Subset(data, torch.randperm(total, generator=source)[: int(limit)].tolist())
-    batches = fetched(data, options) if total else []
-    return _Drawn(batches, math.inf if is_augmented(data) else total, endless=AUGMENTED)
+        return _from_batches([list(data.tensors)], drawing)  # rather than entry by entry
+    ranks, told = drawing.ranks, None
+    if ranks.are_several:
+        told = told_of_dataset(data, options)
+        seed_everything(drawing.seed)  # of which entries of the data set have drawn
+    chosen, parts = drawing.chosen(len(data), told, in_order=False)
+    if chosen is not None:
+        data = Subset(data, chosen.tolist())
+    augmented = any(ranks.gathered(is_augmented(data)))
+    batches = fetched(data, options) if len(data) else []
+    available = math.inf if augmented else parts.total
+    return _Drawn(batches, available, endless=AUGMENTED, sets=len(parts.totals))
 
 
-def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _Drawn:
+def _from_batches(data: list[Batch], drawing: Drawing) -> _Drawn:
     data = [batch for batch in data if sample_count(batch)]
-    total = sum(sample_count(batch) for batch in data)
-    if total <= limit:
-        return _Drawn(data, total)
-    chosen = torch.randperm(total, generator=source)[: int(limit)].sort().values
+    told = told_of_batches(data) if drawing.ranks.are_several else None
+    own = sum(sample_count(batch) for batch in data)
+    chosen, parts = drawing.chosen(own, told, in_order=True)
+    batches = data if chosen is None else _taken(data, chosen)
+    return _Drawn(batches, parts.total, sets=len(parts.totals))
+
+
+def _taken(data: list[Batch], chosen: Tensor) -> list[Batch]:
+    """The samples of batches at sorted positions."""
     batches, start = [], 0
     for batch in data:
         stop = start + sample_count(batch)
@@ -289,10 +355,25 @@ def _from_batches(data: list[Batch], limit: float, source: torch.Generator) -> _
         if len(here):
             batches.append(select(batch, here))
         start = stop
-    return _Drawn(batches, total)
+    return batches
 
 
-def _from_stream(data: Iterable[Batch], limit: float, told: float | None = None) -> _Drawn:
+def _from_stream(data: Iterable[Batch], drawing: Drawing, told: float | None = None) -> _Drawn:
+    """The first samples of a stream; of several ranks each takes its part from its own."""
+    drawn, ranks = _first_of(data, drawing.part, told), drawing.ranks
+    if not ranks.are_several:
+        return drawn
+    own, told_of = sum(map(sample_count, drawn.batches)), told_of_batches(drawn.batches)
+    parts = Parts.of(ranks.gathered((own, told_of)))
+    available = dict(zip(parts.sets, ranks.gathered(drawn.available), strict=True))
+    chosen = parts.of_rank(ranks.rank)
+    batches = drawn.batches if chosen is None else _taken(drawn.batches, chosen)
+    return replace(
+        drawn, batches=batches, available=sum(available.values()), sets=len(parts.totals)
+    )
+
+
+def _first_of(data: Iterable[Batch], limit: float, told: float | None) -> _Drawn:
     batches: list[Batch] = []
     count, stream = 0, stream_of(data)
     for batch in stream:

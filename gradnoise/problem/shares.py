@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..ranks.ranks import ALONE, Ranks
+from ..ranks.share import Share
 from ..tensors.trees import Batch, sample_count
 
 
@@ -73,22 +75,36 @@ def in_batch(loss_fn: Any, model: nn.Module, batch: Batch) -> Tensor:
     return losses
 
 
-def weights_of(loss_fn: Any, model: nn.Module, batches: Iterable[Batch]) -> Tensor | None:
+def weights_of(
+    loss_fn: Any,
+    model: nn.Module,
+    batches: Iterable[Batch],
+    ranks: Ranks = ALONE,
+    share: Share | None = None,
+) -> Tensor | None:
     """w of all samples, shape (n,), float64; None where they are equal.
+
+    Args:
+        loss_fn: which may tell weights.
+        model: the user's.
+        batches: the samples here.
+        ranks, share: those that measure together, and which samples are here.
 
     Raises:
         DataError: no sample has a weight.
     """
-    found = []
+    found: list[Tensor] = []
     for batch in batches:
         own = batch_weights(loss_fn, model, batch)
         if own is None:
-            return None
+            break
         found.append(own.detach())
-    extremes = [(float(least), float(most)) for least, most in map(torch.aminmax, found)]
-    if len(set(extremes)) == 1 and extremes[0][0] == extremes[0][1] > 0:  # most often
+    here = {(float(least), float(most)) for least, most in map(torch.aminmax, found)}
+    extremes = set().union(*ranks.gathered(here))
+    if all(least == most > 0 for least, most in extremes) and len(extremes) < 2:  # most often
         return None
-    weights = torch.cat([own.detach().double().cpu() for own in found])
+    own_weights = [own.double().cpu() for own in found]
+    weights = ranks.rows(torch.cat([torch.zeros(0).double(), *own_weights]), share)
     if not float(weights.sum()) > 0:
         raise DataError(
             f"no label of the {len(weights)} samples counts: all are ignored (ignore_index), or "

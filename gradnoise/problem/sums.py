@@ -30,10 +30,10 @@ def weighted_sum(problem: Problem, weights: Tensor) -> Tensor:
 
 def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     """Σ_i w_i g_i for every row w of weights, (K, n) to (K, P); one forward pass for all rows."""
-    objective, counts = problem.objective, list(problem.samples.counts)
+    objective = problem.objective
     sizes = rows.new_tensor([binary_size(row) for row in rows])[:, None]
     rows = adjoint_of_centring(rows, problem.samples.shares)
-    split = torch.split(rows / sizes, counts, dim=1)
+    split = problem.samples.split(rows / sizes, dim=1)
     totals: list[Tensor] = []
     with problem.guard():
         for batch, part in zip(problem.batches(), split, strict=True):
@@ -42,7 +42,9 @@ def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
                     totals.append(flatten(gradient))
                 else:
                     totals[index] += flatten(gradient)
-    found = torch.stack(totals)
+        if not totals:  # a rank without samples
+            totals = [flatten([*objective.parameters.values()]).zero_() for _ in rows]
+        found = problem.sum(torch.stack(totals))
     return found.mul_(sizes.to(found))
 
 
@@ -85,7 +87,9 @@ def sums_of_some(problem: Problem, positions: Tensor, rows: Tensor) -> Tensor:
         Shape (K, P), in the dtype of the parameters, float32 at least.
     """
     objective, device = problem.objective, problem.objective.device
-    batches = problem.samples.taken(positions, max(problem.samples.counts))
+    samples, share = problem.samples, problem.samples.at(positions)
+    batches = samples.taken(positions, samples.largest_count)
+    rows = rows if share is None else share.of(rows, dim=1)
     sizes = [parameter.numel() for parameter in objective.parameters.values()]
     dtype = compute_dtype(objective.parameters.values())
     totals = torch.zeros(len(rows), sum(sizes), dtype=dtype, device=device)
@@ -95,4 +99,4 @@ def sums_of_some(problem: Problem, positions: Tensor, rows: Tensor) -> Tensor:
         for total, gradient in zip(totals, gradients, strict=True):
             for place, part in zip(torch.split(total, sizes), gradient, strict=True):
                 place.add_(part.reshape(-1))
-    return totals
+    return problem.sum(totals)

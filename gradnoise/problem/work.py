@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 
 FORWARD, BACKWARD, SECOND = 1, 2, 6  # of a linear layer, in products of matrices
 
@@ -45,6 +46,11 @@ class Work:
         """
         own = FORWARD * self.forward + BACKWARD * self.gradients + SECOND * self.products
         return own / ((FORWARD + BACKWARD) * samples)
+
+    @classmethod
+    def together(cls, parts: Iterable[Work]) -> Work:
+        """The work of several ranks."""
+        return cls(*map(sum, zip(*map(astuple, parts), strict=True)))
 
     def since(self, before: Work) -> Work:
         """What came after."""

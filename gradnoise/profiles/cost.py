@@ -29,9 +29,9 @@ class Cost:
             products of matrices a plain pass is 3, a Hessian-vector product 6. Sums of vectors as
             long as the parameters are left out; with many parameters and few samples they take as
             long again.
-        seconds: by the clock.
+        seconds: by the clock; of the slowest rank.
         peak_bytes: by how much the peak memory of the process grew, or that of torch's allocator on
-            a CUDA device; 0 where it had been higher before.
+            a CUDA device; 0 where it had been higher before. Of the rank that takes most.
         products: Hessian-vector products; one over m of the n samples counts as m/n.
         half_width: `passes` for an interval of B_noise half as wide: from 4 times as many random
             vectors where the samples are the population, else from 4 times as many samples.
@@ -75,16 +75,18 @@ class Meter:
             problem: that was measured.
             for_noise: the part that was spent on tr(HΣ) and GᵀHG.
         """
-        work, n = problem.objective.work.since(self._before), problem.samples.count
+        ranks, n = problem.objective.ranks, problem.samples.count
+        work = Work.together(ranks.gathered(problem.objective.work.since(self._before)))
+        noise = Work.together(ranks.gathered(for_noise or Work()))
         passes, whole = work.passes(n), problem.samples.sampling_factor == 0
-        again = 0.0 if for_noise is None else for_noise.passes(n)
+        again = noise.passes(n)
         device = problem.objective.device
         kind = device.type if device.type == "cuda" else "cpu"
         return Cost(
             samples=n,
             passes=passes,
-            seconds=time.perf_counter() - self._start,
-            peak_bytes=max(0, _peaks()[kind] - self._peaks[kind]),
+            seconds=ranks.largest(time.perf_counter() - self._start),
+            peak_bytes=int(ranks.largest(max(0, _peaks()[kind] - self._peaks[kind]))),
             products=work.products / n,
             half_width=passes + 3 * (again if whole else passes),
         )

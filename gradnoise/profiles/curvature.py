@@ -98,7 +98,8 @@ def find_curvature(
 ) -> CurvatureResults:
     """The curvature, or why the model has none; an error of the user's own code is raised."""
     try:
-        return _measured(opened, moments, stage, effort)
+        with opened.problem.objective.ranks.together(always=True):
+            return _measured(opened, moments, stage, effort)
     except (CurvatureError, OperatorError) as error:
         reason = str(error).strip().split("\n")[0]
         return CurvatureResults({}, notes=(f"curvature was not measured: {reason}",))

@@ -40,6 +40,7 @@ def estimate_cost(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Cost:
     """What `gn.profile` will cost with these options, before it runs.
@@ -50,7 +51,7 @@ def estimate_cost(
 
     Args:
         model, loss_fn, data, optimizer, metric, max_samples, population, accuracy, budget, seed,
-            micro_batch, unit, group_size, memory_budget: as for `gn.profile`.
+            micro_batch, unit, group_size, process_group, memory_budget: as for `gn.profile`.
 
     Returns:
         Cost; `peak_bytes` is that of graphs and vectors that a profile holds.
@@ -69,6 +70,7 @@ def estimate_cost(
     options = Options(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         seed=seed, micro_batch=micro_batch, unit=unit, group_size=group_size,
+        process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     opened = within_budget(opened, budget, accuracy)
@@ -99,7 +101,7 @@ def _seconds(problem: Problem, work: Work) -> float:
     one = torch.zeros(objective.size, device=objective.device)
     of_pass = _fastest(objective.device, lambda: objective.gradient(batch))
     of_vector = _fastest(objective.device, lambda: one.add_(one))
-    passes = work.passes(max(problem.samples.counts))
+    passes = work.passes(problem.samples.largest_count)
     return passes * of_pass + work.calls * OF_VECTORS * of_vector
 
 

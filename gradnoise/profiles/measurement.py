@@ -73,7 +73,7 @@ class Measurement(Opened):
         (point, entered), plain = self._point, self._problem.objective.plain  # has the guard
         if not (plain.is_guarded and plain.entered == entered):  # compared once per guard
             now = self._now()
-            if now != point:
+            if any(plain.ranks.gathered(now != point)):
                 self._kept = {}
             self._point = now, plain.entered
         return super().keep(key, compute)
@@ -108,12 +108,13 @@ def measure(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> Measurement:
     """Open a model once for several measurements that share their passes over the samples.
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
-            micro_batch, unit, group_size: as for `gn.gradient_moments`.
+            micro_batch, unit, group_size, process_group: as for `gn.gradient_moments`.
 
     Returns:
         Measurement.
@@ -132,6 +133,6 @@ def measure(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     return Measurement.open(model, loss_fn, data, options)

@@ -157,6 +157,7 @@ def profile(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
     progress: bool = False,
 ) -> Profile:
@@ -201,6 +202,7 @@ def profile(
             Noise scales are in samples in both cases; those of groups depend on their size.
         group_size: samples of a group; by default `batch_size`, that of a DataLoader or of a list
             of batches, or 32 at most.
+        process_group: as for `gradient_moments`: its ranks measure together.
         memory_budget: bytes of graphs that are kept between Hessian products (more are built for
             each, which takes about as long again), and of the basis of λ. 1 GiB by default; a basis
             of nine vectors is taken in any case.
@@ -228,7 +230,7 @@ def profile(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     within = within_budget(opened, budget, accuracy)
@@ -260,7 +262,8 @@ def find_profile(
     chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
-        own = (group["params"] for group in optimizer.param_groups)
+        whole = problem.objective.optimizer(optimizer)
+        own = (group["params"] for group in whole.param_groups)
         groups = by_group(problem.objective.parameters, own)
     unit, samples = problem.unit, problem.samples
     population = moments.population if samples.data_size is None else samples.data_size
@@ -273,6 +276,7 @@ def find_profile(
         *samples.notes,
         samples.population_note,
         problem.note,
+        problem.objective.note,
         too_large,
         f"engine: {chosen.reason}" if chosen.failures else "",
         *curvature.notes,

@@ -93,6 +93,7 @@ def swing(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> Swing:
     """How much of |G|² is the iterate's swing along the sharp directions.
 
@@ -114,7 +115,7 @@ def swing(
             with the parameters and buffers of `model` by name; or the tensors by name.
         curvature: measure B_noise as well.
         optimizer, metric, engine, population, max_samples, level, seed, micro_batch, unit,
-            group_size: as for `gn.gradient_moments`.
+            group_size, process_group: as for `gn.gradient_moments`.
 
     Returns:
         Swing.
@@ -133,7 +134,7 @@ def swing(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     inner = bare_model(model)

@@ -160,6 +160,7 @@ def covariance(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Covariance:
     """Σ = Cov(g_i) without the matrix: trace, largest eigenpairs, effective ranks, alignment.
@@ -171,7 +172,7 @@ def covariance(
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch, unit, group_size: as for `gradient_moments`.
+            micro_batch, unit, group_size, process_group: as for `gradient_moments`.
         k: eigenpairs of Σ and of H, at most; fewer where the rank is lower.
         hessian: also measure the alignment of Σ with H; needs second derivatives. With
             metric="optimizer" H is P^-½(H + D)P^-½; decoupled weight decay is left out.
@@ -209,7 +210,7 @@ def covariance(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_covariance(

@@ -102,7 +102,9 @@ def _rows(problem: Problem, engine: Engine) -> Tensor:
     objective = problem.objective
     with problem.guard():
         chunks = (chunk for batch in problem.batches() for chunk in engine.chunks(batch))
-        rows = torch.cat([_flat(chunk, list(objective.parameters)) for chunk in chunks])
+        found = [_flat(chunk, list(objective.parameters)) for chunk in chunks]
+        none = flatten([*objective.parameters.values()])[None][:0]
+        rows = problem.rows(torch.cat([none, *found]))
         rows = centred_by_share(rows, problem.samples.shares)
     if objective.preconditioner is not None:  # engines differentiate in the parameters themselves
         rows *= objective.preconditioner.flat(objective.preconditioner.root, rows)

@@ -38,6 +38,7 @@ def batch_sharpness(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> Estimate:
     """E_B[g_BᵀH_Bg_B/‖g_B‖²], which stays near 2/ε in training with SGD (arXiv:2412.20553).
 
@@ -47,8 +48,9 @@ def batch_sharpness(
     near 2(1 + m)/ε for large ones (arXiv:2604.14108). A diagnostic, no proof of stability.
 
     Args:
-        model, loss_fn, data, optimizer, metric, max_samples, micro_batch, unit, group_size: as for
-            `gradient_moments`; in the metric of an optimizer decoupled weight decay is left out.
+        model, loss_fn, data, optimizer, metric, max_samples, micro_batch, unit, group_size,
+            process_group: as for `gradient_moments`; in the metric of an optimizer decoupled weight
+            decay is left out.
         batch_size: B in samples.
         batches: how many are drawn, each without replacement from all measured samples.
         level: coverage of the interval, which is about the measured samples.
@@ -73,7 +75,7 @@ def batch_sharpness(
     check_whole("batches", batches, 2)
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch, unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     problem = Problem.open(model, loss_fn, data, options)
     b, count = problem.unit.size, problem.samples.count

@@ -47,6 +47,7 @@ def critical_lr(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> Estimate:
     """η_c = inf{η > 0 : L(w - ηu) > L(w)}: beyond it the optimizer's next step raises the loss.
 
@@ -74,7 +75,7 @@ def critical_lr(
         level: coverage of the interval, for the given u.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
-        unit, group_size: as for `gradient_moments`.
+        unit, group_size, process_group: as for `gradient_moments`.
 
     Returns:
         Estimate in the unit of the learning rate (SGD: parameter²/loss). Without a value:
@@ -101,7 +102,7 @@ def critical_lr(
         positive("max_norm", max_norm)
     options = Options(
         metric="euclidean", population=population, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch, unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     problem, optimizer = Problem.open(model, loss_fn, data, options), bare_optimizer(optimizer)
     units = None if batch_size is None else problem.unit.count_of(batch_size)
@@ -109,7 +110,8 @@ def critical_lr(
         strata = Strata.of(problem.samples, units, seed)
         device = problem.objective.device
         sums = weighted_sums(problem, strata.rows.to(device, wide_dtype(device)))
-        update = next_update(optimizer, problem.objective.parameters, sums[0], max_norm)
+        own = problem.objective.optimizer(optimizer)
+        update = next_update(own, problem.objective.parameters, sums[0], max_norm)
         slope = float(sums[-1] @ flatten(update))
         found = _Line(problem, strata, update, level).judge(slope, optimizer.param_groups[0]["lr"])
     return in_samples(found, problem.unit.size, keep=True)
@@ -187,8 +189,17 @@ class _Line:
 
     def _losses(self, at: float) -> Tensor:
         """ℓ_i(w - ηu), shape (n,), on the CPU."""
-        objective = self.problem.objective
-        parameters = list(objective.parameters.values())
+        problem, failure = self.problem, ""
+        parameters = list(problem.objective.parameters.values())
+        parts: list[Tensor] = []
         with moved(parameters, self.update, -at):
-            parts = [objective.losses(batch).detach() for batch in self.problem.batches()]
-        return torch.cat(parts).cpu()
+            try:
+                parts = [problem.objective.losses(b).detach().cpu() for b in problem.batches()]
+            except LossError as error:
+                failure = str(error)
+        told = problem.objective.ranks.gathered((failure, [part.dtype for part in parts[:1]]))
+        failure = next((text for text, _ in told if text), "")
+        if failure:
+            raise LossError(failure)
+        dtype = next(kinds[0] for _, kinds in told if kinds)
+        return problem.rows(torch.cat([torch.zeros(0, dtype=dtype), *parts]))

@@ -32,6 +32,7 @@ def spectral_density(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
     level: float = 0.95,
     tick: Callable[[int], Any] | None = None,
@@ -44,7 +45,8 @@ def spectral_density(
     Args:
         model, loss_fn, data: as for `gradient_moments`.
         probes, steps, level, tick: as for `SpectralDensity.of`.
-        hvp, max_samples, micro_batch, memory_budget: as for `Hessian`.
+        hvp, max_samples, micro_batch, memory_budget, unit, group_size, process_group: as for
+            `Hessian`.
         optimizer, metric: as for `sharpness`: with "optimizer" the matrix is
             P^-½(H + D)P^-½ + E of `Preconditioned`.
         seed: of the random vectors and of the choice of samples.
@@ -67,7 +69,7 @@ def spectral_density(
     """
     options = Options(
         optimizer=optimizer, metric=metric, max_samples=max_samples, level=level, seed=seed,
-        micro_batch=micro_batch, unit=unit, group_size=group_size,
+        micro_batch=micro_batch, unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     hessian = opened.hessian(hvp=hvp, memory_budget=memory_budget)

@@ -92,6 +92,7 @@ def sharpness(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Sharpness:
     """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
@@ -116,7 +117,7 @@ def sharpness(
         level: coverage of the interval.
         max_samples: n at most; None measures all.
         micro_batch: samples evaluated at once.
-        unit, group_size: as for `gradient_moments`.
+        unit, group_size, process_group: as for `gradient_moments`.
         memory_budget: bytes of kept graphs, and of the basis of the iteration.
 
     Returns:
@@ -138,7 +139,7 @@ def sharpness(
     options = Options(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_sharpness(

@@ -34,7 +34,8 @@ class SharpnessTracker:
     Args:
         model, loss_fn, data: as for `gradient_moments`; the samples are drawn once.
         tol: as for `lanczos`.
-        hvp, memory_budget, max_samples, micro_batch, unit, group_size: as for `Hessian`.
+        hvp, memory_budget, max_samples, micro_batch, unit, group_size, process_group: as for
+            `Hessian`.
         optimizer, metric: as for `sharpness`; the optimizer's state is read at every update, so
             the first update comes after its first step.
         seed: of the choice of samples and of the random directions.
@@ -68,11 +69,12 @@ class SharpnessTracker:
         micro_batch: int = MICRO_BATCH,
         unit: str = "auto",
         group_size: int | None = None,
+        process_group: Any = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         options = Options(
             optimizer=optimizer, metric=metric, max_samples=max_samples, seed=seed,
-            micro_batch=micro_batch, unit=unit, group_size=group_size,
+            micro_batch=micro_batch, unit=unit, group_size=group_size, process_group=process_group,
         )  # fmt: skip
         # the metric is read at updates: a tracker can be made before the first step
         euclidean = replace(options, metric="euclidean")

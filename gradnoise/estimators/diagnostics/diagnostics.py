@@ -114,6 +114,7 @@ def diagnostics(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> Diagnostics:
     """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
 
@@ -124,7 +125,7 @@ def diagnostics(
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,
-            micro_batch, unit, group_size: as for `gradient_moments`.
+            micro_batch, unit, group_size, process_group: as for `gradient_moments`.
         lr: learning rate ε, for CABS.
         theta: θ of the norm and the inner product test.
         nu: ν of the orthogonality test.
@@ -151,7 +152,7 @@ def diagnostics(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_diagnostics(opened, lr=lr, theta=theta, nu=nu, tail=tail)

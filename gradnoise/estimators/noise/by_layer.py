@@ -75,6 +75,7 @@ def layer_noise_scales(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
 ) -> dict[str, LayerScale]:
     """λ and B_noise of single layers, from the diagonal blocks of the Hessian and of Σ.
 
@@ -85,8 +86,8 @@ def layer_noise_scales(
     `noise_scale` and `sharpness` together.
 
     Args:
-        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit, group_size:
-            as for `gradient_moments`.
+        model, loss_fn, data, population, max_samples, level, seed, micro_batch, unit, group_size,
+            process_group: as for `gradient_moments`.
         layers: names of modules or parameters, a module with all modules inside it; or
             name -> names of parameters, such as those of one group of an optimizer; default: every
             module that holds parameters directly.
@@ -115,7 +116,7 @@ def layer_noise_scales(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     check_accuracy(accuracy)
     problem = Problem.open(model, loss_fn, data, options)

@@ -11,6 +11,7 @@ from ...per_sample.contract.summary import Wanted
 from ...problem.losses.loss_fn import LossFn
 from ...problem.problem import Problem
 from ...problem.unit import Seeded
+from ...tensors.trees import wide_dtype
 
 PART = 128  # units that are drawn twice
 SECOND = 2**31  # added to their seeds
@@ -40,14 +41,16 @@ def draw_share(problem: Problem, moments: GradientMoments) -> float:
     change.loss_fn = _Change(change.loss_fn)
     preconditioner = problem.objective.preconditioner
     wanted = Wanted(scale=None if preconditioner is None else preconditioner.root)
-    squares, count = [], 0
+    squares, count = torch.zeros(2, dtype=wide_dtype(problem.objective.device)), 0
     with change.guard():
         chosen = choose(change, problem.largest_batch())
         for batch in problem.batches():
             for summary in chosen.summaries(batch, wanted):
-                squares.append(torch.stack(list(summary.sq_norms.values())).sum(0))
+                norms = torch.stack(list(summary.sq_norms.values()))
                 count += len(summary.losses)
+                squares += torch.stack([norms.sum().cpu(), torch.tensor(1.0 * norms.shape[1])])
             if count >= PART:
                 break
+        total, measured = problem.sum(squares).tolist()
     trace = float(moments.trace_cov)
-    return min(float(torch.cat(squares).mean()) / 2 / trace, 1.0) if trace else 0.0
+    return min(total / measured / 2 / trace, 1.0) if trace else 0.0

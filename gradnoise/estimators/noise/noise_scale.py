@@ -70,6 +70,7 @@ def noise_scale(
     micro_batch: int = MICRO_BATCH,
     unit: str = "auto",
     group_size: int | None = None,
+    process_group: Any = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> NoiseScale:
     """B_simple and B_noise with their intervals.
@@ -79,7 +80,7 @@ def noise_scale(
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch, unit, group_size: as for `gradient_moments`.
+            micro_batch, unit, group_size, process_group: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of tr(HΣ), relative, at which fewer are taken, 8 at least.
         memory_budget: bytes of graphs that are kept, and of the basis.
@@ -101,7 +102,7 @@ def noise_scale(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size,
+        unit=unit, group_size=group_size, process_group=process_group,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_noise_scale(opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget)

@@ -172,12 +172,13 @@ class Known:
         """From the slopes of every sample along the directions of M."""
         sizes = sizes_of(rows)
         centre = overlaps_by_parameter(deflation.directions, mean, sizes)  # [k, p]
-        along, parts = [], torch.zeros_like(centre[0])
+        along, parts = [centre.T.new_zeros(0, len(centre))], torch.zeros_like(centre[0])
         for batch in rows.along_by_parameter(deflation.directions.T):
             gaps = batch - centre
             along.append(batch.sum(2))
             parts += torch.einsum("ikp,ik->p", gaps, gaps.sum(2) @ deflation.kernel)
-        whole = torch.cat(along)
+        problem = rows.problem
+        whole, parts = problem.rows(torch.cat(along)), problem.sum(parts)
         whole = whole - whole.mean(0)
         own = deflation.form(whole, whole)
         trace = float(own.sum()) / (len(own) - 1)

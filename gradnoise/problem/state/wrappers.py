@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
+from torch.utils.data.distributed import DistributedSampler
 
 # the attribute that holds the wrapped model, by the name of the wrapper's class
 MODELS = {
@@ -114,14 +115,22 @@ def _sampler(sampler: Any) -> Any:
     return RandomSampler(sampler.data_source, sampler.replacement, sampler.num_samples)
 
 
-def batch_size_of(data: Any) -> int | None:
-    """B of a loader, over all processes where it says so; None where it is not known."""
-    for size in (
-        getattr(data, "total_batch_size", None),  # accelerate's
-        getattr(bare_data(data), "batch_size", None),
+def batch_size_of(data: Any, sets: int = 1) -> int | None:
+    """B of a loader, over all processes; None where it is not known.
+
+    Args:
+        data: the user's.
+        sets: how many different parts of the data the processes have, where no sampler tells.
+    """
+    loader = bare_data(data)
+    sampler = getattr(loader, "sampler", None)
+    ranks = sampler.num_replicas if isinstance(sampler, DistributedSampler) else sets
+    for size, times in (
+        (getattr(data, "total_batch_size", None), 1),  # accelerate's
+        (getattr(loader, "batch_size", None), ranks),
     ):
         if isinstance(size, Integral) and not isinstance(size, bool):
-            return int(size)
+            return int(size) * times
     return None
 
 

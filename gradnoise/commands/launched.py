@@ -1,0 +1,50 @@
+"""A command that torchrun has started on several ranks: the first one prints, all end alike."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..ranks.ranks import ranks_of
+
+FAILED = 2  # the exit code of any error
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """The process group of all ranks, made here where torchrun has started them; else None.
+
+    Where one rank fails all end with the exit code of an error, and the first one says why.
+    """
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        yield None
+        return
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group()
+    group = dist.group.WORLD
+    ranks = ranks_of(group, device)
+    try:
+        with ranks.together():
+            yield group
+    except Exception as error:
+        if is_first(group) or not ranks.know(error):
+            raise
+        raise SystemExit(FAILED) from error
+    finally:
+        del group, ranks
+        gc.collect()  # torch aborts at exit where something still holds the group
+        dist.destroy_process_group()
+
+
+def is_first(group: Any) -> bool:
+    """Whether this is the rank that prints."""
+    return group is None or dist.get_rank(group) == 0

@@ -1,0 +1,186 @@
+"""What torchrun starts on every rank: `python tests/rank_program.py NAME FOLDER`.
+
+Results are written to FOLDER, one file for each rank; test files read them.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+import gradnoise as gn
+from tests.rank_models import MODELS, held, losses, model_of, part_of, samples_of
+
+Numbers = dict[str, Any]
+WAYS = {
+    1: ("plain", "whole", "tensor parallel"),
+    2: ("plain", "ddp", "whole", "blocks", "blocks and root", "tensor parallel"),
+    3: ("plain", "blocks and root"),
+    4: ("ddp", "mixed precision", "tensor parallel", "hybrid", "both"),
+}
+OPTIONS: dict[str, Any] = {"population": "distribution"}
+QUICK: dict[str, Any] = {**OPTIONS, "accuracy": 1.0}
+
+
+def numbers(*estimates: Any) -> list[float]:
+    return [float(x) for e in estimates for x in (e.value, e.low, e.high)]
+
+
+def profiled(model: nn.Module, loss_fn: Any, data: Any, **options: Any) -> Numbers:
+    """The quantities of a profile, with their intervals, and its layers."""
+    p = gn.profile(model, loss_fn, data, **{**QUICK, **options})
+    found = {name: numbers(own) for name, own in p.estimates.items()}
+    layers = {
+        name: [*numbers(own.trace_cov, own.grad_sq_norm), own.noise_share]
+        for name, own in p.layers.items()
+    }
+    return {**found, **layers, "samples": [p.samples, p.population, p.batch_size or 0]}
+
+
+def calls(model: nn.Module, data: Any, **options: Any) -> Numbers:
+    """Every measuring call."""
+    loss_fn, few = nn.CrossEntropyLoss(), {**OPTIONS, **options}
+    group = {k: v for k, v in options.items() if k == "process_group"}
+    vector = torch.linspace(-1, 1, sum(p.numel() for p in model.parameters())).double()
+    moments = gn.gradient_moments(model, loss_fn, data, variance=True, **few)
+    scale = gn.noise_scale(model, loss_fn, data, **few)
+    sharp = gn.sharpness(model, loss_fn, data, k=2, **few)
+    noise = gn.covariance(model, loss_fn, data, **few)
+    m = gn.measure(model, loss_fn, data, **few)
+    told = m.diagnostics()
+    layers = gn.layer_noise_scales(model, loss_fn, data, **few)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rate = gn.critical_lr(model, loss_fn, data, optimizer=optimizer, **few)
+    averaged = {name: 0.9 * value for name, value in model.state_dict().items()}
+    swing = gn.swing(model, loss_fn, data, averaged, **few)
+    rows = gn.PerSampleGradients(model, loss_fn, data, **group)
+    variance = moments.variance or {}
+    return {
+        "moments": numbers(moments.loss, moments.grad_sq_norm, moments.trace_cov),
+        "variance": torch.cat([own.flatten() for own in variance.values()]),
+        "mean": torch.cat([own.flatten() for own in moments.mean.values()]),
+        "noise_scale": numbers(scale.hessian, scale.grad_curvature, scale.trace_hessian_cov),
+        "sharpness": [*numbers(sharp.estimate), *sharp.values.tolist()],
+        "covariance": numbers(noise.top_eigenvalue, noise.trace_sq, noise.effective_rank),
+        "eigenvalues": noise.pairs.values[:3],
+        "measured": numbers(m.sharpness().estimate, m.moments().simple_noise_scale),
+        "diagnostics": numbers(told.sign_noise_scale, told.diversity_bound, told.norm_test),
+        "layers": [v for own in layers.values() for v in numbers(own.sharpness, own.noise.hessian)],
+        "critical_lr": numbers(rate),
+        "batch_sharpness": numbers(gn.batch_sharpness(model, loss_fn, data, batch_size=8, **group)),
+        "density": [gn.spectral_density(model, loss_fn, data, **group).upper_edge],
+        "swing": numbers(swing.share, swing.averaged.simple_noise_scale),
+        "tracker": gn.SharpnessTracker(model, loss_fn, data, **group).update().values,
+        "hessian": gn.Hessian(model, loss_fn, data, **group) @ vector,
+        "finite": gn.Hessian(model, loss_fn, data, hvp="finite", **group) @ vector,
+        "forward": gn.Hessian(model, loss_fn, data, hvp="forward", **group) @ vector,
+        "gauss_newton": gn.GaussNewton(model, loss_fn, data, **group) @ vector,
+        "covariance of": gn.GradientCovariance(model, loss_fn, data, **group) @ vector,
+        "rows": rows @ vector,
+        "rows, transposed": rows.T @ torch.linspace(-1, 1, rows.shape[0]).double(),
+        "cost": [gn.estimate_cost(model, loss_fn, data, **group).passes],
+    }
+
+
+def kinds_of_data(rank: int, size: int, options: Any) -> Numbers:
+    """Loaders, subsets, weights, dropout, groups and the metric of an optimizer."""
+    samples, loss_fn = samples_of("mlp"), nn.CrossEntropyLoss()
+    own, model = part_of(samples, rank, size), model_of("mlp")
+    whole = TensorDataset(*samples)
+    sampler = DistributedSampler(whole, size, rank) if size > 1 else None
+    loader = DataLoader(whole, 12 // size, sampler=sampler)
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]).double())
+    adam = torch.optim.AdamW(model.parameters(), lr=0.01)
+    loss_fn(model(samples[0]), samples[1]).backward()
+    adam.step()
+    model.zero_grad()
+    return {
+        "loader": profiled(model, loss_fn, loader, **options),
+        "some of a loader": profiled(model, loss_fn, loader, max_samples=19, **options),
+        "some of the parts": profiled(
+            model, loss_fn, own, max_samples=19, population="dataset", **options
+        ),
+        "the same on all": profiled(model, loss_fn, samples, **options),
+        "list": profiled(model, loss_fn, [own] if len(own[0]) else [], **options),
+        "many": profiled(model, loss_fn, part_of(samples_of("mlp", 600), rank, size), **options),
+        "weights": profiled(model, weighted, own, **options),
+        "metric": profiled(model, loss_fn, own, optimizer=adam, **options),
+    }
+
+
+def random(rank: int, size: int, options: Any) -> Numbers:
+    """Dropout and batch normalisation, whose draws and groups are those of the ranks."""
+    samples = samples_of("mlp", 64 * 6)
+    each = 64 * 6 // size
+    own = tuple(rows[rank * each : (rank + 1) * each] for rows in samples)
+    torch.manual_seed(0)
+    dropping = nn.Sequential(nn.Linear(10, 8), nn.Dropout(0.2), nn.Tanh(), nn.Linear(8, 3)).double()
+    normal = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+    loss_fn = nn.CrossEntropyLoss()
+    dropped = gn.profile(dropping, loss_fn, own, **options)
+    grouped = gn.profile(normal, loss_fn, own, group_size=8, **options)
+    return {
+        "dropout": [*numbers(dropped.trace_cov, dropped.sharpness), dropped.samples],
+        "groups": [*numbers(grouped.trace_cov, grouped.sharpness), grouped.samples],
+    }
+
+
+def everywhere(rank: int, size: int, options: Any) -> Numbers:
+    """Models in all ways that so many ranks hold them."""
+    found: Numbers = {}
+    for kind in MODELS:
+        for way in WAYS[size]:
+            samples = samples_of(kind)
+            own = samples if way == "tensor parallel" else part_of(samples, rank, size)
+            if way == "both":
+                own = part_of(samples, rank // 2, 2)
+            model = held(model_of(kind), way, size)
+            found[f"{kind}, {way}"] = profiled(model, losses, own, **options)
+    return found
+
+
+def single_precision(rank: int, size: int, options: Any) -> Numbers:
+    own = part_of(samples_of("gpt", dtype=torch.float32), rank, size)
+    model = held(model_of("gpt", torch.float32), "blocks and root" if size > 1 else "plain", size)
+    return profiled(model, losses, own, **options)
+
+
+def numbers_of(rank: int, size: int, options: Any) -> Numbers:
+    """Everything that is compared with a single process."""
+    found: Numbers = {"held": everywhere(rank, size, options)}
+    if size == 3:
+        found["data"] = kinds_of_data(rank, size, options)
+    if size == 2:
+        found["calls"] = calls(model_of("mlp"), part_of(samples_of("mlp"), rank, size), **options)
+        found["data"] = kinds_of_data(rank, size, options)
+        found["random"] = random(rank, size, options)
+        found["float32"] = single_precision(rank, size, options)
+    return found
+
+
+PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {"numbers": numbers_of}
+
+
+def main(name: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    try:
+        found = PROGRAMS[name](rank, size, {"process_group": dist.group.WORLD})
+        torch.save(found, Path(folder) / f"{rank}.pt")
+    finally:
+        gc.collect()  # torch aborts at exit where something still holds the group
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
