@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import gradnoise as gn
-from tests.rank_models import MODELS, held, losses, model_of, part_of, samples_of
+from tests.rank_models import held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
-WAYS = {
-    1: ("plain", "whole", "tensor parallel"),
-    2: ("plain", "ddp", "whole", "blocks", "blocks and root", "tensor parallel"),
-    3: ("plain", "blocks and root"),
-    4: ("ddp", "mixed precision", "tensor parallel", "hybrid", "both"),
+SOON = 30  # seconds
+ALL = ("mlp", "gpt", "resnet")
+WAYS: dict[int, dict[str, tuple[str, ...]]] = {  # and the models that are held in them
+    1: {"plain": ("mlp",), "whole": ("gpt",), "tensor parallel": ("mlp",)},
+    2: dict.fromkeys(("ddp", "whole", "blocks", "blocks and root", "tensor parallel"), ALL),
+    3: {"plain": ("resnet",), "blocks and root": ("gpt",)},
+    4: {"hybrid": ALL, "both": ("mlp", "gpt"), "mixed precision": ("mlp",)},
 }
 OPTIONS: dict[str, Any] = {"population": "distribution"}
 QUICK: dict[str, Any] = {**OPTIONS, "accuracy": 1.0}
@@ -137,8 +141,8 @@ def random(rank: int, size: int, options: Any) -> Numbers:
 def everywhere(rank: int, size: int, options: Any) -> Numbers:
     """Models in all ways that so many ranks hold them."""
     found: Numbers = {}
-    for kind in MODELS:
-        for way in WAYS[size]:
+    for way, kinds in WAYS[size].items():
+        for kind in kinds:
             samples = samples_of(kind)
             own = samples if way == "tensor parallel" else part_of(samples, rank, size)
             if way == "both":
@@ -167,7 +171,119 @@ def numbers_of(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
-PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {"numbers": numbers_of}
+def tried(measure: Callable[[], Any]) -> str:
+    """The error of a measurement, and that it came soon."""
+    start = time.monotonic()
+    try:
+        measure()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    else:
+        text = "nothing"
+    return text if time.monotonic() - start < SOON else f"late: {text}"
+
+
+class Unreadable(TensorDataset):
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("the disk is gone")
+
+
+def failures(rank: int, size: int, options: Any) -> Numbers:
+    """What every rank says where one of them fails; after each, the same measurement works."""
+    own, other = part_of(samples_of("mlp"), rank, size), rank > 0
+    evaluated = [0]
+
+    def raising(error: Exception, after: int) -> Callable[..., Tensor]:
+        evaluated[0] = 0
+
+        def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+            evaluated[0] += 1
+            if other and evaluated[0] > after:
+                raise error
+            return losses(model, batch)
+
+        return loss_fn
+
+    def not_finite(model: nn.Module, batch: Any) -> Tensor:
+        return losses(model, batch) * (float("nan") if other else 1.0)
+
+    def measure(model: nn.Module, loss_fn: Any, data: Any, **more: Any) -> Callable[[], Any]:
+        return lambda: profiled(model, loss_fn, data, **{**options, **more})
+
+    drifted = model_of("mlp")
+    if other:
+        nn.init.zeros_(drifted.blocks[1].bias)  # type: ignore[union-attr]
+    found: Numbers = {}
+    for way in ("ddp", "blocks and root"):
+        model = held(model_of("mlp"), way, size)
+        wide = (own[0][:, : 9 if other else 10], own[1])
+        out = torch.OutOfMemoryError("out of memory")
+        cases: dict[str, Callable[[], Any]] = {
+            "data of a wrong shape": measure(model, losses, wide),
+            "not finite": measure(model, not_finite, own),
+            "out of memory": measure(model, raising(out, 12), own),
+            "raised in a pass": measure(model, raising(KeyError("x"), 30), own),
+            "unreadable": measure(model, losses, (Unreadable if other else TensorDataset)(*own)),
+            "other options": measure(model, losses, own, level=0.9 if other else 0.95),
+            "other parameters": measure(drifted, losses, own),
+            "other calls": lambda model=model: (gn.sharpness if other else gn.covariance)(
+                model, losses, own, **options
+            ),
+        }
+        for name, case in cases.items():
+            text = tried(case)
+            after = profiled(model, losses, own, **options)["trace_cov"][0]
+            found[f"{way}: {name}"] = text, after
+    return found
+
+
+def training(rank: int, size: int, options: Any) -> Numbers:
+    """The bits of trained parameters, with measurements in between and without."""
+    return {
+        f"{kind}, {way}": [trained(kind, way, rank, size, asked) for asked in (None, options)]
+        for kind, way in TRAINED
+    }
+
+
+TRAINED = (
+    ("mlp", "ddp"),
+    ("gpt", "blocks and root"),
+    ("gpt", "tensor parallel"),
+    ("resnet", "whole"),
+    ("mlp", "blocks"),
+    ("mlp", "mixed precision"),
+)
+
+
+def trained(kind: str, way: str, rank: int, size: int, options: Any) -> list[Tensor]:
+    """Three steps; measured before the first, after a backward pass, and after a step."""
+    model, samples = held(model_of(kind), way, size), samples_of(kind)
+    own = samples if way == "tensor parallel" else part_of(samples, rank, size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def look(**more: Any) -> None:
+        if options is not None:
+            gn.profile(model, losses, own, accuracy=1.0, **options, **more)
+
+    look()
+    for step in range(3):
+        optimizer.zero_grad()
+        losses(model, own).mean().backward()
+        if step == 1:
+            look()
+        optimizer.step()
+        if step == 1:
+            look(optimizer=optimizer)
+    parts = [p.detach() for p in model.parameters()]
+    parts += [own["exp_avg_sq"] for own in optimizer.state.values()]
+    return [own.to_local() if isinstance(own, DTensor) else own for own in parts]
+
+
+PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {
+    "numbers": numbers_of,
+    "failures": failures,
+    "training": training,
+}
 
 
 def main(name: str, folder: str) -> None:

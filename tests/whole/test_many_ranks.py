@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.launching import results_of
-from tests.rank_models import MODELS, losses, model_of, samples_of
+from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import WAYS, calls, kinds_of_data, profiled, random, single_precision
 
 CLOSE, CLOSE_32 = 1e-6, 1e-4
@@ -37,9 +38,10 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
     for found in ranks[1:]:
         assert_same(found, ranks[0], rel=0)  # the same bits
     found, parts = ranks[0], {key for key in ranks[0] if key != "held"}
-    alone = {kind: profiled(model_of(kind), losses, samples_of(kind)) for kind in MODELS}
+    kinds = {kind for own in WAYS[size].values() for kind in own}
+    alone = {kind: profiled(model_of(kind), losses, samples_of(kind)) for kind in kinds}
     held = {name: alone[name.partition(",")[0]] for name in found["held"]}
-    assert len(held) == len(MODELS) * len(WAYS[size])
+    assert len(held) == sum(map(len, WAYS[size].values()))
     assert_same(found["held"], held, CLOSE)
     if "data" in parts:
         assert_same(found["data"], kinds_of_data(0, 1, {}), CLOSE)
@@ -51,3 +53,39 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         # groups are put together out of the samples of one rank each: others than in one process
         assert own["groups"] == pytest.approx(expected["groups"], rel=0.25)
         assert own["groups"][-1] == expected["groups"][-1]
+
+
+SAID = {
+    "data of a wrong shape": "mat1 and mat2 shapes",
+    "not finite": "the loss is not finite for",
+    "out of memory": "out of memory",
+    "raised in a pass": "KeyError: 'x'",
+    "unreadable": "the disk is gone",
+    "other options": "`level` is 0.95 on rank 0 and 0.9 on rank 1: give all ranks the same options",
+    "other parameters": "parameters of rank 1 are not those of rank 0, the first of them 'blocks.1",
+    "other calls": "the ranks have taken different ways",
+}
+
+
+def test_a_rank_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
+    first, second = results_of(2, "failures", tmp_path)
+    expected = profiled(model_of("mlp"), losses, samples_of("mlp"))["trace_cov"][0]
+    assert len(first) == 2 * len(SAID)
+    for name, (text, after) in first.items():
+        said, (other, after_other) = SAID[name.partition(": ")[2]], second[name]
+        assert said in text, name
+        assert said in other, name
+        assert not text.startswith("late")
+        assert not other.startswith("late")
+        # the group and the model can be used as before
+        assert after == after_other == pytest.approx(expected, rel=1e-9)
+    told = {name.partition(": ")[2]: text.partition(":") for name, (text, _) in first.items()}
+    assert told["not finite"][0] == "LossError"  # of the same kind on all ranks
+    assert told["raised in a pass"][0] == "RanksError"  # where it is one of ours
+    assert told["raised in a pass"][2].startswith(" on rank 1: KeyError")
+
+
+def test_training_goes_on_as_if_nothing_had_been_measured(tmp_path: Path) -> None:
+    for found in results_of(2, "training", tmp_path):
+        for name, (plain, measured) in found.items():
+            assert all(map(torch.equal, plain, measured)), name
