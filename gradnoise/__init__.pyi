@@ -15,6 +15,7 @@ from .errors import (
     ProfileFileError,
     RandomLossError,
     RanksError,
+    ShardedError,
     SweepFileError,
 )
 from .estimators.covariance.alignment import Alignment
@@ -117,6 +118,7 @@ __all__ = [
     "ProfileFileError",
     "RandomLossError",
     "RanksError",
+    "ShardedError",
     "SweepFileError",
     # problem
     "supervised",

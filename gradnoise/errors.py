@@ -63,6 +63,10 @@ class RanksError(GradNoiseError):
     """Another rank has failed, does not answer, or measures something else."""
 
 
+class ShardedError(ModelError):
+    """A sharded model cannot be measured with one layer gathered at a time."""
+
+
 class SweepFileError(GradNoiseError):
     """A file belongs to another sweep, or to no sweep."""
 

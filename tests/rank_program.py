@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import gradnoise as gn
-from tests.rank_models import held, losses, model_of, part_of, samples_of
+from tests.rank_models import COUNT, held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
 SOON = 30  # seconds
@@ -152,6 +152,41 @@ def everywhere(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+LAYERED = {2: ("whole", "blocks and root"), 3: ("blocks and root",), 4: ("hybrid",)}
+
+
+def whole(tensors: Any) -> Tensor:
+    """All entries, of tensors that ranks may hold parts of."""
+    found = [t.full_tensor() if isinstance(t, DTensor) else t for t in tensors.values()]
+    return torch.cat([own.flatten() for own in found])
+
+
+def moments_of(model: nn.Module, data: Any, **options: Any) -> Numbers:
+    """With intervals, variances and layers."""
+    few = gn.gradient_moments(model, losses, data, variance=True, **{**OPTIONS, **options})
+    layers = {name: numbers(own.trace_cov, own.grad_sq_norm) for name, own in few.layers.items()}
+    sizes = [own.size for own in few.layers.values()]
+    return {
+        "all": numbers(few.loss, few.trace_cov, few.grad_sq_norm, few.simple_noise_scale),
+        "mean": whole(few.mean),
+        "variance": whole(few.variance),
+        **layers,
+        "sizes": sizes,
+    }
+
+
+def layer_by_layer(rank: int, size: int, options: Any) -> Numbers:
+    """The gradients of sharded models, one layer gathered at a time; few samples and many."""
+    found: Numbers = {}
+    for way in LAYERED[size]:
+        for kind, count in (*((kind, COUNT) for kind in ALL), ("mlp", 600)):
+            own = part_of(samples_of(kind, count), rank, size)
+            model = held(model_of(kind), way, size)
+            few: Any = {**options, "gather": "layers", "micro_batch": 64}
+            found[f"{kind}, {count}, {way}"] = moments_of(model, own, **few)
+    return found
+
+
 def single_precision(rank: int, size: int, options: Any) -> Numbers:
     own = part_of(samples_of("gpt", dtype=torch.float32), rank, size)
     model = held(model_of("gpt", torch.float32), "blocks and root" if size > 1 else "plain", size)
@@ -161,6 +196,8 @@ def single_precision(rank: int, size: int, options: Any) -> Numbers:
 def numbers_of(rank: int, size: int, options: Any) -> Numbers:
     """Everything that is compared with a single process."""
     found: Numbers = {"held": everywhere(rank, size, options)}
+    if size in LAYERED:
+        found["layers"] = layer_by_layer(rank, size, options)
     if size == 3:
         found["data"] = kinds_of_data(rank, size, options)
     if size == 2:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..errors import ShardedError
 from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
 from ..problem.one_pass import in_one_pass
-from ..problem.options import Options
+from ..problem.options import MODEL, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .opened import Opened
@@ -34,6 +36,7 @@ def gradient_moments(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
+    gather: str = "auto",
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
@@ -70,11 +73,17 @@ def gradient_moments(
             this with the same model and options, each with its own part of the data, which may be
             empty; data that several ranks have in common are counted once. The results are those of
             all samples, and equal on all ranks. None: this process alone.
+        gather: of a model of `fully_shard`, "layers": whole parameters of one layer at a time, in
+            the passes of FSDP itself; `mean` and `variance` are then DTensors in the layout of the
+            parameters, and no rank holds more of them than its part. "model": all parameters, as
+            for every other sharded model; "auto": layers where that is enough.
 
     Returns:
         GradientMoments.
 
     Raises:
+        ShardedError: gather="layers", and that is not enough: random or coupled losses, weights,
+            the metric of an optimizer, layers that the hooks engine does not know.
         GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
 
     Example:
@@ -86,11 +95,21 @@ def gradient_moments(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size, process_group=process_group,
+        unit=unit, group_size=group_size, process_group=process_group, gather=gather,
     )  # fmt: skip
 
     def found(problem: Problem) -> GradientMoments:
         opened = Opened.of(problem, options)
-        return opened.in_samples(opened.moments(variance=variance, intervals=intervals))
+        told = opened.in_samples(opened.moments(variance=variance, intervals=intervals))
+        shards, squares = problem.objective.shards, told.coordinate_sq
+        if shards is None:
+            return told
+        squares = squares and shards.as_dtensors(squares)
+        return replace(told, mean=shards.as_dtensors(told.mean), coordinate_sq=squares)
 
-    return in_one_pass(found, model, loss_fn, data, options)
+    try:
+        return in_one_pass(found, model, loss_fn, data, options)
+    except ShardedError:
+        if gather != "auto":
+            raise
+    return in_one_pass(found, model, loss_fn, data, replace(options, gather=MODEL))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from ..per_sample.contract.summary import Summary
 from ..ranks.ranks import Ranks
 from ..ranks.share import Share
 from ..tensors.trees import TensorDict, floats, sq_norms_of, unflatten, widen
-from .moments import GradientMoments
+from .moments import GradientMoments, Whole
 from .per_parameter import PerParameter
 
 TOGETHER = 8  # sums of gradients added in their dtype before they are added in float64
@@ -25,9 +25,13 @@ class Accumulator:
     Summaries of engines that centre are joined by the gaps between their means (Chan, Golub and
     LeVeque 1979): the difference of two large numbers, E[g²] - E[g]², is avoided. It is taken
     once, at the end, for engines that give norms and not gradients.
+
+    Args:
+        over: sums numbers over the ranks that hold parts of the gradients.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, over: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._over = over
         self._total: TensorDict = {}
         self._recent: TensorDict = {}  # sums that are not yet in the total
         self._waiting = 0  # summaries in it
@@ -99,7 +103,7 @@ class Accumulator:
         return replace(summary, centred_sq=own._spread, squares=own._squares or None)
 
     def _subtract(self, mean: TensorDict) -> None:
-        means = sq_norms_of(mean[name] for name in self._spread)
+        means = self._sq_norms(mean[name] for name in self._spread)
         for (name, value), own in zip([*self._spread.items()], means, strict=True):
             self._spread[name] = max(value - self._count * own, 0.0)
             if value:
@@ -107,6 +111,15 @@ class Accumulator:
                 self.cancellation = max(self.cancellation, lost)
         for name, square in self._squares.items():
             square.addcmul_(mean[name], mean[name], value=-self._count).clamp_(min=0)
+
+    def _sq_norms(self, tensors: Iterable[Tensor]) -> list[float]:
+        """‖·‖² of whole tensors, or of those of which ranks hold parts."""
+        found = sq_norms_of(tensors)
+        return (
+            found
+            if self._over is None
+            else self._over(torch.tensor(found, dtype=torch.float64)).tolist()
+        )
 
     def _apart(self, summary: Summary) -> dict[str, float]:
         """Σ‖g_i - ḡ‖² of the whole minus those of both parts: n m/(n + m) times the squared gap."""
@@ -122,13 +135,16 @@ class Accumulator:
             sums.append(gap.sum())
         return {n: weight * gap for n, gap in zip(summary.total, floats(sums), strict=True)}
 
-    def join(self, ranks: Ranks, share: Share, parameters: Mapping[str, Tensor]) -> None:
+    def join(
+        self, ranks: Ranks, share: Share, parameters: Mapping[str, Tensor], in_parts: bool = False
+    ) -> None:
         """Make these the sums of the samples of all ranks; as in `_apart`, for any number of parts.
 
         Args:
             ranks: all of them call this.
             share: which samples are those of this one, which may be none.
             parameters: by name.
+            in_parts: whether the sums here are this rank's parts of those of all ranks.
         """
         self._gather()
         known = [bool(self._count and not self._raw), bool(self._squares), bool(self._gaps)]
@@ -137,7 +153,7 @@ class Accumulator:
             self._subtract({n: total / self._count for n, total in self._total.items()})
         self._raw, own, count = not centred, self._count, share.count
         like = {name: widen(p.detach()) for name, p in parameters.items()}
-        totals = _of_ranks(ranks, self._total, like)
+        totals = self._total if in_parts else _of_ranks(ranks, self._total, like)
         spread = torch.tensor([self._spread.get(name, 0.0) for name in like], dtype=torch.float64)
         for k, (name, total) in enumerate(totals.items() if centred and own else ()):
             gap = (self._total[name] / own - total / count).square_()
@@ -147,7 +163,8 @@ class Accumulator:
         none = next(iter(like.values())).new_zeros(0)
         sums = ranks.sum(spread.to(none)).tolist()
         self._spread = dict(zip(like, sums, strict=True))
-        self._squares = _of_ranks(ranks, self._squares, like) if squared else {}
+        if squared and not in_parts:
+            self._squares = _of_ranks(ranks, self._squares, like)
         self._losses = [ranks.rows(torch.cat([none, *self._losses]), share)]
         columns = none.reshape(len(like), 0)
         for parts in (self._norms, self._gaps) if gapped else (self._norms,):
@@ -164,6 +181,7 @@ class Accumulator:
         level: float,
         is_partition: bool = False,
         loss_population: float | None = None,
+        sizes: dict[str, int] | None = None,
     ) -> GradientMoments:
         """The moments of all samples; call it once, last: it reuses the sums in place."""
         self._gather()
@@ -171,6 +189,9 @@ class Accumulator:
         mean = {name: total.mul_(1 / count) for name, total in self._total.items()}
         if self._raw:
             self._subtract(mean)
+        whole = None
+        if sizes is not None:
+            whole = Whole(sizes, dict(zip(mean, self._sq_norms(mean.values()), strict=True)))
         norms = torch.cat(self._norms, dim=1)  # [parameters, n]
         gaps = torch.cat(self._gaps, dim=1) if self._gaps else None
         return GradientMoments(
@@ -189,6 +210,7 @@ class Accumulator:
                 gap_sq_norms={} if gaps is None else dict(zip(mean, gaps, strict=True)),
             ),
             gap_sq_norms=None if gaps is None else gaps.sum(0),
+            whole=whole,
         )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import LossError
+from ..errors import LossError, ShardedError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
+from ..problem.objective import Objective
 from ..problem.problem import Problem
+from ..problem.shards import WHOLE
 from ..problem.shares import centred_by_share, ratio_influence
 from ..problem.sums import scattered_sums, sign_sums, weighted_sums
 from ..statistics.estimate import check_level
@@ -51,10 +53,16 @@ def stream(
     """One pass over the samples; memory for one micro-batch and a few copies of the gradient."""
     check_level(level)
     wanted = Wanted(variance=variance, scale=_scale(problem))
-    running = Accumulator()
+    objective = problem.objective
+    running = Accumulator(None if objective.shards is None else objective.over)
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
     rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
     if rounding * running.cancellation > TRACE_ERROR:
+        if objective.shards is not None:
+            raise ShardedError(
+                f"the gradient is far above its noise, so that single gradients have to be written "
+                f"out: {WHOLE}"
+            )
         about = replace(wanted, centre=moments.mean)
         again = engine.centred_summaries
         moments = _pass(problem, engine, Accumulator(), again, level, about, tick)
@@ -134,21 +142,24 @@ def _pass(
     wanted: Wanted,
     tick: Any,
 ) -> GradientMoments:
+    objective = problem.objective
     with problem.guard():
-        for batch in problem.batches():
-            for summary in summaries(batch, wanted):
+        for batch, idle in problem.rounds():
+            for summary in summaries(batch, replace(wanted, idle=idle)):
                 running.add(summary)
                 if tick is not None:
                     tick(len(summary.losses))
-        parameters, share = problem.objective.parameters, problem.samples.share
+        share = problem.samples.share
         if share is not None:
-            running.join(problem.objective.ranks, share, parameters)
+            running.join(objective.ranks, share, objective.laid_out, objective.shards is not None)
+    parameters = objective.parameters.values()
     return running.moments(
         population=problem.samples.population,
-        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters.values())),
+        resolution=max(engine.eps, *(torch.finfo(p.dtype).eps for p in parameters)),
         level=level,
         is_partition=problem.samples.is_partition,
         loss_population=problem.samples.loss_population,
+        sizes=None if objective.shards is None else objective.sizes,
     )
 
 
@@ -179,7 +190,8 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     influences = moments.deviations()[1:].to(problem.objective.device)
     covariances = widen(weighted_sums(problem, influences))
     covariances /= moments.count - 1
-    return replace(moments, influence_products=covariances @ covariances.T)
+    products = problem.objective.over(covariances @ covariances.T)
+    return replace(moments, influence_products=products)
 
 
 def _ratio_influence(
@@ -215,11 +227,12 @@ def _check_size(moments: GradientMoments) -> None:
 
 def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
     """Inner products of the noises, parameter by parameter, each (K, K)."""
-    parameters = problem.objective.parameters
+    parameters = problem.objective.laid_out
     dtype = compute_dtype(parameters.values())
     rows = torch.stack([noise.to(dtype) for noise in noises])
     parts = torch.split(rows, [p.numel() for p in parameters.values()], dim=1)
-    return {name: _gram(part) for name, part in zip(parameters, parts, strict=True)}
+    grams = problem.objective.over(torch.stack([*map(_gram, parts)]))
+    return dict(zip(parameters, grams, strict=True))
 
 
 def _gram(rows: Tensor) -> Tensor:
@@ -277,18 +290,27 @@ def _dots_by_batch(
     """
     count = len(next(iter(directions.values())))
     along_each = ([own[k] for own in directions.values()] for k in range(count))
-    units = [binary_size(flatten(own)) for own in along_each]  # products of float32 can overflow
+    # products of float32 can overflow; ranks that hold parts take the same unit
+    units = [_unit_of(own, problem.objective) for own in along_each]
     device = problem.objective.device  # to which they are brought once
     sizes = torch.tensor(units, dtype=wide_dtype(device), device=device)
     directions = {n: _divided(own, sizes) for n, own in directions.items()}
     wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
     added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}
     with problem.guard():
-        for batch in problem.batches():
-            found = [s.dots for s in engine.summaries(batch, wanted) if s.dots is not None]
+        for batch, idle in problem.rounds():
+            own_wanted = replace(wanted, idle=idle)
+            found = [s.dots for s in engine.summaries(batch, own_wanted) if s.dots is not None]
             dots = {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
             problem.objective.work.forward += count * sample_count(batch)  # a product of matrices
             yield {n: own * sizes for n, own in dots.items()}
+
+
+def _unit_of(direction: list[Tensor], objective: Objective) -> float:
+    """`binary_size` of a direction, of which ranks may hold parts."""
+    if objective.shards is None:
+        return binary_size(flatten(direction))
+    return binary_size(objective.over(flatten(direction).square().sum()[None]).sqrt())
 
 
 def _divided(directions: Tensor, sizes: Tensor) -> Tensor:

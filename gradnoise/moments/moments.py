@@ -25,6 +25,24 @@ COARSE = 1e-4  # results of a coarser resolution are not called exact
 SMALLEST, LARGEST = 1e-45, 1e45  # of gradients: their sixth powers fit into float64
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What ranks that hold parts of a mean gradient know of all of it.
+
+    Args:
+        sizes: entries of every parameter.
+        sq_norms: ‖ḡ‖² of every parameter.
+    """
+
+    sizes: dict[str, int]
+    sq_norms: dict[str, float]
+
+    def restrict(self, names: Iterable[str]) -> Whole:
+        """Of some parameters."""
+        kept = list(names)
+        return Whole({n: self.sizes[n] for n in kept}, {n: self.sq_norms[n] for n in kept})
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientMoments:
     """Mean and spread of n per-sample gradients out of a population of N.
@@ -56,6 +74,7 @@ class GradientMoments:
         group_size: b, where units are groups and results are wanted in samples. trΣ, variances and
             B_simple are then b times those of groups; everything else here counts groups.
         shares: a_i = w_i/w̄, shape (n,), where samples weigh differently.
+        whole: sizes and ‖ḡ‖² of the parameters, where `mean` holds this rank's parts of them.
         ratio_influence: what each sample does to trΣ through w̄ and G, by parameter, each (n,); see
             `shares.ratio_influence`. None where samples weigh the same, or were not measured.
 
@@ -83,6 +102,7 @@ class GradientMoments:
     group_size: int = 1
     shares: Tensor | None = None
     ratio_influence: TensorDict | None = None
+    whole: Whole | None = None
 
     def __repr__(self) -> str:
         return f"GradientMoments({self.count} of {self.population:g}, {len(self.mean)} parameters)"
@@ -111,6 +131,10 @@ class GradientMoments:
                 f"{len(self.mean)} and {len(other.mean)} parameters, populations of "
                 f"{self.population:g} and {other.population:g}, groups of {self.group_size} and "
                 f"{other.group_size}"
+            )
+        if self.whole or other.whole:
+            raise ArgumentError(
+                "moments of which ranks hold parts cannot be merged: measure with gather='model'"
             )
         count = self.count + other.count
         share, weight = other.count / count, self.count * other.count / count
@@ -177,14 +201,14 @@ class GradientMoments:
             gap_sq_norms=per_parameter.gaps,
             ratio_influence=self.ratio_influence
             and {name: self.ratio_influence[name] for name in names},
+            whole=self.whole and self.whole.restrict(names),
         )
         if part.slopes is None:
             return part
         influences = part.deviations()[1:]
-        size = sum(mean.numel() for mean in part.mean.values())
         return replace(
             part,
-            trace_cov_sq=per_parameter.trace_cov_sq(part._trace, size),
+            trace_cov_sq=per_parameter.trace_cov_sq(part._trace, part._size),
             influence_products=per_parameter.influence_products(influences, part._mean_sq),
         )
 
@@ -277,7 +301,7 @@ class GradientMoments:
         part, whole = self.restrict(members), float(self.trace_cov)
         return Layer(
             name=name,
-            size=sum(mean.numel() for mean in part.mean.values()),
+            size=part._size,
             grad_sq_norm=part.grad_sq_norm,
             trace_cov=part.trace_cov,
             simple_noise_scale=part.simple_noise_scale,
@@ -363,7 +387,15 @@ class GradientMoments:
 
     @property
     def _mean_sq(self) -> float:
+        if self.whole is not None:
+            return sum(self.whole.sq_norms.values())
         return sum(sq_norms_of(self.mean.values()))
+
+    @property
+    def _size(self) -> int:
+        if self.whole is not None:
+            return sum(self.whole.sizes.values())
+        return sum(mean.numel() for mean in self.mean.values())
 
     @property
     def _signal(self) -> float:

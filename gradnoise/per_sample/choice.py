@@ -7,10 +7,18 @@ from typing import TypeVar
 
 import torch
 
-from ..errors import CoupledSamplesError, EngineError, GradNoiseError, first_line, is_out_of_memory
+from ..errors import (
+    CoupledSamplesError,
+    EngineError,
+    GradNoiseError,
+    ShardedError,
+    first_line,
+    is_out_of_memory,
+)
 from ..problem.known import known
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
+from ..problem.shards import WHOLE
 from ..tensors.trees import Batch, sample_count, select, widen
 from .backpack import BackPACK
 from .contract.engine import Engine, Explained
@@ -101,6 +109,10 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
             f"`engine` must be one of {', '.join(sorted([*ENGINES, 'auto']))}; got {engine!r}"
         )
     objective = objective.plain  # coordinates are the pass's: see `Wanted.scale`
+    if objective.shards is not None:
+        if engine not in ("auto", Hooks.name):
+            raise ShardedError(f"engine={engine!r} needs whole parameters: {WHOLE}")
+        engine = Hooks.name
     if objective.findings is None:
         objective.findings = known(objective, batch)
     eps = objective.findings.get(EPS) or resolution(objective, _few(batch))
@@ -118,6 +130,8 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
     failure = _trial(candidate, batch)
     if failure is None:
         return candidate
+    if objective.shards is not None:
+        raise ShardedError(f"{failure.rstrip('.')}. This needs whole parameters: {WHOLE}")
     way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
     raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BatchLossError, LossError, ModelError
+from ..errors import BatchLossError, LossError, ModelError, ShardedError
 from ..ranks.ranks import ALONE, Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
@@ -24,6 +24,7 @@ from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
+from .shards import Shards
 from .shares import WeightedLosses
 from .state.generators import own_generators
 from .state.guard import differentiable_kernels, untouched
@@ -46,6 +47,7 @@ class Objective:
         unit: what ℓ_i is the loss of, and whether batches are `Seeded`.
         ranks: those that measure it together.
         replica: the model with whole parameters, where it is sharded and was gathered before.
+        shards: its parameters, where one layer is gathered at a time.
 
     Raises:
         ModelError: no trainable parameter; parameters not initialised or not real; several that
@@ -60,19 +62,26 @@ class Objective:
         unit: Unit = SAMPLE,
         ranks: Ranks = ALONE,
         replica: Replica | None = None,
+        shards: Shards | None = None,
     ) -> None:
         self.model, self.unit, self.ranks = model, unit, ranks
         self.loss_fn: LossFn = as_loss_fn(loss_fn)
         self.criterion = loss_fn  # as given: a module may hold class weights
-        self.replica = replica if replica is not None else replica_of(model, ranks)
+        self.shards = shards
+        self.replica = replica
+        if shards is None and replica is None:
+            self.replica = replica_of(model, ranks)
         with self._standing():
             self.parameters: TensorDict = _trainable(model)
+        if shards is not None:
+            self.parameters = shards.whole
         self.generators = own_generators(model, loss_fn)
         if unit.mean_weight is not None:
             self.loss_fn = WeightedLosses(self.loss_fn, unit.mean_weight)
         if unit.is_seeded:
             self.loss_fn = UnitLosses(self.loss_fn, unit, self.generators)
-        refuse_common(self.parameters)
+        if shards is None:  # whole parameters have no memory between the turns of their layers
+            refuse_common(self.parameters)
         self._opened_modes = _modes(model.modules())
         self._depth = self._entered = 0
         self.hidden: list[FunctionClass] = []  # that hide their second derivatives
@@ -91,7 +100,7 @@ class Objective:
     def again(self, unit: Unit | None = None) -> Objective:
         """The same model and loss, of the parameters that are trainable now, or of other units."""
         unit = self.unit if unit is None else unit
-        found = Objective(self.model, self.criterion, unit, self.ranks, self.replica)
+        found = Objective(self.model, self.criterion, unit, self.ranks, self.replica, self.shards)
         found.work = self.work
         return found
 
@@ -115,6 +124,20 @@ class Objective:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
+    def laid_out(self) -> TensorDict:
+        """What a vector over the parameters consists of here: of all of them, or of parts."""
+        return self.parameters if self.shards is None else self.shards.parts()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Entries of every whole parameter, by name."""
+        return {name: parameter.numel() for name, parameter in self.parameters.items()}
+
+    def over(self, numbers: Tensor) -> Tensor:
+        """Sums over the coordinates of such vectors, over the ranks that hold parts of them."""
+        return numbers if self.shards is None else self.shards.summed(numbers)
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of the gradient of one sample, in the dtypes of the parameters."""
         return sum(p.numel() * p.element_size() for p in self.parameters.values())
@@ -122,6 +145,8 @@ class Objective:
     def fingerprint(self) -> Hashable:
         """A tuple that changes with the value of any parameter or buffer of model or loss."""
         parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
+        if self.shards is not None:
+            return fingerprints([*self.shards.parts().values()]), *map(_values_of, parts[1:])
         if self.replica is not None:
             return self.replica.fingerprint(), *map(_values_of, parts[1:])
         return tuple(map(_values_of, parts))
@@ -140,6 +165,7 @@ class Objective:
             try:
                 with (
                     untouched(self.model, data, self.generators),
+                    nullcontext() if self.shards is None else self.shards.resting(),
                     eager(),
                     held_still(modules),
                 ):
@@ -149,7 +175,9 @@ class Objective:
                 self._depth -= 1
 
     def _standing(self) -> AbstractContextManager[None]:
-        """Inside, the parameters of the model are whole."""
+        """Inside, the parameters of the model are whole, or those of every layer at its turn."""
+        if self.shards is not None:
+            self.shards.rest()
         return nullcontext() if self.replica is None else self.replica.standing()
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -169,7 +197,8 @@ class Objective:
     def _check_unchanged(self, modules: list[nn.Module]) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""
         now = [p for p in bare_model(self.model).parameters() if p.requires_grad]
-        same = [*map(id, now)] == [*map(id, self.parameters.values())]
+        opened = self.parameters if self.shards is None else self.shards.kept
+        same = [*map(id, now)] == [*map(id, opened.values())]
         if not same or _modes(modules) != self._opened_modes:
             raise ModelError(
                 "the model has other trainable parameters, or other training modes, than when "
@@ -191,12 +220,17 @@ class Objective:
         made = own is not batch
         if not made:
             own = map_samples(lambda leaf: leaf, batch)  # a loss_fn may pop from its batch
-        with watch(list(tensors_in(own)) if made else []) if watch else nullcontext():
+        watched = watch(list(tensors_in(own)) if made else []) if watch else nullcontext()
+        with self._in_step(), watched:
             losses = self.loss_fn(self.model, own)
-        _check_shape(losses, sample_count(batch))
-        self.work.forward += len(losses)
-        check_finite(losses)
+            _check_shape(losses, sample_count(batch))
+            self.work.forward += len(losses)
+            check_finite(losses)
         return losses
+
+    def _in_step(self) -> AbstractContextManager[None]:
+        """Ranks that gather layers together make each pass together, and fail in it together."""
+        return nullcontext() if self.shards is None else self.ranks.in_step()
 
     def gradient(
         self, batch: Batch, weights: Tensor | None = None, *, create_graph: bool = False
@@ -223,10 +257,14 @@ class Objective:
     ) -> list[Tensor]:
         """∇_w of outputs (weighted sum), zeros where a parameter does not take part."""
         parameters = list(self.parameters.values())
+        if weights is not None and outputs.requires_grad:
+            self.work.differentiated(len(weights))
+        if self.shards is not None:
+            if create_graph:
+                raise ShardedError("second derivatives need whole parameters: gather='model'")
+            return [*self.shards.differentiate(outputs, weights, keep_graph).values()]
         if not outputs.requires_grad:
             return [torch.zeros_like(parameter) for parameter in parameters]
-        if weights is not None:
-            self.work.differentiated(len(weights))
         gradients = torch.autograd.grad(
             outputs,
             parameters,

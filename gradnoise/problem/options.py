@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 
-from ..errors import check_whole
+from ..errors import ArgumentError, check_whole
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
 from .state.wrappers import bare_optimizer
 from .unit import check_unit
+
+MODEL, LAYERS = "model", "layers"  # what is gathered of a sharded model at a time
+GATHERS = ("auto", MODEL, LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Options:
     unit: str = "auto"
     group_size: int | None = None
     process_group: Any = None
+    gather: str = MODEL
 
     def __post_init__(self) -> None:
         check_unit(self.unit, self.group_size)
@@ -43,6 +47,10 @@ class Options:
         check_level(self.level)
         check_whole("seed", self.seed, 0)
         check_metric(self.metric, self.optimizer)
+        if self.gather not in GATHERS:
+            raise ArgumentError(
+                f"`gather` must be one of {', '.join(GATHERS)}; got {self.gather!r}"
+            )
 
     @property
     def own_metric(self) -> bool:

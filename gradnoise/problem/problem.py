@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, GradNoiseError
+from ..errors import ArgumentError, GradNoiseError, ShardedError
 from ..ranks.ranks import ranks_of
 from ..tensors.random import generator
 from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
@@ -42,6 +42,7 @@ from .partition import effective_population
 from .preconditioner import Preconditioner
 from .replicas import device_of, require_replicas
 from .samples import Samples
+from .shards import WHOLE, shards_of
 from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
@@ -118,7 +119,8 @@ class Problem:
         options = options or Options()
         ranks = ranks_of(options.process_group, device_of(model))
         with ranks.together():
-            objective = Objective(model, loss_fn, ranks=ranks)
+            shards = shards_of(model, options, ranks)
+            objective = Objective(model, loss_fn, ranks=ranks, shards=shards)
             with objective.guard(data):
                 problem = cls._opened(objective, data, options, least, trusting)
                 yield problem.in_metric(options)
@@ -130,6 +132,8 @@ class Problem:
         """Of single samples, or of groups of them."""
         require_replicas(objective, options)
         if options.unit == "group":
+            if objective.shards is not None:
+                raise ShardedError(f"groups of samples need whole parameters: {WHOLE}")
             return cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
         problem, behaviour = cls._of_samples(objective, data, options, least, trusting)
         if behaviour.coupling and options.unit == "sample":
@@ -149,12 +153,25 @@ class Problem:
                 seed=options.seed, micro_batch=options.micro_batch, least=least,
                 ranks=objective.ranks,
             )  # fmt: skip
+            if objective.shards is not None:
+                samples = samples.with_common_example(objective.ranks)
             problem = cls(objective, samples)._weighted()
             behaviour = problem._found(least, problem._examined, trusting)
+            problem._require_layers(behaviour)
         if not behaviour.is_random:
             return problem, behaviour
         replayed = problem._replayed(behaviour, options)
         return replayed, replayed._found(least, lambda: replayed._examined_replayed(least))
+
+    def _require_layers(self, behaviour: Behaviour) -> None:
+        """Raise ShardedError where layers are gathered one by one, and that is not enough."""
+        if self.objective.shards is None:
+            return
+        weighted = "samples weigh differently" if self.samples.shares is not None else ""
+        random = "the loss draws random numbers" if behaviour.is_random else ""
+        why = behaviour.coupling or random or weighted
+        if why:
+            raise ShardedError(f"{why}, which needs whole parameters: {WHOLE}")
 
     def _found(
         self, least: int, find: Callable[[], Behaviour], trusting: bool = False
@@ -345,7 +362,12 @@ class Problem:
             yield
 
     def largest_batch(self) -> Batch:
-        """The micro-batch with the most samples, for checks and trials."""
+        """The micro-batch with the most samples, for checks and trials.
+
+        One that is the same on all ranks, where these make every pass together.
+        """
+        if self.objective.shards is not None and self.samples.example is not None:
+            return to_device(self.samples.example, self.objective.device)
         return to_device(self.samples.largest_batch, self.objective.device)
 
     def rows(self, own: Tensor) -> Tensor:
@@ -353,10 +375,27 @@ class Problem:
         return self.objective.ranks.rows(own, self.samples.share)
 
     def sum(self, own: Tensor) -> Tensor:
-        """The sum over all samples from that over the samples here; in place."""
-        return self.objective.ranks.sum(own)
+        """The sum over all samples from that over the samples here; in place.
+
+        Of vectors over the parameters: where ranks hold parts of them, gradients are such sums.
+        """
+        return own if self.objective.shards is not None else self.objective.ranks.sum(own)
 
     def batches(self) -> Iterator[Batch]:
         """The micro-batches, each on the device of the model."""
         for batch in self.samples.batches:
             yield to_device(batch, self.objective.device)
+
+    def rounds(self, batches: Sequence[Batch] | None = None) -> Iterator[tuple[Batch, bool]]:
+        """The same, or other batches, and whether their samples are borrowed and do not count.
+
+        They are, where other ranks have more batches and all make every pass together.
+        """
+        own, objective = self.samples.batches if batches is None else batches, self.objective
+        count = len(own)
+        if objective.shards is not None:
+            count = int(objective.ranks.largest(count))
+        for index in range(count):
+            idle = index >= len(own)
+            batch = select(self.samples.example, slice(0, 1)) if idle else own[index]
+            yield to_device(batch, objective.device), idle

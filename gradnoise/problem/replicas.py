@@ -33,7 +33,9 @@ def require_replicas(objective: Objective, options: Options) -> None:
     if not ranks.are_several:
         return
     named = dict(bare_model(objective.model).named_parameters())
-    values = [bits for _, bits in fingerprints([p.detach() for p in named.values()])]
+    values = [0] * len(named)
+    if objective.shards is None:  # parts differ
+        values = [bits for _, bits in fingerprints([p.detach() for p in named.values()])]
     own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OWN}
     first, *others = ranks.gathered((own, dict(zip(named, values, strict=True))))
     for rank, (asked, found) in enumerate(others, 1):

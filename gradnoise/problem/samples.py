@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -125,6 +126,12 @@ class Samples:
         """The positions of these, sorted."""
         order = torch.randperm(self.count, generator=generator(seed))
         return order[:count].sort().values
+
+    def with_common_example(self, ranks: Ranks) -> Samples:
+        """With an `example` that is the same on all ranks, for checks that these make together."""
+        largest = self.largest_batch
+        told = ranks.gathered((self.largest_count, select(largest, slice(0, EXAMPLE))))
+        return replace(self, example=max(told, key=operator.itemgetter(0))[1])
 
     def joined(self, other: Samples) -> Samples:
         """These samples, then the others, of the same population."""

@@ -13,7 +13,6 @@ from ..tensors.trees import (
     compute_dtype,
     flatten,
     sample_count,
-    to_device,
     wide_dtype,
 )
 from .problem import Problem
@@ -36,14 +35,15 @@ def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
     split = problem.samples.split(rows / sizes, dim=1)
     totals: list[Tensor] = []
     with problem.guard():
-        for batch, part in zip(problem.batches(), split, strict=True):
+        for turn, (batch, idle) in enumerate(problem.rounds()):
+            part = rows.new_zeros(len(rows), sample_count(batch)) if idle else split[turn]
             for index, gradient in enumerate(objective.gradients(batch, part)):
                 if len(totals) < len(rows):
                     totals.append(flatten(gradient))
                 else:
                     totals[index] += flatten(gradient)
         if not totals:  # a rank without samples
-            totals = [flatten([*objective.parameters.values()]).zero_() for _ in rows]
+            totals = [flatten([*objective.laid_out.values()]).zero_() for _ in rows]
         found = problem.sum(torch.stack(totals))
     return found.mul_(sizes.to(found))
 
@@ -90,12 +90,13 @@ def sums_of_some(problem: Problem, positions: Tensor, rows: Tensor) -> Tensor:
     samples, share = problem.samples, problem.samples.at(positions)
     batches = samples.taken(positions, samples.largest_count)
     rows = rows if share is None else share.of(rows, dim=1)
-    sizes = [parameter.numel() for parameter in objective.parameters.values()]
+    sizes = [parameter.numel() for parameter in objective.laid_out.values()]
     dtype = compute_dtype(objective.parameters.values())
     totals = torch.zeros(len(rows), sum(sizes), dtype=dtype, device=device)
     parts = torch.split(rows.to(totals), [*map(sample_count, batches)], dim=1)
-    for batch, own in zip(batches, parts, strict=True):
-        gradients = objective.gradients(to_device(batch, device), own)
+    for index, (batch, idle) in enumerate(problem.rounds(batches)):
+        own = totals.new_zeros(len(rows), sample_count(batch)) if idle else parts[index]
+        gradients = objective.gradients(batch, own)
         for total, gradient in zip(totals, gradients, strict=True):
             for place, part in zip(torch.split(total, sizes), gradient, strict=True):
                 place.add_(part.reshape(-1))

@@ -82,6 +82,14 @@ class Ranks:
         finally:
             self._depth -= 1
 
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """All ranks begin this together, and leave it as `together`."""
+        if self.are_several:
+            self._meet("a pass of the model")
+        with self.together(always=True):
+            yield
+
     def sum(self, own: Tensor) -> Tensor:
         """The sum over the ranks, the same on all of them; in place."""
         if self.are_several:

@@ -11,7 +11,15 @@ import torch
 
 from tests.launching import results_of
 from tests.rank_models import losses, model_of, samples_of
-from tests.rank_program import WAYS, calls, kinds_of_data, profiled, random, single_precision
+from tests.rank_program import (
+    WAYS,
+    calls,
+    kinds_of_data,
+    moments_of,
+    profiled,
+    random,
+    single_precision,
+)
 
 CLOSE, CLOSE_32 = 1e-6, 1e-4
 
@@ -43,6 +51,11 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
     held = {name: alone[name.partition(",")[0]] for name in found["held"]}
     assert len(held) == sum(map(len, WAYS[size].values()))
     assert_same(found["held"], held, CLOSE)
+    if "layers" in parts:
+        names = [name.split(", ")[:2] for name in found["layers"]]
+        alike = {tuple(k): moments_of(model_of(k[0]), samples_of(k[0], int(k[1]))) for k in names}
+        expected = {name: alike[tuple(name.split(", ")[:2])] for name in found["layers"]}
+        assert_same(found["layers"], expected, CLOSE)
     if "data" in parts:
         assert_same(found["data"], kinds_of_data(0, 1, {}), CLOSE)
     if "calls" in parts:

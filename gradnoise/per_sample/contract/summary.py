@@ -35,12 +35,14 @@ class Wanted:
         variance: the pass gives the spread of every coordinate.
         scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
         centre: a by name; a pass over the gradients themselves gives ‖g_i - a‖².
+        idle: the samples are borrowed, for the sake of other ranks: they count for nothing.
     """
 
     directions: Mapping[str, Tensor] | None = None
     variance: bool = False
     scale: TensorDict | None = None
     centre: TensorDict | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import EngineError
+from ...problem.shards import Shards
 from ...tensors.trees import TensorDict, widen
 from ..contract.summary import Wanted
 from .call import Call
@@ -29,6 +30,8 @@ class Arrivals:
         wanted: the sums to be taken.
         keep: whether gradients are written out later.
         mend, total: as of `Asked`.
+        shards: where ranks share the parameters: directions and sums are then parts of this rank,
+            sums those over the samples of all ranks.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Arrivals:
         keep: bool = False,
         mend: bool = True,
         total: bool = True,
+        shards: Shards | None = None,
     ) -> None:
         self.parameters, self.count = parameters, count
         self.rows: slice | None = None  # of samples that are measured; None for all
@@ -47,6 +51,8 @@ class Arrivals:
         self.waiting = 0  # hooks that no gradient has come to
         self._views: list[tuple[Tensor, int]] = []  # outputs, and their versions
         self._wanted, self._keep, self._mend, self._total = wanted, keep, mend, total
+        self._shards = shards
+        self._valued: set[str] = set()  # parameters whose values are needed once all has arrived
         self._functions: dict[Source, list[Any]] = {}
         self._pending: dict[Source, list[FactoredGradients]] = {}
         self._measured: dict[str, Measured] = {}
@@ -110,6 +116,8 @@ class Arrivals:
                 self._measured[name] = self._measure(name, factored)
             else:
                 self._pending.setdefault(source, []).append(factored)
+                if source.derived or hook.step.arguments is None:
+                    self._valued |= source.parameters
 
     def exact(self) -> AbstractContextManager[Any]:
         """Without autocast around the call, so that sums keep float32."""
@@ -120,10 +128,7 @@ class Arrivals:
 
     def _measure(self, name: str, factored: FactoredGradients) -> Measured:
         """The sums wanted; with a scale R everything is of R ⊙ g_i."""
-        directions, scale = (
-            None if given is None else given[name]
-            for given in (self._wanted.directions, self._wanted.scale)
-        )
+        directions, scale = self._whole(name)
         along = None if directions is None or scale is None else directions * scale
         asked = Asked(
             directions if scale is None else along,
@@ -133,10 +138,31 @@ class Arrivals:
             self._total,
         )
         own = factored.measure(asked)
-        if scale is None:
+        if scale is not None:
+            squares = None if own.squares is None else own.squares * scale.square()
+            total = None if own.total is None else own.total * scale
+            own = own._replace(total=total, squares=squares)
+        return self._parted(name, own)
+
+    def _whole(self, name: str) -> tuple[Tensor | None, Tensor | None]:
+        """Directions and scale of one parameter, gathered where ranks hold parts of them."""
+        directions, scale = (
+            None if given is None else given[name]
+            for given in (self._wanted.directions, self._wanted.scale)
+        )
+        if self._shards is not None:
+            directions = None if directions is None else self._shards.all_gathered(name, directions)
+            scale = None if scale is None else self._shards.gathered(name, scale)
+        return directions, scale
+
+    def _parted(self, name: str, own: Measured) -> Measured:
+        """Sums over the samples of all ranks, of which this one keeps its part."""
+        if self._shards is None:
             return own
-        squares = None if own.squares is None else own.squares * scale.square()
-        total = None if own.total is None else own.total * scale
+        total, squares = (
+            None if whole is None else self._shards.scattered(name, whole)
+            for whole in (own.total, own.squares)
+        )
         return own._replace(total=total, squares=squares)
 
     def factored(self, name: str) -> FactoredGradients | None:
@@ -155,12 +181,18 @@ class Arrivals:
     def measured(self, name: str) -> Measured:
         """The sums of one parameter."""
         if name not in self._measured:
-            factored = self.factored(name)
-            with self.exact():
+            with self._present(name), self.exact():
+                factored = self.factored(name)
                 self._measured[name] = (
                     self._nothing(name) if factored is None else self._measure(name, factored)
                 )
         return self._measured[name]
+
+    def _present(self, name: str) -> AbstractContextManager[Any]:
+        """A parameter is whole here, after its layer's turn, where its value is needed."""
+        if self._shards is None or name not in self._valued:
+            return nullcontext()
+        return self._shards.present(name)
 
     def _nothing(self, name: str) -> Measured:
         parameter = self.parameters[name]
@@ -170,7 +202,7 @@ class Arrivals:
         asked = self._wanted.directions
         along = None if asked is None else none[:, None].expand(-1, len(asked[name]))
         total = at_least_float32(torch.zeros_like(parameter)) if self._total else None
-        return Measured(total, none, along, squares)
+        return self._parted(name, Measured(total, none, along, squares))
 
 
 @dataclass(eq=False)

@@ -44,7 +44,14 @@ class BackwardPass(Arrivals):
         connect_all: bool,
         mend: bool,
     ) -> None:
-        super().__init__(objective.parameters, sample_count(batch), wanted, keep=keep, mend=mend)
+        super().__init__(
+            objective.parameters,
+            sample_count(batch),
+            wanted,
+            keep=keep,
+            mend=mend,
+            shards=objective.shards,
+        )
         self.objective, self._connect_all = objective, connect_all
         self._idle: set[str] = set()  # parameters of operations without a gradient in the plan
         self._leaf = torch.zeros((), device=objective.device, requires_grad=True)
@@ -93,7 +100,7 @@ class BackwardPass(Arrivals):
             _, *unseen = torch.autograd.grad(
                 losses,
                 [self._leaf, *parameters.values()],
-                torch.ones_like(losses),
+                torch.full_like(losses, 0.0 if self._wanted.idle else 1.0),
                 allow_unused=True,
             )
         for name, gradient in zip(parameters, unseen, strict=True):
@@ -134,6 +141,9 @@ class BackwardPass(Arrivals):
     def summary(self) -> Summary:
         """Everything wanted of this batch."""
         parts = {name: self.measured(name) for name in self.parameters}
+        if self._wanted.idle:
+            self.losses = self.losses[:0]
+            parts = {name: part.of_none() for name, part in parts.items()}
         norms = {name: part.sq_norms for name, part in parts.items()}
         check_norms(norms)
         squares = {name: p.squares for name, p in parts.items() if p.squares is not None}

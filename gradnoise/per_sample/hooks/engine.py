@@ -66,7 +66,8 @@ class Hooks(Engine):
         self, objective: Objective, eps: float = 0.0, *, memory_budget: int = MEMORY_BUDGET
     ) -> None:
         super().__init__(objective, eps)
-        self._plan = Plan()
+        # ranks that make every pass together do not repeat one alone
+        self._plan = Plan(mend=objective.shards is not None)
         self._is_inherited = False  # from an earlier call
         self._findings = {} if objective.findings is None else objective.findings
         self.chunk_size = max(1, memory_budget // (2 * objective.sample_bytes))
@@ -182,6 +183,8 @@ class Hooks(Engine):
             operations=trial.operations,
         )
         self._is_inherited = False
+        if doubtful and self.objective.shards is not None:
+            raise EngineError("each batch has to be looked at by itself")
 
 
 _CHANGING = "the operations of the model change from one evaluation to the next"

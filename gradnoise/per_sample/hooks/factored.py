@@ -76,6 +76,11 @@ class Measured(NamedTuple):
     dots: Tensor | None = None
     squares: Tensor | None = None
 
+    def of_none(self) -> Measured:
+        """The same sums, without any sample of its own."""
+        dots = None if self.dots is None else self.dots[:0]
+        return self._replace(sq_norms=self.sq_norms[:0], dots=dots)
+
     def joined(self, other: Measured) -> Measured:
         """The sums over these samples and others; added in place."""
         dots = [part.dots for part in (self, other) if part.dots is not None]

@@ -1,0 +1,229 @@
+"""A model whose parameters ranks share by `fully_shard`: whole ones, and this rank's parts.
+
+The operations of a forward pass are given the *whole* parameters of the layer at work: one object
+each, which lives as long as the model, and has memory only while its layer is at work. Gradients of
+them are summed over the ranks and cut into parts as they come, so that no rank holds more of the
+mean gradient than its own part. Every method is called by all ranks in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.tensor import DTensor, Partial
+
+from ..errors import ShardedError
+from ..ranks.ranks import ALONE, Ranks
+from ..tensors.trees import TensorDict
+from .options import LAYERS, MODEL, Options
+from .state.wrappers import bare_model
+
+WHOLE = "measure with gather='model'"
+
+
+class Shards:
+    """The trainable parameters of a model under `fully_shard`; see `Shards.of`.
+
+    Args:
+        model: whose layers are in groups.
+        groups: modules that were given to `fully_shard`, in order.
+
+    Attributes:
+        kept: name -> the parameter that the model shows between passes, a DTensor.
+        whole: name -> the parameter that operations are given.
+
+    Raises:
+        ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes.
+    """
+
+    def __init__(self, model: nn.Module, groups: list[Any]) -> None:
+        self._groups = groups
+        self.rest()
+        self.kept: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.whole: TensorDict = {}
+        self._group: dict[str, Any] = {}
+        for group in groups:  # one after the other: no more than a group is whole at a time
+            group.unshard()
+            for name, parameter in model.named_parameters():
+                if name in self.kept and parameter is not self.kept[name]:
+                    self.whole[name], self._group[name] = parameter, group
+            group.reshard()
+        self.whole = {name: self.whole[name] for name in self.kept if name in self.whole}
+        bad = [n for n, p in self.kept.items() if n not in self.whole or not _is_cut_once(p)]
+        if bad:
+            raise ShardedError(
+                f"the parameters {', '.join(bad[:3])} are not sharded by fully_shard alone, along "
+                f"one axis of a device mesh: give the whole model to fully_shard, once its layers "
+                f"have been, or measure with gather='model'"
+            )
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Shards | None:
+        """Those of a model; None where `fully_shard` was given no part of it."""
+        groups = [
+            module
+            for module in model.modules()
+            if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+        ]
+        return cls(model, groups) if groups else None
+
+    @property
+    def ranks(self) -> int:
+        """How many hold parts or copies of them."""
+        return int(next(iter(self.kept.values())).device_mesh.size())
+
+    def rest(self) -> None:
+        """Put the parts back into the modules, and let go of what is whole."""
+        for group in self._groups:
+            group.reshard()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Parts are in the modules before and afterwards, also after an error in a pass."""
+        self.rest()
+        try:
+            yield
+        except BaseException:
+            with suppress(AttributeError, RuntimeError):  # before any pass there is no such state
+                self._groups[0].reset_iter_state()
+            raise
+        finally:
+            self.rest()
+
+    @contextmanager
+    def present(self, name: str) -> Iterator[None]:
+        """A parameter is whole here, after its layer's turn."""
+        group = self._group[name]
+        group.unshard()
+        try:
+            yield
+        finally:
+            group.reshard()
+
+    def part(self, name: str) -> Tensor:
+        """This rank's part of a parameter, in the parameter's own memory."""
+        own: Tensor = self.kept[name].to_local()
+        return own.detach()
+
+    def parts(self) -> TensorDict:
+        """All parts by name."""
+        return {name: self.part(name) for name in self.kept}
+
+    def scattered(self, name: str, own: Tensor) -> Tensor:
+        """This rank's part of the sum over the ranks of their `own`, each of the whole shape."""
+        mesh, placements = self.kept[name].device_mesh, self.kept[name].placements
+        partial = DTensor.from_local(own, mesh, [Partial()] * mesh.ndim, run_check=False)
+        part: Tensor = partial.redistribute(placements=placements).to_local()
+        return part
+
+    def as_dtensors(self, parts: TensorDict) -> TensorDict:
+        """Parts by name as tensors in the layout of their parameters."""
+        return {name: self._laid_out(name, part) for name, part in parts.items()}
+
+    def _laid_out(self, name: str, part: Tensor) -> DTensor:
+        kept = self.kept[name]
+        return DTensor.from_local(
+            part.contiguous(), kept.device_mesh, kept.placements, run_check=False,
+            shape=kept.shape, stride=kept.stride(),
+        )  # fmt: skip
+
+    def gathered(self, name: str, part: Tensor) -> Tensor:
+        """The whole tensor, of the parameter's shape, of which every rank has a part."""
+        return self._laid_out(name, part).full_tensor()
+
+    def all_gathered(self, name: str, parts: Tensor) -> Tensor:
+        """The same for k tensors: (k, *part) to (k, *shape)."""
+        return torch.stack([self.gathered(name, part) for part in parts])
+
+    def random(self, names: Iterable[str]) -> TensorDict:
+        """Parts of a random direction u, by name, each (1, *part); other numbers on each rank."""
+        mesh = next(iter(self.kept.values())).device_mesh
+        source = torch.Generator().manual_seed(mesh.get_local_rank(mesh.ndim - 1))
+        parts = {name: self.part(name) for name in names}
+        return {
+            name: torch.randn(1, *part.shape, generator=source, dtype=part.dtype).to(part.device)
+            for name, part in parts.items()
+        }
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Numbers summed over the ranks that hold different parts."""
+        mesh = next(iter(self.kept.values())).device_mesh
+        total = numbers.to(mesh.device_type, copy=True)
+        dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
+        return total.to(numbers.device)
+
+    def differentiate(
+        self, outputs: Tensor, weights: Tensor | None, keep_graph: bool
+    ) -> TensorDict:
+        """Parts of the sum over all ranks of ∇ outputs (weighted sum), by name.
+
+        By autograd, with FSDP's own reduction left out: `.grad` is neither read nor written.
+        """
+        found: TensorDict = {}
+
+        def take(name: str, own: Tensor) -> None:
+            found[name] = self.scattered(name, own)
+
+        with as_they_come(self.whole, take):
+            torch.autograd.grad(
+                outputs, [*self.whole.values()], weights, retain_graph=keep_graph, allow_unused=True
+            )
+        for name in self.whole:
+            if name not in found:  # on all ranks, or they wait for each other
+                found[name] = torch.zeros_like(self.part(name))
+        return {name: found[name] for name in self.whole}
+
+
+def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
+    """Those of a model of which one layer is gathered at a time; None where the whole model is.
+
+    Raises:
+        ShardedError: it cannot be, or `metric` needs the state of an optimizer.
+    """
+    if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
+        return None
+    found = Shards.of(bare_model(model))
+    if found is None and options.gather == LAYERS:
+        raise ShardedError("gather='layers' is for models of fully_shard: pass gather='model'")
+    if found is not None and options.own_metric:
+        raise ShardedError(f"the metric of an optimizer needs whole parameters: {WHOLE}")
+    if found is not None and found.ranks != ranks.size:
+        raise ShardedError(
+            f"the model is sharded over {found.ranks} ranks, and {ranks.size} measure it: {WHOLE}"
+        )
+    return found
+
+
+@contextmanager
+def as_they_come(
+    parameters: Mapping[str, Tensor], take: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Hand the gradient of every parameter over as soon as it is complete; autograd keeps none.
+
+    In its place `torch.autograd.grad` gives zeros without memory.
+    """
+
+    def hook(name: str) -> Callable[[Tensor], Tensor]:
+        def act(gradient: Tensor) -> Tensor:
+            take(name, gradient.to_dense() if gradient.is_sparse else gradient)
+            return gradient.new_zeros(()).expand(gradient.shape)
+
+        return act
+
+    handles = [p.register_hook(hook(n)) for n, p in parameters.items()]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_cut_once(parameter: Any) -> bool:
+    """Whether one axis of the mesh cuts it, the last, and others repeat it."""
+    *others, last = parameter.placements
+    return last.is_shard() and all(other.is_replicate() for other in others)
