@@ -132,12 +132,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """An error in a sentence: our own as it is, one of another library by its first line."""
     return str(error) if isinstance(error, GradNoiseError) else first_line(error)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Type and first line of an error from another library, cut to 160 characters."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

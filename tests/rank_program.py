@@ -8,18 +8,22 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import gradnoise as gn
+from gradnoise.problem.full_precision import FullPrecisionError
 from tests.rank_models import COUNT, held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
@@ -316,10 +320,215 @@ def trained(kind: str, way: str, rank: int, size: int, options: Any) -> list[Ten
     return [own.to_local() if isinstance(own, DTensor) else own for own in parts]
 
 
+class Stream(IterableDataset[Any]):
+    def __init__(self, *rows: Tensor) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return zip(*self.rows, strict=True)
+
+
+class Masked(TensorDataset):
+    """Whose entries are mostly the same on all ranks, so that a few do not tell them apart."""
+
+    def __getitem__(self, index: int) -> Any:
+        row = super().__getitem__(index)
+        return row if index % 7 else tuple(0 * part for part in row)
+
+
+def drawn(rank: int, size: int, options: Any) -> Numbers:
+    """How many samples are measured of how many, and the loss; data of all kinds on all ranks."""
+    samples, model = samples_of("mlp"), model_of("mlp")
+    own, none = part_of(samples, rank, size), tuple(rows[:0] for rows in samples)
+    loader = DataLoader(TensorDataset(*own), 4 + rank)
+    normal = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+    normal.load_state_dict({k: v + 0.1 for k, v in normal.state_dict().items()})
+    for parameter in normal.parameters():
+        nn.init.constant_(parameter, 0.1)
+
+    def of(data: Any, model: nn.Module = model, **more: Any) -> tuple[Any, ...]:
+        found = gn.profile(model, losses, data, accuracy=1.0, **options, **more)
+        return found.samples, found.population, float(found.loss), found.batch_size
+
+    return {
+        "loader and nothing": of(loader if not rank else []),
+        "loader and batch": of(loader if rank else own),
+        "list and data set": of([own] if rank else TensorDataset(*own)),
+        "batch sizes": of(loader),
+        "stream on all": of(Stream(*samples), max_samples=31),
+        "streams": of(Stream(*own), max_samples=30),
+        "nearly the same": of(Masked(*own)),
+        "the same": of(samples, max_samples=31),
+        "groups of the same": of(samples, normal, group_size=4, max_samples=32),
+        "groups of uneven parts": of(
+            tuple(rows[:33] if not rank else rows[33:] for rows in samples),
+            normal, group_size=4, max_samples=20,
+        ),
+        "one group on a rank": of(
+            tuple(rows[:36] if not rank else rows[36:40] for rows in samples), normal, group_size=4
+        ),
+        "nothing on a rank": of(samples if rank else none, normal, group_size=4),
+        "few": of(samples if rank else none, max_samples=2),
+    }  # fmt: skip
+
+
+def drifted(rank: int, size: int, options: Any) -> Numbers:
+    """What is said where the ranks do not have the same."""
+    own, criterion = part_of(samples_of("mlp"), rank, size), nn.CrossEntropyLoss()
+    weight = torch.tensor([1.0, 2.0, 1.0 + rank]).double()
+    normal = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+    for parameter in normal.parameters():
+        nn.init.constant_(parameter, 0.1)
+    normal[1].running_mean.add_(rank)
+    model, frozen, adam = model_of("mlp"), model_of("mlp"), model_of("mlp")
+    frozen.blocks[0].weight.requires_grad_(not rank)  # type: ignore[union-attr]
+    optimizer = torch.optim.AdamW(adam.parameters(), lr=0.0)
+    losses(adam, own).mean().backward()
+    optimizer.step()
+    measured = gn.measure(model, losses, own, **options)
+    hessian = gn.Hessian(model, losses, own, **options)
+    measured.moments()
+    size_of = sum(p.numel() for p in model.parameters())
+
+    def changed() -> Any:
+        with torch.no_grad():
+            model.blocks[0].bias.add_(rank)  # type: ignore[union-attr]
+        return measured.moments()
+
+    def moments(model: nn.Module, loss_fn: Any = criterion, **more: Any) -> Callable[[], Any]:
+        return lambda: gn.gradient_moments(model, loss_fn, own, **options, **more)
+
+    return {
+        "buffers": tried(moments(normal.eval())),
+        "buffers that are not used": tried(moments(normal.train(), group_size=4)),
+        "modes": tried(moments(model_of("mlp").train(not rank))),
+        "frozen": tried(moments(frozen)),
+        "criterion": tried(moments(model_of("mlp"), nn.CrossEntropyLoss(weight))),
+        "optimizer": tried(moments(adam, optimizer=optimizer)),
+        "optimizer on one rank": tried(moments(adam, optimizer=optimizer if rank else None)),
+        "options": tried(moments(adam, level=2.0 if rank else 0.95)),
+        "vectors": tried(lambda: hessian @ torch.full((size_of,), 1.0 + rank).double()),
+        "later": tried(changed),
+    }
+
+
+def stops(rank: int, size: int, options: Any) -> Numbers:
+    """Errors at several places, of one rank or of both at once, and of other kinds."""
+    own, seen = part_of(samples_of("mlp"), rank, size), [0]
+
+    def raising(error: BaseException | None, after: int) -> Callable[..., Tensor]:
+        seen[0] = 0
+
+        def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+            seen[0] += 1
+            if error is not None and seen[0] == after:
+                raise error
+            return losses(model, batch)
+
+        return loss_fn
+
+    def once(model: nn.Module, batch: Any) -> Tensor:
+        found = losses(model, batch)
+        if not rank:
+            return found
+        ones = torch.ones(len(found), dtype=torch.long)
+        logits = F.log_softmax(model(batch[0]), 1)[None].expand(2, -1, -1)
+        return found + F.ctc_loss(logits, ones[:, None], 2 * ones, ones, reduction="none")
+
+    def measure(loss_fn: Any) -> str:
+        return tried(lambda: profiled(model_of("mlp"), loss_fn, own, **options))
+
+    found: Numbers = {}
+    for after in (1, 5, 12, 30, 55):
+        errors = (gn.CurvatureError("no"), KeyError("x"))
+        found[f"both at {after}"] = measure(raising(errors[rank], after))
+        found[f"of a kind of ours at {after}"] = measure(
+            raising(FullPrecisionError("no") if rank else None, after)
+        )
+    try:
+        gn.gradient_moments(
+            model_of("mlp"), raising(KeyboardInterrupt() if rank else None, 8), own, **options
+        )
+    except BaseException as error:
+        found["interrupted"] = type(error).__name__
+    total = torch.ones(3)
+    dist.all_reduce(total)
+    found["the group is as it was"] = total.tolist()
+    found["once"] = gn.Hessian(model_of("mlp"), once, own, **options).hvp
+    found["after"] = profiled(model_of("mlp"), losses, own, **options)["trace_cov"][0]
+    return found
+
+
+def sharded(rank: int, size: int, options: Any) -> Numbers:
+    """What needs whole parameters, and what is then done."""
+    own, layers = part_of(samples_of("mlp"), rank, size), {**options, "gather": "layers"}
+    model = held(model_of("mlp"), "blocks and root", size)
+    dropping = nn.Sequential(model_of("mlp"), nn.Dropout(0.5))
+    fully_shard(dropping)
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]).double())
+    adam = torch.optim.AdamW(model.parameters(), lr=0.0)
+    losses(model, own).mean().backward()
+    adam.step()
+    adam.zero_grad()
+    apart = nn.ModuleDict({"inside": fully_shard(nn.Linear(10, 3)), "outside": nn.Linear(10, 3)})
+    apart.double()
+
+    def outside(model: Any, batch: Any) -> Tensor:
+        return losses(model["inside"], batch) + losses(model["outside"], batch)
+
+    def not_finite(model: nn.Module, batch: Any) -> Tensor:
+        return losses(model, batch) * (float("nan") if rank else 1.0)
+
+    found: Numbers = {}
+    asked: dict[str, tuple[Any, Any, Any]] = {
+        "dropout": (dropping, losses, {}),
+        "weights": (model, weighted, {}),
+        "metric": (model, losses, {"optimizer": adam}),
+        "engine": (model, losses, {"engine": "loop"}),
+        "not of fully_shard": (model_of("mlp"), losses, {}),
+        "outside": (apart, outside, {}),
+        "no group": (model, losses, {"process_group": None}),
+        "not finite": (model, not_finite, {}),
+    }
+    for name, (sample_model, loss_fn, more) in asked.items():
+        for told, used in ((name, layers), (f"auto: {name}", options)):
+            found[told] = tried(
+                lambda m=sample_model, f=loss_fn, more=more, used=used: gn.gradient_moments(
+                    m, f, own, **{**used, **more}
+                )
+            )
+    by_layers = gn.gradient_moments(model, losses, own, **layers)
+    by_model = gn.gradient_moments(model, losses, own, gather="model", **options)
+    gap = (whole(by_layers.mean) - whole(by_model.mean)).abs().max()
+    found["alike"] = bool(gap < 1e-12) and str(by_layers) == str(by_model)
+    found["merged"] = tried(lambda: by_layers.merge(by_layers))
+    parts = [t.to_local() if isinstance(t, DTensor) else t for t in by_layers.mean.values()]
+    found["parts"] = sum(t.numel() for t in parts) / len(whole(by_layers.mean))
+    return found
+
+
+def meshes(rank: int, size: int, options: Any) -> Numbers:
+    """Models on meshes of all names, and what a report says of casts that are left out."""
+    own, found = part_of(samples_of("mlp"), rank, size), dict[str, Any]()
+    for name in ("cp", "ep", "pp", "dp"):
+        mesh = init_device_mesh("cpu", (size,), mesh_dim_names=(name,))
+        model = fully_shard(model_of("mlp"), mesh=mesh)
+        found[name] = tried(lambda m=model: gn.sharpness(m, losses, own, **options))
+    for name, way in (("casts", "mixed precision"), ("plain", "whole")):
+        profile = gn.profile(held(model_of("mlp"), way, size), losses, own, **options)
+        found[name] = " ".join(text for text in profile.warnings if "fully_shard" in text)
+    return found
+
+
 PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {
     "numbers": numbers_of,
     "failures": failures,
     "training": training,
+    "drawn": drawn,
+    "drifted": drifted,
+    "stops": stops,
+    "sharded": sharded,
+    "meshes": meshes,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..ranks.ranks import ranks_of
+from ..ranks.ranks import is_told, ranks_of
+from .arguments import one_line
 
 FAILED = 2  # the exit code of any error
 
@@ -25,22 +27,22 @@ def launched() -> Iterator[Any]:
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield None
         return
-    device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group()
     group = dist.group.WORLD
-    ranks = ranks_of(group, device)
     try:
-        with ranks.together():
+        with ranks_of(group, is_patient=False).together():
             yield group
     except Exception as error:
-        if is_first(group) or not ranks.know(error):
+        if is_first(group):
             raise
+        if not is_told(error):  # the others stand in an exchange of the user's, and so would exit
+            print(f"gradnoise: error: {one_line(error)}", file=sys.stderr, flush=True)
+            os._exit(FAILED)
         raise SystemExit(FAILED) from error
     finally:
-        del group, ranks
+        del group
         gc.collect()  # torch aborts at exit where something still holds the group
         dist.destroy_process_group()
 

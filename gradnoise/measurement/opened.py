@@ -48,7 +48,7 @@ class Opened:
     ) -> Own:
         """Draw the samples and check that there is something to measure; see `Problem.open`."""
         problem = Problem.open(model, loss_fn, data, options)
-        return cls.of(problem, options, batch_size=batch_size_of(data, problem.samples.sets))
+        return cls.of(problem, options, batch_size=_batch_size(data, problem))
 
     @classmethod
     def of(
@@ -125,3 +125,11 @@ class Opened:
     def anew(self) -> Opened:
         """The same samples with nothing computed yet, for use after parameters have changed."""
         return Opened(self._problem, self.options, batch_size=self.batch_size)
+
+
+def _batch_size(data: Any, problem: Problem) -> int | None:
+    """B of a loader, of all ranks together; None where it is not known."""
+    ranks = problem.objective.ranks
+    told = ranks.gathered(batch_size_of(data, problem.samples.sets), "batch sizes")
+    known = [size for size in told if size is not None]
+    return round(sum(known) / len(known)) if known else None

@@ -148,7 +148,9 @@ class Accumulator:
         """
         self._gather()
         known = [bool(self._count and not self._raw), bool(self._squares), bool(self._gaps)]
-        centred, squared, gapped = map(any, zip(*ranks.gathered(known), strict=True))
+        centred, squared, gapped = map(
+            any, zip(*ranks.gathered(known, "kinds of sums"), strict=True)
+        )
         if self._raw and centred:
             self._subtract({n: total / self._count for n, total in self._total.items()})
         self._raw, own, count = not centred, self._count, share.count

@@ -179,7 +179,7 @@ def _without_second_order(problem: Problem, mode: str) -> str:
         if mode != "auto" or isinstance(error, FullPrecisionError):
             raise
         found = f"no second derivatives: {str(error).splitlines()[0]}"
-    everywhere: list[str] = problem.objective.ranks.gathered(found)
+    everywhere: list[str] = problem.objective.ranks.gathered(found, "second derivatives")
     return max(everywhere)
 
 

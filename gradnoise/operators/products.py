@@ -30,6 +30,7 @@ from ..problem.full_precision import full_precision
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..problem.state.guard import moved
+from ..tensors.fingerprint import fingerprint
 from ..tensors.random import generator, random_vector
 from ..tensors.trees import Batch, binary_size, floats, sample_count, select, unflatten, widen
 from .graph_cache import Graph, GraphCache
@@ -67,7 +68,7 @@ class HessianProducts(abc.ABC):
             with closing(self.over_samples(directions)) as found:  # before the guard is left
                 for index, parts in found:
                     _add(totals[index], parts, self.parameters)
-            self.problem.sum(totals)
+            self.problem.sum(totals, product_with(self.problem, block))
         return totals.mul_(sizes[:, None]).div_(self.problem.samples.count).T
 
     @property
@@ -83,6 +84,13 @@ class HessianProducts(abc.ABC):
     def graph_bytes(self) -> float:
         """Bytes of the graphs of all samples, of which those within the budget are kept."""
         return 0.0
+
+
+def product_with(problem: Problem, block: Tensor) -> str:
+    """What ranks exchange: products with other vectors would add up to nobody's."""
+    if not problem.objective.ranks.are_several:
+        return ""
+    return f"products with {fingerprint(block)[1]}"
 
 
 def _add(total: Tensor, parts: Parts, parameters: list[Tensor]) -> None:

@@ -168,6 +168,8 @@ def _trial(engine: Engine, batch: Batch) -> str | None:
     except GradNoiseError:
         raise
     except Exception as error:  # tracing runs the user's code: anything can come out
+        if engine.objective.shards is not None:  # and on one rank alone
+            raise
         if engine.name == Loop.name or is_out_of_memory(error):  # not for want of another engine
             raise
         return first_line(error)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,20 +61,23 @@ def require_second_order(problem: Problem) -> None:
     Raises:
         CurvatureError: a check fails on a few samples, or torch cannot differentiate twice.
     """
-    batch = _most_costly(problem)
-    try:
-        _require(problem, batch)
-    except FullPrecisionError:
-        raise
-    except CurvatureError:
-        objective = problem.objective
-        with problem.guard(), full_precision(objective.device):
-            found = once_only(lambda watch: objective.losses(batch, lambda _: watch))
-        new = [operation for operation in found if operation not in objective.once]
-        if not new:
+    objective, failure, new = problem.objective, None, list[Any]()
+    with problem.guard():
+        batch = _most_costly(problem)
+        try:
+            _require(problem, batch)
+        except FullPrecisionError:
             raise
+        except CurvatureError as error:
+            failure = error
+            with full_precision(objective.device):
+                found = once_only(lambda watch: objective.losses(batch, lambda _: watch))
+            new = [operation for operation in found if operation not in objective.once]
         objective.once += new
-        _require(problem, batch)
+        if any(objective.ranks.gathered(bool(new), "operations that are differentiated once")):
+            _require(problem, batch)
+        elif failure is not None:
+            raise failure
 
 
 def _require(problem: Problem, batch: Batch) -> None:

@@ -1,4 +1,8 @@
-"""How the samples of several ranks are drawn as one: each brings a part of the data, or all."""
+"""How the samples of several ranks are drawn as one: each brings a part of the data, or all.
+
+Data that several ranks have in common (those of tensor parallelism, or one data set that a
+DistributedSampler would divide) are counted once, and divided among these ranks.
+"""
 
 from __future__ import annotations
 
@@ -9,134 +13,154 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data.distributed import DistributedSampler
 
-from ..ranks.ranks import ALONE, Ranks
+from ..ranks.ranks import Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
 from ..tensors.random import generator
-from ..tensors.trees import Batch
-from .items import fetched
+from ..tensors.trees import Batch, sample_count
+from .items import batched, fetched, stream_of
+from .kinds import batches_in, kind_of, loader_options
+from .population import is_augmented
+from .state.guard import seed_everything
 
-LOOKED_AT = 3  # entries by which a data set is told from another one
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A simple random sample without replacement out of the data of all ranks.
-
-    Data that several ranks have in common (those of tensor parallelism, or one data set that a
-    DistributedSampler would divide) are counted once, and divided among these ranks.
-
-    Args:
-        limit: n at most.
-        seed: of the choice, the same on all ranks.
-        ranks: those that draw.
-    """
-
-    limit: float
-    seed: int = 0
-    ranks: Ranks = ALONE
-
-    def chosen(self, total: int, told: Any, *, in_order: bool) -> tuple[Tensor | None, Parts]:
-        """Which of this rank's entries are taken, None for all; and what all ranks have.
-
-        Args:
-            total: entries here.
-            told: the same where they are the same entries.
-            in_order: whether the choice is sorted.
-        """
-        if not self.ranks.are_several:
-            return self._positions(total, in_order), Parts((total,), ((0,),))
-        parts = Parts.of(self.ranks.gathered((total, told)))
-        positions = self._positions(parts.total, in_order)
-        rank = self.ranks.rank
-        if positions is None:
-            return parts.of_rank(rank), parts
-        start, stop = parts.ends(rank)
-        own = positions[(positions >= start) & (positions < stop)] - start
-        return parts.divided(own, rank), parts
-
-    def _positions(self, total: int, in_order: bool) -> Tensor | None:
-        """The chosen ones of all entries; None where these are all of them."""
-        if total <= self.limit:
-            return None
-        found = torch.randperm(total, generator=generator(self.seed))[: int(self.limit)]
-        return found.sort().values if in_order else found
-
-    @property
-    def part(self) -> float:
-        """How many of the samples this rank takes of a stream."""
-        if math.isinf(self.limit):
-            return self.limit
-        return len(torch.arange(self.limit).tensor_split(self.ranks.size)[self.ranks.rank])
+LOOKED_AT = 32  # entries by which a data set is told from another one
+DIVIDED = "divided by a DistributedSampler"  # what is told of such a data set
+SHARED = "several ranks have the same data: they were counted once, and divided among these ranks"
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The different sets of entries that the ranks have, in the order of the ranks.
+    """The different sets of entries that ranks have, in their order.
 
     Args:
-        totals: how many entries each set has.
+        totals: how many entries each set has; inf where that is not known.
         sharers: the ranks that have it.
+        is_augmented: whether entries of any of them are drawn at random.
+        are_shared: whether several ranks have the same entries, and no sampler that divides them.
     """
 
-    totals: tuple[int, ...]
-    sharers: tuple[tuple[int, ...], ...]
+    totals: tuple[float, ...]
+    sharers: tuple[tuple[int, ...], ...] = ((0,),)
+    is_augmented: bool = False
+    are_shared: bool = False
 
     @classmethod
-    def of(cls, told: Sequence[Any]) -> Parts:
-        """From what every rank tells about its entries: equal where they are the same."""
+    def of(cls, told: Sequence[tuple[float, Any, bool]]) -> Parts:
+        """From what every rank tells of its entries: number, contents, whether they are random."""
         members: dict[Any, list[int]] = {}
-        for rank, (total, own) in enumerate(told):
-            # no entries are nobody's, and an unknown kind is its own
-            members.setdefault((total, own if total and own is not None else rank), []).append(rank)
+        for rank, (total, contents, _) in enumerate(told):
+            # no entries are nobody's
+            members.setdefault((total, contents if total else rank), []).append(rank)
         return cls(
-            tuple(total for total, _ in members), tuple(tuple(own) for own in members.values())
+            tuple(total for total, _ in members),
+            tuple(map(tuple, members.values())),
+            any(is_random for _, _, is_random in told),
+            any(len(own) > 1 and key[1] != DIVIDED for key, own in members.items()),
         )
 
     @property
-    def sets(self) -> list[int]:
-        """Which set every rank has."""
-        return [self._set_of(rank) for rank in range(sum(map(len, self.sharers)))]
+    def sets(self) -> int:
+        """How many there are with entries."""
+        return sum(total > 0 for total in self.totals) or 1
 
-    @property
-    def total(self) -> int:
-        """Entries of all sets."""
-        return sum(self.totals)
-
-    def ends(self, rank: int) -> tuple[int, int]:
-        """The places of a rank's set among all entries."""
-        index = self._set_of(rank)
-        start = sum(self.totals[:index])
-        return start, start + self.totals[index]
-
-    def of_rank(self, rank: int) -> Tensor | None:
-        """The positions of a rank's own in its set; None for all of them."""
-        index = self._set_of(rank)
-        if len(self.sharers[index]) == 1:
-            return None
-        return self.divided(torch.arange(self.totals[index]), rank)
-
-    def divided(self, positions: Tensor, rank: int) -> Tensor:
-        """A rank's part of positions in its set, in the order of the ranks that share it."""
-        own = self.sharers[self._set_of(rank)]
-        return positions.tensor_split(len(own))[own.index(rank)]
-
-    def _set_of(self, rank: int) -> int:
+    def set_of(self, rank: int) -> int:
+        """Which set a rank has."""
         return next(k for k, own in enumerate(self.sharers) if rank in own)
 
+    def limit_of(self, rank: int, limit: float) -> float:
+        """How many entries of a rank's set make up a limit for all, in proportion to its size."""
+        own, total = self.totals[self.set_of(rank)], sum(self.totals)
+        if math.isinf(limit) or total <= limit or not own:
+            return limit
+        if math.isinf(total):
+            return math.ceil(limit / self.sets)
+        return limit * own / total
 
-def told_of_batches(batches: Sequence[Batch]) -> Any:
+    def divided(self, entries: Sequence[Any], rank: int) -> list[Any]:
+        """A rank's part of the entries that are taken of its set."""
+        own = self.sharers[self.set_of(rank)]
+        positions = torch.arange(len(entries)).tensor_split(len(own))[own.index(rank)]
+        return [entries[k] for k in positions.tolist()]
+
+    def chosen(self, limit: float, seed: int, rank: int, *, in_order: bool) -> Tensor | None:
+        """Which entries of its set a rank takes of a simple random sample; None for all.
+
+        Args:
+            limit: entries in all, at most.
+            seed: of the choice, the same on all ranks.
+            rank: this one.
+            in_order: whether the choice is sorted.
+        """
+        index, total = self.set_of(rank), sum(self.totals)
+        own = self.sharers[index]
+        if total <= limit:
+            if len(own) == 1:
+                return None
+            found = torch.arange(int(self.totals[index]))
+        elif math.isinf(total):  # some ranks have streams
+            found = _some(int(self.totals[index]), self.limit_of(rank, limit), seed, in_order)
+        else:
+            start = int(sum(self.totals[:index]))
+            found = _some(int(total), limit, seed, in_order) - start
+            found = found[(found >= 0) & (found < int(self.totals[index]))]
+        return found.tensor_split(len(own))[own.index(rank)]
+
+
+def _some(total: int, limit: float, seed: int, in_order: bool) -> Tensor:
+    found = torch.randperm(total, generator=generator(seed))[: int(min(limit, total))]
+    return found.sort().values if in_order else found
+
+
+def parts_of(data: Any, ranks: Ranks, seed: int) -> Parts | None:
+    """What the ranks have, each its own data; None for this process alone."""
+    if not ranks.are_several:
+        return None
+    told = _told_of(data, ranks.size)
+    seed_everything(seed)  # of which entries of data sets have drawn
+    return Parts.of(ranks.gathered(told, "data"))
+
+
+def _told_of(data: Any, size: int) -> tuple[float, Any, bool]:
+    """How many entries there are, what tells them from others, and whether they are random."""
+    kind = kind_of(data)
+    if kind == "batches":
+        batches = [batch for batch in batches_in(data) if sample_count(batch)]
+        return sum(map(sample_count, batches)), told_of(batches), False
+    options: dict[str, Any] | None = {} if kind == "dataset" else None
+    if kind == "loader":
+        options = loader_options(data, divided=True)
+    if options is None:
+        stream = batched(data, 1) if isinstance(data, IterableDataset) else data
+        first = next(iter(stream_of(stream)), None)
+        return (0, None, False) if first is None else (math.inf, told_of([first]), False)
+    dataset: Dataset[Any] = data.dataset if kind == "loader" else data
+    return _told_of_dataset(dataset, options, _is_divided(data, size))
+
+
+def _told_of_dataset(
+    data: Any, options: dict[str, Any], is_divided: bool
+) -> tuple[float, Any, bool]:
+    total = len(data)
+    if not total:
+        return 0, None, False
+    if is_divided:
+        return total, DIVIDED, is_augmented(data)
+    few = sorted({int(k) for k in torch.linspace(0, total - 1, LOOKED_AT)})
+    contents = told_of(fetched(Subset(data, few), {**options, "num_workers": 0}))
+    return total, contents, is_augmented(data)
+
+
+def _is_divided(data: Any, size: int) -> bool:
+    """Whether a loader divides its data set among so many ranks."""
+    sampler = data.sampler if isinstance(data, DataLoader) else None
+    return isinstance(sampler, DistributedSampler) and sampler.num_replicas == size
+
+
+def told_of(batches: Sequence[Batch]) -> Any:
     """Numbers that are the same for the same samples."""
     leaves = [leaf for batch in batches for leaf in tensors_in(opened(batch))]
     bits = [bits for _, bits in fingerprints(leaves)]
     return tuple(bits), tuple(tuple(leaf.shape) for leaf in leaves)
-
-
-def told_of_dataset(data: Any, options: dict[str, Any]) -> Any:
-    """The same from a few entries; None for an empty data set."""
-    if not len(data):
-        return None
-    few = sorted({int(k) for k in torch.linspace(0, len(data) - 1, LOOKED_AT)})
-    return told_of_batches(fetched(Subset(data, few), {**options, "num_workers": 0}))

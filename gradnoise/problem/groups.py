@@ -15,13 +15,13 @@ from ..errors import DataError
 from ..ranks.ranks import ALONE, Ranks
 from ..tensors.random import generator
 from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split
-from .drawing import Drawing, Parts, told_of_batches
+from .drawing import parts_of
 from .items import batched, fetched, stream_of
-from .kinds import batches_in, kind_of
+from .kinds import batches_in, kind_of, loader_options, own_order
 from .lists import readable
 from .options import Options
 from .population import AUGMENTED, STREAM, is_augmented, population_of
-from .samples import Samples, exchanged, loader_options, own_order
+from .samples import Samples, exchanged, joined_notes
 from .state.guard import seed_everything
 from .state.wrappers import bare_data
 from .unit import stacked
@@ -29,6 +29,10 @@ from .unit import stacked
 GROUP = 32  # samples of a group where nothing tells the batch size of training
 MANY = 8  # groups at least that it leaves
 LEAST_GROUPS = 2
+OTHER = 1_000_003  # from the seed of one rank's draws to that of the next
+OF_RANKS = (
+    "each group was made of the samples of one rank, as in training with DistributedDataParallel"
+)
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,26 @@ class _Groups:
     endless: str = STREAM
 
 
-def usual_size(data: Any) -> int:
+def usual_size(data: Any, ranks: Ranks = ALONE) -> int:
     """b where it is not given: that of a loader, of most batches of a list, or 32 at most."""
+    given, count = _size_and_count(data)
+    told = ranks.gathered((given, count), "sizes of batches")
+    known: int = max(size for size, _ in told)
+    return known or max(2, min(GROUP, sum(own for _, own in told) // MANY))
+
+
+def _size_and_count(data: Any) -> tuple[int, int]:
+    """The size of the batches, 0 where there are none; and the number of samples."""
     data = readable(bare_data(data))
     size = getattr(data, "batch_size", None)  # of one process, which is that of its statistics
     if isinstance(size, int) and size > 0:
-        return size
+        return size, 0
     if kind_of(data) == "batches":
         counts = [*map(sample_count, batches_in(data))]
         if len(counts) > 1:
-            return Counter(counts).most_common(1)[0][0]
-        count = sum(counts)
-    else:
-        count = len(data) if isinstance(data, Sized) else GROUP * MANY
-    return max(2, min(GROUP, count // MANY))
+            return Counter(counts).most_common(1)[0][0], 0
+        return 0, sum(counts)
+    return 0, len(data) if isinstance(data, Sized) else GROUP * MANY
 
 
 def draw_groups(
@@ -86,41 +96,38 @@ def draw_groups(
     """
     seed_everything(options.seed)
     limit = math.inf if options.max_samples is None else options.max_samples
-    limit = Drawing(limit, options.seed, ranks).part  # each rank makes groups of its own samples
-    found = _drawn(readable(bare_data(data)), size, limit, generator(options.seed))
-    sets = 1
-    if ranks.are_several:
-        parts = Parts.of(ranks.gathered((len(found.groups), told_of_batches(found.groups))))
-        own = parts.of_rank(ranks.rank)
-        groups = found.groups if own is None else [found.groups[k] for k in own.tolist()]
-        found, sets = replace(found, groups=groups), len(parts.totals)
-        each = zip(parts.sets, ranks.gathered(found.available), strict=True)
-        found = replace(found, available=sum(dict(each).values()))
-    most, seed = max(1, options.micro_batch // size), options.seed + ranks.rank
-    made = stacked(found.groups, most, seed)
+    data = readable(bare_data(data))
+    parts, rank = parts_of(data, ranks, options.seed), ranks.rank
+    if parts is not None:  # each rank makes groups of its own samples
+        limit = parts.limit_of(rank, limit)
+    found = _drawn(data, size, limit, generator(options.seed))
+    groups = found.groups if parts is None else parts.divided(found.groups, rank)
+    most, seed = max(1, options.micro_batch // size), options.seed + OTHER * rank
+    made = stacked(groups, most, seed)
     share, example = exchanged(made, ranks)
-    count = len(found.groups) if share is None else share.count
+    count = len(groups) if share is None else share.count
     if count < LEAST_GROUPS:
         raise DataError(
             f"got {count} groups of {size} samples; at least {LEAST_GROUPS} are "
             f"needed, and 16 for useful intervals. Lower `group_size`, raise `max_samples`, or "
             f"give more data."
         )
-    told = ranks.gathered((found.note, found.fixed))
-    notes, fixed = dict.fromkeys(note for note, _ in told if note), any(own for _, own in told)
+    available, notes = joined_notes(found.available, found.note, ranks, parts)
+    if parts is not None:
+        notes = (*notes, OF_RANKS)
+    fixed = any(ranks.gathered(found.fixed, "whether groups were given"))
+    sets = 1 if parts is None else parts.sets
     count = size * count
     total, note = math.inf, ""
     if not is_random:
-        total, note = population_of(
-            options.population, max(found.available, count), count, found.endless
-        )
+        total, note = population_of(options.population, max(available, count), count, found.endless)
     # what makes no whole group is left out
     left = total - count >= size * sets
     groups_in_all = total / size if left else count / size
     return Samples(
         tuple(made),
         groups_in_all,
-        tuple(notes),
+        notes,
         note,
         data_size=total,
         groups_available=math.inf if fixed else groups_in_all,

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import DataError
 from ..tensors.trees import Batch
@@ -49,3 +57,37 @@ def kind_of(data: Any) -> str:
 def batches_in(data: Any) -> list[Batch]:
     """The batches of a list of them, or the one that is given."""
     return data if isinstance(data, list) and not is_one_batch(data) else [data]
+
+
+def loader_options(loader: DataLoader[Any], *, divided: bool = False) -> dict[str, Any] | None:
+    """How a loader makes batches; None where its data or its order are its own.
+
+    Args:
+        loader: the user's.
+        divided: whether the data set is meant that a DistributedSampler divides among ranks.
+    """
+    stream = isinstance(loader.dataset, IterableDataset) or loader.batch_size is None
+    divided = divided and isinstance(loader.sampler, DistributedSampler)
+    if stream or not (divided or _plain_order(loader)):
+        return None
+    return {
+        "batch_size": loader.batch_size,
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        "worker_init_fn": loader.worker_init_fn,
+    }
+
+
+def own_order(loader: DataLoader[Any]) -> str:
+    """The note for a loader whose sampler chooses."""
+    return f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
+
+
+def _plain_order(loader: DataLoader[Any]) -> bool:
+    """Whether every entry comes exactly once, in sequential or shuffled order."""
+    sampler = loader.sampler
+    shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement
+    whole = shuffled and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
+    return type(loader.batch_sampler) is BatchSampler and (
+        type(sampler) is SequentialSampler or whole
+    )

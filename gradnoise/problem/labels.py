@@ -28,7 +28,7 @@ def labels_per_sample(problem: Problem) -> float | None:
             if labels is not None:
                 found.append(labels.detach().reshape(-1).double().cpu())
     own = torch.cat([torch.zeros(0).double(), *found])
-    counts = torch.cat(problem.objective.ranks.gathered(own))
+    counts = torch.cat(problem.objective.ranks.gathered(own, "numbers of labels"))
     return None if not len(counts) or bool((counts == 1).all()) else float(counts.mean())
 
 

@@ -24,6 +24,7 @@ from .losses.loss_fn import LossFn
 from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
+from .replicas import require_replicas
 from .shards import Shards
 from .shares import WeightedLosses
 from .state.generators import own_generators
@@ -160,6 +161,8 @@ class Objective:
         with self.ranks.together(), self._standing():
             modules = list(self.model.modules())
             self._check_unchanged(modules)
+            if self.shards is None:
+                require_replicas(self.ranks, self.model, self.criterion)
             self._depth += 1
             self._entered += 1
             try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import ArgumentError, check_whole
+from ..ranks.ranks import ranks_of
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
@@ -42,6 +43,10 @@ class Options:
     gather: str = MODEL
 
     def __post_init__(self) -> None:
+        with ranks_of(self.process_group).together():
+            self._check()
+
+    def _check(self) -> None:
         check_unit(self.unit, self.group_size)
         object.__setattr__(self, "optimizer", bare_optimizer(self.optimizer))
         check_level(self.level)

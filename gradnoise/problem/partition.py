@@ -24,6 +24,7 @@ from .samples import Samples
 from .unit import Seeded
 
 BLOCK = 4  # groups that are put together anew
+LEAST_MIXED = 2  # groups that can exchange parts
 LEAST_BLOCKS = 16  # a share from fewer is uncertain by more than a third
 ROUNDING = 64.0  # of a gradient, in units of its dtype's resolution
 
@@ -57,12 +58,22 @@ def effective_population(objective: Objective, samples: Samples) -> tuple[float,
 
 def _shares(objective: Objective, samples: Samples) -> list[float]:
     """s of gradients and of losses, each between 0 and 1."""
-    groups, ranks = list(_alone(samples)), objective.ranks
-    count = min(BLOCK, *ranks.gathered(len(groups) or samples.count))
-    parts = [len(own) for own in torch.arange(objective.unit.size).tensor_split(count)]
-    pairs = math.comb(objective.unit.size, 2)
+    own = sum(samples.counts), *_here(objective, samples)
+    told = objective.ranks.gathered(own, "shares of grouping")
+    known = [own for own in told if own[0] >= LEAST_MIXED] or [(1, 1.0, 1.0)]
+    total = sum(count for count, *_ in known)
+    return [sum(own[0] * own[1 + k] for own in known) / total for k in range(2)]
+
+
+def _here(objective: Objective, samples: Samples) -> list[float]:
+    """The same of the groups of this rank."""
+    groups, pairs = list(_alone(samples)), math.comb(objective.unit.size, 2)
+    count = min(BLOCK, len(groups))
     if not pairs:  # groups of one sample
         return [0.0, 0.0]
+    if count < LEAST_MIXED:
+        return [1.0, 1.0]
+    parts = [len(own) for own in torch.arange(objective.unit.size).tensor_split(count)]
     apart = 1 - sum(math.comb(part, 2) for part in parts) / pairs
     sums = _Sums(), _Sums()
     for turn, block in _blocks(groups, count):
@@ -79,9 +90,7 @@ def _shares(objective: Objective, samples: Samples) -> list[float]:
         for own in sums:
             own.close(count)
     eps = max(torch.finfo(p.dtype).eps for p in objective.parameters.values())
-    here = [own.share(apart, ROUNDING * eps) for own in sums]
-    told = ranks.gathered((len(groups), here))  # each of its own groups
-    return [sum(n * own[k] for n, own in told) / samples.count for k in range(len(here))]
+    return [own.share(apart, ROUNDING * eps) for own in sums]
 
 
 def _blocks(groups: list[Seeded], count: int) -> Iterator[tuple[int, list[Seeded]]]:

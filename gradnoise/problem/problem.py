@@ -37,10 +37,10 @@ from .known import known
 from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
-from .options import Options
+from .options import MODEL, Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
-from .replicas import device_of, require_replicas
+from .replicas import require_options, require_same
 from .samples import Samples
 from .shards import WHOLE, shards_of
 from .shared_draws import SHARED, shared_error, shares_draws
@@ -117,7 +117,7 @@ class Problem:
         to be confirmed (`Objective.is_unconfirmed`); see `in_one_pass`.
         """
         options = options or Options()
-        ranks = ranks_of(options.process_group, device_of(model))
+        ranks = ranks_of(options.process_group, is_patient=options.gather == MODEL)
         with ranks.together():
             shards = shards_of(model, options, ranks)
             objective = Objective(model, loss_fn, ranks=ranks, shards=shards)
@@ -130,7 +130,7 @@ class Problem:
         cls, objective: Objective, data: Any, options: Options, least: int, trusting: bool
     ) -> Problem:
         """Of single samples, or of groups of them."""
-        require_replicas(objective, options)
+        require_options(objective.ranks, options)
         if options.unit == "group":
             if objective.shards is not None:
                 raise ShardedError(f"groups of samples need whole parameters: {WHOLE}")
@@ -184,7 +184,7 @@ class Problem:
         objective, batch = self.objective, self.largest_batch()
         if objective.ranks.are_several:  # which may each have found something else
             objective.findings = {}
-            return agreed(objective.ranks.gathered(find()))
+            return agreed(objective.ranks.gathered(find(), "what losses depend on"))
         objective.findings = known(objective, batch)
         key = f"of {min(least, 2)} samples or more"
         before: Behaviour | None = objective.findings.get(key)
@@ -236,7 +236,7 @@ class Problem:
         cls, objective: Objective, data: Any, options: Options, behaviour: Behaviour
     ) -> Problem:
         """The same objective on groups of samples."""
-        size = options.group_size or max(objective.ranks.gathered(usual_size(data)))
+        size = options.group_size or usual_size(data, objective.ranks)
         if size == 1 and options.group_size is None:  # batches of one sample
             raise coupled_error(objective)
         why = f"{behaviour.coupling}: {behaviour.layers}".removesuffix(": ")
@@ -248,7 +248,7 @@ class Problem:
         losses = first_look(objective, batch)
         check_replayed(objective, batch)
         drew = not unit.is_replayed and draws(objective, batch, losses)
-        if any(ranks.gathered(drew)):
+        if any(ranks.gathered(drew, "whether losses are random")):
             unit = replace(unit, is_replayed=True)
             objective = objective.again(unit)
             samples = draw_groups(data, size, options, is_random=True, ranks=ranks)
@@ -308,7 +308,9 @@ class Problem:
                 raise
             note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
             return replace(self, objective=plain, note=note)
-        return replace(self, objective=PreconditionedObjective(plain, preconditioner), note="")
+        found = PreconditionedObjective(plain, preconditioner)
+        require_same(plain.ranks, "state of the optimizer", preconditioner.root)
+        return replace(self, objective=found, note="")
 
     @property
     def metric(self) -> str:
@@ -374,12 +376,13 @@ class Problem:
         """Rows of all n samples (n, ...) from those of the samples here, in their order."""
         return self.objective.ranks.rows(own, self.samples.share)
 
-    def sum(self, own: Tensor) -> Tensor:
+    def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
         """The sum over all samples from that over the samples here; in place.
 
         Of vectors over the parameters: where ranks hold parts of them, gradients are such sums.
         """
-        return own if self.objective.shards is not None else self.objective.ranks.sum(own)
+        objective = self.objective
+        return own if objective.shards is not None else objective.ranks.sum(own, what)
 
     def batches(self) -> Iterator[Batch]:
         """The micro-batches, each on the device of the model."""

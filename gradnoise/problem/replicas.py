@@ -2,56 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ArgumentError, ModelError
+from ..ranks.ranks import Ranks
 from ..tensors.fingerprint import fingerprints
-from .objective import Objective
 from .options import Options
 from .state.wrappers import bare_model
 
-_OWN = ("optimizer", "process_group")  # options that are objects of each rank
+_OBJECTS = ("optimizer", "process_group")  # options that are objects of each rank
+_PLAIN = (bool, int, float, str)
+DRIFTED = (
+    "the replicas have drifted apart. Copy rank 0's to all ranks (torch.distributed.broadcast), as "
+    "DistributedDataParallel does at its start"
+)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the parameters of a model are; the CPU for whatever has none."""
-    found = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if found is None else found.device
-
-
-def require_replicas(objective: Objective, options: Options) -> None:
-    """Compare options and parameters over the ranks.
+def require_options(ranks: Ranks, options: Options) -> None:
+    """Compare options over the ranks.
 
     Raises:
-        ArgumentError: other options.
-        ModelError: other parameters.
+        ArgumentError: they differ.
     """
-    ranks = objective.ranks
-    if not ranks.are_several:
-        return
-    named = dict(bare_model(objective.model).named_parameters())
-    values = [0] * len(named)
-    if objective.shards is None:  # parts differ
-        values = [bits for _, bits in fingerprints([p.detach() for p in named.values()])]
-    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OWN}
-    first, *others = ranks.gathered((own, dict(zip(named, values, strict=True))))
-    for rank, (asked, found) in enumerate(others, 1):
-        differ = [name for name, value in first[0].items() if asked[name] != value]
+    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OBJECTS}
+    optimizer = options.optimizer
+    own["optimizer"] = None if optimizer is None else type(optimizer).__name__
+    own["metric"] = "optimizer" if options.own_metric else "euclidean"
+    first, *others = ranks.gathered(own, "options")
+    for rank, asked in enumerate(others, 1):
+        differ = [name for name, value in first.items() if asked[name] != value]
         if differ:
             raise ArgumentError(
-                f"`{differ[0]}` is {first[0][differ[0]]!r} on rank 0 and {asked[differ[0]]!r} on "
+                f"`{differ[0]}` is {first[differ[0]]!r} on rank 0 and {asked[differ[0]]!r} on "
                 f"rank {rank}: give all ranks the same options"
             )
-        if found.keys() != first[1].keys():
-            raise ModelError(f"the models of rank 0 and rank {rank} have other parameters")
-        apart = [name for name, value in first[1].items() if found[name] != value]
+
+
+def require_replicas(ranks: Ranks, model: nn.Module, criterion: Any) -> None:
+    """Compare model and loss over the ranks, where each has all of their parameters.
+
+    Buffers of normalisation layers in training are left out: nothing is computed from them.
+
+    Raises:
+        ModelError: other parameters, buffers, modes, or settings of the criterion.
+    """
+    if not ranks.are_several:
+        return
+    model = bare_model(model)
+    require_same(ranks, "modes of the modules (train or eval)", _modes(model))
+    require_same(ranks, "trainable parameters", {n: p.requires_grad for n, p in _named(model)})
+    require_same(ranks, "parameters", dict(_named(model)))
+    require_same(ranks, "buffers", _buffers(model))
+    if isinstance(criterion, nn.Module):
+        held = {**dict(criterion.named_parameters()), **dict(criterion.named_buffers())}
+        settings = {n: v for n, v in vars(criterion).items() if isinstance(v, _PLAIN)}
+        require_same(ranks, "settings of the criterion", {**settings, **held})
+
+
+def require_same(ranks: Ranks, what: str, own: Mapping[str, Any]) -> None:
+    """Compare tensors, by value, and plain objects by name.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if not ranks.are_several:
+        return
+    tensors = {n: t.detach() for n, t in own.items() if isinstance(t, Tensor)}
+    bits = dict(zip(tensors, (bits for _, bits in fingerprints([*tensors.values()])), strict=True))
+    first, *others = ranks.gathered({**own, **bits}, what)
+    for rank, found in enumerate(others, 1):
+        apart = [name for name in {**first, **found} if first.get(name) != found.get(name)]
         if apart:
+            cure = DRIFTED if apart[0] in tensors else "make them the same on all ranks"
             raise ModelError(
-                f"{len(apart)} of {len(found)} parameters of rank {rank} are not those of rank 0, "
-                f"the first of them {apart[0]!r}: the replicas have drifted apart. Copy rank 0's "
-                f"to all ranks (torch.distributed.broadcast), as DistributedDataParallel does when "
-                f"it is made"
+                f"{len(apart)} of {len(first)} {what} of rank {rank} are not those of rank 0, the "
+                f"first of them {apart[0]!r}: {cure}"
             )
+
+
+def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(model.named_parameters())
+
+
+def _modes(model: nn.Module) -> dict[str, bool]:
+    return {name or "the model": module.training for name, module in model.named_modules()}
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{prefix}.{name}".lstrip("."): buffer
+        for prefix, module in model.named_modules()
+        if not (module.training and isinstance(module, nn.modules.batchnorm._BatchNorm))
+        for name, buffer in module.named_buffers(recurse=False)
+    }

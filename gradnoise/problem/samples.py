@@ -13,24 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     IterableDataset,
-    RandomSampler,
-    SequentialSampler,
     Subset,
     TensorDataset,
 )
-from torch.utils.data.distributed import DistributedSampler
 
 from ..errors import ArgumentError, DataError, check_whole
 from ..ranks.ranks import ALONE, Ranks
 from ..ranks.share import Share
 from ..tensors.random import generator
 from ..tensors.trees import Batch, merged, sample_count, select, split
-from .drawing import Drawing, Parts, told_of_batches, told_of_dataset
+from .drawing import SHARED, Parts, parts_of
 from .items import batched, fetched, stream_of
-from .kinds import batches_in, kind_of
+from .kinds import batches_in, kind_of, loader_options, own_order
 from .lists import readable
 from .population import AUGMENTED, STREAM, is_augmented, population_of
 from .state.guard import seed_everything
@@ -130,7 +126,8 @@ class Samples:
     def with_common_example(self, ranks: Ranks) -> Samples:
         """With an `example` that is the same on all ranks, for checks that these make together."""
         largest = self.largest_batch
-        told = ranks.gathered((self.largest_count, select(largest, slice(0, EXAMPLE))))
+        own = self.largest_count, select(largest, slice(0, EXAMPLE))
+        told = ranks.gathered(own, "samples for checks")
         return replace(self, example=max(told, key=operator.itemgetter(0))[1])
 
     def joined(self, other: Samples) -> Samples:
@@ -208,18 +205,19 @@ class Samples:
         seed_everything(seed)
         limit = math.inf if max_samples is None else max_samples
         data = readable(data)
-        drawn = _draw(data, Drawing(limit, seed, ranks), micro_batch)
+        parts = parts_of(data, ranks, seed)
+        drawn = _draw(data, _Wanted(limit, seed, ranks, parts), micro_batch)
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         share, example = exchanged(pieces, ranks)
         count = sum(map(sample_count, pieces)) if share is None else share.count
-        notes = dict.fromkeys(filter(None, ranks.gathered(drawn.note)))
+        available, notes = joined_notes(drawn.available, drawn.note, ranks, parts)
         if count < least:
             why = ", since one gradient has no variance" if least > 1 else ""
             raise DataError(
                 f"got {count or 'no'} sample{'s' if count != 1 else ''}; at least {least} needed"
                 f"{why}. Pass a non-empty data set, loader, list or batch."
             )
-        total, note = population_of(population, max(drawn.available, count), count, drawn.endless)
+        total, note = population_of(population, max(available, count), count, drawn.endless)
         one = not ranks.are_several and _given_as_one_batch(data)
         if total == count < SMALL and population == "dataset" and one:
             note = (
@@ -227,20 +225,33 @@ class Samples:
                 f"population. If they are a part of more data, give all of it, or "
                 f'population="distribution": the intervals are then about that'
             )
-        return cls(pieces, total, tuple(notes), note, share=share, example=example, sets=drawn.sets)
+        sets = 1 if parts is None else parts.sets
+        return cls(pieces, total, notes, note, share=share, example=example, sets=sets)
 
 
 def exchanged(batches: Sequence[Batch], ranks: Ranks) -> tuple[Share | None, Batch]:
     """Which samples are this rank's, and a few of another one where it has none."""
     if not ranks.are_several:
         return None, None
-    counts = ranks.gathered(sum(map(sample_count, batches)))
+    counts = ranks.gathered(sum(map(sample_count, batches)), "numbers of samples")
     share, example = Share(tuple(counts), ranks.rank), None
     if batches:
         example = select(batches[0], slice(0, EXAMPLE))
     if 0 in counts and any(counts):
-        example = next(few for few in ranks.gathered(example) if few is not None)
+        example = next(few for few in ranks.gathered(example, "samples") if few is not None)
     return share, example
+
+
+def joined_notes(
+    available: float, note: str, ranks: Ranks, parts: Parts | None
+) -> tuple[float, tuple[str, ...]]:
+    """How many samples all ranks have, and how they were drawn; each has told of its own set."""
+    if parts is None:
+        return available, (note,) if note else ()
+    told = ranks.gathered((available, note), "how samples were drawn")
+    of_sets = {parts.set_of(rank): own for rank, (own, _) in enumerate(told)}
+    notes = [*(text for _, text in told), SHARED if parts.are_shared else ""]
+    return sum(of_sets.values()), tuple(dict.fromkeys(filter(None, notes)))
 
 
 def _mask(positions: Tensor, count: int) -> Tensor:
@@ -255,7 +266,21 @@ class _Drawn:
     available: float
     note: str = ""
     endless: str = STREAM
-    sets: int = 1
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """n at most, the seed of the choice, and what several ranks have, if there are others."""
+
+    limit: float
+    seed: int
+    ranks: Ranks
+    parts: Parts | None
+
+    def chosen(self, total: int, *, in_order: bool) -> Tensor | None:
+        """Which of so many entries are taken; None for all."""
+        parts = self.parts or Parts((total,))
+        return parts.chosen(self.limit, self.seed, self.ranks.rank, in_order=in_order)
 
 
 def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
@@ -271,86 +296,50 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
         )
 
 
-def _draw(data: Any, drawing: Drawing, micro_batch: int) -> _Drawn:
+def _draw(data: Any, wanted: _Wanted, micro_batch: int) -> _Drawn:
     kind = kind_of(data)
     if kind == "loader":
-        return _from_loader(data, drawing)
+        return _from_loader(data, wanted)
     if kind == "dataset":
-        return _from_dataset(data, drawing, {"batch_size": micro_batch})
+        return _from_dataset(data, wanted, {"batch_size": micro_batch})
     if kind == "batches":
-        return _from_batches(batches_in(data), drawing)
+        return _from_batches(batches_in(data), wanted)
     stream = batched(data, micro_batch) if isinstance(data, IterableDataset) else data
-    return _from_stream(stream, drawing, length_of(data))
+    return _from_stream(stream, wanted, length_of(data))
 
 
 def _given_as_one_batch(data: Any) -> bool:
     return kind_of(data) == "batches" and len(batches_in(data)) == 1
 
 
-def loader_options(loader: DataLoader[Any], ranks: Ranks = ALONE) -> dict[str, Any] | None:
-    """How a loader makes batches; None where its data or its order are its own."""
-    stream = isinstance(loader.dataset, IterableDataset) or loader.batch_size is None
-    # what a DistributedSampler divides among ranks is the data set, which all of them have
-    divided = ranks.are_several and isinstance(loader.sampler, DistributedSampler)
-    if stream or not (divided or _plain_order(loader)):
-        return None
-    return {
-        "batch_size": loader.batch_size,
-        "num_workers": loader.num_workers,
-        "collate_fn": loader.collate_fn,
-        "worker_init_fn": loader.worker_init_fn,
-    }
-
-
-def _from_loader(loader: DataLoader[Any], drawing: Drawing) -> _Drawn:
+def _from_loader(loader: DataLoader[Any], wanted: _Wanted) -> _Drawn:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return _from_stream(loader, drawing)
-    options = loader_options(loader, drawing.ranks)
+        return _from_stream(loader, wanted)
+    options = loader_options(loader, divided=wanted.parts is not None)
     if options is None:
-        drawn = _from_stream(loader, drawing)
+        drawn = _from_stream(loader, wanted)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
         return replace(drawn, available=min(drawn.available, known), note=own_order(loader))
-    return _from_dataset(loader.dataset, drawing, options)
+    return _from_dataset(loader.dataset, wanted, options)
 
 
-def own_order(loader: DataLoader[Any]) -> str:
-    """The note for a loader whose sampler chooses."""
-    return f"samples were taken as the loader's own {type(loader.sampler).__name__} gave them"
-
-
-def _plain_order(loader: DataLoader[Any]) -> bool:
-    """Whether every entry comes exactly once, in sequential or shuffled order."""
-    sampler = loader.sampler
-    shuffled = isinstance(sampler, RandomSampler) and not sampler.replacement
-    whole = shuffled and len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
-    return type(loader.batch_sampler) is BatchSampler and (
-        type(sampler) is SequentialSampler or whole
-    )
-
-
-def _from_dataset(data: Any, drawing: Drawing, options: dict[str, Any]) -> _Drawn:
+def _from_dataset(data: Any, wanted: _Wanted, options: dict[str, Any]) -> _Drawn:
     if type(data) is TensorDataset and set(options) == {"batch_size"}:
-        return _from_batches([list(data.tensors)], drawing)  # rather than entry by entry
-    ranks, told = drawing.ranks, None
-    if ranks.are_several:
-        told = told_of_dataset(data, options)
-        seed_everything(drawing.seed)  # of which entries of the data set have drawn
-    chosen, parts = drawing.chosen(len(data), told, in_order=False)
+        return _from_batches([list(data.tensors)], wanted)  # rather than entry by entry
+    total, parts = len(data), wanted.parts
+    chosen = wanted.chosen(total, in_order=False)
     if chosen is not None:
         data = Subset(data, chosen.tolist())
-    augmented = any(ranks.gathered(is_augmented(data)))
     batches = fetched(data, options) if len(data) else []
-    available = math.inf if augmented else parts.total
-    return _Drawn(batches, available, endless=AUGMENTED, sets=len(parts.totals))
+    augmented = is_augmented(data) if parts is None else parts.is_augmented
+    return _Drawn(batches, math.inf if augmented else total, endless=AUGMENTED)
 
 
-def _from_batches(data: list[Batch], drawing: Drawing) -> _Drawn:
+def _from_batches(data: list[Batch], wanted: _Wanted) -> _Drawn:
     data = [batch for batch in data if sample_count(batch)]
-    told = told_of_batches(data) if drawing.ranks.are_several else None
-    own = sum(sample_count(batch) for batch in data)
-    chosen, parts = drawing.chosen(own, told, in_order=True)
-    batches = data if chosen is None else _taken(data, chosen)
-    return _Drawn(batches, parts.total, sets=len(parts.totals))
+    total = sum(sample_count(batch) for batch in data)
+    chosen = wanted.chosen(total, in_order=True)
+    return _Drawn(data if chosen is None else _taken(data, chosen), total)
 
 
 def _taken(data: list[Batch], chosen: Tensor) -> list[Batch]:
@@ -365,19 +354,14 @@ def _taken(data: list[Batch], chosen: Tensor) -> list[Batch]:
     return batches
 
 
-def _from_stream(data: Iterable[Batch], drawing: Drawing, told: float | None = None) -> _Drawn:
+def _from_stream(data: Iterable[Batch], wanted: _Wanted, told: float | None = None) -> _Drawn:
     """The first samples of a stream; of several ranks each takes its part from its own."""
-    drawn, ranks = _first_of(data, drawing.part, told), drawing.ranks
-    if not ranks.are_several:
-        return drawn
-    own, told_of = sum(map(sample_count, drawn.batches)), told_of_batches(drawn.batches)
-    parts = Parts.of(ranks.gathered((own, told_of)))
-    available = dict(zip(parts.sets, ranks.gathered(drawn.available), strict=True))
-    chosen = parts.of_rank(ranks.rank)
-    batches = drawn.batches if chosen is None else _taken(drawn.batches, chosen)
-    return replace(
-        drawn, batches=batches, available=sum(available.values()), sets=len(parts.totals)
-    )
+    parts, rank = wanted.parts, wanted.ranks.rank
+    if parts is None:
+        return _first_of(data, wanted.limit, told)
+    drawn = _first_of(data, parts.limit_of(rank, wanted.limit), told)
+    positions = parts.divided(range(sum(map(sample_count, drawn.batches))), rank)
+    return replace(drawn, batches=_taken(drawn.batches, torch.tensor(positions)))
 
 
 def _first_of(data: Iterable[Batch], limit: float, told: float | None) -> _Drawn:

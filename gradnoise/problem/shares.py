@@ -100,7 +100,7 @@ def weights_of(
             break
         found.append(own.detach())
     here = {(float(least), float(most)) for least, most in map(torch.aminmax, found)}
-    extremes = set().union(*ranks.gathered(here))
+    extremes = set().union(*ranks.gathered(here, "weights"))
     if all(least == most > 0 for least, most in extremes) and len(extremes) < 2:  # most often
         return None
     own_weights = [own.double().cpu() for own in found]

@@ -76,8 +76,8 @@ class Meter:
             for_noise: the part that was spent on tr(HΣ) and GᵀHG.
         """
         ranks, n = problem.objective.ranks, problem.samples.count
-        work = Work.together(ranks.gathered(problem.objective.work.since(self._before)))
-        noise = Work.together(ranks.gathered(for_noise or Work()))
+        work = Work.together(ranks.gathered(problem.objective.work.since(self._before), "work"))
+        noise = Work.together(ranks.gathered(for_noise or Work(), "work for noise scales"))
         passes, whole = work.passes(n), problem.samples.sampling_factor == 0
         again = noise.passes(n)
         device = problem.objective.device

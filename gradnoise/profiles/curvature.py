@@ -102,6 +102,7 @@ def find_curvature(
             return _measured(opened, moments, stage, effort)
     except (CurvatureError, OperatorError) as error:
         reason = str(error).strip().split("\n")[0]
+        reason = max(opened.problem.objective.ranks.gathered(reason, "reasons"))
         return CurvatureResults({}, notes=(f"curvature was not measured: {reason}",))
 
 

@@ -73,7 +73,7 @@ class Measurement(Opened):
         (point, entered), plain = self._point, self._problem.objective.plain  # has the guard
         if not (plain.is_guarded and plain.entered == entered):  # compared once per guard
             now = self._now()
-            if any(plain.ranks.gathered(now != point)):
+            if any(plain.ranks.gathered(now != point, "whether the model has changed")):
                 self._kept = {}
             self._point = now, plain.entered
         return super().keep(key, compute)

@@ -27,8 +27,9 @@ KINDS = (
     "a torch.distributed.ProcessGroup (torch.distributed.group.WORLD: all ranks) or a DeviceMesh"
 )
 
-PATIENCE = 20.0  # seconds that a rank which has failed waits for the others
+PATIENCE = 20.0  # seconds that a rank which has failed waits where others may never come
 POLL = 0.01
+LINE = 160  # characters of an error of another library
 
 
 class Ranks:
@@ -36,21 +37,21 @@ class Ranks:
 
     Args:
         group: of torch.distributed.
-        device: of the tensors that are exchanged beside results.
+        is_patient: whether a rank that has failed waits for the others as long as the group allows;
+            else they may stand in exchanges of their own, and it waits for `PATIENCE`.
 
     Attributes:
         size: their number.
         rank: this one's place among them.
     """
 
-    def __init__(
-        self, group: dist.ProcessGroup | None = None, device: torch.device | None = None
-    ) -> None:
-        self._group, self._device = group, device
+    def __init__(self, group: dist.ProcessGroup | None = None, *, is_patient: bool = True) -> None:
+        self._group, self.is_patient, self._depth = group, is_patient, 0
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
-        self._depth = 0
-        self._told: Exception | None = None  # what all ranks know of
+        self._device = torch.device("cpu")  # of what is exchanged beside results
+        if group is not None and dist.get_backend(group) == "nccl":
+            self._device = torch.device("cuda", torch.cuda.current_device())
 
     @property
     def are_several(self) -> bool:
@@ -75,10 +76,11 @@ class Ranks:
         try:
             yield
             self._meet("the end of a measurement")
-        except Exception as error:
-            if not self.know(error):
-                self._tell(error)
-            raise
+        except BaseException as error:
+            agreed = error if is_told(error) else self._tell(error)
+            if agreed is error:
+                raise
+            raise agreed from error
         finally:
             self._depth -= 1
 
@@ -90,16 +92,16 @@ class Ranks:
         with self.together(always=True):
             yield
 
-    def sum(self, own: Tensor) -> Tensor:
-        """The sum over the ranks, the same on all of them; in place."""
+    def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
+        """The sum over the ranks, the same on all of them; in place. `what` it is, likewise."""
         if self.are_several:
-            self._meet(f"a sum of shape {tuple(own.shape)}")
+            self._meet(f"{what} of shape {tuple(own.shape)}")
             self._reduce(own)
         return own
 
     def largest(self, own: float) -> float:
         """The largest of the ranks' numbers."""
-        return float(max(self.gathered(own)))
+        return float(max(self.gathered(own, "numbers")))
 
     def rows(self, own: Tensor, share: Share | None) -> Tensor:
         """The rows of all ranks, shape (n, ...), from those of this one."""
@@ -109,11 +111,11 @@ class Ranks:
         share.of(whole).copy_(own)
         return self.sum(whole)
 
-    def gathered(self, own: Any) -> list[Any]:
-        """An object of every rank, in their order."""
+    def gathered(self, own: Any, what: str) -> list[Any]:
+        """An object of every rank, in their order; `what` it is, the same on all ranks."""
         if not self.are_several:
             return [own]
-        self._meet("objects")
+        self._meet(what)
         return self._objects(own)
 
     def _meet(self, purpose: str) -> None:
@@ -123,41 +125,40 @@ class Ranks:
         self._reduce(states, dist.ReduceOp.MAX)
         failed, most, least = states.tolist()
         if failed:
-            self._told = _error_of(self._objects(None))
-            raise self._told
+            raise _error_of(self._objects(None))
         if most != -least:
             ways = dict.fromkeys(self._objects(purpose))
-            self._told = RanksError(
-                f"the ranks have taken different ways: they are about to exchange "
-                f"{'; '.join(ways)}. Give all of them the same arguments, and let model and "
-                f"loss_fn do the same on each"
+            raise _marked(
+                RanksError(
+                    f"the ranks have taken different ways: they are about to exchange "
+                    f"{'; '.join(ways)}. Give all of them the same arguments, and let model and "
+                    f"loss_fn do the same on each"
+                )
             )
-            raise self._told
 
-    def _tell(self, error: Exception) -> None:
-        """Say that this rank has failed: the others wait in an exchange, or come to one soon.
+    def _tell(self, error: BaseException) -> BaseException:
+        """Say that this rank has failed; the error that all of them raise, the first rank's.
 
-        Others that wait in code of the user's never come. This rank then ends alone, and what has
-        started them all, or the lost connection, ends the others.
+        Others come to an exchange sooner or later, except those that stand in one of the user's. A
+        rank that is not patient then ends alone, and what has started them all, or the lost
+        connection, ends the others.
         """
-        if isinstance(error, LostError):
-            return
-        states, start = torch.tensor([1, 0, 0], device=self._device), time.monotonic()
-        with _connected():
+        try:
+            states, start = torch.tensor([1, 0, 0], device=self._device), time.monotonic()
             work = dist.all_reduce(states, dist.ReduceOp.MAX, self._group, async_op=True)
-        while not work.is_completed():
-            if time.monotonic() - start > PATIENCE:
-                return
-            time.sleep(POLL)
-        self._told = error
-        self._objects((type(error).__name__, said(error)))
-
-    def know(self, error: Exception) -> bool:
-        """Whether all ranks have learnt of an error."""
-        return error is self._told
+            while not (self.is_patient or work.is_completed()):
+                if time.monotonic() - start > PATIENCE:
+                    return error
+                time.sleep(POLL)
+            work.wait()
+            told = self._objects((_kind_of(error), _text_of(error)))
+        except (RuntimeError, ValueError):  # the connection is lost: its own error says more
+            return error
+        first = next(rank for rank, own in enumerate(told) if own is not None)
+        return _marked(error) if first == self.rank else _error_of(told)
 
     def _reduce(self, tensor: Tensor, how: Any = dist.ReduceOp.SUM) -> None:
-        moved = tensor if self._device is None else tensor.to(self._device)
+        moved = tensor if self._device.type == "cpu" else tensor.to(self._device)
         with _connected():
             dist.all_reduce(moved, how, group=self._group)
         if moved is not tensor:
@@ -177,7 +178,7 @@ class LostError(RanksError):
 ALONE = Ranks()
 
 
-def ranks_of(process_group: Any, device: torch.device) -> Ranks:
+def ranks_of(process_group: Any, *, is_patient: bool = True) -> Ranks:
     """The ranks of what `process_group` may be: a process group, a mesh, or None.
 
     Raises:
@@ -190,7 +191,7 @@ def ranks_of(process_group: Any, device: torch.device) -> Ranks:
             "`process_group` needs torch.distributed: start the program by torchrun, and call "
             "torch.distributed.init_process_group() first"
         )
-    return Ranks(_group_of(process_group), device)
+    return Ranks(_group_of(process_group), is_patient=is_patient)
 
 
 def _group_of(given: Any) -> dist.ProcessGroup:
@@ -222,8 +223,34 @@ def _connected() -> Iterator[None]:
         ) from error
 
 
-def _error_of(told: Sequence[tuple[str, str] | None]) -> GradNoiseError:
+def is_told(error: BaseException) -> bool:
+    """Whether all ranks know of an error, or cannot be told."""
+    return isinstance(error, LostError) or getattr(error, "_is_told", False)
+
+
+def _marked(error: BaseException) -> BaseException:
+    error._is_told = True  # type: ignore[attr-defined]
+    return error
+
+
+def _kind_of(error: BaseException) -> str:
+    """The first of its classes that is one of our public errors."""
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    return next((name for name in kinds if _is_public(name)), RanksError.__name__)
+
+
+def _is_public(name: str) -> bool:
+    kind = getattr(errors, name, None)
+    return isinstance(kind, type) and issubclass(kind, GradNoiseError)
+
+
+def _text_of(error: BaseException) -> str:
+    """The error in a line; of one that has passed through a worker process, the last as well."""
+    text, last = said(error), str(error).strip().split("\n")[-1][:LINE]
+    return text if isinstance(error, GradNoiseError) or last in text else f"{text} ... {last}"
+
+
+def _error_of(told: Sequence[tuple[str, str] | None]) -> BaseException:
     """The error of the first rank that has failed, for the others."""
     rank, (name, text) = next((rank, own) for rank, own in enumerate(told) if own is not None)
-    kind = getattr(errors, name, RanksError)
-    return (kind if issubclass(kind, GradNoiseError) else RanksError)(f"on rank {rank}: {text}")
+    return _marked(getattr(errors, name)(f"on rank {rank}: {text}"))

@@ -197,7 +197,9 @@ class _Line:
                 parts = [problem.objective.losses(b).detach().cpu() for b in problem.batches()]
             except LossError as error:
                 failure = str(error)
-        told = problem.objective.ranks.gathered((failure, [part.dtype for part in parts[:1]]))
+        told = problem.objective.ranks.gathered(
+            (failure, [part.dtype for part in parts[:1]]), "losses"
+        )
         failure = next((text for text, _ in told if text), "")
         if failure:
             raise LossError(failure)

@@ -106,7 +106,7 @@ class Replica:
     def _refresh(self) -> None:
         """Give the copies the values of the model."""
         values = self.fingerprint()
-        if not any(self._ranks.gathered(values != self._values)):
+        if not any(self._ranks.gathered(values != self._values, "whether parameters changed")):
             return
         modules = list(self._model.modules())
         shards, places = shards_of(modules), []

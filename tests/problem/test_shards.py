@@ -1,0 +1,54 @@
+"""Gradients of a model of `fully_shard`, one layer gathered at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.problem.shards import as_they_come
+from tests.launching import results_of
+
+
+def test_gradients_are_handed_over_as_they_come() -> None:
+    weight, bias = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    found = {}
+    with as_they_come({"weight": weight, "bias": bias}, found.__setitem__):
+        left = torch.autograd.grad((3 * weight + bias).sum(), [weight, bias])
+    assert found["weight"].tolist() == [3.0, 3.0]
+    assert found["bias"].tolist() == [1.0, 1.0]
+    assert [own.untyped_storage().nbytes() for own in left] == [4, 4]  # zeros without memory
+    (again,) = torch.autograd.grad((3 * weight).sum(), weight)
+    assert again.tolist() == [3.0, 3.0]
+
+
+def test_gather_has_three_values() -> None:
+    with pytest.raises(gn.ArgumentError, match="gather"):
+        gn.gradient_moments(nn.Linear(1, 1), nn.MSELoss(), torch.ones(2, 1), gather="all")
+
+
+def test_what_layers_are_not_enough_for(tmp_path: Path) -> None:
+    for found in results_of(2, "sharded", tmp_path):
+        assert found["alike"]  # by layers and by the whole model
+        for name, said in SAID.items():
+            assert said in found[name].replace("on rank 0: ", ""), name
+        for name in FALLS_BACK:
+            assert found[f"auto: {name}"] == "nothing"
+        assert found["parts"] < 0.6  # of the mean gradient, on each rank
+
+
+FALLS_BACK = ("dropout", "weights", "metric")
+SAID = {
+    "dropout": "ShardedError: the loss draws random numbers, which needs whole parameters: measure",
+    "weights": "ShardedError: samples weigh differently, which needs whole parameters",
+    "metric": "ShardedError: the metric of an optimizer needs whole parameters",
+    "engine": "ShardedError: engine='loop' needs whole parameters",
+    "not of fully_shard": "ShardedError: gather='layers' is for models of fully_shard",
+    "outside": "ShardedError: the parameters outside.weight, outside.bias are not sharded",
+    "no group": "ModelError: the parameters of the model are divided among ranks (DTensor): pass",
+    "not finite": "LossError",
+    "merged": "ArgumentError: moments of which ranks hold parts cannot be merged",
+}

@@ -1,0 +1,58 @@
+"""What ranks exchange, and how they end together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradnoise as gn
+from gradnoise.ranks.ranks import ALONE, LostError, is_told, ranks_of
+from tests.launching import results_of
+from tests.rank_models import losses, model_of, samples_of
+from tests.rank_program import profiled
+
+
+def test_one_process_alone_exchanges_nothing() -> None:
+    own = torch.ones(3)
+    assert ranks_of(None) is ALONE
+    assert not ALONE.are_several
+    assert ALONE.sum(own) is own
+    assert ALONE.rows(own, None) is own
+    assert ALONE.gathered("x", "words") == ["x"]
+    assert ALONE.largest(2.5) == 2.5
+    with pytest.raises(KeyError), ALONE.together(always=True):
+        raise KeyError
+
+
+def test_a_group_needs_torchrun() -> None:
+    with pytest.raises(gn.ArgumentError, match="start the program by torchrun"):
+        ranks_of("world")
+
+
+def test_a_lost_rank_cannot_be_told() -> None:
+    assert is_told(LostError())
+    assert not is_told(KeyError())
+
+
+def test_errors_at_many_places(tmp_path: Path) -> None:
+    first, second = results_of(2, "stops", tmp_path)
+    for after in (1, 5, 12):
+        # both fail at once, each in its own way: the first one's error is that of both
+        assert first[f"both at {after}"] == "CurvatureError: no"
+        assert second[f"both at {after}"] == "CurvatureError: on rank 0: no"
+        # of a kind that is not public the public one is told
+        assert first[f"of a kind of ours at {after}"] == "CurvatureError: on rank 1: no"
+        assert second[f"of a kind of ours at {after}"] == "FullPrecisionError: no"
+    for after in (30, 55):  # where a profile goes on without curvature
+        for found in (first, second):
+            assert found[f"both at {after}"] == "nothing"
+            assert found[f"of a kind of ours at {after}"] == "nothing"
+    assert first["interrupted"] == "RanksError"
+    assert second["interrupted"] == "KeyboardInterrupt"
+    expected = profiled(model_of("mlp"), losses, samples_of("mlp"))["trace_cov"][0]
+    for found in (first, second):
+        assert found["the group is as it was"] == [2.0, 2.0, 2.0]
+        assert found["once"] == "kept"  # second derivatives by differences, of one rank's operation
+        assert found["after"] == pytest.approx(expected, rel=1e-9)
