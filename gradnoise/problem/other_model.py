@@ -12,7 +12,6 @@ from ..tensors.trees import Batch, select
 from .graph import nodes_of
 from .objective import Objective
 from .state.held import held_by
-from .state.wrappers import bare_model
 
 
 def refuse_other_model(objective: Objective, batch: Batch) -> None:
@@ -31,13 +30,6 @@ def refuse_other_model(objective: Objective, batch: Batch) -> None:
 
 
 def _message(objective: Objective, used: list[Tensor]) -> str:
-    model = bare_model(objective.model)
-    if any(type(p).__name__ == "DTensor" for p in objective.parameters.values()):
-        return (
-            f"the parameters of {type(model).__name__} are sharded over processes (DTensor), and "
-            f"the loss is computed from others that are gathered for it. Measure a model that is "
-            f"not sharded: load its full state dict into a plain copy"
-        )
     copied = {p.shape for p in used} == {p.shape for p in objective.parameters.values()}
     other = "another copy of the model" if copied else "other tensors that require a gradient"
     named = _named(objective.criterion, used)

@@ -309,7 +309,7 @@ class Problem:
             note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
             return replace(self, objective=plain, note=note)
         found = PreconditionedObjective(plain, preconditioner)
-        require_same(plain.ranks, "state of the optimizer", preconditioner.root)
+        require_same(plain.ranks, {"state of the optimizer": preconditioner.root})
         return replace(self, objective=found, note="")
 
     @property

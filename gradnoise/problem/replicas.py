@@ -53,39 +53,41 @@ def require_replicas(ranks: Ranks, model: nn.Module, criterion: Any) -> None:
     if not ranks.are_several:
         return
     model = bare_model(model)
-    require_same(ranks, "modes of the modules (train or eval)", _modes(model))
-    require_same(ranks, "trainable parameters", {n: p.requires_grad for n, p in _named(model)})
-    require_same(ranks, "parameters", dict(_named(model)))
-    require_same(ranks, "buffers", _buffers(model))
+    parameters, settings = dict(model.named_parameters()), dict[str, Any]()
     if isinstance(criterion, nn.Module):
-        held = {**dict(criterion.named_parameters()), **dict(criterion.named_buffers())}
         settings = {n: v for n, v in vars(criterion).items() if isinstance(v, _PLAIN)}
-        require_same(ranks, "settings of the criterion", {**settings, **held})
+        settings |= dict(criterion.named_parameters()) | dict(criterion.named_buffers())
+    own: dict[str, Mapping[str, Any]] = {
+        "modes of the modules (train or eval)": _modes(model),
+        "trainable parameters": {name: p.requires_grad for name, p in parameters.items()},
+        "parameters": parameters,
+        "buffers": _buffers(model),
+        "settings of the criterion": settings,
+    }
+    require_same(ranks, own)
 
 
-def require_same(ranks: Ranks, what: str, own: Mapping[str, Any]) -> None:
-    """Compare tensors, by value, and plain objects by name.
+def require_same(ranks: Ranks, own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare tensors, by value, and plain objects; each by what it belongs to, and by name.
 
     Raises:
         ModelError: they differ.
     """
     if not ranks.are_several:
         return
-    tensors = {n: t.detach() for n, t in own.items() if isinstance(t, Tensor)}
-    bits = dict(zip(tensors, (bits for _, bits in fingerprints([*tensors.values()])), strict=True))
-    first, *others = ranks.gathered({**own, **bits}, what)
+    items = {(what, name): item for what, group in own.items() for name, item in group.items()}
+    tensors = {key: item.detach() for key, item in items.items() if isinstance(item, Tensor)}
+    bits = (bits for _, bits in fingerprints([*tensors.values()]))
+    first, *others = ranks.gathered(items | dict(zip(tensors, bits, strict=True)), "replicas")
     for rank, found in enumerate(others, 1):
-        apart = [name for name in {**first, **found} if first.get(name) != found.get(name)]
+        apart = [key for key in {**first, **found} if first.get(key) != found.get(key)]
         if apart:
+            what, name = apart[0]
             cure = DRIFTED if apart[0] in tensors else "make them the same on all ranks"
             raise ModelError(
-                f"{len(apart)} of {len(first)} {what} of rank {rank} are not those of rank 0, the "
-                f"first of them {apart[0]!r}: {cure}"
+                f"{sum(key[0] == what for key in apart)} of {len(own[what])} {what} of rank {rank} "
+                f"are not those of rank 0, the first of them {name!r}: {cure}"
             )
-
-
-def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return list(model.named_parameters())
 
 
 def _modes(model: nn.Module) -> dict[str, bool]:

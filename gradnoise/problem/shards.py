@@ -8,6 +8,7 @@ mean gradient than its own part. Every method is called by all ranks in the same
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.tensor import DTensor, Partial
 
 from ..errors import ShardedError
 from ..ranks.ranks import ALONE, Ranks
@@ -117,7 +117,9 @@ class Shards:
     def scattered(self, name: str, own: Tensor) -> Tensor:
         """This rank's part of the sum over the ranks of their `own`, each of the whole shape."""
         mesh, placements = self.kept[name].device_mesh, self.kept[name].placements
-        partial = DTensor.from_local(own, mesh, [Partial()] * mesh.ndim, run_check=False)
+        tensors = _dtensors()
+        sums = [tensors.Partial()] * mesh.ndim
+        partial = tensors.DTensor.from_local(own, mesh, sums, run_check=False)
         part: Tensor = partial.redistribute(placements=placements).to_local()
         return part
 
@@ -125,16 +127,17 @@ class Shards:
         """Parts by name as tensors in the layout of their parameters."""
         return {name: self._laid_out(name, part) for name, part in parts.items()}
 
-    def _laid_out(self, name: str, part: Tensor) -> DTensor:
+    def _laid_out(self, name: str, part: Tensor) -> Any:
         kept = self.kept[name]
-        return DTensor.from_local(
+        return _dtensors().DTensor.from_local(
             part.contiguous(), kept.device_mesh, kept.placements, run_check=False,
             shape=kept.shape, stride=kept.stride(),
         )  # fmt: skip
 
     def gathered(self, name: str, part: Tensor) -> Tensor:
         """The whole tensor, of the parameter's shape, of which every rank has a part."""
-        return self._laid_out(name, part).full_tensor()
+        whole: Tensor = self._laid_out(name, part).full_tensor()
+        return whole
 
     def all_gathered(self, name: str, parts: Tensor) -> Tensor:
         """The same for k tensors: (k, *part) to (k, *shape)."""
@@ -221,6 +224,11 @@ def as_they_come(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _dtensors() -> Any:
+    """torch's module, which takes half a second to import, and which a sharded model has."""
+    return importlib.import_module("torch.distributed.tensor")
 
 
 def _is_cut_once(parameter: Any) -> bool:

@@ -29,6 +29,7 @@ KINDS = (
 
 PATIENCE = 20.0  # seconds that a rank which has failed waits where others may never come
 POLL = 0.01
+TOLD = "ranks_know"  # the attribute of an error that all ranks know of
 LINE = 160  # characters of an error of another library
 
 
@@ -225,11 +226,11 @@ def _connected() -> Iterator[None]:
 
 def is_told(error: BaseException) -> bool:
     """Whether all ranks know of an error, or cannot be told."""
-    return isinstance(error, LostError) or getattr(error, "_is_told", False)
+    return isinstance(error, LostError) or getattr(error, TOLD, False)
 
 
 def _marked(error: BaseException) -> BaseException:
-    error._is_told = True  # type: ignore[attr-defined]
+    setattr(error, TOLD, True)
     return error
 
 

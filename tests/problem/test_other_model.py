@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed import fsdp
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
@@ -112,22 +109,3 @@ def test_some_samples_may_be_without_weights() -> None:
     x = torch.tensor([-1.0, -2.0, 1.0, 3.0], requires_grad=True)
     found = gn.gradient_moments(Sometimes(), lambda m, b: m(b), x)
     assert float(found.trace_cov) == pytest.approx(2.0)  # of 0, 0, 1, 3
-
-
-@pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="torch 2.6 and newer")
-def test_sharded_models_are_told_as_such_and_the_cure_works(tmp_path: Any) -> None:
-    plain, batch = mlp().double(), labelled()
-    sharded = copy.deepcopy(plain)
-    store = f"file://{tmp_path}/store"
-    distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
-        fsdp.fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
-        with pytest.raises(gn.LossError, match="sharded over processes"):
-            gn.gradient_moments(sharded, losses, batch)
-        full = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
-    finally:
-        distributed.destroy_process_group()
-    copied = mlp().double()
-    copied.load_state_dict(full)
-    own, found = (gn.gradient_moments(m, losses, batch).trace_cov for m in (plain, copied))
-    assert found == own

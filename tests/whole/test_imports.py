@@ -12,7 +12,7 @@ import pytest
 import gradnoise as gn
 from scripts.import_graph import ORDER, PACKAGE, circle, files, folder, upward
 
-AT_THE_ROOT = {"__init__.py", "__init__.pyi", "cli.py", "errors.py", "py.typed"}
+AT_THE_ROOT = {"__init__.py", "__init__.pyi", "__main__.py", "cli.py", "errors.py", "py.typed"}
 OPEN = {"toy"}  # a folder that is itself public: `gn.toy.LinearRegression`
 
 

@@ -115,7 +115,7 @@ def test_every_error_derives_from_one() -> None:
     errors = [
         item for item in ITEMS.values() if inspect.isclass(item) and item.__name__.endswith("Error")
     ]
-    assert len(errors) == 14
+    assert len(errors) == 16
     assert all(issubclass(error, gn.GradNoiseError) for error in errors)
 
 

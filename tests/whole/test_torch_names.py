@@ -7,6 +7,7 @@ at the files named beside it.
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.autograd import forward_ad
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
@@ -128,6 +132,28 @@ def autocasts_know_whether_they_are_on() -> bool:
     return torch.autocast("cpu")._enabled and not torch.autocast("cpu", enabled=False)._enabled
 
 
+def sharded_modules_tell_where_their_parameters_are() -> bool:
+    """Names of FSDP2, in a process group of this process alone."""
+    place = "torch.distributed.fsdp" if hasattr(fsdp, "fully_shard") else OLD_FSDP
+    fully_shard = importlib.import_module(place).fully_shard
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        state = model._get_fsdp_state()
+        groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
+        (group,) = groups
+        at = [(k._module_info.module, k._module_info.param_name) for k in group.fsdp_params]
+        expected = [(own, name) for own in model for name in ("weight", "bias")]
+        pairs = zip(group.fsdp_params, model.parameters(), strict=True)
+        same = all(kept.sharded_param is own for kept, own in pairs)
+        return at == expected and same and state._mp_policy.param_dtype is None
+    finally:
+        dist.destroy_process_group()
+
+
+OLD_FSDP = "torch.distributed._composable.fsdp"  # of torch 2.5
+
 ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_version": ("per_sample/hooks/backward, problem/objective", version_counts_changes_in_place),
     "_base": ("per_sample/hooks/chain_rule", base_is_what_a_view_is_of),
@@ -147,6 +173,10 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
     "_current_level": ("per_sample/hooks/transforms", forward_mode_has_a_level),
     "_forward_cls": ("problem/custom_functions", nodes_know_their_function),
     "_enabled": ("problem/full_precision", autocasts_know_whether_they_are_on),
+    **dict.fromkeys(
+        ("_get_fsdp_state", "_fsdp_param_group", "_module_info", "_mp_policy"),
+        ("problem/state/sharded", sharded_modules_tell_where_their_parameters_are),
+    ),
     "_values": ("operators/graph_cache", values_of_sparse_tensors_without_a_copy),
 }
 
@@ -163,7 +193,7 @@ def test_private_attributes_mean_what_they_did(name: str) -> None:
 
 def test_the_list_of_private_attributes_is_complete() -> None:
     """What is read from objects of others, and defined nowhere in the package."""
-    used, own = set[str](), {"_replace", "_fields"}  # of named tuples, documented
+    used, own = set[str](), {"_replace", "_fields", "_exit"}  # documented
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
