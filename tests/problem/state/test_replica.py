@@ -36,7 +36,7 @@ def test_a_sharded_model_is_refused_alone_and_the_cure_works(gather: str) -> Non
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         model = held(model_of("mlp"), "blocks and root", 1)
-        with pytest.raises(gn.ModelError, match="`process_group=torch.distributed.group.WORLD`"):
+        with pytest.raises(gn.ModelError, match="`process_group=torch"):
             gn.gradient_moments(model, losses, samples)
         own = {"process_group": dist.group.WORLD, "gather": gather}
         found = gn.gradient_moments(model, losses, samples, **own)
