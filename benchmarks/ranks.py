@@ -191,7 +191,7 @@ def runner(problem: Trained, name: str, options: dict[str, Any], shard: bool = F
     model = copy.deepcopy(problem.model)
     if shard:
         fully_shard(model)
-    more = options if name in ITERATED else {}
+    more = options if name in ITERATED else {"gather": "model"}
     return lambda: call(
         model, problem.losses, problem.batch,
         population=population, process_group=dist.group.WORLD, **more,
