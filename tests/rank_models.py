@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 class MLP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Linear(10, 15), nn.Linear(15, 3)])
+        self.blocks = nn.ModuleList([nn.Linear(10, 16), nn.Linear(16, 3)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks[1](torch.tanh(self.blocks[0](x)))

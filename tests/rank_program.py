@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import gradnoise as gn
 from gradnoise.problem.full_precision import FullPrecisionError
-from tests.rank_models import COUNT, held, losses, model_of, part_of, samples_of
+from tests.rank_models import COUNT, MLP, held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
 SOON = 30  # seconds
@@ -459,9 +460,24 @@ def stops(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+class InOrder(nn.Module):
+    """Layers that are used as the data have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(10, 10), nn.Linear(10, 10)
+
+    def forward(self, x: Tensor, order: str) -> Tensor:
+        for name in order:
+            x = torch.tanh(getattr(self, name)(x))
+        return x
+
+
 def sharded(rank: int, size: int, options: Any) -> Numbers:
     """What needs whole parameters, and what is then done."""
     own, layers = part_of(samples_of("mlp"), rank, size), {**options, "gather": "layers"}
+    automatic = {**options, "gather": "auto"}
     model = held(model_of("mlp"), "blocks and root", size)
     dropping = nn.Sequential(model_of("mlp"), nn.Dropout(0.5))
     fully_shard(dropping)
@@ -479,6 +495,19 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     def not_finite(model: nn.Module, batch: Any) -> Tensor:
         return losses(model, batch) * (float("nan") if rank else 1.0)
 
+    def in_another_order(model: Any, batch: Any) -> Tensor:
+        inputs, labels = batch
+        return F.cross_entropy(model(inputs, "ab" if rank else "ba"), labels, reduction="none")
+
+    def by_length(model: Any, batch: Any) -> Tensor:
+        found = model(batch[0], "a" * batch[0].shape[1] + "b").mean(1)
+        return F.cross_entropy(found, batch[1], reduction="none")
+
+    pair = fully_shard(InOrder().double())
+    waiting = held(model_of("mlp"), "whole", size)
+    waiting.set_requires_gradient_sync(False)
+    losses(waiting, own).mean().backward()
+    lengths = [(own[0][:6, None], own[1][:6]), (own[0][6:11, None].repeat(1, 2, 1), own[1][6:11])]
     found: Numbers = {}
     asked: dict[str, tuple[Any, Any, Any]] = {
         "dropout": (dropping, losses, {}),
@@ -489,12 +518,16 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
         "outside": (apart, outside, {}),
         "no group": (model, losses, {"process_group": None}),
         "not finite": (model, not_finite, {}),
+        "in another order": (pair, in_another_order, {}),
+        "by length": (pair, by_length, {"data": lengths}),
+        "waiting gradients": (waiting, losses, {}),
+        "smoothing": (model, nn.CrossEntropyLoss(label_smoothing=0.1 * rank), {}),
     }
     for name, (sample_model, loss_fn, more) in asked.items():
-        for told, used in ((name, layers), (f"auto: {name}", options)):
+        for told, used in ((name, layers), (f"auto: {name}", automatic)):
             found[told] = tried(
                 lambda m=sample_model, f=loss_fn, more=more, used=used: gn.gradient_moments(
-                    m, f, own, **{**used, **more}
+                    m, f, **{"data": own, **used, **more}
                 )
             )
     by_layers = gn.gradient_moments(model, losses, own, **layers)
@@ -507,6 +540,18 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+class ByHand(nn.Module):
+    """Attention whose code divides its heads among so many ranks, as it was written for."""
+
+    def __init__(self, ranks: int) -> None:
+        super().__init__()
+        self.ranks, self.read, self.written = ranks, nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.read(x).view(len(x), 4 // self.ranks, -1)
+        return self.written(torch.softmax(heads, -1).flatten(1))
+
+
 def meshes(rank: int, size: int, options: Any) -> Numbers:
     """Models on meshes of all names, and what a report says of casts that are left out."""
     own, found = part_of(samples_of("mlp"), rank, size), dict[str, Any]()
@@ -514,6 +559,19 @@ def meshes(rank: int, size: int, options: Any) -> Numbers:
         mesh = init_device_mesh("cpu", (size,), mesh_dim_names=(name,))
         model = fully_shard(model_of("mlp"), mesh=mesh)
         found[name] = tried(lambda m=model: gn.sharpness(m, losses, own, **options))
+    mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("tp",))
+    for name, ranks in (("by hand", size), ("by the tensor", 1)):
+        torch.manual_seed(0)
+        plan = {"read": ColwiseParallel(), "written": RowwiseParallel()}
+        model = parallelize_module(ByHand(ranks), mesh, plan)
+        if ranks == 1:  # heads of parts are those of the whole
+            model = parallelize_module(MLP(), mesh, {"blocks.0": plan["read"]})
+            parallelize_module(model, mesh, {"blocks.1": plan["written"]})
+        batch = torch.randn(12, 8 if ranks > 1 else 10), torch.arange(12) % 3
+        batch = (torch.linspace(-1, 1, batch[0].numel()).view_as(batch[0]), batch[1])
+        found[name] = tried(
+            lambda m=model, b=batch: gn.gradient_moments(m, nn.CrossEntropyLoss(), b, **options)
+        )
     for name, way in (("casts", "mixed precision"), ("plain", "whole")):
         profile = gn.profile(held(model_of("mlp"), way, size), losses, own, **options)
         found[name] = " ".join(text for text in profile.warnings if "fully_shard" in text)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..ranks.ranks import is_told, ranks_of
+from ..ranks.ranks import is_untold, ranks_of
 from .arguments import one_line
 
 FAILED = 2  # the exit code of any error
@@ -31,18 +31,20 @@ def launched() -> Iterator[Any]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group()
     group = dist.group.WORLD
+    ranks = ranks_of(group)
+    ranks.is_patient = False  # the factory may exchange something itself
     try:
-        with ranks_of(group, is_patient=False).together():
+        with ranks.together():
             yield group
     except Exception as error:
         if is_first(group):
             raise
-        if not is_told(error):  # the others stand in an exchange of the user's, and so would exit
+        if is_untold(error):  # the others wait in the user's code, and so would a normal exit
             print(f"gradnoise: error: {one_line(error)}", file=sys.stderr, flush=True)
             os._exit(FAILED)
         raise SystemExit(FAILED) from error
     finally:
-        del group
+        del group, ranks
         gc.collect()  # torch aborts at exit where something still holds the group
         dist.destroy_process_group()
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ShardedError
+from ..errors import EngineError, ShardedError
 from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
 from ..problem.one_pass import in_one_pass
-from ..problem.options import MODEL, Options
+from ..problem.options import AUTO, MODEL, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .opened import Opened
@@ -36,7 +36,7 @@ def gradient_moments(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
-    gather: str = "auto",
+    gather: str = MODEL,
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
@@ -73,17 +73,18 @@ def gradient_moments(
             this with the same model and options, each with its own part of the data, which may be
             empty; data that several ranks have in common are counted once. The results are those of
             all samples, and equal on all ranks. None: this process alone.
-        gather: of a model of `fully_shard`, "layers": whole parameters of one layer at a time, in
-            the passes of FSDP itself; `mean` and `variance` are then DTensors in the layout of the
-            parameters, and no rank holds more of them than its part. "model": all parameters, as
-            for every other sharded model; "auto": layers where that is enough.
+        gather: of a sharded model, "model": all parameters on each rank for the time of the call.
+            Of one of `fully_shard`, "layers": those of one layer at a time, in the passes of FSDP
+            itself; `mean` and `variance` are then DTensors in the layout of the parameters, and no
+            rank holds more of them than its part. "auto": layers where that is enough.
 
     Returns:
         GradientMoments.
 
     Raises:
         ShardedError: gather="layers", and that is not enough: random or coupled losses, weights,
-            the metric of an optimizer, layers that the hooks engine does not know.
+            the metric of an optimizer, layers that the hooks engine does not know, operations that
+            depend on the data.
         GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
 
     Example:
@@ -109,7 +110,7 @@ def gradient_moments(
 
     try:
         return in_one_pass(found, model, loss_fn, data, options)
-    except ShardedError:
-        if gather != "auto":
+    except (ShardedError, EngineError):
+        if gather != AUTO:
             raise
     return in_one_pass(found, model, loss_fn, data, replace(options, gather=MODEL))

@@ -19,6 +19,7 @@ from ..errors import (
     RandomLossError,
     explained,
 )
+from ..ranks.ranks import is_untold
 from ..tensors.ragged import is_ragged
 from ..tensors.trees import Batch, sample_count, select, widen
 from .dropouts import WithoutDropout
@@ -268,7 +269,9 @@ def _alone(objective: Objective, sample: Batch) -> Tensor | None:
     """The loss of a single sample; None for a model that cannot take one."""
     try:
         return objective.losses(sample)
-    except Exception:  # the user's code: it need not take batches of one
+    except Exception as error:  # the user's code: it need not take batches of one
+        if is_untold(error):  # other ranks wait in an exchange of the model's
+            raise
         return None
 
 

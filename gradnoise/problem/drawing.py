@@ -73,7 +73,7 @@ class Parts:
     def limit_of(self, rank: int, limit: float) -> float:
         """How many entries of a rank's set make up a limit for all, in proportion to its size."""
         own, total = self.totals[self.set_of(rank)], sum(self.totals)
-        if math.isinf(limit) or total <= limit or not own:
+        if math.isinf(limit) or total <= limit:
             return limit
         if math.isinf(total):
             return math.ceil(limit / self.sets)

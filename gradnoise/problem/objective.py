@@ -161,8 +161,7 @@ class Objective:
         with self.ranks.together(), self._standing():
             modules = list(self.model.modules())
             self._check_unchanged(modules)
-            if self.shards is None:
-                require_replicas(self.ranks, self.model, self.criterion)
+            require_replicas(self.ranks, self.model, self.criterion)
             self._depth += 1
             self._entered += 1
             try:

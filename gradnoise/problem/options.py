@@ -15,13 +15,12 @@ from .samples import MICRO_BATCH
 from .state.wrappers import bare_optimizer
 from .unit import check_unit
 
-MODEL, LAYERS = "model", "layers"  # what is gathered of a sharded model at a time
-GATHERS = ("auto", MODEL, LAYERS)
+AUTO, MODEL, LAYERS = GATHERS = "auto", "model", "layers"  # of a sharded model, at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options that every measuring call has; they check themselves.
+    """Options that every measuring call has; they check themselves, on all ranks together.
 
     Args: as for `gn.gradient_moments`.
 

@@ -37,10 +37,10 @@ from .known import known
 from .lists import taken_as_batches
 from .losses.loss_fn import LossFn
 from .objective import Objective
-from .options import MODEL, Options
+from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
-from .replicas import require_options, require_same
+from .replicas import require_options, require_same, require_whole
 from .samples import Samples
 from .shards import WHOLE, shards_of
 from .shared_draws import SHARED, shared_error, shares_draws
@@ -117,20 +117,35 @@ class Problem:
         to be confirmed (`Objective.is_unconfirmed`); see `in_one_pass`.
         """
         options = options or Options()
-        ranks = ranks_of(options.process_group, is_patient=options.gather == MODEL)
+        ranks = ranks_of(options.process_group)
         with ranks.together():
+            require_options(ranks, options, model)
             shards = shards_of(model, options, ranks)
+            ranks.is_patient = shards is None
             objective = Objective(model, loss_fn, ranks=ranks, shards=shards)
             with objective.guard(data):
                 problem = cls._opened(objective, data, options, least, trusting)
+                few, whole = problem._compared()
                 yield problem.in_metric(options)
+            if whole is not None:
+                require_whole(objective, few, whole)
+
+    def _compared(self) -> tuple[Batch, Tensor | None]:
+        """A few samples, the same on all ranks, and their losses; None where they tell nothing.
+
+        Of a tensor-parallel model they have to be those of the model as it is found.
+        """
+        objective, replica = self.objective, self.objective.replica
+        if replica is None or not replica.is_parallel or self.unit.is_seeded:
+            return None, None
+        few = to_device(self.samples.with_common_example(objective.ranks).example, objective.device)
+        return few, objective.losses(few).detach()
 
     @classmethod
     def _opened(
         cls, objective: Objective, data: Any, options: Options, least: int, trusting: bool
     ) -> Problem:
         """Of single samples, or of groups of them."""
-        require_options(objective.ranks, options)
         if options.unit == "group":
             if objective.shards is not None:
                 raise ShardedError(f"groups of samples need whole parameters: {WHOLE}")
@@ -309,7 +324,7 @@ class Problem:
             note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
             return replace(self, objective=plain, note=note)
         found = PreconditionedObjective(plain, preconditioner)
-        require_same(plain.ranks, {"state of the optimizer": preconditioner.root})
+        require_same(plain.ranks, {"entries of the optimizer's state": preconditioner.root})
         return replace(self, objective=found, note="")
 
     @property

@@ -6,35 +6,48 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, ModelError
 from ..ranks.ranks import Ranks
 from ..tensors.fingerprint import fingerprints
+from ..tensors.trees import Batch
 from .options import Options
+from .state.guard import untouched
+from .state.sharded import is_dtensor, is_sharded
 from .state.wrappers import bare_model
 
 _OBJECTS = ("optimizer", "process_group")  # options that are objects of each rank
 _PLAIN = (bool, int, float, str)
 DRIFTED = (
-    "the replicas have drifted apart. Copy rank 0's to all ranks (torch.distributed.broadcast), as "
-    "DistributedDataParallel does at its start"
+    "the replicas have drifted apart. Copy rank 0's values to all ranks "
+    "(torch.distributed.broadcast), as DistributedDataParallel does at its start"
 )
 
 
-def require_options(ranks: Ranks, options: Options) -> None:
-    """Compare options over the ranks.
+def require_options(ranks: Ranks, options: Options, model: Any) -> None:
+    """Compare options over the ranks, and kinds of models: some are gathered together.
 
     Raises:
-        ArgumentError: they differ.
+        ArgumentError, ModelError: they differ.
     """
     own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OBJECTS}
     optimizer = options.optimizer
     own["optimizer"] = None if optimizer is None else type(optimizer).__name__
     own["metric"] = "optimizer" if options.own_metric else "euclidean"
+    own["model"] = type(model).__name__
+    if isinstance(model, nn.Module) and is_sharded(model):
+        named = model.named_parameters()
+        own["parameters"] = [(name, tuple(p.shape), p.requires_grad) for name, p in named]
     first, *others = ranks.gathered(own, "options")
     for rank, asked in enumerate(others, 1):
-        differ = [name for name, value in first.items() if asked[name] != value]
+        differ = [name for name, value in first.items() if asked.get(name) != value]
+        if "parameters" in differ:
+            raise ModelError(
+                f"the sharded models of rank 0 and rank {rank} have other parameters, or other "
+                f"ones are trained: make them the same on all ranks"
+            )
         if differ:
             raise ArgumentError(
                 f"`{differ[0]}` is {first[differ[0]]!r} on rank 0 and {asked[differ[0]]!r} on "
@@ -43,7 +56,7 @@ def require_options(ranks: Ranks, options: Options) -> None:
 
 
 def require_replicas(ranks: Ranks, model: nn.Module, criterion: Any) -> None:
-    """Compare model and loss over the ranks, where each has all of their parameters.
+    """Compare model and loss over the ranks; of parameters that they share, how they lie.
 
     Buffers of normalisation layers in training are left out: nothing is computed from them.
 
@@ -53,13 +66,15 @@ def require_replicas(ranks: Ranks, model: nn.Module, criterion: Any) -> None:
     if not ranks.are_several:
         return
     model = bare_model(model)
-    parameters, settings = dict(model.named_parameters()), dict[str, Any]()
+    parameters = {name: _comparable(p) for name, p in model.named_parameters()}
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    settings = dict[str, Any]()
     if isinstance(criterion, nn.Module):
         settings = {n: v for n, v in vars(criterion).items() if isinstance(v, _PLAIN)}
         settings |= dict(criterion.named_parameters()) | dict(criterion.named_buffers())
     own: dict[str, Mapping[str, Any]] = {
         "modes of the modules (train or eval)": _modes(model),
-        "trainable parameters": {name: p.requires_grad for name, p in parameters.items()},
+        "trainable parameters": trained,
         "parameters": parameters,
         "buffers": _buffers(model),
         "settings of the criterion": settings,
@@ -88,6 +103,38 @@ def require_same(ranks: Ranks, own: Mapping[str, Mapping[str, Any]]) -> None:
                 f"{sum(key[0] == what for key in apart)} of {len(own[what])} {what} of rank {rank} "
                 f"are not those of rank 0, the first of them {name!r}: {cure}"
             )
+
+
+def require_whole(objective: Any, few: Batch, whole: Tensor) -> None:
+    """Hold losses of a replica to those of the tensor-parallel model as it was found.
+
+    Args:
+        objective: of the replica, outside of its guard.
+        few: samples that all ranks have.
+        whole: their losses by the replica.
+
+    Raises:
+        ModelError: they differ.
+    """
+    model = objective.model
+    with untouched(model), torch.no_grad():
+        found = objective.loss_fn(model, few)
+    found = found.full_tensor() if hasattr(found, "full_tensor") else found
+    gap = float((found.to(whole) - whole).abs().max())
+    allowed = torch.finfo(whole.dtype).eps ** 0.5 * float(whole.abs().max())
+    if any(objective.ranks.gathered(not gap <= allowed, "losses of the model as it is")):
+        raise ModelError(
+            f"gathered on one rank, the tensor-parallel model has other losses than in parallel "
+            f"({gap:.2g} apart): its code computes with the sizes of the parts. Take sizes from "
+            f"the tensors, as in view(..., -1, head_dim)"
+        )
+
+
+def _comparable(parameter: Any) -> Any:
+    """The parameter itself, or where its parts are."""
+    if not is_dtensor(parameter):
+        return parameter
+    return f"{tuple(parameter.shape)} {parameter.dtype} {parameter.placements}"
 
 
 def _modes(model: nn.Module) -> dict[str, bool]:

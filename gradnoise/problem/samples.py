@@ -52,7 +52,8 @@ class Samples:
         loss_population: the same of the mean loss, where it differs.
         shares: w_i/w̄, shape (n,), float64, where samples weigh differently.
         share: which of the n samples are those of this rank, in `batches`; None where all are.
-        example: a few samples of a rank that has some, for one whose `batches` are empty.
+        example: a few samples for checks: of another rank where this one has none; the same on all
+            ranks where layers are gathered one at a time.
         sets: how many different parts of the data the ranks have.
 
     Where units are groups (`Unit`), "sample" means one of them: n and N count groups.
@@ -206,7 +207,7 @@ class Samples:
         limit = math.inf if max_samples is None else max_samples
         data = readable(data)
         parts = parts_of(data, ranks, seed)
-        drawn = _draw(data, _Wanted(limit, seed, ranks, parts), micro_batch)
+        drawn = _draw(data, _Choice(limit, seed, ranks.rank, parts), micro_batch)
         pieces = tuple(piece for batch in drawn.batches for piece in _split(batch, micro_batch))
         share, example = exchanged(pieces, ranks)
         count = sum(map(sample_count, pieces)) if share is None else share.count
@@ -269,18 +270,18 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Choice:
     """n at most, the seed of the choice, and what several ranks have, if there are others."""
 
     limit: float
     seed: int
-    ranks: Ranks
+    rank: int
     parts: Parts | None
 
     def chosen(self, total: int, *, in_order: bool) -> Tensor | None:
         """Which of so many entries are taken; None for all."""
         parts = self.parts or Parts((total,))
-        return parts.chosen(self.limit, self.seed, self.ranks.rank, in_order=in_order)
+        return parts.chosen(self.limit, self.seed, self.rank, in_order=in_order)
 
 
 def _check_arguments(max_samples: int | None, population: str | int, micro_batch: int) -> None:
@@ -296,38 +297,38 @@ def _check_arguments(max_samples: int | None, population: str | int, micro_batch
         )
 
 
-def _draw(data: Any, wanted: _Wanted, micro_batch: int) -> _Drawn:
+def _draw(data: Any, choice: _Choice, micro_batch: int) -> _Drawn:
     kind = kind_of(data)
     if kind == "loader":
-        return _from_loader(data, wanted)
+        return _from_loader(data, choice)
     if kind == "dataset":
-        return _from_dataset(data, wanted, {"batch_size": micro_batch})
+        return _from_dataset(data, choice, {"batch_size": micro_batch})
     if kind == "batches":
-        return _from_batches(batches_in(data), wanted)
+        return _from_batches(batches_in(data), choice)
     stream = batched(data, micro_batch) if isinstance(data, IterableDataset) else data
-    return _from_stream(stream, wanted, length_of(data))
+    return _from_stream(stream, choice, length_of(data))
 
 
 def _given_as_one_batch(data: Any) -> bool:
     return kind_of(data) == "batches" and len(batches_in(data)) == 1
 
 
-def _from_loader(loader: DataLoader[Any], wanted: _Wanted) -> _Drawn:
+def _from_loader(loader: DataLoader[Any], choice: _Choice) -> _Drawn:
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return _from_stream(loader, wanted)
-    options = loader_options(loader, divided=wanted.parts is not None)
+        return _from_stream(loader, choice)
+    options = loader_options(loader, divided=choice.parts is not None)
     if options is None:
-        drawn = _from_stream(loader, wanted)
+        drawn = _from_stream(loader, choice)
         known = float(len(loader.sampler)) if isinstance(loader.sampler, Sized) else math.inf
         return replace(drawn, available=min(drawn.available, known), note=own_order(loader))
-    return _from_dataset(loader.dataset, wanted, options)
+    return _from_dataset(loader.dataset, choice, options)
 
 
-def _from_dataset(data: Any, wanted: _Wanted, options: dict[str, Any]) -> _Drawn:
+def _from_dataset(data: Any, choice: _Choice, options: dict[str, Any]) -> _Drawn:
     if type(data) is TensorDataset and set(options) == {"batch_size"}:
-        return _from_batches([list(data.tensors)], wanted)  # rather than entry by entry
-    total, parts = len(data), wanted.parts
-    chosen = wanted.chosen(total, in_order=False)
+        return _from_batches([list(data.tensors)], choice)  # rather than entry by entry
+    total, parts = len(data), choice.parts
+    chosen = choice.chosen(total, in_order=False)
     if chosen is not None:
         data = Subset(data, chosen.tolist())
     batches = fetched(data, options) if len(data) else []
@@ -335,10 +336,10 @@ def _from_dataset(data: Any, wanted: _Wanted, options: dict[str, Any]) -> _Drawn
     return _Drawn(batches, math.inf if augmented else total, endless=AUGMENTED)
 
 
-def _from_batches(data: list[Batch], wanted: _Wanted) -> _Drawn:
+def _from_batches(data: list[Batch], choice: _Choice) -> _Drawn:
     data = [batch for batch in data if sample_count(batch)]
     total = sum(sample_count(batch) for batch in data)
-    chosen = wanted.chosen(total, in_order=True)
+    chosen = choice.chosen(total, in_order=True)
     return _Drawn(data if chosen is None else _taken(data, chosen), total)
 
 
@@ -354,12 +355,12 @@ def _taken(data: list[Batch], chosen: Tensor) -> list[Batch]:
     return batches
 
 
-def _from_stream(data: Iterable[Batch], wanted: _Wanted, told: float | None = None) -> _Drawn:
+def _from_stream(data: Iterable[Batch], choice: _Choice, told: float | None = None) -> _Drawn:
     """The first samples of a stream; of several ranks each takes its part from its own."""
-    parts, rank = wanted.parts, wanted.ranks.rank
+    parts, rank = choice.parts, choice.rank
     if parts is None:
-        return _first_of(data, wanted.limit, told)
-    drawn = _first_of(data, parts.limit_of(rank, wanted.limit), told)
+        return _first_of(data, choice.limit, told)
+    drawn = _first_of(data, parts.limit_of(rank, choice.limit), told)
     positions = parts.divided(range(sum(map(sample_count, drawn.batches))), rank)
     return replace(drawn, batches=_taken(drawn.batches, torch.tensor(positions)))
 

@@ -32,6 +32,7 @@ class Shards:
     Args:
         model: whose layers are in groups.
         groups: modules that were given to `fully_shard`, in order.
+        ranks: that measure it.
 
     Attributes:
         kept: name -> the parameter that the model shows between passes, a DTensor.
@@ -41,8 +42,8 @@ class Shards:
         ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes.
     """
 
-    def __init__(self, model: nn.Module, groups: list[Any]) -> None:
-        self._groups = groups
+    def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks) -> None:
+        self._groups, self._ranks = groups, ranks
         self.rest()
         self.kept: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.whole: TensorDict = {}
@@ -53,6 +54,10 @@ class Shards:
                 if name in self.kept and parameter is not self.kept[name]:
                     self.whole[name], self._group[name] = parameter, group
             group.reshard()
+        if any(parameter.grad is not None for parameter in self.whole.values()):
+            raise ShardedError(
+                f"gradients were accumulated without a sum over the ranks, and wait for it: {WHOLE}"
+            )
         self.whole = {name: self.whole[name] for name in self.kept if name in self.whole}
         bad = [n for n, p in self.kept.items() if n not in self.whole or not _is_cut_once(p)]
         if bad:
@@ -63,14 +68,14 @@ class Shards:
             )
 
     @classmethod
-    def of(cls, model: nn.Module) -> Shards | None:
+    def of(cls, model: nn.Module, ranks: Ranks) -> Shards | None:
         """Those of a model; None where `fully_shard` was given no part of it."""
         groups = [
             module
             for module in model.modules()
             if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
         ]
-        return cls(model, groups) if groups else None
+        return cls(model, groups, ranks) if groups else None
 
     @property
     def ranks(self) -> int:
@@ -115,7 +120,12 @@ class Shards:
         return {name: self.part(name) for name in self.kept}
 
     def scattered(self, name: str, own: Tensor) -> Tensor:
-        """This rank's part of the sum over the ranks of their `own`, each of the whole shape."""
+        """This rank's part of the sum over the ranks of their `own`, each of the whole shape.
+
+        Raises:
+            ShardedError: other ranks have come to another parameter: their order depends on data.
+        """
+        self._ranks.meet(f"gradients of {name}", ShardedError)
         mesh, placements = self.kept[name].device_mesh, self.kept[name].placements
         tensors = _dtensors()
         sums = [tensors.Partial()] * mesh.ndim
@@ -190,7 +200,7 @@ def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
     """
     if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
         return None
-    found = Shards.of(bare_model(model))
+    found = Shards.of(bare_model(model), ranks)
     if found is None and options.gather == LAYERS:
         raise ShardedError("gather='layers' is for models of fully_shard: pass gather='model'")
     if found is not None and options.own_metric:

@@ -29,7 +29,7 @@ KINDS = (
 
 PATIENCE = 20.0  # seconds that a rank which has failed waits where others may never come
 POLL = 0.01
-TOLD = "ranks_know"  # the attribute of an error that all ranks know of
+TOLD, NOBODY = "ranks_told", "nobody"  # the attribute of an error that says who knows of it
 LINE = 160  # characters of an error of another library
 
 
@@ -38,16 +38,16 @@ class Ranks:
 
     Args:
         group: of torch.distributed.
-        is_patient: whether a rank that has failed waits for the others as long as the group allows;
-            else they may stand in exchanges of their own, and it waits for `PATIENCE`.
 
     Attributes:
         size: their number.
         rank: this one's place among them.
+        is_patient: whether a rank that has failed waits for the others as long as the group allows;
+            else they may wait in exchanges of other code, and it waits for `PATIENCE`.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None, *, is_patient: bool = True) -> None:
-        self._group, self.is_patient, self._depth = group, is_patient, 0
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self._group, self.is_patient, self._depth = group, True, 0
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
         self._device = torch.device("cpu")  # of what is exchanged beside results
@@ -64,7 +64,7 @@ class Ranks:
         """All ranks leave the outermost of these with no error, or all with one.
 
         Args:
-            always: also this one, inside of others: the error of a rank may be dealt with.
+            always: also inside of another one, where the caller deals with the error.
 
         Raises:
             GradNoiseError: of the same kind as that of the rank that has failed, or RanksError
@@ -93,6 +93,11 @@ class Ranks:
         with self.together(always=True):
             yield
 
+    @property
+    def places(self) -> list[int]:
+        """The ranks among all of torch.distributed."""
+        return [] if self._group is None else dist.get_process_group_ranks(self._group)
+
     def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
         """The sum over the ranks, the same on all of them; in place. `what` it is, likewise."""
         if self.are_several:
@@ -106,7 +111,7 @@ class Ranks:
 
     def rows(self, own: Tensor, share: Share | None) -> Tensor:
         """The rows of all ranks, shape (n, ...), from those of this one."""
-        if share is None or not self.are_several:
+        if share is None:
             return own
         whole = own.new_zeros(share.count, *own.shape[1:])
         share.of(whole).copy_(own)
@@ -119,8 +124,12 @@ class Ranks:
         self._meet(what)
         return self._objects(own)
 
-    def _meet(self, purpose: str) -> None:
-        """Raise where a rank has failed, or is about to exchange something else."""
+    def meet(self, purpose: str, kind: type[GradNoiseError] = RanksError) -> None:
+        """Raise where a rank has failed, or, an error of this kind, is about something else."""
+        if self.are_several:
+            self._meet(purpose, kind)
+
+    def _meet(self, purpose: str, kind: type[GradNoiseError] = RanksError) -> None:
         code = zlib.crc32(purpose.encode())
         states = torch.tensor([0, code, -code], device=self._device)
         self._reduce(states, dist.ReduceOp.MAX)
@@ -130,7 +139,7 @@ class Ranks:
         if most != -least:
             ways = dict.fromkeys(self._objects(purpose))
             raise _marked(
-                RanksError(
+                kind(
                     f"the ranks have taken different ways: they are about to exchange "
                     f"{'; '.join(ways)}. Give all of them the same arguments, and let model and "
                     f"loss_fn do the same on each"
@@ -140,16 +149,16 @@ class Ranks:
     def _tell(self, error: BaseException) -> BaseException:
         """Say that this rank has failed; the error that all of them raise, the first rank's.
 
-        Others come to an exchange sooner or later, except those that stand in one of the user's. A
-        rank that is not patient then ends alone, and what has started them all, or the lost
-        connection, ends the others.
+        Others come to an exchange sooner or later, except those that wait in an exchange of the
+        user's own code, or of FSDP2. A rank that is not patient then ends alone, and what has
+        started them all, or the lost connection, ends the others.
         """
         try:
             states, start = torch.tensor([1, 0, 0], device=self._device), time.monotonic()
             work = dist.all_reduce(states, dist.ReduceOp.MAX, self._group, async_op=True)
             while not (self.is_patient or work.is_completed()):
                 if time.monotonic() - start > PATIENCE:
-                    return error
+                    return _marked(error, NOBODY)
                 time.sleep(POLL)
             work.wait()
             told = self._objects((_kind_of(error), _text_of(error)))
@@ -158,10 +167,10 @@ class Ranks:
         first = next(rank for rank, own in enumerate(told) if own is not None)
         return _marked(error) if first == self.rank else _error_of(told)
 
-    def _reduce(self, tensor: Tensor, how: Any = dist.ReduceOp.SUM) -> None:
+    def _reduce(self, tensor: Tensor, how: Any = None) -> None:
         moved = tensor if self._device.type == "cpu" else tensor.to(self._device)
         with _connected():
-            dist.all_reduce(moved, how, group=self._group)
+            dist.all_reduce(moved, dist.ReduceOp.SUM if how is None else how, group=self._group)
         if moved is not tensor:
             tensor.copy_(moved)
 
@@ -179,7 +188,7 @@ class LostError(RanksError):
 ALONE = Ranks()
 
 
-def ranks_of(process_group: Any, *, is_patient: bool = True) -> Ranks:
+def ranks_of(process_group: Any) -> Ranks:
     """The ranks of what `process_group` may be: a process group, a mesh, or None.
 
     Raises:
@@ -189,10 +198,10 @@ def ranks_of(process_group: Any, *, is_patient: bool = True) -> Ranks:
         return ALONE
     if not dist.is_available() or not dist.is_initialized():
         raise ArgumentError(
-            "`process_group` needs torch.distributed: start the program by torchrun, and call "
+            "`process_group` needs torch.distributed: start the program with torchrun, and call "
             "torch.distributed.init_process_group() first"
         )
-    return Ranks(_group_of(process_group), is_patient=is_patient)
+    return Ranks(_group_of(process_group))
 
 
 def _group_of(given: Any) -> dist.ProcessGroup:
@@ -225,12 +234,17 @@ def _connected() -> Iterator[None]:
 
 
 def is_told(error: BaseException) -> bool:
-    """Whether all ranks know of an error, or cannot be told."""
-    return isinstance(error, LostError) or getattr(error, TOLD, False)
+    """Whether all ranks know of an error, or cannot be told: whoever deals with it ends alone."""
+    return isinstance(error, LostError) or hasattr(error, TOLD)
 
 
-def _marked(error: BaseException) -> BaseException:
-    setattr(error, TOLD, True)
+def is_untold(error: BaseException) -> bool:
+    """Whether the others have not come to be told of an error."""
+    return getattr(error, TOLD, "") == NOBODY
+
+
+def _marked(error: BaseException, who: str = "all ranks") -> BaseException:
+    setattr(error, TOLD, who)
     return error
 
 

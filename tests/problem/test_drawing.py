@@ -42,7 +42,7 @@ def test_a_limit_is_divided_in_proportion() -> None:
     assert [parts.limit_of(rank, 20) for rank in (0, 1)] == [15, 5]
     assert parts.limit_of(0, 40) == 40  # all are taken
     endless = Parts.of([(math.inf, "a", False), (math.inf, "b", False), (0, None, False)])
-    assert [endless.limit_of(rank, 21) for rank in (0, 1, 2)] == [11, 11, 21]
+    assert [endless.limit_of(rank, 21) for rank in (0, 1, 2)] == [11, 11, 11]
     assert parts.limit_of(0, math.inf) == math.inf
 
 

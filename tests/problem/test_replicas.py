@@ -16,7 +16,7 @@ SAID = {
     "'blocks.0.weight': make them",
     "criterion": "settings of the criterion of rank 1 are not those of rank 0, the first of them "
     "'weight': the replicas",
-    "optimizer": "4 of 4 state of the optimizer of rank 1",
+    "optimizer": "4 of 4 entries of the optimizer's state of rank 1",
     "optimizer on one rank": "`metric` is 'euclidean' on rank 0 and 'optimizer' on rank 1: give",
     "options": "`level` is a coverage between 0 and 1, such as 0.95; got 2.0",
     "vectors": "they are about to exchange products with",

@@ -40,7 +40,7 @@ def test_what_layers_are_not_enough_for(tmp_path: Path) -> None:
         assert found["parts"] < 0.6  # of the mean gradient, on each rank
 
 
-FALLS_BACK = ("dropout", "weights", "metric")
+FALLS_BACK = ("dropout", "weights", "metric", "in another order", "by length", "waiting gradients")
 SAID = {
     "dropout": "ShardedError: the loss draws random numbers, which needs whole parameters: measure",
     "weights": "ShardedError: samples weigh differently, which needs whole parameters",
@@ -50,5 +50,11 @@ SAID = {
     "outside": "ShardedError: the parameters outside.weight, outside.bias are not sharded",
     "no group": "ModelError: the parameters of the model are divided among ranks (DTensor): pass",
     "not finite": "LossError",
+    # sums of the gradients of different parameters would be silently wrong
+    "in another order": "ShardedError: the ranks have taken different ways: they are about to "
+    "exchange gradients of ",
+    "by length": "the operations of the model change from one batch to the next",
+    "waiting gradients": "ShardedError: gradients were accumulated without a sum over the ranks",
+    "smoothing": "ModelError: 1 of 4 settings of the criterion of rank 1",
     "merged": "ArgumentError: moments of which ranks hold parts cannot be merged",
 }

@@ -27,7 +27,7 @@ def test_one_process_alone_exchanges_nothing() -> None:
 
 
 def test_a_group_needs_torchrun() -> None:
-    with pytest.raises(gn.ArgumentError, match="start the program by torchrun"):
+    with pytest.raises(gn.ArgumentError, match="start the program with torchrun"):
         ranks_of("world")
 
 

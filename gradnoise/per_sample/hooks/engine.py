@@ -116,6 +116,8 @@ class Hooks(Engine):
     def _run(self, batch: Batch, wanted: Wanted | None = None, keep: bool = False) -> BackwardPass:
         """A pass by the current plan; by a new one where the operations have changed."""
         wanted = wanted or Wanted()
+        if self.objective.shards is not None:  # no rank makes another plan alone
+            return self._by_plan(batch, wanted, keep)
         if self._plan.count < PLAN_SAMPLES and self._plan.count < sample_count(batch):
             self._make_plan(batch)
         with suppress(UnplannedError):
@@ -154,10 +156,17 @@ class Hooks(Engine):
             run.backward()
         # a graph of the model's own (inputs or a frozen layer's output that require gradients), or
         # an output that is a view and is changed in place
-        if (run.lost or run.waiting) and not self._plan.connect_all:
+        if self._is_incomplete(run) and not self._plan.connect_all:
             self._plan.connect_all = True
             return self._passed(batch, plan, wanted, keep, mend)
         return run
+
+    def _is_incomplete(self, run: BackwardPass) -> bool:
+        """Whether gradients have not come; of ranks that make every pass together, on any."""
+        own = bool(run.lost or run.waiting)
+        if self.objective.shards is None:
+            return own
+        return any(self.objective.ranks.gathered(own, "whether gradients have come"))
 
     def _make_plan(self, batch: Batch) -> None:
         few = _spread(batch, PLAN_SAMPLES)

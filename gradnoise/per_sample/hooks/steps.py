@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...errors import EngineError
 from .layout import Found, Layout
 
 
@@ -62,5 +63,8 @@ DERIVE, OPEN, USE = "derive", "open", "use"
 Sources = dict[int, Source]
 
 
-class UnplannedError(Exception):
+class UnplannedError(EngineError):
     """The operations are not those of the plan."""
+
+    def __init__(self) -> None:
+        super().__init__("the operations of the model change from one batch to the next")

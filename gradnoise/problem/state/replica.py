@@ -16,7 +16,9 @@ from ...tensors.fingerprint import fingerprints
 from .sharded import (
     found_parameters,
     is_dtensor,
+    is_parallel,
     is_sharded,
+    mesh_ranks,
     policies,
     refused,
     registries,
@@ -35,10 +37,14 @@ class Replica:
     Args:
         model: the user's.
         ranks: that hold it together; all of them make this, and enter.
+
+    Attributes:
+        is_parallel: whether layers compute on parts of a sample's numbers: tensor parallel.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self._model, self._ranks, self._depth = model, ranks, 0
+        self.is_parallel = is_parallel(model)
         self._values: Any = None  # of the shards, where the copies were made
         self._whole: dict[int, tuple[Any, Tensor]] = {}  # what was found, and its copy
         self._places: list[tuple[nn.Module, str, Tensor]] = []
@@ -60,15 +66,6 @@ class Replica:
             self._depth -= 1
             if not self._depth:
                 self._swapped.close()
-
-    @contextmanager
-    def as_found(self) -> Iterator[None]:
-        """The model as it was found, inside of `standing`."""
-        self._swapped.close()
-        try:
-            yield
-        finally:
-            self._swapped.enter_context(self._in_place())
 
     def fingerprint(self) -> Any:
         """What changes with the value of any parameter or buffer, on this rank."""
@@ -155,6 +152,12 @@ def replica_of(model: Any, ranks: Ranks) -> Replica | None:
         raise ModelError(
             "the parameters of the model are divided among ranks (DTensor): pass "
             "`process_group=torch.distributed.group.WORLD`, and call this on all of them"
+        )
+    apart = mesh_ranks(model) - set(ranks.places)
+    if apart:
+        raise ModelError(
+            f"parameters of the model lie on rank {min(apart)} as well, which is not in "
+            f"`process_group`: measure with all ranks that hold parts of the model"
         )
     return Replica(model, ranks)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 # where torch keeps FSDP2 (2.5: `_composable`) and tensor parallelism
 PARALLEL = ("torch.distributed.fsdp", "torch.distributed._composable", "torch.distributed.tensor")
+TENSORS = ("torch.distributed.tensor",)
 CONTEXT = (
     "torch.distributed.tensor.experimental._context_parallel",
     "torch.distributed.tensor.experimental._attention",
@@ -40,6 +41,18 @@ def found_parameters(model: nn.Module) -> list[Any]:
     shards = shards_of(modules)
     found = [shards.get((m, name), p) for m in modules for name, p in m._parameters.items()]
     return list({id(p): p for p in found if p is not None}.values())
+
+
+def mesh_ranks(model: nn.Module) -> set[int]:
+    """The ranks that hold parts of the parameters, among all of torch.distributed."""
+    found = filter(is_dtensor, found_parameters(model))
+    return {rank for p in found for rank in p.device_mesh.mesh.flatten().tolist()}
+
+
+def is_parallel(model: nn.Module) -> bool:
+    """Whether inputs or outputs of its modules are divided: tensor parallel."""
+    hooks = [hook for module in model.modules() for _, hook in _hooks(module)]
+    return any(_defined_in(hook, TENSORS) or _holds_style(hook) for hook in hooks)
 
 
 def policies(model: nn.Module) -> list[Any]:

@@ -44,6 +44,8 @@ SAID = {
     "ep": "An expert-parallel model sends each token to the rank that holds its expert",
     "pp": "A pipeline-parallel model has only a part of the layers on each rank",
     "dp": "nothing",
+    "by hand": "gathered on one rank, the tensor-parallel model has other losses than in parallel",
+    "by the tensor": "nothing",
 }
 
 
