@@ -98,7 +98,7 @@ def samples_of(
     if kind == "gpt":
         tokens = torch.randint(WORDS, (count, LENGTH), generator=source)
         return tokens, tokens.roll(-1, 1)
-    shape = (3, 6, 6) if kind == "resnet" else (10,)
+    shape = {"resnet": (3, 6, 6), "sequence": (6, 4)}.get(kind, (10,))
     inputs = torch.randn(count, *shape, generator=source, dtype=torch.float64).to(dtype)
     return inputs, torch.randint(3, (count,), generator=source)
 

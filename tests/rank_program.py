@@ -349,7 +349,8 @@ def drawn(rank: int, size: int, options: Any) -> Numbers:
 
     def of(data: Any, model: nn.Module = model, **more: Any) -> tuple[Any, ...]:
         found = gn.profile(model, losses, data, accuracy=1.0, **options, **more)
-        return found.samples, found.population, float(found.loss), found.batch_size
+        cost = found.cost.passes, found.warnings
+        return found.samples, found.population, float(found.loss), found.batch_size, cost
 
     return {
         "loader and nothing": of(loader if not rank else []),
@@ -460,6 +461,17 @@ def stops(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+class Recurrent(nn.Module):
+    """LSTMs keep a list of their parameters beside the registered ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.last = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inside(x)[0][:, -1])
+
+
 class InOrder(nn.Module):
     """Layers that are used as the data have it."""
 
@@ -534,6 +546,12 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     by_model = gn.gradient_moments(model, losses, own, gather="model", **options)
     gap = (whole(by_layers.mean) - whole(by_model.mean)).abs().max()
     found["alike"] = bool(gap < 1e-12) and str(by_layers) == str(by_model)
+    torch.manual_seed(0)
+    recurrent = Recurrent().double()
+    alone = gn.gradient_moments(recurrent, losses, samples_of("sequence"))
+    own = part_of(samples_of("sequence"), rank, size)
+    together = gn.gradient_moments(fully_shard(recurrent), losses, own, **options)
+    found["recurrent"] = [float(alone.trace_cov), float(together.trace_cov)]
     found["merged"] = tried(lambda: by_layers.merge(by_layers))
     parts = [t.to_local() if isinstance(t, DTensor) else t for t in by_layers.mean.values()]
     found["parts"] = sum(t.numel() for t in parts) / len(whole(by_layers.mean))

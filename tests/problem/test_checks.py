@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradnoise as gn
-from gradnoise.problem.checks import Behaviour, examine
+from gradnoise.problem.checks import Behaviour, agreed, examine
 from gradnoise.problem.objective import Objective
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
@@ -282,3 +282,10 @@ def test_dropout_that_seldom_drops_is_random(between: list[nn.Module]) -> None:
     problem = Problem.open(model, nn.CrossEntropyLoss(), (INPUTS, LABELS), Options(group_size=12))
     assert problem.unit.is_group == bool(between)
     assert problem.unit.is_replayed
+
+
+def test_what_any_rank_finds_is_so_for_all() -> None:
+    coupled, random = Behaviour(coupling="x", layers="a"), Behaviour(is_random=True, layers="b")
+    assert agreed([Behaviour(), random, coupled]) == Behaviour(True, "x", "a")
+    assert agreed([Behaviour(), random]) == random
+    assert agreed([Behaviour(), Behaviour()]) == Behaviour()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.problem.drawing import Parts
+from gradnoise.problem.drawing import SHARED, Parts
 from gradnoise.tensors.random import generator
 from tests.launching import results_of
 from tests.rank_models import losses, model_of, samples_of
@@ -69,11 +69,16 @@ MEASURED = {  # samples, N, B
 }
 
 
+COMMON = {"stream on all", "the same", "groups of the same"}
+
+
 def test_data_of_all_kinds(tmp_path: Path) -> None:
     first, second = results_of(2, "drawn", tmp_path)
     assert first == second
-    found = {name: (count, total, size) for name, (count, total, _, size) in first.items()}
+    found = {name: (count, total, size) for name, (count, total, _, size, _) in first.items()}
     assert found == MEASURED
+    told = {name: SHARED in notes for name, (*_, (_, notes)) in first.items()}
+    assert {name for name, is_told in told.items() if is_told} == COMMON
     samples = samples_of("mlp")
     start = gn.gradient_moments(model_of("mlp"), losses, tuple(rows[:31] for rows in samples))
     assert first["stream on all"][2] == pytest.approx(float(start.loss), rel=1e-9)

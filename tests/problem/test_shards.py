@@ -37,6 +37,7 @@ def test_what_layers_are_not_enough_for(tmp_path: Path) -> None:
             assert said in found[name].replace("on rank 0: ", ""), name
         for name in FALLS_BACK:
             assert found[f"auto: {name}"] == "nothing"
+        assert found["recurrent"][1] == pytest.approx(found["recurrent"][0], rel=1e-9)
         assert found["parts"] < 0.6  # of the mean gradient, on each rank
 
 

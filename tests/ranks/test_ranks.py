@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import gradnoise as gn
-from gradnoise.ranks.ranks import ALONE, LostError, is_told, ranks_of
+from gradnoise.ranks.ranks import ALONE, LostError, _kind_of, _text_of, is_told, ranks_of
 from tests.launching import results_of
 from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import profiled
@@ -34,6 +36,31 @@ def test_a_group_needs_torchrun() -> None:
 def test_a_lost_rank_cannot_be_told() -> None:
     assert is_told(LostError())
     assert not is_told(KeyError())
+
+
+def test_the_last_line_of_an_error_of_a_worker_is_told() -> None:
+    error = RuntimeError("Caught ValueError in DataLoader worker process 0.\nTrace\nValueError: 3")
+    assert _text_of(error).endswith("in DataLoader worker process 0. ... ValueError: 3")
+    assert _text_of(gn.DataError("one\ntwo")) == "one\ntwo"
+    assert (_kind_of(KeyError()), _kind_of(gn.DataError())) == ("RanksError", "DataError")
+
+
+WITHOUT = """
+import torch.distributed as dist
+for name in ("ReduceOp", "all_reduce", "all_gather_object", "group", "GroupMember"):
+    delattr(dist, name)
+dist.is_available = lambda: False
+import torch, gradnoise as gn
+data = torch.ones(4, 1), torch.tensor([[0.0], [2.0], [0.0], [2.0]])
+print(float(gn.gradient_moments(torch.nn.Linear(1, 1, bias=False), torch.nn.MSELoss(), data).count))
+"""
+
+
+def test_torch_need_not_have_ranks() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False
+    )
+    assert run.stdout.strip() == "4.0", run.stderr
 
 
 def test_errors_at_many_places(tmp_path: Path) -> None:
