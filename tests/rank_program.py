@@ -157,7 +157,11 @@ def everywhere(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
-LAYERED = {2: ("whole", "blocks and root"), 3: ("blocks and root",), 4: ("hybrid",)}
+LAYERED: dict[int, dict[str, tuple[str, ...]]] = {
+    2: {"whole": ("mlp",), "blocks and root": ALL},
+    3: {"blocks and root": ("mlp",)},
+    4: {"hybrid": ("mlp", "gpt")},
+}
 
 
 def whole(tensors: Any) -> Tensor:
@@ -183,8 +187,9 @@ def moments_of(model: nn.Module, data: Any, **options: Any) -> Numbers:
 def layer_by_layer(rank: int, size: int, options: Any) -> Numbers:
     """The gradients of sharded models, one layer gathered at a time; few samples and many."""
     found: Numbers = {}
-    for way in LAYERED[size]:
-        for kind, count in (*((kind, COUNT) for kind in ALL), ("mlp", 600)):
+    for way, kinds in LAYERED[size].items():
+        many = [("mlp", 600)] if size == 2 else []
+        for kind, count in [*((kind, COUNT) for kind in kinds), *many]:
             own = part_of(samples_of(kind, count), rank, size)
             model = held(model_of(kind), way, size)
             few: Any = {**options, "gather": "layers", "micro_batch": 64}
