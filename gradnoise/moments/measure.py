@@ -251,15 +251,9 @@ def slopes_by_parameter(problem: Problem, engine: Engine, direction: TensorDict)
     """The part of g_iᵀu in each parameter, by name, each of shape (n,)."""
     directions = {name: own[None] for name, own in direction.items()}
     found = list(dots_by_batch(problem, engine, directions))
-    own = [torch.cat([dots[name][:, 0] for dots in found]) for name in direction if found]
-    rows = torch.stack(own, dim=1) if own else _none(problem, len(direction))
-    return dict(zip(direction, problem.rows(rows).T, strict=True))
-
-
-def _none(problem: Problem, *shape: int) -> Tensor:
-    """Rows of no samples."""
-    device = problem.objective.device
-    return torch.zeros(0, *shape, dtype=wide_dtype(device), device=device)
+    parts = [torch.stack([dots[name][:, 0] for name in direction], dim=1) for dots in found]
+    rows = problem.rows_of(parts, len(direction))
+    return dict(zip(direction, rows.T, strict=True))
 
 
 def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> Iterator[TensorDict]:
@@ -276,8 +270,8 @@ def dots_by_batch(problem: Problem, engine: Engine, directions: TensorDict) -> I
     count = len(next(iter(directions.values())))
     split = {}
     for name in directions:
-        own = torch.cat([_none(problem, count), *(part[name] for part in parts)])
-        split[name] = samples.split(centred_by_share(problem.rows(own), shares))
+        whole = problem.rows_of([part[name] for part in parts], count)
+        split[name] = samples.split(centred_by_share(whole, shares))
     yield from ({name: own[k] for name, own in split.items()} for k in range(len(parts)))
 
 

@@ -17,7 +17,7 @@ from ..problem.options import Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..problem.sums import weighted_sums
-from ..tensors.trees import TensorDict, compute_dtype, wide_dtype
+from ..tensors.trees import TensorDict, compute_dtype
 from .of_model import ModelOperator
 
 
@@ -98,9 +98,8 @@ class PerSampleGradients(ByEngine):
 
     def along(self, block: Tensor) -> Tensor:
         """g_iᵀv for the columns v, shape (n, k), in float64 where the device has it; one pass."""
-        none = block.new_zeros(0, block.shape[1], dtype=wide_dtype(self.device))
-        parts = (parts.sum(2) for parts in self.along_by_parameter(block))
-        return self.problem.rows(torch.cat([none, *parts]))
+        parts = [parts.sum(2) for parts in self.along_by_parameter(block)]
+        return self.problem.rows_of(parts, block.shape[1])
 
     def along_by_parameter(self, block: Tensor) -> Iterator[Tensor]:
         """The parts of g_iᵀv in each of p parameters, batch by batch, shape (n_b, k, p).

@@ -188,7 +188,7 @@ def curvatures_of_each(
                 totals[k] += part.product
                 values[k].append(part.values)
         rows = [
-            _of_all(problem, own, len(others))
+            problem.rows_of(own, len(others))
             for own, (_, others) in zip(values, scaled, strict=True)
         ]
         totals = [problem.sum(total) for total in totals]
@@ -200,13 +200,6 @@ def curvatures_of_each(
         )
         for total, own, ((_, size), others) in zip(totals, rows, scaled, strict=True)
     ]
-
-
-def _of_all(problem: Problem, parts: list[Tensor], columns: int) -> Tensor:
-    """Numbers of all samples (n, columns) from those of the micro-batches here."""
-    device = problem.objective.device
-    none = torch.zeros(0, columns, dtype=wide_dtype(device), device=device)
-    return problem.rows(torch.cat([none, *parts]))
 
 
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:

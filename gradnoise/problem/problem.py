@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, GradNoiseError, ShardedError
 from ..ranks.ranks import ranks_of
 from ..tensors.random import generator
-from ..tensors.trees import Batch, joined, sample_count, sample_leaves, select, split, to_device
+from ..tensors.trees import (
+    Batch,
+    joined,
+    sample_count,
+    sample_leaves,
+    select,
+    split,
+    to_device,
+    wide_dtype,
+)
 from .checks import (
     COUPLED,
     ONE_NUMBER,
@@ -390,6 +399,15 @@ class Problem:
     def rows(self, own: Tensor) -> Tensor:
         """Rows of all n samples (n, ...) from those of the samples here, in their order."""
         return self.objective.ranks.rows(own, self.samples.share)
+
+    def rows_of(self, parts: Sequence[Tensor], *shape: int) -> Tensor:
+        """The same from those of each micro-batch here, (n_b, *shape), of which there may be none.
+
+        In float64 where the device has it.
+        """
+        device = self.objective.device
+        none = torch.zeros(0, *shape, dtype=wide_dtype(device), device=device)
+        return self.rows(torch.cat([none, *parts]))
 
     def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
         """The sum over all samples from that over the samples here; in place.

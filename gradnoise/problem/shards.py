@@ -21,6 +21,7 @@ from ..errors import ShardedError
 from ..ranks.ranks import ALONE, Ranks
 from ..tensors.trees import TensorDict
 from .options import LAYERS, MODEL, Options
+from .state.sharded import fsdp_modules
 from .state.wrappers import bare_model
 
 WHOLE = "measure with gather='model'"
@@ -70,11 +71,7 @@ class Shards:
     @classmethod
     def of(cls, model: nn.Module, ranks: Ranks) -> Shards | None:
         """Those of a model; None where `fully_shard` was given no part of it."""
-        groups = [
-            module
-            for module in model.modules()
-            if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
-        ]
+        groups = fsdp_modules(model.modules())
         return cls(model, groups, ranks) if groups else None
 
     @property

@@ -103,8 +103,7 @@ def _rows(problem: Problem, engine: Engine) -> Tensor:
     with problem.guard():
         chunks = (chunk for batch in problem.batches() for chunk in engine.chunks(batch))
         found = [_flat(chunk, list(objective.parameters)) for chunk in chunks]
-        none = flatten([*objective.parameters.values()])[None][:0]
-        rows = problem.rows(torch.cat([none, *found]))
+        rows = problem.rows_of(found, objective.size)
         rows = centred_by_share(rows, problem.samples.shares)
     if objective.preconditioner is not None:  # engines differentiate in the parameters themselves
         rows *= objective.preconditioner.flat(objective.preconditioner.root, rows)

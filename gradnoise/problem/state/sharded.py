@@ -25,9 +25,14 @@ CONTEXT = (
 PIPELINING = ("torch.distributed.pipelining",)
 MIXINS = ("FSDPModule", "DDP")  # the classes that are mixed into a module's own
 STYLES = ("DeviceMesh", "ParallelStyle")  # a hook that holds one of these works on DTensors
-CONTEXT_DIMENSIONS = ("cp", "context", "context_parallel")
-EXPERT_DIMENSIONS = ("ep", "expert", "expert_parallel")
-PIPELINE_DIMENSIONS = ("pp", "pipeline", "pipeline_parallel")
+PIPELINED = "A pipeline-parallel model has only a part of the layers on each rank."
+DIVIDED = "A context-parallel model has only a part of each sequence on each rank."
+ROUTED = "An expert-parallel model sends each token to the rank that holds its expert."
+REFUSED = (  # names of dimensions of a mesh, and why
+    (("cp", "context", "context_parallel"), DIVIDED),
+    (("ep", "expert", "expert_parallel"), ROUTED),
+    (("pp", "pipeline", "pipeline_parallel"), PIPELINED),
+)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -69,7 +74,7 @@ def refused(model: Any) -> str:
     """Why there can be no plain replica, in one sentence; empty where there can be one."""
     kinds = type(model).__mro__
     if any(_within(kind.__module__, PIPELINING) for kind in kinds):
-        return "A pipeline-parallel model has only a part of the layers on each rank."
+        return PIPELINED
     if not isinstance(model, nn.Module):
         return ""
     modules = list(model.modules())
@@ -86,23 +91,19 @@ def refused(model: Any) -> str:
     }
     attention = torch.nn.functional.scaled_dot_product_attention
     hooks = [hook for module in modules for _, hook in _hooks(module)]
-    if any(_defined_in(item, CONTEXT) for item in (attention, *hooks)) or (
-        not dimensions.isdisjoint(CONTEXT_DIMENSIONS)
-    ):
-        return "A context-parallel model has only a part of each sequence on each rank."
-    if not dimensions.isdisjoint(EXPERT_DIMENSIONS):
-        return "An expert-parallel model sends each token to the rank that holds its expert."
-    if not dimensions.isdisjoint(PIPELINE_DIMENSIONS):
-        return "A pipeline-parallel model has only a part of the layers on each rank."
-    return ""
+    if any(_defined_in(item, CONTEXT) for item in (attention, *hooks)):
+        return DIVIDED
+    return next((why for names, why in REFUSED if not dimensions.isdisjoint(names)), "")
+
+
+def fsdp_modules(modules: Iterable[Any]) -> list[Any]:
+    """Those that were given to `fully_shard`."""
+    return [module for module in modules if "FSDPModule" in _mixed_in(type(module))]
 
 
 def _states(modules: Iterable[Any]) -> list[Any]:
     """What FSDP2 keeps, once for each group of modules."""
-    found = [
-        module._get_fsdp_state() for module in modules if "FSDPModule" in _mixed_in(type(module))
-    ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(module._get_fsdp_state() for module in fsdp_modules(modules)))
 
 
 def shards_of(modules: Iterable[nn.Module]) -> dict[tuple[nn.Module, str], nn.Parameter]:
