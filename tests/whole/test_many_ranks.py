@@ -12,6 +12,7 @@ from tests.launching import results_of
 from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import (
     WAYS,
+    about,
     calls,
     kinds_of_data,
     moments_of,
@@ -46,7 +47,7 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         assert_same(found, ranks[0], rel=0)  # the same bits
     found, parts = ranks[0], {key for key in ranks[0] if key != "held"}
     kinds = {kind for own in WAYS[size].values() for kind in own}
-    alone = {kind: profiled(model_of(kind), losses, samples_of(kind)) for kind in kinds}
+    alone = {k: profiled(model_of(k), losses, samples_of(k), **about(k)) for k in kinds}
     held = {name: alone[name.partition(",")[0]] for name in found["held"]}
     assert len(held) == sum(map(len, WAYS[size].values()))
     assert_same(found["held"], held, CLOSE)
@@ -56,7 +57,8 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         expected = {name: alike[tuple(name.split(", ")[:2])] for name in found["layers"]}
         assert_same(found["layers"], expected, CLOSE)
     if "data" in parts:
-        assert_same(found["data"], kinds_of_data(0, 1, {}), CLOSE)
+        expected = kinds_of_data(0, 1, {})
+        assert_same(found["data"], {name: expected[name] for name in found["data"]}, CLOSE)
     if "calls" in parts:
         assert_same(found["calls"], calls(model_of("mlp"), samples_of("mlp")), CLOSE)
         assert_same(found["float32"], single_precision(0, 1, {}), CLOSE_32)
