@@ -300,11 +300,11 @@ def training(rank: int, size: int, options: Any) -> Numbers:
     """The bits of trained parameters, with measurements in between and without."""
     return {
         f"{kind}, {way}": [trained(kind, way, rank, size, asked) for asked in (None, options)]
-        for kind, way in TRAINED
+        for kind, way in TRAINED[size]
     }
 
 
-TRAINED = (
+LEFT = (  # as they were found, after measurements in between
     ("mlp", "ddp"),
     ("gpt", "blocks and root"),
     ("gpt", "tensor parallel"),
@@ -314,15 +314,22 @@ TRAINED = (
 )
 
 
+TRAINED = {2: LEFT, 4: (("mlp", "both"),)}
+
+
 def trained(kind: str, way: str, rank: int, size: int, options: Any) -> list[Tensor]:
     """Three steps; measured before the first, after a backward pass, and after a step."""
     model, samples = held(model_of(kind), way, size), samples_of(kind)
     own = samples if way == "tensor parallel" else part_of(samples, rank, size)
+    if way == "both":
+        own = part_of(samples, rank // 2, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
     def look(**more: Any) -> None:
         if options is not None:
             gn.profile(model, losses, own, accuracy=1.0, **options, **more)
+            if way in ("whole", "blocks and root"):
+                gn.gradient_moments(model, losses, own, gather="layers", **options)
 
     look()
     for step in range(3):

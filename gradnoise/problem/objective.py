@@ -182,6 +182,10 @@ class Objective:
             self.shards.rest()
         return nullcontext() if self.replica is None else self.replica.standing()
 
+    def groups(self, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+        """The groups of the user's optimizer, of the parameters here."""
+        return optimizer.param_groups if self.replica is None else self.replica.groups(optimizer)
+
     def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """The user's optimizer, of the parameters here."""
         return optimizer if self.replica is None else self.replica.optimizer(optimizer)

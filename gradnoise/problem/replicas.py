@@ -15,7 +15,7 @@ from ..tensors.fingerprint import fingerprints
 from ..tensors.trees import Batch
 from .options import Options
 from .state.guard import untouched
-from .state.sharded import is_dtensor, is_sharded
+from .state.sharded import is_dtensor, is_sharded, reshard
 from .state.wrappers import bare_model
 
 _OBJECTS = ("optimizer", "process_group")  # options that are objects of each rank
@@ -117,8 +117,12 @@ def require_whole(objective: Any, few: Batch, whole: Tensor) -> None:
         ModelError: they differ.
     """
     model = objective.model
+    reshard(model, first=True)
     with untouched(model), torch.no_grad():
-        found = objective.loss_fn(model, few)
+        try:
+            found = objective.loss_fn(model, few)
+        finally:  # before the parts are put back as they were
+            reshard(model)
     found = found.full_tensor() if hasattr(found, "full_tensor") else found
     gap = float((found.to(whole) - whole).abs().max())
     allowed = torch.finfo(whole.dtype).eps ** 0.5 * float(whole.abs().max())

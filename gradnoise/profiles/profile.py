@@ -262,8 +262,7 @@ def find_profile(
     chosen, model = opened.engine, bare_model(problem.objective.model)
     groups = {}
     if optimizer is not None:
-        whole = problem.objective.optimizer(optimizer)
-        own = (group["params"] for group in whole.param_groups)
+        own = (group["params"] for group in problem.objective.groups(optimizer))
         groups = by_group(problem.objective.parameters, own)
     unit, samples = problem.unit, problem.samples
     population = moments.population if samples.data_size is None else samples.data_size

@@ -76,7 +76,7 @@ class Ranks:
         self._depth += 1
         try:
             yield
-            self._meet("the end of a measurement")
+            self.meet("the end of a measurement")
         except BaseException as error:
             agreed = error if is_told(error) else self._tell(error)
             if agreed is error:
@@ -88,8 +88,7 @@ class Ranks:
     @contextmanager
     def in_step(self) -> Iterator[None]:
         """All ranks begin this together, and leave it as `together`."""
-        if self.are_several:
-            self._meet("a pass of the model")
+        self.meet("a pass of the model")
         with self.together(always=True):
             yield
 
@@ -101,7 +100,7 @@ class Ranks:
     def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
         """The sum over the ranks, the same on all of them; in place. `what` it is, likewise."""
         if self.are_several:
-            self._meet(f"{what} of shape {tuple(own.shape)}")
+            self.meet(f"{what} of shape {tuple(own.shape)}")
             self._reduce(own)
         return own
 
@@ -121,15 +120,13 @@ class Ranks:
         """An object of every rank, in their order; `what` it is, the same on all ranks."""
         if not self.are_several:
             return [own]
-        self._meet(what)
+        self.meet(what)
         return self._objects(own)
 
     def meet(self, purpose: str, kind: type[GradNoiseError] = RanksError) -> None:
         """Raise where a rank has failed, or, an error of this kind, is about something else."""
-        if self.are_several:
-            self._meet(purpose, kind)
-
-    def _meet(self, purpose: str, kind: type[GradNoiseError] = RanksError) -> None:
+        if not self.are_several:
+            return
         code = zlib.crc32(purpose.encode())
         states = torch.tensor([0, code, -code], device=self._device)
         self._reduce(states, dist.ReduceOp.MAX)

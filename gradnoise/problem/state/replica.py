@@ -81,21 +81,28 @@ class Replica:
             "they are stored, without its casts"
         )
 
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """The optimizer with whole parameters and state; all ranks call this."""
-        whole = {id(found): made for found, made in self._whole.values()}
-        own = copy.copy(optimizer)
-        own.param_groups = [
-            {**group, "params": [whole.get(id(p), p) for p in group["params"]]}
+    def groups(self, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+        """The groups of an optimizer, with whole parameters."""
+        return [
+            {**group, "params": [self._copy_of(p) for p in group["params"]]}
             for group in optimizer.param_groups
         ]
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimizer with whole parameters and state; all ranks call this."""
+        own = copy.copy(optimizer)
+        own.param_groups = self.groups(optimizer)
         own.state = {  # type: ignore[assignment]
-            whole.get(id(p), p): {
+            self._copy_of(p): {
                 key: _whole(value) if is_dtensor(value) else value for key, value in state.items()
             }
             for p, state in optimizer.state.items()
         }
         return own
+
+    def _copy_of(self, parameter: Tensor) -> Tensor:
+        found, made = self._whole.get(id(parameter), (None, parameter))
+        return made if found is parameter else parameter
 
     def _found(self) -> list[Any]:
         return [*found_parameters(self._model), *self._model.buffers()]

@@ -101,6 +101,19 @@ def fsdp_modules(modules: Iterable[Any]) -> list[Any]:
     return [module for module in modules if "FSDPModule" in _mixed_in(type(module))]
 
 
+def reshard(model: nn.Module, *, first: bool = False) -> None:
+    """Put the parts back into the modules of FSDP2, whose passes may leave parameters whole.
+
+    Args:
+        model: the user's.
+        first: gather them before, so that what FSDP2 sets up at its first pass is there.
+    """
+    for module in fsdp_modules(model.modules()):
+        if first:
+            module.unshard()
+        module.reshard()
+
+
 def _states(modules: Iterable[Any]) -> list[Any]:
     """What FSDP2 keeps, once for each group of modules."""
     return list(dict.fromkeys(module._get_fsdp_state() for module in fsdp_modules(modules)))

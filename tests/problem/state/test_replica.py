@@ -17,8 +17,9 @@ from tests.launching import results_of
 from tests.rank_models import held, losses, model_of, samples_of
 
 
-def test_training_goes_on_as_if_nothing_had_been_measured(tmp_path: Path) -> None:
-    for found in results_of(2, "training", tmp_path):
+@pytest.mark.parametrize("size", [2, 4])
+def test_training_goes_on_as_if_nothing_had_been_measured(size: int, tmp_path: Path) -> None:
+    for found in results_of(size, "training", tmp_path):
         for name, (plain, measured) in found.items():
             assert all(map(torch.equal, plain, measured)), name
 
