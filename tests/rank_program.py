@@ -196,6 +196,15 @@ def moments_of(model: nn.Module, data: Any, **options: Any) -> Numbers:
     }
 
 
+def by_engines(rank: int, size: int, options: Any) -> Numbers:
+    """Engines that centre gradients, and those that give norms."""
+    own, model = part_of(samples_of("mlp"), rank, size), model_of("mlp")
+    return {
+        engine: moments_of(model, own, engine=engine, micro_batch=7, **options)
+        for engine in ("functional", "loop")
+    }
+
+
 def layer_by_layer(rank: int, size: int, options: Any) -> Numbers:
     """The gradients of sharded models, one layer gathered at a time; few samples and many."""
     found: Numbers = {}
@@ -221,6 +230,7 @@ def numbers_of(rank: int, size: int, options: Any) -> Numbers:
     if size in LAYERED:
         found["layers"] = layer_by_layer(rank, size, options)
     if size == 3:
+        found["engines"] = by_engines(rank, size, options)
         found["data"] = kinds_of_data(rank, size, options)
     if size == 2:
         found["calls"] = calls(model_of("mlp"), part_of(samples_of("mlp"), rank, size), **options)
@@ -354,11 +364,11 @@ class Stream(IterableDataset[Any]):
 
 
 class Masked(TensorDataset):
-    """Whose entries are mostly the same on all ranks, so that a few do not tell them apart."""
+    """Whose first, middle and last entries are blank, and the same on all ranks."""
 
     def __getitem__(self, index: int) -> Any:
-        row = super().__getitem__(index)
-        return row if index % 7 else tuple(0 * part for part in row)
+        row, last = super().__getitem__(index), len(self) - 1
+        return tuple(0 * part for part in row) if index in (0, last // 2, last) else row
 
 
 def drawn(rank: int, size: int, options: Any) -> Numbers:
@@ -383,7 +393,7 @@ def drawn(rank: int, size: int, options: Any) -> Numbers:
         "batch sizes": of(loader),
         "stream on all": of(Stream(*samples), max_samples=31),
         "streams": of(Stream(*own), max_samples=30),
-        "nearly the same": of(Masked(*own)),
+        "nearly the same": of(Masked(*(rows[:20] for rows in own))),
         "the same": of(samples, max_samples=31),
         "groups of the same": of(samples, normal, group_size=4, max_samples=32),
         "groups of uneven parts": of(

@@ -59,7 +59,7 @@ MEASURED = {  # samples, N, B
     "batch sizes": (41, 41, 9),  # of loaders with 4 and with 5
     "stream on all": (31, math.inf, None),
     "streams": (30, math.inf, None),
-    "nearly the same": (41, 41, None),
+    "nearly the same": (40, 40, None),
     "the same": (31, 41, None),
     "groups of the same": (32, 41, None),
     "groups of uneven parts": (16, 41, None),  # 4 groups out of 33 samples, none out of 8

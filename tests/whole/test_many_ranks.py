@@ -13,6 +13,7 @@ from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import (
     WAYS,
     about,
+    by_engines,
     calls,
     kinds_of_data,
     moments_of,
@@ -56,6 +57,8 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         alike = {tuple(k): moments_of(model_of(k[0]), samples_of(k[0], int(k[1]))) for k in names}
         expected = {name: alike[tuple(name.split(", ")[:2])] for name in found["layers"]}
         assert_same(found["layers"], expected, CLOSE)
+    if "engines" in parts:
+        assert_same(found["engines"], by_engines(0, 1, {}), CLOSE)
     if "data" in parts:
         expected = kinds_of_data(0, 1, {})
         assert_same(found["data"], {name: expected[name] for name in found["data"]}, CLOSE)
