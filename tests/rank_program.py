@@ -368,7 +368,7 @@ class Masked(TensorDataset):
 
     def __getitem__(self, index: int) -> Any:
         row, last = super().__getitem__(index), len(self) - 1
-        return tuple(0 * part for part in row) if index in (0, last // 2, last) else row
+        return tuple(map(torch.zeros_like, row)) if index in (0, last // 2, last) else row
 
 
 def drawn(rank: int, size: int, options: Any) -> Numbers:
