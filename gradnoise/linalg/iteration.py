@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, OperatorError, check_whole
-from ..tensors.random import random_vector
-from .krylov import Krylov, inner
+from .krylov import Krylov
 from .missed_eigenvalues import TINY, Bounds
 from .operator import MEMORY_BUDGET, Operator
 from .ritz import RitzPairs
@@ -148,18 +147,19 @@ def _order(values: np.ndarray, which: str) -> np.ndarray:
 
 def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tensor] = ()) -> Tensor:
     """A random unit vector orthogonal to the rows of what is known."""
+    space = matrix.space
     while True:
-        vector = random_vector(matrix.shape[0], source, matrix.device).to(matrix.dtype)
+        vector = space.random(source).to(matrix.dtype)
         for rows in [*known, *known]:
-            vector = vector - (rows @ vector) @ rows
-        norm = math.sqrt(inner(vector, vector))
+            vector = vector - space.overlaps(rows, vector) @ rows
+        norm = math.sqrt(space.inner(vector, vector))
         if norm > 1e-4:  # else drawn into the space of the known: again
             return vector / norm
 
 
 def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
     """Rows of a basis within the budget; the default one, or more, holds k + 8 in any case."""
-    row = matrix.shape[0] * torch.empty(0, dtype=matrix.dtype).element_size()
+    row = matrix.space.widest * torch.empty(0, dtype=matrix.dtype).element_size()
     check_whole("memory_budget", memory_budget, 1)
     rows = memory_budget // row
     if memory_budget >= MEMORY_BUDGET:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..tensors.sums import COLUMNS, dots, overlaps
+from ..tensors.sums import COLUMNS, dots, exact_overlaps
 from ..tensors.trees import floats, widen
 from .operator import Operator
 
@@ -40,7 +40,8 @@ class Krylov:
         known: Sequence[Tensor] = (),
         scale: float = 0.0,
     ) -> None:
-        self.matrix, self.size, self.known = matrix, matrix.shape[0], known
+        self.matrix, self.space, self.known = matrix, matrix.space, known
+        self.size = self.space.size
         self.capacity = min(capacity, self.size)
         self.matvecs, self.count, self.is_closed = 0, 0, False
         self._blocks: list[Tensor] = []
@@ -71,15 +72,16 @@ class Krylov:
         self._append(current)
         image = self.matrix @ current
         self.matvecs += 1
-        alphas = dots(current[None], image[None])
-        total, alpha, largest = floats([widen(image.sum()), alphas[0], widen(image.abs().max())])
-        if not math.isfinite(total) and not torch.isfinite(image).all():
+        sums = torch.stack([widen(image.sum()), dots(current[None], image[None])[0]])
+        total, alpha = floats([*self.space.over(sums)])
+        largest = self.space.largest(image)
+        if not math.isfinite(total) and not self.space.is_finite(image):
             raise OperatorError(
                 f"product {self.matvecs} with the operator is not finite: look for "
                 f"parameters, samples or second derivatives that overflow or divide by zero"
             )
         rest = self._less_known(image, alpha)
-        beta = math.sqrt(inner(rest, rest))
+        beta = math.sqrt(self.space.inner(rest, rest))
         self.scale = max(self.scale, abs(alpha), beta)
         self._refuse_extremes(largest, image.dtype)
         rest, beta = self._orthogonal(rest, beta)
@@ -126,14 +128,14 @@ class Krylov:
         a product has next to nothing in the basis, if the operator is symmetric.
         """
         for again in range(3):
-            before = norm
-            found = [overlaps(rows, vector) for rows in self.rows]
+            before, blocks = norm, [*self.rows, *self.known]
+            sums = torch.cat([exact_overlaps(rows, vector) for rows in blocks])
+            found = self.space.over(sums).to(vector)
             if not again:
-                self._refuse_asymmetry(float(torch.cat(found).abs().max()))
-            found += [overlaps(rows, vector) for rows in self.known]
-            for rows, overlap in zip([*self.rows, *self.known], found, strict=True):
+                self._refuse_asymmetry(float(found[: self.count].abs().max()))
+            for rows, overlap in zip(blocks, found.split([*map(len, blocks)]), strict=True):
                 vector = vector.sub(overlap @ rows)
-            norm = math.sqrt(inner(vector, vector))
+            norm = math.sqrt(self.space.inner(vector, vector))
             if norm > 0.7 * before:
                 break
         return vector, norm
@@ -160,7 +162,7 @@ class Krylov:
         block, row = divmod(self.count, BLOCK)
         if block == len(self._blocks):
             rows = min(BLOCK, self.capacity - self.count)
-            self._blocks.append(vector.new_empty(rows, self.size))
+            self._blocks.append(vector.new_empty(rows, self.space.width))
         self._blocks[block][row] = vector
         self.count += 1
 
@@ -202,7 +204,7 @@ class Krylov:
         """Keep these Ritz vectors and the next direction."""
         values, coordinates, _ = self.ritz
         turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
-        for start in range(0, self.size, COLUMNS):
+        for start in range(0, self.space.width, COLUMNS):
             part = slice(start, start + COLUMNS)
             turned = turn @ torch.cat([rows[:, part] for rows in self.rows])
             for block, own in zip(self._blocks, _split(turned), strict=False):
@@ -215,7 +217,7 @@ class Krylov:
     def combined(self, coordinates: np.ndarray) -> Tensor:
         """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
         weights = torch.as_tensor(coordinates.copy()).to(self.next)
-        total = self.next.new_zeros(self.size, weights.shape[1])
+        total = self.next.new_zeros(self.space.width, weights.shape[1])
         for rows, own in zip(self.rows, _split(weights), strict=True):
             total += rows.T @ own
         return total
@@ -241,7 +243,3 @@ def breakdown(resolution: float) -> float:
 def _split(rows: Tensor) -> list[Tensor]:
     """By the blocks of the basis."""
     return list(torch.split(rows, BLOCK))
-
-
-def inner(first: Tensor, second: Tensor) -> float:
-    return float(dots(first[None], second[None]))

@@ -17,7 +17,7 @@ from ..tensors.trees import widen
 from .convert import as_operator
 from .copies import rows_without_copies
 from .iteration import SLACK, Aim, Eigenpairs, check_operator, random_start, rows_within, run
-from .krylov import Krylov, inner
+from .krylov import Krylov
 from .missed_eigenvalues import ANYTHING, Bounds, furthest
 from .operator import MEMORY_BUDGET, Operator
 from .ritz import RitzPairs
@@ -128,8 +128,9 @@ def _found(
     while found is not None:
         known = [pairs.vectors.T]
         start, end = found
-        start = start - pairs.vectors @ (pairs.vectors.T @ start)  # was in rows left out
-        start = start / math.sqrt(inner(start, start))
+        overlaps = pairs.space.overlaps(known[0], start)
+        start = start - pairs.vectors @ overlaps  # was in rows left out
+        start = start / math.sqrt(pairs.space.inner(start, start))
         rest = replace(aim, k=1, which=end, limit=aim.limit - pairs.matvecs, random=False)
         pairs = pairs.joined(run(Krylov(matrix, capacity, start, known, pairs.scale), rest))
         pairs = pairs.taken(aim.best(pairs.values, aim.k))
@@ -140,7 +141,8 @@ def _found(
 
 def _given_start(matrix: Operator, v0: Any) -> Tensor:
     """The vector of norm 1."""
-    size = matrix.shape[0]
+    space = matrix.space
+    size = space.width
     try:
         vector = torch.as_tensor(v0).detach().to(matrix.device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -152,10 +154,10 @@ def _given_start(matrix: Operator, v0: Any) -> Tensor:
             + ("; take a column, v0[:, 0]" if vector.shape[:1] == (size,) else "")
         )
     vector = widen(vector)
-    vector = (vector / vector.abs().max()).to(matrix.dtype)
-    if not torch.isfinite(vector).all():
+    vector = (vector / space.largest(vector)).to(matrix.dtype)
+    if not space.is_finite(vector):
         raise ArgumentError("`v0` must be finite and not zero")
-    return vector / math.sqrt(inner(vector, vector))
+    return vector / math.sqrt(space.inner(vector, vector))
 
 
 def _searched(

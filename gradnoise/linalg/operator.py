@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..tensors.trees import TensorDict
+from .space import Space, whole_vectors
 
 MEMORY_BUDGET = 2**30  # bytes of a Krylov basis, and of graphs kept between products
 
@@ -49,6 +50,11 @@ class Operator(abc.ABC):
         return float(torch.finfo(self.dtype).eps)
 
     @property
+    def space(self) -> Space:
+        """Of the vectors that it is multiplied with."""
+        return Space(self.shape[1], self.device)
+
+    @property
     def T(self) -> Operator:
         """The transpose; a class that is not symmetric overrides it."""
         if self.symmetric:
@@ -68,9 +74,11 @@ class Operator(abc.ABC):
         if not isinstance(other, Tensor) or other.ndim not in (1, 2):
             got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
             raise OperatorError(f"`@` takes a vector, a block of vectors or a dict; got {got}")
-        if other.shape[0] != self.shape[1]:
+        width = self.space.width
+        if other.shape[0] != width:
+            here = f" ({width} entries on this rank)" if self.space.is_divided else ""
             raise OperatorError(
-                f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}; "
+                f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}{here}; "
                 f"got {other.shape[0]}"
             )
         block = other.detach().to(device=self.device, dtype=self.dtype)
@@ -87,13 +95,11 @@ class Operator(abc.ABC):
                 f"a dict must hold a tensor for each of {', '.join(shapes)}, of its shape; got "
                 f"{ {name: tuple(t.shape) for name, t in named.items()} }"
             )
-        return torch.cat([named[name].reshape(-1).to(self.device) for name in shapes])
+        return self.space.flat({name: named[name] for name in shapes})
 
     def _named(self, vector: Tensor) -> TensorDict:
         assert self.parameters is not None  # or `_flat` had raised
-        shapes = self.parameters
-        parts = torch.split(vector, [shape.numel() for shape in shapes.values()])
-        return {name: p.view(s) for (name, s), p in zip(shapes.items(), parts, strict=True)}
+        return self.space.named(vector, self.parameters)
 
     def __add__(self, other: Operator) -> Operator:
         return Sum(self, other) if isinstance(other, Operator) else NotImplemented
@@ -120,7 +126,12 @@ class Operator(abc.ABC):
         return Restricted(self, tuple(names))
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """For `scipy.sparse.linalg`: NumPy in, NumPy out, in the dtype of the operator."""
+        """For `scipy.sparse.linalg`: NumPy in, NumPy out, in the dtype of the operator.
+
+        Raises:
+            OperatorError: ranks hold parts of its vectors.
+        """
+        whole_vectors(self.space, "SciPy")
         matrix, transposed = _NumPy(self), _NumPy(self.T)
         return scipy.sparse.linalg.LinearOperator(
             self.shape,
@@ -169,6 +180,10 @@ class Sum(Operator):
         return max(self._first.resolution, self._second.resolution)
 
     @property
+    def space(self) -> Space:
+        return self._first.space
+
+    @property
     def T(self) -> Operator:
         return Sum(self._first.T, self._second.T)
 
@@ -202,6 +217,10 @@ class Scaled(Operator):
         return self._operator.resolution
 
     @property
+    def space(self) -> Space:
+        return self._operator.space
+
+    @property
     def T(self) -> Operator:
         return Scaled(self._factor, self._operator.T)
 
@@ -214,6 +233,7 @@ class Restricted(Operator):
 
     def __init__(self, operator: Operator, names: tuple[str, ...]) -> None:
         shapes = operator.parameters
+        whole_vectors(operator.space, "a block")
         if shapes is None or not operator.rows_are_parameters:
             raise OperatorError("only an operator that is square in parameters can be restricted")
         for name in names:

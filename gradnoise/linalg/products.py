@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import ArgumentError, OperatorError, check_whole
 from ..tensors.trees import wide_dtype
 from .convert import as_operator
+from .space import whole_vectors
 
 PRODUCTS = 64  # at most, where none are asked for
 
@@ -25,11 +26,12 @@ class Products:
         operator: anything with `shape` (P, P) and `@`, as for `lanczos`.
 
     Raises:
-        OperatorError: not square, or empty.
+        OperatorError: not square, or empty; or ranks hold parts of its vectors.
     """
 
     def __init__(self, operator: Any) -> None:
         self.operator = as_operator(operator)
+        whole_vectors(self.operator.space, "this estimator")
         self.size, self.count = self.operator.shape[0], 0
         if self.operator.shape[0] != self.operator.shape[1] or not self.size:
             raise OperatorError(

@@ -21,7 +21,7 @@ from ..tensors.sums import exact_overlaps, overlaps, without_autocast
 from ..tensors.trees import widen
 from .deflation import LIMIT
 from .iteration import Eigenpairs, check_operator, rows_within
-from .krylov import breakdown, inner
+from .krylov import breakdown
 from .operator import MEMORY_BUDGET, Operator
 
 KEPT = 2  # vectors that are kept when the basis is full
@@ -57,6 +57,10 @@ class Refinement:
     def images(self) -> Tensor:
         """(AV)ᵀ."""
         return self._images[: len(self._small)]
+
+    def norm(self, vector: Tensor) -> float:
+        """Its length, added in float64."""
+        return math.sqrt(self._operator.space.inner(vector, vector))
 
     def add(self, vectors: Sequence[Tensor]) -> int:
         """Further directions and their products, in one call; how many the basis had not yet."""
@@ -95,12 +99,12 @@ class Refinement:
 
     def _apart(self, vector: Tensor, count: int) -> tuple[Tensor, Tensor, float, float]:
         """What a vector has outside of the basis, its overlaps, and the norms of both."""
-        left, norm = vector, math.sqrt(inner(vector, vector))
+        left, norm = vector, self.norm(vector)
         size, shares = norm, vector.new_zeros(count)
         for _ in range(2 if count else 0):  # once more where digits are lost, as in `Krylov`
             before, own = norm, overlaps(self._basis[:count], left)
             left, shares = left - own @ self._basis[:count], shares + own
-            norm = math.sqrt(inner(left, left))
+            norm = self.norm(left)
             if norm > 0.7 * before:
                 break
         return left, shares, norm, size
@@ -143,8 +147,8 @@ class Refinement:
         vector = vector.to(self._basis)
         shares = overlaps(self.basis, vector)
         left = vector - shares @ self.basis
-        size = math.sqrt(inner(vector, vector))
-        if math.sqrt(inner(left, left)) <= 8 * breakdown(self._operator.resolution) * size:
+        size = self.norm(vector)
+        if self.norm(left) <= 8 * breakdown(self._operator.resolution) * size:
             return widen(shares @ self.images)
         return widen(self._operator @ vector)  # the basis was begun anew since
 
@@ -185,7 +189,7 @@ def refine(
         if tick is not None:
             tick(asked)
         value, vector, residual = space.top()
-        size, zero = math.sqrt(inner(residual, residual)), operator.resolution * space.scale
+        size, zero = space.norm(residual), operator.resolution * space.scale
         done = size <= max(tol * abs(value), breakdown(operator.resolution) * space.scale)
         rival = _rival(space, value, tol) if done and grew else None
         if (done and rival is None) or not grew or space.matvecs >= LIMIT:
@@ -205,7 +209,7 @@ def _rival(space: Refinement, value: float, tol: float) -> Tensor | None:
     if len(space.basis) < 2:
         return None
     second, _, residual = space.top(1)
-    size = math.sqrt(inner(residual, residual))
+    size = space.norm(residual)
     unknown, ahead = size > FAR * abs(value), second + NEAR * size > value + tol * abs(value)
     return residual if unknown and ahead else None
 

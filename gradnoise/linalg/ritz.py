@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .krylov import Krylov, breakdown
+from .space import Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,7 @@ class RitzPairs:
         values: the diagonal of Θ, shape (k,).
         vectors: Y, shape (P, k).
         outside: B, shape (P, r).
+        space: of the vectors.
         weights: C, shape (r, k).
         scale: of the spectrum, as far as any product has shown it.
         resolution: relative error of a product.
@@ -30,6 +32,7 @@ class RitzPairs:
     values: np.ndarray
     vectors: Tensor
     outside: Tensor
+    space: Space
     weights: np.ndarray
     scale: float
     resolution: float
@@ -44,6 +47,7 @@ class RitzPairs:
             values=values[order],
             vectors=krylov.combined(coordinates[:, order]),
             outside=krylov.next[:, None],
+            space=krylov.space,
             weights=(krylov.coupling @ coordinates[:, order])[None],
             scale=krylov.scale,
             resolution=krylov.matrix.resolution,
@@ -59,7 +63,7 @@ class RitzPairs:
     @property
     def residuals(self) -> np.ndarray:
         """‖Ay - θy‖ of each, rounding included, shape (k,)."""
-        gram = _wide(self.outside.T @ self.outside)
+        gram = _wide(self.space.over(self.outside.T @ self.outside))
         squares = ((gram @ self.weights) * self.weights).sum(0)
         residuals: np.ndarray = np.sqrt(np.maximum(squares, 0)) + self.resolution * self.scale
         return residuals
@@ -69,7 +73,7 @@ class RitzPairs:
 
         YᵀAZ, which the search for Z did not see, is CᵀBᵀZ: it takes no product.
         """
-        overlap = self.outside.T @ more.vectors
+        overlap = self.space.over(self.outside.T @ more.vectors)
         cross = self.weights.T @ _wide(overlap)
         small = np.block([[np.diag(self.values), cross], [cross.T, np.diag(more.values)]])
         values, turn = np.linalg.eigh(small)
@@ -78,6 +82,7 @@ class RitzPairs:
             values=values,
             vectors=vectors @ torch.as_tensor(turn).to(vectors),
             outside=torch.cat([self.outside - more.vectors @ overlap.T, more.outside], dim=1),
+            space=self.space,
             weights=scipy.linalg.block_diag(self.weights, more.weights) @ turn,
             scale=max(self.scale, more.scale),
             resolution=self.resolution,

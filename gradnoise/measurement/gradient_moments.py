@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import EngineError, ShardedError
 from ..moments.moments import GradientMoments
 from ..problem.losses.loss_fn import LossFn
 from ..problem.one_pass import in_one_pass
-from ..problem.options import AUTO, MODEL, Options
+from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .opened import Opened
@@ -36,7 +35,7 @@ def gradient_moments(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
-    gather: str = MODEL,
+    gather: str = AUTO,
 ) -> GradientMoments:
     """Mean gradient, |G|², trΣ and B_simple of a model, in one pass over the samples.
 
@@ -76,7 +75,8 @@ def gradient_moments(
         gather: of a sharded model, "model": all parameters on each rank for the time of the call.
             Of one of `fully_shard`, "layers": those of one layer at a time, in the passes of FSDP
             itself; `mean` and `variance` are then DTensors in the layout of the parameters, and no
-            rank holds more of them than its part. "auto": layers where that is enough.
+            rank holds more of them than its part. "auto": the model, unless it is of `fully_shard`
+            and 24 times its parameters are more than the memory of a rank.
 
     Returns:
         GradientMoments.
@@ -108,9 +108,4 @@ def gradient_moments(
         squares = squares and shards.as_dtensors(squares)
         return replace(told, mean=shards.as_dtensors(told.mean), coordinate_sq=squares)
 
-    try:
-        return in_one_pass(found, model, loss_fn, data, options)
-    except (ShardedError, EngineError):
-        if gather != AUTO:
-            raise
-    return in_one_pass(found, model, loss_fn, data, replace(options, gather=MODEL))
+    return in_one_pass(found, model, loss_fn, data, options)

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..errors import LossError, ShardedError
 from ..per_sample.contract.engine import Engine
 from ..per_sample.contract.summary import Wanted
-from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.shards import WHOLE
 from ..problem.shares import centred_by_share, ratio_influence
@@ -22,7 +21,6 @@ from ..statistics.estimate import check_level
 from ..tensors.random import random_signs, scattered_signs
 from ..tensors.trees import (
     TensorDict,
-    binary_size,
     compute_dtype,
     flatten,
     sample_count,
@@ -285,7 +283,7 @@ def _dots_by_batch(
     count = len(next(iter(directions.values())))
     along_each = ([own[k] for own in directions.values()] for k in range(count))
     # products of float32 can overflow; ranks that hold parts take the same unit
-    units = [_unit_of(own, problem.objective) for own in along_each]
+    units = [problem.objective.binary_size(flatten(own)) for own in along_each]
     device = problem.objective.device  # to which they are brought once
     sizes = torch.tensor(units, dtype=wide_dtype(device), device=device)
     directions = {n: _divided(own, sizes) for n, own in directions.items()}
@@ -298,13 +296,6 @@ def _dots_by_batch(
             dots = {n: torch.cat([d[n] for d in found]) + added.get(n, 0.0) for n in directions}
             problem.objective.work.forward += count * sample_count(batch)  # a product of matrices
             yield {n: own * sizes for n, own in dots.items()}
-
-
-def _unit_of(direction: list[Tensor], objective: Objective) -> float:
-    """`binary_size` of a direction, of which ranks may hold parts."""
-    if objective.shards is None:
-        return binary_size(flatten(direction))
-    return binary_size(objective.over(flatten(direction).square().sum()[None]).sqrt())
 
 
 def _divided(directions: Tensor, sizes: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..linalg.operator import MEMORY_BUDGET
 from ..problem.losses.loss_fn import LossFn
-from ..problem.options import Options
+from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .of_model import ModelOperator
@@ -36,10 +36,11 @@ class Curvature(ModelOperator):
         unit: str = "auto",
         group_size: int | None = None,
         process_group: Any = None,
+        gather: str = AUTO,
     ) -> None:
         options = Options(
             max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
-            group_size=group_size, process_group=process_group,
+            group_size=group_size, process_group=process_group, gather=gather,
         )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)

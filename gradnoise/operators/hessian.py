@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, CurvatureError
+from ..errors import ArgumentError, CurvatureError, ShardedError
 from ..linalg.operator import MEMORY_BUDGET
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
@@ -18,12 +18,14 @@ from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.samples import Samples
+from ..problem.shards import WHOLE
 from ..tensors.trees import Batch, sample_count
 from .curvature import Curvature
 from .gradients import PerSampleGradients, chosen_engine
 from .graph_cache import Graph, vector_jacobian
 from .products import Finite, Forward, HessianProducts, ThroughGraphs
 
+DIFFERENCES = "differences of gradients are H where the loss is smooth"
 MODES = ("auto", "kept", "fresh", "forward", "finite")
 
 
@@ -156,6 +158,11 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
     """
     if mode not in MODES:
         raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")
+    if problem.objective.shards is not None:
+        if mode not in ("auto", "finite"):
+            raise ShardedError(f"hvp={mode!r} needs whole parameters: {WHOLE}")
+        why = problem.objective.shards.why
+        return Finite(problem), f"one layer is gathered at a time ({why}): {DIFFERENCES}"
     if mode == "finite":
         return Finite(problem), "as asked for"
     if mode == "forward":
@@ -164,7 +171,7 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         return Finite(problem), "no second derivatives"
     why = _without_second_order(problem, mode)
     if why:
-        return Finite(problem), f"{why}; differences of gradients are H where the loss is smooth"
+        return Finite(problem), f"{why}; {DIFFERENCES}"
     keep = 0 if mode == "fresh" else budget
     why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
     return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])

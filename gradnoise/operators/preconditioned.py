@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..linalg.operator import Operator
+from ..linalg.space import Space
 from ..problem.preconditioner import Preconditioner
 from .of_model import ModelOperator
 
@@ -27,6 +28,10 @@ class Decayed(Operator):
     @property
     def resolution(self) -> float:
         return self._operator.resolution
+
+    @property
+    def space(self) -> Space:
+        return self._operator.space
 
     def products(self, block: Tensor) -> Tensor:
         return self._operator.products(block) + self._preconditioner.decoupled(block)

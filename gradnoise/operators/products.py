@@ -16,7 +16,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
 
@@ -26,13 +26,12 @@ from torch.func import functional_call, grad, jvp
 
 from ..errors import CurvatureError, first_line, is_out_of_memory
 from ..problem.differences import step_length
-from ..problem.full_precision import full_precision
 from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
-from ..problem.state.guard import moved
 from ..tensors.fingerprint import fingerprint
-from ..tensors.random import generator, random_vector
-from ..tensors.trees import Batch, binary_size, floats, sample_count, select, unflatten, widen
+from ..tensors.random import generator
+from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, widen
+from .divided_space import space_of
 from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
@@ -51,7 +50,11 @@ class HessianProducts(abc.ABC):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.parameters = list(problem.objective.parameters.values())
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What a direction consists of: the parameters, or this rank's parts of them."""
+        return [*self.problem.objective.laid_out.values()]
 
     @abc.abstractmethod
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
@@ -60,9 +63,9 @@ class HessianProducts(abc.ABC):
     def __call__(self, block: Tensor) -> Tensor:
         """(P, k) -> (P, k)."""
         rows = block.T.contiguous()
-        sizes = rows.new_tensor([binary_size(row) for row in rows])
-        directions = [unflatten(row, self.parameters) for row in rows / sizes[:, None]]
         objective = self.problem.objective
+        sizes = rows.new_tensor([objective.binary_size(row) for row in rows])
+        directions = [unflatten(row, self.parameters) for row in rows / sizes[:, None]]
         with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
             totals = torch.zeros_like(rows)
             with closing(self.over_samples(directions)) as found:  # before the guard is left
@@ -199,25 +202,20 @@ class Finite(HessianProducts):
     @functools.cached_property
     def _disagreement(self) -> float:
         """Relative difference to a product with half the step, which kinks and rounding make."""
-        size, device = self.problem.objective.size, self.problem.objective.device
-        vector = random_vector(size, generator(0), device)[:, None]
+        space = space_of(self.problem.objective)
+        vector = space.random(generator(0))[:, None]
         twin = Finite(self.problem)
         twin._length = self._length / 2
-        own, other = widen(self(vector)), widen(twin(vector))
-        scale, gap = float(own.norm()), float((own - other).norm())
+        own, other = widen(self(vector))[:, 0], widen(twin(vector))[:, 0]
+        scale, gap = (math.sqrt(space.inner(v, v)) for v in (own, own - other))
         least: float = self._length**2
         return max(least, gap / scale if scale else 0.0)
 
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
+        objective = self.problem.objective
         for index, direction in enumerate(directions):
-            size = _norm(direction)
+            size = objective.norm(flatten(direction))
             for step in (self._length / size, -self._length / size) if size else ():
-                with moved(self.parameters, direction, step):
-                    for batch in self.problem.batches():
-                        with full_precision(self.problem.objective.device):
-                            gradient = self.problem.objective.gradient(batch)
+                with objective.moved(direction, step):
+                    for gradient in self.problem.batch_gradients():
                         yield index, [part / (2 * step) for part in gradient]
-
-
-def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.sqrt(sum(floats(widen(t.detach()).square().sum() for t in tensors)))

@@ -19,7 +19,6 @@ from torch import Tensor
 from ..tensors.trees import flatten, unflatten, widen
 from .full_precision import full_precision
 from .problem import Problem
-from .state.guard import moved
 
 
 def step_length(parameters: Sequence[Tensor]) -> float:
@@ -33,20 +32,19 @@ def differences(
     """Hu, shape (P,), and v_kᵀH_iu of every sample, shape (n, k), for a u and directions v_k."""
     assert problem.slopes is not None
     objective, count = problem.objective, problem.samples.count
-    parameters = list(objective.parameters.values())
+    parameters = [*objective.laid_out.values()]
     along = unflatten(direction, parameters)
     if objective.preconditioner is not None:  # w moves by P^-½u where z moves by u
         root = objective.preconditioner.root.values()
         along = [(part * own).to(part) for part, own in zip(along, root, strict=True)]
     product = torch.zeros_like(direction)
     values = torch.zeros(count, len(others), dtype=direction.dtype, device=direction.device)
-    size = float(flatten(along).norm())
+    size = objective.norm(flatten(along))
     step = step_length(parameters) / size if size else 0.0
     for signed in (step, -step) if step else ():
-        with moved(parameters, along, signed), full_precision(objective.device):
-            for batch in problem.batches():
-                gradient = flatten(objective.gradient(batch))
-                product += (gradient / (2 * signed * count)).to(product)
+        with objective.moved(along, signed), full_precision(objective.device):
+            for gradient in problem.batch_gradients():
+                product += (flatten(gradient) / (2 * signed * count)).to(product)
             if others:
                 slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
                 values += widen(slopes / (2 * signed)).to(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import BatchLossError, LossError, ModelError, ShardedError
 from ..ranks.ranks import ALONE, Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
-from ..tensors.trees import Batch, TensorDict, map_samples, sample_count
+from ..tensors.trees import Batch, TensorDict, binary_size, map_samples, sample_count, widen
 from .custom_functions import differenced
 from .full_precision import full_precision
 from .function_part import FunctionClass
@@ -28,7 +28,7 @@ from .replicas import require_replicas
 from .shards import Shards
 from .shares import WeightedLosses
 from .state.generators import own_generators
-from .state.guard import differentiable_kernels, untouched
+from .state.guard import differentiable_kernels, moved, untouched
 from .state.power_iterations import held_still
 from .state.replica import Replica, replica_of
 from .state.wrappers import bare_model, eager, see_through
@@ -138,6 +138,27 @@ class Objective:
         """Sums over the coordinates of such vectors, over the ranks that hold parts of them."""
         return numbers if self.shards is None else self.shards.summed(numbers)
 
+    def norm(self, vector: Tensor) -> float:
+        """The length of such a vector, in float64 where the device has it."""
+        return float(self.over(widen(vector).square().sum()).sqrt())
+
+    def binary_size(self, vector: Tensor) -> float:
+        """`binary_size` of such a vector."""
+        return binary_size(vector if self.shards is None else vector.new_tensor([self.norm(vector)]))
+
+    @contextmanager
+    def moved(self, direction: Sequence[Tensor], step: float) -> Iterator[None]:
+        """The parameters are moved along a direction, laid out as such vectors are."""
+        with moved([*self.laid_out.values()], direction, step):
+            self._rest()
+            yield
+        self._rest()
+
+    def _rest(self) -> None:
+        """No layer keeps whole parameters of before."""
+        if self.shards is not None:
+            self.shards.rest()
+
     @property
     def sample_bytes(self) -> int:
         """Bytes of the gradient of one sample, in the dtypes of the parameters."""
@@ -178,8 +199,7 @@ class Objective:
 
     def _standing(self) -> AbstractContextManager[None]:
         """Inside, the parameters of the model are whole, or those of every layer at its turn."""
-        if self.shards is not None:
-            self.shards.rest()
+        self._rest()
         return nullcontext() if self.replica is None else self.replica.standing()
 
     def groups(self, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -41,6 +41,8 @@ from .checks import (
 from .confirmation import are_independent
 from .coordinates import PreconditionedObjective
 from .dropouts import is_dropout_alone
+from .full_precision import full_precision
+from .gathering import shards_of
 from .groups import draw_groups, usual_size
 from .known import known
 from .lists import taken_as_batches
@@ -51,7 +53,7 @@ from .partition import effective_population
 from .preconditioner import Preconditioner
 from .replicas import require_options, require_same, require_whole
 from .samples import Samples
-from .shards import WHOLE, shards_of
+from .shards import WHOLE
 from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
@@ -435,3 +437,11 @@ class Problem:
             idle = index >= len(own)
             batch = select(self.samples.example, slice(0, 1)) if idle else own[index]
             yield to_device(batch, objective.device), idle
+
+    def batch_gradients(self) -> Iterator[list[Tensor]]:
+        """Σ∇ℓ_i of every micro-batch, in full precision; of borrowed samples it is zero."""
+        for batch, idle in self.rounds():
+            weights = torch.zeros(sample_count(batch)) if idle else None
+            with full_precision(self.objective.device):
+                gradient = self.objective.gradient(batch, weights)
+            yield gradient

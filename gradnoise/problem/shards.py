@@ -9,31 +9,32 @@ mean gradient than its own part. Every method is called by all ranks in the same
 from __future__ import annotations
 
 import importlib
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..errors import ShardedError
-from ..ranks.ranks import ALONE, Ranks
-from ..tensors.trees import TensorDict
-from .options import LAYERS, MODEL, Options
-from .state.sharded import fsdp_modules
-from .state.wrappers import bare_model
+from ..ranks.ranks import Ranks
+from ..tensors.random import Normals
+from ..tensors.trees import TensorDict, wide_dtype
+from .state.sharded import is_dtensor
 
 WHOLE = "measure with gather='model'"
 
 
 class Shards:
-    """The trainable parameters of a model under `fully_shard`; see `Shards.of`.
+    """The trainable parameters of a model under `fully_shard`; see `shards_of`.
 
     Args:
         model: whose layers are in groups.
         groups: modules that were given to `fully_shard`, in order.
         ranks: that measure it.
+        why: one layer is gathered at a time.
 
     Attributes:
         kept: name -> the parameter that the model shows between passes, a DTensor.
@@ -43,8 +44,8 @@ class Shards:
         ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes.
     """
 
-    def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks) -> None:
-        self._groups, self._ranks = groups, ranks
+    def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks, why: str = "") -> None:
+        self._groups, self._ranks, self.why = groups, ranks, why
         self.rest()
         self.kept: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.whole: TensorDict = {}
@@ -67,12 +68,6 @@ class Shards:
                 f"one axis of a device mesh: give the whole model to fully_shard, once its layers "
                 f"have been, or measure with gather='model'"
             )
-
-    @classmethod
-    def of(cls, model: nn.Module, ranks: Ranks) -> Shards | None:
-        """Those of a model; None where `fully_shard` was given no part of it."""
-        groups = fsdp_modules(model.modules())
-        return cls(model, groups, ranks) if groups else None
 
     @property
     def ranks(self) -> int:
@@ -150,6 +145,51 @@ class Shards:
         """The same for k tensors: (k, *part) to (k, *shape)."""
         return torch.stack([self.gathered(name, part) for part in parts])
 
+    def offsets(self) -> dict[str, int]:
+        """Where every parameter begins in a vector over all of them."""
+        sizes = [parameter.numel() for parameter in self.kept.values()]
+        return dict(zip(self.kept, itertools.accumulate(sizes, initial=0), strict=False))
+
+    def drawn(self, source: torch.Generator) -> TensorDict:
+        """Parts of a standard normal vector over all parameters, the same on any number of ranks.
+
+        In float64 where the device has it.
+        """
+        numbers = Normals(sum(parameter.numel() for parameter in self.kept.values()), source)
+        return {name: self._drawn(name, start, numbers) for name, start in self.offsets().items()}
+
+    def _drawn(self, name: str, offset: int, numbers: Normals) -> Tensor:
+        kept, part = self.kept[name], self.part(name)
+        dim, start = self._place(name)
+        if dim == 0:  # rows are neighbours
+            first = offset + start * math.prod(kept.shape[1:])
+            rows = numbers.entries(first, first + part.numel()).view(part.shape)
+        else:
+            rows = self._cut(name, numbers.entries(offset, offset + kept.numel()).view(kept.shape))
+        return rows.to(part.device, wide_dtype(part.device))
+
+    def _place(self, name: str) -> tuple[int, int]:
+        """Along which dimension a parameter is cut, and where this rank's part begins."""
+        kept = self.kept[name]
+        dim, last = kept.placements[-1].dim, kept.device_mesh.ndim - 1
+        each = -(-kept.shape[dim] // kept.device_mesh.size(last))  # as torch.chunk divides
+        return dim, min(kept.device_mesh.get_local_rank(last) * each, kept.shape[dim])
+
+    def _cut(self, name: str, whole: Tensor) -> Tensor:
+        dim, start = self._place(name)
+        return whole.narrow(dim, start, self.part(name).shape[dim])
+
+    def as_parts(self, tensors: TensorDict) -> TensorDict:
+        """This rank's parts of tensors by name, which are DTensors or whole."""
+        return {name: self._part_of(name, tensors[name]) for name in self.kept}
+
+    def _part_of(self, name: str, tensor: Any) -> Tensor:
+        if not is_dtensor(tensor):
+            return self._cut(name, tensor)
+        kept, own = self.kept[name], tensor.detach()
+        alike: Tensor = own.redistribute(kept.device_mesh, kept.placements).to_local()
+        return alike
+
     def random(self, names: Iterable[str]) -> TensorDict:
         """Parts of a random direction u, by name, each (1, *part); other numbers on each rank."""
         mesh = next(iter(self.kept.values())).device_mesh
@@ -163,9 +203,12 @@ class Shards:
     def summed(self, numbers: Tensor) -> Tensor:
         """Numbers summed over the ranks that hold different parts."""
         mesh = next(iter(self.kept.values())).device_mesh
-        total = numbers.to(mesh.device_type, copy=True)
-        dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
-        return total.to(numbers.device)
+        copies = self.ranks // mesh.size(mesh.ndim - 1)
+        return self._ranks.sum(numbers.clone(), "a sum over the parameters") / copies
+
+    def largest(self, own: float) -> float:
+        """The largest number of all ranks."""
+        return self._ranks.largest(own)
 
     def differentiate(
         self, outputs: Tensor, weights: Tensor | None, keep_graph: bool
@@ -187,26 +230,6 @@ class Shards:
             if name not in found:  # on all ranks, or they wait for each other
                 found[name] = torch.zeros_like(self.part(name))
         return {name: found[name] for name in self.whole}
-
-
-def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
-    """Those of a model of which one layer is gathered at a time; None where the whole model is.
-
-    Raises:
-        ShardedError: it cannot be, or `metric` needs the state of an optimizer.
-    """
-    if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
-        return None
-    found = Shards.of(bare_model(model), ranks)
-    if found is None and options.gather == LAYERS:
-        raise ShardedError("gather='layers' is for models of fully_shard: pass gather='model'")
-    if found is not None and options.own_metric:
-        raise ShardedError(f"the metric of an optimizer needs whole parameters: {WHOLE}")
-    if found is not None and found.ranks != ranks.size:
-        raise ShardedError(
-            f"the model is sharded over {found.ranks} ranks, and {ranks.size} measure it: {WHOLE}"
-        )
-    return found
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .trees import wide_dtype
 
+BLOCK = 2**20  # random numbers that come from one seed
+
 
 def generator(seed: int) -> torch.Generator:
     """A new generator on the CPU, independent of every global random state."""
@@ -49,8 +51,43 @@ def scattered_signs(count: int, size: int, seed: int) -> Tensor:
     return signs
 
 
+class Normals:
+    """Independent standard normal numbers, of which any part can be drawn alone.
+
+    Args:
+        size: how many there are.
+        source: moves on by as much, whatever part is drawn.
+
+    Example:
+        >>> Normals(4, generator(0)).entries(1, 3).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, size: int, source: torch.Generator) -> None:
+        self._size = size
+        self._first = self._drawn(0, source)
+        # further blocks have seeds of their own
+        self._seed = int(torch.randint(2**62, (), generator=source)) if size > BLOCK else 0
+
+    def entries(self, start: int, stop: int) -> Tensor:
+        """Those from `start` to `stop`, float64."""
+        blocks = [self._block(number) for number in range(start // BLOCK, -(-stop // BLOCK))]
+        offset = start // BLOCK * BLOCK
+        found: Tensor = torch.cat([self._first[:0], *blocks])[start - offset : stop - offset]
+        return found
+
+    def _block(self, number: int) -> Tensor:
+        if not number:
+            return self._first
+        return self._drawn(number, generator(self._seed + number))
+
+    def _drawn(self, number: int, source: torch.Generator) -> Tensor:
+        count = min(BLOCK, self._size - number * BLOCK)
+        return torch.randn(count, generator=source, dtype=torch.float64)
+
+
 def random_vector(size: int, source: torch.Generator, device: torch.device) -> Tensor:
     """A vector uniform on the unit sphere, shape (size,), float64 (float32 on MPS)."""
-    vector = torch.randn(size, generator=source, dtype=torch.float64)
+    vector = Normals(size, source).entries(0, size)
     unit: Tensor = vector / vector.norm()
     return unit.to(device=device, dtype=wide_dtype(device))

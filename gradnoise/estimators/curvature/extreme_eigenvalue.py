@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
+from ...linalg.space import Space
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -18,7 +19,7 @@ from ...problem.samples import Samples
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import flag_zero, symmetric, with_skew
 from ...statistics.skew import Skew
-from ...tensors.random import generator, random_vector
+from ...tensors.random import generator
 from ...tensors.trees import widen
 
 OF_HALVES = 10.0  # their residual in units of `tol`: eigenvalues are known to about its square
@@ -52,10 +53,15 @@ class Halves:
     vectors: Tensor | None = None
 
     @classmethod
-    def of(cls, found: list[Eigenpairs], crossed: list[Tensor]) -> Halves:
-        """From the eigenpairs of both, and the products of either v with the other half's H."""
+    def of(cls, found: list[Eigenpairs], crossed: list[Tensor], space: Space) -> Halves:
+        """From the eigenpairs of both, and the products of either v with the other half's H.
+
+        Args:
+            space: of the vectors.
+        """
         tops = [pairs.vectors[:, 0] for pairs in found]
-        quotients = (float(widen(v) @ widen(hv)) for v, hv in zip(tops, crossed, strict=True))
+        pairs = zip(tops, crossed, strict=True)
+        quotients = (float(space.over(widen(v) @ widen(hv))) for v, hv in pairs)
         return cls(
             mean=sum(float(pairs.values[0]) for pairs in found) / 2,
             held_out=sum(quotients) / 2,
@@ -90,12 +96,14 @@ def half_sharpness(
     hessians = [with_decay(matrix) for matrix in matrices]
     # half random: the vector may be an eigenvector of a half that is not its largest
     vector = widen(vector)
-    other = random_vector(len(vector), generator(aim.seed + 1), vector.device)
-    start = vector + torch.where(vector @ other < 0, -other, other)  # never 0, also for P = 1
+    space = hessians[0].space
+    other = space.random(generator(aim.seed + 1))
+    start = vector + (-other if space.inner(vector, other) < 0 else other)  # not 0, also for P = 1
     aim = replace(aim, tol=OF_HALVES * aim.tol)
     found = [aim.find(hessian, start) for hessian in hessians]
     tops = [pairs.vectors[:, 0] for pairs in found]
-    return Halves.of(found, [h @ v for h, v in zip(reversed(hessians), tops, strict=True)])
+    crossed = [h @ v for h, v in zip(reversed(hessians), tops, strict=True)]
+    return Halves.of(found, crossed, space)
 
 
 def sharpness_estimate(

@@ -122,5 +122,5 @@ def _of_halves_and_all(
     ]
     whole = first * matrices[0] + second * matrices[1]
     pairs, space = refine(whole, wanted, known=known, tol=tol, memory_budget=budget, tick=tick)
-    halves = Halves.of([side.pairs for side in found], crossed).shifted(decay)
+    halves = Halves.of([side.pairs for side in found], crossed, whole.space).shifted(decay)
     return Sharpest(pairs.shifted(decay), found[0].near, space, halves)

@@ -18,7 +18,7 @@ from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.losses.loss_fn import LossFn
-from ...problem.options import Options
+from ...problem.options import AUTO, Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...statistics.estimate import Estimate
@@ -93,6 +93,7 @@ def sharpness(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
+    gather: str = AUTO,
     memory_budget: int = MEMORY_BUDGET,
 ) -> Sharpness:
     """Eigenpairs of the Hessian of the mean loss; by default λ, the largest algebraic eigenvalue.
@@ -139,7 +140,7 @@ def sharpness(
     options = Options(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size, process_group=process_group,
+        unit=unit, group_size=group_size, process_group=process_group, gather=gather,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_sharpness(
@@ -165,8 +166,8 @@ def find_sharpness(
     """Eigenpairs of the curvature of a model that is open; see `sharpness`."""
     if operator not in MATRICES:
         raise ArgumentError(f"`operator` must be one of {', '.join(MATRICES)}; got {operator!r}")
-    problem, level, seed = opened.problem, opened.options.level, opened.options.seed
     matrix = MATRICES[operator](opened, hvp, memory_budget)
+    problem, level, seed = matrix.problem, opened.options.level, opened.options.seed
     plain = operator == "hessian" and (k, which, v0, max_iterations) == (1, "LA", None, None)
     few = plain and is_worthwhile(matrix) and (tol is None or tol >= FINE)
     # curvatures of single samples are measured for the Hessian alone

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import OperatorError, check_whole
 from ...statistics.estimate import check_level, short
-from ...tensors.random import generator, random_vector
+from ...tensors.random import generator
 from ...tensors.sums import without_autocast
 from ..convert import as_operator
 from ..krylov import breakdown
@@ -80,7 +80,7 @@ class SpectralDensity(SpectralMeasure):
         source = generator(seed)
         rules = []
         for _ in range(probes):
-            start = random_vector(size, source, matrix.device)
+            start = matrix.space.random(source)
             rules.append(gauss_rule(matrix, start, steps))
             if tick is not None:
                 tick(1)

@@ -1,0 +1,54 @@
+"""Vectors over the parameters of a model that ranks share, of which each rank has its parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..linalg.space import Space
+from ..problem.objective import Objective
+from ..problem.shards import Shards
+from ..tensors.trees import TensorDict, flatten
+
+
+class DividedSpace(Space):
+    """Vectors of length P, of which each rank has the entries of its parts of the parameters.
+
+    Args:
+        shards: the parameters.
+        device: of the vectors.
+    """
+
+    is_divided = True
+
+    def __init__(self, shards: Shards, device: torch.device) -> None:
+        super().__init__(sum(own.numel() for own in shards.kept.values()), device)
+        self._shards = shards
+        self.width = sum(own.numel() for own in shards.parts().values())
+        self.widest = int(shards.largest(self.width))
+
+    def over(self, sums: Tensor) -> Tensor:
+        return self._shards.summed(sums)
+
+    def largest(self, vector: Tensor) -> float:
+        return self._shards.largest(super().largest(vector))
+
+    def random(self, source: torch.Generator) -> Tensor:
+        vector = flatten([*self._shards.drawn(source).values()])
+        return vector / self.inner(vector, vector) ** 0.5
+
+    def flat(self, named: TensorDict) -> Tensor:
+        return flatten([*self._shards.as_parts(named).values()]).to(self.device)
+
+    def named(self, vector: Tensor, shapes: dict[str, torch.Size]) -> TensorDict:
+        parts = self._shards.parts()
+        split = torch.split(vector, [own.numel() for own in parts.values()])
+        pairs = zip(parts.items(), split, strict=True)
+        return self._shards.as_dtensors({name: new.view_as(own) for (name, own), new in pairs})
+
+
+def space_of(objective: Objective) -> Space:
+    """Of vectors over the parameters of a model."""
+    if objective.shards is None:
+        return Space(objective.size, objective.device)
+    return DividedSpace(objective.shards, objective.device)
