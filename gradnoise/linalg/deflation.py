@@ -41,6 +41,7 @@ class Deflation:
 
     def __init__(self, krylov: Krylov, most: int | None = None) -> None:
         values, coordinates, _ = krylov.ritz
+        self.space = krylov.space
         kept = np.flatnonzero(np.abs(values) >= CUT * np.abs(values).max())
         if most is not None and len(kept) > most:
             kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:most])
@@ -54,7 +55,7 @@ class Deflation:
 
     def coordinates(self, vector: Tensor) -> Tensor:
         """x_u, shape (k + 1,), float64 (float32 on MPS)."""
-        return exact_overlaps(self.directions, vector.to(self.directions))
+        return self.space.over(exact_overlaps(self.directions, vector.to(self.directions)))
 
     def image(self, coordinates: Tensor) -> Tensor:
         """Mu from x_u, shape (P,), float64 (float32 on MPS)."""
@@ -72,7 +73,7 @@ class Deflation:
         gaps, last = (values.max() - values[others]).clamp(min=least), max(value, least)
         shares = self.coordinates(vector)[others] * (1 / gaps - 1 / last)
         found = vector / last + shares.to(vector) @ self.directions[others].to(vector)
-        return found - top * (top @ found)
+        return found - top * self.space.inner(top, found)
 
     @property
     def top(self) -> Tensor:

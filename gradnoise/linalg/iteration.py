@@ -152,7 +152,7 @@ def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tens
         vector = space.random(source).to(matrix.dtype)
         for rows in [*known, *known]:
             vector = vector - space.overlaps(rows, vector) @ rows
-        norm = math.sqrt(space.inner(vector, vector))
+        norm = space.norm(vector)
         if norm > 1e-4:  # else drawn into the space of the known: again
             return vector / norm
 

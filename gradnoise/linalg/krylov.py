@@ -81,7 +81,7 @@ class Krylov:
                 f"parameters, samples or second derivatives that overflow or divide by zero"
             )
         rest = self._less_known(image, alpha)
-        beta = math.sqrt(self.space.inner(rest, rest))
+        beta = self.space.norm(rest)
         self.scale = max(self.scale, abs(alpha), beta)
         self._refuse_extremes(largest, image.dtype)
         rest, beta = self._orthogonal(rest, beta)
@@ -133,9 +133,9 @@ class Krylov:
             found = self.space.over(sums).to(vector)
             if not again:
                 self._refuse_asymmetry(float(found[: self.count].abs().max()))
-            for rows, overlap in zip(blocks, found.split([*map(len, blocks)]), strict=True):
+            for rows, overlap in zip(blocks, torch.split(found, [*map(len, blocks)]), strict=True):
                 vector = vector.sub(overlap @ rows)
-            norm = math.sqrt(self.space.inner(vector, vector))
+            norm = self.space.norm(vector)
             if norm > 0.7 * before:
                 break
         return vector, norm

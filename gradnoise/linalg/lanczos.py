@@ -130,7 +130,7 @@ def _found(
         start, end = found
         overlaps = pairs.space.overlaps(known[0], start)
         start = start - pairs.vectors @ overlaps  # was in rows left out
-        start = start / math.sqrt(pairs.space.inner(start, start))
+        start = start / pairs.space.norm(start)
         rest = replace(aim, k=1, which=end, limit=aim.limit - pairs.matvecs, random=False)
         pairs = pairs.joined(run(Krylov(matrix, capacity, start, known, pairs.scale), rest))
         pairs = pairs.taken(aim.best(pairs.values, aim.k))
@@ -157,7 +157,7 @@ def _given_start(matrix: Operator, v0: Any) -> Tensor:
     vector = (vector / space.largest(vector)).to(matrix.dtype)
     if not space.is_finite(vector):
         raise ArgumentError("`v0` must be finite and not zero")
-    return vector / math.sqrt(space.inner(vector, vector))
+    return vector / space.norm(vector)
 
 
 def _searched(

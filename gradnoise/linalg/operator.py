@@ -52,7 +52,7 @@ class Operator(abc.ABC):
     @property
     def space(self) -> Space:
         """Of the vectors that it is multiplied with."""
-        return Space(self.shape[1], self.device)
+        return Space(self.shape[1], self.device, self.parameters)
 
     @property
     def T(self) -> Operator:
@@ -98,8 +98,7 @@ class Operator(abc.ABC):
         return self.space.flat({name: named[name] for name in shapes})
 
     def _named(self, vector: Tensor) -> TensorDict:
-        assert self.parameters is not None  # or `_flat` had raised
-        return self.space.named(vector, self.parameters)
+        return self.space.named(vector)
 
     def __add__(self, other: Operator) -> Operator:
         return Sum(self, other) if isinstance(other, Operator) else NotImplemented
@@ -181,7 +180,8 @@ class Sum(Operator):
 
     @property
     def space(self) -> Space:
-        return self._first.space
+        named = self._first if self._first.parameters is not None else self._second
+        return named.space
 
     @property
     def T(self) -> Operator:

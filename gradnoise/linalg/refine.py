@@ -60,7 +60,7 @@ class Refinement:
 
     def norm(self, vector: Tensor) -> float:
         """Its length, added in float64."""
-        return math.sqrt(self._operator.space.inner(vector, vector))
+        return self._operator.space.norm(vector)
 
     def add(self, vectors: Sequence[Tensor]) -> int:
         """Further directions and their products, in one call; how many the basis had not yet."""

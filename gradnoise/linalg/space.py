@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from ..errors import OperatorError
 from ..tensors.random import random_vector
-from ..tensors.sums import dots, exact_overlaps
+from ..tensors.sums import by_parameter, dots, exact_overlaps, overlaps_by_parameter
 from ..tensors.trees import TensorDict, widen
+
+DEPENDENT = 1e-6  # part of a vector outside of others, relative, that is no direction of its own
 
 
 class Space:
@@ -17,17 +22,26 @@ class Space:
     Args:
         size: P.
         device: of the vectors.
+        shapes: of the parameters by name, in the order of the entries; None where there are none.
 
     Attributes:
+        shapes: as given; or of what is here of the parameters.
         width: entries of a vector that are here.
         widest: the most that any process has.
     """
 
     is_divided = False
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(
+        self, size: int, device: torch.device, shapes: Mapping[str, torch.Size] | None = None
+    ) -> None:
         self.size = self.width = self.widest = size
-        self.device = device
+        self.device, self.shapes = device, dict(shapes or {"": torch.Size([size])})
+
+    @property
+    def sizes(self) -> list[int]:
+        """Entries of every parameter."""
+        return [shape.numel() for shape in self.shapes.values()]
 
     def over(self, sums: Tensor) -> Tensor:
         """Sums over all coordinates, from those over the coordinates here."""
@@ -45,10 +59,10 @@ class Space:
         """A vector from its parts by parameter, in their order."""
         return torch.cat([part.reshape(-1).to(self.device) for part in named.values()])
 
-    def named(self, vector: Tensor, shapes: dict[str, torch.Size]) -> TensorDict:
+    def named(self, vector: Tensor) -> TensorDict:
         """The parts by parameter of a vector."""
-        parts = torch.split(vector, [shape.numel() for shape in shapes.values()])
-        return {name: p.view(s) for (name, s), p in zip(shapes.items(), parts, strict=True)}
+        parts = torch.split(vector, self.sizes)
+        return {name: p.view(s) for (name, s), p in zip(self.shapes.items(), parts, strict=True)}
 
     def inner(self, first: Tensor, second: Tensor) -> float:
         """The inner product of two vectors."""
@@ -57,6 +71,31 @@ class Space:
     def overlaps(self, rows: Tensor, vector: Tensor) -> Tensor:
         """Inner products with rows, added in float64, in the dtype of the vector."""
         return self.over(exact_overlaps(rows, vector)).to(vector)
+
+    def norm(self, vector: Tensor) -> float:
+        """The length of a vector."""
+        return math.sqrt(self.inner(vector, vector))
+
+    def by_parameter(self, first: Tensor, second: Tensor) -> Tensor:
+        """Inner products of the parts by parameter, shape (p,), in float64."""
+        return self.over(by_parameter(first, second, self.sizes))
+
+    def overlaps_by_parameter(self, rows: Tensor, vector: Tensor) -> Tensor:
+        """The same with rows (k, P), shape (k, p)."""
+        return self.over(overlaps_by_parameter(rows, vector, self.sizes))
+
+    def orthonormal(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Orthonormal rows that span the vectors, in their order, float64; fewer if dependent."""
+        rows: list[Tensor] = []
+        for vector in map(widen, vectors):
+            left, whole = vector, self.norm(vector)
+            for _ in range(2 if rows else 0):  # twice is enough, as in `Krylov`
+                basis = torch.stack(rows)
+                left = left - self.overlaps(basis, left) @ basis
+            size = self.norm(left)
+            if size > DEPENDENT * whole:
+                rows.append(left / size)
+        return torch.stack(rows)
 
     def is_finite(self, vector: Tensor) -> bool:
         """Whether all entries are."""

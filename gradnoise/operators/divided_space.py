@@ -22,9 +22,9 @@ class DividedSpace(Space):
     is_divided = True
 
     def __init__(self, shards: Shards, device: torch.device) -> None:
-        super().__init__(sum(own.numel() for own in shards.kept.values()), device)
-        self._shards = shards
-        self.width = sum(own.numel() for own in shards.parts().values())
+        shapes = {name: own.shape for name, own in shards.parts().items()}
+        super().__init__(sum(own.numel() for own in shards.kept.values()), device, shapes)
+        self._shards, self.width = shards, sum(self.sizes)
         self.widest = int(shards.largest(self.width))
 
     def over(self, sums: Tensor) -> Tensor:
@@ -35,20 +35,18 @@ class DividedSpace(Space):
 
     def random(self, source: torch.Generator) -> Tensor:
         vector = flatten([*self._shards.drawn(source).values()])
-        return vector / self.inner(vector, vector) ** 0.5
+        return vector / self.norm(vector)
 
     def flat(self, named: TensorDict) -> Tensor:
         return flatten([*self._shards.as_parts(named).values()]).to(self.device)
 
-    def named(self, vector: Tensor, shapes: dict[str, torch.Size]) -> TensorDict:
-        parts = self._shards.parts()
-        split = torch.split(vector, [own.numel() for own in parts.values()])
-        pairs = zip(parts.items(), split, strict=True)
-        return self._shards.as_dtensors({name: new.view_as(own) for (name, own), new in pairs})
+    def named(self, vector: Tensor) -> TensorDict:
+        return self._shards.as_dtensors(super().named(vector))
 
 
 def space_of(objective: Objective) -> Space:
     """Of vectors over the parameters of a model."""
     if objective.shards is None:
-        return Space(objective.size, objective.device)
+        shapes = {name: p.shape for name, p in objective.parameters.items()}
+        return Space(objective.size, objective.device, shapes)
     return DividedSpace(objective.shards, objective.device)

@@ -125,6 +125,11 @@ class Objective:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
+    def trained(self) -> TensorDict:
+        """The parameters as the model shows them inside of a guard, and before a pass."""
+        return self.parameters if self.shards is None else self.shards.kept
+
+    @property
     def laid_out(self) -> TensorDict:
         """What a vector over the parameters consists of here: of all of them, or of parts."""
         return self.parameters if self.shards is None else self.shards.parts()
@@ -144,7 +149,9 @@ class Objective:
 
     def binary_size(self, vector: Tensor) -> float:
         """`binary_size` of such a vector."""
-        return binary_size(vector if self.shards is None else vector.new_tensor([self.norm(vector)]))
+        return binary_size(
+            vector if self.shards is None else vector.new_tensor([self.norm(vector)])
+        )
 
     @contextmanager
     def moved(self, direction: Sequence[Tensor], step: float) -> Iterator[None]:
@@ -223,8 +230,7 @@ class Objective:
     def _check_unchanged(self, modules: list[nn.Module]) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""
         now = [p for p in bare_model(self.model).parameters() if p.requires_grad]
-        opened = self.parameters if self.shards is None else self.shards.kept
-        same = [*map(id, now)] == [*map(id, opened.values())]
+        same = [*map(id, now)] == [*map(id, self.trained.values())]
         if not same or _modes(modules) != self._opened_modes:
             raise ModelError(
                 "the model has other trainable parameters, or other training modes, than when "

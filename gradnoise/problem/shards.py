@@ -203,8 +203,8 @@ class Shards:
     def summed(self, numbers: Tensor) -> Tensor:
         """Numbers summed over the ranks that hold different parts."""
         mesh = next(iter(self.kept.values())).device_mesh
-        copies = self.ranks // mesh.size(mesh.ndim - 1)
-        return self._ranks.sum(numbers.clone(), "a sum over the parameters") / copies
+        total = self._ranks.sum(numbers.clone(), "a sum over the parameters")
+        return total.div_(self.ranks / mesh.size(mesh.ndim - 1))  # copies count once
 
     def largest(self, own: float) -> float:
         """The largest number of all ranks."""

@@ -18,7 +18,7 @@ from ..moments.layer import by_group
 from ..problem.labels import labels_per_sample
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
-from ..problem.options import Options
+from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..problem.state.wrappers import bare_model
@@ -158,6 +158,7 @@ def profile(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
+    gather: str = AUTO,
     memory_budget: int = MEMORY_BUDGET,
     progress: bool = False,
 ) -> Profile:
@@ -202,7 +203,9 @@ def profile(
             Noise scales are in samples in both cases; those of groups depend on their size.
         group_size: samples of a group; by default `batch_size`, that of a DataLoader or of a list
             of batches, or 32 at most.
-        process_group: as for `gradient_moments`: its ranks measure together.
+        process_group, gather: as for `gradient_moments`: the ranks of a group measure together, and
+            of a model that they share, all is gathered on each or one layer at a time. By layers
+            curvature is from differences of gradients.
         memory_budget: bytes of graphs that are kept between Hessian products (more are built for
             each, which takes about as long again), and of the basis of λ. 1 GiB by default; a basis
             of nine vectors is taken in any case.
@@ -230,7 +233,7 @@ def profile(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size, process_group=process_group,
+        unit=unit, group_size=group_size, process_group=process_group, gather=gather,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     within = within_budget(opened, budget, accuracy)
@@ -263,7 +266,7 @@ def find_profile(
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in problem.objective.groups(optimizer))
-        groups = by_group(problem.objective.parameters, own)
+        groups = by_group(problem.objective.trained, own)
     unit, samples = problem.unit, problem.samples
     population = moments.population if samples.data_size is None else samples.data_size
     told = opened.in_samples(moments)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from ..per_sample.hooks.precision import resolution
 from ..problem.differences import step_length
+from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES, Problem
-from ..problem.state.guard import moved
-from ..tensors.trees import sample_count, select, widen
+from ..tensors.trees import Batch, sample_count, select, widen
 
 SHORTER = (1.0, 1 / 8, 1 / 64)  # factors of the step: kinks and third derivatives mislead long ones
 AGREEMENT = 0.02  # relative
@@ -29,9 +30,10 @@ def surrogate_note(problem: Problem) -> str:
         batch = problem.largest_batch()
         batch = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
         eps = resolution(objective, batch)
-        parameters = list(objective.parameters.values())
-        gradients = [widen(g) for g in objective.gradient(batch)]
-        norms = [float(g.norm()) for g in gradients]
+        parameters = [*objective.laid_out.values()]
+        gradients = [widen(g) for g in _gradient(objective, batch)]
+        squares = objective.over(torch.stack([g.square().sum() for g in gradients]))
+        norms = squares.sqrt().tolist()
         told, slopes = math.fsum(norms), list[float]()
         if not 0 < told < math.inf:
             return ""
@@ -40,7 +42,7 @@ def surrogate_note(problem: Problem) -> str:
         for factor in SHORTER:
             step, ends = factor * step_length(parameters), []
             for signed in (step, -step):
-                with moved(parameters, along, signed):
+                with objective.moved(along, signed):
                     ends.append(objective.losses(batch).detach())
             slopes.append(float(widen(ends[0] - ends[1]).sum()) / (2 * step))
             rounding = eps * float(widen(ends[0]).abs().sum()) / step
@@ -53,3 +55,10 @@ def surrogate_note(problem: Problem) -> str:
         f"Noise scales and curvature here are those of the gradients, which training follows; "
         f"gn.critical_lr is about the loss itself"
     )
+
+
+def _gradient(objective: Objective, batch: Batch) -> list[Tensor]:
+    """Σ∇ℓ_i of a batch; where ranks gather layers together, each has the same one."""
+    alike = 1 if objective.shards is None else objective.ranks.size
+    weights = torch.full((sample_count(batch),), 1 / alike, dtype=torch.float64)
+    return objective.gradient(batch, weights)

@@ -22,8 +22,7 @@ def sharp_directions(vector: Tensor, deflation: Deflation, count: int) -> Tensor
     curvatures = deflation.kernel.diagonal()[:-1]
     order = torch.argsort(curvatures, descending=True)[1:count]
     others = deflation.directions[order[curvatures[order] > 0]]
-    basis: Tensor = torch.linalg.qr(widen(torch.cat([vector[None], others])).T).Q
-    return basis.T.to(vector)
+    return deflation.space.orthonormal([vector, *others]).to(vector)
 
 
 def measure_curvature_spread(

@@ -30,7 +30,7 @@ from ...problem.problem import Problem
 from ...problem.sums import sums_of_some
 from ...statistics.skew import Skew
 from ...tensors.random import generator
-from ...tensors.sums import by_parameter, dots
+from ...tensors.sums import dots
 from ...tensors.trees import flatten, in_units
 from .errors import third_moment
 from .sign_probes import Known
@@ -151,7 +151,7 @@ class _Ring:
             self._same.append(own_size**2 * _dot(own, images[ROUNDS]))
         values, parts = [], []
         for other, noise, size, image in zip(before, noises, sizes, images, strict=False):
-            rest = by_parameter(noise, image, self._known.sizes) - self._known.form(noise)
+            rest = self._known.space.by_parameter(noise, image) - self._known.form(noise)
             parts.append(size**2 * rest)
             values.append(parts[-1].sum() + self._known.own[other.positions].mean())
         self._values.append(torch.stack(values))
@@ -194,7 +194,7 @@ class _Ring:
             freedom=(ROUNDS * blocks - 1, blocks - 1),
             skew=self._skew(influences, other, blocks),
             parts=Parts(
-                self._size**2 * by_parameter(self._unit, self._image, self._known.sizes)
+                self._size**2 * self._known.space.by_parameter(self._unit, self._image)
                 - factor * parts.mean(0),
                 parts,
                 False,

@@ -29,7 +29,6 @@ from ...problem.sums import sums_of_some
 from ...statistics.interval import with_skew
 from ...statistics.skew import Skew
 from ...tensors.random import generator
-from ...tensors.sums import by_parameter
 from ...tensors.trees import flatten, in_units
 from ..curvature.few_samples import chances
 from .errors import probe_variance
@@ -80,7 +79,7 @@ def drawn_noise_scale(
         of_samples=(0.0, 0.0, 0.0),
         freedom=(len(traces) - 1, math.inf),
         skew=Skew.of(torch.stack([traces, torch.zeros_like(traces)])),
-        parts=Parts(by_parameter(mean, image, known.sizes), probed.parts, False),
+        parts=Parts(known.space.by_parameter(mean, image), probed.parts, False),
     ).scales(moments, hessian.product_error)
 
 
@@ -118,7 +117,7 @@ def drawn_probes(
         weights = 1 / (moments.count * odds[seen])
         image = Hessian.of_few(hessian.problem, seen, weights) @ direction
         # H_T errs by its mean weight as well, which is 1 on average
-        rest = by_parameter(direction, image, known.sizes)
+        rest = known.space.by_parameter(direction, image)
         rest = rest - float(weights.mean()) * known.form(direction)
         scale = float(direction.norm()) * float(image.norm())
         if abs(float(rest.sum())) <= rounding(hessian.resolution) * scale:

@@ -12,7 +12,7 @@ from ...operators.hessian import Hessian
 from ...problem.sums import weighted_sum
 from ...statistics.skew import Skew
 from ...tensors.random import is_complete
-from ...tensors.trees import binary_size, widen
+from ...tensors.trees import widen
 from .sign_probes import Probed, agree, mean_variance
 
 
@@ -78,9 +78,11 @@ def quadratic_part(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     )
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    size = binary_size(direction)  # of four gradients and H: float32 has no room for it
+    size = hessian.problem.objective.binary_size(
+        direction
+    )  # of four gradients and H: float32 has no room for it
     image = size * widen(hessian @ (direction / size))
-    found[1, 1, 1] = 2 * (float(direction @ image) - noise)
+    found[1, 1, 1] = 2 * (hessian.space.inner(direction, image) - noise)
     return found
 
 

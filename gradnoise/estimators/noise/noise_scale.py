@@ -33,17 +33,16 @@ from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
 from ...problem.directional import per_sample_curvatures
 from ...problem.losses.loss_fn import LossFn
-from ...problem.options import Options
+from ...problem.options import AUTO, Options
 from ...problem.samples import MICRO_BATCH
 from ...problem.shares import ratio_influence
 from ...tensors.random import independent_signs, random_signs
-from ...tensors.sums import by_parameter
 from ...tensors.trees import flatten, widen
 from ..curvature.few_samples import chances, is_worthwhile, near_spectrum
 from .block_probes import block_noise_scale
 from .drawn_probes import drawn_noise_scale
 from .errors import are_all, joint_skew, probe_variance, quadratic_part, sampling_covariance
-from .sign_probes import SAMPLING_PROBES, Known, Probed, mean_variance, probe, sizes_of
+from .sign_probes import SAMPLING_PROBES, Known, Probed, mean_variance, probe
 from .sums import NoiseScale, Parts, Sums
 
 PROBES = 32
@@ -71,6 +70,7 @@ def noise_scale(
     unit: str = "auto",
     group_size: int | None = None,
     process_group: Any = None,
+    gather: str = AUTO,
     memory_budget: int = MEMORY_BUDGET,
 ) -> NoiseScale:
     """B_simple and B_noise with their intervals.
@@ -80,7 +80,7 @@ def noise_scale(
 
     Args:
         model, loss_fn, data, optimizer, metric, population, engine, max_samples, level, seed,
-            micro_batch, unit, group_size, process_group: as for `gradient_moments`.
+            micro_batch, unit, group_size, process_group, gather: as for `gradient_moments`.
         probes: random sign vectors for tr(HΣ), at most, where there are fewer than 512 samples.
         accuracy: half the interval of tr(HΣ), relative, at which fewer are taken, 8 at least.
         memory_budget: bytes of graphs that are kept, and of the basis.
@@ -102,7 +102,7 @@ def noise_scale(
     options = Options(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
-        unit=unit, group_size=group_size, process_group=process_group,
+        unit=unit, group_size=group_size, process_group=process_group, gather=gather,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_noise_scale(opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget)
@@ -256,7 +256,7 @@ def measure_noise_scale(
         freedom=(len(probed.traces) - 1, n - 1),
         skew=skew,
         parts=Parts(
-            by_parameter(mean, image, sizes_of(rows)) - factor * probed.parts.mean(0),
+            hessian.space.by_parameter(mean, image) - factor * probed.parts.mean(0),
             probed.parts,
             are_all(len(probed.parts), moments),
         ),
@@ -279,9 +279,9 @@ def _curvature_of_mean(
     """ḡᵀHḡ, the influence of each sample on it, and Hḡ."""
     if moments.sampling_factor == 0:
         image = widen(hessian @ mean)
-        return float(mean @ image), mean.new_zeros(moments.count), image
+        return hessian.space.inner(mean, image), mean.new_zeros(moments.count), image
     along = per_sample_curvatures(hessian.problem, mean, [mean])
-    value = float(mean @ along.product)
+    value = hessian.space.inner(mean, along.product)
     own = along.values[:, 0] - value
     slopes = rows.along(along.product[:, None])[:, 0]  # g_iᵀHḡ
     return value, moments.steadiness * (own + 2 * (slopes - value)), along.product

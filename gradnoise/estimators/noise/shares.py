@@ -15,7 +15,6 @@ from ...moments.layer import Layer
 from ...moments.moments import GradientMoments
 from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import symmetric
-from ...tensors.sums import by_parameter
 from ...tensors.trees import widen
 from ..curvature.extreme_eigenvalue import Halves
 from .sums import NoiseScale, Parts
@@ -131,14 +130,14 @@ def shares_of(
     """The shares from the results of the other measurements; see `Shares`."""
     if scale.parts is None:
         return None
-    sizes = [mean.numel() for mean in moments.mean.values()]
+    space = deflation.space
     top = widen(pairs.vectors[:, 0])
     others = () if halves is None or halves.vectors is None else halves.vectors
-    found = [by_parameter(v, v, sizes) for v in map(widen, others)]
+    found = [space.by_parameter(v, v) for v in map(widen, others)]
     return Shares(
         names=list(moments.mean),
-        sharpest=by_parameter(top, top, sizes),
-        halves=torch.stack(found) if found else top.new_zeros(0, len(sizes)),
+        sharpest=space.by_parameter(top, top),
+        halves=torch.stack(found) if found else top.new_zeros(0, len(space.sizes)),
         angle=_angle(pairs, deflation.kernel.diagonal()[:-1]),
         sharpness=sharpness,
         grad_curvature=scale.grad_curvature,

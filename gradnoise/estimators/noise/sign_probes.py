@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ...linalg.deflation import Deflation
+from ...linalg.space import Space
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...problem.directional import curvatures_of_each
 from ...problem.sums import TOGETHER, sign_sums
-from ...tensors.sums import by_parameter, overlaps_by_parameter
 from ...tensors.trees import widen
 
 ROUNDING, SINGLE = 64, 1e-6  # of products, in units of a resolution that is at most SINGLE
@@ -63,7 +63,7 @@ def probe(
     tick: Any,
 ) -> Probed:
     """The probes; the first `sampled` of them also measure single samples."""
-    signs = signs.to(mean)
+    signs, space = signs.to(mean), hessian.space
     certain = max(sampled, SAMPLING_PROBES)  # probes that are taken in any case
     first = list(sign_sums(rows.problem, signs[:certain]))
     seen = _look_closer(rows, mean, signs[:sampled], first[:sampled], known)
@@ -76,11 +76,13 @@ def probe(
     for k, direction in enumerate(chain(first, later)):
         image = seen.images[k] if k < sampled else widen(hessian @ direction)
         rest = image if known is None else known.rest(direction, image, hessian.resolution)
-        traces.append(direction @ rest + (known.trace if known else 0.0))
-        own = by_parameter(direction, rest, sizes_of(rows))
+        own = space.by_parameter(direction, rest)
+        traces.append(own.sum() + (known.trace if known else 0.0))
         parts.append(own + (known.parts if known else 0.0))
-        lengths.append(rest.norm() if direction.any() else torch.ones_like(traces[-1]))
-        products += [] if previous is None else [previous @ rest]
+        others = [direction, rest] if previous is None else [direction, rest, previous]
+        sizes = space.over(torch.stack([direction @ direction, *(v @ rest for v in others[1:])]))
+        lengths.append(sizes[1].sqrt() if sizes[0] else torch.ones_like(sizes[1]))
+        products += sizes[2:]
         previous = direction
         if tick is not None:
             tick(1)
@@ -125,24 +127,26 @@ def _look_closer(
     seen = _Sampling([], [], [], [], [])
     if not noises:
         return seen
-    last, root = len(noises) - 1, math.sqrt(signs.shape[1] - 1)
+    space, last, root = rows.space, len(noises) - 1, math.sqrt(signs.shape[1] - 1)
     partners = [[k - 1] * (k > 0) + [0] * (k == last) for k in range(len(noises))]
     asked = [(u, [u, mean, *(noises[t] for t in partners[k])]) for k, u in enumerate(noises)]
     rests = []
     for k, found in enumerate(curvatures_of_each(rows.problem, asked)):
         direction, others = asked[k]
         image = found.product
-        centred = found.values - torch.stack([image @ other for other in others])  # [n, k], of h_i
+        along = space.over(torch.stack([image @ other for other in others]))
+        centred = found.values - along  # [n, k], of h_i
         rests.append(image if known is None else known.rest(direction, image, 0.0))
         seen.images.append(image)
-        seen.squares.extend((noises[t] @ image).square() for t in partners[k])
+        seen.squares.extend(along[2:].square())
         seen.third.extend(
             (signs[k] * signs[t]) @ column
             for t, column in zip(partners[k], centred.T[2:], strict=True)
         )
         seen.mixed.append(signs[k] @ centred[:, 1] / root)
         seen.influences.append(centred[:, 0])
-    slopes = rows.along(torch.stack(rests, dim=1)) - mean @ torch.stack(rests, dim=1)
+    block = torch.stack(rests, dim=1)
+    slopes = rows.along(block) - space.over(mean @ block)
     for k, slope in enumerate(slopes.T):
         own = root * signs[k] * slope + (known.own if known else 0.0)
         seen.influences[k] = own - own.mean() + seen.influences[k]
@@ -158,20 +162,19 @@ class Known:
         own: c_iᵀMc_i, shape (n,).
         trace: tr(MΣ).
         parts: the same by parameter, shape (p,).
-        sizes: of the parameters.
+        space: of the directions of M.
     """
 
     deflation: Deflation
     own: Tensor
     trace: float
     parts: Tensor
-    sizes: list[int]
+    space: Space
 
     @classmethod
     def of(cls, deflation: Deflation, rows: PerSampleGradients, mean: Tensor) -> Known:
         """From the slopes of every sample along the directions of M."""
-        sizes = sizes_of(rows)
-        centre = overlaps_by_parameter(deflation.directions, mean, sizes)  # [k, p]
+        centre = rows.space.overlaps_by_parameter(deflation.directions, mean)  # [k, p]
         along, parts = [centre.T.new_zeros(0, len(centre))], torch.zeros_like(centre[0])
         for batch in rows.along_by_parameter(deflation.directions.T):
             gaps = batch - centre
@@ -182,18 +185,19 @@ class Known:
         whole = whole - whole.mean(0)
         own = deflation.form(whole, whole)
         trace = float(own.sum()) / (len(own) - 1)
-        return cls(deflation, own, trace, parts / (len(own) - 1), sizes)
+        return cls(deflation, own, trace, parts / (len(own) - 1), rows.space)
 
     def form(self, direction: Tensor) -> Tensor:
         """uᵀMu by parameter, shape (p,)."""
-        along = overlaps_by_parameter(self.deflation.directions, direction, self.sizes)
+        along = self.space.overlaps_by_parameter(self.deflation.directions, direction)
         return (self.deflation.kernel @ along.sum(1)) @ along
 
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        unit = float(image.abs().max()) or 1.0  # so that no square overflows
-        if float((rest / unit).norm()) <= rounding(resolution) * float((image / unit).norm()):
+        unit = self.space.largest(image) or 1.0  # so that no square overflows
+        left, whole = (self.space.norm(vector / unit) for vector in (rest, image))
+        if left <= rounding(resolution) * whole:
             return torch.zeros_like(rest)
         return rest
 
@@ -235,7 +239,3 @@ def _stack(parts: list[Tensor]) -> Tensor:
 def mean_variance(values: Tensor) -> float:
     """Variance of the mean of independent values."""
     return float(values.var()) / len(values) if len(values) > 1 else 0.0
-
-
-def sizes_of(rows: PerSampleGradients) -> list[int]:
-    return [parameter.numel() for parameter in rows.problem.objective.parameters.values()]
