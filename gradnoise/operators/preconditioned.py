@@ -9,6 +9,7 @@ from ..errors import OperatorError
 from ..linalg.operator import Operator
 from ..linalg.space import Space
 from ..problem.preconditioner import Preconditioner
+from ..problem.state.wrappers import bare_optimizer
 from .of_model import ModelOperator
 
 
@@ -73,8 +74,9 @@ class Preconditioned(Decayed):
                 f"`operator` must be a Hessian or GaussNewton of a model; got "
                 f"{type(operator).__name__}. Restrict, scale or add after preconditioning"
             )
-        parameters = operator.problem.objective.parameters
-        super().__init__(operator, Preconditioner.of(optimizer, parameters))
+        plain = operator.problem.objective.plain
+        optimizer = plain.optimizer(bare_optimizer(optimizer))
+        super().__init__(operator, Preconditioner.of(optimizer, plain.trained))
 
     def products(self, block: Tensor) -> Tensor:
         inner = self._preconditioner.around(self._operator.products, block)

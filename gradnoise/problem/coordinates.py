@@ -27,7 +27,7 @@ class PreconditionedObjective(Objective):
     def __init__(self, plain: Objective, preconditioner: Preconditioner) -> None:
         vars(self).update(vars(plain))
         self._plain, self.preconditioner = plain, preconditioner
-        self._coupled = any(preconditioner.inside.values())
+        self._coupled = preconditioner.is_coupled
 
     @property
     def plain(self) -> Objective:

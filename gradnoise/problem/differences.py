@@ -11,7 +11,7 @@ are about equal. Kinks (ReLU, max pooling) between the two points are included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..tensors.trees import flatten, unflatten, widen
 from .full_precision import full_precision
 from .problem import Problem
+from .sums import weighted_sum
 
 
 def step_length(parameters: Sequence[Tensor]) -> float:
@@ -31,21 +32,35 @@ def differences(
 ) -> tuple[Tensor, Tensor]:
     """Hu, shape (P,), and v_kᵀH_iu of every sample, shape (n, k), for a u and directions v_k."""
     assert problem.slopes is not None
-    objective, count = problem.objective, problem.samples.count
+    product, count = torch.zeros_like(direction), problem.samples.count
+    values = torch.zeros(count, len(others), dtype=direction.dtype, device=direction.device)
+    for step in steps_along(problem, direction):
+        for gradient in problem.batch_gradients():
+            product += (flatten(gradient) / (step * count)).to(product)
+        if others:
+            slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
+            values += widen(slopes / step).to(values)
+    return problem.sum(product), values
+
+
+def weighted_difference(problem: Problem, direction: Tensor, weights: Tensor) -> Tensor:
+    """Σ_i w_i H_iu, shape (P,), for weights of shape (n,)."""
+    total = torch.zeros_like(direction)
+    for step in steps_along(problem, direction):
+        total += (weighted_sum(problem, weights) / step).to(total)
+    return total
+
+
+def steps_along(problem: Problem, direction: Tensor) -> Iterator[float]:
+    """2h and -2h, with the parameters at w + hu and w - hu, in full precision; none for u = 0."""
+    objective = problem.objective
     parameters = [*objective.laid_out.values()]
     along = unflatten(direction, parameters)
     if objective.preconditioner is not None:  # w moves by P^-½u where z moves by u
         root = objective.preconditioner.root.values()
         along = [(part * own).to(part) for part, own in zip(along, root, strict=True)]
-    product = torch.zeros_like(direction)
-    values = torch.zeros(count, len(others), dtype=direction.dtype, device=direction.device)
     size = objective.norm(flatten(along))
     step = step_length(parameters) / size if size else 0.0
     for signed in (step, -step) if step else ():
         with objective.moved(along, signed), full_precision(objective.device):
-            for gradient in problem.batch_gradients():
-                product += (flatten(gradient) / (2 * signed * count)).to(product)
-            if others:
-                slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
-                values += widen(slopes / (2 * signed)).to(values)
-    return problem.sum(product), values
+            yield 2 * signed

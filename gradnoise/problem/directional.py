@@ -28,7 +28,7 @@ from ..tensors.trees import (
     widen,
 )
 from .custom_functions import custom_functions, hiding
-from .differences import differences
+from .differences import differences, weighted_difference
 from .full_precision import FullPrecisionError, full_precision
 from .objective import Objective
 from .once_only import once_only
@@ -146,6 +146,9 @@ def _most_costly(problem: Problem) -> Batch:
 
 def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i H_i v, shape (P,), for weights of shape (n,)."""
+    if problem.slopes is not None:
+        with problem.guard():
+            return weighted_difference(problem, vector, weights)
     objective = problem.objective
     (row,) = adjoint_of_centring(weights[None], problem.samples.shares)
     total = torch.zeros_like(vector)

@@ -25,7 +25,7 @@ def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
     """The parameters of a model of which one layer is gathered at a time; None where all is.
 
     Raises:
-        ShardedError: it cannot be, or `metric` needs the state of an optimizer.
+        ShardedError: it cannot be.
     """
     if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
         return None
@@ -38,8 +38,6 @@ def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
     if not why:
         return None
     found = Shards(bare, groups, ranks, why)
-    if options.own_metric:
-        raise ShardedError(f"the metric of an optimizer needs whole parameters: {WHOLE}")
     if found.ranks != ranks.size:
         raise ShardedError(
             f"the model is sharded over {found.ranks} ranks, and {ranks.size} measure it: {WHOLE}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..tensors.trees import TensorDict, compute_dtype, widen
+from .state.sharded import is_dtensor, local
 from .state.wrappers import bare_optimizer
 
 METRICS = ("euclidean", "optimizer", "auto")
@@ -25,7 +26,7 @@ class Preconditioner:
     P ε/ε_g and E ε_g/ε: all is in units of the first learning rate.
 
     Args:
-        root: P^-½ by parameter, float32 at least.
+        root: P^-½ by parameter, float32 at least; of parameters that ranks share, of its part.
         inside, outside: D and E by parameter.
     """
 
@@ -54,8 +55,10 @@ class Preconditioner:
             )
         found = cls({}, {}, {})
         for name, parameter in parameters.items():
-            group = _checked(groups.get(id(parameter)), name)
-            scale = _SCALES[kind](optimizer.state.get(parameter, {}), group, parameter)
+            group, state = _checked(groups.get(id(parameter)), name), optimizer.state.get(parameter)
+            if is_dtensor(parameter):
+                parameter, state = _of_parts(kind, parameter, state or {})
+            scale = _SCALES[kind](state or {}, group, parameter)
             if scale is None:
                 raise ArgumentError(
                     f"{type(optimizer).__name__} holds no state for {name!r} yet: take a step "
@@ -68,6 +71,11 @@ class Preconditioner:
             if is_decoupled(optimizer, group):
                 found.inside[name], found.outside[name] = 0.0, pace * float(decay)
         return found
+
+    @property
+    def is_coupled(self) -> bool:
+        """Whether weight decay is a part of the gradients."""
+        return any(self.inside.values())
 
     @property
     def is_decayed(self) -> bool:
@@ -154,6 +162,15 @@ def _checked(group: dict[str, Any] | None, name: str) -> dict[str, Any]:
             "minimisation; minimise the negative loss instead"
         )
     return group
+
+
+def _of_parts(
+    kind: type[Any], parameter: Any, state: dict[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """This rank's part of a parameter and of its state, of which P is a function by entry."""
+    if kind is torch.optim.Adafactor:
+        raise ArgumentError("P of Adafactor needs whole parameters: measure with gather='model'")
+    return local(parameter), {name: local(value) for name, value in state.items()}
 
 
 def _pace(group: dict[str, Any], first: dict[str, Any]) -> float:

@@ -322,8 +322,12 @@ class Problem:
         if optimizer is None or not options.own_metric:
             return replace(self, objective=plain, note="")
         try:
-            preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.parameters)
-            if self.samples.shares is not None and any(preconditioner.inside.values()):
+            preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.trained)
+            if plain.shards is not None and preconditioner.is_coupled:
+                raise ArgumentError(
+                    f"weight decay inside gradients needs whole parameters: {WHOLE}"
+                )
+            if self.samples.shares is not None and preconditioner.is_coupled:
                 raise ArgumentError(
                     f"the weight decay of {type(optimizer).__name__} is a part of its gradients, "
                     f"and samples weigh differently: measure with metric='euclidean', or with "
@@ -335,7 +339,8 @@ class Problem:
             note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
             return replace(self, objective=plain, note=note)
         found = PreconditionedObjective(plain, preconditioner)
-        require_same(plain.ranks, {"entries of the optimizer's state": preconditioner.root})
+        if plain.shards is None:
+            require_same(plain.ranks, {"entries of the optimizer's state": preconditioner.root})
         return replace(self, objective=found, note="")
 
     @property

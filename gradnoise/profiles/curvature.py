@@ -230,8 +230,8 @@ def _by_differences(hessian: Hessian) -> Iterator[str]:
     """What is from differences, why, and how accurate it is."""
     if hessian.hvp == "finite":
         yield (
-            f"curvature is from differences of gradients, with a relative error of about "
-            f"{hessian.resolution:.1g} where the loss is smooth: {hessian.reason}"
+            f"curvature is from differences of gradients: {hessian.reason}, with a relative error "
+            f"of about {hessian.resolution:.1g}"
         )
     elif hessian.problem.objective.hidden or hessian.problem.objective.once:
         yield hessian.reason.partition("; ")[2]

@@ -21,6 +21,7 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
+from ..problem.state.sharded import own_class
 from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
@@ -287,7 +288,7 @@ def find_profile(
         *(settings.notes if settings else ()),
     )
     return Profile(
-        model=type(model).__name__,
+        model=own_class(model).__name__,
         parameters=problem.objective.size,
         mode=_mode(model),
         dtype=_dtypes(problem),

@@ -56,7 +56,7 @@ def turning(
     sides: tuple[Samples, Samples],
     whole: Samples,
 ) -> Turning | None:
-    """How the direction v depends on the samples; None for a problem without second derivatives.
+    """How the direction v depends on the samples; None where λ is not positive, or all agree on it.
 
     Args:
         problem: the samples whose own curvature is measured.
@@ -66,8 +66,6 @@ def turning(
         sides: those of the samples that are in either half.
         whole: the samples on which v was found, a part of their population.
     """
-    if problem.slopes is not None:
-        return None
     n, factor = len(curvatures), whole.sampling_factor
     top, spread = float(curvatures.mean()), float(curvatures.var())
     if not top > 0 or not spread > 0:

@@ -31,7 +31,7 @@ def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     preconditioner = problem.objective.preconditioner
     if preconditioner is None or not preconditioner.is_decayed:
         return values
-    return values + vector @ preconditioner.decoupled(vector)
+    return values + problem.objective.over(vector @ preconditioner.decoupled(vector))
 
 
 @dataclass(frozen=True, eq=False)

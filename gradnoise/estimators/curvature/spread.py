@@ -59,7 +59,8 @@ def _column(problem: Problem, directions: Tensor) -> np.ndarray:
     last, preconditioner = directions[-1], problem.objective.preconditioner
     column = per_sample_curvatures(problem, last, list(directions)).values
     if preconditioner is not None and preconditioner.is_decayed:
-        column = column + widen(directions) @ widen(preconditioner.decoupled(last))
+        decays = widen(directions) @ widen(preconditioner.decoupled(last))
+        column = column + problem.objective.over(decays)
     return column.cpu().double().numpy()
 
 

@@ -181,7 +181,7 @@ class Known:
             along.append(batch.sum(2))
             parts += torch.einsum("ikp,ik->p", gaps, gaps.sum(2) @ deflation.kernel)
         problem = rows.problem
-        whole, parts = problem.rows(torch.cat(along)), problem.sum(parts)
+        whole, parts = problem.rows(torch.cat(along)), problem.objective.ranks.sum(parts)
         whole = whole - whole.mean(0)
         own = deflation.form(whole, whole)
         trace = float(own.sum()) / (len(own) - 1)

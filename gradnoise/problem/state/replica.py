@@ -18,6 +18,7 @@ from .sharded import (
     is_dtensor,
     is_parallel,
     is_sharded,
+    local,
     mesh_ranks,
     policies,
     refused,
@@ -69,7 +70,7 @@ class Replica:
 
     def fingerprint(self) -> Any:
         """What changes with the value of any parameter or buffer, on this rank."""
-        return fingerprints([_local(t) for t in self._found()])
+        return fingerprints([local(t.detach()) for t in self._found()])
 
     @property
     def note(self) -> str:
@@ -188,12 +189,6 @@ def _whole(tensor: Any) -> Tensor:
     whole: Tensor = tensor.full_tensor()
     own: bool = whole.untyped_storage().data_ptr() != tensor.to_local().untyped_storage().data_ptr()
     return whole if own else whole.clone()  # nothing had to be gathered
-
-
-def _local(tensor: Any) -> Tensor:
-    """The part of this rank."""
-    local: Tensor = tensor.detach().to_local() if is_dtensor(tensor) else tensor.detach()
-    return local
 
 
 @contextmanager

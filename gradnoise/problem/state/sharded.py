@@ -138,10 +138,19 @@ def is_dtensor(tensor: Any) -> bool:
     return hasattr(tensor, "full_tensor") and hasattr(tensor, "device_mesh")
 
 
+def local(tensor: Any) -> Any:
+    """This rank's part; whatever is not shared as it is."""
+    return tensor.to_local() if is_dtensor(tensor) else tensor
+
+
+def own_class(module: nn.Module) -> type[Any]:
+    """The class of a module before `fully_shard`."""
+    return next(kind for kind in type(module).__mro__ if not _mixed_in(kind))
+
+
 def strip(module: nn.Module) -> None:
     """Take off what FSDP2 and tensor parallelism put on."""
-    kinds = type(module).__mro__
-    module.__class__ = next(kind for kind in kinds if not _mixed_in(kind))
+    module.__class__ = own_class(module)
     for registry, hook in _hooks(module):
         if _defined_in(hook, PARALLEL) or _holds_style(hook):
             for key in [key for key, other in registry.items() if other is hook]:
