@@ -5,7 +5,11 @@ Tests that need a device say so; here they are left out by name, never skipped i
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +31,16 @@ def _fresh() -> None:
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:  # code compiled in too many ways would run uncompiled
         torch.compiler.reset()
+
+
+@pytest.fixture(name="results_of")
+def _results_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[Any]]:
+    """What each of so many ranks has written, of a program of `tests.rank_program`."""
+    from tests.launching import results_of
+
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return functools.partial(results_of, folder=folder)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

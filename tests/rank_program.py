@@ -1,6 +1,6 @@
-"""What torchrun starts on every rank: `python tests/rank_program.py NAME FOLDER`.
+"""What torchrun starts on every rank: `python -m tests.rank_program FOLDER NAME ...`.
 
-Results are written to FOLDER, one file for each rank; test files read them.
+Results are written to FOLDER, a file for each program and rank; test files read them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -24,20 +25,22 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import gradnoise as gn
+from gradnoise.problem import gathering
 from gradnoise.problem.full_precision import FullPrecisionError
 from tests.rank_models import COUNT, MLP, held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
 SOON = 30  # seconds
+TOL = 0.05  # of eigenpairs
 ALL = ("mlp", "gpt", "resnet")
 WAYS: dict[int, dict[str, tuple[str, ...]]] = {  # and the models that are held in them
-    1: {"plain": ("mlp",), "whole": ("gpt",), "tensor parallel": ("mlp",)},
+    1: {"plain": ("mlp",), "whole": ("mlp",), "tensor parallel": ("mlp",)},
     2: dict.fromkeys(("ddp", "whole", "blocks", "blocks and root", "tensor parallel"), ALL),
     3: {"plain": ("resnet",), "blocks and root": ("gpt",)},
     4: {"hybrid": ALL, "both": ("mlp", "gpt"), "mixed precision": ("mlp",)},
 }
 OPTIONS: dict[str, Any] = {"population": "distribution"}
-QUICK: dict[str, Any] = {**OPTIONS, "accuracy": 1.0}
+QUICK: dict[str, Any] = {**OPTIONS, "accuracy": 1.0, "tol": 0.1}  # the same steps, and fewer
 
 
 def numbers(*estimates: Any) -> list[float]:
@@ -62,7 +65,7 @@ def calls(model: nn.Module, data: Any, **options: Any) -> Numbers:
     vector = torch.linspace(-1, 1, sum(p.numel() for p in model.parameters())).double()
     moments = gn.gradient_moments(model, loss_fn, data, variance=True, **few)
     scale = gn.noise_scale(model, loss_fn, data, **few)
-    sharp = gn.sharpness(model, loss_fn, data, k=2, **few)
+    sharp = gn.sharpness(model, loss_fn, data, k=2, tol=0.1, **few)
     noise = gn.covariance(model, loss_fn, data, **few)
     m = gn.measure(model, loss_fn, data, **few)
     told = m.diagnostics()
@@ -152,7 +155,7 @@ def random(rank: int, size: int, options: Any) -> Numbers:
 
 def about(kind: str) -> dict[str, Any]:
     """Samples are a part of the population for one model: λ of halves takes as long again."""
-    return {"population": "distribution" if kind == "mlp" else "dataset", "tol": 1e-2}
+    return {"population": "distribution" if kind == "mlp" else "dataset", "tol": 0.1}
 
 
 def everywhere(rank: int, size: int, options: Any) -> Numbers:
@@ -218,6 +221,23 @@ def layer_by_layer(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+def sharpness_of(model: nn.Module, loss_fn: Any, data: Any, **options: Any) -> Numbers:
+    found = gn.sharpness(model, loss_fn, data, **options)
+    return {"estimate": numbers(found.estimate), "values": found.values}
+
+
+def curvature_by_layers(rank: int, size: int, options: Any) -> Numbers:
+    """λ of sharded models by differences of gradients, and of the smallest everything."""
+    found: Numbers = {}
+    for way, kinds in LAYERED[size].items():
+        for kind in kinds if way == "whole" or size > 2 else ("gpt", "resnet"):
+            own, model = part_of(samples_of(kind), rank, size), held(model_of(kind), way, size)
+            measure = profiled if kind == "mlp" else sharpness_of
+            few = {**about(kind), **options, "gather": "layers"}
+            found[f"{kind}, {way}"] = measure(model, losses, own, **few)
+    return found
+
+
 def single_precision(rank: int, size: int, options: Any) -> Numbers:
     own = part_of(samples_of("gpt", dtype=torch.float32), rank, size)
     model = held(model_of("gpt", torch.float32), "blocks and root" if size > 1 else "plain", size)
@@ -229,6 +249,7 @@ def numbers_of(rank: int, size: int, options: Any) -> Numbers:
     found: Numbers = {"held": everywhere(rank, size, options)}
     if size in LAYERED:
         found["layers"] = layer_by_layer(rank, size, options)
+        found["curvature"] = curvature_by_layers(rank, size, options)
     if size == 3:
         found["engines"] = by_engines(rank, size, options)
         found["data"] = kinds_of_data(rank, size, options)
@@ -301,8 +322,8 @@ def failures(rank: int, size: int, options: Any) -> Numbers:
         }
         for name, case in cases.items():
             text = tried(case)
-            after = profiled(model, losses, own, **options)["trace_cov"][0]
-            found[f"{way}: {name}"] = text, after
+            after = gn.gradient_moments(model, losses, own, **OPTIONS, **options).trace_cov
+            found[f"{way}: {name}"] = text, float(after)
     return found
 
 
@@ -335,9 +356,9 @@ def trained(kind: str, way: str, rank: int, size: int, options: Any) -> list[Ten
         own = part_of(samples, rank // 2, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
-    def look(**more: Any) -> None:
+    def look(measure: Any = profiled, **more: Any) -> None:
         if options is not None:
-            gn.profile(model, losses, own, accuracy=1.0, **options, **more)
+            measure(model, losses, own, **options, **more)
             if way in ("whole", "blocks and root"):
                 gn.gradient_moments(model, losses, own, gather="layers", **options)
 
@@ -346,7 +367,7 @@ def trained(kind: str, way: str, rank: int, size: int, options: Any) -> list[Ten
         optimizer.zero_grad()
         losses(model, own).mean().backward()
         if step == 1:
-            look()
+            look(gn.gradient_moments)
         optimizer.step()
         if step == 1:
             look(optimizer=optimizer)
@@ -495,6 +516,76 @@ def stops(rank: int, size: int, options: Any) -> Numbers:
     return found
 
 
+def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, data: Any) -> Any:
+    """The optimizer after a step."""
+    losses(model, data).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
+def vectors(rank: int, size: int, options: Any) -> Numbers:
+    """Vectors of which each rank has a part, and what is computed from products with them."""
+    samples, layers = samples_of("mlp"), {**options, "gather": "layers"}
+    own, model = part_of(samples, rank, size), held(model_of("mlp"), "blocks and root", size)
+    hessian, alone = (
+        gn.Hessian(model, losses, own, **layers),
+        gn.Hessian(model_of("mlp"), losses, samples),
+    )
+    mean = gn.gradient_moments(model, losses, own, **layers).mean
+    space = hessian.space
+    drawn = space.random(torch.Generator().manual_seed(3))
+    plain = {name: own.full_tensor() for name, own in mean.items()}
+    rows = space.orthonormal([drawn, 2 * drawn, hessian @ drawn])
+    row = space.widest * 8
+    found: Numbers = {
+        "drawn": whole(space.named(drawn)),
+        "drawn alone": alone.space.random(torch.Generator().manual_seed(3)),
+        "product": whole(hessian @ mean),
+        "product of plain tensors": whole(hessian @ plain),
+        "product alone": alone @ torch.cat([own.flatten() for own in plain.values()]),
+        "overlaps": space.over(rows @ rows.T).flatten(),
+        "width": [space.width, space.widest],
+        "density": [gn.SpectralDensity.of(hessian, probes=1, steps=6).upper_edge],
+        "density alone": [gn.SpectralDensity.of(alone, probes=1, steps=6).upper_edge],
+    }
+    for name, more in (
+        ("both ends", {"k": 2, "which": "BE"}),
+        ("restarted", {"memory_budget": 6 * row}),
+        ("from a start", {"v0": hessian @ drawn}),
+    ):
+        pairs = gn.lanczos(hessian, tol=TOL, **more)
+        found[name] = [*pairs.values.tolist(), pairs.matvecs]
+        back = hessian @ pairs.vectors - pairs.vectors * pairs.values
+        found[f"{name}, residuals"] = space.over(back.square().sum(0)).sqrt()
+    pairs = gn.lanczos(alone, k=2, which="BE", tol=TOL)
+    found["both ends alone"] = [*pairs.values.tolist(), pairs.matvecs]
+    adam = stepped(torch.optim.AdamW(model.parameters(), lr=0.01), model, own)
+    for gather in ("layers", "model"):
+        same = {**options, "gather": gather, "optimizer": adam}
+        found[f"metric by {gather}"] = profiled(model, losses, own, **same)
+        matrix = gn.Hessian(model, losses, own, gather=gather, **options)
+        found[f"preconditioned by {gather}"] = gn.lanczos(
+            gn.Preconditioned(matrix, adam), tol=TOL
+        ).values
+    with mock.patch.object(gathering, "memory_of", return_value=1e4):
+        found["too large"] = gn.Hessian(model, losses, own, **options).reason
+        # the other ranks have room
+        with mock.patch.object(gathering, "memory_of", return_value=1e4 if rank else 1e9):
+            found["too large on one"] = gn.Hessian(model, losses, own, **options).reason
+    found["fits"] = gn.Hessian(model, losses, own, **options).reason
+    asked: dict[str, Callable[[], Any]] = {
+        "kept": lambda: gn.Hessian(model, losses, own, hvp="kept", **layers),
+        "gauss-newton": lambda: gn.sharpness(model, losses, own, operator="gauss-newton", **layers),
+        "block": lambda: hessian.restrict(["blocks.0"]),
+        "SciPy": lambda: hessian.to_scipy(),
+        "trace": lambda: gn.trace(hessian),
+        "short": lambda: hessian @ torch.zeros(227),
+        "budget": lambda: gn.lanczos(hessian, memory_budget=4 * row),
+    }
+    return found | {name: tried(ask) for name, ask in asked.items()}
+
+
 class Recurrent(nn.Module):
     """LSTMs keep a list of their parameters beside the registered ones."""
 
@@ -523,15 +614,11 @@ class InOrder(nn.Module):
 def sharded(rank: int, size: int, options: Any) -> Numbers:
     """What needs whole parameters, and what is then done."""
     own, layers = part_of(samples_of("mlp"), rank, size), {**options, "gather": "layers"}
-    automatic = {**options, "gather": "auto"}
     model = held(model_of("mlp"), "blocks and root", size)
     dropping = nn.Sequential(model_of("mlp"), nn.Dropout(0.5))
     fully_shard(dropping)
     weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]).double())
-    adam = torch.optim.AdamW(model.parameters(), lr=0.0)
-    losses(model, own).mean().backward()
-    adam.step()
-    adam.zero_grad()
+    adam = stepped(torch.optim.Adam(model.parameters(), weight_decay=0.1), model, own)
     apart = nn.ModuleDict({"inside": fully_shard(nn.Linear(10, 3)), "outside": nn.Linear(10, 3)})
     apart.double()
 
@@ -558,7 +645,7 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     asked: dict[str, tuple[Any, Any, Any]] = {
         "dropout": (dropping, losses, {}),
         "weights": (model, weighted, {}),
-        "metric": (model, losses, {"optimizer": adam}),
+        "decay in the gradients": (model, losses, {"optimizer": adam, "metric": "optimizer"}),
         "engine": (model, losses, {"engine": "loop"}),
         "not of fully_shard": (model_of("mlp"), losses, {}),
         "outside": (apart, outside, {}),
@@ -570,12 +657,11 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
         "smoothing": (model, nn.CrossEntropyLoss(label_smoothing=0.1 * rank), {}),
     }
     for name, (sample_model, loss_fn, more) in asked.items():
-        for told, used in ((name, layers), (f"auto: {name}", automatic)):
-            found[told] = tried(
-                lambda m=sample_model, f=loss_fn, more=more, used=used: gn.gradient_moments(
-                    m, f, **{"data": own, **used, **more}
-                )
+        found[name] = tried(
+            lambda m=sample_model, f=loss_fn, more=more: gn.gradient_moments(
+                m, f, **{"data": own, **layers, **more}
             )
+        )
     by_layers = gn.gradient_moments(model, losses, own, **layers)
     by_model = gn.gradient_moments(model, losses, own, gather="model", **options)
     gap = (whole(by_layers.mean) - whole(by_model.mean)).abs().max()
@@ -639,16 +725,18 @@ PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {
     "stops": stops,
     "sharded": sharded,
     "meshes": meshes,
+    "vectors": vectors,
 }
 
 
-def main(name: str, folder: str) -> None:
+def main(folder: str, *names: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     try:
-        found = PROGRAMS[name](rank, size, {"process_group": dist.group.WORLD})
-        torch.save(found, Path(folder) / f"{rank}.pt")
+        for name in names:
+            found = PROGRAMS[name](rank, size, {"process_group": dist.group.WORLD})
+            torch.save(found, Path(folder) / f"{name} {rank}.pt")
     finally:
         gc.collect()  # torch aborts at exit where something still holds the group
         dist.destroy_process_group()

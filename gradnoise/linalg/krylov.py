@@ -73,8 +73,7 @@ class Krylov:
         image = self.matrix @ current
         self.matvecs += 1
         sums = torch.stack([widen(image.sum()), dots(current[None], image[None])[0]])
-        total, alpha = floats([*self.space.over(sums)])
-        largest = self.space.largest(image)
+        total, alpha, largest = floats([*self.space.over(sums), self.space.largest(image)])
         if not math.isfinite(total) and not self.space.is_finite(image):
             raise OperatorError(
                 f"product {self.matvecs} with the operator is not finite: look for "

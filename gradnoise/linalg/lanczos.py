@@ -154,7 +154,7 @@ def _given_start(matrix: Operator, v0: Any) -> Tensor:
             + ("; take a column, v0[:, 0]" if vector.shape[:1] == (size,) else "")
         )
     vector = widen(vector)
-    vector = (vector / space.largest(vector)).to(matrix.dtype)
+    vector = (vector / float(space.largest(vector))).to(matrix.dtype)
     if not space.is_finite(vector):
         raise ArgumentError("`v0` must be finite and not zero")
     return vector / space.norm(vector)

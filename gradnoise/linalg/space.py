@@ -47,9 +47,9 @@ class Space:
         """Sums over all coordinates, from those over the coordinates here."""
         return sums
 
-    def largest(self, vector: Tensor) -> float:
-        """The largest entry in size."""
-        return float(vector.abs().max()) if len(vector) else 0.0
+    def largest(self, vector: Tensor) -> Tensor:
+        """The largest entry in size, in float64."""
+        return widen(vector.abs().max() if len(vector) else vector.new_zeros(()))
 
     def random(self, source: torch.Generator) -> Tensor:
         """A vector uniform on the unit sphere, float64 (float32 on MPS)."""

@@ -97,6 +97,7 @@ def gradient_moments(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
+        by_layers=True,
     )  # fmt: skip
 
     def found(problem: Problem) -> GradientMoments:

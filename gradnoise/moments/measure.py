@@ -283,11 +283,12 @@ def _dots_by_batch(
     count = len(next(iter(directions.values())))
     along_each = ([own[k] for own in directions.values()] for k in range(count))
     # products of float32 can overflow; ranks that hold parts take the same unit
-    units = [problem.objective.binary_size(flatten(own)) for own in along_each]
+    units = problem.objective.binary_sizes([*map(flatten, along_each)])
     device = problem.objective.device  # to which they are brought once
     sizes = torch.tensor(units, dtype=wide_dtype(device), device=device)
     directions = {n: _divided(own, sizes) for n, own in directions.items()}
-    wanted, decay = Wanted(directions=directions, scale=_scale(problem)), problem.objective.decay()
+    wanted = Wanted(directions=directions, scale=_scale(problem), total=False)
+    decay = problem.objective.decay()
     added = {} if decay is None else {n: _inner(decay[n], along) for n, along in directions.items()}
     with problem.guard():
         for batch, idle in problem.rounds():

@@ -41,6 +41,7 @@ class Curvature(ModelOperator):
         options = Options(
             max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
             group_size=group_size, process_group=process_group, gather=gather,
+        by_layers=True,
         )  # fmt: skip
         problem = Problem.open(model, loss_fn, data, options)
         self._start(problem, hvp, memory_budget)

@@ -25,13 +25,14 @@ class DividedSpace(Space):
         shapes = {name: own.shape for name, own in shards.parts().items()}
         super().__init__(sum(own.numel() for own in shards.kept.values()), device, shapes)
         self._shards, self.width = shards, sum(self.sizes)
-        self.widest = int(shards.largest(self.width))
+        self.widest = shards.widest
 
     def over(self, sums: Tensor) -> Tensor:
         return self._shards.summed(sums)
 
-    def largest(self, vector: Tensor) -> float:
-        return self._shards.largest(super().largest(vector))
+    def largest(self, vector: Tensor) -> Tensor:
+        own = super().largest(vector)
+        return own.new_tensor(self._shards.largest(float(own)))
 
     def random(self, source: torch.Generator) -> Tensor:
         vector = flatten([*self._shards.drawn(source).values()])

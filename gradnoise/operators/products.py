@@ -64,7 +64,7 @@ class HessianProducts(abc.ABC):
         """(P, k) -> (P, k)."""
         rows = block.T.contiguous()
         objective = self.problem.objective
-        sizes = rows.new_tensor([objective.binary_size(row) for row in rows])
+        sizes = rows.new_tensor(objective.binary_sizes(rows))
         directions = [unflatten(row, self.parameters) for row in rows / sizes[:, None]]
         with self.problem.guard(), objective.second_order() if self.twice else nullcontext():
             totals = torch.zeros_like(rows)

@@ -27,7 +27,8 @@ def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
     Raises:
         ShardedError: it cannot be.
     """
-    if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
+    whole = options.gather == MODEL or not options.by_layers
+    if whole or not isinstance(model, nn.Module) or ranks is ALONE:
         return None
     bare = bare_model(model)
     groups, why = fsdp_modules(bare.modules()), "as asked for"

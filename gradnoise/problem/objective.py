@@ -147,11 +147,12 @@ class Objective:
         """The length of such a vector, in float64 where the device has it."""
         return float(self.over(widen(vector).square().sum()).sqrt())
 
-    def binary_size(self, vector: Tensor) -> float:
-        """`binary_size` of such a vector."""
-        return binary_size(
-            vector if self.shards is None else vector.new_tensor([self.norm(vector)])
-        )
+    def binary_sizes(self, vectors: Iterable[Tensor]) -> list[float]:
+        """`binary_size` of such vectors."""
+        if self.shards is None:
+            return [*map(binary_size, vectors)]
+        squares = self.over(torch.stack([widen(vector).square().sum() for vector in vectors]))
+        return [binary_size(norm[None]) for norm in squares.sqrt()]
 
     @contextmanager
     def moved(self, direction: Sequence[Tensor], step: float) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import ArgumentError, check_whole
-from ..ranks.ranks import ranks_of
+from ..ranks.ranks import ALONE, ranks_of
 from ..statistics.estimate import check_level
 from .preconditioner import check_metric, is_adaptive
 from .samples import MICRO_BATCH
@@ -22,7 +22,8 @@ AUTO, MODEL, LAYERS = GATHERS = "auto", "model", "layers"  # of a sharded model,
 class Options:
     """Options that every measuring call has; they check themselves, on all ranks together.
 
-    Args: as for `gn.gradient_moments`.
+    Args: as for `gn.gradient_moments`, and
+        by_layers: whether the call can measure one layer of a sharded model at a time.
 
     Raises:
         ArgumentError: an option out of range.
@@ -39,10 +40,14 @@ class Options:
     unit: str = "auto"
     group_size: int | None = None
     process_group: Any = None
-    gather: str = MODEL
+    gather: str = AUTO
+    by_layers: bool = False
 
     def __post_init__(self) -> None:
-        with ranks_of(self.process_group).together():
+        ranks = ranks_of(self.process_group)
+        if ranks is not ALONE:  # which does not keep the group
+            object.__setattr__(self, "process_group", ranks)
+        with ranks.together():
             self._check()
 
     def _check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -435,13 +436,19 @@ class Problem:
         They are, where other ranks have more batches and all make every pass together.
         """
         own, objective = self.samples.batches if batches is None else batches, self.objective
-        count = len(own)
-        if objective.shards is not None:
-            count = int(objective.ranks.largest(count))
-        for index in range(count):
+        for index in range(self._most_batches if batches is None else self._most(batches)):
             idle = index >= len(own)
             batch = select(self.samples.example, slice(0, 1)) if idle else own[index]
             yield to_device(batch, objective.device), idle
+
+    @functools.cached_property
+    def _most_batches(self) -> int:
+        return self._most(self.samples.batches)
+
+    def _most(self, batches: Sequence[Batch]) -> int:
+        """How many batches there are; of ranks that make every pass together, on any."""
+        count = len(batches)
+        return count if self.objective.shards is None else int(self.objective.ranks.largest(count))
 
     def batch_gradients(self) -> Iterator[list[Tensor]]:
         """Σ∇ℓ_i of every micro-batch, in full precision; of borrowed samples it is zero."""

@@ -18,7 +18,7 @@ from .state.guard import untouched
 from .state.sharded import is_dtensor, is_sharded, reshard
 from .state.wrappers import bare_model
 
-_OBJECTS = ("optimizer", "process_group")  # options that are objects of each rank
+_OBJECTS = ("optimizer", "process_group", "by_layers")  # options that are not compared
 _PLAIN = (bool, int, float, str)
 DRIFTED = (
     "the replicas have drifted apart. Copy rank 0's values to all ranks "

@@ -8,6 +8,7 @@ mean gradient than its own part. Every method is called by all ranks in the same
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -209,6 +210,11 @@ class Shards:
     def largest(self, own: float) -> float:
         """The largest number of all ranks."""
         return self._ranks.largest(own)
+
+    @functools.cached_property
+    def widest(self) -> int:
+        """The most entries of a vector over the parameters that any rank has."""
+        return int(self.largest(sum(part.numel() for part in self.parts().values())))
 
     def differentiate(
         self, outputs: Tensor, weights: Tensor | None, keep_graph: bool

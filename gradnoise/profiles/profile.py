@@ -235,6 +235,7 @@ def profile(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
+        by_layers=True,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     within = within_budget(opened, budget, accuracy)

@@ -1,16 +1,17 @@
 """What ranks exchange: sums, rows, objects, and the error of one of them.
 
-Every exchange begins with a few whole numbers: whether a rank has failed, and what each is about to
-exchange. A rank that raises says so at the next exchange, or at the end of the measurement, and all
-stop with its error; ranks that have taken different ways stop as well, in place of waiting for each
-other.
+In every exchange each rank says whether it has failed, and what it is about to exchange. A rank
+that raises says so at the next exchange, or at the end of the measurement, and all stop with its
+error; ranks that have taken different ways stop as well, in place of waiting for each other. What
+is short is exchanged along with that: most exchanges are one message to every rank.
 """
 
 from __future__ import annotations
 
+import pickle
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from .. import errors
 from ..errors import ArgumentError, GradNoiseError, RanksError, first_line, said
+from .frames import ROOM, Frame
 from .share import Share
 
 KINDS = (
@@ -47,12 +49,21 @@ class Ranks:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group, self.is_patient, self._depth = group, True, 0
+        # what is left of a measurement must not keep the group: torch aborts at exit then
+        self._held = None if group is None else weakref.ref(group)
+        self.is_patient, self._depth = True, 0
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
         self._device = torch.device("cpu")  # of what is exchanged beside results
         if group is not None and dist.get_backend(group) == "nccl":
             self._device = torch.device("cuda", torch.cuda.current_device())
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        group = None if self._held is None else self._held()
+        if group is None and self._held is not None:
+            raise LostError("the process group that this measures with has been destroyed")
+        return group
 
     @property
     def are_several(self) -> bool:
@@ -99,10 +110,17 @@ class Ranks:
 
     def sum(self, own: Tensor, what: str = "a sum") -> Tensor:
         """The sum over the ranks, the same on all of them; in place. `what` it is, likewise."""
-        if self.are_several:
-            self.meet(f"{what} of shape {tuple(own.shape)}")
-            self._reduce(own)
-        return own
+        if not self.are_several:
+            return own
+        what = f"{what} of shape {tuple(own.shape)}"
+        if own.nbytes <= ROOM:
+            found = self._exchange(what, _bytes_of(own))
+            return own.copy_(torch.stack([_tensor_of(part, own) for part in found]).sum(0))
+        self.meet(what)
+        moved = own if self._device.type == "cpu" else own.to(self._device)
+        with _connected():
+            dist.all_reduce(moved, group=self._group)
+        return own if moved is own else own.copy_(moved)
 
     def largest(self, own: float) -> float:
         """The largest of the ranks' numbers."""
@@ -120,21 +138,24 @@ class Ranks:
         """An object of every rank, in their order; `what` it is, the same on all ranks."""
         if not self.are_several:
             return [own]
-        self.meet(what)
-        return self._objects(own)
+        return [pickle.loads(found) for found in self._exchange(what, pickle.dumps(own))]
 
     def meet(self, purpose: str, kind: type[GradNoiseError] = RanksError) -> None:
         """Raise where a rank has failed, or, an error of this kind, is about something else."""
-        if not self.are_several:
-            return
-        code = zlib.crc32(purpose.encode())
-        states = torch.tensor([0, code, -code], device=self._device)
-        self._reduce(states, dist.ReduceOp.MAX)
-        failed, most, least = states.tolist()
-        if failed:
-            raise _error_of(self._objects(None))
-        if most != -least:
-            ways = dict.fromkeys(self._objects(purpose))
+        if self.are_several:
+            self._exchange(purpose, b"", kind)
+
+    def _exchange(
+        self, purpose: str, own: bytes, kind: type[GradNoiseError] = RanksError
+    ) -> list[bytes]:
+        """The bytes of every rank; or raise as `meet`."""
+        frames = self._frames(Frame.of(own, purpose))
+        told = self._told(frames, b"")
+        if told:
+            raise _error_of(told)
+        if len({frame.code for frame in frames}) > 1:
+            way = purpose.encode()[:ROOM].ljust(ROOM)
+            ways = dict.fromkeys(found.decode(errors="ignore").rstrip() for found in self._all(way))
             raise _marked(
                 kind(
                     f"the ranks have taken different ways: they are about to exchange "
@@ -142,6 +163,22 @@ class Ranks:
                     f"loss_fn do the same on each"
                 )
             )
+        return self._contents(frames, own)
+
+    def _told(self, frames: list[Frame], own: bytes) -> list[Any]:
+        """The errors of the ranks that have failed, and None for others; empty where none has."""
+        if not any(frame.has_failed for frame in frames):
+            return []
+        errors = [frame if frame.has_failed else Frame.of(b"") for frame in frames]
+        return [pickle.loads(found) if found else None for found in self._contents(errors, own)]
+
+    def _contents(self, frames: list[Frame], own: bytes) -> list[bytes]:
+        """What the frames say, in an exchange of its own where one of them is too short."""
+        longest = max(frame.length for frame in frames)
+        if longest <= ROOM:
+            return [frame.content for frame in frames]
+        pairs = zip(self._all(own.ljust(longest, b"\0")), frames, strict=True)
+        return [found[: frame.length] for found, frame in pairs]
 
     def _tell(self, error: BaseException) -> BaseException:
         """Say that this rank has failed; the error that all of them raise, the first rank's.
@@ -150,32 +187,36 @@ class Ranks:
         user's own code, or of FSDP2. A rank that is not patient then ends alone, and what has
         started them all, or the lost connection, ends the others.
         """
+        own, start = pickle.dumps((_kind_of(error), _text_of(error))), time.monotonic()
+
+        def is_late() -> bool:
+            return not self.is_patient and time.monotonic() - start > PATIENCE
+
         try:
-            states, start = torch.tensor([1, 0, 0], device=self._device), time.monotonic()
-            work = dist.all_reduce(states, dist.ReduceOp.MAX, self._group, async_op=True)
-            while not (self.is_patient or work.is_completed()):
-                if time.monotonic() - start > PATIENCE:
-                    return _marked(error, NOBODY)
-                time.sleep(POLL)
-            work.wait()
-            told = self._objects((_kind_of(error), _text_of(error)))
-        except (RuntimeError, ValueError):  # the connection is lost: its own error says more
+            frames = self._frames(Frame.of(own, has_failed=True), is_late)
+            if not frames:
+                return _marked(error, NOBODY)
+            told = self._told(frames, own)
+        except LostError:  # its own error says more
             return error
         first = next(rank for rank, own in enumerate(told) if own is not None)
         return _marked(error) if first == self.rank else _error_of(told)
 
-    def _reduce(self, tensor: Tensor, how: Any = None) -> None:
-        moved = tensor if self._device.type == "cpu" else tensor.to(self._device)
-        with _connected():
-            dist.all_reduce(moved, dist.ReduceOp.SUM if how is None else how, group=self._group)
-        if moved is not tensor:
-            tensor.copy_(moved)
+    def _frames(self, own: Frame, is_late: Callable[[], bool] | None = None) -> list[Frame]:
+        return [Frame.read(found) for found in self._all(own.written(), is_late)]
 
-    def _objects(self, own: Any) -> list[Any]:
-        found: list[Any] = [None] * self.size
+    def _all(self, own: bytes, is_late: Callable[[], bool] | None = None) -> list[bytes]:
+        """The bytes of all ranks, of which each has as many; none where the others are late."""
+        row = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self._device)
+        rows = list(torch.empty(self.size, len(own), dtype=torch.uint8, device=self._device))
         with _connected():
-            dist.all_gather_object(found, own, group=self._group)
-        return found
+            work = dist.all_gather(rows, row, group=self._group, async_op=True)
+            while is_late is not None and not work.is_completed():
+                if is_late():
+                    return []
+                time.sleep(POLL)
+            work.wait()
+        return [found.cpu().numpy().tobytes() for found in rows]
 
 
 class LostError(RanksError):
@@ -193,6 +234,8 @@ def ranks_of(process_group: Any) -> Ranks:
     """
     if process_group is None:
         return ALONE
+    if isinstance(process_group, Ranks):
+        return Ranks(process_group._group)
     if not dist.is_available() or not dist.is_initialized():
         raise ArgumentError(
             "`process_group` needs torch.distributed: start the program with torchrun, and call "
@@ -228,6 +271,15 @@ def _connected() -> Iterator[None]:
             f"another rank has ended, or did not answer in time: {first_line(error)}. Its own "
             f"output says why. init_process_group(timeout=...) sets how long is waited"
         ) from error
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _tensor_of(found: bytes, like: Tensor) -> Tensor:
+    flat = torch.frombuffer(bytearray(found), dtype=like.dtype) if found else like.new_zeros(0)
+    return flat.to(like.device).view(like.shape)
 
 
 def is_told(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import warnings
 from pathlib import Path
@@ -39,6 +40,13 @@ def broken(_: Any) -> str:
 def run_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
+    torch.save(measured(rank), Path(folder) / f"{rank}.pt")
+    gc.collect()  # what still holds the group would end its threads too late
+    dist.barrier()  # none leaves while another one still reads
+    dist.destroy_process_group()
+
+
+def measured(rank: int) -> dict[str, Any]:
     group = dist.group.WORLD
     model, batch = model_and_batch()
     hooked = model[0].weight.register_hook(lambda g: 2 * g)  # what is measured is without it
@@ -83,9 +91,7 @@ def run_rank(rank: int, folder: str) -> None:
         averaged(torch.tensor([rank]).float(), group),
     )
     found["numbers"] = (numbers[0].tolist(), numbers[1].tolist(), world_size(group))
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.barrier()  # none leaves while another one still reads
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")

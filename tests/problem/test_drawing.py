@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 import gradnoise as gn
 from gradnoise.problem.drawing import SHARED, Parts
 from gradnoise.tensors.random import generator
-from tests.launching import results_of
+from tests.launching import Launched
 from tests.rank_models import losses, model_of, samples_of
 
 
@@ -72,8 +71,8 @@ MEASURED = {  # samples, N, B
 COMMON = {"stream on all", "the same", "groups of the same"}
 
 
-def test_data_of_all_kinds(tmp_path: Path) -> None:
-    first, second = results_of(2, "drawn", tmp_path)
+def test_data_of_all_kinds(results_of: Launched) -> None:
+    first, second = results_of(2, "drawn")
     assert first == second
     found = {name: (count, total, size) for name, (count, total, _, size, _) in first.items()}
     assert found == MEASURED

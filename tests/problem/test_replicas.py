@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.launching import results_of
+from tests.launching import Launched
 
 SAID = {
     "buffers": "1 of 3 buffers of rank 1 are not those of rank 0, the first of them "
@@ -25,8 +23,8 @@ SAID = {
 }
 
 
-def test_differences_are_named_on_all_ranks(tmp_path: Path) -> None:
-    ranks = results_of(2, "drifted", tmp_path)
+def test_differences_are_named_on_all_ranks(results_of: Launched) -> None:
+    ranks = results_of(2, "drifted")
     for found in ranks:
         assert found.keys() == SAID.keys()
         for name, said in SAID.items():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.shards import as_they_come
-from tests.launching import results_of
+from tests.launching import Launched
 
 
 def test_gradients_are_handed_over_as_they_come() -> None:
@@ -30,22 +28,19 @@ def test_gather_has_three_values() -> None:
         gn.gradient_moments(nn.Linear(1, 1), nn.MSELoss(), torch.ones(2, 1), gather="all")
 
 
-def test_what_layers_are_not_enough_for(tmp_path: Path) -> None:
-    for found in results_of(2, "sharded", tmp_path):
+def test_what_layers_are_not_enough_for(results_of: Launched) -> None:
+    for found in results_of(2, "sharded"):
         assert found["alike"]  # by layers and by the whole model
         for name, said in SAID.items():
             assert said in found[name].replace("on rank 0: ", ""), name
-        for name in FALLS_BACK:
-            assert found[f"auto: {name}"] == "nothing"
         assert found["recurrent"][1] == pytest.approx(found["recurrent"][0], rel=1e-9)
         assert found["parts"] < 0.6  # of the mean gradient, on each rank
 
 
-FALLS_BACK = ("dropout", "weights", "metric", "in another order", "by length", "waiting gradients")
 SAID = {
     "dropout": "ShardedError: the loss draws random numbers, which needs whole parameters: measure",
     "weights": "ShardedError: samples weigh differently, which needs whole parameters",
-    "metric": "ShardedError: the metric of an optimizer needs whole parameters",
+    "decay in the gradients": "ArgumentError: weight decay inside gradients needs whole parameters",
     "engine": "ShardedError: engine='loop' needs whole parameters",
     "not of fully_shard": "ShardedError: gather='layers' is for models of fully_shard",
     "outside": "ShardedError: the parameters outside.weight, outside.bias are not sharded",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import gradnoise as gn
 from gradnoise.ranks.ranks import ALONE, LostError, _kind_of, _text_of, is_told, ranks_of
-from tests.launching import results_of
+from tests.launching import Launched
 from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import profiled
 
@@ -63,8 +62,8 @@ def test_torch_need_not_have_ranks() -> None:
     assert run.stdout.strip() == "4.0", run.stderr
 
 
-def test_errors_at_many_places(tmp_path: Path) -> None:
-    first, second = results_of(2, "stops", tmp_path)
+def test_errors_at_many_places(results_of: Launched) -> None:
+    first, second = results_of(2, "stops")
     for after in (1, 5, 12):
         # both fail at once, each in its own way: the first one's error is that of both
         assert first[f"both at {after}"] == "CurvatureError: no"
@@ -83,3 +82,33 @@ def test_errors_at_many_places(tmp_path: Path) -> None:
         assert found["the group is as it was"] == [2.0, 2.0, 2.0]
         assert found["once"] == "kept"  # second derivatives by differences, of one rank's operation
         assert found["after"] == pytest.approx(expected, rel=1e-9)
+
+
+SAID = {
+    "data of a wrong shape": "mat1 and mat2 shapes",
+    "not finite": "the loss is not finite for",
+    "out of memory": "out of memory",
+    "raised in a pass": "KeyError: 'x'",
+    "unreadable": "the disk is gone",
+    "other options": "`level` is 0.95 on rank 0 and 0.9 on rank 1: give all ranks the same options",
+    "other parameters": "parameters of rank 1 are not those of rank 0, the first of them 'blocks.1",
+    "other calls": "the ranks have taken different ways",
+}
+
+
+def test_a_rank_that_fails_ends_all_with_its_error(results_of: Launched) -> None:
+    first, second = results_of(2, "failures")
+    expected = profiled(model_of("mlp"), losses, samples_of("mlp"))["trace_cov"][0]
+    assert len(first) == 2 * len(SAID)
+    for name, (text, after) in first.items():
+        said, (other, after_other) = SAID[name.partition(": ")[2]], second[name]
+        assert said in text, name
+        assert said in other, name
+        assert not text.startswith("late")
+        assert not other.startswith("late")
+        # the group and the model can be used as before
+        assert after == after_other == pytest.approx(expected, rel=1e-9)
+    told = {name.partition(": ")[2]: text.partition(":") for name, (text, _) in first.items()}
+    assert told["not finite"][0] == "LossError"  # of the same kind on all ranks
+    assert told["raised in a pass"][0] == "RanksError"  # where it is one of ours
+    assert told["raised in a pass"][2].startswith(" on rank 1: KeyError")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.launching import results_of
+from tests.launching import Launched
 from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import (
     WAYS,
@@ -19,6 +18,7 @@ from tests.rank_program import (
     moments_of,
     profiled,
     random,
+    sharpness_of,
     single_precision,
 )
 
@@ -42,8 +42,8 @@ def assert_same(found: Any, expected: Any, rel: float) -> None:
 
 
 @pytest.mark.parametrize("size", sorted(WAYS))
-def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None:
-    ranks = results_of(size, "numbers", tmp_path)
+def test_the_numbers_are_those_of_one_process(size: int, results_of: Launched) -> None:
+    ranks = results_of(size, "numbers")
     for found in ranks[1:]:
         assert_same(found, ranks[0], rel=0)  # the same bits
     found, parts = ranks[0], {key for key in ranks[0] if key != "held"}
@@ -57,6 +57,13 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         alike = {tuple(k): moments_of(model_of(k[0]), samples_of(k[0], int(k[1]))) for k in names}
         expected = {name: alike[tuple(name.split(", ")[:2])] for name in found["layers"]}
         assert_same(found["layers"], expected, CLOSE)
+    if "curvature" in parts:
+        expected = {}
+        for name in found["curvature"]:
+            kind = name.partition(",")[0]
+            measure = profiled if kind == "mlp" else sharpness_of
+            expected[name] = measure(model_of(kind), losses, samples_of(kind), **about(kind))
+        assert_same(found["curvature"], expected, CLOSE)
     if "engines" in parts:
         assert_same(found["engines"], by_engines(0, 1, {}), CLOSE)
     if "data" in parts:
@@ -70,33 +77,3 @@ def test_the_numbers_are_those_of_one_process(size: int, tmp_path: Path) -> None
         # groups are put together out of the samples of one rank each: others than in one process
         assert own["groups"] == pytest.approx(expected["groups"], rel=0.25)
         assert own["groups"][-1] == expected["groups"][-1]
-
-
-SAID = {
-    "data of a wrong shape": "mat1 and mat2 shapes",
-    "not finite": "the loss is not finite for",
-    "out of memory": "out of memory",
-    "raised in a pass": "KeyError: 'x'",
-    "unreadable": "the disk is gone",
-    "other options": "`level` is 0.95 on rank 0 and 0.9 on rank 1: give all ranks the same options",
-    "other parameters": "parameters of rank 1 are not those of rank 0, the first of them 'blocks.1",
-    "other calls": "the ranks have taken different ways",
-}
-
-
-def test_a_rank_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
-    first, second = results_of(2, "failures", tmp_path)
-    expected = profiled(model_of("mlp"), losses, samples_of("mlp"))["trace_cov"][0]
-    assert len(first) == 2 * len(SAID)
-    for name, (text, after) in first.items():
-        said, (other, after_other) = SAID[name.partition(": ")[2]], second[name]
-        assert said in text, name
-        assert said in other, name
-        assert not text.startswith("late")
-        assert not other.startswith("late")
-        # the group and the model can be used as before
-        assert after == after_other == pytest.approx(expected, rel=1e-9)
-    told = {name.partition(": ")[2]: text.partition(":") for name, (text, _) in first.items()}
-    assert told["not finite"][0] == "LossError"  # of the same kind on all ranks
-    assert told["raised in a pass"][0] == "RanksError"  # where it is one of ours
-    assert told["raised in a pass"][2].startswith(" on rank 1: KeyError")

@@ -141,6 +141,7 @@ def sharpness(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
+        by_layers=True,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_sharpness(

@@ -78,9 +78,8 @@ def quadratic_part(hessian: Hessian, curvature: Tensor, trace: float) -> Tensor:
     )
     found = torch.zeros(2, 2, 2, dtype=torch.float64)
     noise = float(curvature.var()) * trace / len(curvature)
-    size = hessian.problem.objective.binary_size(
-        direction
-    )  # of four gradients and H: float32 has no room for it
+    # of four gradients and H: float32 has no room for it
+    (size,) = hessian.problem.objective.binary_sizes([direction])
     image = size * widen(hessian @ (direction / size))
     found[1, 1, 1] = 2 * (hessian.space.inner(direction, image) - noise)
     return found

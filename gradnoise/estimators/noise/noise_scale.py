@@ -103,6 +103,7 @@ def noise_scale(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
+        by_layers=True,
     )  # fmt: skip
     opened = Opened.open(model, loss_fn, data, options)
     return find_noise_scale(opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget)

@@ -195,7 +195,7 @@ class Known:
     def rest(self, direction: Tensor, image: Tensor, resolution: float) -> Tensor:
         """(H - M)u from Hu; zero where it is only rounding."""
         rest = image - self.deflation.image(self.deflation.coordinates(direction))
-        unit = self.space.largest(image) or 1.0  # so that no square overflows
+        unit = float(self.space.largest(image)) or 1.0  # so that no square overflows
         left, whole = (self.space.norm(vector / unit) for vector in (rest, image))
         if left <= rounding(resolution) * whole:
             return torch.zeros_like(rest)

@@ -36,6 +36,7 @@ class Wanted:
         scale: R by name; everything is then of R ⊙ g_i, entry by entry, in place of g_i.
         centre: a by name; a pass over the gradients themselves gives ‖g_i - a‖².
         idle: the samples are borrowed, for the sake of other ranks: they count for nothing.
+        total: whether the sums are wanted; engines that have them at hand may give them anyway.
     """
 
     directions: Mapping[str, Tensor] | None = None
@@ -43,6 +44,7 @@ class Wanted:
     scale: TensorDict | None = None
     centre: TensorDict | None = None
     idle: bool = False
+    total: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,7 @@ class BackwardPass(Arrivals):
             wanted,
             keep=keep,
             mend=mend,
+            total=wanted.total,
             shards=objective.shards,
         )
         self.objective, self._connect_all = objective, connect_all

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import distributed as dist
@@ -13,13 +11,13 @@ from torch.distributed import fsdp
 import gradnoise as gn
 from gradnoise.problem.state.replica import replica_of
 from gradnoise.ranks.ranks import ALONE
-from tests.launching import results_of
+from tests.launching import Launched
 from tests.rank_models import held, losses, model_of, samples_of
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_training_goes_on_as_if_nothing_had_been_measured(size: int, tmp_path: Path) -> None:
-    for found in results_of(size, "training", tmp_path):
+def test_training_goes_on_as_if_nothing_had_been_measured(size: int, results_of: Launched) -> None:
+    for found in results_of(size, "training"):
         for name, (plain, measured) in found.items():
             assert all(map(torch.equal, plain, measured)), name
 

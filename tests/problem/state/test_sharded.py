@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
 from gradnoise.problem.state.sharded import found_parameters, is_sharded, policies, refused, strip
-from tests.launching import results_of
+from tests.launching import Launched
 
 
 class FullyShardedDataParallel(nn.Module):
@@ -49,8 +47,8 @@ SAID = {
 }
 
 
-def test_dimensions_of_a_mesh(tmp_path: Path) -> None:
-    for found in results_of(2, "meshes", tmp_path):
+def test_dimensions_of_a_mesh(results_of: Launched) -> None:
+    for found in results_of(2, "meshes"):
         assert found.keys() == {*SAID, "casts", "plain"}
         for name, said in SAID.items():
             assert said in found[name], name
