@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 Launched = Callable[[int, str], list[dict[str, Any]]]  # the fixture `results_of`
 TOGETHER: dict[int, tuple[tuple[str, ...], ...]] = {
     1: (),
-    2: (("drawn", "drifted", "meshes", "sharded", "stops"), ("failures", "training", "vectors")),
+    2: (
+        ("drawn", "drifted", "measured", "meshes", "sharded", "stops"),
+        ("failures", "training", "vectors"),
+    ),
     3: (),
     4: (),
 }

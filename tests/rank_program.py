@@ -89,7 +89,9 @@ def calls(model: nn.Module, data: Any, **options: Any) -> Numbers:
         "layers": [v for own in layers.values() for v in numbers(own.sharpness, own.noise.hessian)],
         "critical_lr": numbers(rate),
         "batch_sharpness": numbers(gn.batch_sharpness(model, loss_fn, data, batch_size=8, **group)),
-        "density": [gn.spectral_density(model, loss_fn, data, **group).upper_edge],
+        "density": [
+            gn.spectral_density(model, loss_fn, data, probes=1, steps=8, **group).upper_edge
+        ],
         "swing": numbers(swing.share, swing.averaged.simple_noise_scale),
         "tracker": gn.SharpnessTracker(model, loss_fn, data, **group).update().values,
         "hessian": gn.Hessian(model, loss_fn, data, **group) @ vector,
@@ -222,7 +224,8 @@ def layer_by_layer(rank: int, size: int, options: Any) -> Numbers:
 
 
 def sharpness_of(model: nn.Module, loss_fn: Any, data: Any, **options: Any) -> Numbers:
-    found = gn.sharpness(model, loss_fn, data, **options)
+    """λ after a few steps, which are the same ones."""
+    found = gn.sharpness(model, loss_fn, data, max_iterations=4, **options)
     return {"estimate": numbers(found.estimate), "values": found.values}
 
 
@@ -245,7 +248,7 @@ def single_precision(rank: int, size: int, options: Any) -> Numbers:
 
 
 def numbers_of(rank: int, size: int, options: Any) -> Numbers:
-    """Everything that is compared with a single process."""
+    """Models in all ways that ranks hold them, and by layers; of three ranks one has no samples."""
     found: Numbers = {"held": everywhere(rank, size, options)}
     if size in LAYERED:
         found["layers"] = layer_by_layer(rank, size, options)
@@ -253,12 +256,17 @@ def numbers_of(rank: int, size: int, options: Any) -> Numbers:
     if size == 3:
         found["engines"] = by_engines(rank, size, options)
         found["data"] = kinds_of_data(rank, size, options)
-    if size == 2:
-        found["calls"] = calls(model_of("mlp"), part_of(samples_of("mlp"), rank, size), **options)
-        found["data"] = kinds_of_data(rank, size, options)
-        found["random"] = random(rank, size, options)
-        found["float32"] = single_precision(rank, size, options)
     return found
+
+
+def measured(rank: int, size: int, options: Any) -> Numbers:
+    """Every call, data of all kinds, random losses, single precision."""
+    return {
+        "calls": calls(model_of("mlp"), part_of(samples_of("mlp"), rank, size), **options),
+        "data": kinds_of_data(rank, size, options),
+        "random": random(rank, size, options),
+        "float32": single_precision(rank, size, options),
+    }
 
 
 def tried(measure: Callable[[], Any]) -> str:
@@ -718,6 +726,7 @@ def meshes(rank: int, size: int, options: Any) -> Numbers:
 
 PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {
     "numbers": numbers_of,
+    "measured": measured,
     "failures": failures,
     "training": training,
     "drawn": drawn,

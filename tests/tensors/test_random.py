@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from gradnoise.tensors import random
 from gradnoise.tensors.random import (
+    Normals,
     generator,
     independent_signs,
     is_complete,
@@ -79,3 +83,23 @@ def test_scattered_signs_meet_every_sample_once(count: int, size: int) -> None:
     torch.testing.assert_close(signs.square().sum(0), torch.full((size,), float(count)).double())
     many = torch.stack([scattered_signs(count, size, seed)[0] for seed in range(400)])
     torch.testing.assert_close(many.T @ many / 400, torch.eye(size).double(), atol=0.9, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 15, 100, 1000])
+def test_parts_of_random_numbers_are_drawn_alone(size: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(random, "BLOCK", 64)
+    source = generator(0)
+    whole, after = Normals(size, source).entries(0, size), torch.rand(1, generator=source)
+    for start, stop in ((0, size), (0, 0), (size // 3, size // 2), (size - 1, size), (size, size)):
+        other = generator(0)
+        part = Normals(size, other).entries(start, stop)
+        assert torch.equal(part, whole[start:stop])
+        assert torch.equal(torch.rand(1, generator=other), after)  # moved on by as much
+
+
+def test_blocks_of_random_numbers_are_independent(monkeypatch: Any) -> None:
+    monkeypatch.setattr(random, "BLOCK", 1024)
+    numbers = Normals(64 * 1024, generator(0)).entries(0, 64 * 1024).view(64, 1024)
+    gaps = numbers @ numbers.T / 1024 - torch.eye(64)
+    assert float(gaps.abs().max()) < 6 * (2 / 1024) ** 0.5
+    assert float(numbers.mean()) == pytest.approx(0, abs=4 / 256)

@@ -69,11 +69,16 @@ def test_the_numbers_are_those_of_one_process(size: int, results_of: Launched) -
     if "data" in parts:
         expected = kinds_of_data(0, 1, {})
         assert_same(found["data"], {name: expected[name] for name in found["data"]}, CLOSE)
-    if "calls" in parts:
-        assert_same(found["calls"], calls(model_of("mlp"), samples_of("mlp")), CLOSE)
-        assert_same(found["float32"], single_precision(0, 1, {}), CLOSE_32)
-        own, expected = found["random"], random(0, 1, {})
-        assert_same(own["dropout"], expected["dropout"], CLOSE)
-        # groups are put together out of the samples of one rank each: others than in one process
-        assert own["groups"] == pytest.approx(expected["groups"], rel=0.25)
-        assert own["groups"][-1] == expected["groups"][-1]
+
+
+def test_every_call_has_the_numbers_of_one_process(results_of: Launched) -> None:
+    found, other = results_of(2, "measured")
+    assert_same(other, found, rel=0)
+    assert_same(found["calls"], calls(model_of("mlp"), samples_of("mlp")), CLOSE)
+    assert_same(found["data"], kinds_of_data(0, 1, {}), CLOSE)
+    assert_same(found["float32"], single_precision(0, 1, {}), CLOSE_32)
+    own, expected = found["random"], random(0, 1, {})
+    assert_same(own["dropout"], expected["dropout"], CLOSE)
+    # groups are put together out of the samples of one rank each: others than in one process
+    assert own["groups"] == pytest.approx(expected["groups"], rel=0.25)
+    assert own["groups"][-1] == expected["groups"][-1]
