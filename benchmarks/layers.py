@@ -1,10 +1,11 @@
-"""Peak memory of `gn.gradient_moments` under `fully_shard`, one layer gathered at a time.
+"""Peak memory of measurements under `fully_shard`, one layer gathered at a time.
 
     python benchmarks/layers.py --markdown
 
 24 linear layers of 1024², 25 M parameters in float32, 32 samples in micro-batches of 8. Memory is
 the peak of the resident set during the call over what the process held before the model was built;
 of several ranks that of the one with most. The peak is set back before each call, which Linux can.
+λ is of all 32 samples, from 20 products at most, with a basis of nine vectors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import gradnoise as gn
 
 WIDTH, LAYERS, SAMPLES, CLASSES = 1024, 24, 32, 10
 WAYS = {"one process": (1, ""), "4 ranks, layers": (4, "layers"), "4 ranks, model": (4, "model")}
+VECTORS = 9  # of the basis of λ
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MEBI = 1024  # KiB
 
@@ -80,16 +83,26 @@ def one_rank(gather: str) -> None:
         own = slice(rank * each, (rank + 1) * each)
         return inputs[own], labels[own]
 
-    gn.gradient_moments(built(8, 2, bool(gather)), losses, data(8), **options)  # code is loaded
+    for call in (gn.gradient_moments, gn.sharpness):  # code is loaded
+        call(built(8, 2, bool(gather)), losses, data(8), **options)
     gc.collect()
     before = resident("VmRSS")
     model, batch = built(WIDTH, LAYERS, bool(gather)), data(WIDTH)
     numbers = [resident("VmRSS") - before]
-    for intervals in (False, True):
+    size_of_one = sum(p.numel() for p in model.parameters()) * 4
+    room = VECTORS * -(-size_of_one // (size if gather == "layers" else 1))
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: gn.gradient_moments(model, losses, batch, intervals=False, **options),
+        lambda: gn.gradient_moments(model, losses, batch, **options),
+        lambda: gn.sharpness(
+            model, losses, batch, intervals=False, max_iterations=20, memory_budget=room, **options
+        ),
+    )
+    for call in calls:
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")
         start = time.perf_counter()
-        gn.gradient_moments(model, losses, batch, intervals=intervals, **options)
+        call()
         numbers += [resident("VmHWM") - before, time.perf_counter() - start]
     if gather:
         found: list[Any] = [None] * size
@@ -119,19 +132,13 @@ def main() -> None:
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         numbers = json.loads(run.stdout.strip().splitlines()[-1])
         first = first or numbers
-        model, plain, plain_time, full, full_time = numbers
-        rows.append(
-            [
-                name,
-                f"{model:.0f}",
-                f"{plain:.0f} ({plain / first[1]:.2f})",
-                f"{full:.0f} ({full / first[3]:.2f})",
-                f"{plain_time:.1f}, {full_time:.1f}",
-            ]
-        )
+        model, *rest = numbers
+        peaks, times = rest[::2], rest[1::2]
+        cells = [f"{own:.0f} ({own / of:.2f})" for own, of in zip(peaks, first[1::2], strict=True)]
+        rows.append([name, f"{model:.0f}", *cells, ", ".join(f"{own:.1f}" for own in times)])
     print(versions())
-    head = ["", "model, MiB", "without intervals, MiB", "with intervals, MiB", "seconds"]
-    show("peak memory of gn.gradient_moments", [head, *rows], asked.markdown)
+    head = ["", "model, MiB", "moments, MiB", "with intervals, MiB", "λ, MiB", "seconds"]
+    show("peak memory", [head, *rows], asked.markdown)
 
 
 if __name__ == "__main__":

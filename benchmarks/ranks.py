@@ -6,9 +6,8 @@
 Everything is counted in processes that torchrun starts, with gloo. Floating point operations are
 those of matrix products as torch dispatches them; work is what gradnoise tells (`Work`), in passes
 of one sample, of which each is a forward and a backward pass, 6·P·T operations for T tokens. Sums
-of b bytes over W ranks move 2(W - 1)/W·b bytes out of each, as in a ring, objects of b bytes
-(W - 1)·b. Before every exchange the ranks compare three whole numbers, in a sum of its own, which
-is in the bytes and not in the number of exchanges.
+of b bytes over W ranks move 2(W - 1)/W·b bytes out of each, as in a ring. In every exchange each
+rank gives a frame of 4096 bytes to the others, (W - 1) times that; what is longer follows.
 
 `scaling` keeps the samples of a rank: efficiency is the operations of one rank alone over those of
 each of several, in the mean and of the one with most. `cost` counts work and exchanges of 4096
@@ -27,7 +26,6 @@ import datetime
 import functools
 import gc
 import json
-import pickle
 import statistics
 import sys
 import traceback
@@ -52,6 +50,8 @@ from gradnoise.linalg.iteration import rows_within
 from gradnoise.linalg.operator import MEMORY_BUDGET
 from gradnoise.problem import objective
 from gradnoise.problem.work import BACKWARD, FORWARD, SECOND, Work
+from gradnoise.ranks.frames import SIZE
+from gradnoise.ranks.ranks import Ranks
 from gradnoise.tensors.trees import map_samples
 
 TOTAL = 4096  # samples of each model
@@ -98,7 +98,7 @@ class Exchanges:
 
     def __init__(self, parameters: int) -> None:
         self._parameters = parameters
-        self.checks = self.sums = self.objects = 0
+        self.frames = self.longer = 0
         self.sent = 0.0  # bytes
         self.tensors: dict[str, int] = collections.Counter()  # by entries and bytes of each
         self.places: dict[str, int] = collections.Counter()
@@ -113,29 +113,27 @@ class Exchanges:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Exchanges in here are counted."""
-        reduce, gather, whole = dist.all_reduce, dist.all_gather_object, DTensor.full_tensor
+        reduce, gather, whole = dist.all_reduce, Ranks._all, DTensor.full_tensor
         new, size = objective.Work, dist.get_world_size()
         done = Work()
 
         def all_reduce(tensor: Tensor, *args: Any, **options: Any) -> Any:
             nonlocal done
             self.sent += 2 * (size - 1) / size * tensor.nbytes
-            if tensor.dtype == torch.int64 and tensor.numel() == 3:
-                self.checks += 1
-            else:
-                self.sums += 1
-                self.tensors[f"{tensor.numel()} {tensor.element_size()}"] += 1
-                self.places[place()] += 1
-                if self._is_of_vectors(tensor):
-                    self.steps.append(self.work.since(done))
-                    done = self.work
+            self.longer += 1
+            self.tensors[f"{tensor.numel()} {tensor.element_size()}"] += 1
+            if self._is_of_vectors(tensor):
+                self.steps.append(self.work.since(done))
+                done = self.work
             return reduce(tensor, *args, **options)
 
-        def all_gather_object(found: Any, own: Any, **options: Any) -> Any:
-            self.objects += 1
-            self.places[place()] += 1
-            self.sent += (size - 1) * len(pickle.dumps(own))
-            return gather(found, own, **options)
+        def all_gather(ranks: Ranks, own: bytes, *args: Any) -> Any:
+            is_frame = len(own) == SIZE
+            self.frames += is_frame
+            self.longer += not is_frame
+            self.places[place()] += is_frame
+            self.sent += (size - 1) * len(own)
+            return gather(ranks, own, *args)
 
         def full_tensor(tensor: DTensor, **options: Any) -> Tensor:
             self.gathered += tensor.numel()
@@ -145,12 +143,12 @@ class Exchanges:
             self.works.append(Work())
             return self.works[-1]
 
-        dist.all_reduce, dist.all_gather_object = all_reduce, all_gather_object
+        dist.all_reduce, Ranks._all = all_reduce, all_gather  # type: ignore[method-assign]
         DTensor.full_tensor, objective.Work = full_tensor, made
         try:
             yield
         finally:
-            dist.all_reduce, dist.all_gather_object = reduce, gather
+            dist.all_reduce, Ranks._all = reduce, gather  # type: ignore[method-assign]
             DTensor.full_tensor, objective.Work = whole, new
 
     def _is_of_vectors(self, tensor: Tensor) -> bool:
@@ -206,8 +204,8 @@ def counts(run: Run, parameters: int) -> dict[str, Any]:
     return {
         "flops": flops.total,
         "passes": in_passes(found.work),
-        "exchanges": found.sums + found.objects,
-        "checks": found.checks,
+        "frames": found.frames,
+        "messages": found.frames + found.longer,
         "sent": found.sent,
         "tensors": found.tensors,
         "places": found.places,
@@ -284,7 +282,7 @@ def scaling(asked: argparse.Namespace) -> None:
         }
         for name in names:
             rows = [["ranks", "samples", "passes", "GFLOP of each", "efficiency", "of the one with "
-                     "most", "exchanges", "MB sent by each", "seconds"]]  # fmt: skip
+                     "most", "messages", "MB sent by each", "seconds"]]  # fmt: skip
             unit = statistics.mean(over(found[asked.ranks[0]], name, "flops"))
             for size, ranks in found.items():
                 flops = over(ranks, name, "flops")
@@ -294,7 +292,7 @@ def scaling(asked: argparse.Namespace) -> None:
                     str(size), str(size * EACH), f"{passes:.2f}",
                     rounded(statistics.mean(flops) / GIGA),
                     f"{unit / statistics.mean(flops):.3f}", f"{unit / max(flops):.3f}",
-                    str(ranks[0][name]["exchanges"]),
+                    str(ranks[0][name]["messages"]),
                     rounded(statistics.mean(over(ranks, name, "sent")) / 1e6),
                     rounded(statistics.median(taken)),
                 ])  # fmt: skip
@@ -368,13 +366,13 @@ def cost(asked: argparse.Namespace) -> None:
     copies = {name: peak(name) for name in asked.peaks}
     rows = [["", "passes over all samples", "passes of one sample that each rank repeats",
              "the same, from 1 and 4 ranks", "float32 vectors summed", "float64 vectors",
-             "exchanges"]]  # fmt: skip
+             "messages"]]  # fmt: skip
     for own in found:
         rows.append([
             own.name, f"{(own.shared + own.fixed) / TOTAL:.2f}", f"{own.fixed:.1f}",
             f"{own.fixed_of_four:.1f}",
             str(own.vectors[FLOAT]), str(own.vectors[DOUBLE]),
-            str(runs[2][0][own.name]["exchanges"]),
+            str(runs[2][0][own.name]["messages"]),
         ])  # fmt: skip
     title = (
         f"counted on 2 ranks: {NAMES['gpt']}, {TOTAL} samples; sharded: {gathered:.2f} P gathered"
@@ -444,7 +442,7 @@ def agree(worst: list[float]) -> bool:
 def of_model(
     own: Counted, known: list[dict[str, Any]], other: list[dict[str, Any]], samples: int
 ) -> float:
-    """Bytes that each rank sends for another model or on more ranks, objects left out.
+    """Bytes that each rank sends for another model or on more ranks.
 
     Sums are of vectors of length P, of numbers of every sample for every parameter or for none, of
     a number for every parameter, or of what has nothing to do with the model.
@@ -456,19 +454,23 @@ def of_model(
         (TOTAL, samples),
         (here["tensors"], there["tensors"]),
     ]
-    total = 3 * DOUBLE * here[own.name]["checks"]
+    total, size = 0, len(other)
     for text, count in here[own.name]["tensors"].items():
-        entries, size = map(int, text.split())
+        entries, bytes_ = map(int, text.split())
         unit = next((pair for pair in units if not entries % pair[0]), (1, 1))
-        total += entries // unit[0] * unit[1] * size * count
-    return 2 * (len(other) - 1) / len(other) * total
+        total += entries // unit[0] * unit[1] * bytes_ * count
+    return 2 * (size - 1) / size * total + (size - 1) * SIZE * here[own.name]["frames"]
 
 
 def basis(parameters: float, name: str) -> int:
     """Vectors that a Krylov basis has room for."""
     if name not in ITERATED:
         return 0
-    matrix: Any = SimpleNamespace(shape=(int(parameters),) * 2, dtype=torch.float32)
+    matrix: Any = SimpleNamespace(
+        shape=(int(parameters),) * 2,
+        dtype=torch.float32,
+        space=SimpleNamespace(widest=int(parameters)),
+    )
     return rows_within(matrix, 1, MEMORY_BUDGET)
 
 
@@ -540,10 +542,9 @@ def times(found: list[Counted], copies: dict[str, float], asked: argparse.Namesp
     print(
         f"\nEvery rank holds a whole replica. Weights, sums and basis alone fill {asked.gpu:g} GB "
         f"at (parameters): {largest}. Of 1e10 in float32 the weights are 40 GB and the sums 80 GB, "
-        f"which does not fit, and no number of ranks helps. What would be needed are weights that "
-        f"are gathered layer by layer, as FSDP does in training, and sums and bases that stay "
-        f"divided among the ranks (reduce-scatter): {least:.1f} GB of each of 64 ranks for that "
-        f"profile, half of the bytes of the sums, and weights gathered anew in every pass."
+        f"which does not fit, and no number of ranks helps. One layer at a time weights, sums and "
+        f"basis stay divided: {least:.1f} GB of each of 64 ranks for that profile (benchmarks/"
+        f"layers.py)."
     )
 
 
@@ -552,7 +553,7 @@ def exchanges(asked: argparse.Namespace) -> None:
         own = launched(2, model, EACH, "profile")[0]["profile"]
         largest = sorted(own["places"].items(), key=lambda pair: -pair[1])[:SHOWN]
         rows = [["asked for by", "exchanges"], *([name, str(count)] for name, count in largest)]
-        rows.append(["all, and checks", f"{own['exchanges']}, {own['checks']}"])
+        rows.append(["all, and messages", f"{own['frames']}, {own['messages']}"])
         show(f"exchanges of gn.profile on 2 ranks: {title}", rows, asked.markdown)
 
 

@@ -181,6 +181,7 @@ def check_operator(matrix: Operator) -> None:
     if matrix.resolution > COARSE:
         raise OperatorError(
             f"products with the operator are uncertain by {matrix.resolution:.0%}, too much for "
-            f"eigenvalues: differences of gradients (hvp='finite') are wrong for models with kinks "
-            f"(ReLU, max pooling); use another `hvp`"
+            f"eigenvalues: differences of gradients (hvp='finite', gather='layers') are wrong for "
+            f"models with kinks (ReLU, max pooling) and in half precision; use another `hvp`, and "
+            f"gather='model' if the model is sharded"
         )

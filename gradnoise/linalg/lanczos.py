@@ -57,7 +57,7 @@ def lanczos(
 
     Args:
         operator: anything symmetric of shape (P, P) with `@` on vectors: ours, a tensor, an array,
-            a SciPy LinearOperator, curvlinops.
+            a SciPy LinearOperator, curvlinops. Of one whose vectors ranks share, all of them call.
         k: number of pairs, at most P.
         which: "LA" largest algebraic, "SA" smallest algebraic, "LM" largest magnitude, "BE" from
             both ends in turn, beginning at the upper.

@@ -83,8 +83,7 @@ def gradient_moments(
 
     Raises:
         ShardedError: gather="layers", and that is not enough: random or coupled losses, weights,
-            the metric of an optimizer, layers that the hooks engine does not know, operations that
-            depend on the data.
+            layers that the hooks engine does not know, operations that depend on the data.
         GradNoiseError: see `Objective`, `Samples.draw`, `choose` and `Preconditioned`.
 
     Example:

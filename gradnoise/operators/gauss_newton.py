@@ -31,6 +31,7 @@ class GaussNewton(Curvature):
     Args:
         model, loss_fn, data, memory_budget, max_samples, seed, micro_batch, unit, group_size,
             process_group: as for `Hessian`.
+        gather: as for `Hessian`; it needs whole parameters, "model".
         hvp: "kept", "fresh", or "auto": kept.
 
     Attributes:
@@ -40,7 +41,7 @@ class GaussNewton(Curvature):
         ArgumentError: another `hvp`.
         CurvatureError: the loss is not a function of the outputs of `model(...)`, or second
             derivatives are missing.
-        OperatorError, ModelError: as `Hessian`.
+        OperatorError, ShardedError, ModelError: as `Hessian`.
 
     Example:
         >>> import torch

@@ -48,7 +48,9 @@ class Hessian(Curvature):
         max_samples: n at most; None measures all.
         seed: of the choice of samples.
         micro_batch: samples evaluated at once.
-        unit, group_size, process_group: as for `gradient_moments`.
+        unit, group_size, process_group, gather: as for `gradient_moments`. Where one layer is
+            gathered at a time, products are differences of gradients, and vectors have the entries
+            of this rank's parts, in the order of the parameters; dicts hold DTensors.
 
     Attributes:
         hvp, reason: the mode taken, and why.
@@ -56,6 +58,7 @@ class Hessian(Curvature):
     Raises:
         OperatorError: the vector does not fit.
         CurvatureError: the model has no second derivatives and `hvp` needs them.
+        ShardedError: gather="layers", and `hvp` or the model needs whole parameters.
         ModelError: the model was changed since.
 
     Example:

@@ -119,7 +119,8 @@ def sharpness(
         max_samples: n at most; None measures all.
         micro_batch: samples evaluated at once.
         unit, group_size, process_group: as for `gradient_moments`.
-        memory_budget: bytes of kept graphs, and of the basis of the iteration.
+        gather: as for `Hessian`; `v0` and `.vectors` then have the entries of this rank's parts.
+        memory_budget: bytes of kept graphs, and of the basis of the iteration; of each rank.
 
     Returns:
         Sharpness; values in loss/parameter².

@@ -20,6 +20,7 @@ from gradnoise.estimators.curvature.extreme_eigenvalue import half_sharpness, sa
 from gradnoise.linalg.deflation import explore
 from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.measurement.opened import Opened
+from gradnoise.operators.hessian import SlopesByEngine
 from gradnoise.problem.directional import weighted_product
 from gradnoise.problem.options import Options
 from tests.cases import CORE
@@ -176,3 +177,29 @@ def test_the_curvature_noise_scale_of_weighted_samples_covers() -> None:
         )
         covered += found.low <= known <= found.high
     assert fewest(400) <= covered
+
+
+def test_differences_of_gradients_turn_the_direction_as_much() -> None:
+    opened, curvatures, exact = found_on(CE)
+    problem = replace(opened.problem, slopes=SlopesByEngine())
+    weights = torch.linspace(-1, 1, 128).double()
+    with problem.guard():
+        vector = torch.randn(23, generator=SOURCE, dtype=torch.float64)
+        own = weighted_product(problem, vector, weights)
+        expected = weighted_product(opened.problem, vector, weights)
+        torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-6)
+        assert not weighted_product(problem, torch.zeros(23).double(), weights).any()
+        pairs, deflation = explore(opened.hessian(), tol=1e-9, steps=23)
+        top = pairs.vectors[:, 0]
+        halves = half_sharpness(problem, top, EigenOptions(tol=1e-9))
+        sides = problem.samples.halves(0)
+        found = turning(problem, top, curvatures, deflation, halves, sides, problem.samples)
+    assert found is not None
+    torch.testing.assert_close(found.influences, exact.influences, rtol=1e-4, atol=1e-5)
+    assert found.kept == pytest.approx(exact.kept, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_halves_of_one_sample_tell_no_bias() -> None:
+    found = gn.profile(network(), CE, (X[:2], Y[:2]), population="distribution", accuracy=1.0)
+    assert found.curvature_noise_scale.value >= 0
