@@ -7,7 +7,7 @@ Everything is counted in processes that torchrun starts, with gloo. Floating poi
 those of matrix products as torch dispatches them; work is what gradnoise tells (`Work`), in passes
 of one sample, of which each is a forward and a backward pass, 6·P·T operations for T tokens. Sums
 of b bytes over W ranks move 2(W - 1)/W·b bytes out of each, as in a ring. In every exchange each
-rank gives a frame of 4096 bytes to the others, (W - 1) times that; what is longer follows.
+rank gives a frame to the others, of 4096 bytes on up to 64 ranks; what is longer follows.
 
 `scaling` keeps the samples of a rank: efficiency is the operations of one rank alone over those of
 each of several, in the mean and of the one with most. `cost` counts work and exchanges of 4096
@@ -50,7 +50,7 @@ from gradnoise.linalg.iteration import rows_within
 from gradnoise.linalg.operator import MEMORY_BUDGET
 from gradnoise.problem import objective
 from gradnoise.problem.work import BACKWARD, FORWARD, SECOND, Work
-from gradnoise.ranks.frames import SIZE
+from gradnoise.ranks.frames import size_of
 from gradnoise.ranks.ranks import Ranks
 from gradnoise.tensors.trees import map_samples
 
@@ -113,7 +113,7 @@ class Exchanges:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Exchanges in here are counted."""
-        reduce, gather, whole = dist.all_reduce, Ranks._all, DTensor.full_tensor
+        reduce, gather, whole = dist.all_reduce, Ranks._all_gather, DTensor.full_tensor
         new, size = objective.Work, dist.get_world_size()
         done = Work()
 
@@ -128,7 +128,7 @@ class Exchanges:
             return reduce(tensor, *args, **options)
 
         def all_gather(ranks: Ranks, own: bytes, *args: Any) -> Any:
-            is_frame = len(own) == SIZE
+            is_frame = len(own) == size_of(size)
             self.frames += is_frame
             self.longer += not is_frame
             self.places[place()] += is_frame
@@ -143,12 +143,12 @@ class Exchanges:
             self.works.append(Work())
             return self.works[-1]
 
-        dist.all_reduce, Ranks._all = all_reduce, all_gather  # type: ignore[method-assign]
+        dist.all_reduce, Ranks._all_gather = all_reduce, all_gather  # type: ignore[method-assign]
         DTensor.full_tensor, objective.Work = full_tensor, made
         try:
             yield
         finally:
-            dist.all_reduce, Ranks._all = reduce, gather  # type: ignore[method-assign]
+            dist.all_reduce, Ranks._all_gather = reduce, gather  # type: ignore[method-assign]
             DTensor.full_tensor, objective.Work = whole, new
 
     def _is_of_vectors(self, tensor: Tensor) -> bool:
@@ -459,7 +459,7 @@ def of_model(
         entries, bytes_ = map(int, text.split())
         unit = next((pair for pair in units if not entries % pair[0]), (1, 1))
         total += entries // unit[0] * unit[1] * bytes_ * count
-    return 2 * (size - 1) / size * total + (size - 1) * SIZE * here[own.name]["frames"]
+    return 2 * (size - 1) / size * total + (size - 1) * size_of(size) * here[own.name]["frames"]
 
 
 def basis(parameters: float, name: str) -> int:

@@ -16,13 +16,10 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 Launched = Callable[[int, str], list[dict[str, Any]]]  # the fixture `results_of`
 TOGETHER: dict[int, tuple[tuple[str, ...], ...]] = {
-    1: (),
     2: (
         ("drawn", "drifted", "measured", "meshes", "sharded", "stops"),
         ("failures", "training", "vectors"),
     ),
-    3: (),
-    4: (),
 }
 DEADLINE = 240  # seconds; a machine that is busy with other tests takes several times as long
 
@@ -70,13 +67,14 @@ def results_of(count: int, name: str, folder: Path) -> list[dict[str, Any]]:
         name: of the program.
         folder: that all tests of a session have in common.
     """
-    group = next((names for names in TOGETHER[count] if name in names), (name,))
+    group = next((names for names in TOGETHER.get(count, ()) if name in names), (name,))
     own = folder / f"{count} {group[0]}"
     with FileLock(f"{own}.lock"):
         if not own.exists():
             own.mkdir()
             code, out, err = torchrun(count, "-m", "tests.rank_program", str(own), *group)
-            (own / "output").write_text(f"{code} {out} {err}")
+            (own / "code").write_text(str(code))
+            (own / "output").write_text(out + err)
+    assert (own / "code").read_text() == "0", (own / "output").read_text()
     files = [own / f"{name} {rank}.pt" for rank in range(count)]
-    assert all(file.exists() for file in files), (own / "output").read_text()
     return [torch.load(file, weights_only=False) for file in files]

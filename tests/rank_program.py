@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -27,6 +27,7 @@ from torch.utils.data.distributed import DistributedSampler
 import gradnoise as gn
 from gradnoise.problem import gathering
 from gradnoise.problem.full_precision import FullPrecisionError
+from gradnoise.tensors import random as random_numbers
 from tests.rank_models import COUNT, MLP, held, losses, model_of, part_of, samples_of
 
 Numbers = dict[str, Any]
@@ -532,20 +533,27 @@ def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, data: Any) -> An
     return optimizer
 
 
+def by_columns(model: Any) -> nn.Module:
+    """Sharded, the first weight along its second dimension."""
+    wide = model.blocks[0].weight
+    for part in [*model.blocks, model]:
+        fully_shard(part, shard_placement_fn=lambda p: Shard(1) if p is wide else None)
+    return model
+
+
+@mock.patch.object(random_numbers, "BLOCK", 64)
 def vectors(rank: int, size: int, options: Any) -> Numbers:
     """Vectors of which each rank has a part, and what is computed from products with them."""
     samples, layers = samples_of("mlp"), {**options, "gather": "layers"}
-    own, model = part_of(samples, rank, size), held(model_of("mlp"), "blocks and root", size)
-    hessian, alone = (
-        gn.Hessian(model, losses, own, **layers),
-        gn.Hessian(model_of("mlp"), losses, samples),
-    )
+    own, model = part_of(samples, rank, size), by_columns(model_of("mlp"))
+    hessian = gn.Hessian(model, losses, own, **layers)
+    alone = gn.Hessian(model_of("mlp"), losses, samples)
     mean = gn.gradient_moments(model, losses, own, **layers).mean
     space = hessian.space
     drawn = space.random(torch.Generator().manual_seed(3))
     plain = {name: own.full_tensor() for name, own in mean.items()}
     rows = space.orthonormal([drawn, 2 * drawn, hessian @ drawn])
-    row = space.widest * 8
+    row = space.largest_local_size * 8
     found: Numbers = {
         "drawn": whole(space.named(drawn)),
         "drawn alone": alone.space.random(torch.Generator().manual_seed(3)),
@@ -553,7 +561,7 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         "product of plain tensors": whole(hessian @ plain),
         "product alone": alone @ torch.cat([own.flatten() for own in plain.values()]),
         "overlaps": space.over(rows @ rows.T).flatten(),
-        "width": [space.width, space.widest],
+        "width": [space.local_size, space.largest_local_size],
         "density": [gn.SpectralDensity.of(hessian, probes=1, steps=6).upper_edge],
         "density alone": [gn.SpectralDensity.of(alone, probes=1, steps=6).upper_edge],
     }
@@ -581,6 +589,11 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         # the other ranks have room
         with mock.patch.object(gathering, "memory_of", return_value=1e4 if rank else 1e9):
             found["too large on one"] = gn.Hessian(model, losses, own, **options).reason
+        found["too large, and kept"] = gn.Hessian(model, losses, own, hvp="kept", **options).reason
+        dropping = fully_shard(nn.Sequential(model_of("mlp"), nn.Dropout(0.5)))
+        found["too large, and dropout"] = tried(
+            lambda: gn.gradient_moments(dropping, losses, own, **options)
+        )
     found["fits"] = gn.Hessian(model, losses, own, **options).reason
     asked: dict[str, Callable[[], Any]] = {
         "kept": lambda: gn.Hessian(model, losses, own, hvp="kept", **layers),

@@ -159,7 +159,7 @@ def random_start(matrix: Operator, source: torch.Generator, known: Sequence[Tens
 
 def rows_within(matrix: Operator, k: int, memory_budget: int) -> int:
     """Rows of a basis within the budget; the default one, or more, holds k + 8 in any case."""
-    row = matrix.space.widest * torch.empty(0, dtype=matrix.dtype).element_size()
+    row = matrix.space.largest_local_size * torch.empty(0, dtype=matrix.dtype).element_size()
     check_whole("memory_budget", memory_budget, 1)
     rows = memory_budget // row
     if memory_budget >= MEMORY_BUDGET:

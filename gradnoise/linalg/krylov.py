@@ -161,7 +161,7 @@ class Krylov:
         block, row = divmod(self.count, BLOCK)
         if block == len(self._blocks):
             rows = min(BLOCK, self.capacity - self.count)
-            self._blocks.append(vector.new_empty(rows, self.space.width))
+            self._blocks.append(vector.new_empty(rows, self.space.local_size))
         self._blocks[block][row] = vector
         self.count += 1
 
@@ -203,7 +203,7 @@ class Krylov:
         """Keep these Ritz vectors and the next direction."""
         values, coordinates, _ = self.ritz
         turn = torch.as_tensor(coordinates[:, order].T.copy()).to(self.next)
-        for start in range(0, self.space.width, COLUMNS):
+        for start in range(0, self.space.local_size, COLUMNS):
             part = slice(start, start + COLUMNS)
             turned = turn @ torch.cat([rows[:, part] for rows in self.rows])
             for block, own in zip(self._blocks, _split(turned), strict=False):
@@ -216,7 +216,7 @@ class Krylov:
     def combined(self, coordinates: np.ndarray) -> Tensor:
         """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
         weights = torch.as_tensor(coordinates.copy()).to(self.next)
-        total = self.next.new_zeros(self.space.width, weights.shape[1])
+        total = self.next.new_zeros(self.space.local_size, weights.shape[1])
         for rows, own in zip(self.rows, _split(weights), strict=True):
             total += rows.T @ own
         return total

@@ -142,7 +142,7 @@ def _found(
 def _given_start(matrix: Operator, v0: Any) -> Tensor:
     """The vector of norm 1."""
     space = matrix.space
-    size = space.width
+    size = space.local_size
     try:
         vector = torch.as_tensor(v0).detach().to(matrix.device)
     except (TypeError, ValueError, RuntimeError) as error:

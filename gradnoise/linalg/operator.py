@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
+from ..tensors.space import Space, require_whole_vectors
 from ..tensors.trees import TensorDict
-from .space import Space, whole_vectors
 
 MEMORY_BUDGET = 2**30  # bytes of a Krylov basis, and of graphs kept between products
 
@@ -74,9 +74,9 @@ class Operator(abc.ABC):
         if not isinstance(other, Tensor) or other.ndim not in (1, 2):
             got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
             raise OperatorError(f"`@` takes a vector, a block of vectors or a dict; got {got}")
-        width = self.space.width
-        if other.shape[0] != width:
-            here = f" ({width} entries on this rank)" if self.space.is_divided else ""
+        local_size = self.space.local_size
+        if other.shape[0] != local_size:
+            here = f" ({local_size} entries on this rank)" if self.space.is_sharded else ""
             raise OperatorError(
                 f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}{here}; "
                 f"got {other.shape[0]}"
@@ -84,7 +84,9 @@ class Operator(abc.ABC):
         block = other.detach().to(device=self.device, dtype=self.dtype)
         if block.ndim == 1:
             return self.products(block[:, None])[:, 0]
-        return self.products(block) if block.shape[1] else block.new_zeros(self.shape[0], 0)
+        if block.shape[1]:
+            return self.products(block)
+        return block.new_zeros(local_size if self.rows_are_parameters else self.shape[0], 0)
 
     def _flat(self, named: TensorDict) -> Tensor:
         shapes = self.parameters
@@ -120,7 +122,8 @@ class Operator(abc.ABC):
         """The block of some parameters: those of these names, and of modules of these names.
 
         Raises:
-            OperatorError: rows and columns are not both the parameters; or a name does not exist.
+            OperatorError: rows and columns are not both the parameters; or a name does not exist;
+                or ranks hold parts of the vectors.
         """
         return Restricted(self, tuple(names))
 
@@ -130,7 +133,7 @@ class Operator(abc.ABC):
         Raises:
             OperatorError: ranks hold parts of its vectors.
         """
-        whole_vectors(self.space, "SciPy")
+        require_whole_vectors(self.space, "SciPy")
         matrix, transposed = _NumPy(self), _NumPy(self.T)
         return scipy.sparse.linalg.LinearOperator(
             self.shape,
@@ -233,7 +236,7 @@ class Restricted(Operator):
 
     def __init__(self, operator: Operator, names: tuple[str, ...]) -> None:
         shapes = operator.parameters
-        whole_vectors(operator.space, "a block")
+        require_whole_vectors(operator.space, "a block")
         if shapes is None or not operator.rows_are_parameters:
             raise OperatorError("only an operator that is square in parameters can be restricted")
         for name in names:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, OperatorError, check_whole
+from ..tensors.space import require_whole_vectors
 from ..tensors.trees import wide_dtype
 from .convert import as_operator
-from .space import whole_vectors
 
 PRODUCTS = 64  # at most, where none are asked for
 
@@ -31,7 +31,7 @@ class Products:
 
     def __init__(self, operator: Any) -> None:
         self.operator = as_operator(operator)
-        whole_vectors(self.operator.space, "this estimator")
+        require_whole_vectors(self.operator.space, "this estimator")
         self.size, self.count = self.operator.shape[0], 0
         if self.operator.shape[0] != self.operator.shape[1] or not self.size:
             raise OperatorError(

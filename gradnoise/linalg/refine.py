@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..tensors.random import generator, random_vector
+from ..tensors.space import require_whole_vectors
 from ..tensors.sums import exact_overlaps, overlaps, without_autocast
 from ..tensors.trees import widen
 from .deflation import LIMIT
@@ -180,6 +181,7 @@ def refine(
         OperatorError: a product is not finite, or the operator is not square.
     """
     check_operator(operator)
+    require_whole_vectors(operator.space, "this search")
     space = Refinement(operator, rows_within(operator, 1, memory_budget))
     waiting = [start.to(operator.dtype) for start in starts]
     grew = sum(space.add_known(v.to(operator.dtype), image) for v, image in known)

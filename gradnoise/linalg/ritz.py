@@ -9,8 +9,8 @@ import scipy
 import torch
 from torch import Tensor
 
+from ..tensors.space import Space
 from .krylov import Krylov, breakdown
-from .space import Space
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..moments.moments import GradientMoments
+from ..problem.gathering import by_layers_or_whole
 from ..problem.losses.loss_fn import LossFn
 from ..problem.one_pass import in_one_pass
 from ..problem.options import AUTO, Options
@@ -96,7 +97,6 @@ def gradient_moments(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
-        by_layers=True,
     )  # fmt: skip
 
     def found(problem: Problem) -> GradientMoments:
@@ -108,4 +108,4 @@ def gradient_moments(
         squares = squares and shards.as_dtensors(squares)
         return replace(told, mean=shards.as_dtensors(told.mean), coordinate_sq=squares)
 
-    return in_one_pass(found, model, loss_fn, data, options)
+    return by_layers_or_whole(lambda own: in_one_pass(found, model, loss_fn, data, own), options)

@@ -52,7 +52,7 @@ def stream(
     check_level(level)
     wanted = Wanted(variance=variance, scale=_scale(problem))
     objective = problem.objective
-    running = Accumulator(None if objective.shards is None else objective.over)
+    running = Accumulator(None if objective.shards is None else objective.space.over)
     moments = _pass(problem, engine, running, engine.summaries, level, wanted, tick)
     rounding = SUM_ROUNDING * min(moments.resolution, torch.finfo(torch.float32).eps)
     if rounding * running.cancellation > TRACE_ERROR:
@@ -149,7 +149,9 @@ def _pass(
                     tick(len(summary.losses))
         share = problem.samples.share
         if share is not None:
-            running.join(objective.ranks, share, objective.laid_out, objective.shards is not None)
+            running.join(
+                objective.ranks, share, objective.local_parameters, objective.shards is not None
+            )
     parameters = objective.parameters.values()
     return running.moments(
         population=problem.samples.population,
@@ -188,7 +190,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
     influences = moments.deviations()[1:].to(problem.objective.device)
     covariances = widen(weighted_sums(problem, influences))
     covariances /= moments.count - 1
-    products = problem.objective.over(covariances @ covariances.T)
+    products = problem.objective.space.over(covariances @ covariances.T)
     return replace(moments, influence_products=products)
 
 
@@ -225,11 +227,11 @@ def _check_size(moments: GradientMoments) -> None:
 
 def _grams(problem: Problem, noises: Iterable[Tensor]) -> TensorDict:
     """Inner products of the noises, parameter by parameter, each (K, K)."""
-    parameters = problem.objective.laid_out
+    parameters = problem.objective.local_parameters
     dtype = compute_dtype(parameters.values())
     rows = torch.stack([noise.to(dtype) for noise in noises])
     parts = torch.split(rows, [p.numel() for p in parameters.values()], dim=1)
-    grams = problem.objective.over(torch.stack([*map(_gram, parts)]))
+    grams = problem.objective.space.over(torch.stack([*map(_gram, parts)]))
     return dict(zip(parameters, grams, strict=True))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..linalg.operator import MEMORY_BUDGET
+from ..problem.gathering import by_layers_or_whole
 from ..problem.losses.loss_fn import LossFn
 from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
@@ -41,10 +42,11 @@ class Curvature(ModelOperator):
         options = Options(
             max_samples=max_samples, seed=seed, micro_batch=micro_batch, unit=unit,
             group_size=group_size, process_group=process_group, gather=gather,
-        by_layers=True,
         )  # fmt: skip
-        problem = Problem.open(model, loss_fn, data, options)
-        self._start(problem, hvp, memory_budget)
+        by_layers_or_whole(
+            lambda own: self._start(Problem.open(model, loss_fn, data, own), hvp, memory_budget),
+            options,
+        )
 
     @abc.abstractmethod
     def _start(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, CurvatureError, ShardedError
+from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
 from ..problem.directional import require_second_order
 from ..problem.objective import Objective
 from ..problem.problem import Problem
-from ..problem.shards import WHOLE
+from ..problem.shards import needs_whole
 from ..tensors.trees import Batch, map_samples
 from .curvature import Curvature
 from .graph_cache import Graph, vector_jacobian
@@ -59,7 +59,7 @@ class GaussNewton(Curvature):
                 f"`hvp` of the Gauss-Newton matrix must be one of auto, kept, fresh; got {hvp!r}"
             )
         if problem.objective.shards is not None:
-            raise ShardedError(f"the Gauss-Newton matrix needs whole parameters: {WHOLE}")
+            raise needs_whole("the Gauss-Newton matrix")
         super()._start(problem)
         plain = problem.plain
         require_second_order(plain)

@@ -111,7 +111,7 @@ class PerSampleGradients(ByEngine):
 
     def _directions(self, block: Tensor) -> TensorDict:
         """The columns by parameter, float32 at least: half precision would round or overflow."""
-        named = self.problem.objective.laid_out
+        named = self.problem.objective.local_parameters
         parts = torch.split(block.T, [p.numel() for p in named.values()], dim=1)
         return {
             name: part.reshape(len(part), *p.shape).to(device=p.device, dtype=compute_dtype([p]))

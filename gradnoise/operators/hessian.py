@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, CurvatureError, ShardedError
+from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
@@ -18,7 +18,7 @@ from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.samples import Samples
-from ..problem.shards import WHOLE
+from ..problem.shards import needs_whole
 from ..tensors.trees import Batch, sample_count
 from .curvature import Curvature
 from .gradients import PerSampleGradients, chosen_engine
@@ -163,8 +163,8 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
         raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")
     if problem.objective.shards is not None:
         if mode not in ("auto", "finite"):
-            raise ShardedError(f"hvp={mode!r} needs whole parameters: {WHOLE}")
-        why = problem.objective.shards.why
+            raise needs_whole(f"hvp={mode!r}")
+        why = problem.objective.shards.reason
         return Finite(problem), f"one layer is gathered at a time ({why}): {DIFFERENCES}"
     if mode == "finite":
         return Finite(problem), "as asked for"

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ..linalg.operator import Operator
-from ..linalg.space import Space
 from ..problem.problem import Problem
+from ..tensors.space import Space
 from ..tensors.trees import compute_dtype
-from .divided_space import space_of
 
 
 class ModelOperator(Operator):
@@ -36,7 +35,7 @@ class ModelOperator(Operator):
 
     @property
     def space(self) -> Space:
-        return self._space
+        return self.problem.objective.space
 
     def _around(self, products: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
         """Products in the coordinates z = P^½w of the problem, from those in its parameters w."""
@@ -46,7 +45,7 @@ class ModelOperator(Operator):
     @abc.abstractmethod
     def _start(self, problem: Problem) -> None:
         objective = problem.objective
-        self.problem, self._space = problem, space_of(objective)
+        self.problem = problem
         self.device, self.dtype = objective.device, compute_dtype(objective.parameters.values())
         self.parameters = {name: p.shape for name, p in objective.parameters.items()}
         self.shape, self.rows_are_parameters = (objective.size, objective.size), True

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..errors import OperatorError
 from ..linalg.operator import Operator
-from ..linalg.space import Space
 from ..problem.preconditioner import Preconditioner
 from ..problem.state.wrappers import bare_optimizer
+from ..tensors.space import Space
 from .of_model import ModelOperator
 
 
@@ -76,7 +76,7 @@ class Preconditioned(Decayed):
             )
         plain = operator.problem.objective.plain
         optimizer = plain.optimizer(bare_optimizer(optimizer))
-        super().__init__(operator, Preconditioner.of(optimizer, plain.trained))
+        super().__init__(operator, Preconditioner.of(optimizer, plain.registered))
 
     def products(self, block: Tensor) -> Tensor:
         inner = self._preconditioner.around(self._operator.products, block)

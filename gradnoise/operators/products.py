@@ -30,8 +30,7 @@ from ..problem.objective import Bound
 from ..problem.problem import TRIAL_SAMPLES, Problem
 from ..tensors.fingerprint import fingerprint
 from ..tensors.random import generator
-from ..tensors.trees import Batch, flatten, sample_count, select, unflatten, widen
-from .divided_space import space_of
+from ..tensors.trees import Batch, sample_count, select, unflatten, widen
 from .graph_cache import Graph, GraphCache
 
 Parts = Sequence[Tensor | None]  # by parameter; None is zero
@@ -54,7 +53,7 @@ class HessianProducts(abc.ABC):
     @property
     def parameters(self) -> list[Tensor]:
         """What a direction consists of: the parameters, or this rank's parts of them."""
-        return [*self.problem.objective.laid_out.values()]
+        return [*self.problem.objective.local_parameters.values()]
 
     @abc.abstractmethod
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
@@ -202,19 +201,19 @@ class Finite(HessianProducts):
     @functools.cached_property
     def _disagreement(self) -> float:
         """Relative difference to a product with half the step, which kinks and rounding make."""
-        space = space_of(self.problem.objective)
+        space = self.problem.objective.space
         vector = space.random(generator(0))[:, None]
         twin = Finite(self.problem)
         twin._length = self._length / 2
         own, other = widen(self(vector))[:, 0], widen(twin(vector))[:, 0]
-        scale, gap = (math.sqrt(space.inner(v, v)) for v in (own, own - other))
+        scale, gap = map(space.norm, (own, own - other))
         least: float = self._length**2
         return max(least, gap / scale if scale else 0.0)
 
     def over_samples(self, directions: list[list[Tensor]]) -> Found:
         objective = self.problem.objective
         for index, direction in enumerate(directions):
-            size = objective.norm(flatten(direction))
+            size = objective.norm(direction)
             for step in (self._length / size, -self._length / size) if size else ():
                 with objective.moved(direction, step):
                     for gradient in self.problem.batch_gradients():

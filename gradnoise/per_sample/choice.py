@@ -11,14 +11,13 @@ from ..errors import (
     CoupledSamplesError,
     EngineError,
     GradNoiseError,
-    ShardedError,
     first_line,
     is_out_of_memory,
 )
 from ..problem.known import known
 from ..problem.objective import Objective
 from ..problem.problem import TRIAL_SAMPLES
-from ..problem.shards import WHOLE
+from ..problem.shards import needs_whole
 from ..tensors.trees import Batch, sample_count, select, widen
 from .backpack import BackPACK
 from .contract.engine import Engine, Explained
@@ -111,7 +110,7 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
     objective = objective.plain  # coordinates are the pass's: see `Wanted.scale`
     if objective.shards is not None:
         if engine not in ("auto", Hooks.name):
-            raise ShardedError(f"engine={engine!r} needs whole parameters: {WHOLE}")
+            raise needs_whole(f"engine={engine!r}")
         engine = Hooks.name
     if objective.findings is None:
         objective.findings = known(objective, batch)
@@ -131,7 +130,7 @@ def choose(objective: Objective, batch: Batch, engine: str = "auto") -> Engine:
     if failure is None:
         return candidate
     if objective.shards is not None:
-        raise ShardedError(f"{failure.rstrip('.')}. This needs whole parameters: {WHOLE}")
+        raise needs_whole(f"{failure.rstrip('.')}. This")
     way_out = "" if "engine='auto'" in failure else ". Use engine='auto' or engine='loop'."
     raise EngineError(f"engine={engine!r} cannot measure this model: {failure}{way_out}")
 

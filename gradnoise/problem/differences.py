@@ -54,12 +54,12 @@ def weighted_difference(problem: Problem, direction: Tensor, weights: Tensor) ->
 def steps_along(problem: Problem, direction: Tensor) -> Iterator[float]:
     """2h and -2h, with the parameters at w + hu and w - hu, in full precision; none for u = 0."""
     objective = problem.objective
-    parameters = [*objective.laid_out.values()]
+    parameters = [*objective.local_parameters.values()]
     along = unflatten(direction, parameters)
     if objective.preconditioner is not None:  # w moves by P^-½u where z moves by u
         root = objective.preconditioner.root.values()
         along = [(part * own).to(part) for part, own in zip(along, root, strict=True)]
-    size = objective.norm(flatten(along))
+    size = objective.norm(along)
     step = step_length(parameters) / size if size else 0.0
     for signed in (step, -step) if step else ():
         with objective.moved(along, signed), full_precision(objective.device):

@@ -180,21 +180,21 @@ def curvatures_of_each(
         with problem.guard():
             return [SampleCurvatures(*differences(problem, u, others)) for u, others in asked]
     scaled = [(in_units(u), [in_units(v) for v in others]) for u, others in asked]
-    totals = [torch.zeros_like(u) for u, _ in asked]
-    values: list[list[Tensor]] = [[] for _ in asked]
+    totals = torch.stack([torch.zeros_like(u) for u, _ in asked])
+    values: list[Tensor] = []  # of every micro-batch, those of all pairs side by side
     with problem.guard(), problem.objective.second_order():
         for batch in problem.batches():
             gradient, weights = _weighted_gradient(problem.objective, batch)
-            for k, ((along, _), others) in enumerate(scaled):
+            columns = []
+            for total, ((along, _), others) in zip(totals, scaled, strict=True):
                 others_here = (vector for vector, _ in others)
                 part = _sample_curvatures(problem.objective, gradient, weights, along, others_here)
-                totals[k] += part.product
-                values[k].append(part.values)
-        rows = [
-            problem.rows_of(own, len(others))
-            for own, (_, others) in zip(values, scaled, strict=True)
-        ]
-        totals = [problem.sum(total) for total in totals]
+                total += part.product
+                columns.append(part.values)
+            values.append(torch.cat(columns, dim=1))
+        counts = [len(others) for _, others in scaled]
+        rows = torch.split(problem.rows_of(values, sum(counts)), counts, dim=1)
+        totals = problem.sum(totals)
     return [
         SampleCurvatures(
             total * size / problem.samples.count,

@@ -4,67 +4,79 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ShardedError
+from ..errors import EngineError, ShardedError
 from ..ranks.ranks import ALONE, Ranks
 from .options import AUTO, LAYERS, MODEL, Options
 from .shards import WHOLE, Shards
 from .state.sharded import fsdp_modules
 from .state.wrappers import bare_model
 
-COPIES = 24  # of the parameters that a measurement of the whole model holds; docs/distributed.md
+COPIES = 24  # of what is trained, that a measurement of the whole model holds; docs/distributed.md
 GIB = 2**30
 
+Measured = TypeVar("Measured")
 
-def shards_of(model: Any, options: Options, ranks: Ranks) -> Shards | None:
+
+def by_layers_or_whole(measure: Callable[[Options], Measured], options: Options) -> Measured:
+    """What is measured with these options; with gather="auto" of the model where layers fail."""
+    try:
+        return measure(options)
+    except (ShardedError, EngineError):
+        if options.gather != AUTO:
+            raise
+    return measure(replace(options, gather=MODEL))
+
+
+def sharded_parameters(model: Any, options: Options, ranks: Ranks) -> Shards | None:
     """The parameters of a model of which one layer is gathered at a time; None where all is.
 
     Raises:
         ShardedError: it cannot be.
     """
-    whole = options.gather == MODEL or not options.by_layers
-    if whole or not isinstance(model, nn.Module) or ranks is ALONE:
+    if options.gather == MODEL or not isinstance(model, nn.Module) or ranks is ALONE:
         return None
     bare = bare_model(model)
-    groups, why = fsdp_modules(bare.modules()), "as asked for"
+    groups, reason = fsdp_modules(bare.modules()), "as asked for"
     if not groups and options.gather == LAYERS:
         raise ShardedError("gather='layers' is for models of fully_shard: pass gather='model'")
     if options.gather == AUTO:
-        why = too_large(bare.parameters(), ranks) if groups else ""
-    if not why:
+        reason = too_large([*bare.parameters()], ranks) if groups else ""
+    if not reason:
         return None
-    found = Shards(bare, groups, ranks, why)
-    if found.ranks != ranks.size:
+    found = Shards(bare, groups, ranks, reason)
+    if found.world_size != ranks.size:
         raise ShardedError(
-            f"the model is sharded over {found.ranks} ranks, and {ranks.size} measure it: {WHOLE}"
+            f"the model is sharded over {found.world_size} ranks, and {ranks.size} measure it: "
+            f"{WHOLE}"
         )
     return found
 
 
-def too_large(parameters: Iterable[Tensor], ranks: Ranks) -> str:
+def too_large(parameters: Sequence[Tensor], ranks: Ranks) -> str:
     """Why a whole model does not fit the memory of every rank; empty where it does."""
-    own = list(parameters)
-    needed = COPIES * sum(p.numel() * p.element_size() for p in own)
-    room = -ranks.largest(-memory_of(own[0].device))
-    if needed <= room:
+    needed = sum(
+        (COPIES if p.requires_grad else 1) * p.numel() * p.element_size() for p in parameters
+    )
+    least = -ranks.largest(-memory_of(parameters[0].device))
+    if needed <= least:
         return ""
     return (
         f"the whole model would take about {needed / GIB:.2g} GiB on each rank, and one has "
-        f"{room / GIB:.2g} GiB"
+        f"{least / GIB:.2g} GiB"
     )
 
 
 def memory_of(device: torch.device) -> float:
-    """Bytes that this rank may take; inf where that is not known."""
+    """Bytes that a rank can have at most; inf where that is not known."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(free + own)
+        return float(torch.cuda.get_device_properties(device).total_memory)
     try:
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BatchLossError, LossError, ModelError, ShardedError
+from ..errors import BatchLossError, LossError, ModelError
 from ..ranks.ranks import ALONE, Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
+from ..tensors.space import Space
 from ..tensors.trees import Batch, TensorDict, binary_size, map_samples, sample_count, widen
 from .custom_functions import differenced
 from .full_precision import full_precision
@@ -25,7 +26,8 @@ from .memory import refuse_common
 from .once_only import operations_differenced
 from .preconditioner import Preconditioner
 from .replicas import require_replicas
-from .shards import Shards
+from .sharded_space import ShardedSpace
+from .shards import Shards, needs_whole
 from .shares import WeightedLosses
 from .state.generators import own_generators
 from .state.guard import differentiable_kernels, moved, untouched
@@ -75,7 +77,7 @@ class Objective:
         with self._standing():
             self.parameters: TensorDict = _trainable(model)
         if shards is not None:
-            self.parameters = shards.whole
+            self.parameters = shards.unsharded
         self.generators = own_generators(model, loss_fn)
         if unit.mean_weight is not None:
             self.loss_fn = WeightedLosses(self.loss_fn, unit.mean_weight)
@@ -125,47 +127,53 @@ class Objective:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
-    def trained(self) -> TensorDict:
+    def registered(self) -> TensorDict:
         """The parameters as the model shows them inside of a guard, and before a pass."""
-        return self.parameters if self.shards is None else self.shards.kept
+        return self.parameters if self.shards is None else self.shards.sharded
 
     @property
-    def laid_out(self) -> TensorDict:
+    def local_parameters(self) -> TensorDict:
         """What a vector over the parameters consists of here: of all of them, or of parts."""
-        return self.parameters if self.shards is None else self.shards.parts()
+        return self.parameters if self.shards is None else self.shards.local_parts()
 
     @property
     def sizes(self) -> dict[str, int]:
         """Entries of every whole parameter, by name."""
         return {name: parameter.numel() for name, parameter in self.parameters.items()}
 
-    def over(self, numbers: Tensor) -> Tensor:
-        """Sums over the coordinates of such vectors, over the ranks that hold parts of them."""
-        return numbers if self.shards is None else self.shards.summed(numbers)
+    @functools.cached_property
+    def space(self) -> Space:
+        """Of the vectors over the parameters."""
+        if self.shards is not None:
+            return ShardedSpace(self.shards, self.device)
+        shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
+        return Space(self.size, self.device, shapes)
 
-    def norm(self, vector: Tensor) -> float:
-        """The length of such a vector, in float64 where the device has it."""
-        return float(self.over(widen(vector).square().sum()).sqrt())
+    def norm(self, tensors: Iterable[Tensor]) -> float:
+        """The length of such a vector, of its parts by parameter."""
+        squares = torch.stack([widen(own).square().sum().to(self.device) for own in tensors])
+        return float(self.space.over(squares.sum()).sqrt())
 
     def binary_sizes(self, vectors: Iterable[Tensor]) -> list[float]:
         """`binary_size` of such vectors."""
         if self.shards is None:
             return [*map(binary_size, vectors)]
-        squares = self.over(torch.stack([widen(vector).square().sum() for vector in vectors]))
+        squares = torch.stack([widen(vector).square().sum() for vector in vectors])
+        squares = self.space.over(squares)
         return [binary_size(norm[None]) for norm in squares.sqrt()]
 
     @contextmanager
     def moved(self, direction: Sequence[Tensor], step: float) -> Iterator[None]:
         """The parameters are moved along a direction, laid out as such vectors are."""
-        with moved([*self.laid_out.values()], direction, step):
-            self._rest()
+        with moved([*self.local_parameters.values()], direction, step):
+            self._reshard()
             yield
-        self._rest()
+        self._reshard()
 
-    def _rest(self) -> None:
+    def _reshard(self) -> None:
         """No layer keeps whole parameters of before."""
         if self.shards is not None:
-            self.shards.rest()
+            self.shards.reshard()
 
     @property
     def sample_bytes(self) -> int:
@@ -176,7 +184,7 @@ class Objective:
         """A tuple that changes with the value of any parameter or buffer of model or loss."""
         parts = [part for part in (self.model, self.criterion) if isinstance(part, nn.Module)]
         if self.shards is not None:
-            return fingerprints([*self.shards.parts().values()]), *map(_values_of, parts[1:])
+            return fingerprints([*self.shards.local_parts().values()]), *map(_values_of, parts[1:])
         if self.replica is not None:
             return self.replica.fingerprint(), *map(_values_of, parts[1:])
         return tuple(map(_values_of, parts))
@@ -196,7 +204,7 @@ class Objective:
             try:
                 with (
                     untouched(self.model, data, self.generators),
-                    nullcontext() if self.shards is None else self.shards.resting(),
+                    nullcontext() if self.shards is None else self.shards.resharded(),
                     eager(),
                     held_still(modules),
                 ):
@@ -207,7 +215,7 @@ class Objective:
 
     def _standing(self) -> AbstractContextManager[None]:
         """Inside, the parameters of the model are whole, or those of every layer at its turn."""
-        self._rest()
+        self._reshard()
         return nullcontext() if self.replica is None else self.replica.standing()
 
     def groups(self, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -231,7 +239,7 @@ class Objective:
     def _check_unchanged(self, modules: list[nn.Module]) -> None:
         """The model has to be the one that was opened: same parameters, same modes."""
         now = [p for p in bare_model(self.model).parameters() if p.requires_grad]
-        same = [*map(id, now)] == [*map(id, self.trained.values())]
+        same = [*map(id, now)] == [*map(id, self.registered.values())]
         if not same or _modes(modules) != self._opened_modes:
             raise ModelError(
                 "the model has other trainable parameters, or other training modes, than when "
@@ -294,7 +302,7 @@ class Objective:
             self.work.differentiated(len(weights))
         if self.shards is not None:
             if create_graph:
-                raise ShardedError("second derivatives need whole parameters: gather='model'")
+                raise needs_whole("a second derivative")
             return [*self.shards.differentiate(outputs, weights, keep_graph).values()]
         if not outputs.requires_grad:
             return [torch.zeros_like(parameter) for parameter in parameters]

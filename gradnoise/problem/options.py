@@ -22,8 +22,7 @@ AUTO, MODEL, LAYERS = GATHERS = "auto", "model", "layers"  # of a sharded model,
 class Options:
     """Options that every measuring call has; they check themselves, on all ranks together.
 
-    Args: as for `gn.gradient_moments`, and
-        by_layers: whether the call can measure one layer of a sharded model at a time.
+    Args: as for `gn.gradient_moments`.
 
     Raises:
         ArgumentError: an option out of range.
@@ -40,8 +39,7 @@ class Options:
     unit: str = "auto"
     group_size: int | None = None
     process_group: Any = None
-    gather: str = AUTO
-    by_layers: bool = False
+    gather: str = MODEL
 
     def __post_init__(self) -> None:
         ranks = ranks_of(self.process_group)

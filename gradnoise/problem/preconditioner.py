@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..tensors.trees import TensorDict, compute_dtype, widen
+from .shards import needs_whole
 from .state.sharded import is_dtensor, local
 from .state.wrappers import bare_optimizer
 
@@ -55,10 +56,11 @@ class Preconditioner:
             )
         found = cls({}, {}, {})
         for name, parameter in parameters.items():
-            group, state = _checked(groups.get(id(parameter)), name), optimizer.state.get(parameter)
+            group = _checked(groups.get(id(parameter)), name)
+            state = optimizer.state.get(parameter, {})
             if is_dtensor(parameter):
-                parameter, state = _of_parts(kind, parameter, state or {})
-            scale = _SCALES[kind](state or {}, group, parameter)
+                parameter, state = _of_parts(kind, parameter, state)
+            scale = _SCALES[kind](state, group, parameter)
             if scale is None:
                 raise ArgumentError(
                     f"{type(optimizer).__name__} holds no state for {name!r} yet: take a step "
@@ -169,7 +171,7 @@ def _of_parts(
 ) -> tuple[Tensor, dict[str, Any]]:
     """This rank's part of a parameter and of its state, of which P is a function by entry."""
     if kind is torch.optim.Adafactor:
-        raise ArgumentError("P of Adafactor needs whole parameters: measure with gather='model'")
+        raise ArgumentError(str(needs_whole("P of Adafactor")))
     return local(parameter), {name: local(value) for name, value in state.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, GradNoiseError, ShardedError
+from ..errors import ArgumentError, GradNoiseError
 from ..ranks.ranks import ranks_of
 from ..tensors.random import generator
 from ..tensors.trees import (
@@ -43,7 +43,7 @@ from .confirmation import are_independent
 from .coordinates import PreconditionedObjective
 from .dropouts import is_dropout_alone
 from .full_precision import full_precision
-from .gathering import shards_of
+from .gathering import sharded_parameters
 from .groups import draw_groups, usual_size
 from .known import known
 from .lists import taken_as_batches
@@ -54,7 +54,7 @@ from .partition import effective_population
 from .preconditioner import Preconditioner
 from .replicas import require_options, require_same, require_whole
 from .samples import Samples
-from .shards import WHOLE
+from .shards import needs_whole
 from .shared_draws import SHARED, shared_error, shares_draws
 from .shares import weights_of
 from .unit import AS_ASKED, Seeded, Unit
@@ -132,7 +132,7 @@ class Problem:
         ranks = ranks_of(options.process_group)
         with ranks.together():
             require_options(ranks, options, model)
-            shards = shards_of(model, options, ranks)
+            shards = sharded_parameters(model, options, ranks)
             ranks.is_patient = shards is None
             objective = Objective(model, loss_fn, ranks=ranks, shards=shards)
             with objective.guard(data):
@@ -160,7 +160,7 @@ class Problem:
         """Of single samples, or of groups of them."""
         if options.unit == "group":
             if objective.shards is not None:
-                raise ShardedError(f"groups of samples need whole parameters: {WHOLE}")
+                raise needs_whole("a group of samples")
             return cls._grouped(objective, data, options, Behaviour(coupling=AS_ASKED))
         problem, behaviour = cls._of_samples(objective, data, options, least, trusting)
         if behaviour.coupling and options.unit == "sample":
@@ -198,7 +198,7 @@ class Problem:
         random = "the loss draws random numbers" if behaviour.is_random else ""
         why = behaviour.coupling or random or weighted
         if why:
-            raise ShardedError(f"{why}, which needs whole parameters: {WHOLE}")
+            raise needs_whole(f"{why}, which")
 
     def _found(
         self, least: int, find: Callable[[], Behaviour], trusting: bool = False
@@ -323,11 +323,9 @@ class Problem:
         if optimizer is None or not options.own_metric:
             return replace(self, objective=plain, note="")
         try:
-            preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.trained)
+            preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.registered)
             if plain.shards is not None and preconditioner.is_coupled:
-                raise ArgumentError(
-                    f"weight decay inside gradients needs whole parameters: {WHOLE}"
-                )
+                raise ArgumentError(str(needs_whole("weight decay inside gradients")))
             if self.samples.shares is not None and preconditioner.is_coupled:
                 raise ArgumentError(
                     f"the weight decay of {type(optimizer).__name__} is a part of its gradients, "

@@ -18,7 +18,7 @@ from .state.guard import untouched
 from .state.sharded import is_dtensor, is_sharded, reshard
 from .state.wrappers import bare_model
 
-_OBJECTS = ("optimizer", "process_group", "by_layers")  # options that are not compared
+_NOT_COMPARED = ("optimizer", "process_group", "gather")  # calls differ in the last
 _PLAIN = (bool, int, float, str)
 DRIFTED = (
     "the replicas have drifted apart. Copy rank 0's values to all ranks "
@@ -32,7 +32,7 @@ def require_options(ranks: Ranks, options: Options, model: Any) -> None:
     Raises:
         ArgumentError, ModelError: they differ.
     """
-    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OBJECTS}
+    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _NOT_COMPARED}
     optimizer = options.optimizer
     own["optimizer"] = None if optimizer is None else type(optimizer).__name__
     own["metric"] = "optimizer" if options.own_metric else "euclidean"

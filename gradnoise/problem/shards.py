@@ -28,6 +28,11 @@ from .state.sharded import is_dtensor
 WHOLE = "measure with gather='model'"
 
 
+def needs_whole(what: str) -> ShardedError:
+    """The error of what cannot be measured one layer at a time."""
+    return ShardedError(f"{what} needs whole parameters: {WHOLE}")
+
+
 class Shards:
     """The trainable parameters of a model under `fully_shard`; see `shards_of`.
 
@@ -35,34 +40,38 @@ class Shards:
         model: whose layers are in groups.
         groups: modules that were given to `fully_shard`, in order.
         ranks: that measure it.
-        why: one layer is gathered at a time.
+        reason: why one layer is gathered at a time.
 
     Attributes:
-        kept: name -> the parameter that the model shows between passes, a DTensor.
-        whole: name -> the parameter that operations are given.
+        sharded: name -> the parameter that the model shows between passes, a DTensor.
+        unsharded: name -> the parameter that operations are given.
 
     Raises:
         ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes.
     """
 
-    def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks, why: str = "") -> None:
-        self._groups, self._ranks, self.why = groups, ranks, why
-        self.rest()
-        self.kept: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.whole: TensorDict = {}
+    def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks, reason: str = "") -> None:
+        self._groups, self._ranks, self.reason = groups, ranks, reason
+        self.reshard()
+        self.sharded: dict[str, Any] = {
+            n: p for n, p in model.named_parameters() if p.requires_grad
+        }
+        self.unsharded: TensorDict = {}
         self._group: dict[str, Any] = {}
         for group in groups:  # one after the other: no more than a group is whole at a time
             group.unshard()
             for name, parameter in model.named_parameters():
-                if name in self.kept and parameter is not self.kept[name]:
-                    self.whole[name], self._group[name] = parameter, group
+                if name in self.sharded and parameter is not self.sharded[name]:
+                    self.unsharded[name], self._group[name] = parameter, group
             group.reshard()
-        if any(parameter.grad is not None for parameter in self.whole.values()):
+        if any(parameter.grad is not None for parameter in self.unsharded.values()):
             raise ShardedError(
                 f"gradients were accumulated without a sum over the ranks, and wait for it: {WHOLE}"
             )
-        self.whole = {name: self.whole[name] for name in self.kept if name in self.whole}
-        bad = [n for n, p in self.kept.items() if n not in self.whole or not _is_cut_once(p)]
+        self.unsharded = {
+            name: self.unsharded[name] for name in self.sharded if name in self.unsharded
+        }
+        bad = [n for n, p in self.sharded.items() if n not in self.unsharded or not _is_cut_once(p)]
         if bad:
             raise ShardedError(
                 f"the parameters {', '.join(bad[:3])} are not sharded by fully_shard alone, along "
@@ -71,19 +80,19 @@ class Shards:
             )
 
     @property
-    def ranks(self) -> int:
+    def world_size(self) -> int:
         """How many hold parts or copies of them."""
-        return int(next(iter(self.kept.values())).device_mesh.size())
+        return int(next(iter(self.sharded.values())).device_mesh.size())
 
-    def rest(self) -> None:
+    def reshard(self) -> None:
         """Put the parts back into the modules, and let go of what is whole."""
         for group in self._groups:
             group.reshard()
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def resharded(self) -> Iterator[None]:
         """Parts are in the modules before and afterwards, also after an error in a pass."""
-        self.rest()
+        self.reshard()
         try:
             yield
         except BaseException:
@@ -91,10 +100,10 @@ class Shards:
                 self._groups[0].reset_iter_state()
             raise
         finally:
-            self.rest()
+            self.reshard()
 
     @contextmanager
-    def present(self, name: str) -> Iterator[None]:
+    def unsharded_now(self, name: str) -> Iterator[None]:
         """A parameter is whole here, after its layer's turn."""
         group = self._group[name]
         group.unshard()
@@ -103,23 +112,23 @@ class Shards:
         finally:
             group.reshard()
 
-    def part(self, name: str) -> Tensor:
+    def local_part(self, name: str) -> Tensor:
         """This rank's part of a parameter, in the parameter's own memory."""
-        own: Tensor = self.kept[name].to_local()
+        own: Tensor = self.sharded[name].to_local()
         return own.detach()
 
-    def parts(self) -> TensorDict:
+    def local_parts(self) -> TensorDict:
         """All parts by name."""
-        return {name: self.part(name) for name in self.kept}
+        return {name: self.local_part(name) for name in self.sharded}
 
-    def scattered(self, name: str, own: Tensor) -> Tensor:
+    def reduce_scattered(self, name: str, own: Tensor) -> Tensor:
         """This rank's part of the sum over the ranks of their `own`, each of the whole shape.
 
         Raises:
             ShardedError: other ranks have come to another parameter: their order depends on data.
         """
         self._ranks.meet(f"gradients of {name}", ShardedError)
-        mesh, placements = self.kept[name].device_mesh, self.kept[name].placements
+        mesh, placements = self.sharded[name].device_mesh, self.sharded[name].placements
         tensors = _dtensors()
         sums = [tensors.Partial()] * mesh.ndim
         partial = tensors.DTensor.from_local(own, mesh, sums, run_check=False)
@@ -128,74 +137,78 @@ class Shards:
 
     def as_dtensors(self, parts: TensorDict) -> TensorDict:
         """Parts by name as tensors in the layout of their parameters."""
-        return {name: self._laid_out(name, part) for name, part in parts.items()}
+        return {name: self._dtensor(name, part) for name, part in parts.items()}
 
-    def _laid_out(self, name: str, part: Tensor) -> Any:
-        kept = self.kept[name]
+    def _dtensor(self, name: str, part: Tensor) -> Any:
+        kept = self.sharded[name]
         return _dtensors().DTensor.from_local(
             part.contiguous(), kept.device_mesh, kept.placements, run_check=False,
             shape=kept.shape, stride=kept.stride(),
         )  # fmt: skip
 
-    def gathered(self, name: str, part: Tensor) -> Tensor:
+    def full(self, name: str, part: Tensor) -> Tensor:
         """The whole tensor, of the parameter's shape, of which every rank has a part."""
-        whole: Tensor = self._laid_out(name, part).full_tensor()
+        whole: Tensor = self._dtensor(name, part).full_tensor()
         return whole
 
-    def all_gathered(self, name: str, parts: Tensor) -> Tensor:
+    def full_rows(self, name: str, parts: Tensor) -> Tensor:
         """The same for k tensors: (k, *part) to (k, *shape)."""
-        return torch.stack([self.gathered(name, part) for part in parts])
+        return torch.stack([self.full(name, part) for part in parts])
 
     def offsets(self) -> dict[str, int]:
         """Where every parameter begins in a vector over all of them."""
-        sizes = [parameter.numel() for parameter in self.kept.values()]
-        return dict(zip(self.kept, itertools.accumulate(sizes, initial=0), strict=False))
+        sizes = [parameter.numel() for parameter in self.sharded.values()]
+        return dict(zip(self.sharded, itertools.accumulate(sizes, initial=0), strict=False))
 
-    def drawn(self, source: torch.Generator) -> TensorDict:
+    def normals(self, source: torch.Generator) -> TensorDict:
         """Parts of a standard normal vector over all parameters, the same on any number of ranks.
 
         In float64 where the device has it.
         """
-        numbers = Normals(sum(parameter.numel() for parameter in self.kept.values()), source)
-        return {name: self._drawn(name, start, numbers) for name, start in self.offsets().items()}
+        numbers = Normals(sum(parameter.numel() for parameter in self.sharded.values()), source)
+        return {
+            name: self._normals_of(name, start, numbers) for name, start in self.offsets().items()
+        }
 
-    def _drawn(self, name: str, offset: int, numbers: Normals) -> Tensor:
-        kept, part = self.kept[name], self.part(name)
-        dim, start = self._place(name)
+    def _normals_of(self, name: str, offset: int, numbers: Normals) -> Tensor:
+        kept, part = self.sharded[name], self.local_part(name)
+        dim, start = self._placement(name)
         if dim == 0:  # rows are neighbours
             first = offset + start * math.prod(kept.shape[1:])
             rows = numbers.entries(first, first + part.numel()).view(part.shape)
         else:
-            rows = self._cut(name, numbers.entries(offset, offset + kept.numel()).view(kept.shape))
+            rows = self._narrowed(
+                name, numbers.entries(offset, offset + kept.numel()).view(kept.shape)
+            )
         return rows.to(part.device, wide_dtype(part.device))
 
-    def _place(self, name: str) -> tuple[int, int]:
+    def _placement(self, name: str) -> tuple[int, int]:
         """Along which dimension a parameter is cut, and where this rank's part begins."""
-        kept = self.kept[name]
+        kept = self.sharded[name]
         dim, last = kept.placements[-1].dim, kept.device_mesh.ndim - 1
         each = -(-kept.shape[dim] // kept.device_mesh.size(last))  # as torch.chunk divides
         return dim, min(kept.device_mesh.get_local_rank(last) * each, kept.shape[dim])
 
-    def _cut(self, name: str, whole: Tensor) -> Tensor:
-        dim, start = self._place(name)
-        return whole.narrow(dim, start, self.part(name).shape[dim])
+    def _narrowed(self, name: str, whole: Tensor) -> Tensor:
+        dim, start = self._placement(name)
+        return whole.narrow(dim, start, self.local_part(name).shape[dim])
 
-    def as_parts(self, tensors: TensorDict) -> TensorDict:
+    def as_local_parts(self, tensors: TensorDict) -> TensorDict:
         """This rank's parts of tensors by name, which are DTensors or whole."""
-        return {name: self._part_of(name, tensors[name]) for name in self.kept}
+        return {name: self._to_local(name, tensors[name]) for name in self.sharded}
 
-    def _part_of(self, name: str, tensor: Any) -> Tensor:
+    def _to_local(self, name: str, tensor: Any) -> Tensor:
         if not is_dtensor(tensor):
-            return self._cut(name, tensor)
-        kept, own = self.kept[name], tensor.detach()
+            return self._narrowed(name, tensor)
+        kept, own = self.sharded[name], tensor.detach()
         alike: Tensor = own.redistribute(kept.device_mesh, kept.placements).to_local()
         return alike
 
-    def random(self, names: Iterable[str]) -> TensorDict:
+    def different_normals(self, names: Iterable[str]) -> TensorDict:
         """Parts of a random direction u, by name, each (1, *part); other numbers on each rank."""
-        mesh = next(iter(self.kept.values())).device_mesh
+        mesh = next(iter(self.sharded.values())).device_mesh
         source = torch.Generator().manual_seed(mesh.get_local_rank(mesh.ndim - 1))
-        parts = {name: self.part(name) for name in names}
+        parts = {name: self.local_part(name) for name in names}
         return {
             name: torch.randn(1, *part.shape, generator=source, dtype=part.dtype).to(part.device)
             for name, part in parts.items()
@@ -203,18 +216,18 @@ class Shards:
 
     def summed(self, numbers: Tensor) -> Tensor:
         """Numbers summed over the ranks that hold different parts."""
-        mesh = next(iter(self.kept.values())).device_mesh
+        mesh = next(iter(self.sharded.values())).device_mesh
         total = self._ranks.sum(numbers.clone(), "a sum over the parameters")
-        return total.div_(self.ranks / mesh.size(mesh.ndim - 1))  # copies count once
+        return total.div_(self.world_size / mesh.size(mesh.ndim - 1))  # copies count once
 
     def largest(self, own: float) -> float:
         """The largest number of all ranks."""
         return self._ranks.largest(own)
 
     @functools.cached_property
-    def widest(self) -> int:
+    def largest_local_size(self) -> int:
         """The most entries of a vector over the parameters that any rank has."""
-        return int(self.largest(sum(part.numel() for part in self.parts().values())))
+        return int(self.largest(sum(part.numel() for part in self.local_parts().values())))
 
     def differentiate(
         self, outputs: Tensor, weights: Tensor | None, keep_graph: bool
@@ -226,16 +239,20 @@ class Shards:
         found: TensorDict = {}
 
         def take(name: str, own: Tensor) -> None:
-            found[name] = self.scattered(name, own)
+            found[name] = self.reduce_scattered(name, own)
 
-        with as_they_come(self.whole, take):
+        with as_they_come(self.unsharded, take):
             torch.autograd.grad(
-                outputs, [*self.whole.values()], weights, retain_graph=keep_graph, allow_unused=True
+                outputs,
+                [*self.unsharded.values()],
+                weights,
+                retain_graph=keep_graph,
+                allow_unused=True,
             )
-        for name in self.whole:
+        for name in self.unsharded:
             if name not in found:  # on all ranks, or they wait for each other
-                found[name] = torch.zeros_like(self.part(name))
-        return {name: found[name] for name in self.whole}
+                found[name] = torch.zeros_like(self.local_part(name))
+        return {name: found[name] for name in self.unsharded}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def weighted_sums(problem: Problem, rows: Tensor) -> Tensor:
                 else:
                     totals[index] += flatten(gradient)
         if not totals:  # a rank without samples
-            totals = [flatten([*objective.laid_out.values()]).zero_() for _ in rows]
+            totals = [flatten([*objective.local_parameters.values()]).zero_() for _ in rows]
         found = problem.sum(torch.stack(totals))
     return found.mul_(sizes.to(found))
 
@@ -90,7 +90,7 @@ def sums_of_some(problem: Problem, positions: Tensor, rows: Tensor) -> Tensor:
     samples, share = problem.samples, problem.samples.at(positions)
     batches = samples.taken(positions, samples.largest_count)
     rows = rows if share is None else share.of(rows, dim=1)
-    sizes = [parameter.numel() for parameter in objective.laid_out.values()]
+    sizes = [parameter.numel() for parameter in objective.local_parameters.values()]
     dtype = compute_dtype(objective.parameters.values())
     totals = torch.zeros(len(rows), sum(sizes), dtype=dtype, device=device)
     parts = torch.split(rows.to(totals), [*map(sample_count, batches)], dim=1)

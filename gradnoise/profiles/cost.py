@@ -76,17 +76,21 @@ class Meter:
             for_noise: the part that was spent on tr(HΣ) and GᵀHG.
         """
         ranks, n = problem.objective.ranks, problem.samples.count
-        work = Work.together(ranks.gathered(problem.objective.work.since(self._before), "work"))
-        noise = Work.together(ranks.gathered(for_noise or Work(), "work for noise scales"))
-        passes, whole = work.passes(n), problem.samples.sampling_factor == 0
-        again = noise.passes(n)
         device = problem.objective.device
         kind = device.type if device.type == "cuda" else "cpu"
+        own = (
+            problem.objective.work.since(self._before), for_noise or Work(),
+            time.perf_counter() - self._start, max(0, _peaks()[kind] - self._peaks[kind]),
+        )  # fmt: skip
+        works, of_noise, times, peaks = zip(*ranks.gathered(own, "costs"), strict=True)
+        work, noise = Work.together(works), Work.together(of_noise)
+        passes, whole = work.passes(n), problem.samples.sampling_factor == 0
+        again = noise.passes(n)
         return Cost(
             samples=n,
             passes=passes,
-            seconds=ranks.largest(time.perf_counter() - self._start),
-            peak_bytes=int(ranks.largest(max(0, _peaks()[kind] - self._peaks[kind]))),
+            seconds=max(times),
+            peak_bytes=max(peaks),
             products=work.products / n,
             half_width=passes + 3 * (again if whole else passes),
         )

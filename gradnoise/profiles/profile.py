@@ -15,6 +15,7 @@ from ..estimators.noise.noise_scale import ACCURACY, PROBES
 from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
+from ..problem.gathering import by_layers_or_whole
 from ..problem.labels import labels_per_sample
 from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
@@ -235,12 +236,17 @@ def profile(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
-        by_layers=True,
     )  # fmt: skip
-    opened = Opened.open(model, loss_fn, data, options)
-    within = within_budget(opened, budget, accuracy)
-    note = budget_note(opened, within)
-    return find_profile(within, effort, meter, batch_size=batch_size, note=note, progress=progress)
+
+    def found(own: Options) -> Profile:
+        opened = Opened.open(model, loss_fn, data, own)
+        within = within_budget(opened, budget, accuracy)
+        note = budget_note(opened, within)
+        return find_profile(
+            within, effort, meter, batch_size=batch_size, note=note, progress=progress
+        )
+
+    return by_layers_or_whole(found, options)
 
 
 def find_profile(
@@ -268,7 +274,7 @@ def find_profile(
     groups = {}
     if optimizer is not None:
         own = (group["params"] for group in problem.objective.groups(optimizer))
-        groups = by_group(problem.objective.trained, own)
+        groups = by_group(problem.objective.registered, own)
     unit, samples = problem.unit, problem.samples
     population = moments.population if samples.data_size is None else samples.data_size
     told = opened.in_samples(moments)

@@ -30,9 +30,9 @@ def surrogate_note(problem: Problem) -> str:
         batch = problem.largest_batch()
         batch = select(batch, slice(0, min(TRIAL_SAMPLES, sample_count(batch))))
         eps = resolution(objective, batch)
-        parameters = [*objective.laid_out.values()]
+        parameters = [*objective.local_parameters.values()]
         gradients = [widen(g) for g in _gradient(objective, batch)]
-        squares = objective.over(torch.stack([g.square().sum() for g in gradients]))
+        squares = objective.space.over(torch.stack([g.square().sum() for g in gradients]))
         norms = squares.sqrt().tolist()
         told, slopes = math.fsum(norms), list[float]()
         if not 0 < told < math.inf:

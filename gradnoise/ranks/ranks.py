@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from .. import errors
 from ..errors import ArgumentError, GradNoiseError, RanksError, first_line, said
-from .frames import ROOM, Frame
+from .frames import Frame, room_of, size_of
 from .share import Share
 
 KINDS = (
@@ -54,6 +54,7 @@ class Ranks:
         self.is_patient, self._depth = True, 0
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
+        self._room = room_of(self.size)
         self._device = torch.device("cpu")  # of what is exchanged beside results
         if group is not None and dist.get_backend(group) == "nccl":
             self._device = torch.device("cuda", torch.cuda.current_device())
@@ -113,7 +114,7 @@ class Ranks:
         if not self.are_several:
             return own
         what = f"{what} of shape {tuple(own.shape)}"
-        if own.nbytes <= ROOM:
+        if own.nbytes <= self._room:
             found = self._exchange(what, _bytes_of(own))
             return own.copy_(torch.stack([_tensor_of(part, own) for part in found]).sum(0))
         self.meet(what)
@@ -154,8 +155,10 @@ class Ranks:
         if told:
             raise _error_of(told)
         if len({frame.code for frame in frames}) > 1:
-            way = purpose.encode()[:ROOM].ljust(ROOM)
-            ways = dict.fromkeys(found.decode(errors="ignore").rstrip() for found in self._all(way))
+            way = purpose.encode()[: self._room].ljust(self._room)
+            ways = dict.fromkeys(
+                found.decode(errors="ignore").rstrip() for found in self._all_gather(way)
+            )
             raise _marked(
                 kind(
                     f"the ranks have taken different ways: they are about to exchange "
@@ -175,9 +178,9 @@ class Ranks:
     def _contents(self, frames: list[Frame], own: bytes) -> list[bytes]:
         """What the frames say, in an exchange of its own where one of them is too short."""
         longest = max(frame.length for frame in frames)
-        if longest <= ROOM:
+        if longest <= self._room:
             return [frame.content for frame in frames]
-        pairs = zip(self._all(own.ljust(longest, b"\0")), frames, strict=True)
+        pairs = zip(self._all_gather(own.ljust(longest, b"\0")), frames, strict=True)
         return [found[: frame.length] for found, frame in pairs]
 
     def _tell(self, error: BaseException) -> BaseException:
@@ -203,31 +206,32 @@ class Ranks:
         return _marked(error) if first == self.rank else _error_of(told)
 
     def _frames(self, own: Frame, is_late: Callable[[], bool] | None = None) -> list[Frame]:
-        return [Frame.read(found) for found in self._all(own.written(), is_late)]
+        written = own.written(size_of(self.size))
+        return [Frame.read(found) for found in self._all_gather(written, is_late)]
 
-    def _all(self, own: bytes, is_late: Callable[[], bool] | None = None) -> list[bytes]:
+    def _all_gather(self, own: bytes, is_late: Callable[[], bool] | None = None) -> list[bytes]:
         """The bytes of all ranks, of which each has as many; none where the others are late."""
-        row = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self._device)
-        rows = list(torch.empty(self.size, len(own), dtype=torch.uint8, device=self._device))
         with _connected():
+            row = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self._device)
+            rows = list(torch.empty(self.size, len(own), dtype=torch.uint8, device=self._device))
             work = dist.all_gather(rows, row, group=self._group, async_op=True)
             while is_late is not None and not work.is_completed():
                 if is_late():
                     return []
                 time.sleep(POLL)
             work.wait()
-        return [found.cpu().numpy().tobytes() for found in rows]
+            return [found.cpu().numpy().tobytes() for found in rows]
 
 
 class LostError(RanksError):
-    """Another rank has ended, or did not answer within the time limit of the process group."""
+    """Another rank or the group has ended, or did not answer within the group's time limit."""
 
 
 ALONE = Ranks()
 
 
 def ranks_of(process_group: Any) -> Ranks:
-    """The ranks of what `process_group` may be: a process group, a mesh, or None.
+    """The ranks of what `process_group` may be: a process group, a mesh, None, or such ranks.
 
     Raises:
         ArgumentError: something else; or this process is not one of them.
@@ -274,7 +278,7 @@ def _connected() -> Iterator[None]:
 
 
 def _bytes_of(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.detach().cpu().numpy().tobytes()
 
 
 def _tensor_of(found: bytes, like: Tensor) -> Tensor:

@@ -8,26 +8,50 @@ import pytest
 import torch
 from torch import nn
 
+import gradnoise as gn
 from gradnoise.problem import gathering
-from gradnoise.problem.gathering import COPIES, memory_of, shards_of, too_large
+from gradnoise.problem.gathering import (
+    COPIES,
+    by_layers_or_whole,
+    memory_of,
+    sharded_parameters,
+    too_large,
+)
 from gradnoise.problem.options import Options
 from gradnoise.ranks.ranks import ALONE
 
 
 def test_one_process_alone_has_whole_models() -> None:
-    options = Options(gather="layers", by_layers=True)
-    assert shards_of(nn.Linear(2, 2), options, ALONE) is None
+    options = Options(gather="layers")
+    assert sharded_parameters(nn.Linear(2, 2), options, ALONE) is None
 
 
-@pytest.mark.parametrize(
-    ("room", "fits"), [(COPIES * 100 * 4, True), (COPIES * 100 * 4 - 1, False)]
-)
-def test_a_model_fits_with_room_for_its_copies(room: int, fits: bool) -> None:
+NEEDED = 4 * (40 + COPIES * 60)  # bytes
+
+
+@pytest.mark.parametrize(("room", "fits"), [(NEEDED, True), (NEEDED - 1, False)])
+def test_a_model_fits_with_room_for_copies_of_what_is_trained(room: int, fits: bool) -> None:
+    trained, frozen = nn.Parameter(torch.zeros(60)), torch.zeros(40)
     with mock.patch.object(gathering, "memory_of", return_value=float(room)):
-        said = too_large([torch.zeros(60), torch.zeros(40)], ALONE)
+        said = too_large([frozen, trained], ALONE)
     assert fits == (not said)
     if not fits:
-        assert said.startswith("the whole model would take about 8.9e-06 GiB on each rank")
+        assert said.startswith("the whole model would take about 5.5e-06 GiB on each rank")
+
+
+def test_what_layers_are_not_enough_for_is_measured_whole() -> None:
+    seen = []
+
+    def measure(options: Options) -> str:
+        seen.append(options.gather)
+        if options.gather != "model":
+            raise gn.ShardedError
+        return "found"
+
+    assert by_layers_or_whole(measure, Options(gather="auto")) == "found"
+    assert seen == ["auto", "model"]
+    with pytest.raises(gn.ShardedError):
+        by_layers_or_whole(measure, Options(gather="layers"))
 
 
 def test_ranks_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

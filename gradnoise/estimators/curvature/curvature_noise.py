@@ -100,7 +100,7 @@ def _kept(
 
 
 def _noise_scale(curvatures: Tensor, factor: float) -> float:
-    """Var_i/λ² with the noise of λ² taken away; nan where nothing is left of it, or of one sample."""
+    """Var_i/λ² with the noise of λ² taken away; nan where nothing is left, and of one sample."""
     if len(curvatures) < 2:
         return math.nan
     spread = float(curvatures.var())

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...linalg.eigen_options import EigenOptions
 from ...linalg.iteration import Eigenpairs
-from ...linalg.space import Space
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
 from ...problem.directional import per_sample_curvatures
@@ -20,6 +19,7 @@ from ...statistics.estimate import Estimate, Status
 from ...statistics.interval import flag_zero, symmetric, with_skew
 from ...statistics.skew import Skew
 from ...tensors.random import generator
+from ...tensors.space import Space
 from ...tensors.trees import widen
 
 OF_HALVES = 10.0  # their residual in units of `tol`: eigenvalues are known to about its square
@@ -31,7 +31,7 @@ def sample_curvatures(problem: Problem, vector: Tensor) -> Tensor:
     preconditioner = problem.objective.preconditioner
     if preconditioner is None or not preconditioner.is_decayed:
         return values
-    return values + problem.objective.over(vector @ preconditioner.decoupled(vector))
+    return values + problem.objective.space.over(vector @ preconditioner.decoupled(vector))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Halves:
         """
         tops = [pairs.vectors[:, 0] for pairs in found]
         pairs = zip(tops, crossed, strict=True)
-        quotients = (float(space.over(widen(v) @ widen(hv))) for v, hv in pairs)
+        quotients = (space.inner(widen(v), widen(hv)) for v, hv in pairs)
         return cls(
             mean=sum(float(pairs.values[0]) for pairs in found) / 2,
             held_out=sum(quotients) / 2,

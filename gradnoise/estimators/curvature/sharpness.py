@@ -17,6 +17,7 @@ from ...measurement.opened import Opened
 from ...operators.gauss_newton import GaussNewton
 from ...operators.hessian import Hessian
 from ...operators.preconditioned import with_decay
+from ...problem.gathering import by_layers_or_whole
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import AUTO, Options
 from ...problem.problem import Problem
@@ -142,13 +143,16 @@ def sharpness(
         optimizer=optimizer, metric=metric, population=population, max_samples=max_samples,
         level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
-        by_layers=True,
     )  # fmt: skip
-    opened = Opened.open(model, loss_fn, data, options)
-    return find_sharpness(
-        opened, k=k, which=which, tol=tol, operator=operator, hvp=hvp, v0=v0, repeats=repeats,
-        intervals=intervals, max_iterations=max_iterations, memory_budget=memory_budget,
-    )  # fmt: skip
+
+    def found(own: Options) -> Sharpness:
+        return find_sharpness(
+            Opened.open(model, loss_fn, data, own),
+            k=k, which=which, tol=tol, operator=operator, hvp=hvp, v0=v0, repeats=repeats,
+            intervals=intervals, max_iterations=max_iterations, memory_budget=memory_budget,
+        )  # fmt: skip
+
+    return by_layers_or_whole(found, options)
 
 
 def find_sharpness(

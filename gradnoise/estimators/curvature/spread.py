@@ -60,7 +60,7 @@ def _column(problem: Problem, directions: Tensor) -> np.ndarray:
     column = per_sample_curvatures(problem, last, list(directions)).values
     if preconditioner is not None and preconditioner.is_decayed:
         decays = widen(directions) @ widen(preconditioner.decoupled(last))
-        column = column + problem.objective.over(decays)
+        column = column + problem.objective.space.over(decays)
     return column.cpu().double().numpy()
 
 

@@ -32,6 +32,7 @@ from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...per_sample.contract.engine import Engine
 from ...problem.directional import per_sample_curvatures
+from ...problem.gathering import by_layers_or_whole
 from ...problem.losses.loss_fn import LossFn
 from ...problem.options import AUTO, Options
 from ...problem.samples import MICRO_BATCH
@@ -103,10 +104,15 @@ def noise_scale(
         optimizer=optimizer, metric=metric, engine=engine, population=population,
         max_samples=max_samples, level=level, seed=seed, micro_batch=micro_batch,
         unit=unit, group_size=group_size, process_group=process_group, gather=gather,
-        by_layers=True,
     )  # fmt: skip
-    opened = Opened.open(model, loss_fn, data, options)
-    return find_noise_scale(opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget)
+
+    def found(own: Options) -> NoiseScale:
+        opened = Opened.open(model, loss_fn, data, own)
+        return find_noise_scale(
+            opened, probes=probes, accuracy=accuracy, memory_budget=memory_budget
+        )
+
+    return by_layers_or_whole(found, options)
 
 
 def find_noise_scale(

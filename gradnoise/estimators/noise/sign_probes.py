@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ...linalg.deflation import Deflation
-from ...linalg.space import Space
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...problem.directional import curvatures_of_each
 from ...problem.sums import TOGETHER, sign_sums
+from ...tensors.space import Space
 from ...tensors.trees import widen
 
 ROUNDING, SINGLE = 64, 1e-6  # of products, in units of a resolution that is at most SINGLE
@@ -79,10 +79,12 @@ def probe(
         own = space.by_parameter(direction, rest)
         traces.append(own.sum() + (known.trace if known else 0.0))
         parts.append(own + (known.parts if known else 0.0))
-        others = [direction, rest] if previous is None else [direction, rest, previous]
-        sizes = space.over(torch.stack([direction @ direction, *(v @ rest for v in others[1:])]))
-        lengths.append(sizes[1].sqrt() if sizes[0] else torch.ones_like(sizes[1]))
-        products += sizes[2:]
+        others = [rest] if previous is None else [rest, previous]
+        size, square, *crossed = space.over(
+            torch.stack([direction @ direction, *(other @ rest for other in others)])
+        )
+        lengths.append(square.sqrt() if size else torch.ones_like(square))
+        products += crossed
         previous = direction
         if tick is not None:
             tick(1)

@@ -151,8 +151,8 @@ class Arrivals:
             for given in (self._wanted.directions, self._wanted.scale)
         )
         if self._shards is not None:
-            directions = None if directions is None else self._shards.all_gathered(name, directions)
-            scale = None if scale is None else self._shards.gathered(name, scale)
+            directions = None if directions is None else self._shards.full_rows(name, directions)
+            scale = None if scale is None else self._shards.full(name, scale)
         return directions, scale
 
     def _parted(self, name: str, own: Measured) -> Measured:
@@ -160,7 +160,7 @@ class Arrivals:
         if self._shards is None:
             return own
         total, squares = (
-            None if whole is None else self._shards.scattered(name, whole)
+            None if whole is None else self._shards.reduce_scattered(name, whole)
             for whole in (own.total, own.squares)
         )
         return own._replace(total=total, squares=squares)
@@ -192,7 +192,7 @@ class Arrivals:
         """A parameter is whole here, after its layer's turn, where its value is needed."""
         if self._shards is None or name not in self._valued:
             return nullcontext()
-        return self._shards.present(name)
+        return self._shards.unsharded_now(name)
 
     def _nothing(self, name: str) -> Measured:
         parameter = self.parameters[name]

@@ -140,7 +140,7 @@ class Planner:
         """The sums of one sample; without its gradient where no rank is to hold a whole one."""
         direction, shards = self.direction[name], self._shards
         if shards is not None:
-            direction = shards.all_gathered(name, direction)
+            direction = shards.full_rows(name, direction)
         asked = Asked(direction, total=shards is None)
         return Materialised(gradient[None]).measure(asked)
 
@@ -203,7 +203,7 @@ def _direction(parameters: TensorDict, shards: Shards | None) -> TensorDict:
     Of parameters that ranks share, this rank's parts.
     """
     if shards is not None and parameters:
-        return shards.random(parameters)
+        return shards.different_normals(parameters)
     places = {p.device for p in parameters.values()}
     sources = {place: torch.Generator(place).manual_seed(0) for place in places}
     return {

@@ -9,8 +9,8 @@ import torch
 
 import gradnoise as gn
 from gradnoise.linalg.convert import as_operator
-from gradnoise.linalg.space import Space, whole_vectors
 from gradnoise.tensors.random import generator
+from gradnoise.tensors.space import Space, require_whole_vectors
 
 SHAPES = {"a": torch.Size([2, 3]), "b": torch.Size([4])}
 
@@ -60,13 +60,13 @@ def test_dependent_vectors_are_left_out() -> None:
 
 
 class Divided(Space):
-    is_divided = True
+    is_sharded = True
 
 
 def test_parts_are_refused_where_whole_vectors_are_needed() -> None:
-    whole_vectors(space(), "SciPy")
+    require_whole_vectors(space(), "SciPy")
     with pytest.raises(gn.OperatorError, match="SciPy needs whole vectors, and ranks hold parts"):
-        whole_vectors(Divided(10, torch.device("cpu")), "SciPy")
+        require_whole_vectors(Divided(10, torch.device("cpu")), "SciPy")
 
 
 def test_a_sum_has_the_parameters_of_the_term_that_knows_them() -> None:

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ..errors import OperatorError
-from ..tensors.random import random_vector
-from ..tensors.sums import by_parameter, dots, exact_overlaps, overlaps_by_parameter
-from ..tensors.trees import TensorDict, widen
+from .random import random_vector
+from .sums import by_parameter, dots, exact_overlaps, overlaps_by_parameter
+from .trees import TensorDict, widen
 
 DEPENDENT = 1e-6  # part of a vector outside of others, relative, that is no direction of its own
 
 
 class Space:
-    """Vectors of length P, whole in this process; see also `DividedSpace`.
+    """Vectors of length P, whole in this process; see also `ShardedSpace`.
 
     Args:
         size: P.
@@ -26,16 +26,16 @@ class Space:
 
     Attributes:
         shapes: as given; or of what is here of the parameters.
-        width: entries of a vector that are here.
-        widest: the most that any process has.
+        local_size: entries of a vector that are here.
+        largest_local_size: the most that any process has.
     """
 
-    is_divided = False
+    is_sharded = False
 
     def __init__(
         self, size: int, device: torch.device, shapes: Mapping[str, torch.Size] | None = None
     ) -> None:
-        self.size = self.width = self.widest = size
+        self.size = self.local_size = self.largest_local_size = size
         self.device, self.shapes = device, dict(shapes or {"": torch.Size([size])})
 
     @property
@@ -93,18 +93,18 @@ class Space:
                 basis = torch.stack(rows)
                 left = left - self.overlaps(basis, left) @ basis
             size = self.norm(left)
-            if size > DEPENDENT * whole:
+            if not size <= DEPENDENT * whole:
                 rows.append(left / size)
-        return torch.stack(rows)
+        return torch.stack(rows) if rows else widen(vectors[0].new_zeros(0, self.local_size))
 
     def is_finite(self, vector: Tensor) -> bool:
         """Whether all entries are."""
         return not bool(self.over(widen((~torch.isfinite(vector)).sum())))
 
 
-def whole_vectors(space: Space, what: str) -> None:
+def require_whole_vectors(space: Space, what: str) -> None:
     """Raise OperatorError where ranks hold parts of the vectors."""
-    if space.is_divided:
+    if space.is_sharded:
         raise OperatorError(
             f"{what} needs whole vectors, and ranks hold parts of them: build the operator with "
             f"gather='model'. gn.lanczos and products work with parts"

@@ -48,6 +48,9 @@ def test_what_is_computed_from_parts_is_that_of_one_process(results_of: Launched
         torch.testing.assert_close(ours, exact, rtol=1e-6, atol=0)
         for name in ("too large", "too large on one"):
             assert "one layer is gathered at a time (the whole model would take" in found[name]
+        # what layers are not enough for is measured by the model
+        assert found["too large, and kept"] == "as asked for"
+        assert found["too large, and dropout"] == "nothing"
         assert found["fits"] == "the gradient's graph is kept between products"
         for name, said in SAID.items():
             assert said in found[name], name
