@@ -27,6 +27,7 @@ from torch.utils.data.distributed import DistributedSampler
 import gradnoise as gn
 from gradnoise.problem import gathering
 from gradnoise.problem.full_precision import FullPrecisionError
+from gradnoise.ranks import ranks
 from gradnoise.tensors import random as random_numbers
 from tests.rank_models import COUNT, MLP, held, losses, model_of, part_of, samples_of
 
@@ -559,6 +560,7 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         "drawn alone": alone.space.random(torch.Generator().manual_seed(3)),
         "product": whole(hessian @ mean),
         "product of plain tensors": whole(hessian @ plain),
+        "product of the model by dicts": whole(gn.Hessian(model, losses, own, **options) @ mean),
         "product alone": alone @ torch.cat([own.flatten() for own in plain.values()]),
         "overlaps": space.over(rows @ rows.T).flatten(),
         "width": [space.local_size, space.largest_local_size],
@@ -595,6 +597,11 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
             lambda: gn.gradient_moments(dropping, losses, own, **options)
         )
     found["fits"] = gn.Hessian(model, losses, own, **options).reason
+    casting = held(model_of("mlp"), "mixed precision", size)
+    slower = torch.optim.AdamW(model.parameters(), lr=0.001)
+    settings = slower.state_dict()["param_groups"]
+    slower.load_state_dict({**adam.state_dict(), "param_groups": settings})
+    before = [p.to_local().clone() for p in model.parameters()]
     asked: dict[str, Callable[[], Any]] = {
         "kept": lambda: gn.Hessian(model, losses, own, hvp="kept", **layers),
         "gauss-newton": lambda: gn.sharpness(model, losses, own, operator="gauss-newton", **layers),
@@ -603,8 +610,32 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         "trace": lambda: gn.trace(hessian),
         "short": lambda: hessian @ torch.zeros(227),
         "budget": lambda: gn.lanczos(hessian, memory_budget=4 * row),
+        "short on one": lambda: hessian @ torch.zeros(space.local_size + rank).double(),
+        "casts": lambda: gn.sharpness(casting, losses, own, **layers),
+        "other rates": lambda: gn.sharpness(
+            model, losses, own, optimizer=adam if rank else slower, **layers
+        ),
     }
-    return found | {name: tried(ask) for name, ask in asked.items()}
+    found |= {name: tried(ask) for name, ask in asked.items()}
+    now = [p.to_local() for p in model.parameters()]
+    found["left as found"] = all(map(torch.equal, before, now))
+    return found
+
+
+def alone(rank: int, size: int, options: Any) -> Numbers:
+    """A rank that fails before FSDP's own exchange, in which the other waits for it."""
+    own, model = part_of(samples_of("mlp"), rank, size), held(model_of("mlp"), "whole", size)
+    fails = False
+
+    def no_label(model: nn.Module, batch: Any) -> Tensor:
+        if fails and rank:
+            raise KeyError("a label")
+        return losses(model, batch)
+
+    hessian = gn.Hessian(model, no_label, own, gather="layers", **options)
+    fails = True
+    with mock.patch.object(ranks, "PATIENCE", 2.0):
+        return {"product": hessian @ torch.ones(hessian.space.local_size)}
 
 
 class Recurrent(nn.Module):
@@ -719,14 +750,14 @@ def meshes(rank: int, size: int, options: Any) -> Numbers:
         model = fully_shard(model_of("mlp"), mesh=mesh)
         found[name] = tried(lambda m=model: gn.sharpness(m, losses, own, **options))
     mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("tp",))
-    for name, ranks in (("by hand", size), ("by the tensor", 1)):
+    for name, count in (("by hand", size), ("by the tensor", 1)):
         torch.manual_seed(0)
         plan = {"read": ColwiseParallel(), "written": RowwiseParallel()}
-        model = parallelize_module(ByHand(ranks), mesh, plan)
-        if ranks == 1:  # heads of parts are those of the whole
+        model = parallelize_module(ByHand(count), mesh, plan)
+        if count == 1:  # heads of parts are those of the whole
             model = parallelize_module(MLP(), mesh, {"blocks.0": plan["read"]})
             parallelize_module(model, mesh, {"blocks.1": plan["written"]})
-        batch = torch.randn(12, 8 if ranks > 1 else 10), torch.arange(12) % 3
+        batch = torch.randn(12, 8 if count > 1 else 10), torch.arange(12) % 3
         batch = (torch.linspace(-1, 1, batch[0].numel()).view_as(batch[0]), batch[1])
         found[name] = tried(
             lambda m=model, b=batch: gn.gradient_moments(m, nn.CrossEntropyLoss(), b, **options)
@@ -748,6 +779,7 @@ PROGRAMS: dict[str, Callable[[int, int, Any], Numbers]] = {
     "sharded": sharded,
     "meshes": meshes,
     "vectors": vectors,
+    "alone": alone,
 }
 
 

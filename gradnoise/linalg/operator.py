@@ -71,32 +71,39 @@ class Operator(abc.ABC):
         if isinstance(other, dict):
             product = self @ self._flat(other)
             return self._named(product) if self.rows_are_parameters else product
-        if not isinstance(other, Tensor) or other.ndim not in (1, 2):
-            got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
-            raise OperatorError(f"`@` takes a vector, a block of vectors or a dict; got {got}")
-        local_size = self.space.local_size
-        if other.shape[0] != local_size:
-            here = f" ({local_size} entries on this rank)" if self.space.is_sharded else ""
-            raise OperatorError(
-                f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}{here}; "
-                f"got {other.shape[0]}"
-            )
+        self.space.refuse(self._why_not(other))
         block = other.detach().to(device=self.device, dtype=self.dtype)
         if block.ndim == 1:
             return self.products(block[:, None])[:, 0]
         if block.shape[1]:
             return self.products(block)
-        return block.new_zeros(local_size if self.rows_are_parameters else self.shape[0], 0)
+        rows = self.space.local_size if self.rows_are_parameters else self.shape[0]
+        return block.new_zeros(rows, 0)
+
+    def _why_not(self, other: Any) -> str:
+        """Why it cannot be multiplied with something; empty where it can."""
+        if not isinstance(other, Tensor) or other.ndim not in (1, 2):
+            got = tuple(other.shape) if isinstance(other, Tensor) else type(other).__name__
+            return f"`@` takes a vector, a block of vectors or a dict; got {got}"
+        local_size = self.space.local_size
+        if other.shape[0] == local_size:
+            return ""
+        here = f" ({local_size} entries on this rank)" if self.space.is_sharded else ""
+        return (
+            f"an operator of shape {self.shape} takes vectors of length {self.shape[1]}{here}; "
+            f"got {other.shape[0]}"
+        )
 
     def _flat(self, named: TensorDict) -> Tensor:
         shapes = self.parameters
         if shapes is None:
             raise OperatorError("the columns of this operator are not a model's parameters")
-        if {name: t.shape for name, t in named.items()} != shapes:
-            raise OperatorError(
-                f"a dict must hold a tensor for each of {', '.join(shapes)}, of its shape; got "
-                f"{ {name: tuple(t.shape) for name, t in named.items()} }"
-            )
+        fits = {name: t.shape for name, t in named.items()} == shapes
+        why = (
+            f"a dict must hold a tensor for each of {', '.join(shapes)}, of its shape; got "
+            f"{ {name: tuple(t.shape) for name, t in named.items()} }"
+        )
+        self.space.refuse("" if fits else why)
         return self.space.flat({name: named[name] for name in shapes})
 
     def _named(self, vector: Tensor) -> TensorDict:

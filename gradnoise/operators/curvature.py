@@ -14,7 +14,7 @@ from ..problem.options import AUTO, Options
 from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from .of_model import ModelOperator
-from .products import HessianProducts
+from .products import HessianProducts, disagreement
 
 
 class Curvature(ModelOperator):
@@ -61,6 +61,14 @@ class Curvature(ModelOperator):
     def product_error(self) -> float:
         """Relative error of a product beyond rounding: that of differences of gradients, or 0."""
         return self._products.resolution or 0.0
+
+    def product_error_along(self, vector: Tensor) -> float:
+        """The same of the product with this vector, where that is larger; two products more."""
+        halved = self._products.halved()
+        if halved is None:
+            return 0.0
+        own, other = (self._around(way, vector[:, None]) for way in (self._products, halved))
+        return max(self.product_error, disagreement(own, other, self.space))
 
     @property
     def graph_bytes(self) -> float:

@@ -18,7 +18,9 @@ from ..problem.full_precision import FullPrecisionError
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.samples import Samples
-from ..problem.shards import needs_whole
+from ..problem.shards import WHOLE, needs_whole
+from ..problem.state.sharded import policies
+from ..problem.state.wrappers import bare_model
 from ..tensors.trees import Batch, sample_count
 from .curvature import Curvature
 from .gradients import PerSampleGradients, chosen_engine
@@ -164,6 +166,7 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
     if problem.objective.shards is not None:
         if mode not in ("auto", "finite"):
             raise needs_whole(f"hvp={mode!r}")
+        _refuse_casts(problem)
         why = problem.objective.shards.reason
         return Finite(problem), f"one layer is gathered at a time ({why}): {DIFFERENCES}"
     if mode == "finite":
@@ -178,6 +181,17 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
     keep = 0 if mode == "fresh" else budget
     why = "as asked for" if mode != "auto" else "the gradient's graph is kept between products"
     return ThroughGraphs(problem, HessianGraph, keep), "; ".join([why, *_hidden(problem)])
+
+
+def _refuse_casts(problem: Problem) -> None:
+    """Raise CurvatureError where FSDP's own passes compute more coarsely than parameters move."""
+    finest = min(torch.finfo(p.dtype).eps for p in problem.objective.registered.values())
+    for policy in policies(bare_model(problem.objective.model)):
+        if policy.param_dtype is not None and torch.finfo(policy.param_dtype).eps > finest:
+            raise CurvatureError(
+                f"the MixedPrecisionPolicy of fully_shard computes in {policy.param_dtype}, too "
+                f"coarse for differences of gradients: {WHOLE}, which leaves its casts out"
+            )
 
 
 def _without_second_order(problem: Problem, mode: str) -> str:

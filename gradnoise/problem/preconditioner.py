@@ -171,7 +171,7 @@ def _of_parts(
 ) -> tuple[Tensor, dict[str, Any]]:
     """This rank's part of a parameter and of its state, of which P is a function by entry."""
     if kind is torch.optim.Adafactor:
-        raise ArgumentError(str(needs_whole("P of Adafactor")))
+        raise needs_whole("P of Adafactor")
     return local(parameter), {name: local(value) for name, value in state.items()}
 
 

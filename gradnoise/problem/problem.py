@@ -52,7 +52,7 @@ from .objective import Objective
 from .options import Options
 from .partition import effective_population
 from .preconditioner import Preconditioner
-from .replicas import require_options, require_same, require_whole
+from .replicas import require_options, require_same, require_whole, settings_of
 from .samples import Samples
 from .shards import needs_whole
 from .shared_draws import SHARED, shared_error, shares_draws
@@ -325,7 +325,7 @@ class Problem:
         try:
             preconditioner = Preconditioner.of(plain.optimizer(optimizer), plain.registered)
             if plain.shards is not None and preconditioner.is_coupled:
-                raise ArgumentError(str(needs_whole("weight decay inside gradients")))
+                raise needs_whole("weight decay inside gradients")
             if self.samples.shares is not None and preconditioner.is_coupled:
                 raise ArgumentError(
                     f"the weight decay of {type(optimizer).__name__} is a part of its gradients, "
@@ -338,8 +338,8 @@ class Problem:
             note = f"not measured in the metric of {type(optimizer).__name__}: {error}"
             return replace(self, objective=plain, note=note)
         found = PreconditionedObjective(plain, preconditioner)
-        if plain.shards is None:
-            require_same(plain.ranks, {"entries of the optimizer's state": preconditioner.root})
+        state = {"entries of the optimizer's state": preconditioner.root}
+        require_same(plain.ranks, settings_of(optimizer) if plain.shards is not None else state)
         return replace(self, objective=found, note="")
 
     @property

@@ -105,6 +105,21 @@ def require_same(ranks: Ranks, own: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
+def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """What of an optimizer every rank has to have alike, where each holds a part of its state."""
+    groups = enumerate(optimizer.param_groups)
+    steps = (state.get("step", 0) for state in optimizer.state.values())
+    return {
+        "settings of the optimizer": {
+            f"{name} of group {k}": repr(value)
+            for k, group in groups
+            for name, value in group.items()
+            if name != "params"
+        },
+        "steps of the optimizer": {str(k): float(step) for k, step in enumerate(steps)},
+    }
+
+
 def require_whole(objective: Any, few: Batch, whole: Tensor) -> None:
     """Hold losses of a replica to those of the tensor-parallel model as it was found.
 

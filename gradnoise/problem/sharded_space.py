@@ -37,6 +37,9 @@ class ShardedSpace(Space):
         vector = flatten([*self._shards.normals(source).values()])
         return vector / self.norm(vector)
 
+    def refuse(self, why: str) -> None:
+        super().refuse(self._shards.any_of(why))
+
     def flat(self, named: TensorDict) -> Tensor:
         return flatten([*self._shards.as_local_parts(named).values()]).to(self.device)
 

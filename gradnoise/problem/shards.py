@@ -224,6 +224,10 @@ class Shards:
         """The largest number of all ranks."""
         return self._ranks.largest(own)
 
+    def any_of(self, own: str) -> str:
+        """The first text of any rank that is not empty."""
+        return next(filter(None, self._ranks.gathered(own, "reasons")), "")
+
     @functools.cached_property
     def largest_local_size(self) -> int:
         """The most entries of a vector over the parameters that any rank has."""

@@ -115,8 +115,9 @@ def _measured(
     found = way(opened, hessian, moments, stage, effort)
     pairs, halves, scale = found.pairs, found.halves, found.scale
     sharpness = sharpness_estimate(
-        pairs, found.curvatures, halves, samples, moments.level, error=hessian.product_error
-    )
+        pairs, found.curvatures, halves, samples, moments.level,
+        error=hessian.product_error_along(pairs.vectors[:, 0]),
+    )  # fmt: skip
     return CurvatureResults(
         {
             "noise_scale": scale.hessian,

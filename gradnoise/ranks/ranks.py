@@ -8,10 +8,12 @@ is short is exchanged along with that: most exchanges are one message to every r
 
 from __future__ import annotations
 
+import datetime
+import functools
 import pickle
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +32,6 @@ KINDS = (
 )
 
 PATIENCE = 20.0  # seconds that a rank which has failed waits where others may never come
-POLL = 0.01
 TOLD, NOBODY = "ranks_told", "nobody"  # the attribute of an error that says who knows of it
 LINE = 160  # characters of an error of another library
 
@@ -55,16 +56,27 @@ class Ranks:
         self.size = 1 if group is None else dist.get_world_size(group)
         self.rank = 0 if group is None else dist.get_rank(group)
         self._room = room_of(self.size)
-        self._device = torch.device("cpu")  # of what is exchanged beside results
+        self._device = torch.device("cpu")  # of long sums
         if group is not None and dist.get_backend(group) == "nccl":
             self._device = torch.device("cuda", torch.cuda.current_device())
 
     @property
     def _group(self) -> dist.ProcessGroup | None:
-        group = None if self._held is None else self._held()
-        if group is None and self._held is not None:
-            raise LostError("the process group that this measures with has been destroyed")
-        return group
+        return None if self._held is None else _alive(self._held)
+
+    @functools.cached_property
+    def _apart(self) -> weakref.ref[dist.ProcessGroup]:
+        """The same ranks, for frames alone.
+
+        A rank that has failed would else be heard in an exchange of FSDP's, or of the user's, that
+        others wait in.
+        """
+        assert self._group is not None
+        key = self._group.group_name
+        known = _APART.get(key)
+        if known is None or known() is None:
+            _APART[key] = known = weakref.ref(_twin_of(self._group))
+        return known
 
     @property
     def are_several(self) -> bool:
@@ -191,36 +203,34 @@ class Ranks:
         started them all, or the lost connection, ends the others.
         """
         own, start = pickle.dumps((_kind_of(error), _text_of(error))), time.monotonic()
-
-        def is_late() -> bool:
-            return not self.is_patient and time.monotonic() - start > PATIENCE
-
+        patience = None if self.is_patient else PATIENCE
         try:
-            frames = self._frames(Frame.of(own, has_failed=True), is_late)
-            if not frames:
-                return _marked(error, NOBODY)
-            told = self._told(frames, own)
+            told = self._told(self._frames(Frame.of(own, has_failed=True), patience), own)
         except LostError:  # its own error says more
-            return error
+            is_late = patience is not None and time.monotonic() - start >= patience
+            return _marked(error, NOBODY) if is_late else error
         first = next(rank for rank, own in enumerate(told) if own is not None)
         return _marked(error) if first == self.rank else _error_of(told)
 
-    def _frames(self, own: Frame, is_late: Callable[[], bool] | None = None) -> list[Frame]:
+    def _frames(self, own: Frame, patience: float | None = None) -> list[Frame]:
         written = own.written(size_of(self.size))
-        return [Frame.read(found) for found in self._all_gather(written, is_late)]
+        return [Frame.read(found) for found in self._all_gather(written, patience)]
 
-    def _all_gather(self, own: bytes, is_late: Callable[[], bool] | None = None) -> list[bytes]:
-        """The bytes of all ranks, of which each has as many; none where the others are late."""
+    def _all_gather(self, own: bytes, patience: float | None = None) -> list[bytes]:
+        """The bytes of all ranks, of which each has as many.
+
+        Args:
+            own: of this rank.
+            patience: seconds to wait for the others; None for the time limit of the group.
+        """
         with _connected():
-            row = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self._device)
-            rows = list(torch.empty(self.size, len(own), dtype=torch.uint8, device=self._device))
-            work = dist.all_gather(rows, row, group=self._group, async_op=True)
-            while is_late is not None and not work.is_completed():
-                if is_late():
-                    return []
-                time.sleep(POLL)
-            work.wait()
-            return [found.cpu().numpy().tobytes() for found in rows]
+            row = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+            rows = list(torch.empty(self.size, len(own), dtype=torch.uint8))
+            options = dist.distributed_c10d.AllgatherOptions()  # type: ignore[attr-defined]
+            if patience is not None:  # an exchange that waits on would hold up the end of the group
+                options.timeout = datetime.timedelta(seconds=patience)
+            _alive(self._apart).allgather([rows], [row], options).wait()
+            return [found.numpy().tobytes() for found in rows]
 
 
 class LostError(RanksError):
@@ -228,6 +238,27 @@ class LostError(RanksError):
 
 
 ALONE = Ranks()
+
+_APART: dict[str, weakref.ref[dist.ProcessGroup]] = {}  # by the names of the groups
+
+
+def _alive(held: weakref.ref[dist.ProcessGroup]) -> dist.ProcessGroup:
+    group = held()
+    if group is None:
+        raise LostError("the process group that this measures with has been destroyed")
+    return group
+
+
+def _twin_of(group: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Another group of the same ranks, on the CPU, where torch has gloo; all of them call."""
+    if not dist.is_gloo_available():
+        return group
+    try:
+        timeout = group._get_backend(torch.device("cpu")).options._timeout
+    except (AttributeError, RuntimeError):
+        timeout = None
+    places = dist.get_process_group_ranks(group)
+    return dist.new_group(places, timeout, "gloo", use_local_synchronization=True)  # type: ignore[no-any-return]
 
 
 def ranks_of(process_group: Any) -> Ranks:

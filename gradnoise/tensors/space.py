@@ -57,7 +57,10 @@ class Space:
 
     def flat(self, named: TensorDict) -> Tensor:
         """A vector from its parts by parameter, in their order."""
-        return torch.cat([part.reshape(-1).to(self.device) for part in named.values()])
+        parts = (
+            own.full_tensor() if hasattr(own, "full_tensor") else own for own in named.values()
+        )
+        return torch.cat([part.reshape(-1).to(self.device) for part in parts])
 
     def named(self, vector: Tensor) -> TensorDict:
         """The parts by parameter of a vector."""
@@ -96,6 +99,11 @@ class Space:
             if not size <= DEPENDENT * whole:
                 rows.append(left / size)
         return torch.stack(rows) if rows else widen(vectors[0].new_zeros(0, self.local_size))
+
+    def refuse(self, why: str) -> None:
+        """Raise OperatorError where there is a reason, in any process that has a part."""
+        if why:
+            raise OperatorError(why)
 
     def is_finite(self, vector: Tensor) -> bool:
         """Whether all entries are."""

@@ -40,7 +40,7 @@ def test_what_layers_are_not_enough_for(results_of: Launched) -> None:
 SAID = {
     "dropout": "ShardedError: the loss draws random numbers, which needs whole parameters: measure",
     "weights": "ShardedError: samples weigh differently, which needs whole parameters",
-    "decay in the gradients": "ArgumentError: weight decay inside gradients needs whole parameters",
+    "decay in the gradients": "ShardedError: weight decay inside gradients needs whole parameters",
     "engine": "ShardedError: engine='loop' needs whole parameters",
     "not of fully_shard": "ShardedError: gather='layers' is for models of fully_shard",
     "outside": "ShardedError: the parameters outside.weight, outside.bias are not sharded",

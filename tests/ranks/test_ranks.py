@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 import gradnoise as gn
 from gradnoise.ranks.ranks import ALONE, LostError, _kind_of, _text_of, is_told, ranks_of
-from tests.launching import Launched
+from tests.launching import Launched, torchrun
 from tests.rank_models import losses, model_of, samples_of
 from tests.rank_program import profiled
 
@@ -42,6 +44,15 @@ def test_the_last_line_of_an_error_of_a_worker_is_told() -> None:
     assert _text_of(error).endswith("in DataLoader worker process 0. ... ValueError: 3")
     assert _text_of(gn.DataError("one\ntwo")) == "one\ntwo"
     assert (_kind_of(KeyError()), _kind_of(gn.DataError())) == ("RanksError", "DataError")
+
+
+def test_a_rank_that_nobody_hears_ends_with_its_own_error(tmp_path: Path) -> None:
+    start = time.monotonic()
+    code, _, err = torchrun(2, "-m", "tests.rank_program", str(tmp_path), "alone")
+    assert code != 0
+    assert "KeyError: 'a label'" in err  # and no bytes of weights taken for a message
+    assert "rank1" in err
+    assert time.monotonic() - start < 30
 
 
 WITHOUT = """

@@ -7,6 +7,7 @@ at the files named beside it.
 from __future__ import annotations
 
 import ast
+import datetime
 import importlib
 import inspect
 from collections.abc import Callable
@@ -152,9 +153,24 @@ def sharded_modules_tell_where_their_parameters_are() -> bool:
         dist.destroy_process_group()
 
 
+def groups_tell_how_long_they_wait() -> bool:
+    waits = datetime.timedelta(seconds=77)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=waits)
+    try:
+        backend = dist.group.WORLD._get_backend(torch.device("cpu"))
+        rows = [torch.zeros(1)]
+        options = dist.distributed_c10d.AllgatherOptions()
+        dist.group.WORLD.allgather([rows], [torch.ones(1)], options).wait()
+        return backend.options._timeout == waits and rows[0].item() == 1
+    finally:
+        dist.destroy_process_group()
+
+
 OLD_FSDP = "torch.distributed._composable.fsdp"  # of torch 2.5
 
 ATTRIBUTES: dict[str, tuple[str, Callable[[], bool]]] = {
+    "_get_backend": ("ranks/ranks", groups_tell_how_long_they_wait),
+    "_timeout": ("ranks/ranks", groups_tell_how_long_they_wait),
     "_version": ("per_sample/hooks/backward, problem/objective", version_counts_changes_in_place),
     "_base": ("per_sample/hooks/chain_rule", base_is_what_a_view_is_of),
     "_is_view": ("per_sample/hooks/backward", is_view_tells_views),

@@ -226,7 +226,13 @@ def _judged(
     return Sharpness(
         **{**vars(pairs), "matvecs": spent},
         estimate=sharpness_estimate(
-            pairs, first, halves, samples, level, sign, matrix.product_error
+            pairs,
+            first,
+            halves,
+            samples,
+            level,
+            sign,
+            matrix.product_error_along(pairs.vectors[:, 0]),
         ),
         stderr=torch.tensor(errors, dtype=unknown.dtype) if errors else unknown,
         held_out=halves.held_out if halves else math.nan,

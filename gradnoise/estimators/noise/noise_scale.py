@@ -267,7 +267,7 @@ def measure_noise_scale(
             probed.parts,
             are_all(len(probed.parts), moments),
         ),
-    ).scales(moments, hessian.product_error)
+    ).scales(moments, hessian.product_error_along(mean))
 
 
 def _with_shares(
