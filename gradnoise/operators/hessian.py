@@ -159,7 +159,9 @@ def choose_products(problem: Problem, mode: str, budget: int) -> tuple[HessianPr
 
     Raises:
         ArgumentError: an unknown mode.
-        CurvatureError: the mode needs second derivatives and the model has none.
+        CurvatureError: the mode needs second derivatives and the model has none; or layers are
+            gathered one by one, and FSDP casts them.
+        ShardedError: they are, and the mode needs second derivatives.
     """
     if mode not in MODES:
         raise ArgumentError(f"`hvp` must be one of {', '.join(MODES)}; got {mode!r}")

@@ -66,6 +66,7 @@ class Preconditioned(Decayed):
         ArgumentError: another optimizer, no step taken, a parameter it does not hold,
             `maximize`, or a first learning rate of 0 when another is not.
         OperatorError: not an operator of a model that is square in its parameters.
+        ShardedError: Adafactor, where one layer is gathered at a time.
     """
 
     def __init__(self, operator: ModelOperator, optimizer: torch.optim.Optimizer) -> None:

@@ -42,6 +42,7 @@ class Preconditioner:
         Raises:
             ArgumentError: another optimizer, that of another model, no step taken, a parameter it
                 does not hold, `maximize`, or a first learning rate of 0 when another is not.
+            ShardedError: Adafactor, where each rank has a part of its state.
         """
         optimizer = bare_optimizer(optimizer)
         kind = next((kind for kind in _SCALES if isinstance(optimizer, kind)), None)

@@ -12,7 +12,7 @@ import functools
 import importlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -47,7 +47,8 @@ class Shards:
         unsharded: name -> the parameter that operations are given.
 
     Raises:
-        ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes.
+        ShardedError: a trainable parameter outside of `fully_shard`, or cut along two mesh axes;
+            or gradients that wait for their sum over the ranks.
     """
 
     def __init__(self, model: nn.Module, groups: list[Any], ranks: Ranks, reason: str = "") -> None:
@@ -82,7 +83,11 @@ class Shards:
     @property
     def world_size(self) -> int:
         """How many hold parts or copies of them."""
-        return int(next(iter(self.sharded.values())).device_mesh.size())
+        return int(self._mesh.size())
+
+    @property
+    def _mesh(self) -> Any:
+        return next(iter(self.sharded.values())).device_mesh
 
     def reshard(self) -> None:
         """Put the parts back into the modules, and let go of what is whole."""
@@ -155,20 +160,15 @@ class Shards:
         """The same for k tensors: (k, *part) to (k, *shape)."""
         return torch.stack([self.full(name, part) for part in parts])
 
-    def offsets(self) -> dict[str, int]:
-        """Where every parameter begins in a vector over all of them."""
-        sizes = [parameter.numel() for parameter in self.sharded.values()]
-        return dict(zip(self.sharded, itertools.accumulate(sizes, initial=0), strict=False))
-
     def normals(self, source: torch.Generator) -> TensorDict:
         """Parts of a standard normal vector over all parameters, the same on any number of ranks.
 
         In float64 where the device has it.
         """
-        numbers = Normals(sum(parameter.numel() for parameter in self.sharded.values()), source)
-        return {
-            name: self._normals_of(name, start, numbers) for name, start in self.offsets().items()
-        }
+        sizes = [parameter.numel() for parameter in self.sharded.values()]
+        numbers, offsets = Normals(sum(sizes), source), itertools.accumulate(sizes, initial=0)
+        pairs = zip(self.sharded, offsets, strict=False)
+        return {name: self._normals_of(name, offset, numbers) for name, offset in pairs}
 
     def _normals_of(self, name: str, offset: int, numbers: Normals) -> Tensor:
         kept, part = self.sharded[name], self.local_part(name)
@@ -177,9 +177,8 @@ class Shards:
             first = offset + start * math.prod(kept.shape[1:])
             rows = numbers.entries(first, first + part.numel()).view(part.shape)
         else:
-            rows = self._narrowed(
-                name, numbers.entries(offset, offset + kept.numel()).view(kept.shape)
-            )
+            whole = numbers.entries(offset, offset + kept.numel()).view(kept.shape)
+            rows = self._narrowed(name, whole)
         return rows.to(part.device, wide_dtype(part.device))
 
     def _placement(self, name: str) -> tuple[int, int]:
@@ -204,21 +203,10 @@ class Shards:
         alike: Tensor = own.redistribute(kept.device_mesh, kept.placements).to_local()
         return alike
 
-    def different_normals(self, names: Iterable[str]) -> TensorDict:
-        """Parts of a random direction u, by name, each (1, *part); other numbers on each rank."""
-        mesh = next(iter(self.sharded.values())).device_mesh
-        source = torch.Generator().manual_seed(mesh.get_local_rank(mesh.ndim - 1))
-        parts = {name: self.local_part(name) for name in names}
-        return {
-            name: torch.randn(1, *part.shape, generator=source, dtype=part.dtype).to(part.device)
-            for name, part in parts.items()
-        }
-
     def summed(self, numbers: Tensor) -> Tensor:
         """Numbers summed over the ranks that hold different parts."""
-        mesh = next(iter(self.sharded.values())).device_mesh
         total = self._ranks.sum(numbers.clone(), "a sum over the parameters")
-        return total.div_(self.world_size / mesh.size(mesh.ndim - 1))  # copies count once
+        return total.div_(self.world_size / self._mesh.size(self._mesh.ndim - 1))  # no copies
 
     def largest(self, own: float) -> float:
         """The largest number of all ranks."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import EngineError
 from ...problem.objective import Objective, dense
 from ...problem.shards import Shards, as_they_come
+from ...tensors.random import generator
 from ...tensors.sums import sq_norms
 from ...tensors.trees import Batch, TensorDict, sample_count, sample_leaves
 from .call import Call, carry_out, name_of, refuse_in_place
@@ -203,7 +204,8 @@ def _direction(parameters: TensorDict, shards: Shards | None) -> TensorDict:
     Of parameters that ranks share, this rank's parts.
     """
     if shards is not None and parameters:
-        return shards.different_normals(parameters)
+        drawn = shards.normals(generator(0))
+        return {name: drawn[name][None].to(shards.local_part(name)) for name in parameters}
     places = {p.device for p in parameters.values()}
     sources = {place: torch.Generator(place).manual_seed(0) for place in places}
     return {
