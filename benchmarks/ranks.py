@@ -469,7 +469,7 @@ def basis(parameters: float, name: str) -> int:
     matrix: Any = SimpleNamespace(
         shape=(int(parameters),) * 2,
         dtype=torch.float32,
-        space=SimpleNamespace(widest=int(parameters)),
+        space=SimpleNamespace(largest_local_size=int(parameters)),
     )
     return rows_within(matrix, 1, MEMORY_BUDGET)
 

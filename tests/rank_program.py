@@ -598,6 +598,10 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         )
     found["fits"] = gn.Hessian(model, losses, own, **options).reason
     casting = held(model_of("mlp"), "mixed precision", size)
+    torch.manual_seed(0)
+    rectified = by_columns(MLP())
+    single = part_of(samples_of("mlp", dtype=torch.float32), rank, size)
+    rectified.blocks[0].register_forward_hook(lambda *seen: 4 * seen[2].relu())
     slower = torch.optim.AdamW(model.parameters(), lr=0.001)
     settings = slower.state_dict()["param_groups"]
     slower.load_state_dict({**adam.state_dict(), "param_groups": settings})
@@ -611,6 +615,7 @@ def vectors(rank: int, size: int, options: Any) -> Numbers:
         "short": lambda: hessian @ torch.zeros(227),
         "budget": lambda: gn.lanczos(hessian, memory_budget=4 * row),
         "short on one": lambda: hessian @ torch.zeros(space.local_size + rank).double(),
+        "kinks": lambda: gn.Hessian(rectified, losses, single, **layers) @ drawn,
         "casts": lambda: gn.sharpness(casting, losses, own, **layers),
         "other rates": lambda: gn.sharpness(
             model, losses, own, optimizer=adam if rank else slower, **layers
@@ -636,6 +641,28 @@ def alone(rank: int, size: int, options: Any) -> Numbers:
     fails = True
     with mock.patch.object(ranks, "PATIENCE", 2.0):
         return {"product": hessian @ torch.ones(hessian.space.local_size)}
+
+
+class Worded(nn.Module):
+    """A language model that tells its own loss, which gn.causal_lm compares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.inside, self.last = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
+        logits, loss = self.last(torch.tanh(self.inside(self.words(input_ids)))), None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return Told(loss=loss, logits=logits)
+
+
+class Told(dict[str, Any]):
+    """What a model returns, as in transformers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
 
 
 class Recurrent(nn.Module):
@@ -724,6 +751,14 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     own = part_of(samples_of("sequence"), rank, size)
     together = gn.gradient_moments(fully_shard(recurrent), losses, own, **options)
     found["recurrent"] = [float(alone.trace_cov), float(together.trace_cov)]
+    tokens = torch.randint(5, (size, 4, 6), generator=torch.Generator().manual_seed(0))
+    worded = Worded().double()
+    fully_shard(worded.inside)
+    batch = {"input_ids": tokens[rank], "labels": tokens[rank]}
+    few = gn.gradient_moments(fully_shard(worded), gn.causal_lm(), [batch], **layers)
+    every = {"input_ids": tokens.flatten(0, 1), "labels": tokens.flatten(0, 1)}
+    told = gn.gradient_moments(Worded().double(), gn.causal_lm(), [every])
+    found["own loss"] = [float(few.trace_cov), float(told.trace_cov)]
     found["merged"] = tried(lambda: by_layers.merge(by_layers))
     parts = [t.to_local() if isinstance(t, DTensor) else t for t in by_layers.mean.values()]
     found["parts"] = sum(t.numel() for t in parts) / len(whole(by_layers.mean))

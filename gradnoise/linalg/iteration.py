@@ -179,9 +179,14 @@ def check_operator(matrix: Operator) -> None:
     if shape[0] != shape[1] or shape[0] == 0:
         raise OperatorError(f"Lanczos needs a square operator that is not empty; got shape {shape}")
     if matrix.resolution > COARSE:
-        raise OperatorError(
-            f"products with the operator are uncertain by {matrix.resolution:.0%}, too much for "
-            f"eigenvalues: differences of gradients (hvp='finite', gather='layers') are wrong for "
-            f"models with kinks (ReLU, max pooling) and in half precision; use another `hvp`, and "
-            f"gather='model' if the model is sharded"
-        )
+        raise OperatorError(uncertain(matrix.resolution))
+
+
+def uncertain(error: float) -> str:
+    """What is said of products that are this far off, relative, and what to do."""
+    return (
+        f"products with the operator are uncertain by {error:.0%}: differences of gradients "
+        f"(hvp='finite', gather='layers') are wrong for models with kinks (ReLU, max pooling), or "
+        f"where a part computes in a lower precision; use another `hvp`, and gather='model' if the "
+        f"model is sharded"
+    )

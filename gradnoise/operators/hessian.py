@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, CurvatureError
+from ..errors import ArgumentError, CurvatureError, OperatorError
+from ..linalg.iteration import COARSE, uncertain
 from ..linalg.operator import MEMORY_BUDGET
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
@@ -104,6 +105,11 @@ class Hessian(Curvature):
         found.hvp, found.reason = found._products.name, "as for all samples"
         Curvature._start(found, few)
         return found
+
+    def products(self, block: Tensor) -> Tensor:
+        if self.space.is_sharded and self.resolution > COARSE:  # nobody has asked for differences
+            raise OperatorError(uncertain(self.resolution))
+        return super().products(block)
 
     @property
     def resolution(self) -> float:

@@ -33,6 +33,7 @@ KINDS = (
 
 PATIENCE = 20.0  # seconds that a rank which has failed waits where others may never come
 TOLD, NOBODY = "ranks_told", "nobody"  # the attribute of an error that says who knows of it
+CLOSED = "Connection closed by peer"  # what torch says in an exchange with a rank that has ended
 LINE = 160  # characters of an error of another library
 
 
@@ -206,8 +207,10 @@ class Ranks:
         patience = None if self.is_patient else PATIENCE
         try:
             told = self._told(self._frames(Frame.of(own, has_failed=True), patience), own)
-        except LostError:  # its own error says more
+        except LostError as lost:  # its own error says more, but for that of the other's end
             is_late = patience is not None and time.monotonic() - start >= patience
+            if CLOSED in str(error):
+                return lost
             return _marked(error, NOBODY) if is_late else error
         first = next(rank for rank, own in enumerate(told) if own is not None)
         return _marked(error) if first == self.rank else _error_of(told)

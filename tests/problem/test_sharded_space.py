@@ -16,6 +16,7 @@ SAID = {
     "short": "takes vectors of length 227 (",
     "budget": "holds 4 vectors of",
     "short on one": "OperatorError: an operator of shape (227, 227) takes vectors of length 227 (",
+    "kinks": "OperatorError: products with the operator are uncertain by ",
     "casts": "CurvatureError: the MixedPrecisionPolicy of fully_shard computes in torch.bfloat16",
     "other rates": "settings of the optimizer of rank 1 are not those of rank 0, the first of them",
 }

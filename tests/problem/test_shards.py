@@ -34,6 +34,7 @@ def test_what_layers_are_not_enough_for(results_of: Launched) -> None:
         for name, said in SAID.items():
             assert said in found[name].replace("on rank 0: ", ""), name
         assert found["recurrent"][1] == pytest.approx(found["recurrent"][0], rel=1e-9)
+        assert found["own loss"][0] == pytest.approx(found["own loss"][1], rel=1e-9)
         assert found["parts"] < 0.6  # of the mean gradient, on each rank
 
 

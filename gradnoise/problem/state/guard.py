@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import ModelError
 from .checkpoints import checkpoints_passed
+from .sharded import reshard
 from .wrappers import bare_data
 
 
@@ -50,7 +51,10 @@ def untouched(
         torch.enable_grad(),
     ):
         _remove_backward_hooks(modules)
-        yield
+        try:
+            yield
+        finally:
+            reshard(model)  # FSDP itself, or it takes parameters that are put back for whole ones
 
 
 @contextmanager
