@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -157,9 +158,9 @@ def random(rank: int, size: int, options: Any) -> Numbers:
     }
 
 
-def about(kind: str) -> dict[str, Any]:
+def about(kind: str, size: int = 2) -> dict[str, Any]:
     """Samples are a part of the population for one model: λ of halves takes as long again."""
-    return {"population": "distribution" if kind == "mlp" else "dataset", "tol": 0.1}
+    return {"population": "distribution" if (kind, size) == ("mlp", 2) else "dataset", "tol": 0.1}
 
 
 def everywhere(rank: int, size: int, options: Any) -> Numbers:
@@ -172,7 +173,7 @@ def everywhere(rank: int, size: int, options: Any) -> Numbers:
             if way == "both":
                 own = part_of(samples, rank // 2, 2)
             model = held(model_of(kind), way, size)
-            found[f"{kind}, {way}"] = profiled(model, losses, own, **about(kind), **options)
+            found[f"{kind}, {way}"] = profiled(model, losses, own, **about(kind, size), **options)
     return found
 
 
@@ -238,7 +239,7 @@ def curvature_by_layers(rank: int, size: int, options: Any) -> Numbers:
         for kind in kinds if way == "whole" or size > 2 else ("gpt", "resnet"):
             own, model = part_of(samples_of(kind), rank, size), held(model_of(kind), way, size)
             measure = profiled if kind == "mlp" else sharpness_of
-            few = {**about(kind), **options, "gather": "layers"}
+            few = {**about(kind, size), **options, "gather": "layers"}
             found[f"{kind}, {way}"] = measure(model, losses, own, **few)
     return found
 
@@ -646,16 +647,17 @@ def alone(rank: int, size: int, options: Any) -> Numbers:
 class Worded(nn.Module):
     """A language model that tells its own loss, which gn.causal_lm compares."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.words, self.inside, self.last = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+        self.output = output
 
-    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> Any:
         logits, loss = self.last(torch.tanh(self.inside(self.words(input_ids)))), None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return Told(loss=loss, logits=logits)
+        return self.output(loss=loss, logits=logits)
 
 
 class Told(dict[str, Any]):
@@ -752,12 +754,16 @@ def sharded(rank: int, size: int, options: Any) -> Numbers:
     together = gn.gradient_moments(fully_shard(recurrent), losses, own, **options)
     found["recurrent"] = [float(alone.trace_cov), float(together.trace_cov)]
     tokens = torch.randint(5, (size, 4, 6), generator=torch.Generator().manual_seed(0))
-    worded = Worded().double()
+    worded = Worded(Told).double()
     fully_shard(worded.inside)
     batch = {"input_ids": tokens[rank], "labels": tokens[rank]}
     few = gn.gradient_moments(fully_shard(worded), gn.causal_lm(), [batch], **layers)
     every = {"input_ids": tokens.flatten(0, 1), "labels": tokens.flatten(0, 1)}
-    told = gn.gradient_moments(Worded().double(), gn.causal_lm(), [every])
+    told = gn.gradient_moments(Worded(Told).double(), gn.causal_lm(), [every])
+    opaque = Worded(SimpleNamespace).double()
+    fully_shard(opaque.inside)
+    fully_shard(opaque)
+    found["opaque"] = tried(lambda: gn.gradient_moments(opaque, gn.causal_lm(), [batch], **layers))
     found["own loss"] = [float(few.trace_cov), float(told.trace_cov)]
     found["merged"] = tried(lambda: by_layers.merge(by_layers))
     parts = [t.to_local() if isinstance(t, DTensor) else t for t in by_layers.mean.values()]

@@ -25,6 +25,7 @@ from ..tensors.random import Normals
 from ..tensors.trees import TensorDict, wide_dtype
 from .state.sharded import is_dtensor
 
+FREED = "out of bounds for storage of size 0"  # what torch says of parameters that FSDP left apart
 WHOLE = "measure with gather='model'"
 
 
@@ -100,9 +101,11 @@ class Shards:
         self.reshard()
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             with suppress(AttributeError, RuntimeError):  # before any pass there is no such state
                 self._groups[0].reset_iter_state()
+            if FREED in str(error):
+                raise needs_whole("a model whose output FSDP does not look into") from error
             raise
         finally:
             self.reshard()

@@ -53,5 +53,6 @@ SAID = {
     "by length": "the operations of the model change from one batch to the next",
     "waiting gradients": "ShardedError: gradients were accumulated without a sum over the ranks",
     "smoothing": "ModelError: 1 of 4 settings of the criterion of rank 1",
+    "opaque": "ShardedError: a model whose output FSDP does not look into needs whole parameters",
     "merged": "ArgumentError: moments of which ranks hold parts cannot be merged",
 }

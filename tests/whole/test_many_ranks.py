@@ -48,7 +48,7 @@ def test_the_numbers_are_those_of_one_process(size: int, results_of: Launched) -
         assert_same(found, ranks[0], rel=0)  # the same bits
     found, parts = ranks[0], {key for key in ranks[0] if key != "held"}
     kinds = {kind for own in WAYS[size].values() for kind in own}
-    alone = {k: profiled(model_of(k), losses, samples_of(k), **about(k)) for k in kinds}
+    alone = {k: profiled(model_of(k), losses, samples_of(k), **about(k, size)) for k in kinds}
     held = {name: alone[name.partition(",")[0]] for name in found["held"]}
     assert len(held) == sum(map(len, WAYS[size].values()))
     assert_same(found["held"], held, CLOSE)
@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_one_process(size: int, results_of: Launched) -
         for name in found["curvature"]:
             kind = name.partition(",")[0]
             measure = profiled if kind == "mlp" else sharpness_of
-            expected[name] = measure(model_of(kind), losses, samples_of(kind), **about(kind))
+            expected[name] = measure(model_of(kind), losses, samples_of(kind), **about(kind, size))
         assert_same(found["curvature"], expected, CLOSE)
     if "engines" in parts:
         assert_same(found["engines"], by_engines(0, 1, {}), CLOSE)
