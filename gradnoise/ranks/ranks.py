@@ -253,9 +253,13 @@ def _alive(held: weakref.ref[dist.ProcessGroup]) -> dist.ProcessGroup:
 
 
 def _twin_of(group: dist.ProcessGroup) -> dist.ProcessGroup:
-    """Another group of the same ranks, on the CPU, where torch has gloo; all of them call."""
+    """Another group of the same ranks, on the CPU; all of them call.
+
+    Raises:
+        RanksError: torch was built without gloo.
+    """
     if not dist.is_gloo_available():
-        return group
+        raise RanksError("several ranks need gloo, which this build of torch lacks")
     try:
         timeout = group._get_backend(torch.device("cpu")).options._timeout
     except (AttributeError, RuntimeError):
