@@ -252,3 +252,23 @@ def test_of_many_samples_close_eigenvalues_mostly_stay_in_the_interval() -> None
         found = gn.sharpness(model, squares, batch, seed=seed).estimate
         hits += found.low <= truth * (1 + 1e-9) and truth <= found.high
     assert hits >= 26
+
+
+@pytest.mark.parametrize("scales", [(0.3, 30.0), (0.1, 100.0)])
+def test_the_error_of_differences_is_looked_at_along_the_eigenvector(
+    scales: tuple[float, float],
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3))
+    with torch.no_grad():  # products along most directions are far more exact
+        model[0].weight.mul_(scales[0])
+        model[2].weight.mul_(scales[1])
+    data = torch.randn(41, 10), torch.arange(41) % 3
+    exact = gn.sharpness(model, nn.CrossEntropyLoss(), data).estimate
+    found = gn.sharpness(model, nn.CrossEntropyLoss(), data, hvp="finite").estimate
+    assert found.low <= exact.value <= found.high
+    hessian = gn.Hessian(model, nn.CrossEntropyLoss(), data, hvp="finite")
+    top = gn.lanczos(hessian).vectors[:, 0]
+    assert hessian.product_error_along(top) > 3 * hessian.product_error
+    kept = gn.Hessian(model, nn.CrossEntropyLoss(), data)
+    assert kept.product_error_along(top) == kept.product_error == 0.0
