@@ -6,6 +6,7 @@ Results are written to FOLDER, a file for each program and rank; test files read
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,12 +51,18 @@ def numbers(*estimates: Any) -> list[float]:
     return [float(x) for e in estimates for x in (e.value, e.low, e.high)]
 
 
+def shares_of(layer: Any) -> list[float]:
+    """Of λ, GᵀHG and tr(HΣ)."""
+    found = (layer.sharpness_share, layer.curvature_share, layer.curvature_noise_share)
+    return [math.nan if own is None else float(own.value) for own in found]
+
+
 def profiled(model: nn.Module, loss_fn: Any, data: Any, **options: Any) -> Numbers:
     """The quantities of a profile, with their intervals, and its layers."""
     p = gn.profile(model, loss_fn, data, **{**QUICK, **options})
     found = {name: numbers(own) for name, own in p.estimates.items()}
     layers = {
-        name: [*numbers(own.trace_cov, own.grad_sq_norm), own.noise_share]
+        name: [*numbers(own.trace_cov, own.grad_sq_norm), own.noise_share, *shares_of(own)]
         for name, own in p.layers.items()
     }
     return {**found, **layers, "samples": [p.samples, p.population, p.batch_size or 0]}
