@@ -65,7 +65,8 @@ def profiled(model: nn.Module, loss_fn: Any, data: Any, **options: Any) -> Numbe
         name: [*numbers(own.trace_cov, own.grad_sq_norm), own.noise_share, *shares_of(own)]
         for name, own in p.layers.items()
     }
-    return {**found, **layers, "samples": [p.samples, p.population, p.batch_size or 0]}
+    other = sum("are not the derivatives" in note for note in p.warnings)
+    return {**found, **layers, "samples": [p.samples, p.population, p.batch_size or 0, other]}
 
 
 def calls(model: nn.Module, data: Any, **options: Any) -> Numbers:
@@ -543,10 +544,13 @@ def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, data: Any) -> An
 
 
 def by_columns(model: Any) -> nn.Module:
-    """Sharded, the first weight along its second dimension."""
+    """Sharded, the first weight along its second dimension, and whole between passes."""
     wide = model.blocks[0].weight
     for part in [*model.blocks, model]:
-        fully_shard(part, shard_placement_fn=lambda p: Shard(1) if p is wide else None)
+        fully_shard(
+            part, reshard_after_forward=False,
+            shard_placement_fn=lambda p: Shard(1) if p is wide else None,
+        )  # fmt: skip
     return model
 
 
