@@ -131,7 +131,6 @@ def kinds_of_data(rank: int, size: int, options: Any) -> Numbers:
     found = {
         "some of a loader": profiled(model, loss_fn, loader, max_samples=19, **options),
         "list": profiled(model, loss_fn, [own] if len(own[0]) else [], **options),
-        "many": profiled(model, loss_fn, part_of(samples_of("mlp", 600), rank, size), **options),
         "weights": profiled(model, weighted, own, **options),
     }
     return (
@@ -140,6 +139,9 @@ def kinds_of_data(rank: int, size: int, options: Any) -> Numbers:
         else found
         | {
             "loader": profiled(model, loss_fn, loader, **options),
+            "many": profiled(
+                model, loss_fn, part_of(samples_of("mlp", 600), rank, size), **options
+            ),
             "some of the parts": profiled(
                 model, loss_fn, own, max_samples=19, population="dataset", **options
             ),
@@ -651,7 +653,7 @@ def alone(rank: int, size: int, options: Any) -> Numbers:
 
     hessian = gn.Hessian(model, no_label, own, gather="layers", **options)
     fails = True
-    with mock.patch.object(ranks, "PATIENCE", 2.0):
+    with mock.patch.object(ranks, "PATIENCE", 1.0):
         return {"product": hessian @ torch.ones(hessian.space.local_size)}
 
 
