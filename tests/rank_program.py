@@ -424,7 +424,7 @@ def drawn(rank: int, size: int, options: Any) -> Numbers:
         nn.init.constant_(parameter, 0.1)
 
     def of(data: Any, model: nn.Module = model, **more: Any) -> tuple[Any, ...]:
-        found = gn.profile(model, losses, data, accuracy=1.0, **options, **more)
+        found = gn.profile(model, losses, data, accuracy=1.0, tol=0.1, **options, **more)
         cost = found.cost.passes, found.warnings
         return found.samples, found.population, float(found.loss), found.batch_size, cost
 
