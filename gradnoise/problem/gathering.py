@@ -28,8 +28,9 @@ def by_layers_or_whole(measure: Callable[[Options], Measured], options: Options)
     """What is measured with these options; with gather="auto" of the model where layers fail."""
     try:
         return measure(options)
-    except (ShardedError, EngineError):
-        if options.gather != AUTO:
+    except (ShardedError, EngineError) as error:
+        by_layers = isinstance(error, ShardedError) or options.process_group is not None
+        if options.gather != AUTO or not by_layers:
             raise
     return measure(replace(options, gather=MODEL))
 

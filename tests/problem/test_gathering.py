@@ -54,6 +54,18 @@ def test_what_layers_are_not_enough_for_is_measured_whole() -> None:
         by_layers_or_whole(measure, Options(gather="layers"))
 
 
+def test_what_one_process_cannot_measure_is_not_tried_again() -> None:
+    seen = []
+
+    def measure(options: Options) -> None:
+        seen.append(options.gather)
+        raise gn.EngineError
+
+    with pytest.raises(gn.EngineError):
+        by_layers_or_whole(measure, Options(gather="auto"))
+    assert seen == ["auto"]
+
+
 def test_ranks_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     alone = memory_of(torch.device("cpu"))
