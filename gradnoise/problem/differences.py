@@ -11,7 +11,8 @@ are about equal. Kinks (ReLU, max pooling) between the two points are included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -34,24 +35,26 @@ def differences(
     assert problem.slopes is not None
     product, count = torch.zeros_like(direction), problem.samples.count
     values = torch.zeros(count, len(others), dtype=direction.dtype, device=direction.device)
-    for step in steps_along(problem, direction):
-        for gradient in problem.batch_gradients():
-            product += (flatten(gradient) / (step * count)).to(product)
-        if others:
-            slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
-            values += widen(slopes / step).to(values)
+    with closing(steps_along(problem, direction)) as steps:  # also after an error
+        for step in steps:
+            for gradient in problem.batch_gradients():
+                product += (flatten(gradient) / (step * count)).to(product)
+            if others:
+                slopes = problem.slopes(problem, torch.stack(list(others), dim=1))
+                values += widen(slopes / step).to(values)
     return problem.sum(product), values
 
 
 def weighted_difference(problem: Problem, direction: Tensor, weights: Tensor) -> Tensor:
     """Σ_i w_i H_iu, shape (P,), for weights of shape (n,)."""
     total = torch.zeros_like(direction)
-    for step in steps_along(problem, direction):
-        total += (weighted_sum(problem, weights) / step).to(total)
+    with closing(steps_along(problem, direction)) as steps:  # also after an error
+        for step in steps:
+            total += (weighted_sum(problem, weights) / step).to(total)
     return total
 
 
-def steps_along(problem: Problem, direction: Tensor) -> Iterator[float]:
+def steps_along(problem: Problem, direction: Tensor) -> Generator[float, None, None]:
     """2h and -2h, with the parameters at w + hu and w - hu, in full precision; none for u = 0."""
     objective = problem.objective
     parameters = [*objective.local_parameters.values()]

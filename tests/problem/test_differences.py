@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import gradnoise as gn
 from gradnoise.operators.gradients import PerSampleGradients
 from gradnoise.problem.differences import differences, step_length
-from gradnoise.problem.directional import curvatures_of_each, per_sample_curvatures
+from gradnoise.problem.directional import (
+    curvatures_of_each,
+    per_sample_curvatures,
+    weighted_product,
+)
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
 from tests import oracles
@@ -67,3 +72,25 @@ def test_the_step_is_the_cube_root_of_the_coarsest_resolution() -> None:
     wide, half = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.bfloat16)
     assert step_length([wide]) == pytest.approx(torch.finfo(torch.float64).eps ** (1 / 3))
     assert step_length([wide, half]) == pytest.approx(torch.finfo(torch.bfloat16).eps ** (1 / 3))
+
+
+def test_parameters_are_put_back_after_an_error_in_between() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    before, fails = [p.detach().clone() for p in model.parameters()], False
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        if fails:
+            raise KeyError("in between")
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    data = torch.randn(8, 3).double(), torch.arange(8) % 2
+    problem = gn.Hessian(model, loss_fn, data, hvp="finite").problem
+    vector, fails = torch.ones(26).double(), True
+    for ask in (
+        lambda: weighted_product(problem, vector, torch.ones(8).double()),
+        lambda: per_sample_curvatures(problem, vector, [vector]),
+    ):
+        with pytest.raises(KeyError) as kept:  # the error holds the frames it went through
+            ask()
+        assert kept.value.args == ("in between",)
+        assert all(map(torch.equal, before, model.parameters()))
