@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ArgumentError, GradNoiseError
 
+OUTPUTS = ("json", "out", "plot", "html")
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -36,7 +37,7 @@ def chosen(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 def check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
     taken = {Path(options.target.rpartition(":")[0]).resolve()}  # the user's own file
-    for path in filter(None, (getattr(options, name, None) for name in ("json", "out", "plot"))):
+    for path in filter(None, (getattr(options, name, None) for name in OUTPUTS)):
         _check_writable(path)
         if path.resolve() in taken:
             raise ArgumentError(f"cannot write {path}: another option or the target has this name")

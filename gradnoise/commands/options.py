@@ -80,7 +80,12 @@ def _profile_options(commands: Any) -> None:
         help="plain passes over the samples that may be spent, about; fewer samples are measured "
         "where all would cost more")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
+    add("--advise", type=POSITIVE, nargs="?", const=2.0, metavar="EPOCHS",
+        help="also train copies for so many passes over the data (default 2), and name a batch "
+        "size and a learning rate that were tried, as gradnoise advise does")  # fmt: skip
+    add("--full", action="store_true", help="print all numbers, limits over batch size, and layers")
     add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
+    add("--html", type=Path, metavar="FILE", help="save the report as a page with pictures")
     add("--plot", type=Path, metavar="FILE",
         help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
     _common_options(add)

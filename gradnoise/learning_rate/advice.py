@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..statistics.estimate import Estimate, Status
 from .landscape import Landscape
-from .reasons import NEGATIVE, WHEN, about_batch, about_rate, bounds, critical, to_try
+from .reasons import NEGATIVE, NO_CURVATURE, WHEN, about_batch, about_rate, bounds, critical, to_try
 from .setting import Setting
 from .suggestion import round_batch, suggest
 
@@ -28,13 +30,14 @@ class Recommendation:
     Args:
         batch_size: B to try next, in samples; None where no noise scale is resolved.
         lr: learning rate to try there, in parameter²/loss; None where none can be told.
-        reasons: one sentence each.
-        confidence: "snapshot: rough" from one profile, or "none"; "good" only where several
-            profiles of a run, or trials, agree.
+        reasons: what to do, then why, one sentence each.
+        confidence: "snapshot: rough" from one profile, or "none"; "good" or "rough" where short
+            training has tried it (`Profile.with_advice`).
         samples: about how many to measure to resolve B_noise; None where it is resolved, where more
             samples do not help or the number is not known.
         critical: the critical batch size in samples, from the lowest to the highest end of the
             intervals of B_simple and B_noise; or None.
+        caveats: what this does not say, one sentence each.
 
     Example:
         >>> print(Recommendation(128, 0.25, ("Batch size 128.", "Learning rate 0.25."), "none"))
@@ -48,9 +51,23 @@ class Recommendation:
     confidence: str
     samples: int | None = None
     critical: tuple[float, float] | None = None
+    caveats: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(f"- {reason}" for reason in self.reasons)
+        return "\n".join(f"- {sentence}" for sentence in (*self.reasons, *self.caveats))
+
+
+class Tried(Protocol):
+    """A batch size and a learning rate that short training has tried, such as `gn.Advice`."""
+
+    @property
+    def batch_size(self) -> int | None: ...
+    @property
+    def lr(self) -> float | None: ...
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
+    @property
+    def confidence(self) -> str: ...
 
 
 def recommend(
@@ -74,23 +91,47 @@ def recommend(
         return Recommendation(None, None, (_without_limit(landscape), *now), NONE)
     if not current.no_rate:
         now += about_rate(landscape, current)
-    scales = [scale for scale in (simple, landscape.noise_scale) if scale is not None]
-    known = [float(scale) for scale in scales if scale.is_resolved]
+    both = {"B_simple": simple, "B_noise": landscape.noise_scale}
+    scales = {name: scale for name, scale in both.items() if scale is not None}
+    known = [float(scale) for scale in scales.values() if scale.is_resolved]
     if not known:
         samples = samples_needed(landscape)
-        reasons = (*first, *bounds(landscape, current, samples), *now, WHEN)
-        return Recommendation(None, None, reasons, NONE, samples)
-    ends = [end for scale in scales for end in (scale.low, scale.high) if 0 < end < math.inf]
-    low, high = min(known + ends), max(known + ends)
-    said = critical(landscape, simple, low, high)
+        reasons = (*first, *bounds(landscape, current, samples), *now)
+        return Recommendation(None, None, reasons, NONE, samples, caveats=(WHEN,))
+    low, high = _range(scales.values())
+    said = critical(scales, landscape.population, low, high)
     if current.no_rate:
         batch, lr = round_batch(known[0], landscape.population), None
-        reasons = (*first, said, *now, WHEN)
+        reasons = (*first, said, *now)
     else:
         found = suggest(landscape, current, known[0], max(known))
         batch, lr = found.batch_size, found.lr
-        reasons = (said, to_try(landscape, current, found), *now, WHEN)
-    return Recommendation(batch, lr, reasons, SNAPSHOT, critical=(low, high))
+        reasons = (to_try(landscape, current, found), said, *now)
+    return Recommendation(batch, lr, reasons, SNAPSHOT, critical=(low, high), caveats=(WHEN,))
+
+
+def without_curvature(simple: Estimate, population: float) -> Recommendation:
+    """A batch size from B_simple alone, where curvature was not measured.
+
+    Args:
+        simple: B_simple in samples.
+        population: N in samples.
+    """
+    if not (simple.is_resolved and float(simple) > 0):
+        said = f"B_simple is {simple.bounds_in_words()}: {simple.status.remedy}."
+        return Recommendation(None, None, (NO_CURVATURE, said), NONE, caveats=(WHEN,))
+    low, high = _range([simple])
+    said = critical({"B_simple": simple}, population, low, high)
+    batch = round_batch(float(simple), population)
+    reasons = (said, NO_CURVATURE)
+    return Recommendation(batch, None, reasons, SNAPSHOT, critical=(low, high), caveats=(WHEN,))
+
+
+def _range(scales: Collection[Estimate]) -> tuple[float, float]:
+    """From the lowest to the highest value or end of an interval that is known."""
+    known = [float(scale) for scale in scales if scale.is_resolved]
+    ends = [end for scale in scales for end in (scale.low, scale.high) if 0 < end < math.inf]
+    return min(known + ends), max(known + ends)
 
 
 def samples_needed(landscape: Landscape) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ..statistics.estimate import Estimate, Status, short
 from .formulas import CURVATURE_DOMINATED, NOISE_DOMINATED, UNRESOLVED, regime
@@ -22,6 +23,7 @@ NEGATIVE = (
     "No batch size or learning rate can be given: the curvature along the gradient or its noise is "
     "negative here, so it does not limit the step; measure later in training."
 )
+NO_CURVATURE = "No learning rate can be given: curvature was not measured (the notes say why)."
 MEANING = {
     NOISE_DOMINATED: (
         "noise-dominated: noise limits the steps, not curvature. A larger batch saves "
@@ -38,11 +40,16 @@ MEANING = {
 }
 
 
-def critical(landscape: Landscape, simple: Estimate | None, low: float, high: float) -> str:
-    """The critical batch size, a range that holds both noise scales."""
-    scales = {"B_simple": simple, "B_noise": landscape.noise_scale}
-    said = ", ".join(f"{name} {_in_words(e)}" for name, e in scales.items() if e is not None)
-    first, last = (round_batch(scale, landscape.population) for scale in (low, high))
+def critical(scales: Mapping[str, Estimate], population: float, low: float, high: float) -> str:
+    """The critical batch size, a range that holds all noise scales.
+
+    Args:
+        scales: the noise scales by name, in samples.
+        population: N in samples.
+        low, high: the ends of the range, in samples.
+    """
+    said = ", ".join(f"{name} {_in_words(scale)}" for name, scale in scales.items())
+    first, last = (round_batch(scale, population) for scale in (low, high))
     if first < 0.7 * low:
         return (
             f"The critical batch size is larger than the whole data set ({said}): no batch is too "
@@ -51,7 +58,7 @@ def critical(landscape: Landscape, simple: Estimate | None, low: float, high: fl
     if high < 0.5:
         return f"Critical batch size 1 ({said}): noise is small even in a single sample's gradient."
     sizes = f"{first}" if first == last else f"{first} to {last}"
-    factor = 1.0 if simple is None else _apart(simple, landscape.noise_scale)
+    factor = _apart(*scales.values()) if len(scales) == 2 else 1.0
     doubt = f" The two differ by a factor {short(factor)}, so this is uncertain."
     return (
         f"Critical batch size: about {sizes} ({said}). There a run takes about twice the steps of "

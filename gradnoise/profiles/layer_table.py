@@ -15,7 +15,8 @@ from .results import Results
 
 SHOWN = 6
 NAME = 28  # characters of a layer's name at most; of longer ones the end
-NUMBERS = 62  # characters of a line that the other columns take
+NUMBERS, FEW = 62, 38  # characters of a line that all other columns take, and those that stay
+NARROW = 76  # shorter lines have no room for sizes and intervals
 
 
 def by_layer(profile: Results) -> list[Text | Table]:
@@ -47,22 +48,29 @@ def limiting_layer(layers: Mapping[str, Layer]) -> str:
 
 def _table(kind: str, layers: Mapping[str, Layer], level: float) -> Table:
     ranked = sorted(layers.values(), key=lambda layer: -layer.noise_share)
-    interval = f"{level:.0%} interval"
-    table = plain_table(kind, "parameters", "% of trΣ", "% of λ", "its trΣ/|G|²", interval)
-    for layer in ranked[:SHOWN]:
-        scale = cells(layer.simple_noise_scale, "samples")
-        share = f"{layer.noise_share:.0%}"
-        table.add_row(_name(layer), integer(layer.size), share, _sum([layer]), *scale)
+    headings = [kind, "parameters", "% of trΣ", "% of λ", "its trΣ/|G|²", f"{level:.0%} interval"]
+    rows = [
+        [
+            _name(layer), integer(layer.size), f"{layer.noise_share:.0%}", _sum([layer]),
+            *cells(layer.simple_noise_scale, "samples"),
+        ]
+        for layer in ranked[:SHOWN]
+    ]  # fmt: skip
     if len(ranked) > SHOWN:
         rest = ranked[SHOWN:]
         share = f"{sum(layer.noise_share for layer in rest):.0%}"
         size = integer(sum(layer.size for layer in rest))
-        table.add_row(f"({len(rest)} more)", size, share, _sum(rest), "", "")
+        rows.append([f"({len(rest)} more)", size, share, _sum(rest), "", ""])
+    shown = (0, 2, 3, 4) if width() < NARROW else range(len(headings))
+    table = plain_table(*(headings[i] for i in shown))
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
     return table
 
 
 def _name(layer: Layer) -> str:
-    name, most = layer.name or "(root)", max(12, min(NAME, width() - NUMBERS))
+    taken = FEW if width() < NARROW else NUMBERS
+    name, most = layer.name or "(root)", max(12, min(NAME, width() - taken))
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import check_whole
 from ..estimators.noise.draws import draw_share
 from ..estimators.noise.noise_scale import ACCURACY, PROBES
+from ..learning_rate.advice import Recommendation, Tried
 from ..linalg.operator import MEMORY_BUDGET
 from ..measurement.opened import Opened
 from ..moments.layer import by_group
@@ -88,6 +89,7 @@ class Profile(Results):
         labels_per_sample: labels (tokens, pixels) that count, on average; None where a sample has
             one, or where the loss function does not tell.
         cost: what the measurement cost; see `Cost`.
+        advised: what short training from here has tried, or None; see `with_advice`.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -135,8 +137,35 @@ class Profile(Results):
         """
         return file.load(cls, path)  # type: ignore[no-any-return]
 
+    def report(self, *, full: bool = False) -> str:
+        """The report as plain text: what to do, the numbers behind it, caveats, cost.
+
+        A line has as many characters as the terminal, at most 100; where the output is no terminal
+        as COLUMNS says, or 80. It is ASCII where the output has no Greek letters. `print(p)` prints
+        the short form.
+
+        Args:
+            full: with every number, the limits over batch size, and the layers.
+        """
+        return write(self, full=full)
+
+    def with_advice(self, advice: Tried) -> Profile:
+        """This profile with what `gn.advise` has found from the same point of training.
+
+        Its report, its picture and `recommend` then name the pair that was tried.
+
+        Args:
+            advice: an `Advice` about the same model and optimizer.
+
+        Example:
+            p = gn.profile(model, loss_fn, loader, optimizer=optimizer)
+            print(p.with_advice(gn.advise(model, loss_fn, loader, optimizer)))
+        """
+        tried = Recommendation(advice.batch_size, advice.lr, advice.reasons, advice.confidence)
+        return replace(self, advised=tried)
+
     def __str__(self) -> str:
-        return write(self)
+        return self.report()
 
 
 def profile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..errors import NotMeasuredError
-from ..learning_rate.advice import Recommendation, recommend
+from ..learning_rate.advice import Recommendation, recommend, without_curvature
 from ..learning_rate.formulas import capped, regime, temperature
 from ..learning_rate.landscape import Landscape, Limits
 from ..learning_rate.mean_square import CurvatureSpread
@@ -57,6 +57,7 @@ class Results:
     randomness: str = NONE
     labels_per_sample: float | None = None
     cost: Cost | None = field(default=None, compare=False)
+    advised: Recommendation | None = None
 
     @property
     def loss(self) -> Estimate:
@@ -166,14 +167,25 @@ class Results:
     def recommend(self) -> Recommendation:
         """Batch size and learning rate with reasons, for the optimizer in use.
 
-        From one point of training: a start for trials. No rate is given where the numbers are not
-        those of the optimizer in use, or its second moments have not settled.
+        What short training has tried, where it did (`Profile.with_advice`); else what follows
+        from this one point, see `snapshot`.
+        """
+        return self.advised or self.snapshot()
+
+    def snapshot(self) -> Recommendation:
+        """What follows from this one point of training: a start for trials.
+
+        No rate is given where the numbers are not those of the optimizer in use, or its second
+        moments have not settled.
         """
         reason = _nothing_follows(self)
         if reason:
             return Recommendation(None, None, (reason,), "none")
-        setting = self.setting
-        found = recommend(self.landscape(setting.momentum), setting, self.simple_noise_scale)
+        simple, setting = self.simple_noise_scale, self.setting
+        if has_curvature(self):
+            found = recommend(self.landscape(setting.momentum), setting, simple)
+        else:
+            found = without_curvature(simple, self.population)
         if self.labels_per_sample is None or found.critical is None:
             return found
         said = _in_labels(self.labels_per_sample, found)
@@ -215,6 +227,11 @@ def other_optimizer(results: Results) -> str | None:
     """The name of the optimizer in use where learning rates here are those of plain SGD instead."""
     own = results.optimizer
     return None if own is None or own.is_plain or results.metric == "optimizer" else own.name
+
+
+def has_curvature(results: Results) -> bool:
+    """Whether curvature was measured."""
+    return "noise_scale" in results.estimates
 
 
 def is_unsettled(results: Results) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,23 +15,29 @@ from rich.table import Table
 from rich.text import Text
 
 from ..statistics.estimate import Estimate, Status, short
+from .plain import can_show, in_ascii, part_in_ascii
 
-WIDTH = 100
+MOST, USUAL, LEAST = 100, 80, 40
 
 
 def width() -> int:
-    """Characters of a line: those of the terminal, at most 100; 100 where stdout is none."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        return WIDTH
-    return min(WIDTH, shutil.get_terminal_size().columns)
+    """Characters of a line: those of the terminal, from 40 to 100; else of COLUMNS, or 80."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+    else:
+        said = os.environ.get("COLUMNS", "")
+        columns = int(said) if said.isdecimal() else USUAL
+    return max(LEAST, min(MOST, columns))
 
 
 def render(parts: Sequence[Text | Table]) -> str:
-    """Texts and tables as plain text."""
+    """Texts and tables as plain text; in ASCII where stdout has no Greek letters."""
+    plain = not can_show(getattr(sys.stdout, "encoding", None))
     console = _console(width())
-    console.print(Group(*parts))
+    console.print(Group(*map(part_in_ascii, parts) if plain else parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+    text = "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+    return in_ascii(text) if plain else text
 
 
 def integer(number: float) -> str:
@@ -85,7 +92,7 @@ def listed(title: str, sentences: tuple[str, ...]) -> list[Text | Table]:
 
 def fitted(table: Table) -> list[Text | Table]:
     """The table; where a line is too short for its last column, that one as a list below it."""
-    if _console(10 * WIDTH).measure(table).maximum <= width():
+    if _console(10 * MOST).measure(table).maximum <= width():
         return [table]
     last = table.columns.pop()
     pairs = zip(table.columns[0].cells, last.cells, strict=True)
