@@ -38,7 +38,7 @@ def check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
     taken = {Path(options.target.rpartition(":")[0]).resolve()}  # the user's own file
     for path in filter(None, (getattr(options, name, None) for name in OUTPUTS)):
-        _check_writable(path)
+        check_writable(path)
         if path.resolve() in taken:
             raise ArgumentError(f"cannot write {path}: another option or the target has this name")
         taken.add(path.resolve())
@@ -49,14 +49,14 @@ def check_plot(path: Path | None) -> None:
     """Before a picture is drawn: matplotlib is there, and the file can be written."""
     if path is None:
         return
-    _check_writable(path)
+    check_writable(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
     if path.suffix.lower() not in PLOT_FORMATS:
         raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():

@@ -20,6 +20,9 @@ PROFILE = """
 Measure the gradient noise and the curvature of one model. Print what follows for batch size and
 learning rate.
 """
+REPORT = """
+Print the report of a saved profile, and write it as one page of HTML that needs no network.
+"""
 ADVISE = """
 Find a batch size and a learning rate by short training runs from where a model stands. The runs are
 made on copies, within a budget of samples. The pair that is printed was tried.
@@ -83,12 +86,28 @@ def _profile_options(commands: Any) -> None:
     add("--advise", type=POSITIVE, nargs="?", const=2.0, metavar="EPOCHS",
         help="also train copies for so many passes over the data (default 2), and name a batch "
         "size and a learning rate that were tried, as gradnoise advise does")  # fmt: skip
+    add("--spectra", action="store_true",
+        help="also measure the spectra of H and Σ, for --html; this costs more than all the "
+        "rest")  # fmt: skip
     add("--full", action="store_true", help="print all numbers, limits over batch size, and layers")
     add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
     add("--html", type=Path, metavar="FILE", help="save the report as a page with pictures")
     add("--plot", type=Path, metavar="FILE",
         help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
     _common_options(add)
+
+
+def _report_options(commands: Any) -> None:
+    about = "show a saved profile, and make its page with pictures"
+    examples = "example: gradnoise report profile.json --html report.html"
+    add = _command(commands, "report", REPORT, about, examples)
+    add("file", type=Path, help="a profile that --json, p.save or --html wrote")
+    add("--full", action="store_true", help="print all numbers, limits over batch size, and layers")
+    add("--html", type=Path, metavar="FILE", help="the page (default: the name of the file, .html)")
+    add("--text", action="store_true", help="print only, make no page")
+    add("--plot", type=Path, metavar="FILE",
+        help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
+    _debug_option(add)
 
 
 def _advise_options(commands: Any) -> None:
@@ -194,6 +213,7 @@ def _debug_option(add: Any) -> None:
 # each command is run by the module of its name
 COMMANDS = {
     "profile": _profile_options,
+    "report": _report_options,
     "advise": _advise_options,
     "branch": _branch_options,
     "sweep": _sweep_options,

@@ -9,14 +9,16 @@ from typing import Any
 from ..errors import ArgumentError
 from ..problem.optimizer_settings import OptimizerSettings
 from ..profiles.profile import Profile, profile
-from ..toy.digits import BATCH_SIZE, LR, trained_digits
+from ..toy.digits import BATCH_SIZE, LR, digits, trained_digits
+from ..trials.advice import Advice
+from ..trials.advise import advise
 from .arguments import check_targets, chosen, shows_progress, tell_written
 from .launched import is_first, launched
-from .target import factory_of
+from .target import check_optimizer, factory_of, samples_of
 
 PROFILED = (
     *("metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"),
-    "budget",
+    *("budget", "spectra"),
 )
 
 
@@ -28,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, group: Any) -> int:
+    if options.advise is not None and group is not None:
+        raise ArgumentError("--advise trains in one process: run it without torchrun")
     model, loss_fn, data, optimizer = _problem(options)
     if options.momentum is not None and options.lr is None and optimizer is None:
         raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
@@ -42,22 +46,39 @@ def _run(options: argparse.Namespace, group: Any) -> int:
         process_group=group,
         **chosen(options, *PROFILED),
     )
+    if options.advise is not None:
+        result = result.with_advice(_advised((model, loss_fn, data, optimizer), options))
     if not is_first(group):
         return 0
     result = _with_setting(result, options)
     if options.json:
         result.save(options.json)
-    print(result)
+    print(result.report(full=options.full))
+    if options.html:
+        result.to_html(options.html)
     if options.plot:
         result.plot(options.plot)
-    return tell_written(options.json, options.plot)
+    return tell_written(options.json, options.html, options.plot)
+
+
+def _advised(problem: tuple[Any, Any, Any, Any], options: argparse.Namespace) -> Advice:
+    """What short training from here finds."""
+    check_optimizer(problem, options.target)
+    return advise(
+        *problem,
+        budget=samples_of(problem[2], options.advise),
+        progress=shows_progress(options),
+        **chosen(options, "batch_size"),
+    )
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if options.target == "digits":
         options.batch_size, options.lr = options.batch_size or BATCH_SIZE, options.lr or LR
         training = chosen(options, "seed", "lr", "batch_size", "momentum", "epochs")
-        return *trained_digits(**training)[:3], None
+        if options.advise is not None:
+            return digits(**training)
+        return *trained_digits(**training)[:3], None  # a torch optimizer takes a second to import
     if options.epochs is not None:
         raise ArgumentError("--epochs is for digits; your own factory decides how it trains")
     return factory_of(options.target)()

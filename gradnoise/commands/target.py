@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib.util
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,7 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..errors import ArgumentError, GradNoiseError
+from ..problem.samples import Samples
+from ..problem.state.guard import untouched
 from ..toy.digits import BATCH_SIZE, digits
 from .arguments import one_line
 
@@ -41,12 +46,30 @@ def with_optimizer(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         options.batch_size = options.batch_size or BATCH_SIZE
         return digits()
     made = factory_of(options.target)()
+    check_optimizer(made, options.target)
+    return made
+
+
+def check_optimizer(made: tuple[Any, Any, Any, Any], target: str) -> None:
+    """Raise ArgumentError unless the factory has returned an optimizer."""
     if made[3] is None:
         raise ArgumentError(
-            f"{options.target} returned no optimizer, and runs go on from one: return (model, "
-            f"loss_fn, data, optimizer), the optimizer that trains the model, with its state"
+            f"{target} returned no optimizer, and runs go on from one: return (model, loss_fn, "
+            f"data, optimizer), the optimizer that trains the model, with its state"
         )
-    return made
+
+
+def samples_of(data: Any, epochs: float) -> int:
+    """How many samples so many passes over the data take.
+
+    Raises:
+        ArgumentError: the length of the data is not known.
+    """
+    with untouched(nn.Identity(), data):
+        found = Samples.draw(data, max_samples=2, least=1).population
+    if math.isinf(found):
+        raise ArgumentError("epochs need data of a known length: give --budget in samples")
+    return max(1, round(epochs * found))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..statistics.estimate import Estimate, Status
 from .landscape import Landscape
@@ -52,6 +52,11 @@ class Recommendation:
     samples: int | None = None
     critical: tuple[float, float] | None = None
     caveats: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, contents: dict[str, Any]) -> Recommendation:
+        """What `dataclasses.asdict` gave, with lists for tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in contents.items()})
 
     def __str__(self) -> str:
         return "\n".join(f"- {sentence}" for sentence in (*self.reasons, *self.caveats))

@@ -145,7 +145,10 @@ def title(profile: Results) -> str:
 
 def findings(profile: Results) -> tuple[str, ...]:
     """What this point says beside advice that was tried; empty where the advice is from it."""
-    return profile.snapshot().reasons if profile.advised is not None else ()
+    if profile.advised is None:
+        return ()
+    snapshot = profile.snapshot()
+    return snapshot.reasons[1:] if snapshot.lr is not None else snapshot.reasons  # no second pair
 
 
 def caveats(profile: Results) -> tuple[str, ...]:

@@ -60,12 +60,14 @@ class Effort:
         accuracy: half the interval of B_noise, relative, that is enough.
         tol: relative residual at which λ is accepted; None for `accepted_residual`.
         memory_budget: bytes of graphs that are kept, and of the basis of λ.
+        spectra: whether the spectral densities of H and Σ are measured as well.
     """
 
     probes: int = PROBES
     accuracy: float = ACCURACY
     tol: float | None = None
     memory_budget: int = MEMORY_BUDGET
+    spectra: bool = False
 
     def __post_init__(self) -> None:
         check_whole("probes", self.probes, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from ..errors import ProfileFileError
 from ..files.atomic import replace_file
 from ..files.json import decode, encode
 from ..files.version import version
+from ..learning_rate.advice import Recommendation
 from ..learning_rate.mean_square import CurvatureSpread
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
 from .cost import Cost
+from .spectra import Spectrum
 
+DATA = re.compile(r'<script type="application/json" id="gradnoise-profile">(.*?)</script>', re.S)
 FORMAT, SCHEMA = "gradnoise-profile", 1
 _LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
 _LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")  # or None
@@ -38,6 +42,8 @@ def to_dict(profile: Any) -> dict[str, Any]:
         plain[kind] = {name: _layer_to_dict(layer) for name, layer in parts.items()}
     spread = profile.curvature_spread
     plain["curvature_spread"] = None if spread is None else asdict(spread)
+    plain["advised"] = None if profile.advised is None else asdict(profile.advised)
+    plain["spectra"] = {name: asdict(seen) for name, seen in profile.spectra.items()}
     plain["cost"] = None if profile.cost is None else asdict(profile.cost)
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
     result: dict[str, Any] = encode({"format": FORMAT, "schema": SCHEMA, **plain})
@@ -76,7 +82,9 @@ def load(cls: Any, path: str | Path) -> Any:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        inside = DATA.search(text) if text.lstrip().startswith("<!doctype html>") else None
+        return json.loads(inside[1] if inside else text)
     except OSError as error:
         raise ProfileFileError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -93,6 +101,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
     )
     spread = plain.get("curvature_spread")  # none in older files
     optimizer, cost = plain["optimizer"], plain.get("cost")  # no cost in older files
+    advised, spectra = plain.get("advised"), plain.get("spectra", {})  # nor these
     if optimizer is not None:
         optimizer = OptimizerSettings(**{**optimizer, "notes": tuple(optimizer["notes"])})
     return cls(
@@ -104,6 +113,8 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
             "cost": None if cost is None else Cost(**cost),
             "curvature_spread": None if spread is None else CurvatureSpread.from_dict(spread),
             "optimizer": optimizer,
+            "advised": None if advised is None else Recommendation.from_dict(advised),
+            "spectra": {name: Spectrum.from_dict(seen) for name, seen in spectra.items()},
             "warnings": tuple(plain["warnings"]),
         }
     )

@@ -61,10 +61,11 @@ class Measurement(Opened):
         accuracy: float = ACCURACY,
         tol: float | None = None,
         memory_budget: int = MEMORY_BUDGET,
+        spectra: bool = False,
         progress: bool = False,
     ) -> Profile:
         """All measurements of a report; see `gn.profile`. Its samples are those of `gn.measure`."""
-        effort = Effort(probes, accuracy, tol, memory_budget)
+        effort = Effort(probes, accuracy, tol, memory_budget, spectra)
         meter = Meter(self._problem.objective.work)
         return find_profile(self, effort, meter, batch_size=batch_size, progress=progress)
 

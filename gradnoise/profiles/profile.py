@@ -30,8 +30,10 @@ from . import file
 from .budget import budget_note, within_budget
 from .cost import Meter
 from .curvature import Effort, find_curvature
+from .page import write_page
 from .picture import draw
 from .results import Results
+from .spectra import find_spectra
 from .surrogates import surrogate_note
 from .text import write
 from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
@@ -90,6 +92,7 @@ class Profile(Results):
             one, or where the loss function does not tell.
         cost: what the measurement cost; see `Cost`.
         advised: what short training from here has tried, or None; see `with_advice`.
+        spectra: spectral densities "H" and "Σ", where they were asked for; see `Spectrum`.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -115,6 +118,19 @@ class Profile(Results):
             ImportError: matplotlib is not installed.
         """
         return draw(self, path)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one page of HTML that needs no network, about 1 MB.
+
+        Verdict, regime map, notes, limits over batch size, trade-off between steps and samples,
+        layers, spectra where they were measured, and how it was measured; light and dark. The
+        numbers are inside: `Profile.load` reads them from the page.
+
+        Raises:
+            ProfileFileError: the file cannot be written.
+            ImportError: altair, vl-convert-python or jinja2 is not installed.
+        """
+        write_page(self, self.to_dict(), path)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as built-in values that JSON can hold; infinities and nan as strings."""
@@ -191,6 +207,7 @@ def profile(
     process_group: Any = None,
     gather: str = AUTO,
     memory_budget: int = MEMORY_BUDGET,
+    spectra: bool = False,
     progress: bool = False,
 ) -> Profile:
     """Measure the gradient noise and the curvature of a model at its present parameters.
@@ -240,6 +257,8 @@ def profile(
         memory_budget: bytes of graphs that are kept between Hessian products (more are built for
             each, which takes about as long again), and of the basis of λ. 1 GiB by default; a basis
             of nine vectors is taken in any case.
+        spectra: measure the spectral densities of H and Σ as well, for `to_html`: 40 products with
+            each, which cost more than all the rest.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -258,7 +277,7 @@ def profile(
         0.5
     """
     check_whole("batch_size", 1 if batch_size is None else batch_size, 1)
-    meter, effort = Meter(), Effort(probes, accuracy, tol, memory_budget)
+    meter, effort = Meter(), Effort(probes, accuracy, tol, memory_budget, spectra)
     if group_size is None and unit != "sample":
         group_size = batch_size
     options = Options(
@@ -297,6 +316,12 @@ def find_profile(
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
         drawn = draw_share(problem, moments) if problem.unit.is_replayed else None
+        spectra = {}
+        if effort.spectra:
+            spectra = find_spectra(
+                opened, stage, curvature=bool(curvature.estimates),
+                memory_budget=effort.memory_budget,
+            )  # fmt: skip
         surrogate = surrogate_note(problem)
         labels = labels_per_sample(problem)
     chosen, model = opened.engine, bare_model(problem.objective.model)
@@ -357,6 +382,7 @@ def find_profile(
         warnings=tuple(filter(None, notes)),
         versions=file.versions(),
         cost=meter.cost(problem, curvature.noise_work),
+        spectra=spectra,
     )
 
 

@@ -14,6 +14,7 @@ from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate, short
 from .cost import Cost
+from .spectra import Spectrum
 
 OWN_METRIC = (  # optimizers whose P can be read
     *("SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adafactor"),
@@ -58,6 +59,7 @@ class Results:
     labels_per_sample: float | None = None
     cost: Cost | None = field(default=None, compare=False)
     advised: Recommendation | None = None
+    spectra: dict[str, Spectrum] = field(default_factory=dict)
 
     @property
     def loss(self) -> Estimate:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...errors import GradNoiseError, ProfileFileError
-from ...files.atomic import replace_file
-from ...files.version import version
-from ...moments.layer import Layer
-from ...show.table import cells, integer
-from ...statistics.estimate import Estimate, short
-from .. import contents
-from ..contents import has_curvature, is_unsettled
-from ..layer_table import limiting_layer
-from ..results import Results
+from ..errors import ProfileFileError
+from ..files.atomic import replace_file
+from ..files.version import version
+from ..moments.layer import Layer
+from ..show.table import cells, integer
+from ..statistics.estimate import Estimate, short
+from . import contents
+from .contents import has_curvature, is_unsettled
+from .layer_table import limiting_layer
+from .results import Results
+from .spectra import Spectrum
 from .charts import Spec, charts
 
 NEEDS = "the page needs altair, vl-convert-python and jinja2: pip install altair vl-convert-python"
@@ -46,9 +48,9 @@ def render(profile: Results, data: Mapping[str, Any]) -> str:
         from jinja2 import Environment
         from markupsafe import Markup
     except ImportError as error:
-        raise GradNoiseError(f"{NEEDS} (no {error.name})") from error
+        raise ImportError(f"{NEEDS} (there is no {error.name})") from error
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(short=short, integer=integer)
+    environment.filters.update(short=short, integer=integer, marked=_marked)
     template = environment.from_string(_file("report.html.j2"))
     specs: dict[str, Spec] = charts(profile)
     return template.render(
@@ -88,6 +90,7 @@ def _contents(profile: Results) -> dict[str, Any]:
         "batches": batches,
         "rates": contents.rate_rows(profile, batches) if limited else [],
         "compared": contents.compared(profile, batches) if limited else (),
+        "spectra": [(name, _about(name, seen)) for name, seen in profile.spectra.items()],
         "limiting": limiting_layer(profile.layers),
         "parts": parts,
         "measured_rows": contents.measured_rows(profile),
@@ -116,6 +119,23 @@ def _layer(layer: Layer) -> dict[str, Any]:
     }
 
 
+def _about(name: str, seen: Spectrum) -> str:
+    """What is seen of a matrix, for those who do not see the curve."""
+    return (
+        f"{integer(seen.size)} eigenvalues of {name}, from {short(seen.lowest)} or below to "
+        f"{short(seen.highest)} or above, each broadened by {short(seen.width)}; from "
+        f"{seen.products} products with one random vector. Shaded: {seen.level:.0%} interval at "
+        f"each point."
+    )
+
+
+def _marked(sentence: str) -> Any:
+    """The sentence with names of code between ` and ` set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
+
+
 def _share(share: float | Estimate | None) -> float | None:
     """A part of the whole, from 0 to 1; None where it is not known."""
     if share is None or float(share) != float(share):
@@ -130,4 +150,4 @@ def _inside(value: Any) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("template", name).read_text(encoding="utf-8")

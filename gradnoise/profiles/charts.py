@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import lazy_loader
 import numpy as np
 
-from ...learning_rate.landscape import Landscape
-from ...statistics.estimate import Estimate, short
-from ..contents import is_drawn
-from ..results import Results
+from ..learning_rate.landscape import Landscape
+from ..statistics.estimate import Estimate, short
+from .contents import is_drawn
+from .results import Results
+from .spectra import Spectrum
+
+alt: Any = lazy_loader.load("altair")  # only where a page is made
 
 INK, FAINT = "var(--ink)", "var(--faint)"
 CURVATURE, NOISE, SQUARE = "var(--curvature)", "var(--noise)", "var(--square)"
@@ -20,10 +24,11 @@ Values = list[dict[str, Any]]
 
 
 def charts(profile: Results) -> dict[str, Spec]:
-    """The charts that can be drawn, by name: "regime", "trade_off"."""
+    """The charts that can be drawn, by name: "regime", "trade_off", and "spectrum H"."""
+    found = {f"spectrum {name}": spectrum(name, seen) for name, seen in profile.spectra.items()}
     if not is_drawn(profile):
-        return {}
-    found = {"regime": regime_map(profile)}
+        return found
+    found["regime"] = regime_map(profile)
     if profile.noise_scale.is_resolved and float(profile.noise_scale) > 0:
         found["trade_off"] = trade_off(profile)
     return found
@@ -31,8 +36,6 @@ def charts(profile: Results) -> dict[str, Spec]:
 
 def regime_map(profile: Results) -> Spec:
     """Limits of the learning rate over batch size, both noise scales, the setting in use."""
-    import altair as alt
-
     landscape = profile.landscape(profile.setting.momentum)
     batches = batch_grid(profile)
     curves = _limit_curves(profile, landscape, batches)
@@ -52,17 +55,32 @@ def regime_map(profile: Results) -> Spec:
     )
     told = [alt.Tooltip("curve:N"), alt.Tooltip("B:Q", format=".3~g"),
             alt.Tooltip("lr:Q", title="learning rate", format=".3~g")]  # fmt: skip
-    base = alt.Chart(alt.Data(values=curves)).encode(x=x)
+    base = _of(curves).encode(x=x)
     rule = base.transform_filter("datum.curve == 'noise-scale rule' && isValid(datum.low)")
     band = rule.mark_area(color=NOISE, opacity=0.18).encode(y="low:Q", y2="high:Q")
     line = base.mark_line(strokeWidth=2.5).encode(y=y, color=colour, strokeDash=dash, tooltip=told)
     unstable = (
-        alt.Chart(alt.Data(values=[{"low": float(landscape.stable_lr), "high": highest}]))
+        _of([{"low": float(landscape.stable_lr), "high": highest}])
         .mark_rect(color=CURVATURE, opacity=0.07)
         .encode(y="low:Q", y2="high:Q")
     )
-    layers = [unstable, band, line, *_scales(profile, batches), *_points(profile)]
-    return _finished(alt.layer(*layers), 340)
+    layers = [unstable, band, line, *_scales(profile, batches), *_regions(landscape, highest)]
+    return _finished(alt.layer(*layers, *_points(profile)), 340)
+
+
+def _regions(landscape: Landscape, highest: float) -> list[Any]:
+    """The names of the regions that the limits separate, at the left edge."""
+    stable, square = float(landscape.stable_lr), float(landscape.mean_square_lr(1))
+    rule = float(landscape.max_lr(1))
+    places = [(math.sqrt(stable * highest), "unstable at this point", CURVATURE)]
+    if rule * 8 < square:
+        places.append((math.sqrt(rule * square), "noise takes a part of each step", NOISE))
+    return [
+        _words(_of([{"lr": rate, "name": name}]), colour, dx=8, align="left").encode(
+            x=alt.value(0), y="lr:Q"
+        )
+        for rate, name, colour in places
+    ]
 
 
 def _limit_curves(profile: Results, landscape: Landscape, batches: np.ndarray) -> Values:
@@ -86,8 +104,6 @@ def _on_curve(curve: str, batch: float, rate: Estimate) -> dict[str, Any]:
 
 def _scales(profile: Results, batches: np.ndarray) -> list[Any]:
     """Both noise scales as vertical lines, their intervals as bands, their names above."""
-    import altair as alt
-
     drawn: list[Any] = []
     scales = {"B_simple": profile.simple_noise_scale, "B_noise": profile.noise_scale}
     shown = {name: scale for name, scale in scales.items() if scale.low > 0 or scale.is_resolved}
@@ -95,75 +111,90 @@ def _scales(profile: Results, batches: np.ndarray) -> list[Any]:
     for row, (name, scale) in enumerate(shown.items()):
         low, high = max(scale.low, batches[0]), min(scale.high, batches[-1])
         if low < high:
-            area = alt.Chart(alt.Data(values=[{"from": low, "to": high}]))
+            area = _of([{"from": low, "to": high}])
             drawn.append(area.mark_rect(color=INK, opacity=0.08).encode(x="from:Q", x2="to:Q"))
         if not (scale.is_resolved and batches[0] < float(scale) < batches[-1]):
             continue
-        chart = alt.Chart(alt.Data(values=[{"B": float(scale), "name": f"{name} {short(float(scale))}"}]))
+        chart = _of([{"B": float(scale), "name": f"{name} {short(float(scale))}"}])
         dash = [6, 3, 1, 3] if name == "B_simple" else [1, 0]
         drawn.append(chart.mark_rule(color=INK, strokeDash=dash).encode(x="B:Q"))
         left = float(scale) == apart[0] and len(apart) > 1
-        label = chart.mark_text(
-            color=INK, align="right" if left else "left", dx=-4 if left else 4, dy=9 + 13 * row * (not left), baseline="top"
-        )
-        drawn.append(label.encode(x="B:Q", y=alt.value(0), text="name:N"))
+        side = {"align": "right", "dx": -5} if left else {"align": "left", "dx": 5}
+        label = _words(chart, INK, dy=9, baseline="top", **side)
+        drawn.append(label.encode(x="B:Q", y=alt.value(0)))
     return drawn
 
 
 def _points(profile: Results) -> list[Any]:
     """The setting in use and the advised one."""
-    import altair as alt
-
     setting, advice = profile.setting, profile.recommend()
     places = [
         ("now", setting.batch_size, setting.lr, INK, "circle", 130),
-        ("to try", advice.batch_size, advice.lr, NOISE, "diamond", 190),
+        ("tried" if profile.advised else "to try", advice.batch_size, advice.lr, NOISE, "diamond", 190),
     ]
     drawn = []
     for name, batch, rate, colour, shape, size in places:
         if not (batch and rate):
             continue
-        said = f"{name}: {short(rate)} at B = {batch:g}"
-        chart = alt.Chart(alt.Data(values=[{"B": batch, "lr": rate, "setting": said}]))
-        place = chart.encode(x="B:Q", y="lr:Q", tooltip=["setting:N"])
+        said = f"{name}: learning rate {short(rate)} at batch size {batch:g}"
+        place = _of([{"B": batch, "lr": rate, "name": name, "setting": said}])
+        place = place.encode(x="B:Q", y="lr:Q", tooltip=["setting:N"])
         mark = place.mark_point(
             filled=True, color=colour, shape=shape, size=size, stroke="var(--paper)", opacity=1
         )
-        text = place.mark_text(color=INK, dx=11, dy=11, align="left").encode(text="setting:N")
-        drawn += [mark, text]
+        drawn += [mark, _words(place, INK, dx=-11, dy=-9, align="right")]
     return drawn
 
 
 def trade_off(profile: Results) -> Spec:
     """Steps against samples of a run: what a batch size costs."""
-    import altair as alt
-
     scale, batches = float(profile.noise_scale), batch_grid(profile)
     curve = [_costs(scale, float(batch)) for batch in batches]
-    marked = [_costs(scale, batch, f"{batch:g}") for batch in _ticks(batches)]
-    own = profile.setting.batch_size
+    own, special = profile.setting.batch_size, [_costs(scale, scale, "B_noise")]
     if own:
-        marked = [m for m in marked if not 0.6 < m["B"] / own < 1.7]
+        special.append(_costs(scale, own, f"now: {own:g}"))
+    marked = [
+        _costs(scale, size, f"{size:g}")
+        for size in _ticks(batches)
+        if all(abs(math.log2(size / other["B"])) > 0.8 for other in special)
+    ]
     x = alt.X("steps:Q", title="steps, over the fewest (1 + B_noise/B)").scale(type="log", nice=False)
     y = alt.Y("samples:Q", title="samples, over the fewest (1 + B/B_noise)").scale(
         type="log", nice=False
     )
     told = [alt.Tooltip(f"{name}:Q", format=".3~g") for name in ("B", "steps", "samples")]
-    line = alt.Chart(alt.Data(values=curve)).mark_line(color=NOISE, strokeWidth=2.5)
-    ticks = alt.Chart(alt.Data(values=marked)).encode(x=x, y=y, tooltip=told)
-    layers = [
-        line.encode(x=x, y=y, order="B:Q"),
-        ticks.mark_point(filled=True, color=NOISE, size=45, opacity=1),
-        ticks.mark_text(color=INK, dx=7, dy=-7, align="left").encode(text="name:N"),
+    line = _of(curve).mark_line(color=NOISE, strokeWidth=2.5)
+    ticks = _of(marked).encode(x=x, y=y, tooltip=told)
+    places = _of(special).encode(x=x, y=y, tooltip=told)
+    return _finished(
+        alt.layer(
+            line.encode(x=x, y=y, order="B:Q"),
+            ticks.mark_point(filled=True, color=NOISE, size=45, opacity=1),
+            _words(ticks, INK, dx=7, dy=-7, align="left"),
+            places.mark_point(filled=True, color=INK, size=110, opacity=1),
+            _words(places, INK, dx=9, dy=-10, align="left"),
+        ),
+        300,
+    )
+
+
+def spectrum(name: str, seen: Spectrum) -> Spec:
+    """The density of the eigenvalues of a matrix, on a logarithmic axis."""
+    floor = max(seen.density) * 1e-7
+    rows = [
+        {"x": x, "density": max(y, floor), "low": max(low, floor), "high": max(high, floor)}
+        for x, y, low, high in zip(seen.grid, seen.density, seen.low, seen.high, strict=True)
     ]
-    if own:
-        here = alt.Chart(alt.Data(values=[_costs(scale, own, f"now: B = {own:g}")]))
-        here = here.encode(x=x, y=y, tooltip=told)
-        layers += [
-            here.mark_point(filled=True, color=INK, size=130, opacity=1),
-            here.mark_text(color=INK, dx=11, dy=-9, align="left").encode(text="name:N"),
-        ]
-    return _finished(alt.layer(*layers), 300)
+    base = _of(rows).encode(x=alt.X("x:Q", title=f"eigenvalue of {name}"))
+    band = base.mark_area(color=NOISE, opacity=0.2).encode(
+        y=alt.Y("low:Q", title="share of the eigenvalues per unit").scale(type="log", nice=False),
+        y2="high:Q",
+    )
+    line = base.mark_line(color=NOISE, strokeWidth=1.8).encode(
+        y=alt.Y("density:Q"),
+        tooltip=[alt.Tooltip("x:Q", title="eigenvalue", format=".3~g"), "density:Q"],
+    )
+    return _finished(alt.layer(band, line), 240)
 
 
 def _costs(scale: float, batch: float, name: str = "") -> dict[str, Any]:
@@ -193,6 +224,17 @@ def _rates(profile: Results, landscape: Landscape) -> tuple[float, float]:
     return min([bottom, top / 1e2, *own]) / 2, max([top, *(2 * rate for rate in own)])
 
 
+def _of(rows: Values) -> Any:
+    """A chart of these rows."""
+    return alt.Chart(alt.Data(values=rows))
+
+
+def _words(chart: Any, colour: str, **place: Any) -> Any:
+    """The column "name" as text, with an edge that keeps it readable on lines."""
+    edge = {"stroke": "var(--paper)", "strokeWidth": 3, "strokeJoin": "round"}
+    return chart.mark_text(color=colour, **edge, **place).encode(text="name:N")
+
+
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
@@ -209,7 +251,7 @@ def _finished(chart: Any, height: int) -> Spec:
     )
     chart = chart.configure_axis(**axis).configure_view(stroke=None)
     chart = chart.configure_legend(
-        orient="bottom", labelColor=INK, symbolStrokeWidth=2.5, columns=3, labelLimit=260
+        orient="bottom", labelColor=INK, symbolStrokeWidth=2.5, columns=3, columnPadding=18, labelLimit=260
     )
     spec: Spec = chart.to_dict()
     return spec
