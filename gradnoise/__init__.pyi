@@ -87,6 +87,7 @@ from .profiles.estimate import estimate_cost
 from .profiles.measurement import Measurement, measure
 from .profiles.pool import Pool, pool
 from .profiles.profile import Profile, profile
+from .profiles.spectra import Spectrum
 from .profiles.swing import NoiseAt, Swing, swing
 from .statistics.estimate import Estimate, Status
 from .sweeps.knee import Knee
@@ -201,6 +202,7 @@ __all__ = [
     "Landscape",
     "Recommendation",
     "Profile",
+    "Spectrum",
     "profile",
     "Cost",
     "estimate_cost",

@@ -33,7 +33,17 @@ def words(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def row(profile: object, label: str) -> list[str]:
-    """The cells of one line of the report."""
-    line = next(line for line in str(profile).split("\n") if line.startswith(label + "  "))
+def full(profile: gn.Profile) -> str:
+    """The report with all of its tables."""
+    return profile.report(full=True)
+
+
+def row(profile: gn.Profile, label: str) -> list[str]:
+    """The cells of one line of the full report."""
+    return cells_of(full(profile), label)
+
+
+def cells_of(text: str, label: str) -> list[str]:
+    """The cells of the line that begins with a label."""
+    line = next(line for line in text.split("\n") if line.startswith(label + "  "))
     return re.split(r"\s{2,}", line)

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     problem = with_optimizer(options)
     budget = options.budget
     if options.epochs is not None:
-        budget = samples_of(problem[2], options.epochs)
+        budget = samples_of(problem[2], options.epochs, "--epochs")
     found = advise(
         *problem,
         budget=budget,

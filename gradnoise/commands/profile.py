@@ -66,7 +66,7 @@ def _advised(problem: tuple[Any, Any, Any, Any], options: argparse.Namespace) ->
     check_optimizer(problem, options.target)
     return advise(
         *problem,
-        budget=samples_of(problem[2], options.advise),
+        budget=samples_of(problem[2], options.advise, "--advise"),
         progress=shows_progress(options),
         **chosen(options, "batch_size"),
     )

@@ -59,8 +59,8 @@ def check_optimizer(made: tuple[Any, Any, Any, Any], target: str) -> None:
         )
 
 
-def samples_of(data: Any, epochs: float) -> int:
-    """How many samples so many passes over the data take.
+def samples_of(data: Any, epochs: float, option: str) -> int:
+    """How many samples so many passes over the data take; `option` asked for them.
 
     Raises:
         ArgumentError: the length of the data is not known.
@@ -68,7 +68,9 @@ def samples_of(data: Any, epochs: float) -> int:
     with untouched(nn.Identity(), data):
         found = Samples.draw(data, max_samples=2, least=1).population
     if math.isinf(found):
-        raise ArgumentError("epochs need data of a known length: give --budget in samples")
+        raise ArgumentError(
+            f"{option} needs data of a known length; gradnoise advise takes --budget in samples"
+        )
     return max(1, round(epochs * found))
 
 

@@ -56,7 +56,11 @@ class Recommendation:
     @classmethod
     def from_dict(cls, contents: dict[str, Any]) -> Recommendation:
         """What `dataclasses.asdict` gave, with lists for tuples."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in contents.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in contents.items()
+        }
+        return cls(**fields)
 
     def __str__(self) -> str:
         return "\n".join(f"- {sentence}" for sentence in (*self.reasons, *self.caveats))
@@ -122,7 +126,7 @@ def without_curvature(simple: Estimate, population: float) -> Recommendation:
         simple: B_simple in samples.
         population: N in samples.
     """
-    if not (simple.is_resolved and float(simple) > 0):
+    if not simple.is_resolved:
         said = f"B_simple is {simple.bounds_in_words()}: {simple.status.remedy}."
         return Recommendation(None, None, (NO_CURVATURE, said), NONE, caveats=(WHEN,))
     low, high = _range([simple])

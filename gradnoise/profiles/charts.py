@@ -9,9 +9,9 @@ import lazy_loader
 import numpy as np
 
 from ..learning_rate.landscape import Landscape
-from ..statistics.estimate import Estimate, short
+from ..statistics.estimate import short
 from .contents import is_drawn
-from .results import Results
+from .results import Results, other_optimizer
 from .spectra import Spectrum
 
 alt: Any = lazy_loader.load("altair")  # only where a page is made
@@ -34,38 +34,88 @@ def charts(profile: Results) -> dict[str, Spec]:
     return found
 
 
+CURVES = {  # colour and dashes
+    "full-batch limit": (CURVATURE, [1, 0]),
+    "mean-square limit": (SQUARE, [7, 3]),
+    "noise-scale rule": (NOISE, [2, 2]),
+}
+
+
 def regime_map(profile: Results) -> Spec:
     """Limits of the learning rate over batch size, both noise scales, the setting in use."""
     landscape = profile.landscape(profile.setting.momentum)
-    batches = batch_grid(profile)
-    curves = _limit_curves(profile, landscape, batches)
-    lowest, highest = _rates(profile, landscape)
+    batches, ends = batch_grid(profile), _rates(profile, landscape)
+    rows = _limit_rows(profile, landscape, batches)
+    other = other_optimizer(profile)
+    whose = f"of plain SGD, not {other}" if other else f"({profile.setting.who})"
     x = alt.X("B:Q", title="batch size B (samples)").scale(
         type="log", base=2, domain=[batches[0], batches[-1]], nice=False
     )
-    y = alt.Y("lr:Q", title=f"learning rate ε ({profile.setting.who})").scale(
-        type="log", domain=[lowest, highest], nice=False, clamp=True
+    y = alt.Y("lr:Q", title=f"learning rate ε {whose}").scale(
+        type="log", domain=ends, nice=False, clamp=True
     )
-    names = ["full-batch limit", "mean-square limit", "noise-scale rule"]
-    colour = alt.Color("curve:N", title=None).scale(
-        domain=names, range=[CURVATURE, SQUARE, NOISE]
+    unstable = _of([{"low": float(landscape.stable_lr), "high": ends[1]}])
+    layers = [
+        unstable.mark_rect(color=CURVATURE, opacity=0.07).encode(y="low:Q", y2="high:Q"),
+        *_rule_band(landscape, batches, ends),
+        _lines(rows, x, y),
+        *_scales(profile, batches),
+        *_regions(landscape, ends[1]),
+        *_points(profile),
+    ]
+    return _finished(alt.layer(*layers), 340)
+
+
+def _limit_rows(profile: Results, landscape: Landscape, batches: np.ndarray) -> Values:
+    """Points of the curves that have values, up to the population where a limit ends there."""
+    rows = []
+    for batch in map(float, batches):
+        rates = {
+            "full-batch limit": landscape.stable_lr,
+            "mean-square limit": landscape.mean_square_lr(min(batch, profile.population)),
+            "noise-scale rule": landscape.max_lr(batch),
+        }
+        rows += [
+            {"curve": name, "B": batch, "lr": float(rate)}
+            for name, rate in rates.items()
+            if 0 < float(rate) < math.inf
+        ]
+    return rows
+
+
+def _lines(rows: Values, x: Any, y: Any) -> Any:
+    """The curves, with a legend of those that there are."""
+    names = [name for name in CURVES if any(row["curve"] == name for row in rows)]
+    colours, dashes = zip(*(CURVES[name] for name in names), strict=True)
+    return (
+        _of(rows)
+        .mark_line(strokeWidth=2.5)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("curve:N", title=None).scale(domain=names, range=list(colours)),
+            strokeDash=alt.StrokeDash("curve:N", title=None).scale(
+                domain=names, range=list(dashes)
+            ),
+            tooltip=[
+                "curve:N",
+                alt.Tooltip("B:Q", format=".3~g"),
+                alt.Tooltip("lr:Q", title="learning rate", format=".3~g"),
+            ],
+        )
     )
-    dash = alt.StrokeDash("curve:N", title=None).scale(
-        domain=names, range=[[1, 0], [7, 3], [2, 2]]
-    )
-    told = [alt.Tooltip("curve:N"), alt.Tooltip("B:Q", format=".3~g"),
-            alt.Tooltip("lr:Q", title="learning rate", format=".3~g")]  # fmt: skip
-    base = _of(curves).encode(x=x)
-    rule = base.transform_filter("datum.curve == 'noise-scale rule' && isValid(datum.low)")
-    band = rule.mark_area(color=NOISE, opacity=0.18).encode(y="low:Q", y2="high:Q")
-    line = base.mark_line(strokeWidth=2.5).encode(y=y, color=colour, strokeDash=dash, tooltip=told)
-    unstable = (
-        _of([{"low": float(landscape.stable_lr), "high": highest}])
-        .mark_rect(color=CURVATURE, opacity=0.07)
-        .encode(y="low:Q", y2="high:Q")
-    )
-    layers = [unstable, band, line, *_scales(profile, batches), *_regions(landscape, highest)]
-    return _finished(alt.layer(*layers, *_points(profile)), 340)
+
+
+def _rule_band(landscape: Landscape, batches: np.ndarray, ends: tuple[float, float]) -> list[Any]:
+    """The interval of the noise-scale rule; its bounds where it has no value."""
+    rows = []
+    for batch in map(float, batches):
+        rate = landscape.max_lr(batch)
+        low, high = max(rate.low, ends[0]), min(rate.high, ends[1])
+        if low < high and (rate.low > 0 or rate.high < math.inf):
+            rows.append({"B": batch, "low": low, "high": high})
+    band = _of(rows).mark_area(color=NOISE, opacity=0.18, aria=False)
+    return [band.encode(x="B:Q", y="low:Q", y2="high:Q")] if rows else []
 
 
 def _regions(landscape: Landscape, highest: float) -> list[Any]:
@@ -83,32 +133,13 @@ def _regions(landscape: Landscape, highest: float) -> list[Any]:
     ]
 
 
-def _limit_curves(profile: Results, landscape: Landscape, batches: np.ndarray) -> Values:
-    """Rows of the curves, with bands where they have a width."""
-    rows: Values = []
-    stable = landscape.stable_lr
-    for batch in map(float, batches):
-        rows.append(_on_curve("full-batch limit", batch, stable))
-        rows.append(_on_curve("noise-scale rule", batch, landscape.max_lr(batch)))
-        if batch <= profile.population:
-            rows.append(_on_curve("mean-square limit", batch, landscape.mean_square_lr(batch)))
-    return rows
-
-
-def _on_curve(curve: str, batch: float, rate: Estimate) -> dict[str, Any]:
-    ends = {"low": _finite(rate.low), "high": _finite(rate.high)}
-    if None in ends.values():
-        ends = {"low": None, "high": None}
-    return {"curve": curve, "B": batch, "lr": _finite(float(rate)), **ends}
-
-
 def _scales(profile: Results, batches: np.ndarray) -> list[Any]:
     """Both noise scales as vertical lines, their intervals as bands, their names above."""
     drawn: list[Any] = []
     scales = {"B_simple": profile.simple_noise_scale, "B_noise": profile.noise_scale}
     shown = {name: scale for name, scale in scales.items() if scale.low > 0 or scale.is_resolved}
     apart = sorted(float(scale) for scale in shown.values() if scale.is_resolved)
-    for row, (name, scale) in enumerate(shown.items()):
+    for name, scale in shown.items():
         low, high = max(scale.low, batches[0]), min(scale.high, batches[-1])
         if low < high:
             area = _of([{"from": low, "to": high}])
@@ -130,7 +161,14 @@ def _points(profile: Results) -> list[Any]:
     setting, advice = profile.setting, profile.recommend()
     places = [
         ("now", setting.batch_size, setting.lr, INK, "circle", 130),
-        ("tried" if profile.advised else "to try", advice.batch_size, advice.lr, NOISE, "diamond", 190),
+        (
+            "tried" if profile.advised else "to try",
+            advice.batch_size,
+            advice.lr,
+            NOISE,
+            "diamond",
+            190,
+        ),
     ]
     drawn = []
     for name, batch, rate, colour, shape, size in places:
@@ -158,7 +196,9 @@ def trade_off(profile: Results) -> Spec:
         for size in _ticks(batches)
         if all(abs(math.log2(size / other["B"])) > 0.8 for other in special)
     ]
-    x = alt.X("steps:Q", title="steps, over the fewest (1 + B_noise/B)").scale(type="log", nice=False)
+    x = alt.X("steps:Q", title="steps, over the fewest (1 + B_noise/B)").scale(
+        type="log", nice=False
+    )
     y = alt.Y("samples:Q", title="samples, over the fewest (1 + B/B_noise)").scale(
         type="log", nice=False
     )
@@ -219,8 +259,9 @@ def batch_grid(profile: Results) -> np.ndarray:
 def _rates(profile: Results, landscape: Landscape) -> tuple[float, float]:
     top = 4 * float(landscape.stable_lr)
     own = [rate for rate in (profile.setting.lr, profile.recommend().lr) if rate]
-    rule = float(landscape.max_lr(1))
-    bottom = rule if math.isfinite(rule) and rule > 0 else top / 1e3
+    rule = landscape.max_lr(1)
+    least = float(rule) if rule.is_resolved else rule.high / 10
+    bottom = least if 0 < least < math.inf else top / 1e3
     return min([bottom, top / 1e2, *own]) / 2, max([top, *(2 * rate for rate in own)])
 
 
@@ -235,10 +276,6 @@ def _words(chart: Any, colour: str, **place: Any) -> Any:
     return chart.mark_text(color=colour, **edge, **place).encode(text="name:N")
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) and number > 0 else None
-
-
 def _finished(chart: Any, height: int) -> Spec:
     """The chart as wide as its place, in the colours of the page."""
     axis = {
@@ -246,12 +283,15 @@ def _finished(chart: Any, height: int) -> Spec:
         "gridColor": FAINT, "gridOpacity": 0.15, "titleFontWeight": "normal", "labelFlush": True,
         "labelOverlap": True, "format": "~g", "tickCount": 8,
     }  # fmt: skip
-    chart = chart.properties(width="container", height=height).configure(
-        background="transparent"
-    )
+    chart = chart.properties(width="container", height=height).configure(background="transparent")
     chart = chart.configure_axis(**axis).configure_view(stroke=None)
     chart = chart.configure_legend(
-        orient="bottom", labelColor=INK, symbolStrokeWidth=2.5, columns=3, columnPadding=18, labelLimit=260
-    )
+        orient="bottom",
+        labelColor=INK,
+        symbolStrokeWidth=2.5,
+        columns=3,
+        columnPadding=18,
+        labelLimit=260,
+    )  # fmt: skip
     spec: Spec = chart.to_dict()
     return spec

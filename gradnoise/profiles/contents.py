@@ -350,5 +350,5 @@ def _cost(profile: Results, cost: Cost) -> str:
 
 
 def is_drawn(profile: Results) -> bool:
-    """Whether there is a regime map: curvature was measured and is positive."""
-    return has_curvature(profile) and float(profile.sharpness) > 0
+    """Whether there is a regime map: curvature is positive, and limits hold for the optimizer."""
+    return has_curvature(profile) and float(profile.sharpness) > 0 and not is_unsettled(profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from ..moments.layer import Layer
 from ..show.table import cells, integer
 from ..statistics.estimate import Estimate, short
 from . import contents
-from .contents import has_curvature, is_unsettled
-from .layer_table import limiting_layer
-from .results import Results
-from .spectra import Spectrum
 from .charts import Spec, charts
+from .layer_table import limiting_layer
+from .results import Results, has_curvature, is_unsettled
+from .spectra import Spectrum
 
 NEEDS = "the page needs altair, vl-convert-python and jinja2: pip install altair vl-convert-python"
 
@@ -44,7 +44,7 @@ def render(profile: Results, data: Mapping[str, Any]) -> str:
     """The page as text."""
     try:
         import altair  # noqa: F401  (the charts need it)
-        import vl_convert
+        import vl_convert  # noqa: F401
         from jinja2 import Environment
         from markupsafe import Markup
     except ImportError as error:
@@ -59,9 +59,17 @@ def render(profile: Results, data: Mapping[str, Any]) -> str:
         data=Markup(_inside(data)),
         specs=Markup(_inside(specs)),
         style=Markup(_file("style.css")),
-        script=Markup(_file("script.js")),
-        library=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        script=Markup(_script()),
     )
+
+
+@cache
+def _script() -> str:
+    """The script of the page, with the library that draws the charts; it takes a second to make."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle(_file("script.js"))
+    return bundle.replace("</script", "<\\/script")
 
 
 def _contents(profile: Results) -> dict[str, Any]:
@@ -150,4 +158,6 @@ def _inside(value: Any) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files(__package__).joinpath("template", name).read_text(encoding="utf-8")
+    return (
+        resources.files(__package__).joinpath("template").joinpath(name).read_text(encoding="utf-8")
+    )

@@ -168,7 +168,8 @@ class Profile(Results):
     def with_advice(self, advice: Tried) -> Profile:
         """This profile with what `gn.advise` has found from the same point of training.
 
-        Its report, its picture and `recommend` then name the pair that was tried.
+        Its report, its picture and `recommend` then name the pair that was tried. Where the trials
+        found none, their reasons become `warnings`.
 
         Args:
             advice: an `Advice` about the same model and optimizer.
@@ -177,6 +178,8 @@ class Profile(Results):
             p = gn.profile(model, loss_fn, loader, optimizer=optimizer)
             print(p.with_advice(gn.advise(model, loss_fn, loader, optimizer)))
         """
+        if advice.lr is None:
+            return replace(self, warnings=(*self.warnings, *advice.reasons))
         tried = Recommendation(advice.batch_size, advice.lr, advice.reasons, advice.confidence)
         return replace(self, advised=tried)
 

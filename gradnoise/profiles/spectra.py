@@ -50,16 +50,12 @@ class Spectrum:
         peak = np.r_[True, (inner >= curve.density[:-2]) & (inner >= curve.density[2:]), True]
         kept = peak.copy()
         kept[:: max(1, len(peak) // POINTS)] = True
-        lines = (scale * curve.grid, *(y / scale for y in (curve.density, curve.low, curve.high)))
+        parts = scale * curve.grid, *(y / scale for y in (curve.density, curve.low, curve.high))
+        grid, density, low, high = (tuple(float(f"{x:.6g}") for x in part[kept]) for part in parts)
         return cls(
-            *(tuple(float(f"{x:.6g}") for x in line[kept]) for line in lines),
-            width=scale * curve.width,
-            size=seen.size,
-            lowest=scale * seen.lower_edge,
-            highest=scale * seen.upper_edge,
-            products=seen.matvecs,
-            level=seen.level,
-        )
+            grid, density, low, high, scale * curve.width, seen.size, scale * seen.lower_edge,
+            scale * seen.upper_edge, seen.matvecs, seen.level,
+        )  # fmt: skip
 
     @classmethod
     def from_dict(cls, contents: dict[str, Any]) -> Spectrum:

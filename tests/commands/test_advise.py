@@ -48,4 +48,7 @@ def test_mistakes_are_one_line(trainable: Path, capsys: pytest.CaptureFixture[st
     both = refused(capsys, "advise", "digits", "--epochs", 1, "--budget", 9)
     assert "not allowed with argument" in both
     stream = refused(capsys, "advise", f"{trainable}:stream", "--epochs", 1)
-    assert "--epochs needs data of a known length: give --budget in samples" in stream
+    assert (
+        "--epochs needs data of a known length; gradnoise advise takes --budget in samples"
+        in stream
+    )

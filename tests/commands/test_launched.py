@@ -61,7 +61,7 @@ def test_the_report_is_that_of_one_process(target: Path, capsys: pytest.CaptureF
 
 def without_cost(report: str) -> list[str]:
     lines = report.splitlines()
-    start = next(k for k, line in enumerate(lines) if line.startswith("cost: "))
+    start = next(k for k, line in enumerate(lines) if line.startswith("- cost: "))
     end = next(k for k, line in enumerate(lines[start:], start) if not line)
     return lines[:start] + lines[end:]
 

@@ -1,5 +1,6 @@
 """`gradnoise profile`: what it prints and writes, and what it refuses before it measures."""
 
+import re
 import sys
 
 import pytest
@@ -16,10 +17,10 @@ def test_it_prints_a_report(capsys):
     assert cli.main(["profile", "digits", *FEW, "--epochs", "1"]) == 0
 
     shown = capsys.readouterr()
-    assert ": 4 810 trainable parameters, float32" in shown.out.split("\n")[0]
+    assert shown.out.startswith("What to do")
+    assert "- DigitsNet: 4 810 trainable parameters, float32" in shown.out
     assert "measured on 16 samples out of 1 797" in shown.out
     assert "SGD, learning rate 0.1, batch size 32" in shown.out
-    assert "What to do" in shown.out
     assert shown.err == ""
 
 
@@ -204,6 +205,34 @@ def test_the_same_seed_prints_the_same_numbers(capsys, file):
     reports = []
     for _ in range(2):
         cli.main(["profile", f"{file}:three", *QUICK, "--samples", "20", "--seed", "3"])
-        reports.append(capsys.readouterr().out)
+        reports.append(re.sub(r"cost: \S+ s,", "cost:", capsys.readouterr().out))
 
     assert reports[0] == reports[1]
+
+
+def test_with_trials_the_report_names_a_pair_that_was_tried(capsys, tmp_path):
+    files = tmp_path / "p.json", tmp_path / "p.html"
+    given = ("--json", str(files[0]), "--html", str(files[1]), "--advise", "8")
+    assert cli.main(["profile", "digits", *FEW, *given]) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("What to do (tried by short training: rough)\n- Batch size ")
+    assert out.endswith(f"written: {files[0]}, {files[1]}\n")
+    saved, page = map(gn.Profile.load, files)
+    assert saved.advised == page.advised
+    assert f"- Batch size {saved.recommend().batch_size}, learning rate " in out
+
+
+def test_trials_need_an_optimizer(capsys, file):
+    said = refused(capsys, "profile", f"{file}:three", *QUICK, "--advise")
+
+    assert "returned no optimizer, and runs go on from one" in said
+
+
+def test_all_tables_and_spectra_on_request(capsys, tmp_path):
+    page = tmp_path / "p.html"
+    more = ("--full", "--spectra", "--html", str(page))
+    assert cli.main(["profile", "digits", *FEW, "--epochs", "0", *more]) == 0
+
+    assert "learning rate at B =" in capsys.readouterr().out
+    assert set(gn.Profile.load(page).spectra) == {"H", "Σ"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gradnoise.learning_rate.advice import recommend, samples_needed
-from gradnoise.learning_rate.reasons import WHEN
+from gradnoise.learning_rate.advice import recommend, samples_needed, without_curvature
+from gradnoise.learning_rate.reasons import NO_CURVATURE, WHEN
 from gradnoise.learning_rate.setting import Setting
 from gradnoise.statistics.estimate import Status
 from tests.landscapes import (
@@ -89,8 +89,8 @@ class TestResolved:
         assert advise(noise_scale, sharpness).confidence == confidence
 
     def test_when_to_measure_is_said(self):
-        assert advise(estimate(128.0)).reasons[-1] == WHEN
-        assert advise(UNKNOWN).reasons[-1] == WHEN
+        assert advise(estimate(128.0)).caveats == (WHEN,)
+        assert advise(UNKNOWN).caveats == (WHEN,)
         for word in ("one snapshot", "not the phase of training", "gn.pool", "gn.advise"):
             assert word in WHEN
 
@@ -266,7 +266,34 @@ class TestWithoutARate:
 def test_each_reason_is_a_line():
     advice = advise(estimate(96.0), batch_size=32, lr=0.25)
 
-    assert str(advice).split("\n") == [f"- {reason}" for reason in advice.reasons]
+    said = (*advice.reasons, *advice.caveats)
+    assert str(advice).split("\n") == [f"- {sentence}" for sentence in said]
+
+
+def test_what_to_do_comes_first():
+    for setting in ({}, {"batch_size": 32, "lr": 0.25}):
+        first = advise(estimate(96.0), **setting).reasons[0]
+        assert first.startswith(("To try first (SGD): batch size", "Keep batch size 32"))
+
+
+class TestWithoutCurvature:
+    def test_the_simple_noise_scale_gives_a_batch_and_no_rate(self):
+        advice = without_curvature(estimate(100.0, 80.0, 120.0), INF)
+
+        assert (advice.batch_size, advice.lr, advice.critical) == (128, None, (80.0, 120.0))
+        assert advice.reasons[0].startswith("Critical batch size: about 64 to 128 (B_simple 100).")
+        assert advice.reasons[1:] == (NO_CURVATURE,)
+        assert advice.confidence == "snapshot: rough"
+
+    @pytest.mark.parametrize("simple", [UNKNOWN, AT_LEAST, AT_MOST])
+    def test_an_unresolved_one_gives_nothing_and_says_what_to_do(self, simple):
+        advice = without_curvature(simple, INF)
+
+        assert (advice.batch_size, advice.lr, advice.confidence) == (None, None, "none")
+        assert simple.status.remedy in advice.reasons[-1]
+
+    def test_no_noise_is_a_batch_of_one(self):
+        assert without_curvature(estimate(0.0), INF).batch_size == 1
 
 
 class TestSamplesNeeded:

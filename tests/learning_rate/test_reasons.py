@@ -154,16 +154,22 @@ class TestToTry:
 
 
 class TestCritical:
+    @staticmethod
+    def said(simple, noise_scale, low, high):
+        scales = {"B_simple": simple, "B_noise": noise_scale}
+        known = {name: scale for name, scale in scales.items() if scale is not None}
+        return critical(known, INF, low, high)
+
     def test_a_range_has_two_ends_and_a_point_one(self):
-        bowl = landscape(estimate(100.0))
-        assert "about 128 (B_noise 100)" in critical(bowl, None, 100.0, 100.0)
-        assert "about 64 to 128" in critical(bowl, estimate(60.0), 60.0, 100.0)
+        noise_scale = estimate(100.0)
+        assert "about 128 (B_noise 100)" in self.said(None, noise_scale, 100.0, 100.0)
+        assert "about 64 to 128" in self.said(estimate(60.0), noise_scale, 60.0, 100.0)
 
     def test_a_factor_of_two_is_no_disagreement(self):
-        bowl = landscape(estimate(100.0))
-        assert "uncertain" not in critical(bowl, estimate(50.0), 50.0, 100.0)
-        assert "uncertain" in critical(bowl, estimate(49.0), 49.0, 100.0)
-        assert "uncertain" not in critical(bowl, None, 1.0, 100.0)
+        noise_scale = estimate(100.0)
+        assert "uncertain" not in self.said(estimate(50.0), noise_scale, 50.0, 100.0)
+        assert "uncertain" in self.said(estimate(49.0), noise_scale, 49.0, 100.0)
+        assert "uncertain" not in self.said(None, noise_scale, 1.0, 100.0)
 
     @pytest.mark.parametrize(
         ("simple", "noise_scale", "factor"),
@@ -177,15 +183,15 @@ class TestCritical:
         ],
     )
     def test_bounds_disagree_as_values_do(self, simple, noise_scale, factor):
-        said = critical(landscape(noise_scale), simple, 60.0, 60.0)
+        said = self.said(simple, noise_scale, 60.0, 60.0)
         assert ("differ by a factor" in said) is (factor is not None)
         assert factor is None or f"factor {factor}," in said
 
     def test_no_noise_at_all_is_a_value(self):
-        bowl = landscape(estimate(0.0))
-        assert "Critical batch size 1 (B_noise 0)" in critical(bowl, None, 0.0, 0.0)
-        assert "about 1 to 64" in critical(bowl, estimate(60.0), 0.0, 60.0)
-        assert "factor ∞, so this is uncertain" in critical(bowl, estimate(60.0), 0.0, 60.0)
+        noise_scale = estimate(0.0)
+        assert "Critical batch size 1 (B_noise 0)" in self.said(None, noise_scale, 0.0, 0.0)
+        assert "about 1 to 64" in self.said(estimate(60.0), noise_scale, 0.0, 60.0)
+        assert "factor ∞, so this is uncertain" in self.said(estimate(60.0), noise_scale, 0.0, 60.0)
 
 
 @pytest.mark.parametrize("scale", [UNKNOWN, AT_LEAST, AT_MOST])

@@ -53,7 +53,7 @@ def test_a_profile_says_what_it_cost(tmp_path: Path) -> None:
     assert 10 < p.cost.passes < 80
     assert p.cost.products < p.cost.passes / 2
     assert p.cost.half_width > p.cost.passes
-    assert f"cost: {p.cost.passes:.3g} plain passes" in str(p)
+    assert f"{p.cost.passes:.3g} plain passes (forward" in str(p)
     p.save(tmp_path / "p.json")
     assert gn.Profile.load(tmp_path / "p.json").cost == p.cost
     contents = (tmp_path / "p.json").read_text()

@@ -7,12 +7,12 @@ import pytest
 
 import gradnoise as gn
 from gradnoise.profiles.layer_table import limiting_layer
-from tests.reports import row, words
+from tests.reports import full, row, words
 
 
 class TestLayers:
     def test_a_long_list_is_cut_and_its_rest_summed(self, deep):
-        lines = str(deep).split("\n")
+        lines = full(deep).split("\n")
         start = next(i for i, line in enumerate(lines) if line.startswith("layer "))
         rows = [re.split(r"\s{2,}", line) for line in lines[start + 2 : start + 9]]
 
@@ -22,7 +22,7 @@ class TestLayers:
 
     def test_the_noisiest_come_first(self, deep):
         noisiest = max(deep.layers.values(), key=lambda layer: layer.noise_share)
-        lines = str(deep).split("\n")
+        lines = full(deep).split("\n")
         start = next(i for i, line in enumerate(lines) if line.startswith("layer "))
 
         assert lines[start + 2].startswith(f"{noisiest.name} ")
@@ -74,26 +74,32 @@ class TestLayers:
         group = replace(deep.layers["0"], name="group 0")
         one, two = {"group 0": group}, {"group 0": group, "group 1": replace(group, name="group 1")}
 
-        assert "parameter group" not in str(replace(deep, groups=one))
+        assert "parameter group" not in full(replace(deep, groups=one))
         assert row(replace(deep, groups=two), "group 1")[1] == "12"
 
     def test_a_long_name_keeps_its_end(self, resolved):
         layer = replace(resolved.layers[""], name="transformer.h.11.attention.output.dense")
 
-        assert "…h.11.attention.output.dense  " in str(replace(resolved, layers={"": layer}))
+        assert "…h.11.attention.output.dense  " in full(replace(resolved, layers={"": layer}))
 
     def test_on_a_narrow_terminal_less_of_it_is_kept(self, resolved, monkeypatch):
-        for module in ("show.table", "profiles.layer_table"):
-            monkeypatch.setattr(f"gradnoise.{module}.width", lambda: 80)
+        monkeypatch.setenv("COLUMNS", "80")
         layer = replace(resolved.layers[""], name="transformer.h.11.attention.output.dense")
-        lines = str(replace(resolved, layers={"": layer})).split("\n")
+        lines = full(replace(resolved, layers={"": layer})).split("\n")
 
         (line,) = [line for line in lines if line.startswith("…tion.output.dense  ")]
         assert line.endswith("exact")
         assert len(line) <= 80
 
+    @pytest.mark.parametrize("columns", [40, 60, 75])
+    def test_a_short_line_has_the_shares_and_the_noise_scale(self, deep, columns, monkeypatch):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        heading = next(line for line in full(deep).split("\n") if line.startswith("layer "))
+
+        assert re.split(r"\s{2,}", heading) == ["layer", "% of trΣ", "% of λ", "its trΣ/|G|²"]
+
     def test_a_long_name_does_not_push_the_numbers_out(self, resolved):
         layer = replace(resolved.layers[""], name="transformer.h.11." + "attention.output." * 8)
         profile = replace(resolved, layers={"": layer})
 
-        assert "100%" in str(profile)
+        assert "100%" in full(profile)

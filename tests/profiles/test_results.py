@@ -127,7 +127,7 @@ def test_the_simple_noise_scale_leads_the_advice() -> None:
     p = toy_profile(probes=64)
     scales = sorted([float(p.simple_noise_scale), float(p.noise_scale)])
     assert p.recommend().critical == tuple(scales)
-    assert "B_simple" in p.recommend().reasons[0]
+    assert "(B_simple " in p.recommend().reasons[1]
 
 
 def test_where_every_gradient_is_zero_the_advice_asks_why() -> None:

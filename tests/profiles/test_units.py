@@ -83,7 +83,7 @@ def test_a_profile_of_a_file_that_knew_no_units(tmp_path: Path) -> None:
 
 
 def test_the_report_says_what_a_group_is() -> None:
-    text = str(gn.profile(mlp(nn.BatchNorm1d(5)), CE, (X, Y), group_size=12))
+    text = gn.profile(mlp(nn.BatchNorm1d(5)), CE, (X, Y), group_size=12).report(full=True)
     flat = " ".join(text.split())
     assert "measured on 96 samples out of 96 in groups of 12, gradients of groups by 'loop'" in flat
     assert "12 times the variance of group gradients" in flat

@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.text import Text
 
-from gradnoise.show.table import WIDTH, cells, fitted, integer, listed, plain_table, render, width
+from gradnoise.show.table import cells, fitted, integer, listed, plain_table, render, width
 from gradnoise.statistics.estimate import Estimate, Status
 
 INF, NAN = math.inf, math.nan
@@ -26,8 +26,15 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
 
 
-@pytest.mark.parametrize(("columns", "expected"), [(80, 80), (100, 100), (200, 100)])
-def test_a_line_is_as_long_as_the_terminal_and_at_most_a_hundred(
+@pytest.fixture(autouse=True)
+def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"), [(20, 40), (60, 60), (80, 80), (100, 100), (200, 100)]
+)
+def test_a_line_is_as_long_as_the_terminal_from_forty_to_a_hundred(
     monkeypatch: pytest.MonkeyPatch, columns: int, expected: int
 ) -> None:
     on_a_terminal(monkeypatch, columns)
@@ -35,12 +42,17 @@ def test_a_line_is_as_long_as_the_terminal_and_at_most_a_hundred(
 
 
 @pytest.mark.parametrize("stdout", [None, io.StringIO()], ids=["closed", "file"])
-def test_without_a_terminal_a_line_has_a_hundred_characters(
-    monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO | None
+@pytest.mark.parametrize(
+    ("said", "expected"), [(None, 80), ("60", 60), ("0", 40), ("wide", 80), ("500", 100)]
+)
+def test_without_a_terminal_a_line_is_what_columns_says_or_eighty(
+    monkeypatch: pytest.MonkeyPatch, stdout: io.StringIO | None, said: str | None, expected: int
 ) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((97, 24)))
     monkeypatch.setattr(sys, "stdout", stdout)
-    assert width() == 100
+    if said is not None:
+        monkeypatch.setenv("COLUMNS", said)
+    assert width() == expected
 
 
 def explained_table() -> list[str]:
@@ -140,7 +152,7 @@ def test_sentences_are_listed_under_their_title() -> None:
 def test_text_has_no_colours_no_trailing_spaces_and_a_fixed_width() -> None:
     text = render([Text("word " * 60, style="bold red"), Text("end   ")])
     assert "\x1b" not in text
-    assert all(len(line) <= WIDTH and line == line.rstrip() for line in text.split("\n"))
+    assert all(len(line) <= 80 and line == line.rstrip() for line in text.split("\n"))
     assert text.endswith("end")
 
 

@@ -1,0 +1,98 @@
+"""The spectra of H and Σ that a profile keeps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradnoise as gn
+from gradnoise.profiles.spectra import Spectrum
+from tests.reports import quadratic_profile
+
+TOY = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+
+
+def test_a_profile_has_none_unless_they_are_asked_for() -> None:
+    assert quadratic_profile(1.0).spectra == {}
+
+
+def test_they_are_those_of_the_hessian_and_of_the_covariance() -> None:
+    data = TOY.sample(64, seed=0)
+    p = gn.profile(TOY.model(), TOY.loss_fn, data, spectra=True)
+    gradients = gn.per_sample_gradients(TOY.model(), TOY.loss_fn, data)
+    rows = torch.cat([g.flatten(1) for g in gradients.values()], 1).double()
+    noise = torch.linalg.eigvalsh(torch.cov(rows.T))
+    assert (p.spectra["H"].lowest, p.spectra["H"].highest) == pytest.approx((1.0, 4.0))
+    seen = p.spectra["Σ"]
+    assert (seen.lowest, seen.highest) == pytest.approx(tuple(noise.tolist()), rel=1e-5)
+    assert p.spectra["H"].size == seen.size == 2
+
+
+def test_they_are_in_the_cost() -> None:
+    plain, more = quadratic_profile(1.0), quadratic_profile(1.0, spectra=True)
+    products = sum(seen.products for seen in more.spectra.values())
+    assert products >= 4
+    assert more.cost.passes > plain.cost.passes + products
+
+
+def test_those_of_groups_are_in_samples() -> None:
+    torch.manual_seed(0)
+    data = torch.randn(96, 5), torch.randint(3, (96,))
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    p = gn.profile(model, nn.CrossEntropyLoss(), data, group_size=12, spectra=True)
+    top = gn.covariance(model, nn.CrossEntropyLoss(), data, k=1, group_size=12, hessian=False)
+    assert p.spectra["Σ"].highest == pytest.approx(float(top.pairs.values[0]), rel=0.02)
+
+
+def test_without_curvature_there_is_that_of_the_covariance() -> None:
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad * 2
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            return Rounded.apply(super().forward(x))
+
+    data = torch.randn(32, 3), torch.randn(32, 1)
+    p = gn.profile(Net(3, 1), nn.MSELoss(), data, spectra=True)
+    assert ("H" in p.spectra) == ("noise_scale" in p.estimates)
+    assert "Σ" in p.spectra
+
+
+def test_the_curve_is_short_and_keeps_its_area_and_its_peaks() -> None:
+    matrix = torch.diag(torch.cat([torch.linspace(0, 1, 90), torch.tensor([3.0, 7.0])])).double()
+    seen = gn.SpectralDensity.of(matrix, probes=2, steps=40)
+    kept = Spectrum.of(seen)
+    assert len(kept.grid) < 0.6 * len(seen.curve.grid)
+    assert max(kept.density) == pytest.approx(seen.curve.density.max(), rel=1e-5)
+    assert np.trapezoid(kept.density, kept.grid) == pytest.approx(1, abs=0.02)
+    assert all(
+        low <= y <= high for low, y, high in zip(kept.low, kept.density, kept.high, strict=True)
+    )
+
+
+def test_a_factor_scales_eigenvalues_and_keeps_the_area() -> None:
+    seen = gn.SpectralDensity.of(torch.diag(torch.tensor([1.0, 2.0, 5.0])))
+    one, ten = Spectrum.of(seen), Spectrum.of(seen, 10.0)
+    assert (ten.lowest, ten.highest) == pytest.approx((10.0, 50.0))
+    assert np.trapezoid(ten.density, ten.grid) == pytest.approx(
+        np.trapezoid(one.density, one.grid), rel=1e-3
+    )
+
+
+def test_it_is_read_back(tmp_path: Path) -> None:
+    p = quadratic_profile(1.0, spectra=True)
+    assert Spectrum.from_dict({**asdict(p.spectra["H"])}) == p.spectra["H"]
+    p.save(tmp_path / "p.json")
+    assert gn.Profile.load(tmp_path / "p.json") == p
