@@ -24,7 +24,7 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*\w)")
 APART = 3.0  # a number may be so many times the one that is shown
 
 _BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>before|not run|printed)(?::(?P<note>.*?))?-->\s*?\n)?"
+    r"(?:<!-- (?P<mark>before|not run|printed)(?::(?P<note>.*?))?\s*-->\s*?\n)?"
     r"^```(?P<kind>\w+)\n(?P<code>.*?)^```",
     re.S | re.M,
 )

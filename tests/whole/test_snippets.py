@@ -7,8 +7,10 @@ import shlex
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from gradnoise import cli
 from tests.snippets import PAGES, ROOT, blocks, differs, run
@@ -17,6 +19,7 @@ matplotlib.use("agg")
 
 WITH_PROGRAMS = [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
 NOT_RUN: dict[str, int] = {}  # pages with programs that cannot run in a test
+PARTS = 0.004  # of the points of a picture may differ
 
 
 def name_of(page: Path) -> str:
@@ -44,6 +47,20 @@ def test_the_programs_of_a_page_run(page: Path) -> None:
         if block.mark == "printed":
             assert block.kind == "text"
             assert differs(block.code, printed) == ""
+    for kept in (ROOT / "docs" / "images").glob(f"{page.stem}_*.png"):
+        assert parts_apart(imread(kept), imread(kept.name)) < PARTS, kept.name
+
+
+def parts_apart(kept: np.ndarray, drawn: np.ndarray) -> float:
+    """Share of the points of two pictures that differ; numbers differ a little between CPUs."""
+    assert kept.shape == drawn.shape
+    return float(np.mean(np.abs(kept - drawn).max(axis=-1) > 0.2))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_mark_belongs_to_a_block(page: Path) -> None:
+    marks = re.findall(r"^<!-- (?:before|not run|printed)\b", page.read_text("utf-8"), re.M)
+    assert len(marks) == sum(block.mark != "" for block in blocks(page))
 
 
 def test_programs_that_cannot_run_say_why() -> None:
