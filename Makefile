@@ -46,7 +46,7 @@ check: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/mypy
 
 # the variable: a notice about other generators, which is not about this site
-docs: $(VENV)/.docs
+docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(VENV)/.test
@@ -98,10 +98,6 @@ $(VENV)/.test: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VE
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
 	$(PIP) --editable '.[lint]'
-	@touch $@
-
-$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.test
-	$(PIP) --editable '.[docs]'
 	@touch $@
 
 clean:

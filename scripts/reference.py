@@ -1,4 +1,4 @@
-"""The pages of the API reference: a hook of mkdocs that writes them from docs/api.md.
+"""A hook of mkdocs: the pages of the API reference, written from docs/api.md.
 
 Every section of docs/api.md becomes a page reference/SECTION.md with the signature and the
 docstring of each name that it lists; docs/api.md itself links to them. The docstrings are read from
@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 INDEX = "api.md"
 LISTED = re.compile(r"^- `gn\.(\w+)(\([^`]*\))?`", re.M)
+TEXT_THEN_LIST = re.compile(r"^(?![-|<#\s])(.*\S)\n(?=- )", re.M)
 INHERITED = {"Measurement": ["moments"]}  # of its base class, which is not public
 
 
@@ -70,6 +71,13 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def with_room(markdown: str) -> str:
+    """A list right behind a line of text is one on GitHub; here it needs an empty line."""
+    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.S | re.M)
+    parts[::2] = [TEXT_THEN_LIST.sub(r"\1\n\n", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Link the names of the index."""
-    return linked(markdown) if page.file.src_uri == INDEX else markdown
+    """Room before lists; the names of the index become links."""
+    return with_room(linked(markdown) if page.file.src_uri == INDEX else markdown)

@@ -53,6 +53,11 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not re.findall(r'(?:src|rel="stylesheet" href)="https?://[^"]+', text), page
 
 
+def test_a_list_behind_a_line_is_one() -> None:
+    text = "two:\n- a\n  more\n- b\n```text\nc:\n- d\n```\n"
+    assert reference.with_room(text) == text.replace("two:\n", "two:\n\n")
+
+
 def test_sections_of_a_docstring_become_markdown() -> None:
     text = """One line with ε* and `a*`.
 
