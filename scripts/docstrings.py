@@ -14,9 +14,9 @@ from typing import Any
 
 from griffe import Alias, ExprName, Extension, Function, Module, Object
 
-SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Example):[ ]*(.*)$")
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):[ ]*(.*)$")
 ITEM = re.compile(r"^\*?\*?\w+(?:, \*?\*?\w+)*$")  # names before the colon
-LISTS = ("Args", "Raises")
+LISTS = ("Args", "Attributes", "Raises")
 STAR = re.compile(r"(?<!\*)(?:(?<=\w)\*|\*(?=\w))(?!\*)")  # of ε* or *shape: no emphasis
 
 
@@ -56,6 +56,8 @@ def markdown(docstring: str) -> str:
     for line in inspect.cleandoc(docstring).split("\n"):
         if found := SECTION.match(line):
             parts.append((found[1], ["    " + found[2]] if found[2] else []))
+        elif line[:1].strip() and parts[-1][0]:  # text of its own behind a section
+            parts.append(("", [line]))
         else:
             parts[-1][1].append(line)
     return "\n\n".join(_section(title, lines).strip("\n") for title, lines in parts)

@@ -69,6 +69,8 @@ def test_sections_of_a_docstring_become_markdown() -> None:
     Raises:
         ArgumentError: it is wrong.
 
+    Source: a paper.
+
     Example:
         >>> 1 + 1
         2
@@ -79,6 +81,7 @@ def test_sections_of_a_docstring_become_markdown() -> None:
         "- `low`, `high`: ends of the interval.\n- `rest`: others: all.",
         "**Raises**",
         "- `ArgumentError`: it is wrong.",
+        "Source: a paper.",
         "**Example**",
         "```pycon\n>>> 1 + 1\n2\n```",
     ]
