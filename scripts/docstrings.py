@@ -18,6 +18,7 @@ SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):[ ]*(.*)
 ITEM = re.compile(r"^\*?\*?\w+(?:, \*?\*?\w+)*$")  # names before the colon
 LISTS = ("Args", "Attributes", "Raises")
 STAR = re.compile(r"(?<!\*)(?:(?<=\w)\*|\*(?=\w))(?!\*)")  # of ε* or *shape: no emphasis
+PAGE = re.compile(r"\bdocs/([\w/]+)\.md\b")  # becomes a link from a page of reference/
 
 
 class Markdown(Extension):
@@ -92,6 +93,7 @@ def _fenced(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Stars of formulas are characters; in code they stay as they are."""
+    """Outside of code: stars of formulas are characters, and names of pages are links."""
     parts = re.split(r"(`[^`]*`|^ {4}.*$)", text, flags=re.M)
-    return "".join(STAR.sub(r"\\*", part) if k % 2 == 0 else part for k, part in enumerate(parts))
+    parts[::2] = [PAGE.sub(r"[docs/\1.md](../\1.md)", STAR.sub(r"\\*", p)) for p in parts[::2]]
+    return "".join(parts)

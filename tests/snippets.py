@@ -25,7 +25,7 @@ APART = 3.0  # a number may be so many times the one that is shown
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<mark>before|not run|printed)(?::(?P<note>.*?))?\s*-->\s*?\n)?"
-    r"^```(?P<kind>\w+)\n(?P<code>.*?)^```",
+    r"^```(?P<kind>\w*)\n(?P<code>.*?)^```",
     re.S | re.M,
 )
 

@@ -69,7 +69,7 @@ def test_sections_of_a_docstring_become_markdown() -> None:
     Raises:
         ArgumentError: it is wrong.
 
-    Source: a paper.
+    Source: a paper, docs/faq.md.
 
     Example:
         >>> 1 + 1
@@ -81,7 +81,7 @@ def test_sections_of_a_docstring_become_markdown() -> None:
         "- `low`, `high`: ends of the interval.\n- `rest`: others: all.",
         "**Raises**",
         "- `ArgumentError`: it is wrong.",
-        "Source: a paper.",
+        "Source: a paper, [docs/faq.md](../faq.md).",
         "**Example**",
         "```pycon\n>>> 1 + 1\n2\n```",
     ]

@@ -73,12 +73,20 @@ def test_programs_that_cannot_run_say_why() -> None:
     assert found == NOT_RUN
 
 
+SHELLS = ("bash", "sh", "console")
 LINE = re.compile(r"^(?: {4}|\$ )?((?:torchrun|gradnoise|python|make) .*)$", re.M)
+
+
+def commands(page: Path) -> list[str]:
+    """Indented by four spaces, or in a block of a shell."""
+    text = page.read_text(encoding="utf-8")
+    indented = [line for line in text.split("\n") if line.startswith("    ")]
+    fenced = [block.code for block in blocks(page) if block.kind in SHELLS]
+    return LINE.findall("\n".join([*indented, *fenced]))
+
+
 COMMANDS = [
-    pytest.param(line, id=f"{page.stem}: {line[:40]}")
-    for page in PAGES
-    for line in LINE.findall(page.read_text(encoding="utf-8"))
-    if not line.endswith((".", ",", ";", ":"))
+    pytest.param(line, id=f"{page.stem}: {line[:40]}") for page in PAGES for line in commands(page)
 ]
 
 
