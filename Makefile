@@ -2,6 +2,7 @@
 # make test   the whole test suite
 # make fuzz   the randomised tests on other and on more examples than `make test`
 # make check  lint and types; links and names in the docs are held by tests
+# make docs   the documentation as a site in site/; a broken link or anchor is an error
 # make torch TORCH=2.14.1  the core of the suite on another torch, in an environment of its own
 # make torches             the same on the oldest torch that is supported, and on the newest
 # make zoo    models of real packages held to autograd, in an environment of its own (8 GB; not in CI);
@@ -26,7 +27,7 @@ NOT_CORE := backpack or bert or hugging_face
 
 ZOO_VENV := .venv-zoo
 
-.PHONY: demo test fuzz check coverage torch torches torch-oldest torch-newest zoo clean
+.PHONY: demo test fuzz check docs coverage torch torches torch-oldest torch-newest zoo clean
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
@@ -43,6 +44,10 @@ check: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the variable: a notice about other generators, which is not about this site
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(VENV)/.test
 	$(BIN)/python benchmarks/coverage.py
@@ -96,4 +101,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-torch-* $(ZOO_VENV) $(OUT) zoo/out
+	rm -rf $(VENV) .venv-torch-* $(ZOO_VENV) $(OUT) site zoo/out
