@@ -80,7 +80,8 @@ def _profile_options(commands: Any) -> None:
         help="plain passes over the samples that may be spent, about; fewer samples are measured "
         "where all would cost more")  # fmt: skip
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
-    add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
+    add("--json", type=Path, metavar="FILE", help="save the profile as JSON; - prints it "
+        "to stdout, and the report to stderr")  # fmt: skip
     add("--plot", type=Path, metavar="FILE",
         help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
     _common_options(add)

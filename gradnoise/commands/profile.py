@@ -11,6 +11,7 @@ from ..problem.optimizer_settings import OptimizerSettings
 from ..profiles.profile import Profile, profile
 from ..toy.digits import BATCH_SIZE, LR, trained_digits
 from .arguments import check_targets, chosen, shows_progress, tell_written
+from .json_output import beside, write_json
 from .launched import is_first, launched
 from .target import factory_of
 
@@ -45,12 +46,12 @@ def _run(options: argparse.Namespace, group: Any) -> int:
     if not is_first(group):
         return 0
     result = _with_setting(result, options)
-    if options.json:
-        result.save(options.json)
-    print(result)
+    write_json(result.to_dict() if options.json else {}, options.json)
+    report = beside(options.json)
+    print(result, file=report)
     if options.plot:
         result.plot(options.plot)
-    return tell_written(options.json, options.plot)
+    return tell_written(options.json, options.plot, file=report)
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:

@@ -29,6 +29,7 @@ from . import file
 from .budget import budget_note, within_budget
 from .cost import Meter
 from .curvature import Effort, find_curvature
+from .environment import environment, now
 from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
@@ -88,6 +89,8 @@ class Profile(Results):
         labels_per_sample: labels (tokens, pixels) that count, on average; None where a sample has
             one, or where the loss function does not tell.
         cost: what the measurement cost; see `Cost`.
+        date: when it was measured, ISO 8601 in UTC; empty in files of older versions.
+        environment: "python", "platform", "threads" of torch and "device"; empty likewise.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -115,7 +118,10 @@ class Profile(Results):
         return draw(self, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as built-in values that JSON can hold; infinities and nan as strings."""
+        """Everything as built-in values that JSON can hold; infinities and nan as strings.
+
+        With a section "verdict": what follows from the numbers, computed when it is written.
+        """
         return file.to_dict(self)
 
     def save(self, path: str | Path) -> None:
@@ -127,11 +133,17 @@ class Profile(Results):
         file.save(self.to_dict(), path)
 
     @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) of the files that `save` writes, with all units."""
+        return file.json_schema()
+
+    @classmethod
     def load(cls, path: str | Path) -> Profile:
         """Read a saved profile.
 
         Raises:
-            ProfileFileError: no such file, damaged, or not a profile of this version.
+            ProfileFileError: no such file, damaged, numbers that cannot be, or not a profile that
+                this version reads.
         """
         return file.load(cls, path)  # type: ignore[no-any-return]
 
@@ -328,6 +340,8 @@ def find_profile(
         warnings=tuple(filter(None, notes)),
         versions=file.versions(),
         cost=meter.cost(problem, curvature.noise_work),
+        date=now(),
+        environment=environment(problem.objective.device),
     )
 
 

@@ -57,6 +57,8 @@ class Results:
     randomness: str = NONE
     labels_per_sample: float | None = None
     cost: Cost | None = field(default=None, compare=False)
+    date: str = field(default="", compare=False)
+    environment: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def loss(self) -> Estimate:
@@ -169,7 +171,7 @@ class Results:
         From one point of training: a start for trials. No rate is given where the numbers are not
         those of the optimizer in use, or its second moments have not settled.
         """
-        reason = _nothing_follows(self)
+        reason = nothing_follows(self)
         if reason:
             return Recommendation(None, None, (reason,), "none")
         setting = self.setting
@@ -223,7 +225,7 @@ def is_unsettled(results: Results) -> bool:
     return results.metric == "optimizer" and own is not None and not own.is_settled
 
 
-def _nothing_follows(results: Results) -> str:
+def nothing_follows(results: Results) -> str:
     """Why neither batch size nor learning rate can be given, or an empty text."""
     own = results.optimizer
     if float(results.trace_cov) == float(results.grad_sq_norm) == 0:
