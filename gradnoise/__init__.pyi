@@ -1,5 +1,6 @@
 # Public names: what type checkers read, and where `__init__.py` imports each from.
 from . import toy
+from .checks.check import Checked, check
 from .errors import (
     ArgumentError,
     BatchLossError,
@@ -204,6 +205,8 @@ __all__ = [
     "profile",
     "Cost",
     "estimate_cost",
+    "check",
+    "Checked",
     # several measurements of one model
     "Measurement",
     "measure",

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..checks.vocabulary import READY, UNITS
 from .arguments import MOMENTUM, POSITIVE, number, whole
 
 TARGET = (
@@ -35,6 +36,11 @@ rate of each, and the critical batch size.
 WATCH = """
 Show what a `gn.NoiseMonitor` writes, in 80 columns, while the model trains: noise scale with its
 interval, batch size, loss, learning rate. Ctrl-C leaves; training is not touched.
+"""
+CHECK = """
+Hold a saved profile to rules, by its intervals. Exit code 0 if all rules passed, 1 if one did not,
+2 at any error. A rule that the intervals cannot tell has not passed, unless --allow-unresolved is
+given.
 """
 VALIDATE = """
 Compare every estimator with every analytic problem whose exact answer is known. Print truth,
@@ -170,6 +176,26 @@ def _watch_options(commands: Any) -> None:
     _debug_option(add)
 
 
+def _check_options(commands: Any) -> None:
+    about = "hold a saved profile to rules; exit code 1 if one did not pass"
+    example = (
+        "examples: gradnoise check p.json; "
+        'gradnoise check p.json --rule resolved --rule "lr < 0.5 * mean_square_lr" '
+        '--rule "batch_size <= 2 * noise_scale" --rule "age < 7 days"'
+    )
+    add = _command(commands, "check", CHECK, about, example)
+    add("file", type=Path, help="a profile that --json or Profile.save wrote")
+    add("--rule", action="append", metavar="RULE", help="a comparison of two sides with <, <=, > "
+        f"or >=: a name, a number times a name, a number, a time. Names: {', '.join(UNITS)}. "
+        f"Or a ready-made rule: {', '.join(READY)}. Once for each rule (default: resolved, and "
+        "lr-below-limit and batch-near-critical where the profile has learning rate and batch "
+        "size)")  # fmt: skip
+    add("--allow-unresolved", action="store_true", help="rules that the intervals cannot tell pass")
+    add("--json", type=Path, metavar="FILE",
+        help="save the outcome as JSON; - prints it to stdout in place of the table")  # fmt: skip
+    _debug_option(add)
+
+
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
     add = _command(commands, "validate", VALIDATE, about)
@@ -194,5 +220,6 @@ COMMANDS = {
     "branch": _branch_options,
     "sweep": _sweep_options,
     "watch": _watch_options,
+    "check": _check_options,
     "validate": _validate_options,
 }

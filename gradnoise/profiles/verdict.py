@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import GradNoiseError
 from ..learning_rate.advice import Recommendation
-from .results import Results, is_unsettled, nothing_follows
+from .results import Results, nothing_follows
 
 AT_BATCH_SIZE = ("max_lr", "greedy_lr", "mean_square_lr", "steps", "samples")
 
@@ -38,9 +38,7 @@ def limits_refused(results: Results) -> str:
     """Why no limit of the learning rate holds for the optimizer in use; empty where they do."""
     if "sharpness" not in results.estimates:
         return advice_of(results).reasons[0]
-    if is_unsettled(results):
-        return nothing_follows(results)
-    return results.setting.no_rate
+    return nothing_follows(results) or results.setting.no_rate
 
 
 def _in_use(results: Results) -> dict[str, Any]:
