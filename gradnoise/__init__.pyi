@@ -83,6 +83,7 @@ from .problem.losses.lightning import lightning
 from .problem.losses.masked_lm import masked_lm
 from .problem.losses.model_loss import model_loss
 from .problem.losses.seq2seq_lm import seq2seq_lm
+from .profiles.comparison import Comparison
 from .profiles.cost import Cost
 from .profiles.estimate import estimate_cost
 from .profiles.measurement import Measurement, measure
@@ -205,6 +206,7 @@ __all__ = [
     "profile",
     "Cost",
     "estimate_cost",
+    "Comparison",
     "check",
     "Checked",
     # several measurements of one model

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-RATE, SAMPLES, TIME = "parameter²/loss", "samples", "time"
-SQUARE, CUBE = "loss²/parameter²", "loss³/parameter⁴"
+from ..learning_rate.units import OF_LIMITS, OF_QUANTITIES, RATE, SAMPLES
+
+TIME = "time"
 
 # name -> unit; two names are compared only where the unit is the same
 UNITS = {
-    "loss": "loss",
-    "grad_sq_norm": SQUARE,
-    "trace_cov": SQUARE,
-    "simple_noise_scale": SAMPLES,
-    "grad_curvature": CUBE,
-    "trace_hessian_cov": CUBE,
-    "noise_scale": SAMPLES,
-    "sharpness": "loss/parameter²",
-    "curvature_noise_scale": SAMPLES,
-    "critical_batch_size": SAMPLES,
-    "stable_lr": RATE,
-    "max_lr": RATE,
-    "greedy_lr": RATE,
-    "mean_square_lr": RATE,
+    **OF_QUANTITIES,
+    **OF_LIMITS,
     "doubling_lr": RATE,
+    "critical_batch_size": SAMPLES,
     "relative_steps": "1",
     "relative_samples": "1",
     "lr": RATE,

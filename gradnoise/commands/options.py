@@ -37,6 +37,10 @@ WATCH = """
 Show what a `gn.NoiseMonitor` writes, in 80 columns, while the model trains: noise scale with its
 interval, batch size, loss, learning rate. Ctrl-C leaves; training is not touched.
 """
+COMPARE = """
+Say what changed from one saved profile to another beyond the errors of both: two checkpoints,
+optimizers or batch sizes. Of more than two, each is compared with the first.
+"""
 CHECK = """
 Hold a saved profile to rules, by its intervals. Exit code 0 if all rules passed, 1 if one did not,
 2 at any error. A rule that the intervals cannot tell has not passed, unless --allow-unresolved is
@@ -176,6 +180,24 @@ def _watch_options(commands: Any) -> None:
     _debug_option(add)
 
 
+def _compare_options(commands: Any) -> None:
+    about = "say what changed from one saved profile to another, beyond their errors"
+    example = (
+        "examples: gradnoise compare epoch1.json epoch10.json; "
+        "gradnoise compare sgd.json adam.json --json - | jq '.comparisons[0].changed'"
+    )
+    add = _command(commands, "compare", COMPARE, about, example)
+    add("files", type=Path, nargs="+", metavar="FILE",
+        help="profiles that --json or Profile.save wrote, two or more")  # fmt: skip
+    add("--level", type=number(lambda x: 0 < x < 1, "between 0 and 1"),
+        help="coverage of the intervals (default: the higher one of the profiles)")  # fmt: skip
+    add("--independent", action="store_true", help="the profiles are of different samples: their "
+        "errors are independent, and intervals shorter")  # fmt: skip
+    add("--json", type=Path, metavar="FILE",
+        help="save them as JSON; - prints it to stdout in place of the text")  # fmt: skip
+    _debug_option(add)
+
+
 def _check_options(commands: Any) -> None:
     about = "hold a saved profile to rules; exit code 1 if one did not pass"
     example = (
@@ -220,6 +242,7 @@ COMMANDS = {
     "branch": _branch_options,
     "sweep": _sweep_options,
     "watch": _watch_options,
+    "compare": _compare_options,
     "check": _check_options,
     "validate": _validate_options,
 }

@@ -27,9 +27,11 @@ from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
 from .budget import budget_note, within_budget
+from .comparison import Comparison, compare
 from .cost import Meter
 from .curvature import Effort, find_curvature
 from .environment import environment, now
+from .flat import rows, values
 from .picture import draw
 from .results import Results
 from .surrogates import surrogate_note
@@ -116,6 +118,46 @@ class Profile(Results):
             ImportError: matplotlib is not installed.
         """
         return draw(self, path)
+
+    def compare(
+        self, other: Profile, level: float | None = None, *, independent: bool | None = None
+    ) -> Comparison:
+        """Whether anything changed from this profile to another one, beyond the errors of both.
+
+        Args:
+            other: of another checkpoint, optimizer, batch size or model.
+            level: coverage of the intervals of the changes; the higher one of both by default.
+            independent: whether the two were measured on different samples, so that their errors
+                are independent. None: only where seeds differ and the population is finite. Errors
+                that are not are taken to be related in the worst way.
+
+        Returns:
+            Comparison.
+
+        Raises:
+            ArgumentError: not a profile, or no level.
+        """
+        return compare(self, other, level=level, independent=independent)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict for each quantity, limit and layer: `pandas.DataFrame(p.rows())` is tidy.
+
+        Columns: model, date, scope ("model", "layer" or "group"), name (of the layer or group),
+        quantity, value, low, high, level, stderr, status, samples, unit, batch_size (of a limit of
+        the learning rate, which is about it), metric. Where nothing is known the value is None;
+        infinities and nan are numbers.
+        """
+        return rows(self)
+
+    def values(self) -> dict[str, float]:
+        """Finite numbers by key, for W&B's `log` or TensorBoard's `add_scalar`.
+
+        Keys are those of `NoiseMonitor.values` where the quantity is the same:
+        "gradnoise/noise_scale" is B_simple. "gradnoise/hessian_noise_scale" is B_noise. Other
+        quantities have their own names. Each has "..._low" and "..._high", the ends of its
+        interval. Limits of the learning rate are those at the batch size in use.
+        """
+        return values(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as built-in values that JSON can hold; infinities and nan as strings.
