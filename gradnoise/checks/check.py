@@ -147,8 +147,9 @@ def _given(
         return given, ()
     setting = profile.setting
     known = {
-        "lr-below-limit": bool(setting.batch_size and (setting.lr or setting.no_rate)),
-        "batch-near-critical": bool(setting.batch_size),
+        "lr-below-limit": setting.batch_size is not None
+        and (setting.lr is not None or bool(setting.no_rate)),
+        "batch-near-critical": setting.batch_size is not None,
     }
     missing = tuple(
         f"{rule} was left out: the profile has no {what}"

@@ -29,8 +29,10 @@ INDEPENDENT = (
 TOLD = "Errors of the two profiles are taken to be independent, as was said."
 WHOLE = (
     "Both are of their whole populations: numbers without an interval have no sampling error, and "
-    "differ where the models or the data do. "
+    "differ where the models or the data do. The other intervals are of random directions: "
 )
+ADDED = "their errors may be related, and the margins of both are added."
+SQUARES = "their errors are taken to be independent, by other seeds or as was said."
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ def are_independent(first: Results, second: Results) -> bool:
 
 def assumption(first: Results, second: Results, independent: bool | None) -> str:
     """What was assumed about the errors, in a sentence."""
-    whole = all(one.samples >= one.population for one in (first, second))
-    if independent is not None:
-        said = TOLD if independent else RELATED
-    else:
-        said = INDEPENDENT if are_independent(first, second) else RELATED
-    return (WHOLE if whole else "") + said
+    known = are_independent(first, second) if independent is None else independent
+    if all(one.samples >= one.population for one in (first, second)):
+        return WHOLE + (SQUARES if known else ADDED)
+    if not known:
+        return RELATED
+    return INDEPENDENT if independent is None else TOLD
 
 
 def rounding(first: Results, second: Results) -> float:
@@ -112,7 +114,8 @@ def _all(first: Results, second: Results) -> Iterator[Difference]:
         return Difference(name, told(first), told(second), sentence)  # type: ignore[operator]
 
     yield found("objective", lambda one: one.objective, ANOTHER_OBJECTIVE)
-    yield found("unit", _unit, ANOTHER_OBJECTIVE)
+    if first.objective == second.objective:  # it names the size of groups
+        yield found("unit", _unit, ANOTHER_OBJECTIVE)
     yield found(
         "metric", _coordinates,
         "Gradients and curvature are in different coordinates: only the loss and learning rates, "

@@ -122,7 +122,7 @@ def _at_batch(found: Compared, at: AtBatch) -> Iterator[str]:
             else (f"The regime of batch size {size} is not resolved in either.")
         )
     else:
-        yield f"Batch size {size} was {before} and is {after} in {found.names[1]}."
+        yield f"The regime of batch size {size}: {before}, then {after}."
     if "mean_square_lr" not in at.limits:
         return
     limit = at.limits["mean_square_lr"]
@@ -165,7 +165,7 @@ def _named(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _table(heading: str, changes: Mapping[str, Change], found: Compared) -> Table:
-    interval = f"{found.level:.3g} interval".replace("0.95", "95%")
+    interval = f"{_percent(found.level)} interval"
     table = plain_table(heading, *found.names, "change", interval, "verdict")
     for name, change in changes.items():
         own = change.change
@@ -179,6 +179,10 @@ def _table(heading: str, changes: Mapping[str, Change], found: Compared) -> Tabl
     return table
 
 
+def _percent(level: float) -> str:
+    return f"{100 * level:.4g}%"
+
+
 def _cell(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return estimate.bounds_in_words("≥ ", "≤ ")
@@ -188,8 +192,8 @@ def _cell(estimate: Estimate) -> str:
 def _errors(found: Compared) -> Iterator[str]:
     yield found.assumption
     yield (
-        f"Each interval is right by itself in {found.level:.3g} of repetitions, or more. Of many "
-        f"quantities that did not change, one may seem to have."
+        f"Each interval is right by itself in {_percent(found.level)} of repetitions, or more. Of "
+        f"many quantities that did not change, one may seem to have."
     )
     if found.layers_compared:
         yield (

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
-from ..statistics.estimate import Estimate, Status
+from ..statistics.estimate import Estimate
 from .results import Results
 
 TEXTS = ("model", "mode", "dtype", "device", "engine", "engine_reason", "objective", "randomness")
@@ -78,9 +78,9 @@ def _estimate(where: str, name: str, found: Estimate) -> Iterator[str]:
         yield f"{where}: stderr = {found.stderr:g} is negative"
     if not _is_whole(found.samples, 0):
         yield f"{where}: samples = {found.samples!r}"
-    undefined = found.status is Status.NEGATIVE_CURVATURE
-    if name in POSITIVE and not undefined and (found.value < 0 or found.low < 0):
-        yield f"{where} is negative ({min(found.value, found.low):g}), which no noise scale can be"
+    if name in POSITIVE and (found.value < 0 or found.high < 0):
+        worst = found.value if found.value < 0 else found.high
+        yield f"{where} is negative ({worst:g}), which no noise scale can be"
 
 
 def _part(where: str, part: Layer) -> Iterator[str]:

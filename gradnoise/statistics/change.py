@@ -154,7 +154,8 @@ def _factor(level: float, part: Estimate) -> float:
 
 
 def _verdict(gap: _Margins, room: float, first: Estimate, second: Estimate) -> str:
-    useless = any(part.status in USELESS for part in (first, second))
+    both = (first, second)
+    useless = any(part.status in USELESS or math.isinf(part.value) for part in both)
     if useless or math.isnan(gap.low) or math.isnan(gap.high):
         return CANNOT_TELL
     if gap.low > room:

@@ -30,6 +30,11 @@ def test_profiles_that_were_measured_alike_do_not_differ(resolved: gn.Profile) -
     assert same_layers(resolved, resolved)
 
 
+def test_groups_of_another_size_are_told_once(resolved: gn.Profile) -> None:
+    one, two = (replace(resolved, unit="group", group_size=b, objective=f"of {b}") for b in (4, 8))
+    assert [one.name for one in differences(one, two)] == ["objective"]
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str, tuple[str, ...], bool]] = {
     "objective": ({"objective": "weighted"}, "of another objective", (), False),
     "unit": ({"unit": "group", "group_size": 8}, "of another objective", (), False),
@@ -94,7 +99,10 @@ def test_what_is_assumed_is_said(resolved: gn.Profile) -> None:
     assert "different seeds" in assumption(part, replace(part, seed=1), None)
     assert "as was said" in assumption(part, part, True)
     assert "in the worst way" in assumption(part, replace(part, seed=1), False)
-    assert assumption(resolved, resolved, None).startswith("Both are of their whole populations")
+    whole = assumption(resolved, resolved, None)
+    assert whole.startswith("Both are of their whole populations")
+    assert whole.endswith("the margins of both are added.")
+    assert assumption(resolved, replace(resolved, seed=1), None).endswith("or as was said.")
 
 
 def test_rounding_is_that_of_the_coarser_type(resolved: gn.Profile) -> None:

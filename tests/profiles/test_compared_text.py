@@ -56,7 +56,7 @@ def test_the_regimes_and_the_rates_in_use_are_judged(resolved: gn.Profile) -> No
     first = used(times(resolved, noise_scale=100.0), size, lr=0.01)
     second = used(times(resolved, sharpness=100.0), size, lr=0.9)
     text = words(first.compare(second))
-    assert f"Batch size {size} was noise-dominated and is curvature-dominated in second." in text
+    assert f"The regime of batch size {size}: noise-dominated, then curvature-dominated." in text
     assert "The learning rate 0.01 of first is below it." in text
     assert "The learning rate 0.9 of second is beyond it." in text
     assert f"learning rate at B = {size}" in text

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import gradnoise as gn
 from gradnoise.profiles.possible import check_possible
@@ -33,11 +35,15 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
     ),
     "negative noise scale": (
         lambda c: c["estimates"]["noise_scale"].update(value=-4.0, low=-5.0, high=-3.0),
-        r"noise_scale is negative \(-5\)",
+        r"noise_scale is negative \(-4\)",
     ),
     "negative noise scale of a layer": (
         lambda c: c["layers"]["0"]["simple_noise_scale"].update(value=-1.0, low=-2.0, high=0.0),
         r"layer '0', simple_noise_scale is negative",
+    ),
+    "a bound of a noise scale below zero": (
+        lambda c: c["estimates"]["noise_scale"].update(value="nan", low="-inf", high=-1.0),
+        r"noise_scale is negative \(-1\)",
     ),
     "a share that is outside": (
         lambda c: c["layers"]["0"]["curvature_share"].update(value=2.0, low=0.1, high=0.2),
@@ -79,6 +85,13 @@ def test_a_file_with_numbers_that_cannot_be_is_refused(name: str, tmp_path: Path
     edited.write_text(json.dumps(contents), "utf-8")
     with pytest.raises(gn.ProfileFileError, match=rf"edited.json is a damaged profile .*{said}"):
         gn.Profile.load(edited)
+
+
+def test_a_model_without_gradients_can_be_saved(tmp_path: Path) -> None:
+    loss = lambda m, batch: 0 * m(batch).square().sum(1)  # noqa: E731
+    p = gn.profile(nn.Linear(3, 2), loss, torch.randn(8, 3), batch_size=4)
+    p.save(tmp_path / "p.json")
+    assert repr(gn.Profile.load(tmp_path / "p.json")) == repr(p)
 
 
 @pytest.mark.parametrize("name", ["resolved", "bounds_only", "negative", "flat", "deep"])

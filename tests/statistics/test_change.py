@@ -79,6 +79,7 @@ def test_the_other_way_round_the_ratio_is_one_over_it() -> None:
         (given(0.0, 6.0, math.inf, Status.NO_INTERVAL), given(5.0, 6.0, 7.0), "cannot tell"),
         (given(5.0, 6.0, 7.0, Status.NOT_CONVERGED), given(50.0, 60.0, 70.0), "cannot tell"),
         (UNDEFINED, known(2.0), "cannot tell"),
+        (known(math.inf), known(2.0), "cannot tell"),
         (given(-5.0, -3.0, -1.0), known(2.0), "cannot tell"),
         (known(0.0), known(2.0), "rose"),
         (known(0.0), known(0.0), "within error"),
