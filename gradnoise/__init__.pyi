@@ -1,5 +1,6 @@
 # Public names: what type checkers read, and where `__init__.py` imports each from.
 from . import toy
+from .checks.check import Checked, check
 from .errors import (
     ArgumentError,
     BatchLossError,
@@ -82,6 +83,7 @@ from .problem.losses.lightning import lightning
 from .problem.losses.masked_lm import masked_lm
 from .problem.losses.model_loss import model_loss
 from .problem.losses.seq2seq_lm import seq2seq_lm
+from .profiles.comparison import Comparison
 from .profiles.cost import Cost
 from .profiles.estimate import estimate_cost
 from .profiles.measurement import Measurement, measure
@@ -206,6 +208,9 @@ __all__ = [
     "profile",
     "Cost",
     "estimate_cost",
+    "Comparison",
+    "check",
+    "Checked",
     # several measurements of one model
     "Measurement",
     "measure",

@@ -26,7 +26,7 @@ USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0 when it worked, 1 when validation failed, 130 when interrupted.
+    """Run one command: 0 when it worked, 1 when validation or a rule failed, 130 if interrupted.
 
     2 with one line on stderr at any error; --debug shows where.
     """

@@ -42,6 +42,7 @@ ORDER = (
     "estimators/diagnostics",
     "estimators/covariance",
     "profiles",
+    "checks",
     "monitor",
     "integrations",
     "training",

@@ -6,7 +6,6 @@ samples do not resolve. Each is written as text, JSON and a page; with Chromium 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +22,7 @@ def digits_case() -> gn.Profile:
     model, criterion, data, optimizer = digits()
     p = gn.profile(model, criterion, data, optimizer=optimizer, batch_size=32, spectra=True)
     budget = 40 * len(data)
-    return p.with_advice(
-        gn.advise(model, criterion, data, optimizer, batch_size=32, budget=budget)
-    )
+    return p.with_advice(gn.advise(model, criterion, data, optimizer, batch_size=32, budget=budget))
 
 
 class Block(nn.Module):
@@ -118,9 +115,7 @@ def argparse_source() -> str:
 def unresolved_case() -> gn.Profile:
     """The digits after 60 epochs, of which 64 samples were measured."""
     model, criterion, data, optimizer = digits(epochs=60)
-    return gn.profile(
-        model, criterion, data, optimizer=optimizer, batch_size=32, max_samples=64
-    )
+    return gn.profile(model, criterion, data, optimizer=optimizer, batch_size=32, max_samples=64)
 
 
 def _train(

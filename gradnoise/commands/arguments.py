@@ -8,11 +8,12 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import ArgumentError, GradNoiseError
 
 OUTPUTS = ("json", "out", "plot", "html")
+STDOUT = Path("-")  # as a file's name
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -21,11 +22,11 @@ def shows_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
-def tell_written(*paths: Path | None) -> int:
+def tell_written(*paths: Path | None, file: TextIO | None = None) -> int:
     """Print which files were written; the exit code of a command that worked."""
-    written = [str(path) for path in paths if path]
+    written = [str(path) for path in paths if path and path != STDOUT]
     if written:
-        print(f"\nwritten: {', '.join(written)}")
+        print(f"\nwritten: {', '.join(written)}", file=file)
     return 0
 
 
@@ -37,7 +38,14 @@ def chosen(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 def check_targets(options: argparse.Namespace) -> None:
     """Before minutes of measuring, not after."""
     taken = {Path(options.target.rpartition(":")[0]).resolve()}  # the user's own file
-    for path in filter(None, (getattr(options, name, None) for name in OUTPUTS)):
+    given = {name: getattr(options, name, None) for name in OUTPUTS}
+    if given["json"] == STDOUT:
+        del given["json"]
+    for name, path in given.items():
+        if path is None:
+            continue
+        if path == STDOUT:
+            raise ArgumentError(f"--{name} takes the name of a file; only --json - is stdout")
         check_writable(path)
         if path.resolve() in taken:
             raise ArgumentError(f"cannot write {path}: another option or the target has this name")
@@ -57,6 +65,7 @@ def check_plot(path: Path | None) -> None:
 
 
 def check_writable(path: Path) -> None:
+    """Raise ArgumentError where a file cannot be written."""
     if not path.parent.is_dir():
         raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():

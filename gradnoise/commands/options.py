@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..checks.vocabulary import READY, UNITS
 from .arguments import MOMENTUM, POSITIVE, number, whole
 
 TARGET = (
@@ -38,6 +39,15 @@ rate of each, and the critical batch size.
 WATCH = """
 Show what a `gn.NoiseMonitor` writes, in 80 columns, while the model trains: noise scale with its
 interval, batch size, loss, learning rate. Ctrl-C leaves; training is not touched.
+"""
+COMPARE = """
+Say what changed from one saved profile to another beyond the errors of both: two checkpoints,
+optimizers or batch sizes. Of more than two, each is compared with the first.
+"""
+CHECK = """
+Hold a saved profile to rules, by its intervals. Exit code 0 if all rules passed, 1 if one did not,
+2 at any error. A rule that the intervals cannot tell has not passed, unless --allow-unresolved is
+given.
 """
 VALIDATE = """
 Compare every estimator with every analytic problem whose exact answer is known. Print truth,
@@ -90,7 +100,8 @@ def _profile_options(commands: Any) -> None:
         help="also measure the spectra of H and Σ, for --html; this costs more than all the "
         "rest")  # fmt: skip
     add("--full", action="store_true", help="print all numbers, limits over batch size, and layers")
-    add("--json", type=Path, metavar="FILE", help="save the profile as JSON")
+    add("--json", type=Path, metavar="FILE", help="save the profile as JSON; - prints it "
+        "to stdout, and the report to stderr")  # fmt: skip
     add("--html", type=Path, metavar="FILE", help="save the report as a page with pictures")
     add("--plot", type=Path, metavar="FILE",
         help="save the picture, learning rate against batch size (png, pdf, svg, jpg)")  # fmt: skip
@@ -193,6 +204,44 @@ def _watch_options(commands: Any) -> None:
     _debug_option(add)
 
 
+def _compare_options(commands: Any) -> None:
+    about = "say what changed from one saved profile to another, beyond their errors"
+    example = (
+        "examples: gradnoise compare epoch1.json epoch10.json; "
+        "gradnoise compare sgd.json adam.json --json - | jq '.comparisons[0].changed'"
+    )
+    add = _command(commands, "compare", COMPARE, about, example)
+    add("files", type=Path, nargs="+", metavar="FILE",
+        help="profiles that --json or Profile.save wrote, two or more")  # fmt: skip
+    add("--level", type=number(lambda x: 0 < x < 1, "between 0 and 1"),
+        help="coverage of the intervals (default: the higher one of the profiles)")  # fmt: skip
+    add("--independent", action="store_true", help="the profiles are of different samples: their "
+        "errors are independent, and intervals shorter")  # fmt: skip
+    add("--json", type=Path, metavar="FILE",
+        help="save them as JSON; - prints it to stdout in place of the text")  # fmt: skip
+    _debug_option(add)
+
+
+def _check_options(commands: Any) -> None:
+    about = "hold a saved profile to rules; exit code 1 if one did not pass"
+    example = (
+        "examples: gradnoise check p.json; "
+        'gradnoise check p.json --rule resolved --rule "lr < 0.5 * mean_square_lr" '
+        '--rule "batch_size <= 2 * noise_scale" --rule "age < 7 days"'
+    )
+    add = _command(commands, "check", CHECK, about, example)
+    add("file", type=Path, help="a profile that --json or Profile.save wrote")
+    add("--rule", action="append", metavar="RULE", help="a comparison of two sides with <, <=, > "
+        f"or >=: a name, a number times a name, a number, a time. Names: {', '.join(UNITS)}. "
+        f"Or a ready-made rule: {', '.join(READY)}. Once for each rule (default: resolved, and "
+        "lr-below-limit and batch-near-critical where the profile has learning rate and batch "
+        "size)")  # fmt: skip
+    add("--allow-unresolved", action="store_true", help="rules that the intervals cannot tell pass")
+    add("--json", type=Path, metavar="FILE",
+        help="save the outcome as JSON; - prints it to stdout in place of the table")  # fmt: skip
+    _debug_option(add)
+
+
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
     add = _command(commands, "validate", VALIDATE, about)
@@ -218,5 +267,7 @@ COMMANDS = {
     "branch": _branch_options,
     "sweep": _sweep_options,
     "watch": _watch_options,
+    "compare": _compare_options,
+    "check": _check_options,
     "validate": _validate_options,
 }

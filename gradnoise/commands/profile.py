@@ -13,6 +13,7 @@ from ..toy.digits import BATCH_SIZE, LR, digits, trained_digits
 from ..trials.advice import Advice
 from ..trials.advise import advise
 from .arguments import check_targets, chosen, shows_progress, tell_written
+from .json_output import beside, write_json
 from .launched import is_first, launched
 from .target import check_optimizer, factory_of, samples_of
 
@@ -51,14 +52,14 @@ def _run(options: argparse.Namespace, group: Any) -> int:
     if not is_first(group):
         return 0
     result = _with_setting(result, options)
-    if options.json:
-        result.save(options.json)
-    print(result.report(full=options.full))
+    write_json(result.to_dict() if options.json else {}, options.json)
+    report = beside(options.json)
+    print(result.report(full=options.full), file=report)
     if options.html:
         result.to_html(options.html)
     if options.plot:
         result.plot(options.plot)
-    return tell_written(options.json, options.html, options.plot)
+    return tell_written(options.json, options.html, options.plot, file=report)
 
 
 def _advised(problem: tuple[Any, Any, Any, Any], options: argparse.Namespace) -> Advice:

@@ -119,16 +119,16 @@ def recommend(
     return Recommendation(batch, lr, reasons, SNAPSHOT, critical=(low, high), caveats=(WHEN,))
 
 
-def without_curvature(simple: Estimate, population: float) -> Recommendation:
+def without_curvature(simple: Estimate | None, population: float) -> Recommendation:
     """A batch size from B_simple alone, where curvature was not measured.
 
     Args:
-        simple: B_simple in samples.
+        simple: B_simple in samples, if it was measured.
         population: N in samples.
     """
-    if not simple.is_resolved:
-        said = f"B_simple is {simple.bounds_in_words()}: {simple.status.remedy}."
-        return Recommendation(None, None, (NO_CURVATURE, said), NONE, caveats=(WHEN,))
+    if simple is None or not simple.is_resolved:
+        known = () if simple is None else (f"B_simple is {simple}: {simple.status.remedy}.",)
+        return Recommendation(None, None, (NO_CURVATURE, *known), NONE, caveats=(WHEN,))
     low, high = _range([simple])
     said = critical({"B_simple": simple}, population, low, high)
     batch = round_batch(float(simple), population)

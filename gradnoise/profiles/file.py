@@ -20,10 +20,13 @@ from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
 from ..statistics.estimate import Estimate
 from .cost import Cost
+from .possible import check_possible
 from .spectra import Spectrum
+from .verdict import verdict_of
 
 DATA = re.compile(r'<script type="application/json" id="gradnoise-profile">(.*?)</script>', re.S)
-FORMAT, SCHEMA = "gradnoise-profile", 1
+FORMAT, SCHEMA = "gradnoise-profile", 2
+READ = (1, SCHEMA)  # 1 has no date, no environment and no verdict
 _LAYER_ESTIMATES = ("grad_sq_norm", "trace_cov", "simple_noise_scale")
 _LAYER_SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")  # or None
 
@@ -46,13 +49,27 @@ def to_dict(profile: Any) -> dict[str, Any]:
     plain["spectra"] = {name: asdict(seen) for name, seen in profile.spectra.items()}
     plain["cost"] = None if profile.cost is None else asdict(profile.cost)
     plain["optimizer"] = None if profile.optimizer is None else asdict(profile.optimizer)
-    result: dict[str, Any] = encode({"format": FORMAT, "schema": SCHEMA, **plain})
+    result: dict[str, Any] = encode(
+        {"format": FORMAT, "schema": SCHEMA, **plain, "verdict": verdict_of(profile)}
+    )
     return result
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of what `to_dict` gives."""
+    text = Path(__file__).with_name("profile.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def json_text(contents: dict[str, Any]) -> str:
+    """JSON with a line for every value."""
+    return json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def save(contents: dict[str, Any], path: str | Path) -> None:
     """Write JSON, the whole file or nothing."""
-    text = json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(contents)
     try:
         replace_file(path, lambda file: file.write(text.encode()))
     except OSError as error:
@@ -67,13 +84,17 @@ def load(cls: Any, path: str | Path) -> Any:
             f"{path} is not a profile: it does not say format={FORMAT!r}. Load a file that "
             f"Profile.save or --json wrote"
         )
-    if contents.get("schema") != SCHEMA:
+    if contents.get("schema") not in READ:
+        known = " and ".join(map(str, READ))
         raise ProfileFileError(
-            f"{path} has schema {contents.get('schema')!r} and this version reads {SCHEMA}; "
+            f"{path} has schema {contents.get('schema')!r} and this version reads {known}; "
             f"use the version of gradnoise that wrote it, or measure again"
         )
     try:
-        return _profile(cls, decode(contents, _NUMBERS))
+        contents.pop("verdict", None)  # what follows is computed anew
+        found = _profile(cls, decode(contents, _NUMBERS))
+        check_possible(found)
+        return found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProfileFileError(
             f"{path} is a damaged profile ({type(error).__name__}: {error}); measure again"

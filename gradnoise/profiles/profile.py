@@ -28,8 +28,11 @@ from ..problem.state.wrappers import bare_model
 from ..show.progress import progress_bar
 from . import file
 from .budget import budget_note, within_budget
+from .comparison import Comparison, compare
 from .cost import Meter
 from .curvature import Effort, find_curvature
+from .environment import environment, now
+from .flat import rows, values
 from .page import write_page
 from .picture import draw
 from .results import Results
@@ -93,6 +96,8 @@ class Profile(Results):
         cost: what the measurement cost; see `Cost`.
         advised: what short training from here has tried, or None; see `with_advice`.
         spectra: spectral densities "H" and "Σ", where they were asked for; see `Spectrum`.
+        date: when it was measured, ISO 8601 in UTC; empty in files of older versions.
+        environment: "python", "platform", "threads" of torch and "device"; empty likewise.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic
@@ -132,8 +137,51 @@ class Profile(Results):
         """
         write_page(self, self.to_dict(), path)
 
+    def compare(
+        self, other: Profile, level: float | None = None, *, independent: bool | None = None
+    ) -> Comparison:
+        """Whether anything changed from this profile to another one, beyond the errors of both.
+
+        Args:
+            other: of another checkpoint, optimizer, batch size or model.
+            level: coverage of the intervals of the changes; the higher one of both by default.
+            independent: whether the two were measured on different samples, so that their errors
+                are independent. None: only where seeds differ and the population is finite. Errors
+                that are not are taken to be related in the worst way.
+
+        Returns:
+            Comparison.
+
+        Raises:
+            ArgumentError: not a profile, or no level.
+        """
+        return compare(self, other, level=level, independent=independent)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict for each quantity, limit and layer: `pandas.DataFrame(p.rows())` is tidy.
+
+        Columns: model, date, scope ("model", "layer" or "group"), name (of the layer or group),
+        quantity, value, low, high, level, stderr, status, samples, unit, batch_size (of a limit of
+        the learning rate, which is about it), metric. Where nothing is known the value is None;
+        infinities and nan are numbers.
+        """
+        return rows(self)
+
+    def values(self) -> dict[str, float]:
+        """Finite numbers by key, for W&B's `log` or TensorBoard's `add_scalar`.
+
+        Keys are those of `NoiseMonitor.values` where the quantity is the same:
+        "gradnoise/noise_scale" is B_simple. "gradnoise/hessian_noise_scale" is B_noise. Other
+        quantities have their own names. Each has "..._low" and "..._high", the ends of its
+        interval. Limits of the learning rate are those at the batch size in use.
+        """
+        return values(self)
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything as built-in values that JSON can hold; infinities and nan as strings."""
+        """Everything as built-in values that JSON can hold; infinities and nan as strings.
+
+        With a section "verdict": what follows from the numbers, computed when it is written.
+        """
         return file.to_dict(self)
 
     def save(self, path: str | Path) -> None:
@@ -145,11 +193,17 @@ class Profile(Results):
         file.save(self.to_dict(), path)
 
     @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) of the files that `save` writes, with all units."""
+        return file.json_schema()
+
+    @classmethod
     def load(cls, path: str | Path) -> Profile:
         """Read a saved profile.
 
         Raises:
-            ProfileFileError: no such file, damaged, or not a profile of this version.
+            ProfileFileError: no such file, damaged, numbers that cannot be, or not a profile that
+                this version reads.
         """
         return file.load(cls, path)  # type: ignore[no-any-return]
 
@@ -386,6 +440,8 @@ def find_profile(
         versions=file.versions(),
         cost=meter.cost(problem, curvature.noise_work),
         spectra=spectra,
+        date=now(),
+        environment=environment(problem.objective.device),
     )
 
 

@@ -9,6 +9,7 @@ from ..learning_rate.advice import Recommendation, recommend, without_curvature
 from ..learning_rate.formulas import capped, regime, temperature
 from ..learning_rate.landscape import Landscape, Limits
 from ..learning_rate.mean_square import CurvatureSpread
+from ..learning_rate.reasons import NO_CURVATURE
 from ..learning_rate.setting import Setting
 from ..moments.layer import Layer
 from ..problem.optimizer_settings import OptimizerSettings
@@ -60,6 +61,8 @@ class Results:
     cost: Cost | None = field(default=None, compare=False)
     advised: Recommendation | None = None
     spectra: dict[str, Spectrum] = field(default_factory=dict)
+    date: str = field(default="", compare=False)
+    environment: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def loss(self) -> Estimate:
@@ -180,10 +183,10 @@ class Results:
         No rate is given where the numbers are not those of the optimizer in use, or its second
         moments have not settled.
         """
-        reason = _nothing_follows(self)
+        reason = nothing_follows(self)
         if reason:
             return Recommendation(None, None, (reason,), "none")
-        simple, setting = self.simple_noise_scale, self.setting
+        simple, setting = self.estimates.get("simple_noise_scale"), self.setting
         if has_curvature(self):
             found = recommend(self.landscape(setting.momentum), setting, simple)
         else:
@@ -236,16 +239,22 @@ def has_curvature(results: Results) -> bool:
     return "noise_scale" in results.estimates
 
 
+def why_no_curvature(results: Results) -> str:
+    """What the notes say about it."""
+    return " ".join(n for n in results.warnings if "not measured" in n) or NO_CURVATURE
+
+
 def is_unsettled(results: Results) -> bool:
     """Whether its metric is that of an optimizer in its first steps."""
     own = results.optimizer
     return results.metric == "optimizer" and own is not None and not own.is_settled
 
 
-def _nothing_follows(results: Results) -> str:
+def nothing_follows(results: Results) -> str:
     """Why neither batch size nor learning rate can be given, or an empty text."""
     own = results.optimizer
-    if float(results.trace_cov) == float(results.grad_sq_norm) == 0:
+    parts = [results.estimates.get(name) for name in ("trace_cov", "grad_sq_norm")]
+    if all(part is not None and float(part) == 0 for part in parts):
         return NO_GRADIENT
     if own is not None and is_unsettled(results):
         return (

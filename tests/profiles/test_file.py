@@ -6,14 +6,18 @@ import math
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from torch import nn
 
 import gradnoise as gn
+from gradnoise.learning_rate.advice import Recommendation
 from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.toy.noisy_quadratic import NoisyQuadratic
+from tests.reports import quadratic_profile
 
 
 @functools.cache
@@ -33,6 +37,45 @@ def classifier():
         model, nn.CrossEntropyLoss(), data, optimizer=optimizer, batch_size=8, probes=4
     )
 
+
+@functools.cache
+def grouped():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    data = (torch.randn(64, 3).double(), torch.arange(64) % 2)
+    return gn.profile(model, nn.CrossEntropyLoss(), data, batch_size=8, probes=4)
+
+
+@functools.cache
+def in_the_metric_of_adam():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2).double()
+    inputs, targets = torch.randn(40, 3).double(), torch.arange(40) % 2
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.9))
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    return gn.profile(
+        model, nn.CrossEntropyLoss(), (inputs, targets), optimizer=optimizer, batch_size=8, probes=4
+    )
+
+
+def valid(contents):
+    """Raise unless contents are valid by the published schema; json.dumps as it is written."""
+    validator = jsonschema.Draft202012Validator(gn.Profile.json_schema())
+    validator.validate(json.loads(json.dumps(contents, allow_nan=False)))
+
+
+ADAM = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam", steps=2000, settled_after=1000)
+SETTINGS = (
+    {"batch_size": 8, "optimizer": OptimizerSettings("SGD", math.inf)},
+    {"batch_size": 8, "optimizer": ADAM, "metric": "optimizer"},
+    {"batch_size": 8, "optimizer": replace(ADAM, steps=2), "metric": "optimizer"},
+    {"batch_size": 8, "optimizer": OptimizerSettings("LBFGS", None)},
+    {"population": math.inf, "labels_per_sample": 3.5, "cost": None, "date": "", "environment": {}},
+    {"estimates": {}, "layers": {}, "curvature_spread": None},
+)
 
 PROFILES = {
     "resolved": lambda: quadratic(1.0),
@@ -118,7 +161,7 @@ class TestFile:
         profile.save(tmp_path / "profile.json")
 
         contents = json.loads((tmp_path / "profile.json").read_text("utf-8"), parse_constant=refuse)
-        assert (contents["format"], contents["schema"]) == ("gradnoise-profile", 1)
+        assert (contents["format"], contents["schema"]) == ("gradnoise-profile", 2)
 
     def test_it_holds_what_to_dict_gives(self, profile, tmp_path):
         profile.save(tmp_path / "profile.json")
@@ -261,11 +304,13 @@ class TestLoading:
         with pytest.raises(gn.ProfileFileError, match="does not say format='gradnoise-profile'"):
             gn.Profile.load(path)
 
-    @pytest.mark.parametrize("schema", [0, 2, "1", None])
+    @pytest.mark.parametrize("schema", [0, 3, "1", None])
     def test_another_schema_is_refused_with_what_to_do(self, saved, schema):
         _edit(saved, lambda contents: contents.update(schema=schema))
 
-        with pytest.raises(gn.ProfileFileError, match=rf"schema {schema!r} .* reads 1; use the v"):
+        with pytest.raises(
+            gn.ProfileFileError, match=rf"schema {schema!r} .* reads 1 and 2; use the v"
+        ):
             gn.Profile.load(saved)
 
     @pytest.mark.parametrize("name", DAMAGES)
@@ -297,6 +342,76 @@ class TestLoading:
         assert loaded.layers["0"].sharpness_share is None
         assert loaded.layers["0"].trace_cov == classifier().layers["0"].trace_cov
         assert "limits the learning rate" not in str(loaded)
+
+    def test_a_file_of_schema_1_still_loads(self, tmp_path):
+        old = gn.Profile.load(Path(__file__).parent / "files" / "schema_1.json")
+
+        assert (old.date, old.environment) == ("", {})
+        assert (old.model, old.samples, old.population) == ("Sequential", 48, 500)
+        assert "B_noise is at least 11.0 samples" in str(old.recommend())
+        old.save(tmp_path / "new.json")
+        assert repr(gn.Profile.load(tmp_path / "new.json")) == repr(old)
+
+    def test_the_verdict_is_not_read(self, saved, resolved):
+        _edit(saved, lambda contents: contents.update(verdict={"lr": "as you like"}))
+
+        assert repr(gn.Profile.load(saved)) == repr(resolved)
+
+
+class TestSchema:
+    """The published schema and what is written are held to each other."""
+
+    def test_it_is_a_schema_of_the_draft_that_it_names(self):
+        jsonschema.Draft202012Validator.check_schema(gn.Profile.json_schema())
+
+    def test_what_is_written_is_valid(self, profile):
+        valid(profile.to_dict())
+        valid(replace(profile, batch_size=8, optimizer=None).to_dict())
+
+    @pytest.mark.parametrize("change", SETTINGS, ids=str)
+    def test_so_is_every_kind_of_profile(self, resolved, change):
+        valid(replace(resolved, **change).to_dict())
+
+    def test_so_is_one_with_advice_and_spectra(self, resolved):
+        advice = Recommendation(16, 0.25, ("Tried.",), "good")
+        measured = replace(quadratic_profile(1.0, spectra=True), advised=advice)
+        contents = measured.to_dict()
+        valid(contents)
+        contents["spectra"]["H"].pop("width")
+        with pytest.raises(jsonschema.ValidationError, match="'width' is a required property"):
+            valid(contents)
+
+    def test_so_are_profiles_of_groups_and_of_an_optimizers_metric(self):
+        for measured in (grouped(), in_the_metric_of_adam()):
+            valid(measured.to_dict())
+        assert grouped().unit == "group"
+        assert in_the_metric_of_adam().metric == "optimizer"
+
+    @pytest.mark.parametrize("name", [*DAMAGES, "infinity as a number"])
+    def test_a_damaged_profile_is_refused(self, resolved, name):
+        contents = resolved.to_dict()
+        damage = DAMAGES.get(name, lambda c: c["estimates"]["loss"].update(high="Infinity"))
+        damage(contents)
+
+        with pytest.raises(jsonschema.ValidationError):
+            valid(contents)
+
+    def test_every_field_has_a_title_and_every_number_of_a_quantity_its_unit(self):
+        schema = gn.Profile.json_schema()
+        assert set(schema["properties"]) == {
+            *("format", "schema", "verdict"), *gn.Profile.__dataclass_fields__
+        }  # fmt: skip
+        kinds = [schema, *schema["$defs"].values()]
+        for kind in kinds:
+            for name, field in kind.get("properties", {}).items():
+                assert field["title"], name
+        estimates = schema["properties"]["estimates"]["properties"]
+        assert all(field["unit"] for field in estimates.values())
+        assert {*estimates} == {*quadratic(1.0).estimates}
+
+    def test_statuses_are_those_that_there_are(self):
+        status = gn.Profile.json_schema()["$defs"]["estimate"]["properties"]["status"]
+        assert status["enum"] == [status.value for status in gn.Status]
 
 
 SHARES = ("sharpness_share", "curvature_share", "curvature_noise_share")

@@ -29,11 +29,12 @@ def measured(loss: Any = CRITERION, model: nn.Module | None = None, **options: A
 
 
 def comparable(result: Any) -> Any:
-    """Without what only says how much was spent."""
+    """Without what only says how much was spent, and when."""
     found = written_out(result)
     if isinstance(found, dict):
         found.pop("matvecs", None)
         found.pop("cost", None)
+        found.pop("date", None)
     return found
 
 

@@ -1,0 +1,1 @@
+"""`gn.check`: rules that a profile is held to."""
