@@ -10,7 +10,7 @@ from ..errors import ArgumentError
 from ..problem.optimizer_settings import OptimizerSettings
 from ..profiles.profile import Profile, profile
 from ..toy.digits import BATCH_SIZE, LR, trained_digits
-from .arguments import check_targets, chosen, shows_progress, tell_written
+from .arguments import check_targets, chosen, shows_progress, tell_written, whole
 from .launched import is_first, launched
 from .target import factory_of
 
@@ -72,4 +72,7 @@ def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
 
 
 def _population(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
+    try:
+        return int(whole(1)(text))
+    except argparse.ArgumentTypeError:
+        return text
