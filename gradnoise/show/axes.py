@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 
 
-def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Any, Any]:
+def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Figure, Any]:
     """A matplotlib Figure and its axes, drawn without pyplot and without a display.
 
     Args:
@@ -29,8 +32,8 @@ def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Any, A
 
 
 def finish(
-    figure: Any, axes: Any, path: str | Path | None = None, *, legend: str = "lower right"
-) -> Any:
+    figure: Figure, axes: Any, path: str | Path | None = None, *, legend: str = "lower right"
+) -> Figure:
     """The figure with its legend, without the upper and right frame; saved to `path` when given.
 
     Args:
