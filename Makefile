@@ -75,7 +75,7 @@ $(CORE_VENV)/.core: constraints.txt
 		torch==$(TORCH) numpy scipy rich lazy_loader matplotlib pytest hypothesis
 	@touch $@
 
-package: $(VENV)/.test $(BUILD_VENV)/.build
+package: $(VENV)/.lint $(BUILD_VENV)/.build
 	rm -rf $(DIST)
 	$(BUILD_VENV)/bin/python -m build --outdir $(DIST) . > $(BUILD_VENV)/log || { cat $(BUILD_VENV)/log; false; }
 	$(BUILD_VENV)/bin/twine check --strict $(DIST)/*

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SMOKE = Path(__file__).with_name("smoke.py").resolve()
+TYPED = Path(__file__).parents[1].resolve() / "tests" / "typing" / "user_script.py"
 WITHOUT_TORCH = ("lazy_loader",)  # what `gradnoise --help` needs
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     (wheel,), (sdist,) = options.dist.glob("*.whl"), options.dist.glob("*.tar.gz")
     if not options.with_torch:
         for artifact in (wheel, sdist):
-            try_with(sys.executable, lent, artifact)
+            try_with(sys.executable, lent, artifact, types=True)
     for name in options.pythons:
         python = found(name)
         if python is None:
@@ -50,6 +51,16 @@ def try_with(python: str, fill: Callable[[str, Path], None], artifact: Path, *op
         subprocess.run([python, "-m", "venv", folder], check=True)
         fill(folder, artifact.resolve())
         run(folder, str(SMOKE), *options)
+        if types:
+            run(
+                folder,
+                "-m",
+                "mypy",
+                "--strict",
+                "--cache-dir",
+                str(Path(folder, "types")),
+                str(TYPED),
+            )
 
 
 def lent(folder: str, artifact: Path) -> None:
