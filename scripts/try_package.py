@@ -34,7 +34,7 @@ def main() -> None:
     (wheel,), (sdist,) = options.dist.glob("*.whl"), options.dist.glob("*.tar.gz")
     if not options.with_torch:
         for artifact in (wheel, sdist):
-            try_with(sys.executable, lent, artifact, types=True)
+            try_with(sys.executable, lent, artifact, typed=True)
     for name in options.pythons:
         python = found(name)
         if python is None:
@@ -45,13 +45,19 @@ def main() -> None:
             try_with(python, without_torch, wheel, "--without-torch")
 
 
-def try_with(python: str, fill: Callable[[str, Path], None], artifact: Path, *options: str) -> None:
-    """In a fresh environment of a Python."""
+def try_with(
+    python: str,
+    fill: Callable[[str, Path], None],
+    artifact: Path,
+    *options: str,
+    typed: bool = False,
+) -> None:
+    """In a fresh environment of a Python; `typed`: as type checkers see it as well."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         fill(folder, artifact.resolve())
         run(folder, str(SMOKE), *options)
-        if types:
+        if typed:
             run(
                 folder,
                 "-m",
