@@ -77,7 +77,7 @@ $(CORE_VENV)/.core: constraints.txt
 
 package: $(VENV)/.lint $(BUILD_VENV)/.build
 	rm -rf $(DIST)
-	$(BUILD_VENV)/bin/python -m build --outdir $(DIST) . > $(BUILD_VENV)/log || { cat $(BUILD_VENV)/log; false; }
+	$(BUILD_VENV)/bin/python -m build --outdir $(DIST) . > $(BUILD_VENV)/log 2>&1 || { cat $(BUILD_VENV)/log; false; }
 	$(BUILD_VENV)/bin/twine check --strict $(DIST)/*
 	$(BIN)/python scripts/try_package.py $(DIST) $(PYTHON_OLDEST) $(PYTHON_NEWEST)
 

@@ -58,15 +58,8 @@ def try_with(
         fill(folder, artifact.resolve())
         run(folder, str(SMOKE), *options)
         if typed:
-            run(
-                folder,
-                "-m",
-                "mypy",
-                "--strict",
-                "--cache-dir",
-                str(Path(folder, "types")),
-                str(TYPED),
-            )
+            script = shutil.copy(TYPED, folder)  # beside the checkout mypy would read its files
+            run(folder, "-m", "mypy", "--strict", "--cache-dir", f"{folder}/types", script)
 
 
 def lent(folder: str, artifact: Path) -> None:
