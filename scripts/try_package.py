@@ -3,9 +3,10 @@
     python scripts/try_package.py dist python3.10 python3.13
     python scripts/try_package.py dist python3.10 python3.13 --with-torch
 
-Wheel and source distribution are tried with the Python that runs this, whose libraries are lent to
-them: a torch of their own would take minutes and gigabytes. The wheel is tried with the other
-Pythons without torch, or as a user installs it.
+The wheel is tried with the Python that runs this, whose libraries are lent to it: a torch of its own
+would take minutes and gigabytes. Of the source distribution, from which the wheel was built, and
+with the other Pythons only that is tried which needs no torch; `--with-torch` installs the wheel
+there as a user does.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     (wheel,), (sdist,) = options.dist.glob("*.whl"), options.dist.glob("*.tar.gz")
     if not options.with_torch:
-        for artifact in (wheel, sdist):
-            try_with(sys.executable, lent, artifact, typed=True)
+        try_with(sys.executable, lent, wheel, typed=True)
+        try_with(sys.executable, lent, sdist, "--without-torch")  # the wheel was built from it
     for name in options.pythons:
         python = found(name)
         if python is None:
