@@ -3,8 +3,8 @@
     python scripts/try_package.py dist python3.10 python3.13
     python scripts/try_package.py dist python3.10 python3.13 --with-torch
 
-The wheel is tried with the Python that runs this, whose libraries are lent to it: a torch of its own
-would take minutes and gigabytes. Of the source distribution, from which the wheel was built, and
+The wheel is tried with the Python that runs this, whose libraries are lent to it: a torch of its
+own would take minutes and gigabytes. Of the source distribution, from which the wheel was made, and
 with the other Pythons only that is tried which needs no torch; `--with-torch` installs the wheel
 there as a user does.
 """
