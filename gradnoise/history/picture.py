@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,11 @@ from ..show.table import integer
 from .run_file import Run
 from .summary import summary
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SMOOTHED = 30  # means of the loss along the run
 ROOM = 4  # factor between the values and the edges: for intervals, and the legend
 
 
-def draw(run: Run, path: str | Path | None = None, title: str = "") -> Figure:
+def draw(run: Run, path: str | Path | None = None, title: str = "") -> Any:
     """A matplotlib Figure; saved to `path` when given.
 
     Args:

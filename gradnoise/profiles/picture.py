@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,8 @@ from ..show.axes import CURVATURE, FAINT, INK, NOISE, canvas
 from ..statistics.estimate import short
 from .results import Results, is_unsettled, other_optimizer
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def draw(profile: Results, path: str | Path | None = None) -> Figure:
+def draw(profile: Results, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     if "noise_scale" not in profile.estimates:
         raise NotMeasuredError(

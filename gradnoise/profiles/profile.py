@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,9 +34,6 @@ from .results import Results
 from .surrogates import surrogate_note
 from .text import write
 from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Profile(Results):
         'curvature-dominated'
     """
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> Any:
         """The regime map, learning rate ε against batch size B, as a matplotlib Figure.
 
         It shows the full-batch limit 2/λ, the noise-scale rule, the mean-square limit, B_noise, the

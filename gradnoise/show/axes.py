@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 INK, NOISE, CURVATURE, FAINT = "#222222", "#2f6fb0", "#c0492f", "#9a9a9a"
 
 
-def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Figure, Any]:
+def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Any, Any]:
     """A matplotlib Figure and its axes, drawn without pyplot and without a display.
 
     Args:
@@ -32,8 +29,8 @@ def canvas(width: float = 8, height: float = 5.6, rows: int = 1) -> tuple[Figure
 
 
 def finish(
-    figure: Figure, axes: Any, path: str | Path | None = None, *, legend: str = "lower right"
-) -> Figure:
+    figure: Any, axes: Any, path: str | Path | None = None, *, legend: str = "lower right"
+) -> Any:
     """The figure with its legend, without the upper and right frame; saved to `path` when given.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +14,13 @@ from ..statistics.estimate import short
 from .knee import Knee
 from .runs import Runs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 def draw(
     sweep: Runs,
     path: str | Path | None = None,
     predictions: Results | None = None,
     best: str | None = "train_loss",
-) -> Figure:
+) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     figure, axes = canvas()
     _runs(axes, sweep)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,9 +26,6 @@ from .picture import draw
 from .runs import Runs
 from .table import write
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True)
 class Sweep(Runs):
@@ -47,7 +44,7 @@ class Sweep(Runs):
         *,
         predictions: Results | None = None,
         best: str | None = "train_loss",
-    ) -> Figure:
+    ) -> Any:
         """Stable and diverged runs, the fit of B_c, and what a profile predicts, as a Figure.
 
         Args:

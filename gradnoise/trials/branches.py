@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import SweepFileError
 from ..training.ledger import read
@@ -14,9 +14,6 @@ from .results import BranchRuns
 from .search import WHOLE
 from .table import write
 from .trials import TRACE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Branches(BranchRuns):
     Source: as for `branch`.
     """
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> Any:
         """Losses after equal samples against the batch size, at the best rate of each, as a Figure.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,8 @@ from ..statistics.estimate import Estimate, short
 from .results import BranchRuns
 from .search import AVERAGED, CONSTANT
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def draw(found: BranchRuns, path: str | Path | None = None) -> Figure:
+def draw(found: BranchRuns, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     losses = {name: found.losses(name) for name in (CONSTANT, AVERAGED)}
     figure, axes = canvas()

@@ -35,11 +35,12 @@ def test_nothing_lies_loose_at_the_root() -> None:
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_import_hides_inside_a_function_or_from_the_program(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if for_types or isinstance(node, ast.FunctionDef):  # types of optional libraries may be
-            inside = [n for n in ast.walk(node) if isinstance(n, ast.ImportFrom)]
-            assert not any(n.level for n in inside), ast.unparse(node)
+    text = path.read_text(encoding="utf-8")
+    assert "TYPE_CHECKING" not in text
+    for function in ast.walk(ast.parse(text)):
+        if isinstance(function, ast.FunctionDef):
+            inside = [n for n in ast.walk(function) if isinstance(n, ast.ImportFrom)]
+            assert not any(n.level for n in inside), function.name
 
 
 def test_a_folder_exports_nothing_but_its_modules() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,8 @@ from ...statistics.estimate import Estimate, short
 from .curve import Curve
 from .measure import SpectralMeasure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def draw(seen: SpectralMeasure, curve: Curve, path: str | Path | None = None) -> Figure:
+def draw(seen: SpectralMeasure, curve: Curve, path: str | Path | None = None) -> Any:
     """A matplotlib Figure; saved to `path` when given."""
     figure, axes = canvas(8.5, 4.8)
     single = 1 / (seen.size * curve.width * math.sqrt(2 * math.pi))

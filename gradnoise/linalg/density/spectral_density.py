@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from ..operator import Operator
 from .measure import SpectralMeasure
 from .picture import draw
 from .quadrature import gauss_rule
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LEAST_STEPS = 4  # moments up to 7 are exact then: tr A² and the third moment of its interval
 
@@ -90,7 +87,7 @@ class SpectralDensity(SpectralMeasure):
         scale = max(float(np.abs(rule.nodes).max()) for rule in rules)
         return cls(size, tuple(rules), steps, breakdown(matrix.resolution) * scale, level)
 
-    def plot(self, path: str | Path | None = None, *, width: float | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None, *, width: float | None = None) -> Any:
         """The density on a logarithmic axis as a matplotlib Figure; saved to `path` when given.
 
         Raises:
