@@ -5,6 +5,8 @@
 # make docs   the documentation as a site in site/; a broken link or anchor is an error
 # make torch TORCH=2.14.1  the core of the suite on another torch, in an environment of its own
 # make torches             the same on the oldest torch that is supported, and on the newest
+# make package  wheel and source distribution in dist/, checked and tried in fresh environments
+# make pythons  the wheel on the oldest and the newest Python, with a torch of their own (6 GB each; not in CI)
 # make zoo    models of real packages held to autograd, in an environment of its own (8 GB; not in CI);
 #             writes the table of docs/models.md
 
@@ -25,9 +27,15 @@ CORE := tests/per_sample tests/operators tests/profiles tests/problem/state/test
 # by name: tests that need backpack-for-pytorch or transformers, which are not installed there
 NOT_CORE := backpack or bert or hugging_face
 
+# The oldest is the bound in pyproject.toml. One that is not found is not tried, which is said.
+PYTHON_OLDEST ?= python3.10
+PYTHON_NEWEST ?= python3.13
+BUILD_VENV := .venv-build
+DIST := dist
+
 ZOO_VENV := .venv-zoo
 
-.PHONY: demo test fuzz check docs coverage torch torches torch-oldest torch-newest zoo clean
+.PHONY: demo test fuzz check docs coverage torch torches torch-oldest torch-newest package pythons zoo clean
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
@@ -72,6 +80,21 @@ $(CORE_VENV)/.core: constraints.txt
 		torch==$(TORCH) numpy scipy rich lazy_loader matplotlib pytest hypothesis
 	@touch $@
 
+package: $(VENV)/.lint $(BUILD_VENV)/.build
+	rm -rf $(DIST)
+	$(BUILD_VENV)/bin/python -m build --outdir $(DIST) . > $(BUILD_VENV)/log 2>&1 || { cat $(BUILD_VENV)/log; false; }
+	$(BUILD_VENV)/bin/twine check --strict $(DIST)/*
+	$(BIN)/python scripts/try_package.py $(DIST) $(PYTHON_OLDEST) $(PYTHON_NEWEST)
+
+pythons: package
+	$(BIN)/python scripts/try_package.py $(DIST) $(PYTHON_OLDEST) $(PYTHON_NEWEST) --with-torch
+
+$(BUILD_VENV)/.build: constraints.txt
+	$(PYTHON) -m venv $(BUILD_VENV)
+	$(BUILD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt build twine
+	@touch $@
+
 # which ones: make zoo ZOO='-k timm'
 zoo: $(ZOO_VENV)/.zoo
 	$(ZOO_VENV)/bin/python -m pytest -p no:cacheprovider $(ZOO) zoo
@@ -101,4 +124,4 @@ $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-torch-* $(ZOO_VENV) $(OUT) site zoo/out
+	rm -rf $(VENV) .venv-torch-* $(BUILD_VENV) $(ZOO_VENV) $(DIST) $(OUT) site zoo/out

@@ -18,11 +18,19 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from .commands.arguments import one_line
+from .commands.arguments import complain, one_line
 from .commands.options import COMMANDS
 from .files.version import version
 
 USAGE_ERROR = 2
+EXAMPLES = """\
+examples:
+  gradnoise profile digits
+  gradnoise profile train.py:factory --batch-size 64 --lr 0.1 --plot map.png
+  gradnoise advise train.py:factory --epochs 4
+
+gradnoise COMMAND --help shows the options of a command.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         kept = getattr(options, "out", None)
         more = f"; the same command continues from {kept}" if kept else ""
-        print(f"gradnoise: interrupted{more}", file=sys.stderr)
+        complain(f"interrupted{more}")
         return 130
     except Exception as error:  # the user's file runs in here: anything can come out
         if options.debug:
             traceback.print_exc()
-        print(f"gradnoise: error: {one_line(error)}", file=sys.stderr)
+        complain(f"error: {one_line(error)}")
         return USAGE_ERROR
     return 0
 
@@ -79,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gradnoise",
         description="How noisy a PyTorch model's gradients are, and how sharp its loss is.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -7,6 +7,7 @@ import pytest
 
 from gradnoise import cli
 from gradnoise.commands import profile
+from gradnoise.commands.options import COMMANDS
 from tests.command_line import FACTORIES, HEAD, QUICK, refused
 from tests.run_files import DIGITS
 
@@ -85,6 +86,18 @@ def test_help_is_printed(capsys):
     assert "example: gradnoise profile train.py:factory --batch-size 64" in shown
 
 
+def test_the_main_help_has_examples_that_can_be_typed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    examples = [line.split()[1:] for line in lines if line.startswith("gradnoise ")]
+    examples = [example for example in examples if "COMMAND" not in example]
+    assert len(examples) == 3
+    for example in examples:
+        assert cli._parser().parse_args(example).command == example[0]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "lines"), [("three", 0, 0), ("none", 2, 1)], ids=["works", "mistake"]
 )
@@ -111,3 +124,19 @@ def test_what_needs_no_torch_does_not_import_it(arguments):
     )
 
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_help_imports_no_library_that_takes_time(command):
+    code = (
+        "import sys\nfrom gradnoise import cli\n"
+        f"try:\n    cli.main({[*command, '--help']})\nexcept SystemExit:\n    pass\n"
+        "slow = {'torch', 'numpy', 'scipy', 'rich', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(slow)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -75,12 +75,16 @@ def check_writable(path: Path) -> None:
 
 
 def whole(least: int) -> Any:
-    """What reads a whole number from `least` on."""
+    """What reads a whole number from `least` on, also one like 1e4."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) < 2**63:
+        try:
+            found = int(text) if text.isdecimal() else float(text)
+        except ValueError:
+            found = math.nan
+        if not (least <= found < 2**63 and found % 1 == 0):
             raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text}")
-        return int(text)
+        return int(found)
 
     return parse
 
@@ -92,7 +96,7 @@ def number(accept: Any, expected: str) -> Any:
         try:
             found = float(text)
         except ValueError:
-            found = float("nan")
+            found = math.nan
         if not accept(found):
             raise argparse.ArgumentTypeError(f"must be {expected}; got {text}")
         return found
@@ -102,6 +106,12 @@ def number(accept: Any, expected: str) -> Any:
 
 POSITIVE = number(lambda x: 0 < x < math.inf, "a positive number")
 MOMENTUM = number(lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+
+def complain(text: str) -> None:
+    """Say it on stderr, where there is one: `print` would take stdout."""
+    if sys.stderr is not None:
+        print(f"gradnoise: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(error: Exception) -> str:

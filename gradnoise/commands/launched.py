@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ..ranks.ranks import is_untold, ranks_of
-from .arguments import one_line
+from .arguments import complain, one_line
 
 FAILED = 2  # the exit code of any error
 
@@ -40,7 +39,7 @@ def launched() -> Iterator[Any]:
         if is_first(group):
             raise
         if is_untold(error):  # the others wait in the user's code, and so would a normal exit
-            print(f"gradnoise: error: {one_line(error)}", file=sys.stderr, flush=True)
+            complain(f"error: {one_line(error)}")
             os._exit(FAILED)
         raise SystemExit(FAILED) from error
     finally:

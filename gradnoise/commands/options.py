@@ -10,12 +10,12 @@ from ..checks.vocabulary import READY, UNITS
 from .arguments import MOMENTUM, POSITIVE, number, whole
 
 TARGET = (
-    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
-    "(model, loss_fn, data) or (model, loss_fn, data, optimizer)"
+    "'digits' (built in), or path/to/file.py:factory (or package.module:factory), a function "
+    "without arguments that returns (model, loss_fn, data) or (model, loss_fn, data, optimizer)"
 )
 TARGET_TRAINED = (
-    "'digits' (built in), or path/to/file.py:factory, a function without arguments that returns "
-    "(model, loss_fn, data, optimizer), the optimizer with its state"
+    "'digits' (built in), or path/to/file.py:factory (or package.module:factory), a function "
+    "without arguments that returns (model, loss_fn, data, optimizer), the optimizer with its state"
 )
 PROFILE = """
 Measure the gradient noise and the curvature of one model. Print what follows for batch size and
@@ -244,7 +244,7 @@ def _check_options(commands: Any) -> None:
 
 def _validate_options(commands: Any) -> None:
     about = "compare every estimator with analytic problems; exit code 1 if any is wrong"
-    add = _command(commands, "validate", VALIDATE, about)
+    add = _command(commands, "validate", VALIDATE, about, "example: gradnoise validate --seed 1")
     add("--seed", type=whole(0), default=0, help="seed of samples and directions (default 0)")
     _common_options(add)
 

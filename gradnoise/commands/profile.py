@@ -12,7 +12,7 @@ from ..profiles.profile import Profile, profile
 from ..toy.digits import BATCH_SIZE, LR, digits, trained_digits
 from ..trials.advice import Advice
 from ..trials.advise import advise
-from .arguments import check_targets, chosen, shows_progress, tell_written
+from .arguments import check_targets, chosen, shows_progress, tell_written, whole
 from .json_output import beside, write_json
 from .launched import is_first, launched
 from .target import check_optimizer, factory_of, samples_of
@@ -94,4 +94,7 @@ def _with_setting(result: Profile, options: argparse.Namespace) -> Profile:
 
 
 def _population(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
+    try:
+        return int(whole(1)(text))
+    except argparse.ArgumentTypeError:
+        return text

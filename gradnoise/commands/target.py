@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import importlib.util
 import inspect
 import math
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -26,11 +28,11 @@ from .arguments import one_line
 def factory_of(target: str) -> Callable[[], tuple[Any, Any, Any, Any]]:
     """A function that calls the factory; the file is executed once, here."""
     path, name = _path_of(target)
-    with _told_of(target, path):
-        factory = _loaded(path, name)
+    with _inside(target, path):
+        factory = _function(_loaded(path), name, target)
 
     def make() -> tuple[Any, Any, Any, Any]:
-        with _told_of(target, path):
+        with _inside(target, path):
             return _four(factory(), target)
 
     return make
@@ -75,8 +77,9 @@ def samples_of(data: Any, epochs: float, option: str) -> int:
 
 
 @contextmanager
-def _told_of(target: str, path: Path) -> Iterator[None]:
-    """Errors in the user's file are reported with file and line."""
+def _inside(target: str, path: Path) -> Iterator[None]:
+    """Errors in the user's file are reported with file and line; it finds no arguments of ours."""
+    arguments, sys.argv = sys.argv, [str(path)]
     try:
         yield
     except GradNoiseError:
@@ -88,6 +91,8 @@ def _told_of(target: str, path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise ArgumentError(f"{target} failed{_where(error, path)}: {_told(error)}") from error
+    finally:
+        sys.argv = arguments
 
 
 def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
@@ -102,6 +107,7 @@ def _four(made: Any, target: str) -> tuple[Any, Any, Any, Any]:
 
 
 def _path_of(target: str) -> tuple[Path, str]:
+    """The file and the name of the function; `pkg.train` is pkg/train, without a suffix."""
     file, _, name = target.rpartition(":")
     path = Path(file)
     if not file or not name.isidentifier():
@@ -109,12 +115,18 @@ def _path_of(target: str) -> tuple[Path, str]:
             f"expected 'digits' or 'path/to/file.py:factory'; got {target!r}"
             f"{_functions_of(Path(target))}"
         )
+    if path.is_file():
+        return path, name
+    if path.suffix != ".py" and all(part.isidentifier() for part in file.split(".")):
+        return Path(*file.split(".")), name
+    raise ArgumentError(f"there is no file {file}")
+
+
+def _loaded(path: Path) -> ModuleType:
+    """The user's file or module, executed. What lies in the current folder can be imported."""
     if not path.is_file():
-        raise ArgumentError(f"there is no file {file}")
-    return path, name
-
-
-def _loaded(path: Path, name: str) -> Any:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+        return importlib.import_module(".".join(path.parts))
     private = f"gradnoise_target_{path.stem}"  # the file may be called like a library
     spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
@@ -122,18 +134,26 @@ def _loaded(path: Path, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[private] = module  # as an import would: dataclasses and pickling look it up
     sys.path.insert(0, str(path.parent.resolve()))  # the file's own neighbours can be imported
+    sys.path.append(str(Path.cwd()))
     spec.loader.exec_module(module)
+    return module
+
+
+def _function(module: ModuleType, name: str, target: str) -> Any:
+    """The factory, which can be called without arguments."""
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise ArgumentError(f"{path} has no function {name!r}{_functions_of(path)}")
+        where = target.rpartition(":")[0]
+        functions = _functions_of(Path(module.__file__ or where))
+        raise ArgumentError(f"{where} has no function {name!r}{functions}")
     needed = _needed_arguments(factory)
     if needed:
         raise ArgumentError(
-            f"{path}:{name} needs the arguments {', '.join(needed)}, and is called without any: "
+            f"{target} needs the arguments {', '.join(needed)}, and is called without any: "
             f"give them default values"
         )
     if inspect.iscoroutinefunction(factory):
-        raise ArgumentError(f"{path}:{name} is async; make it an ordinary function")
+        raise ArgumentError(f"{target} is async; make it an ordinary function")
     return factory
 
 
@@ -159,9 +179,20 @@ def _functions_of(path: Path) -> str:
 def _where(error: Exception, path: Path) -> str:
     """The last line of the user's file that an error passed through."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == path.resolve()]
-    own = own or [frame for frame in frames if Path(frame.filename) == path]
-    return f" at {path.name}, line {own[-1].lineno} ({own[-1].line})" if own else ""
+    own = [frame for frame in frames if _is_of(frame.filename, path)]
+    return f" at {_line(own[-1])}" if own else ""
+
+
+def _is_of(file: str, path: Path) -> bool:
+    """Whether a file is the user's: the one that was given, or of the module of this name."""
+    if path.is_file():
+        return Path(file).resolve() == path.resolve()
+    names = Path(file).with_suffix("").parts
+    return path.parts in (names[-len(path.parts) :], names[:-1][-len(path.parts) :])
+
+
+def _line(frame: traceback.FrameSummary) -> str:
+    return f"{Path(frame.filename).name}, line {frame.lineno} ({frame.line})"
 
 
 def _told(error: Exception) -> str:
@@ -170,5 +201,8 @@ def _told(error: Exception) -> str:
     if not isinstance(error, ImportError):
         return text
     if "relative import" in str(error):
-        return f"{text}. The file is loaded by itself: import its package by name"
+        return (
+            f"{text}. The file is loaded by itself: name it as a module, package.file:factory, "
+            f"in the folder that holds the package"
+        )
     return f"{text}. Install it, or set PYTHONPATH to the folder that holds it"

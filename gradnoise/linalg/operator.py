@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 import scipy
 import torch
@@ -66,6 +66,12 @@ class Operator(abc.ABC):
     @abc.abstractmethod
     def products(self, block: Tensor) -> Tensor:
         """The matrix times a block of vectors of its dtype: (columns, k) -> (rows, k)."""
+
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, other: TensorDict) -> Any: ...  # a dict, or a tensor if rows are samples
 
     def __matmul__(self, other: Tensor | TensorDict) -> Any:
         if isinstance(other, dict):

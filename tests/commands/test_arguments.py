@@ -15,6 +15,7 @@ from gradnoise.commands.arguments import (
     check_plot,
     check_targets,
     chosen,
+    complain,
     one_line,
     tell_written,
     whole,
@@ -32,6 +33,32 @@ def test_a_number_is_in_its_range(read: Any, good: str, bad: str) -> None:
             read(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e4", 10_000), ("4096", 4096), ("9007199254740993", 2**53 + 1)]
+)
+def test_a_whole_number_may_be_written_with_an_exponent(text: str, number: int) -> None:
+    found = whole(2)(text)
+    assert found == number
+    assert isinstance(found, int)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "1e30", "-4", "", "four"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number from 0 on"):
+        whole(0)(text)
+
+
+def test_complaints_stay_away_from_the_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complain("error: x")
+    assert capsys.readouterr() == ("", "gradnoise: error: x\n")
+    with monkeypatch.context() as closed:
+        closed.setattr("sys.stderr", None)
+        complain("error: x")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_options_that_were_not_given_are_left_out() -> None:
     options = argparse.Namespace(seeds=0, factors=None, samples=3)
     assert chosen(options, "seeds", "factors") == {"seeds": 0}
@@ -46,6 +73,8 @@ def test_files_are_checked_before_anything_is_measured(tmp_path: Path) -> None:
         check_targets(options(out=tmp_path / "no" / "a.jsonl"))
     with pytest.raises(gn.ArgumentError, match="it is a folder"):
         check_targets(options(out=tmp_path))
+    with pytest.raises(gn.ArgumentError, match="cannot write -: give the path of a file"):
+        check_targets(options(out=Path("-")))
     with pytest.raises(gn.ArgumentError, match=r"--plot takes a file that ends in .png"):
         check_targets(options(plot=tmp_path / "b.txt"))
     with pytest.raises(gn.ArgumentError, match="another option or the target has this name"):

@@ -39,3 +39,10 @@ def test_every_scaling_of_the_library_can_be_chosen(capsys: pytest.CaptureFixtur
 def test_the_help_asks_for_an_optimizer(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     needed = "returns (model, loss_fn, data, optimizer), the optimizer with its state"
     assert needed in shown(capsys, name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_ends_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"example: gradnoise {name} " in shown(capsys, name)

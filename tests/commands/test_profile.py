@@ -67,6 +67,7 @@ def test_its_factory_is_measured(capsys, file, name):
         ("three", ["--seed", "3"], "seed 3\n"),
         ("three", ["--samples", "20"], "measured on 20 samples out of 60"),
         ("three", ["--population", "1000"], "measured on 60 samples out of 1 000"),
+        ("three", ["--population", "1e3"], "measured on 60 samples out of 1 000"),
         ("three", ["--population", "distribution"], "measured on 60 samples out of ∞"),
     ],
 )

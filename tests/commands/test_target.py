@@ -123,7 +123,7 @@ def test_a_relative_import_names_the_way_out(capsys, file):
 
     line = refused(capsys, "profile", f"{file}:three")
     assert "line 1 (from . import other): ImportError" in line
-    assert "The file is loaded by itself: import its package by name" in line
+    assert "name it as a module, package.file:factory, in the folder that holds" in line
 
 
 def test_a_missing_package_names_the_way_out(capsys, file):
@@ -167,3 +167,55 @@ def test_an_optimizer_is_needed(
     name, *options = command
     line = refused(capsys, name, f"{trainable}:three", *options)
     assert "returned no optimizer, and runs go on from one: return (model, loss_fn, da" in line
+
+
+@pytest.fixture
+def package(file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of the user's in the current folder; its modules import each other."""
+    folder = file.parent / "users_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("def outside():\n    return 1 / 0\n")
+    (folder / "factories.py").write_text(HEAD + FACTORIES)
+    (folder / "relative.py").write_text("from .factories import *\n\ndef own():\n    {}['a']\n")
+    (folder / "absolute.py").write_text("from users_package.factories import three\n")
+    monkeypatch.chdir(file.parent)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "target", ["users_package.relative:three", "users_package/absolute.py:three"]
+)
+@pytest.mark.usefixtures("package")
+def test_a_package_in_the_current_folder_is_found(target: str) -> None:
+    model, _, _, optimizer = factory_of(target)()
+    assert next(model.parameters()).numel()
+    assert optimizer is None
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("users_package.relative:own", "failed at relative.py, line 4 ({}['a']): KeyError: 'a'"),
+        ("users_package:outside", "failed at __init__.py, line 2 (return 1 / 0): ZeroDivision"),
+        ("users_package.relative:owm", "users_package.relative has no function 'owm'; its fun"),
+        ("users_package.missing:own", "No module named 'users_package.missing'"),
+        ("users_package.relative.py:own", "there is no file users_package.relative.py"),
+    ],
+)
+@pytest.mark.usefixtures("package")
+def test_mistakes_in_a_package_are_told_with_their_place(
+    capsys: pytest.CaptureFixture[str], target: str, said: str
+) -> None:
+    assert said in refused(capsys, "profile", target)
+
+
+def test_the_file_finds_no_arguments_of_ours(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(
+        "import argparse, sys\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--width', type=int, default=3)\nwidth = parser.parse_args().width\n"
+        "def seen():\n    return width, *sys.argv, None\n"
+    )
+    ours = ["gradnoise", "profile", f"{file}:seen", "--seed", "1"]
+    monkeypatch.setattr(sys, "argv", ours)
+    assert factory_of(f"{file}:seen")()[:2] == (3, str(file))
+    assert sys.argv is ours

@@ -61,6 +61,30 @@ def test_no_public_name_loads_anything_optional() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_import_is_silent_and_waits_with_torch() -> None:
+    code = "import gradnoise, sys; gradnoise.__version__; sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_python_that_runs_is_found_by_name() -> None:
+    found = runpy.run_path(str(SCRIPT.with_name("try_package.py")))["found"]
+    here = found(f"python{sys.version_info.major}.{sys.version_info.minor}")
+    told = subprocess.run([here, "-V"], capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}.")
+    assert found("python2.0") is None
+
+
+def test_the_pythons_that_are_tried_are_those_that_are_claimed() -> None:
+    root = SCRIPT.parents[1]
+    project = (root / "pyproject.toml").read_text()
+    claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
+    tried = re.findall(r"^PYTHON_\w+ \?= python(\S+)", (root / "Makefile").read_text(), re.M)
+    assert tried == [claimed[0], claimed[-1]]
+    assert f'requires-python = ">={claimed[0]}"' in project
+
+
 def test_the_oldest_torch_that_is_allowed_is_tested() -> None:
     root = SCRIPT.parents[1]
     allowed = re.findall(r'"torch>=([^"]+)"', (root / "pyproject.toml").read_text())
