@@ -117,6 +117,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VE
 $(VENV)/.test: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VENV)/bin/python
 	$(PIP) --editable '.[test]'
 	$(BIN)/python scripts/mend_torchvision.py
+	$(BIN)/python -m tests.browser
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.test
