@@ -39,7 +39,8 @@ ZOO_VENV := .venv-zoo
 
 demo: $(VENV)/.demo
 	@mkdir -p $(OUT)
-	$(BIN)/gradnoise profile digits --json $(OUT)/digits.json --plot $(OUT)/digits.png
+	$(BIN)/gradnoise profile digits --advise 40 --html $(OUT)/digits.html \
+		--json $(OUT)/digits.json --plot $(OUT)/digits.png
 
 # tests of one file stay in one process, so that they share what they build
 test: $(VENV)/.test
@@ -110,7 +111,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VENV)/bin/python
-	$(PIP) --editable '.[plot,digits]'
+	$(PIP) --editable '.[plot,digits,html]'
 	$(BIN)/python scripts/mend_torchvision.py
 	@touch $@
 
