@@ -1,5 +1,5 @@
 # Public names: what type checkers read, and where `__init__.py` imports each from.
-from . import toy
+from . import pictures, toy
 from .errors import (
     ArgumentError,
     BatchLossError,
@@ -227,6 +227,8 @@ __all__ = [
     "branch",
     "Branches",
     "LrSweep",
+    # pictures
+    "pictures",
     # truths
     "toy",
 ]

@@ -47,6 +47,7 @@ ORDER = (
     "training",
     "sweeps",
     "trials",
+    "pictures",
     "toy",
     "validation",
     "commands",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, GradNoiseError
+from ..show.figure import CURE
 
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
@@ -50,7 +51,7 @@ def check_plot(path: Path | None) -> None:
         return
     _check_writable(path)
     if importlib.util.find_spec("matplotlib") is None:
-        raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
+        raise GradNoiseError(f"--plot needs matplotlib: {CURE}")
     if path.suffix.lower() not in PLOT_FORMATS:
         raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
 
