@@ -131,13 +131,16 @@ def sharp_sweep() -> gn.Sweep:
     return gn.Sweep(tuple(records), {"optimizer": "sgd", "momentum": 0.0})
 
 
+@functools.cache
 def pictures() -> dict[str, tuple[Draw, Any, dict[str, Any]]]:
     """Function, argument and options of every picture in every case."""
     gp = gn.pictures
     shown: dict[str, tuple[Draw, Any, dict[str, Any]]] = {}
     for name, profile in profiles().items():
-        for draw in (gp.regime_map, gp.trade_off, gp.layers):
+        for draw in (gp.regime_map, gp.trade_off):
             shown[f"{draw.__name__}, {name}"] = draw, profile, {}
+    for name in ("exact", "60 layers"):
+        shown[f"layers, {name}"] = gp.layers, profiles()[name], {}
     bare = with_layers(profiles()["exact"], 5, curvature=False)
     shown["layers, no curvature"] = gp.layers, bare, {}
     for name, density in densities().items():

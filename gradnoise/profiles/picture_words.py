@@ -68,18 +68,18 @@ def _name(axes: Axes, texts: list[str], region: np.ndarray, color: Any) -> None:
 
 
 def name_isotherms(axes: Axes, slopes: dict[int, float]) -> None:
-    """T of each line where it enters the picture, at the left edge or at the bottom.
+    """T of each line below it, where it enters the picture at the left edge or at the bottom.
 
     Args:
         axes: of the map.
         slopes: ε/B by the power of ten that T is.
     """
-    look = {"fontsize": SMALL, "ha": "left", "va": "bottom", "color": FAINT}
+    look = {"fontsize": SMALL, "ha": "left", "va": "top", "color": FAINT}
     (left, right), (bottom, _) = axes.get_xlim(), axes.get_ylim()
     for power, slope in slopes.items():
         spots = []
-        for step in (0.01, 0.04, 0.08):
+        for step in (0.01, 0.03, 0.05, 0.08):
             batch = math.exp(math.log(max(left, bottom / slope)) + step * math.log(right / left))
             x, y = (axes.transData - axes.transAxes).transform((batch, slope * batch))
-            spots.append((float(x), float(y) + 0.01))
+            spots.append((float(x), float(y) - 0.005))
         put(axes, f"T = $10^{{{power}}}$", spots, look)

@@ -33,24 +33,27 @@ def finish(axes: Axes, title: str = "") -> Axes:
     lay_out(axes)
     _fit(axes)
     legend_below(axes)
-    for _ in range(2):  # lines that are broken change the room of the others
-        lay_out(axes)
-        _fit(axes)
     lay_out(axes)
+    if _fit(axes):
+        lay_out(axes)
+        _fit(axes)  # lines that were broken have changed the room of the others
+        lay_out(axes)
     return axes
 
 
-def _fit(axes: Axes) -> None:
-    fit(axes.title, axes.bbox.width)
-    fit(axes.xaxis.label, axes.bbox.width)
-    fit(axes.yaxis.label, axes.bbox.height)
+def _fit(axes: Axes) -> bool:
+    """Break lines that are too long; whether there were any."""
+    width, height = axes.bbox.width, axes.bbox.height
+    labels = ((axes.title, width), (axes.xaxis.label, width), (axes.yaxis.label, height))
+    broken = [fit(text, room) for text, room in labels]
+    return any(broken)
 
 
 def plain_numbers(axis: Axis) -> None:
     """Label a logarithmic axis with numbers as they are; very large and small ones as powers."""
     base = getattr(axis.get_transform(), "base", 10)
 
-    def label(value: float, _: int) -> str:
+    def label(value: float, _: float) -> str:
         if value <= 0 or 1e-4 <= value < 1e5:
             return f"{value:g}"
         return f"${base:g}^{{{round(math.log(value, base))}}}$"

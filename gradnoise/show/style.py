@@ -1,15 +1,16 @@
 """The colours and sizes of every picture.
 
 The colours are of Okabe and Ito (2008), which the colour-blind tell apart. In grey some are close,
-so lines that stand in one picture differ in their dashes or marks as well. They can be seen on
-white and on black; words and black lines follow matplotlib's style, such as "dark_background".
+so what stands in one picture differs in dashes, marks or hatches as well. Lines are seen on white
+and on black; BOTH is for areas with an edge. Words and black lines follow matplotlib's style, such
+as "dark_background".
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-NOISE, CURVATURE, BOTH, FAINT = "#0072B2", "#D55E00", "#CC79A7", "#808080"
+NOISE, CURVATURE, BOTH, FAINT = "#0072B2", "#D55E00", "#F0E442", "#808080"
 SOLID, LONG, SHORT, MIXED, DOTS = "-", (0, (9, 2)), (0, (3, 1.5)), "-.", ":"
 TITLE, WORDS, SMALL = "medium", "small", "x-small"  # relative to matplotlib's font.size
 

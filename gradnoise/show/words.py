@@ -18,8 +18,8 @@ SHORTEST = 10  # letters of a line
 GUIDE = 1  # lines up to this zorder may run through words
 
 
-def fit(text: Text, room: float) -> None:
-    """Break a text into lines that are not longer than the room, in pixels."""
+def fit(text: Text, room: float) -> bool:
+    """Break a text that is longer than the room, in pixels, into lines; whether it was."""
     words = text.get_text()
     letters = len(words)
     while letters > SHORTEST and _length(text) > room > 0:
@@ -28,6 +28,7 @@ def fit(text: Text, room: float) -> None:
             words, max(letters, SHORTEST), break_long_words=False, break_on_hyphens=False
         )
         text.set_text("\n".join(lines))
+    return letters < len(words)
 
 
 def _length(text: Text) -> float:
@@ -63,7 +64,8 @@ def put(
         if not inside or any(box.overlaps(other) for other in taken):
             continue
         if not any(path.intersects_bbox(box, filled=False) for path in paths):
-            words.set_position(axes.transData.inverted().transform(axes.transAxes.transform(spot)))
+            x, y = axes.transData.inverted().transform(axes.transAxes.transform(spot))
+            words.set_position((float(x), float(y)))
             words.set_transform(axes.transData)
             return words
     words.remove()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...show.axes import finish
-from ...show.figure import axes_or_new
+from ...show.figure import axes_or_new, figure_of
 from ...show.style import CURVATURE, DOTS, FAINT, NOISE, SHORT, ink
 from ...statistics.estimate import Estimate, short
 from .curve import Curve
@@ -60,6 +60,7 @@ def spectral_density(
     axes.axhline(single, color=FAINT, lw=1, ls=DOTS, zorder=1, label="height of one eigenvalue")
     _ritz_values(axes, density)
     _zero(axes, density, curve)
+    axes.locator_params(axis="x", nbins=max(2, int(axes.bbox.width / figure_of(axes).dpi)))
     axes.set_xlabel(f"eigenvalue{' of ' * bool(matrix)}{matrix}")
     axes.set_ylabel("share of the eigenvalues per unit")
     return finish(axes, _title(density, matrix))
