@@ -24,6 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.show.axes import finish
 from gradnoise.sweeps.grid import make_plan
 from gradnoise.training.record import Run
 from gradnoise.training.run import train

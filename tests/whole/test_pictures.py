@@ -21,6 +21,7 @@ from matplotlib.transforms import Bbox
 
 import gradnoise as gn
 from tests.pictures_cases import pictures
+from tests.run_files import DIGITS
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = (3.3, 4.2)  # inches: a column of a paper
@@ -221,3 +222,23 @@ def test_the_page_shows_every_picture_with_its_code() -> None:
     assert shown == re.findall(r'savefig\("(\w+\.png)"', code)
     for name in shown:
         assert (DOCS / "images" / name).stat().st_size < 120_000, name
+
+
+def test_methods_return_the_figure_or_the_axes_they_are_given(tmp_path: Path) -> None:
+    for name in ("regime_map", "spectral_density", "sweep", "branches"):
+        draw, argument, _ = few()[name]
+        figure = argument.plot(tmp_path / f"{name}.png")
+        assert isinstance(figure, Figure)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        _, (axes,) = empty((8, 6))
+        assert argument.plot(tmp_path / f"{name}.pdf", axes=axes) is axes
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert axes.get_title() == draw(argument, axes=empty((8, 6))[1][0]).get_title()
+        with pytest.raises(gn.ArgumentError, match="a picture ends in"):
+            argument.plot(tmp_path / "picture.doc")
+
+
+def test_a_run_is_drawn_from_its_file() -> None:
+    read = gn.pictures.noise_scale(pictures()["noise scale, digits"][1])
+    assert gn.pictures.noise_scale(DIGITS).get_title() == read.get_title()
+    assert gn.pictures.loss(str(DIGITS), title="a run").get_title() == "a run"
