@@ -24,6 +24,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 
 import gradnoise as gn
+from gradnoise.show.axes import finish
 from gradnoise.sweeps.grid import make_plan
 from gradnoise.training.record import Run
 from gradnoise.training.run import train
@@ -154,9 +155,7 @@ def picture(name: str, found: gn.Sweep, settled: dict[int, dict[str, float]], kn
         values = [own[key] for own in settled.values()]
         axes.plot(list(settled), values, look, color="#222222", ms=5, label=label)
     axes.axvline(knee, color="#222222", ls="--", lw=1, label=f"knee predicted: {knee:.1f}")
-    axes.legend(loc="lower right", fontsize=7)
-    axes.set_title(f"{name}, {STEPS} steps", fontsize=10)
-    figure.tight_layout()
+    finish(axes, f"{name}, {STEPS} steps")
     figure.savefig(IMAGES / f"paper_{name.replace(' ', '_').replace(',', '')}.png", dpi=110)
 
 

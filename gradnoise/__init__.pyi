@@ -1,5 +1,5 @@
 # Public names: what type checkers read, and where `__init__.py` imports each from.
-from . import toy
+from . import pictures, toy
 from .checks.check import Checked, check
 from .errors import (
     ArgumentError,
@@ -234,6 +234,8 @@ __all__ = [
     "branch",
     "Branches",
     "LrSweep",
+    # pictures
+    "pictures",
     # truths
     "toy",
 ]

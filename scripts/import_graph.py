@@ -48,6 +48,7 @@ ORDER = (
     "training",
     "sweeps",
     "trials",
+    "pictures",
     "toy",
     "validation",
     "commands",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import ArgumentError, GradNoiseError
+from ..show.figure import CURE
 
 OUTPUTS = ("json", "out", "plot", "html")
 STDOUT = Path("-")  # as a file's name
@@ -59,7 +60,7 @@ def check_plot(path: Path | None) -> None:
         return
     check_writable(path)
     if importlib.util.find_spec("matplotlib") is None:
-        raise GradNoiseError("--plot needs matplotlib: pip install 'gradnoise[plot]'")
+        raise GradNoiseError(f"--plot needs matplotlib: {CURE}")
     if path.suffix.lower() not in PLOT_FORMATS:
         raise ArgumentError(f"--plot takes a file that ends in {', '.join(PLOT_FORMATS)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from ..problem.problem import Problem
 from ..problem.samples import MICRO_BATCH
 from ..problem.state.sharded import own_class
 from ..problem.state.wrappers import bare_model
+from ..show.axes import plotted
 from ..show.progress import progress_bar
 from . import file
 from .budget import budget_note, within_budget
@@ -34,12 +35,16 @@ from .curvature import Effort, find_curvature
 from .environment import environment, now
 from .flat import rows, values
 from .page import write_page
-from .picture import draw
+from .picture import regime_map
 from .results import Results
 from .spectra import find_spectra
 from .surrogates import surrogate_note
 from .text import write
 from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -109,20 +114,29 @@ class Profile(Results):
         'curvature-dominated'
     """
 
-    def plot(self, path: str | Path | None = None) -> Any:
-        """The regime map, learning rate ε against batch size B, as a matplotlib Figure.
+    @overload
+    def plot(self, path: str | Path | None = None, *, axes: None = None) -> Figure: ...
+    @overload
+    def plot(self, path: str | Path | None = None, *, axes: Axes) -> Axes: ...
+    def plot(self, path: str | Path | None = None, *, axes: Axes | None = None) -> Figure | Axes:
+        """The regime map, learning rate ε against batch size B; `gn.pictures` has others.
 
         It shows the full-batch limit 2/λ, the noise-scale rule, the mean-square limit, B_noise, the
         setting in use and the suggestion.
 
         Args:
             path: save it there as well; the suffix gives the format.
+            axes: draw into these matplotlib Axes.
+
+        Returns:
+            The new matplotlib Figure; or `axes` where they were given.
 
         Raises:
-            NotMeasuredError: curvature was not measured.
+            NotMeasuredError: curvature was not measured, or is not positive.
+            ArgumentError: the file cannot be written, or not in that format.
             ImportError: matplotlib is not installed.
         """
-        return draw(self, path)
+        return plotted(lambda: regime_map(self, axes=axes), path, axes)
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one page of HTML that needs no network, about 1 MB.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from ..errors import check_whole
 from ..problem.losses.loss_fn import LossFn
 from ..problem.state.guard import untouched
 from ..profiles.results import Results
+from ..show.axes import plotted
 from ..training.execute import run_all
 from ..training.fingerprint import fingerprint, start_values
 from ..training.ledger import Ledger, read
@@ -22,9 +23,13 @@ from ..training.plan import Metric
 from ..training.vectorise import groups, runs_per_program
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
-from .picture import draw
+from .picture import sweep as drawn
 from .runs import Runs
 from .table import write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -38,24 +43,50 @@ class Sweep(Runs):
         reason: why so: what prevents one program, or the time of a step both ways.
     """
 
+    @overload
     def plot(
         self,
         path: str | Path | None = None,
         *,
         predictions: Results | None = None,
         best: str | None = "train_loss",
-    ) -> Any:
-        """Stable and diverged runs, the fit of B_c, and what a profile predicts, as a Figure.
+        axes: None = None,
+    ) -> Figure: ...
+    @overload
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Results | None = None,
+        best: str | None = "train_loss",
+        axes: Axes,
+    ) -> Axes: ...
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Results | None = None,
+        best: str | None = "train_loss",
+        axes: Axes | None = None,
+    ) -> Figure | Axes:
+        """Stable and diverged runs, the fit of B_c, and what a profile predicts.
 
         Args:
-            path: where to save it as well.
+            path: where to save it as well; the suffix gives the format.
             predictions: a profile whose limits are drawn in.
             best: what the best learning rates are best by; None leaves them out.
+            axes: draw into these matplotlib Axes.
+
+        Returns:
+            The new matplotlib Figure; or `axes` where they were given.
 
         Raises:
+            ArgumentError: the file cannot be written, or not in that format.
             ImportError: matplotlib is not installed.
         """
-        return draw(self, path, predictions, best)
+        return plotted(
+            lambda: drawn(self, predictions=predictions, best=best, axes=axes), path, axes
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:

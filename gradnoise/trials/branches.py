@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 from ..errors import SweepFileError
+from ..profiles.results import Results
+from ..show.axes import plotted
 from ..training.ledger import read
 from ..training.record import Record
-from .picture import draw
+from .picture import branches
 from .results import BranchRuns
 from .search import WHOLE
 from .table import write
 from .trials import TRACE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,41 @@ class Branches(BranchRuns):
     Source: as for `branch`.
     """
 
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Losses after equal samples against the batch size, at the best rate of each, as a Figure.
+    @overload
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Results | None = None,
+        axes: None = None,
+    ) -> Figure: ...
+    @overload
+    def plot(
+        self, path: str | Path | None = None, *, predictions: Results | None = None, axes: Axes
+    ) -> Axes: ...
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        predictions: Results | None = None,
+        axes: Axes | None = None,
+    ) -> Figure | Axes:
+        """Losses after equal samples against the batch size, at the best rate of each.
 
         Args:
-            path: where to save it as well.
+            path: where to save it as well; the suffix gives the format.
+            predictions: a profile whose noise scales are drawn in.
+            axes: draw into these matplotlib Axes.
+
+        Returns:
+            The new matplotlib Figure; or `axes` where they were given.
 
         Raises:
+            ArgumentError: no batch size has a stable rate; or the file cannot be written, or not
+                in that format.
             ImportError: matplotlib is not installed.
-            ArgumentError: no batch size has a stable rate.
         """
-        return draw(self, path)
+        return plotted(lambda: branches(self, predictions=predictions, axes=axes), path, axes)
 
     @classmethod
     def load(cls, path: str | Path) -> Branches:

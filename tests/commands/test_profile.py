@@ -165,7 +165,7 @@ def test_a_map_without_matplotlib_names_the_extra(capsys, file, monkeypatch):
 
     line = refused(capsys, "profile", f"{file}:three", *QUICK, "--plot", "map.png")
 
-    assert "--plot needs matplotlib: pip install 'gradnoise[plot]'" in line
+    assert "--plot needs matplotlib: pip install matplotlib" in line
 
 
 def test_the_profile_printed_is_saved(capsys, file, tmp_path):

@@ -40,7 +40,7 @@ def test_thirds_are_shown_where_their_value_is_known() -> None:
     found = summary(run)
     assert found is not None
     known = [part for part in found.thirds if part.noise_scale.is_resolved]
-    shown = [each for each in draw(run).axes[0].lines if each.get_color() == "#222222"]
+    shown = [each for each in draw(run).axes[0].lines if each.get_color() == "black"]
     assert 0 < len(known) == len(shown)
     for part, each in zip(known, shown, strict=True):
         scale = float(part.noise_scale)

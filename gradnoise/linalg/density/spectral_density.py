@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ...errors import OperatorError, check_whole
+from ...show.axes import plotted
 from ...statistics.estimate import check_level, short
 from ...tensors.random import generator
 from ...tensors.sums import without_autocast
@@ -17,8 +18,12 @@ from ..convert import as_operator
 from ..krylov import breakdown
 from ..operator import Operator
 from .measure import SpectralMeasure
-from .picture import draw
+from .picture import spectral_density
 from .quadrature import gauss_rule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LEAST_STEPS = 4  # moments up to 7 are exact then: tr A² and the third moment of its interval
 
@@ -87,14 +92,36 @@ class SpectralDensity(SpectralMeasure):
         scale = max(float(np.abs(rule.nodes).max()) for rule in rules)
         return cls(size, tuple(rules), steps, breakdown(matrix.resolution) * scale, level)
 
-    def plot(self, path: str | Path | None = None, *, width: float | None = None) -> Any:
-        """The density on a logarithmic axis as a matplotlib Figure; saved to `path` when given.
+    @overload
+    def plot(
+        self, path: str | Path | None = None, *, width: float | None = None, axes: None = None
+    ) -> Figure: ...
+    @overload
+    def plot(
+        self, path: str | Path | None = None, *, width: float | None = None, axes: Axes
+    ) -> Axes: ...
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        width: float | None = None,
+        axes: Axes | None = None,
+    ) -> Figure | Axes:
+        """The density on a logarithmic axis; see `gn.pictures.spectral_density`.
+
+        Args:
+            path: save it there as well; the suffix gives the format.
+            width: of the broadening; see `broaden`.
+            axes: draw into these matplotlib Axes.
+
+        Returns:
+            The new matplotlib Figure; or `axes` where they were given.
 
         Raises:
-            ArgumentError: see `broaden`.
+            ArgumentError: see `broaden`; or the file cannot be written, or not in that format.
             ImportError: matplotlib is not installed.
         """
-        return draw(self, self.curve if width is None else self.broaden(width=width), path)
+        return plotted(lambda: spectral_density(self, width=width, axes=axes), path, axes)
 
     def __repr__(self) -> str:
         return (
