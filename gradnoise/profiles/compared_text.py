@@ -13,21 +13,12 @@ from ..show.table import integer, listed, plain_table, render
 from ..statistics.change import CANNOT_TELL, Change
 from ..statistics.estimate import Estimate, short
 from .compared import MOST, AtBatch, Compared
+from .contents import LIMITS, MEASURED
 
 LABELS = {
-    "loss": "loss L",
-    "grad_sq_norm": "gradient |G|²",
-    "trace_cov": "gradient noise trΣ",
-    "simple_noise_scale": "B_simple",
-    "grad_curvature": "curvature GᵀHG",
-    "trace_hessian_cov": "tr(HΣ)",
-    "noise_scale": "noise scale B_noise",
-    "sharpness": "sharpness λ",
-    "curvature_noise_scale": "B_curv",
+    **{item.name: item.label for item in MEASURED},
+    **{limit.method: limit.label for limit in LIMITS},
     "stable_lr": "stable rate",
-    "max_lr": "noise-scale rule",
-    "greedy_lr": "best single step",
-    "mean_square_lr": "mean-square limit",
     "sharpness_share": "share of λ",
 }
 SMALL = 0.05  # relative change that is told in a group

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..learning_rate.formulas import stable_lr
 from ..learning_rate.landscape import Landscape
 from ..learning_rate.noise_floor import in_training
-from ..show.table import cells, integer
+from ..show.table import cells, duration, integer
 from ..statistics.estimate import Estimate, short
 from .cost import Cost
 from .results import MEAN, NONE, Results, has_curvature, is_unsettled, other_optimizer
@@ -107,7 +107,7 @@ LIMITS = (
     ),
 )  # fmt: skip
 AT_BATCH = {  # of the short table: label, and a meaning that is short enough for it
-    "mean_square_lr": ("limit", "mean-square; unstable beyond"),
+    "mean_square_lr": ("limit", "mean-square; stable below"),
     "max_lr": ("rule", "(2/λ)/(1 + B_noise/B)"),
 }
 TRADE_OFF = (
@@ -174,7 +174,7 @@ def _at_batch(profile: Results) -> list[Row]:
     landscape, of_sgd = _landscape(profile)
     rows = []
     for method, (label, meaning) in AT_BATCH.items():
-        said = meaning if of_sgd or method != "max_lr" else "beyond it a step gains less"
+        said = meaning if of_sgd or method != "max_lr" else "a step gains less beyond"
         found: Estimate = getattr(landscape, method)(batch)
         rows.append(Row(f"{label} at B = {batch:g}", *cells(found, ""), said))
     return rows
@@ -337,7 +337,7 @@ def in_use(profile: Results) -> str:
 def _cost(profile: Results, cost: Cost) -> str:
     """What was spent, and what half the interval of B_noise would cost."""
     spent = (
-        f"cost: {cost.seconds:.2g} s, {short(cost.passes)} plain passes (forward and backward) "
+        f"cost: {duration(cost.seconds)}, {short(cost.passes)} plain passes (forward and backward) "
         f"over these samples"
     )
     scale = profile.estimates.get("noise_scale")

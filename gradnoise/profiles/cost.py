@@ -10,6 +10,7 @@ import torch
 
 from ..problem.problem import Problem
 from ..problem.work import Work
+from ..show.table import duration
 
 try:
     import resource
@@ -53,7 +54,7 @@ class Cost:
         memory = f", {self.peak_bytes / 2**20:.3g} MiB" if self.peak_bytes else ""
         return (
             f"{self.passes:.3g} plain passes over {self.samples} samples, {self.products:.3g} "
-            f"Hessian-vector products, {self.seconds:.2g} s{memory}"
+            f"Hessian-vector products, {duration(self.seconds)}{memory}"
         )
 
 

@@ -45,6 +45,14 @@ def integer(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def duration(seconds: float) -> str:
+    """Two digits in seconds, minutes or hours: 0.25 s, 42 s, 3.5 min, 1.2 h."""
+    for unit, size in (("s", 1), ("min", 60)):
+        if seconds < 99.5 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{float(f'{seconds / 3600:.2g}'):g} h"
+
+
 def cells(estimate: Estimate, unit: str) -> tuple[str, str]:
     """The cells "value" and "interval" of an estimate; without a value its bounds and its status.
 

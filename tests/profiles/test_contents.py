@@ -30,7 +30,7 @@ def test_the_key_rows_end_with_the_limits_at_the_batch_size_in_use(resolved: gn.
 def test_with_momentum_no_formula_without_it_is_shown(resolved: gn.Profile) -> None:
     settings = OptimizerSettings("SGD", 0.1, 0.9)
     rows = contents.key_rows(replace(resolved, optimizer=settings, batch_size=16))
-    assert rows[-1].meaning == "beyond it a step gains less"
+    assert rows[-1].meaning == "a step gains less beyond"
     assert rows[3].label == "stable rate 3.8/λ"
 
 

@@ -10,7 +10,16 @@ import sys
 import pytest
 from rich.text import Text
 
-from gradnoise.show.table import cells, fitted, integer, listed, plain_table, render, width
+from gradnoise.show.table import (
+    cells,
+    duration,
+    fitted,
+    integer,
+    listed,
+    plain_table,
+    render,
+    width,
+)
 from gradnoise.statistics.estimate import Estimate, Status
 
 INF, NAN = math.inf, math.nan
@@ -132,6 +141,17 @@ def test_what_is_not_resolved_says_so_beside_its_bounds(
 )
 def test_thousands_are_separated_by_a_space(number: float, text: str) -> None:
     assert integer(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.00123, "0.0012 s"), (0.25, "0.25 s"), (42.4, "42 s"), (99.4, "99 s"),
+        (99.6, "1.7 min"), (212, "3.5 min"), (5400, "90 min"), (7200, "2 h"), (1e6, "280 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_two_digits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_numbers_are_aligned_right_between_two_columns_of_text() -> None:
