@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
+    options.line = shlex.join(["gradnoise", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if options.debug else "ignore")

@@ -6,12 +6,17 @@ import argparse
 
 from ..trials.advise import advise
 from .arguments import check_targets, chosen, shows_progress, tell_written
-from .target import samples_of, with_optimizer
+from .target import samples_of, threads_of, with_optimizer
 
 
 def run(options: argparse.Namespace) -> int:
     """Find a batch size and a learning rate by short runs."""
     check_targets(options)
+    with threads_of(options.target):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     problem = with_optimizer(options)
     budget = options.budget
     if options.epochs is not None:

@@ -6,7 +6,7 @@ import argparse
 
 from ..trials.branch import branch
 from .arguments import check_targets, chosen, shows_progress, tell_written
-from .target import with_optimizer
+from .target import threads_of, with_optimizer
 
 BRANCHED = ["batch_sizes", "samples", "factors", "scaling", "batch_size", "seeds", "max_grad_norm"]
 
@@ -14,6 +14,11 @@ BRANCHED = ["batch_sizes", "samples", "factors", "scaling", "batch_size", "seeds
 def run(options: argparse.Namespace) -> int:
     """Train copies at several batch sizes, for equal samples."""
     check_targets(options)
+    with threads_of(options.target):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     found = branch(
         *with_optimizer(options),
         path=options.out,

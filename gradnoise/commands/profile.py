@@ -15,7 +15,7 @@ from ..trials.advise import advise
 from .arguments import check_targets, chosen, shows_progress, tell_written, whole
 from .json_output import beside, write_json
 from .launched import is_first, launched
-from .target import check_optimizer, factory_of, samples_of
+from .target import check_optimizer, factory_of, samples_of, threads_of
 
 PROFILED = (
     *("metric", "batch_size", "engine", "unit", "group_size", "seed", "probes", "accuracy"),
@@ -26,7 +26,7 @@ PROFILED = (
 def run(options: argparse.Namespace) -> int:
     """Measure one model, and judge the setting that it is trained with."""
     check_targets(options)
-    with launched() as group:
+    with threads_of(options.target), launched() as group:
         return _run(options, group)
 
 
@@ -52,6 +52,7 @@ def _run(options: argparse.Namespace, group: Any) -> int:
     if not is_first(group):
         return 0
     result = _with_setting(result, options)
+    result = replace(result, environment={**result.environment, "command": options.line})
     write_json(result.to_dict() if options.json else {}, options.json)
     report = beside(options.json)
     print(result.report(full=options.full), file=report)

@@ -9,12 +9,17 @@ from ..sweeps.optimizer import optimizer_arguments
 from ..sweeps.sweep import sweep
 from ..toy.digits import digits, digits_net
 from .arguments import check_targets, chosen, shows_progress, tell_written
-from .target import factory_of
+from .target import factory_of, threads_of
 
 
 def run(options: argparse.Namespace) -> int:
     """Train with every learning rate at every batch size."""
     check_targets(options)
+    with threads_of(options.target):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.epochs is None and options.steps is None:
         options.epochs = 10.0
     make_model, loss_fn, data, trained = _trainable(options)

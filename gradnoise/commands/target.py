@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import ArgumentError, GradNoiseError
@@ -74,6 +75,17 @@ def samples_of(data: Any, epochs: float, option: str) -> int:
             f"{option} needs data of a known length; gradnoise advise takes --budget in samples"
         )
     return max(1, round(epochs * found))
+
+
+@contextmanager
+def threads_of(target: str) -> Iterator[None]:
+    """One thread for the built-in network, which is so small that others would wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if target == "digits" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

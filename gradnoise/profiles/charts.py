@@ -54,9 +54,10 @@ def regime_map(profile: Results) -> Spec:
     y = alt.Y("lr:Q", title=f"learning rate ε {whose}").scale(
         type="log", domain=ends, nice=False, clamp=True
     )
-    unstable = _of([{"low": float(landscape.stable_lr), "high": ends[1]}])
+    stable = landscape.stable_lr
     layers = [
-        unstable.mark_rect(color=CURVATURE, opacity=0.07).encode(y="low:Q", y2="high:Q"),
+        _across(stable.low, min(stable.high, ends[1])),
+        _across(float(stable), ends[1]),
         *_rule_band(landscape, batches, ends),
         _lines(rows, x, y),
         *_scales(profile, batches),
@@ -64,6 +65,12 @@ def regime_map(profile: Results) -> Spec:
         *_points(profile),
     ]
     return _finished(alt.layer(*layers), 340)
+
+
+def _across(low: float, high: float) -> Any:
+    """A strip between two rates: unstable, or inside of the interval of the limit."""
+    strip = _of([{"low": low, "high": high}]).mark_rect(color=CURVATURE, opacity=0.07)
+    return strip.encode(y="low:Q", y2="high:Q")
 
 
 def _limit_rows(profile: Results, landscape: Landscape, batches: np.ndarray) -> Values:

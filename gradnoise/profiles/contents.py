@@ -323,6 +323,18 @@ def how_measured(profile: Results) -> list[str]:
     return lines + ([] if profile.cost is None else [_cost(profile, profile.cost)])
 
 
+def when_and_where(profile: Results) -> list[str]:
+    """Date, versions, machine and command; of older files what is known."""
+    where = {**profile.versions, **profile.environment}
+    command = where.pop("command", "")
+    named = [f"{name} {value}" for name, value in where.items() if name != "platform"]
+    machine = where.get("platform")
+    date = profile.date.removesuffix("+00:00").replace("T", " ")
+    lines = [f"measured at {date} UTC"] if date else []
+    lines.append(", ".join(named + ([machine] if machine else [])))
+    return lines + ([f"by `{command}`"] if command else [])
+
+
 def in_use(profile: Results) -> str:
     """The optimizer, its rate and the batch size in training; empty where nothing is known."""
     setting, own, used = profile.setting, profile.optimizer, []
@@ -350,5 +362,5 @@ def _cost(profile: Results, cost: Cost) -> str:
 
 
 def is_drawn(profile: Results) -> bool:
-    """Whether there is a regime map: curvature is positive, and limits hold for the optimizer."""
-    return has_curvature(profile) and float(profile.sharpness) > 0 and not is_unsettled(profile)
+    """Whether there is a regime map: λ is above zero, and limits hold for the optimizer."""
+    return has_curvature(profile) and profile.sharpness.low > 0 and not is_unsettled(profile)

@@ -103,7 +103,8 @@ def _contents(profile: Results) -> dict[str, Any]:
         "parts": parts,
         "measured_rows": contents.measured_rows(profile),
         "units": contents.units(profile),
-        "how_measured": contents.how_measured(profile),
+        "how_measured": [*contents.how_measured(profile), *contents.when_and_where(profile)],
+        "date": profile.date,
     }
 
 

@@ -102,7 +102,8 @@ class Profile(Results):
         advised: what short training from here has tried, or None; see `with_advice`.
         spectra: spectral densities "H" and "Σ", where they were asked for; see `Spectrum`.
         date: when it was measured, ISO 8601 in UTC; empty in files of older versions.
-        environment: "python", "platform", "threads" of torch and "device"; empty likewise.
+        environment: "python", "platform", "threads" of torch and "device"; "command" where one
+            measured it; empty likewise.
 
     Example:
         >>> from gradnoise.toy import NoisyQuadratic

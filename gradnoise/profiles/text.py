@@ -20,6 +20,7 @@ from .contents import (
     rate_rows,
     title,
     units,
+    when_and_where,
 )
 from .layer_table import by_layer, limiting_layer
 from .results import Results, has_curvature, is_unsettled
@@ -40,7 +41,8 @@ def write(profile: Results, *, full: bool = False) -> str:
     parts += [Text(), *(_tables(profile) if full else _key_numbers(profile))]
     if caveats(profile):
         parts += [Text(), *listed("Please note", caveats(profile))]
-    parts += [Text(), *listed("How it was measured", tuple(how_measured(profile)))]
+    how = how_measured(profile) + (when_and_where(profile) if full else [])
+    parts += [Text(), *listed("How it was measured", tuple(how))]
     return render(parts if full else [*parts, Text(), Text(MORE)])
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import gradnoise as gn
 from gradnoise import cli
-from gradnoise.commands.target import factory_of
+from gradnoise.commands.target import factory_of, threads_of
 from tests.command_line import FACTORIES, HEAD, QUICK, refused
 
 TEXT = """
@@ -219,3 +220,15 @@ def test_the_file_finds_no_arguments_of_ours(file: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ours)
     assert factory_of(f"{file}:seen")()[:2] == (3, str(file))
     assert sys.argv is ours
+
+
+@pytest.mark.parametrize(("target", "count"), [("digits", 1), ("train.py:factory", 3)])
+def test_the_small_network_has_one_thread_and_others_have_theirs(target: str, count: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_of(target):
+            assert torch.get_num_threads() == count
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

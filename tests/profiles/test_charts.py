@@ -64,6 +64,11 @@ def test_bounds_alone_are_a_band_without_a_line(bounds_only: gn.Profile) -> None
     assert "trade_off" not in charts(bounds_only)
 
 
+def test_without_a_lower_bound_of_the_sharpness_there_is_no_map(resolved: gn.Profile) -> None:
+    wide = replace(resolved.sharpness, low=-0.1)
+    assert charts(replace(resolved, estimates={**resolved.estimates, "sharpness": wide})) == {}
+
+
 @pytest.mark.parametrize("name", ["negative", "flat"])
 def test_without_a_limit_there_is_no_map(name: str, request: pytest.FixtureRequest) -> None:
     assert charts(request.getfixturevalue(name)) == {}

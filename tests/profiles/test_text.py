@@ -132,6 +132,20 @@ class TestHowMeasured:
     def test_an_unknown_setting_is_not_mentioned(self, resolved):
         assert "trained with" not in str(resolved)
 
+    def test_the_full_report_says_when_and_where(self, resolved):
+        made = {"python": "3.11.7", "threads": "2", "platform": "Linux x86_64"}
+        versions = {"gradnoise": "0.1.0", "torch": "2.13.0"}
+        profile = replace(resolved, date="2026-11-30T14:21:44+00:00", versions=versions)
+        profile = replace(profile, environment={**made, "command": "gradnoise x"})
+        said = (
+            "- measured at 2026-11-30 14:21:44 UTC "
+            "- gradnoise 0.1.0, torch 2.13.0, python 3.11.7, threads 2, Linux x86_64 "
+            "- by `gradnoise x`"
+        )
+        assert words(full(profile)).endswith(said)
+        assert "14:21" not in str(profile)
+        assert "measured at" not in full(replace(profile, date="", environment={}))
+
     def test_time_and_passes_are_told(self, resolved):
         cost = replace(resolved.cost, seconds=12.3, passes=45.6)
 
