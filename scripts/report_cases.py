@@ -1,11 +1,13 @@
-"""The four reports that docs/report.md shows: `python scripts/report_cases.py docs/images`.
+"""The four reports that docs/report.md shows: `python -m scripts.report_cases FOLDER [NAME ...]`.
 
 Digits, a ResNet with batch normalisation, a GPT-2 of two layers under AdamW, and a case that its
-samples do not resolve. Each is written as text, JSON and a page; with Chromium also as pictures.
+samples do not resolve. Each is written as JSON, as text, as a page, and as a picture of the page.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradnoise as gn
 from gradnoise.toy.digits import digits
+from tests.browser import browser, opened
 
 
 def digits_case() -> gn.Profile:
@@ -84,7 +87,7 @@ def next_byte(model: nn.Module, batch: tuple[torch.Tensor]) -> torch.Tensor:
 def gpt_case() -> gn.Profile:
     """A small GPT-2 on Python's own source files, after 1200 steps of AdamW."""
     torch.manual_seed(0)
-    files = sorted(Path(argparse_source()).parent.glob("*.py"))[:60]
+    files = sorted(Path(argparse.__file__).parent.glob("*.py"))[:60]
     text = b"".join(file.read_bytes() for file in files)
     ids = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
     rows = ids[: len(ids) // 33 * 33].reshape(-1, 33)
@@ -103,13 +106,6 @@ def gpt_case() -> gn.Profile:
     return gn.profile(
         model, next_byte, loader, optimizer=adam, max_samples=1024, population="distribution"
     )
-
-
-def argparse_source() -> str:
-    """A file of Python's standard library."""
-    import argparse
-
-    return argparse.__file__
 
 
 def unresolved_case() -> gn.Profile:
@@ -135,3 +131,24 @@ CASES: dict[str, Callable[[], gn.Profile]] = {
     "gpt": gpt_case,
     "unresolved": unresolved_case,
 }
+HEIGHT = 1500  # of a picture of a page, its first part
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Write NAME.json, NAME.html, NAME.txt and report_NAME.png of the cases."""
+    for name in names or list(CASES):
+        p = CASES[name]()
+        p.save(folder / f"{name}.json")
+        p.to_html(folder / f"{name}.html")
+        (folder / f"{name}.txt").write_text(f"{p}\n", encoding="utf-8")
+    with browser() as running:
+        for name in names or list(CASES):
+            with opened(running, folder / f"{name}.html", width=1000) as page:
+                height = min(HEIGHT, page.evaluate("document.documentElement.scrollHeight"))
+                clip = {"x": 0, "y": 0, "width": 1000, "height": height}
+                page.screenshot(path=folder / f"report_{name}.png", clip=clip, full_page=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # small models
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -33,6 +33,12 @@ def _fresh() -> None:
         torch.compiler.reset()
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are long enough for every column, wherever tests run."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 @pytest.fixture(name="results_of")
 def _results_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[Any]]:
     """What each of so many ranks has written, of a program of `tests.rank_program`."""

@@ -178,7 +178,8 @@ def _points(axes: Axes, profile: Results) -> None:
         label = f"now: ε = {setting.lr:g}, B = {setting.batch_size:g}"
         axes.plot(setting.batch_size, setting.lr, "o", color=ink(), ms=6, label=label, zorder=7)
     if advice.lr and advice.batch_size:
-        label = f"to try: {short(advice.lr)} at B = {advice.batch_size}"
+        named = "to try" if profile.advised is None else "tried"
+        label = f"{named}: {short(advice.lr)} at B = {advice.batch_size}"
         axes.plot(
             advice.batch_size, advice.lr, "*", color=NOISE, ms=15, mec="white", label=label,
             zorder=6,

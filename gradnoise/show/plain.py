@@ -73,7 +73,10 @@ def part_in_ascii(part: Text | Table) -> Text | Table:
     )  # fmt: skip
     for column in part.columns:
         plain.add_column(
-            in_ascii(str(column.header)), justify=column.justify, no_wrap=column.no_wrap
+            in_ascii(str(column.header)),
+            justify=column.justify,
+            no_wrap=column.no_wrap,
+            overflow=column.overflow,
         )
     for cells in zip(*(column.cells for column in part.columns), strict=True):
         plain.add_row(*map(_cell, cells))

@@ -85,8 +85,8 @@ def plain_table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.add_column(first, no_wrap=True, max_width=48)
     for heading in others[:-1]:
-        table.add_column(heading, justify="right")
-    table.add_column(others[-1])
+        table.add_column(heading, justify="right", overflow="fold")  # no digit is cut off
+    table.add_column(others[-1], overflow="fold")
     return table
 
 

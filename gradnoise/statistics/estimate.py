@@ -100,7 +100,7 @@ class Estimate:
     status: Status = Status.RESOLVED
 
     def __float__(self) -> float:
-        return self.value
+        return float(self.value)  # NumPy's numbers are no floats to every version of Python
 
     def __str__(self) -> str:
         if self.status is Status.NO_INTERVAL:

@@ -151,7 +151,7 @@ def test_a_profile_holds_what_is_written_out(case: Any) -> None:
     hessian = torch.einsum("n,npq->pq", shares, hessians) / COUNT
     p = gn.profile(*problem, probes=256, accuracy=0.0, tol=1e-8)
     assert "weighted as in training: Σwℓ/Σw" in p.objective
-    report = " ".join(str(p).split())
+    report = " ".join(p.report(full=True).split())
     assert f"the loss L is the {p.objective}" in report
     assert "weighted mean over the samples" in report
     noise = p.trace_hessian_cov

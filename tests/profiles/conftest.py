@@ -14,12 +14,6 @@ from tests.reports import quadratic_profile
 GRADIENT_PART = ("loss", "grad_sq_norm", "trace_cov", "simple_noise_scale")
 
 
-@pytest.fixture(autouse=True)
-def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines that are long enough for every column."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-
 @pytest.fixture(scope="session")
 def resolved() -> gn.Profile:
     return quadratic_profile(1.0)

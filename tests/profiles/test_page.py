@@ -201,9 +201,8 @@ def test_no_text_of_a_model_becomes_a_part_of_the_page(running: Any, tmp_path: P
 
 
 def test_the_same_numbers_stand_on_the_console_and_on_the_page(
-    running: Any, pages: Any, profiles: dict[str, gn.Profile], monkeypatch: pytest.MonkeyPatch
+    running: Any, pages: Any, profiles: dict[str, gn.Profile]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
     for name in ("resolved", "groups", "adam"):
         with opened(running, pages[name]) as page:
             rows = page.locator("#all tbody tr").all_inner_texts()

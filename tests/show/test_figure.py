@@ -56,10 +56,11 @@ def test_a_figure_with_a_layout_finds_its_places_and_another_stays() -> None:
 def test_a_figure_can_be_written_and_pyplot_does_not_know_it(tmp_path: Path) -> None:
     from matplotlib import pyplot
 
+    before = pyplot.get_fignums()  # of other tests
     (drawn,) = new_panels()
     save(figure_of(drawn), tmp_path / "line.png")
     assert (tmp_path / "line.png").read_bytes().startswith(b"\x89PNG")
-    assert pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == before
 
 
 def test_what_cannot_be_written_is_one_error(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_report_says_in_which_metric_it_is(tmp_path: Any) -> None:
     assert "AdamW has taken 3 steps: its second moments have not settled" in str(p)
     assert p.optimizer is not None
     settled = replace(p, optimizer=replace(p.optimizer, steps=1000))
-    text = str(settled)
+    text = settled.report(full=True)
     for words in (
         "in the metric of AdamW: gradients P^-½g and Hessian P^-½HP^-½",
         "stable rate 38/λ",

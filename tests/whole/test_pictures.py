@@ -174,10 +174,11 @@ def test_axes_that_are_given_are_given_back_and_others_stay(layout: str | None) 
 def test_without_axes_there_is_a_figure_that_pyplot_does_not_know() -> None:
     from matplotlib import pyplot
 
+    before = pyplot.get_fignums()  # of other tests
     for draw, argument, options in few().values():
         axes = draw(argument, **options)
         assert axes.figure.axes == [axes]
-    assert pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == before
 
 
 @pytest.mark.parametrize("draw", FUNCTIONS, ids=lambda draw: draw.__name__)
