@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -254,6 +255,15 @@ class Profile(Results):
 
     def __str__(self) -> str:
         return self.report()
+
+    def __repr__(self) -> str:
+        known = ("simple_noise_scale", "noise_scale", "sharpness")
+        found = [f"{n}={self.estimates[n]}" for n in known if n in self.estimates]
+        return f"<Profile of {self.model}, {self.samples} samples: {', '.join(found)}>"
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        return f"<pre>{html.escape(self.report())}</pre>"
 
 
 def profile(

@@ -87,8 +87,9 @@ class Estimate:
         status: whether the value is resolved, and if not, why.
 
     Example:
-        >>> float(Estimate(3.0, 2.5, 3.5, 0.95, 0.25, 100))
-        3.0
+        >>> e = Estimate(3.0, 2.5, 3.5, 0.95, 0.25, 100)
+        >>> float(e), f"{e:.1f}", str(e)  # a format is that of the value
+        (3.0, '3.0', '3.00 [2.50, 3.50]')
     """
 
     value: float
@@ -101,6 +102,9 @@ class Estimate:
 
     def __float__(self) -> float:
         return float(self.value)  # NumPy's numbers are no floats to every version of Python
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else str(self)
 
     def __str__(self) -> str:
         if self.status is Status.NO_INTERVAL:

@@ -257,3 +257,12 @@ def test_on_a_cuda_device_the_numbers_are_those_of_the_cpu() -> None:
     there = gn.profile(model.cuda(), loss_fn, batch, tol=1e-9, probes=4)
     for name, estimate in here.estimates.items():
         assert float(there.estimates[name]) == pytest.approx(float(estimate), rel=1e-6, nan_ok=True)
+
+
+def test_in_a_session_it_is_a_line_and_in_a_notebook_its_report() -> None:
+    p = toy_profile(probes=4)
+    assert repr(p).startswith("<Profile of ")
+    assert f"noise_scale={p.noise_scale}, sharpness={p.sharpness}>" in repr(p)
+    odd = replace(p, model="A<b>")
+    assert "A&lt;b&gt;" in odd._repr_html_()
+    assert odd._repr_html_().startswith("<pre>What to do")

@@ -159,3 +159,8 @@ def test_a_level_that_is_no_coverage_is_refused(level):
 @pytest.mark.parametrize("level", [1e-6, 0.5, 1 - 1e-9])
 def test_a_coverage_is_accepted(level):
     assert check_level(level) is None
+
+
+def test_a_format_is_that_of_the_value() -> None:
+    e = Estimate(12.345, 11.0, 13.0, 0.95, 0.5, 64)
+    assert (f"{e:.1f}", f"{e}", f"{e:>8.0f}") == ("12.3", str(e), "      12")
