@@ -24,6 +24,8 @@ CORE_VENV := .venv-torch-$(TORCH)
 CORE := tests/per_sample tests/operators tests/profiles tests/problem/state/test_guard.py \
 	tests/problem/state/test_checkpoints.py tests/problem/state/test_generators.py \
 	tests/whole/test_torch_names.py
+# what needs packages that have nothing to do with torch
+CORE += $(addprefix --ignore=tests/profiles/,test_page.py test_charts.py test_file.py test_flat.py)
 # by name: tests that need backpack-for-pytorch or transformers, which are not installed there
 NOT_CORE := backpack or bert or hugging_face
 
@@ -43,7 +45,7 @@ demo: $(VENV)/.demo
 		--json $(OUT)/digits.json --plot $(OUT)/digits.png
 
 # tests of one file stay in one process, so that they share what they build
-test: $(VENV)/.test
+test: $(VENV)/.browser
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 fuzz: $(VENV)/.test
@@ -118,6 +120,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VE
 $(VENV)/.test: pyproject.toml constraints.txt scripts/mend_torchvision.py | $(VENV)/bin/python
 	$(PIP) --editable '.[test]'
 	$(BIN)/python scripts/mend_torchvision.py
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.test
 	$(BIN)/python -m tests.browser
 	@touch $@
 

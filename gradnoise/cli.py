@@ -43,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
-    options.line = shlex.join(["gradnoise", *(sys.argv[1:] if arguments is None else arguments)])
+    given = ["gradnoise", *(sys.argv[1:] if arguments is None else arguments)]
+    options.line = shlex.join(given).encode(errors="replace").decode()  # names may be of any bytes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if options.debug else "ignore")
             return int(_module_of(options.command).run(options))
     except BrokenPipeError:  # the reader has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(getattr(options, "code", 0))
     except KeyboardInterrupt:
         kept = getattr(options, "out", None)
         more = f"; the same command continues from {kept}" if kept else ""

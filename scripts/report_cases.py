@@ -23,7 +23,7 @@ from tests.browser import browser, opened
 def digits_case() -> gn.Profile:
     """The network of the demo, with advice that was tried."""
     model, criterion, data, optimizer = digits()
-    p = gn.profile(model, criterion, data, optimizer=optimizer, batch_size=32, spectra=True)
+    p = gn.profile(model, criterion, data, optimizer=optimizer, batch_size=32)
     budget = 40 * len(data)
     return p.with_advice(gn.advise(model, criterion, data, optimizer, batch_size=32, budget=budget))
 

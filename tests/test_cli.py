@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,7 +84,10 @@ def test_help_is_printed(capsys):
 
     shown = capsys.readouterr().out
     assert "path/to/file.py:factory" in shown
-    assert "example: gradnoise profile train.py:factory --batch-size 64" in shown
+    assert (
+        "\nexample:\n  gradnoise profile train.py:factory --batch-size 64 --lr 0.1 --plot map.png"
+        in shown
+    )
 
 
 def test_the_main_help_has_examples_that_can_be_typed(capsys):
@@ -140,3 +144,16 @@ def test_help_imports_no_library_that_takes_time(command):
 
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_reader_that_stops_does_not_change_the_verdict(monkeypatch, passed):
+    def run(options):
+        options.code = 0 if passed else 1
+        raise BrokenPipeError
+
+    stopped = []
+    monkeypatch.setattr("gradnoise.cli._module_of", lambda _: SimpleNamespace(run=run))
+    monkeypatch.setattr("os.dup2", lambda *ends: stopped.append(ends))
+    assert cli.main(["check", "p.json"]) == (0 if passed else 1)
+    assert len(stopped) == 1

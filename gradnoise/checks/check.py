@@ -12,7 +12,7 @@ from rich.text import Text
 from ..errors import ArgumentError
 from ..files.json import encode
 from ..profiles.results import Results
-from ..show.table import listed, plain_table, render
+from ..show.table import listed, or_listed, plain_table, render
 from .outcome import CANNOT_TELL, FAILED, NOT_THERE, PASSED, Outcome, judge
 from .rule import parse
 
@@ -67,7 +67,7 @@ class Checked:
         for one in self.outcomes:
             table.add_row(one.rule, one.told(one.left), one.told(one.right), one.verdict)
         reasons = tuple(f"{one.rule}: {one.reason}" for one in self.outcomes if one.reason)
-        parts: list[Text | Table] = [Text(self._heading()), Text(), table]
+        parts: list[Text | Table] = [Text(self._heading()), Text(), or_listed(table)]
         if reasons or self.notes:
             parts += [Text(), *listed("Why", (*reasons, *self.notes))]
         return render(parts)
@@ -141,6 +141,8 @@ def _given(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The rules, and what was left out of the default."""
     if rules is not None:
+        if not isinstance(rules, Iterable):
+            raise ArgumentError(f"`rules` must be texts; got {type(rules).__name__}")
         given = (rules,) if isinstance(rules, str) else tuple(rules)
         if not given:
             raise ArgumentError("`rules` is empty: give one, or None for the default")

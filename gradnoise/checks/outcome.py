@@ -7,8 +7,8 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from ..profiles.results import Results, is_unsettled
-from ..statistics.estimate import Estimate, Status, short
+from ..profiles.results import Results
+from ..statistics.estimate import Estimate, Status, percent, short
 from ..statistics.transform import scaled
 from .quantities import NotThereError, quantity, usable
 from .rule import Ready, Rule, Side
@@ -101,7 +101,7 @@ def _overlap(left: Estimate, right: Estimate) -> str:
     bad = next((side for side in (left, right) if not side.is_resolved), None)
     if bad is not None:
         return f"{bad.status.value}: {bad.status.remedy}"
-    return f"it lies within the {left.level:.0%} interval: measure more samples"
+    return f"it lies within the {percent(left.level)} interval: measure more samples"
 
 
 def _ready(profile: Results, rule: Ready) -> Outcome:
@@ -110,9 +110,10 @@ def _ready(profile: Results, rule: Ready) -> Outcome:
     own = profile.optimizer
     if own is None:
         raise NotThereError("the profile has no optimizer: measure with `optimizer`")
-    if not is_unsettled(profile):
+    taken = own.steps or 0
+    if own.settled_after is None or taken >= own.settled_after:
         return Outcome(rule.text, PASSED)
-    why = f"{own.name} has taken {own.steps} of about {own.settled_after} steps"
+    why = f"{own.name} has taken {taken} of about {own.settled_after} steps"
     return Outcome(rule.text, FAILED, reason=why)
 
 
@@ -131,5 +132,6 @@ def _age(seconds: float) -> str:
     """2.5 days, 3 hours, 40 s."""
     for name in AGES:
         if abs(seconds) >= SECONDS[name]:
-            return f"{seconds / SECONDS[name]:.3g} {name}"
+            count = f"{seconds / SECONDS[name]:.3g}"
+            return f"{count} {name.removesuffix('s') if count == '1' else name}"
     return f"{seconds:.0f} s"

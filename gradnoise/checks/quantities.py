@@ -12,6 +12,7 @@ from ..profiles.verdict import limits_refused
 from ..statistics.estimate import Estimate, Status
 
 LIMITS = ("stable_lr", "max_lr", "greedy_lr", "mean_square_lr", "doubling_lr")
+SCALES = ("simple_noise_scale", "noise_scale", "critical_batch_size")
 RELATIVE = {"relative_steps": "steps", "relative_samples": "samples"}
 
 
@@ -27,6 +28,8 @@ def quantity(profile: Results, name: str) -> Estimate:
     """
     if name in LIMITS:
         return _limit(profile, name)
+    if name in (*RELATIVE, *SCALES) and nothing_follows(profile):
+        raise NotThereError(nothing_follows(profile))
     if name in RELATIVE:
         landscape = _with_curvature(profile).landscape()
         return getattr(landscape, RELATIVE[name])(_batch_size(profile))  # type: ignore[no-any-return]
@@ -74,6 +77,8 @@ def _lr(profile: Results) -> float:
         raise NotThereError(
             "the profile has no learning rate: measure with `optimizer` (command line: --lr)"
         )
+    if any("several learning rates" in note for note in profile.optimizer.notes):
+        raise NotThereError("the optimizer has several learning rates: none of them is the one")
     return profile.optimizer.lr
 
 

@@ -15,6 +15,8 @@ from ..show.figure import CURE
 
 OUTPUTS = ("json", "out", "plot", "html")
 STDOUT = Path("-")  # as a file's name
+HTML_NEEDS = ("altair", "vl_convert", "jinja2")
+HTML_CURE = "pip install altair vl-convert-python jinja2"
 PLOT_FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -36,9 +38,15 @@ def chosen(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def check_targets(options: argparse.Namespace) -> None:
-    """Before minutes of measuring, not after."""
-    taken = {Path(options.target.rpartition(":")[0]).resolve()}  # the user's own file
+def check_targets(options: argparse.Namespace, *read: Path) -> None:
+    """Before minutes of measuring, not after: every output can be written, and is no input.
+
+    Args:
+        options: of a command.
+        read: files that the command reads; the user's own program is one.
+    """
+    target = getattr(options, "target", "")
+    taken = {path.resolve() for path in (*read, Path(target.rpartition(":")[0]))}
     given = {name: getattr(options, name, None) for name in OUTPUTS}
     if given["json"] == STDOUT:
         del given["json"]
@@ -49,9 +57,13 @@ def check_targets(options: argparse.Namespace) -> None:
             raise ArgumentError(f"--{name} takes the name of a file; only --json - is stdout")
         check_writable(path)
         if path.resolve() in taken:
-            raise ArgumentError(f"cannot write {path}: another option or the target has this name")
+            raise ArgumentError(f"cannot write {path}: another option or an input has this name")
         taken.add(path.resolve())
-    check_plot(options.plot)
+    check_plot(given["plot"])
+    if given["html"] is not None:
+        missing = [name for name in HTML_NEEDS if importlib.util.find_spec(name) is None]
+        if missing:
+            raise GradNoiseError(f"--html needs {', '.join(missing)}: {HTML_CURE}")
 
 
 def check_plot(path: Path | None) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from ..errors import ArgumentError
 from ..profiles.comparison import Comparison, compare
 from ..profiles.profile import Profile
-from .arguments import STDOUT, tell_written
-from .json_output import check_json, write_json
+from .arguments import STDOUT, check_targets, tell_written
+from .json_output import write_json
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare the first saved profile with each of the others."""
-    check_json(options.json)
+    check_targets(options, *options.files)
     if len(options.files) < 2:
         raise ArgumentError("give two profiles or more: gradnoise compare before.json after.json")
     found = _compared(options)
@@ -28,10 +28,9 @@ def run(options: argparse.Namespace) -> int:
 def _compared(options: argparse.Namespace) -> list[Comparison]:
     names = _names(options.files)
     profiles = [Profile.load(path) for path in options.files]
-    independent = True if options.independent else None
     return [
         compare(
-            profiles[0], other, level=options.level, independent=independent,
+            profiles[0], other, level=options.level, independent=options.independent,
             names=(names[0], name),
         )
         for other, name in zip(profiles[1:], names[1:], strict=True)

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..profiles.file import json_text, save
-from .arguments import STDOUT, check_writable
-
-
-def check_json(path: Path | None) -> None:
-    """Before the work is done: "-" is stdout, anything else can be written."""
-    if path is not None and path != STDOUT:
-        check_writable(path)
+from .arguments import STDOUT
 
 
 def write_json(contents: dict[str, Any], path: Path | None) -> None:

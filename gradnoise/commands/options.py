@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,16 @@ estimate, z-score and verdict. Exit code 1 if any is wrong.
 """
 
 
-def _command(commands: Any, name: str, text: str, about: str, epilog: str | None = None) -> Any:
-    """Add a command; what adds its options."""
-    return commands.add_parser(name, help=about, description=text, epilog=epilog).add_argument
+def _command(commands: Any, name: str, text: str, about: str, epilog: str) -> Any:
+    """Add a command with its examples, a line each; what adds its options."""
+    kind, _, examples = epilog.partition(": ")
+    return commands.add_parser(
+        name,
+        help=about,
+        description=text.strip(),
+        epilog="\n  ".join([f"{kind}:", *examples.split("; ")]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).add_argument
 
 
 def _profile_options(commands: Any) -> None:
@@ -84,8 +92,8 @@ def _profile_options(commands: Any) -> None:
         "insists")  # fmt: skip
     add("--group-size", type=whole(1), metavar="B",
         help="samples of a group (default: the batch size in training)")  # fmt: skip
-    add("--probes", type=whole(2), help="random directions for tr(HΣ) at most, of fewer than 512 "
-        "samples (default 32)")  # fmt: skip
+    add("--probes", type=whole(2), help="random directions for tr(H Sigma) at most, of fewer "
+        "than 512 samples (default 32)")  # fmt: skip
     add("--accuracy", type=number(lambda x: 0 <= x < math.inf, "a relative error of at least 0"),
         help="half the interval of the noise scale, relative, that is enough "
         "(default 0.15)")  # fmt: skip
@@ -97,7 +105,7 @@ def _profile_options(commands: Any) -> None:
         help="also train copies for so many passes over the data (default 2), and name a batch "
         "size and a learning rate that were tried, as gradnoise advise does")  # fmt: skip
     add("--spectra", action="store_true",
-        help="also measure the spectra of H and Σ, for --html; this costs more than all the "
+        help="also measure the spectra of H and Sigma, for --html; this costs more than all the "
         "rest")  # fmt: skip
     add("--full", action="store_true", help="print all numbers, limits over batch size, and layers")
     add("--json", type=Path, metavar="FILE", help="save the profile as JSON; - prints it "

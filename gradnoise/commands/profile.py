@@ -6,13 +6,12 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, GradNoiseError
 from ..problem.optimizer_settings import OptimizerSettings
 from ..profiles.profile import Profile, profile
 from ..toy.digits import BATCH_SIZE, LR, digits, trained_digits
-from ..trials.advice import Advice
 from ..trials.advise import advise
-from .arguments import check_targets, chosen, shows_progress, tell_written, whole
+from .arguments import check_targets, chosen, one_line, shows_progress, tell_written, whole
 from .json_output import beside, write_json
 from .launched import is_first, launched
 from .target import check_optimizer, factory_of, samples_of, threads_of
@@ -34,6 +33,8 @@ def _run(options: argparse.Namespace, group: Any) -> int:
     if options.advise is not None and group is not None:
         raise ArgumentError("--advise trains in one process: run it without torchrun")
     model, loss_fn, data, optimizer = _problem(options)
+    if options.advise is not None:
+        check_optimizer((model, loss_fn, data, optimizer), options.target)
     if options.momentum is not None and options.lr is None and optimizer is None:
         raise ArgumentError("--momentum needs --lr, or a factory that returns its optimizer")
     result = profile(
@@ -48,30 +49,37 @@ def _run(options: argparse.Namespace, group: Any) -> int:
         **chosen(options, *PROFILED),
     )
     if options.advise is not None:
-        result = result.with_advice(_advised((model, loss_fn, data, optimizer), options))
+        result = _advised(result, (model, loss_fn, data, optimizer), options)
     if not is_first(group):
         return 0
     result = _with_setting(result, options)
     result = replace(result, environment={**result.environment, "command": options.line})
     write_json(result.to_dict() if options.json else {}, options.json)
     report = beside(options.json)
-    print(result.report(full=options.full), file=report)
     if options.html:
         result.to_html(options.html)
     if options.plot:
         result.plot(options.plot)
+    print(result.report(full=options.full), file=report)
     return tell_written(options.json, options.html, options.plot, file=report)
 
 
-def _advised(problem: tuple[Any, Any, Any, Any], options: argparse.Namespace) -> Advice:
-    """What short training from here finds."""
-    check_optimizer(problem, options.target)
-    return advise(
-        *problem,
-        budget=samples_of(problem[2], options.advise, "--advise"),
-        progress=shows_progress(options),
-        **chosen(options, "batch_size"),
-    )
+def _advised(
+    result: Profile, problem: tuple[Any, Any, Any, Any], options: argparse.Namespace
+) -> Profile:
+    """With what short training from here finds; what was measured is kept where it cannot train."""
+    try:
+        return result.with_advice(
+            advise(
+                *problem,
+                budget=samples_of(problem[2], options.advise, "--advise"),
+                progress=shows_progress(options),
+                **chosen(options, "batch_size"),
+            )
+        )
+    except GradNoiseError as error:
+        note = f"there is no advice from short training: {one_line(error)}"
+        return replace(result, warnings=(*result.warnings, note))
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:

@@ -6,21 +6,19 @@ import argparse
 from pathlib import Path
 
 from ..profiles.profile import Profile
-from .arguments import check_plot, check_writable, tell_written
+from .arguments import check_targets, tell_written
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a saved profile, and write its page."""
-    page = None if options.text else _page(options)
-    if page is not None:
-        check_writable(page)
-    check_plot(options.plot)
+    page = options.html = None if options.text else _page(options)
+    check_targets(options, options.file)
     profile = Profile.load(options.file)
-    print(profile.report(full=options.full))
     if page is not None:
         profile.to_html(page)
     if options.plot:
         profile.plot(options.plot)
+    print(profile.report(full=options.full))
     return tell_written(page, options.plot)
 
 

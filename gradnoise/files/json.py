@@ -34,6 +34,8 @@ def decode(value: Any, numbers: Container[str], key: str = "") -> Any:
     """
     if isinstance(value, dict):
         return {name: decode(item, numbers, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [decode(item, numbers, key) for item in value]
     if isinstance(value, str) and key in numbers:
         return SPECIAL[value]
     return value

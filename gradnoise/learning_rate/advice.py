@@ -137,10 +137,15 @@ def without_curvature(simple: Estimate | None, population: float) -> Recommendat
 
 
 def _range(scales: Collection[Estimate]) -> tuple[float, float]:
-    """From the lowest to the highest value or end of an interval that is known."""
+    """From the lowest to the highest value or end of an interval that is known.
+
+    Open above where a noise scale is only known to be at least so large.
+    """
     known = [float(scale) for scale in scales if scale.is_resolved]
     ends = [end for scale in scales for end in (scale.low, scale.high) if 0 < end < math.inf]
-    return min(known + ends), max(known + ends)
+    bounds = [scale for scale in scales if not scale.is_resolved and scale.low > 0]
+    is_open = any(scale.high == math.inf for scale in bounds)
+    return min(known + ends), math.inf if is_open else max(known + ends)
 
 
 def samples_needed(landscape: Landscape) -> int | None:

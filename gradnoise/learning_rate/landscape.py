@@ -9,7 +9,7 @@ runs often stand there. Beyond the mean-square limit SGD is unstable at this poi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import positive
 from ..statistics.estimate import Estimate, Status, short
@@ -139,7 +139,10 @@ class Landscape:
         return _greedy(*parts, batch_size)
 
     def mean_square_lr(self, batch_size: float) -> Estimate:
-        """The mean-square limit: that of the sharpest direction, times `spread.reduction`."""
+        """The mean-square limit: that of the sharpest direction, times `spread.reduction`.
+
+        Its low end is 0 where more directions than were measured may lower it.
+        """
         size = capped(batch_size, self.population)
         alone = decreasing(
             lambda sharpness, scale: mean_square_lr(
@@ -148,10 +151,14 @@ class Landscape:
             self.sharpness,
             self.curvature_noise_scale,
         )
-        if self.spread is None or self.spread.directions == 1:
+        factor, spread = 1 / size - 1 / self.population, self.spread
+        if spread is None:
             return alone
-        factor = 1 / size - 1 / self.population
-        return scaled(alone, self.spread.reduction(factor, self.optimizer, self.momentum))
+        if spread.directions > 1:
+            alone = scaled(alone, spread.reduction(factor, self.optimizer, self.momentum))
+        if spread.is_settled(factor, self.optimizer, self.momentum):
+            return alone
+        return replace(alone, low=0.0)
 
     def doubling_lr(self, batch_size: float) -> Estimate:
         """1/(1/ε* + p·trΣ/(4L(1 - m))): the noise of the steps would double the loss L beyond it.

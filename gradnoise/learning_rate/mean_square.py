@@ -17,6 +17,7 @@ import scipy
 from .second_moments import Matrix, stability_limit, symmetric_basis
 from .update_rule import Momentum
 
+CHANGE = 0.05  # relative, of the limit by one more direction; below it none is added
 Rows = tuple[tuple[float, ...], ...]  # a matrix whose copies compare equal
 
 
@@ -85,6 +86,23 @@ class CurvatureSpread:
         first = CurvatureSpread((self.mean[0][:1],), (self.covariance[0][:1],))
         alone = first.stable_lr(factor, optimizer, momentum)
         return min(self.stable_lr(factor, optimizer, momentum) / alone, 1.0)
+
+    def is_settled(self, factor: float, optimizer: str = "sgd", momentum: float = 0.0) -> bool:
+        """Whether the last direction changed the limit by less than 5 % at this factor.
+
+        Where it did not, directions that were not measured may lower the limit much further.
+        """
+        if self.converged or factor == 0:
+            return True
+        if self.directions == 1:
+            return False
+        k = self.directions - 1
+        kept = [n for n, (i, j) in enumerate(zip(*np.triu_indices(k + 1), strict=True)) if j < k]
+        fewer = CurvatureSpread(
+            _rows(np.array(self.mean)[:k, :k]), _rows(np.array(self.covariance)[np.ix_(kept, kept)])
+        )
+        before = fewer.stable_lr(factor, optimizer, momentum)
+        return self.stable_lr(factor, optimizer, momentum) >= (1 - CHANGE) * before
 
     def _without_memory(self, factor: float) -> float:
         k, identity = self.directions, np.eye(self.directions)

@@ -49,7 +49,8 @@ def critical(scales: Mapping[str, Estimate], population: float, low: float, high
         low, high: the ends of the range, in samples.
     """
     said = ", ".join(f"{name} {_in_words(scale)}" for name, scale in scales.items())
-    first, last = (round_batch(scale, population) for scale in (low, high))
+    first = round_batch(low, population)
+    last = round_batch(high, population) if math.isfinite(high) else math.inf
     if first < 0.7 * low:
         return (
             f"The critical batch size is larger than the whole data set ({said}): no batch is too "
@@ -58,6 +59,8 @@ def critical(scales: Mapping[str, Estimate], population: float, low: float, high
     if high < 0.5:
         return f"Critical batch size 1 ({said}): noise is small even in a single sample's gradient."
     sizes = f"{first}" if first == last else f"{first} to {last}"
+    if math.isinf(last):
+        sizes = f"{first} or more"
     factor = _apart(*scales.values()) if len(scales) == 2 else 1.0
     doubt = f" The two differ by a factor {short(factor)}, so this is uncertain."
     return (
@@ -72,9 +75,10 @@ def to_try(landscape: Landscape, current: Setting, found: Suggestion) -> str:
     batch, used = found.batch_size, current.batch_size
     limit = f"the limit {short(lowest_limit(landscape, batch))} at this point"
     if not (used and current.lr):
+        why = f"at most half of {_in_the_way(landscape, batch, limit)}"
         return (
             f"To try first ({current.who}): batch size {batch}, learning rate "
-            f"{short(found.lr or 0.0)} (noise-scale rule, at most half of {limit})."
+            f"{short(found.lr or 0.0)} (noise-scale rule, {why})."
         )
     if batch == used and found.limited:
         hindrance = _in_the_way(landscape, batch, limit)
@@ -143,6 +147,8 @@ def about_rate(landscape: Landscape, current: Setting) -> tuple[str, ...]:
             f", and {short(lr / float(rule))} times the noise-scale rule {short(float(rule))}, "
             f"beyond which a step gains less (good runs often stand there)"
         )
+    if not landscape.mean_square_lr(batch).low > 0:
+        said += "; this limit is an upper bound: directions that were not measured may lower it"
     if lr > limit:
         meaning = (
             "Beyond the limit training does not stay in this bowl: the loss jumps, and often "

@@ -23,16 +23,13 @@ RELATED = (
     "way, and the margins of both are added. Where the samples are surely different, say so "
     "(independent=True, --independent): intervals are then about 0.7 times as long."
 )
-INDEPENDENT = (
-    "Errors of the two profiles are taken to be independent: they were drawn with different seeds."
-)
 TOLD = "Errors of the two profiles are taken to be independent, as was said."
 WHOLE = (
     "Both are of their whole populations: numbers without an interval have no sampling error, and "
     "differ where the models or the data do. The other intervals are of random directions: "
 )
 ADDED = "their errors may be related, and the margins of both are added."
-SQUARES = "their errors are taken to be independent, by other seeds or as was said."
+SQUARES = "their errors are taken to be independent, as was said."
 
 
 @dataclass(frozen=True)
@@ -75,24 +72,11 @@ def same_layers(first: Results, second: Results) -> bool:
     return same and comparable(first, second) == QUANTITIES
 
 
-def are_independent(first: Results, second: Results) -> bool:
-    """Whether the samples are parts of finite populations, drawn with different seeds.
-
-    Of a distribution it is not known how many samples there were to draw from: the same few data
-    measured twice have the same errors with any seed.
-    """
-    finite = math.isfinite(first.population) and math.isfinite(second.population)
-    return finite and first.seed != second.seed
-
-
-def assumption(first: Results, second: Results, independent: bool | None) -> str:
+def assumption(first: Results, second: Results, independent: bool) -> str:
     """What was assumed about the errors, in a sentence."""
-    known = are_independent(first, second) if independent is None else independent
     if all(one.samples >= one.population for one in (first, second)):
-        return WHOLE + (SQUARES if known else ADDED)
-    if not known:
-        return RELATED
-    return INDEPENDENT if independent is None else TOLD
+        return WHOLE + (SQUARES if independent else ADDED)
+    return TOLD if independent else RELATED
 
 
 def rounding(first: Results, second: Results) -> float:

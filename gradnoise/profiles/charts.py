@@ -11,6 +11,7 @@ import numpy as np
 from ..learning_rate.landscape import Landscape
 from ..statistics.estimate import short
 from .contents import is_drawn
+from .regime import batch_grid, rate_ends
 from .results import Results, other_optimizer
 from .spectra import Spectrum
 
@@ -44,7 +45,7 @@ CURVES = {  # colour and dashes
 def regime_map(profile: Results) -> Spec:
     """Limits of the learning rate over batch size, both noise scales, the setting in use."""
     landscape = profile.landscape(profile.setting.momentum)
-    batches, ends = batch_grid(profile), _rates(profile, landscape)
+    batches, ends = batch_grid(profile, POINTS), rate_ends(profile, landscape)
     rows = _limit_rows(profile, landscape, batches)
     other = other_optimizer(profile)
     whose = f"of plain SGD, not {other}" if other else f"({profile.setting.who})"
@@ -193,7 +194,7 @@ def _points(profile: Results) -> list[Any]:
 
 def trade_off(profile: Results) -> Spec:
     """Steps against samples of a run: what a batch size costs."""
-    scale, batches = float(profile.noise_scale), batch_grid(profile)
+    scale, batches = float(profile.noise_scale), batch_grid(profile, POINTS)
     curve = [_costs(scale, float(batch)) for batch in batches]
     own, special = profile.setting.batch_size, [_costs(scale, scale, "B_noise")]
     if own:
@@ -252,24 +253,6 @@ def _ticks(batches: np.ndarray) -> list[float]:
     """Powers of four within the grid."""
     last = int(math.log2(batches[-1]))
     return [float(2**power) for power in range(0, last + 1, 2)]
-
-
-def batch_grid(profile: Results) -> np.ndarray:
-    """Batch sizes from 1 to well beyond the noise scales and the batch size in use."""
-    scales = profile.noise_scale, profile.simple_noise_scale
-    known = [float(e) if e.is_resolved else e.low for e in scales]
-    known += [profile.setting.batch_size or 0.0, profile.recommend().batch_size or 0.0]
-    top = max([64.0, *(8 * size for size in known if math.isfinite(size) and size < 2**40)])
-    return np.geomspace(1, 2 ** math.ceil(math.log2(top)), POINTS)
-
-
-def _rates(profile: Results, landscape: Landscape) -> tuple[float, float]:
-    top = 4 * float(landscape.stable_lr)
-    own = [rate for rate in (profile.setting.lr, profile.recommend().lr) if rate]
-    rule = landscape.max_lr(1)
-    least = float(rule) if rule.is_resolved else rule.high / 10
-    bottom = least if 0 < least < math.inf else top / 1e3
-    return min([bottom, top / 1e2, *own]) / 2, max([top, *(2 * rate for rate in own)])
 
 
 def _of(rows: Values) -> Any:

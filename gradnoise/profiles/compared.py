@@ -13,14 +13,13 @@ from .alike import (
     QUANTITIES,
     SIGNED,
     Difference,
-    are_independent,
     assumption,
     comparable,
     differences,
     rounding,
     same_layers,
 )
-from .results import Results
+from .results import Results, nothing_follows
 from .verdict import limits_refused
 
 LIMITS = ("stable_lr", "max_lr", "greedy_lr", "mean_square_lr")
@@ -115,12 +114,9 @@ class Terms:
         )
 
 
-def find_compared(
-    first: Results, second: Results, *, level: float, independent: bool | None
-) -> Compared:
+def find_compared(first: Results, second: Results, *, level: float, independent: bool) -> Compared:
     """What `Results` say about each other."""
-    known = are_independent(first, second) if independent is None else independent
-    terms = Terms(level, known, rounding(first, second))
+    terms = Terms(level, independent, rounding(first, second))
     judged = [name for name in comparable(first, second) if name in first.estimates]
     shared = [name for name in judged if name in second.estimates]
     alike = same_layers(first, second)
@@ -162,7 +158,9 @@ def _at_batches(first: Results, second: Results, terms: Terms) -> tuple[AtBatch,
     """At the batch sizes in use."""
     sizes = {one.setting.batch_size for one in (first, second)} - {None}
     both = (first, second)
-    if any("noise_scale" not in one.estimates for one in both):
+    if any("noise_scale" not in one.estimates or nothing_follows(one) for one in both):
+        return ()
+    if comparable(first, second) == ():
         return ()
     found = []
     for size in sorted(size for size in sizes if size):

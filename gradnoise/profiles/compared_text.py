@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..learning_rate.advice import Recommendation
-from ..show.table import integer, listed, plain_table, render
+from ..show.table import integer, listed, or_listed, plain_table, render
 from ..statistics.change import CANNOT_TELL, Change
-from ..statistics.estimate import Estimate, short
+from ..statistics.estimate import Estimate, percent, short
 from .compared import MOST, AtBatch, Compared
 from .contents import LIMITS, MEASURED
 
@@ -156,7 +156,7 @@ def _named(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _table(heading: str, changes: Mapping[str, Change], found: Compared) -> Table:
-    interval = f"{_percent(found.level)} interval"
+    interval = f"{percent(found.level)} interval"
     table = plain_table(heading, *found.names, "change", interval, "verdict")
     for name, change in changes.items():
         own = change.change
@@ -167,11 +167,7 @@ def _table(heading: str, changes: Mapping[str, Change], found: Compared) -> Tabl
         table.add_row(
             LABELS[name], _cell(change.first), _cell(change.second), value, told, change.verdict
         )
-    return table
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:.4g}%"
+    return or_listed(table)
 
 
 def _cell(estimate: Estimate) -> str:
@@ -183,7 +179,7 @@ def _cell(estimate: Estimate) -> str:
 def _errors(found: Compared) -> Iterator[str]:
     yield found.assumption
     yield (
-        f"Each interval is right by itself in {_percent(found.level)} of repetitions, or more. Of "
+        f"Each interval is right by itself in {percent(found.level)} of repetitions, or more. Of "
         f"many quantities that did not change, one may seem to have."
     )
     if found.layers_compared:

@@ -99,7 +99,7 @@ def compare(
     second: Results,
     *,
     level: float | None = None,
-    independent: bool | None = None,
+    independent: bool = False,
     names: tuple[str, str] = ("first", "second"),
 ) -> Comparison:
     """Whether anything changed from the first to the second; see `Comparison`."""

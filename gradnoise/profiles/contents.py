@@ -11,7 +11,15 @@ from ..learning_rate.noise_floor import in_training
 from ..show.table import cells, duration, integer
 from ..statistics.estimate import Estimate, short
 from .cost import Cost
-from .results import MEAN, NONE, Results, has_curvature, is_unsettled, other_optimizer
+from .results import (
+    MEAN,
+    NONE,
+    Results,
+    has_curvature,
+    is_unsettled,
+    nothing_follows,
+    other_optimizer,
+)
 
 SYMBOLS = (
     "G: mean gradient. Σ: covariance of the gradients of single samples. H: Hessian of the loss L. "
@@ -21,7 +29,10 @@ UNITS = (
     "Units: learning rates in parameter²/loss, λ in loss/parameter², |G|² and trΣ in "
     "loss²/parameter², GᵀHG and tr(HΣ) in loss³/parameter⁴. Formulas: help(gradnoise.Profile)."
 )
-OTHER_UNITS = "In this metric, parameter means P^½w."
+OTHER_UNITS = (
+    "In this metric, parameter means P^½w, with P the preconditioner of the optimizer (of Adam "
+    "√v + eps)."
+)
 REGIME = "noise limits a step where B < B_noise, curvature where B > B_noise"
 HERE = (
     "The limits hold at this point of training. Beyond the mean-square limit a run leaves this "
@@ -106,8 +117,9 @@ LIMITS = (
         "beyond it the noise of the steps would double the loss",
     ),
 )  # fmt: skip
+BEYOND = "unstable here beyond it"
 AT_BATCH = {  # of the short table: label, and a meaning that is short enough for it
-    "mean_square_lr": ("limit", "mean-square; stable below"),
+    "mean_square_lr": ("limit", BEYOND),
     "max_lr": ("rule", "(2/λ)/(1 + B_noise/B)"),
 }
 TRADE_OFF = (
@@ -148,7 +160,8 @@ def findings(profile: Results) -> tuple[str, ...]:
     if profile.advised is None:
         return ()
     snapshot = profile.snapshot()
-    return snapshot.reasons[1:] if snapshot.lr is not None else snapshot.reasons  # no second pair
+    names_pair = snapshot.batch_size and has_curvature(profile) and not profile.setting.no_rate
+    return snapshot.reasons[1:] if names_pair else snapshot.reasons
 
 
 def caveats(profile: Results) -> tuple[str, ...]:
@@ -161,9 +174,15 @@ def key_rows(profile: Results) -> list[Row]:
     if not has_curvature(profile):
         return [_row(profile, q) for q in MEASURED if q.name in WITHOUT_CURVATURE]
     rows = [_row(profile, quantity) for quantity in MEASURED if quantity.name in KEY]
-    if is_unsettled(profile):
+    if nothing_follows(profile):
         return rows
-    return [*rows, stable_row(profile, "unstable here beyond it"), *_at_batch(profile)]
+    return [*rows, stable_row(profile, _of_plain(profile) or BEYOND), *_at_batch(profile)]
+
+
+def _of_plain(profile: Results) -> str:
+    """Whose limits these are, where they are not those of the optimizer in use."""
+    other = other_optimizer(profile)
+    return f"of SGD, not of {other}" if other else ""
 
 
 def _at_batch(profile: Results) -> list[Row]:
@@ -175,6 +194,7 @@ def _at_batch(profile: Results) -> list[Row]:
     rows = []
     for method, (label, meaning) in AT_BATCH.items():
         said = meaning if of_sgd or method != "max_lr" else "a step gains less beyond"
+        said = _of_plain(profile) or said
         found: Estimate = getattr(landscape, method)(batch)
         rows.append(Row(f"{label} at B = {batch:g}", *cells(found, ""), said))
     return rows
@@ -239,7 +259,8 @@ def _temperature(profile: Results, batches: list[int]) -> list[RateRow]:
     rates = [short(profile.temperature(setting.effective_lr, batch)) for batch in batches]
     formula = "ε/((1-m)B)" if setting.effective_lr != setting.lr else "ε/B"
     meaning = (
-        f"noise of the steps at ε = {setting.lr:g}; runs of equal temperature train alike "
+        f"noise of the steps at ε = {setting.lr:g}, with 1/B - 1/N in place of 1/B; runs of equal "
+        f"temperature train alike "
         f"where noise dominates"
     )
     return [RateRow(f"temperature {formula}", rates, meaning)]
@@ -294,7 +315,8 @@ def is_weighted(profile: Results) -> bool:
 
 def how_measured(profile: Results) -> list[str]:
     """Model, samples, objective, setting and cost, a sentence each."""
-    size = "∞" if math.isinf(profile.population) else integer(profile.population)
+    whole = profile.population
+    size = "∞ (a distribution)" if math.isinf(whole) else integer(whole)
     grouped = profile.unit == "group"
     parts = f" in groups of {profile.group_size}" if grouped else ""
     kind = "gradients of groups" if grouped else "per-sample gradients"
@@ -358,7 +380,7 @@ def _cost(profile: Results, cost: Cost) -> str:
     if not (profile.samples >= profile.population or 4 * profile.samples <= profile.population):
         return spent  # there are not as many samples as that would take
     how = "" if profile.samples >= profile.population else " and 4 times as many samples"
-    return f"{spent}; half the interval of B_noise takes about {short(cost.half_width)}{how}"
+    return f"{spent}; half the interval of B_noise takes about {short(cost.half_width)} passes{how}"
 
 
 def is_drawn(profile: Results) -> bool:

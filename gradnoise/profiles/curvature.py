@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..errors import CurvatureError, OperatorError, check_whole
-from ..estimators.curvature.curvature_noise import Turning, curvature_noise_scale, turning
+from ..estimators.curvature.curvature_noise import (
+    Turning,
+    curvature_noise_scale,
+    direction_error,
+    turning,
+)
 from ..estimators.curvature.extreme_eigenvalue import (
     Halves,
     half_sharpness,
@@ -126,7 +131,9 @@ def _measured(
             "sharpness": sharpness,
             "grad_curvature": scale.grad_curvature,
             "trace_hessian_cov": scale.trace_hessian_cov,
-            "curvature_noise_scale": curvature_noise_scale(found.curvatures, moments, found.turned),
+            "curvature_noise_scale": curvature_noise_scale(
+                found.curvatures, moments, found.turned, direction_error(pairs, found.deflation)
+            ),
         },
         pairs.matvecs + (halves.matvecs if halves else 0),
         (

@@ -94,8 +94,9 @@ def load(cls: Any, path: str | Path) -> Any:
         contents.pop("verdict", None)  # what follows is computed anew
         found = _profile(cls, decode(contents, _NUMBERS))
         check_possible(found)
+        str(found)  # what cannot even be told is damaged
         return found
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ProfileFileError(
             f"{path} is a damaged profile ({type(error).__name__}: {error}); measure again"
         ) from error
@@ -104,11 +105,12 @@ def load(cls: Any, path: str | Path) -> Any:
 def _read(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
-        inside = DATA.search(text) if text.lstrip().startswith("<!doctype html>") else None
+        is_page = text[:200].lstrip().lower().startswith("<!doctype html")
+        inside = DATA.search(text) if is_page else None
         return json.loads(inside[1] if inside else text)
     except OSError as error:
         raise ProfileFileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProfileFileError(f"{path} is not a profile: no valid JSON ({error})") from error
 
 
@@ -156,5 +158,7 @@ def _layer_from_dict(contents: dict[str, Any]) -> Layer:
 
 _NUMBERS = (
     *("value", "low", "high", "level", "stderr", "population", "noise_share"),
-    *("lr", "momentum", "weight_decay"),
+    *("lr", "momentum", "weight_decay", "critical", "mean", "covariance", "labels_per_sample"),
+    *("passes", "seconds", "products", "half_width", "grid", "density", "width"),
+    *("lowest", "highest"),
 )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from ..moments.layer import Layer
 from ..show.table import cells, integer, plain_table, width
-from ..statistics.estimate import Estimate, Status
+from ..statistics.estimate import Estimate, Status, percent
 from .results import Results
 
 SHOWN = 6
-NAME = 28  # characters of a layer's name at most; of longer ones the end
+NAME = 28  # characters of a layer's name at most; of longer ones a part
 NUMBERS, FEW = 62, 38  # characters of a line that all other columns take, and those that stay
 NARROW = 76  # shorter lines have no room for sizes and intervals
 
@@ -40,21 +40,28 @@ def limiting_layer(layers: Mapping[str, Layer]) -> str:
     share, layer = max(known, key=lambda pair: pair[0])
     holds = f"it holds {share:.0%} of the sharpest direction, the top eigenvector of H"
     if layer.limits_lr:
-        return f"Layer {_name(layer)} limits the learning rate: {holds}."
+        return f"Layer {layer.name or '(root)'} limits the learning rate: {holds}."
     crowded = layer.sharpness_share and layer.sharpness_share.status is Status.NOT_SEPARATED
     why = "another direction is about as sharp" if crowded else "two halves of the samples disagree"
-    return f"Layer {_name(layer)} may limit the learning rate: {holds}, but {why}."
+    return f"Layer {layer.name or '(root)'} may limit the learning rate: {holds}, but {why}."
 
 
 def _table(kind: str, layers: Mapping[str, Layer], level: float) -> Table:
     ranked = sorted(layers.values(), key=lambda layer: -layer.noise_share)
-    headings = [kind, "parameters", "% of trΣ", "% of λ", "its trΣ/|G|²", f"{level:.0%} interval"]
+    headings = [
+        kind,
+        "parameters",
+        "% of trΣ",
+        "% of λ",
+        "its trΣ/|G|²",
+        f"{percent(level)} interval",
+    ]
     rows = [
         [
-            _name(layer), integer(layer.size), f"{layer.noise_share:.0%}", _sum([layer]),
+            name, integer(layer.size), f"{layer.noise_share:.0%}", _sum([layer]),
             *cells(layer.simple_noise_scale, "samples"),
         ]
-        for layer in ranked[:SHOWN]
+        for name, layer in zip(_names(ranked[:SHOWN]), ranked, strict=False)
     ]  # fmt: skip
     if len(ranked) > SHOWN:
         rest = ranked[SHOWN:]
@@ -68,10 +75,16 @@ def _table(kind: str, layers: Mapping[str, Layer], level: float) -> Table:
     return table
 
 
-def _name(layer: Layer) -> str:
+def _names(layers: Sequence[Layer]) -> list[str]:
+    """Names that fit: the end of a long one, or its start and its end where ends are alike."""
     taken = FEW if width() < NARROW else NUMBERS
-    name, most = layer.name or "(root)", max(12, min(NAME, width() - taken))
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+    most = max(12, min(NAME, width() - taken))
+    names = [layer.name or "(root)" for layer in layers]
+    for start in (0, most // 3, most // 2, 2 * most // 3):
+        short = [n if len(n) <= most else f"{n[:start]}…{n[start + 1 - most :]}" for n in names]
+        if len(set(short)) == len(names):
+            break
+    return short
 
 
 def _sum(layers: list[Layer]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,14 +16,14 @@ from ..files.atomic import replace_file
 from ..files.version import version
 from ..moments.layer import Layer
 from ..show.table import cells, integer
-from ..statistics.estimate import Estimate, short
+from ..statistics.estimate import Estimate, percent, short
 from . import contents
 from .charts import Spec, charts
 from .layer_table import limiting_layer
 from .results import Results, has_curvature, is_unsettled
 from .spectra import Spectrum
 
-NEEDS = "the page needs altair, vl-convert-python and jinja2: pip install altair vl-convert-python"
+NEEDS = "the page needs its libraries: pip install altair vl-convert-python jinja2"
 
 
 def write_page(profile: Results, data: Mapping[str, Any], path: str | Path) -> None:
@@ -91,7 +92,7 @@ def _contents(profile: Results) -> dict[str, Any]:
         "findings": contents.findings(profile),
         "caveats": contents.caveats(profile),
         "key_rows": contents.key_rows(profile),
-        "level": f"{profile.level:.0%}",
+        "level": f"{percent(profile.level)}",
         "symbols": contents.SYMBOLS,
         "exactness": contents.exactness(profile),
         "map_words": " ".join(contents.compared(profile, batches)[:2]) if limited else "",
@@ -110,21 +111,23 @@ def _contents(profile: Results) -> dict[str, Any]:
 
 def _layers(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
     """Rows of the table, the noisiest first."""
-    ranked = sorted(layers.values(), key=lambda layer: -layer.noise_share)
-    return [_layer(layer) for layer in ranked]
+    placed = enumerate(layers.values())  # in the order of the model
+    ranked = sorted(placed, key=lambda pair: -pair[1].noise_share)
+    return [_layer(layer, place) for place, layer in ranked]
 
 
-def _layer(layer: Layer) -> dict[str, Any]:
+def _layer(layer: Layer, place: int) -> dict[str, Any]:
     scale, interval = cells(layer.simple_noise_scale, "")
     known = layer.simple_noise_scale
     return {
         "name": layer.name or "(root)",
+        "place": place,
         "size": layer.size,
         "noise": _share(layer.noise_share),
         "sharpness": _share(layer.sharpness_share),
         "scale": scale,
         "interval": interval,
-        "order": known.value if known.value == known.value else known.low,
+        "order": max(-1e300, min(1e300, known.low if math.isnan(known.value) else known.value)),
     }
 
 
@@ -133,8 +136,8 @@ def _about(name: str, seen: Spectrum) -> str:
     return (
         f"{integer(seen.size)} eigenvalues of {name}, from {short(seen.lowest)} or below to "
         f"{short(seen.highest)} or above, each broadened by {short(seen.width)}; from "
-        f"{seen.products} products with one random vector. Shaded: {seen.level:.0%} interval at "
-        f"each point."
+        f"{seen.products} products with one random vector. Shaded: {percent(seen.level)} interval "
+        f"at each point."
     )
 
 

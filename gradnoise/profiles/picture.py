@@ -16,10 +16,13 @@ from ..show.figure import axes_or_new
 from ..show.style import CURVATURE, DOTS, FAINT, LONG, MIXED, NOISE, SHORT, SOLID, ink
 from ..statistics.estimate import Estimate, short
 from .picture_words import name_isotherms, name_regions
+from .regime import batch_grid, rate_ends
 from .results import Results, is_unsettled, other_optimizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+POINTS = 200  # of a curve
 
 
 def regime_map(profile: Results, *, axes: Axes | None = None) -> Axes:
@@ -43,9 +46,9 @@ def regime_map(profile: Results, *, axes: Axes | None = None) -> Axes:
     """
     _check(profile)
     axes = axes_or_new(axes, height=6.4)
-    batches = _batch_grid(profile)
+    batches = batch_grid(profile, POINTS)
     landscape = profile.landscape(profile.setting.momentum)
-    limits = _lr_limits(profile, landscape)
+    limits = rate_ends(profile, landscape)
     axes.set_yscale("log")
     axes.set_xscale("log", base=2)
     axes.set(xlim=(batches[0], batches[-1]), ylim=limits)
@@ -71,21 +74,6 @@ def _check(profile: Results) -> None:
             "the regime map needs positive curvature, and the sharpness is not positive; measure "
             "later in training"
         )
-
-
-def _batch_grid(profile: Results) -> np.ndarray:
-    scale = profile.noise_scale
-    known = [x for x in (float(scale), scale.low, profile.setting.batch_size) if x and x < 2**40]
-    top = max([64.0, *(8 * x for x in known if math.isfinite(x))])
-    return np.geomspace(1, 2 ** math.ceil(math.log2(top)), 200)
-
-
-def _lr_limits(profile: Results, landscape: Landscape) -> tuple[float, float]:
-    top = 4 * float(landscape.stable_lr)
-    rule = landscape.max_lr(1)
-    bottom = float(rule) if rule.is_resolved else top / 1e4
-    points = [x for x in (profile.setting.lr, bottom, top / 1e2) if x]
-    return min(points) / 2, max(top, 2 * (profile.setting.lr or 0))
 
 
 def _isotherms(

@@ -154,7 +154,7 @@ class Profile(Results):
         write_page(self, self.to_dict(), path)
 
     def compare(
-        self, other: Profile, level: float | None = None, *, independent: bool | None = None
+        self, other: Profile, level: float | None = None, *, independent: bool = False
     ) -> Comparison:
         """Whether anything changed from this profile to another one, beyond the errors of both.
 
@@ -162,8 +162,8 @@ class Profile(Results):
             other: of another checkpoint, optimizer, batch size or model.
             level: coverage of the intervals of the changes; the higher one of both by default.
             independent: whether the two were measured on different samples, so that their errors
-                are independent. None: only where seeds differ and the population is finite. Errors
-                that are not are taken to be related in the worst way.
+                are independent. Errors that are not are taken to be related in the worst way; a
+                profile does not say which samples it has seen.
 
         Returns:
             Comparison.
@@ -250,7 +250,11 @@ class Profile(Results):
         """
         if advice.lr is None:
             return replace(self, warnings=(*self.warnings, *advice.reasons))
-        tried = Recommendation(advice.batch_size, advice.lr, advice.reasons, advice.confidence)
+        own = self.snapshot()
+        tried = Recommendation(
+            advice.batch_size, advice.lr, advice.reasons, advice.confidence, own.samples,
+            own.critical,
+        )  # fmt: skip
         return replace(self, advised=tried)
 
     def __str__(self) -> str:
@@ -438,7 +442,7 @@ def find_profile(
         device=str(problem.objective.device),
         samples=unit.size * moments.count,
         population=population,
-        level=options.level,
+        level=float(options.level),
         seed=int(options.seed),
         engine=chosen.name,
         engine_reason=chosen.reason,

@@ -60,7 +60,12 @@ class Spectrum:
     @classmethod
     def from_dict(cls, contents: dict[str, Any]) -> Spectrum:
         """What `asdict` gave, with lists for tuples."""
-        lines = {k: tuple(v) for k, v in contents.items() if isinstance(v, list)}
+        lines = {
+            k: tuple(map(float, v)) for k, v in contents.items() if isinstance(v, (list, tuple))
+        }
+        lengths = {len(lines[name]) for name in ("grid", "density", "low", "high")}
+        if len(lengths) != 1 or min(lengths) < 2:
+            raise ValueError("the lines of a spectrum differ in length")
         return cls(**{**contents, **lines})
 
 

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..show.table import fitted, integer, listed, plain_table, render, width
+from ..statistics.estimate import percent
 from .contents import (
     SYMBOLS,
     Row,
@@ -65,7 +66,7 @@ def _tables(profile: Results) -> Parts:
 
 
 def _table(heading: str, profile: Results, last: str, rows: list[Row]) -> Table:
-    table = plain_table(heading, "value", f"{profile.level:.0%} interval", last)
+    table = plain_table(heading, "value", f"{percent(profile.level)} interval", last)
     for row in rows:
         table.add_row(*row)
     return table

@@ -46,12 +46,17 @@ WORDS = {  # longer ones first
 
 
 def in_ascii(text: str) -> str:
-    """The text in ASCII: Greek letters in words, powers as ^2; accents are left out."""
+    """The text in ASCII: Greek letters in words, ^2 for powers, no accents, ? for other signs."""
     if text.isascii():
         return text
     for sign, word in WORDS.items():
         text = text.replace(sign, word)
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    parts = unicodedata.normalize("NFKD", text)
+    return (
+        "".join(p for p in parts if not unicodedata.combining(p))
+        .encode("ascii", "replace")
+        .decode()
+    )
 
 
 def can_show(encoding: str | None) -> bool:

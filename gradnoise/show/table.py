@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from rich.text import Text
 from ..statistics.estimate import Estimate, Status, short
 from .plain import can_show, in_ascii, part_in_ascii
 
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 MOST, USUAL, LEAST = 100, 80, 40
 
 
@@ -37,6 +39,7 @@ def render(parts: Sequence[Text | Table]) -> str:
     console.print(Group(*map(part_in_ascii, parts) if plain else parts))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     text = "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+    text = CONTROL.sub("", text)  # a name must not steer the terminal
     return in_ascii(text) if plain else text
 
 
@@ -105,6 +108,18 @@ def fitted(table: Table) -> list[Text | Table]:
     last = table.columns.pop()
     pairs = zip(table.columns[0].cells, last.cells, strict=True)
     return [table, Text(), *listed(f"{last.header}", tuple(f"{a}: {b}" for a, b in pairs))]
+
+
+def or_listed(table: Table) -> Table:
+    """The table; where a line is too short for it, its rows as a list of sentences."""
+    if _console(10 * MOST).measure(table).maximum <= width():
+        return table
+    others = table.columns[1:]
+    grid = Table.grid(padding=(0, 1))
+    for label, *cells_of_row in zip(*(column.cells for column in table.columns), strict=True):
+        told = [f"{c.header} {cell}" for c, cell in zip(others, cells_of_row, strict=True) if cell]
+        grid.add_row("-", f"{label}: {', '.join(told)}")
+    return grid
 
 
 def _console(columns: int) -> Console:

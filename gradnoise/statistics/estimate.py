@@ -170,6 +170,11 @@ def short(number: float) -> str:
     return f"{rounded:,.{decimals}f}".replace(",", " ")
 
 
+def percent(level: float) -> str:
+    """A coverage in words: 95%, 99.9%."""
+    return f"{100 * level:.6g}%"
+
+
 def check_level(level: float) -> None:
     """Raise ArgumentError unless `level` is a coverage, such as 0.95."""
     if not 0 < level < 1:

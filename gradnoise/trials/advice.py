@@ -119,7 +119,9 @@ def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tu
     end = sum(getattr(record, AVERAGED) for record in tried)
     samples = tried[0].run.steps * choice.batch_size
     reasons = {
-        "the best rate is the smallest that was tried": choice.at_end,
+        f"the best constant rate, {short(choice.constant)}, is the smallest that was tried": (
+            choice.at_end
+        ),
         f"the best rates for a constant and for a decaying rate are a factor "
         f"{short(choice.apart)} apart": choice.apart > CLOSE,
         "the loss did not fall in the trial": not end < start,

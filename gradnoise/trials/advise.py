@@ -220,7 +220,8 @@ def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tu
     if final.samples >= enough:
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
-    return (f"the trial was short (for this batch size, `budget` = {needed} is enough)",)
+    epochs = f"{needed / trials.plan.count:.2g} passes over the data"
+    return (f"the trial was short (for this batch size, `budget` = {needed}, {epochs}, is enough)",)
 
 
 def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def test_files_are_checked_before_anything_is_measured(tmp_path: Path) -> None:
         check_targets(options(out=Path("-")))
     with pytest.raises(gn.ArgumentError, match=r"--plot takes a file that ends in .png"):
         check_targets(options(plot=tmp_path / "b.txt"))
-    with pytest.raises(gn.ArgumentError, match="another option or the target has this name"):
+    with pytest.raises(gn.ArgumentError, match="another option or an input has this name"):
         check_targets(options(out=tmp_path / "b.png", plot=tmp_path / "b.png"))
 
 
@@ -111,3 +111,19 @@ def test_what_was_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_an_error_is_one_line(error: Exception, line: str) -> None:
     assert one_line(error).startswith(line)
+
+
+def test_no_input_is_replaced(tmp_path: Path) -> None:
+    for name in ("out", "json", "html"):
+        own = argparse.Namespace(**{name: tmp_path / "p.json"})
+        check_targets(own, tmp_path / "q.json")
+        with pytest.raises(gn.ArgumentError, match="another option or an input has this name"):
+            check_targets(own, tmp_path / "q.json", tmp_path / "p.json")
+
+
+def test_what_a_page_needs_is_looked_for_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(gn.GradNoiseError, match="--html needs altair, vl_convert, jinja2: pip"):
+        check_targets(argparse.Namespace(html=tmp_path / "p.html"))

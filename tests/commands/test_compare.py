@@ -44,7 +44,7 @@ def test_options_are_those_of_the_method(
     assert cli.main(["compare", *files[:2], "--level", "0.9", "--independent"]) == 0
     out = capsys.readouterr().out
     assert "90% interval" in out
-    assert "or as was said" in " ".join(out.split())
+    assert "independent, as was said" in " ".join(out.split())
 
 
 def test_json_goes_to_stdout_alone_or_to_a_file(

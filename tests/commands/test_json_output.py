@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import gradnoise as gn
 from gradnoise import cli
-from gradnoise.commands.json_output import beside, check_json, write_json
+from gradnoise.commands.json_output import beside, write_json
 from tests.command_line import QUICK, refused
 
 
@@ -29,14 +28,6 @@ def test_the_report_goes_where_the_json_does_not() -> None:
     assert beside(Path("-")) is sys.stderr
     assert beside(Path("a.json")) is sys.stdout
     assert beside(None) is sys.stdout
-
-
-def test_a_file_is_checked_before_the_work(tmp_path: Path) -> None:
-    check_json(None)
-    check_json(Path("-"))
-    check_json(tmp_path / "a.json")
-    with pytest.raises(gn.ArgumentError, match="there is no folder"):
-        check_json(tmp_path / "no" / "a.json")
 
 
 def test_a_dash_is_stdout_and_no_file(

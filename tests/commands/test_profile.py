@@ -131,7 +131,7 @@ def test_no_output_overwrites_another_or_the_users_file(capsys, file, options, m
 
     line = refused(capsys, "profile", f"{file}:three", *QUICK, *options)
 
-    assert f"cannot write {options[-1]}: another option or the target has this name" in line
+    assert f"cannot write {options[-1]}: another option or an input has this name" in line
 
 
 def test_a_folder_that_is_missing_is_refused_before_the_measurement(capsys, file, monkeypatch):
@@ -237,3 +237,15 @@ def test_all_tables_and_spectra_on_request(capsys, tmp_path):
 
     assert "learning rate at B =" in capsys.readouterr().out
     assert set(gn.Profile.load(page).spectra) == {"H", "Σ"}
+
+
+def test_what_cannot_be_trained_is_measured_all_the_same(capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise gn.DataError("samples differ in shape")
+
+    monkeypatch.setattr(command, "advise", refuse)
+    assert cli.main(["profile", "digits", *FEW, "--epochs", "0", "--advise"]) == 0
+
+    out = " ".join(capsys.readouterr().out.split())
+    assert "- there is no advice from short training: samples differ in shape" in out
+    assert out.startswith("What to do")

@@ -10,7 +10,8 @@ import pytest
 
 import gradnoise as gn
 from gradnoise.problem.optimizer_settings import OptimizerSettings
-from gradnoise.profiles.charts import batch_grid, charts
+from gradnoise.profiles.charts import POINTS, charts
+from gradnoise.profiles.regime import batch_grid
 
 
 def values(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ def test_any_noise_scale_is_inside_of_the_map(resolved: gn.Profile, scale: float
     known = gn.Estimate(scale, scale / 2, 2 * scale, 0.95, 0.0, 64)
     estimates = {**resolved.estimates, "noise_scale": known, "simple_noise_scale": known}
     profile = trained(replace(resolved, estimates=estimates, population=math.inf))
-    grid = batch_grid(profile)
+    grid = batch_grid(profile, POINTS)
     assert grid[0] == 1
     assert grid[-1] >= scale or scale > 2**40  # no one trains with such batches
     assert "regime" in charts(profile)

@@ -15,7 +15,7 @@ from gradnoise.statistics.transform import scaled
 
 
 def compared(first: gn.Profile, second: gn.Profile) -> Compared:
-    return find_compared(first, second, level=0.95, independent=None)
+    return find_compared(first, second, level=0.95, independent=False)
 
 
 def used(profile: gn.Profile, batch_size: int, lr: float = 0.1) -> gn.Profile:

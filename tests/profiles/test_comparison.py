@@ -77,7 +77,7 @@ def test_the_same_model_on_other_samples_has_not_changed() -> None:
 
 def test_independence_that_is_said_makes_intervals_shorter() -> None:
     pair = measured(2), measured(3)
-    related, apart = (pair[0].compare(pair[1], independent=word) for word in (None, True))
+    related, apart = (pair[0].compare(pair[1], independent=word) for word in (False, True))
     for name in QUANTITIES:
         wide, narrow = related.changes[name].change, apart.changes[name].change
         assert wide.low <= narrow.low <= narrow.high <= wide.high

@@ -91,6 +91,15 @@ class TestLayers:
         assert line.endswith("exact")
         assert len(line) <= 80
 
+    def test_long_names_with_the_same_end_keep_their_start_too(self, resolved):
+        layer = resolved.layers[""]
+        names = [f"encoder.blocks.{k}.attention.with_a_very_long_name" for k in range(3)]
+        layers = {name: replace(layer, name=name) for name in names}
+        lines = full(replace(resolved, layers=layers)).split("\n")
+
+        shown = [line.split()[0] for line in lines if line.startswith("encoder.")]
+        assert len(set(shown)) == 3
+
     @pytest.mark.parametrize("columns", [40, 60, 75])
     def test_a_short_line_has_the_shares_and_the_noise_scale(self, deep, columns, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(columns))

@@ -257,7 +257,9 @@ class TestWords:
         settings = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam")
         adam = replace(resolved, optimizer=settings, metric="optimizer")
 
-        assert "In this metric, parameter means P^½w." in words(full(adam))
+        assert "In this metric, parameter means P^½w, with P the preconditioner" in words(
+            full(adam)
+        )
         assert "with P from its state" in words(full(adam))
 
     def test_exact_is_explained_where_it_is_said(self, resolved, bounds_only):

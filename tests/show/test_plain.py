@@ -24,6 +24,7 @@ from gradnoise.show.table import listed, plain_table, render
         ("≥ 3 to ∞, ±0.1%", ">= 3 to inf, +-0.1%"),
         ("…h.11.dense – ─", "...h.11.dense - -"),
         ("Müller’s naïve Réseau", "Muller's naive Reseau"),
+        ("层 of 2", "? of 2"),
     ],
 )
 def test_signs_become_words(text: str, plain: str) -> None:

@@ -16,6 +16,7 @@ from gradnoise.show.table import (
     fitted,
     integer,
     listed,
+    or_listed,
     plain_table,
     render,
     width,
@@ -88,6 +89,28 @@ def test_where_a_line_is_too_short_the_last_column_is_a_list_below(
     assert (empty, title) == ("", "what it means")
     assert " ".join(sentences).startswith("- loss: the mean over all of the samples")
     assert max(map(len, sentences)) <= 60
+
+
+def test_a_table_of_many_columns_is_a_list_where_a_line_is_too_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = plain_table("rule", "left", "right", "verdict")
+    table.add_row("lr < mean_square_lr", "0.100", "0.301 (0.299 to 0.301)", "passed")
+    table.add_row("resolved", "", "", "failed")
+    assert or_listed(table) is table
+    monkeypatch.setenv("COLUMNS", "40")
+    said = " ".join(render([or_listed(table)]).split())
+    assert said == (
+        "- lr < mean_square_lr: left 0.100, right 0.301 (0.299 to 0.301), verdict passed "
+        "- resolved: verdict failed"
+    )
+
+
+def test_a_name_does_not_steer_the_terminal() -> None:
+    text = render([Text("a\x1b[31mb\x07c\nd")])
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert text.endswith("\nd")
 
 
 @pytest.mark.parametrize(

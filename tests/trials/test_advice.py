@@ -65,10 +65,13 @@ def test_nothing_holds_where_nothing_is_stable() -> None:
     assert Choice.of(ran(8, 0.1, 1.0, 1.0), MARGIN) is None  # not known whether 0.2 holds
 
 
+SMALLEST = "the best constant rate, 0.100, is the smallest that was tried"
+
+
 @pytest.mark.parametrize(
     ("late", "averaged", "doubts"),
     [((1.0, 0.9, 1.2), (1.0, 0.9, 1.2), ()), ((1.2, 0.9, 1.2), (1.2, 1.1, 0.9), ()),
-     ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), ("the best rate is the smallest that was tried",))],
+     ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), (SMALLEST,))],
 )  # fmt: skip
 def test_the_smallest_rate_that_was_tried_is_not_sure(
     late: tuple[float, ...], averaged: tuple[float, ...], doubts: tuple[str, ...]

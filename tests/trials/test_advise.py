@@ -82,8 +82,9 @@ def test_a_short_trial_is_rough_and_says_which_budget_is_enough() -> None:
     assert found.confidence == "rough"
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)  # 3 seeds, 4 rates, and the other half
-    said = f"the trial was short (for this batch size, `budget` = {enough} is enough)"
-    assert f"- This is rough, because {said}." in str(found)
+    epochs = f"{enough / 2048:.2g} passes over the data"
+    said = f"the trial was short (for this batch size, `budget` = {enough}, {epochs}, is enough)"
+    assert f"- This is rough, because {said}." in " ".join(str(found).split())
 
 
 def test_a_trial_of_an_epoch_is_not_short(found: gn.Advice) -> None:
@@ -182,7 +183,7 @@ def test_a_small_budget_has_fewer_seeds_and_says_what_is_enough(budget: int, see
     assert (found.seeds, found.confidence) == (seeds, "rough")
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)
-    assert f"(for this batch size, `budget` = {enough} is enough)" in " ".join(found.reasons)
+    assert f"(for this batch size, `budget` = {enough}, " in " ".join(found.reasons)
     assert advised(budget=budget, seeds=1).seeds == 1
 
 

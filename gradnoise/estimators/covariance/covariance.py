@@ -20,7 +20,7 @@ from ...problem.losses.loss_fn import LossFn
 from ...problem.options import Options
 from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
-from ...statistics.estimate import Estimate, short
+from ...statistics.estimate import Estimate, percent, short
 from ...statistics.transform import all_in_samples, scaled
 from ...tensors.trees import TensorDict, compute_dtype, wide_dtype
 from ..noise.noise_scale import PROBES
@@ -115,7 +115,7 @@ class Covariance:
     def __str__(self) -> str:
         heading = (
             f"gradient covariance of {out_of(self.samples, self.population)}, "
-            f"{self.trace.level:.0%} intervals, top {len(self.eigenvalues)} by {self.method}"
+            f"{percent(self.trace.level)} intervals, top {len(self.eigenvalues)} by {self.method}"
         )
         return report(heading, self._lines())
 

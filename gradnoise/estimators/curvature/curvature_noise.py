@@ -7,6 +7,10 @@ influence 4bᵀH_jv on the variance, with b = (λ - H)⁺a and a = Cov_i(vᵀH_i
 in the Krylov space from which λ comes: 1/(λ - θ) for Ritz vectors with value θ, about 1/λ for what
 is left.
 
+Lanczos stops at a residual r, so that v is (λ - H)⁺r from the eigenvector, at most |r| over the gap
+to the next eigenvalue: θ. That moves Var_i(vᵀH_iv) by 4·Cov_i(vᵀH_iv, uᵀH_iv)·θ with a unit vector
+u, a share of at most 4θ where samples disagree along u no more than along v.
+
 Bias, of second order, proportional to 1/n - 1/N: upwards, since a turned v adds variance. Halves of
 the samples with directions of their own have 2/n - 1/N, which tells how much to take away: where
 theirs is larger by a share δ, a factor exp(-(1 - n/N)δ), to first order 1 - (1 - n/N)δ.
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ...linalg.deflation import Deflation
+from ...linalg.iteration import Eigenpairs
 from ...moments.moments import GradientMoments
 from ...problem.directional import per_sample_curvatures, weighted_product
 from ...problem.problem import Problem
@@ -31,6 +36,7 @@ from ...statistics.interval import symmetric
 from ...tensors.trees import widen
 from .extreme_eigenvalue import Halves, sample_curvatures
 
+ROUNDING = 1e-5  # a smaller share is that of products in float32
 AGREEMENT = 16.0  # relative difference of equal curvatures, in units of their rounding
 
 
@@ -108,8 +114,19 @@ def _noise_scale(curvatures: Tensor, factor: float) -> float:
     return spread / square if square > 0 else math.nan
 
 
+def direction_error(pairs: Eigenpairs, deflation: Deflation) -> float:
+    """θ: how far v may be from the eigenvector, |r| over the gap, from 0 to 1."""
+    values = deflation.kernel.diagonal()[:-1].sort(descending=True).values
+    residual, top = float(pairs.residuals[0]), float(pairs.values[0])
+    gap = float(values[0] - values[1]) if len(values) > 1 else top
+    return min(1.0, residual / gap) if gap > 0 else 1.0
+
+
 def curvature_noise_scale(
-    curvatures: Tensor, moments: GradientMoments, turned: Turning | None = None
+    curvatures: Tensor,
+    moments: GradientMoments,
+    turned: Turning | None = None,
+    direction: float = 0.0,
 ) -> Estimate:
     """B_curv in samples.
 
@@ -120,7 +137,8 @@ def curvature_noise_scale(
     Args:
         curvatures: vᵀH_iv, shape (n,).
         moments: of the same samples, for N and the level.
-        turned: what the error of v does; None to take v as given.
+        turned: what the error of v from the choice of samples does; None to leave it out.
+        direction: θ, how far v may be from the eigenvector.
     """
     n, level, top = len(curvatures), moments.level, float(curvatures.mean())
     if top <= 0:
@@ -150,6 +168,10 @@ def curvature_noise_scale(
         more = ratio_influence(spread / n, along, moments.shares)
         alone = replace(alone, ratio_influence={"v": more})
     covariances = alone.deviations()[1:] @ gaps / (n - 1)
-    return replace(
+    found = replace(
         alone, influence_products=torch.outer(covariances, covariances)
     ).simple_noise_scale
+    if 4 * direction < ROUNDING:
+        return found
+    low, high = found.low * max(0.0, 1 - 4 * direction), found.high * (1 + 4 * direction)
+    return replace(found, low=low, high=high, stderr=math.nan)

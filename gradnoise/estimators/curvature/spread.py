@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...learning_rate.mean_square import CurvatureSpread
+from ...learning_rate.mean_square import CHANGE, CurvatureSpread
 from ...linalg.deflation import Deflation
 from ...problem.directional import per_sample_curvatures
 from ...problem.problem import Problem
 from ...tensors.trees import widen
-
-CHANGE = 0.05  # relative, of the limit by one more direction; below it none is added
 
 
 def sharp_directions(vector: Tensor, deflation: Deflation, count: int) -> Tensor:

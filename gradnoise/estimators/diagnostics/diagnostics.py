@@ -20,7 +20,7 @@ from ...problem.problem import Problem
 from ...problem.samples import MICRO_BATCH
 from ...problem.sums import weighted_sum
 from ...show.table import integer
-from ...statistics.estimate import Estimate, short
+from ...statistics.estimate import Estimate, percent, short
 from ...tensors.trees import unflatten
 from ..report import Line, line, out_of, report
 from .batch_bounds import cabs_batch_size, diversity_bound, gradient_diversity
@@ -70,7 +70,7 @@ class Diagnostics:
         measured = out_of(moments.count, moments.population)
         if size > 1:
             measured = f"{integer(size * moments.count)} samples in groups of {size}"
-        heading = f"measured on {measured}, {moments.level:.0%} intervals"
+        heading = f"measured on {measured}, {percent(moments.level)} intervals"
         return report(heading, self._lines())
 
     def _lines(self) -> list[Line]:

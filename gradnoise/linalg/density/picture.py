@@ -10,7 +10,7 @@ import numpy as np
 from ...show.axes import finish
 from ...show.figure import axes_or_new, figure_of
 from ...show.style import CURVATURE, DOTS, FAINT, NOISE, SHORT, ink
-from ...statistics.estimate import Estimate, short
+from ...statistics.estimate import Estimate, percent, short
 from .curve import Curve
 from .measure import SpectralMeasure
 
@@ -52,7 +52,7 @@ def spectral_density(
     floor = min(single / 10, top / 1e3)
     axes.set(yscale="log", ylim=(floor, 3 * max(top, float(curve.high.max()))))
     axes.set_xlim(curve.grid[0], curve.grid[-1])
-    band = f"{density.level:.0%} interval, point by point"
+    band = f"{percent(density.level)} interval, point by point"
     low, high = np.maximum(curve.low, floor / 10), np.maximum(curve.high, floor / 10)
     axes.fill_between(curve.grid, low, high, color=NOISE, alpha=0.25, lw=0, label=band)
     label = f"density, broadened by {short(curve.width)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ import gradnoise as gn
 from gradnoise.estimators.curvature.curvature_noise import (
     Turning,
     curvature_noise_scale,
+    direction_error,
     turning,
 )
 from gradnoise.estimators.curvature.extreme_eigenvalue import half_sharpness, sample_curvatures
 from gradnoise.linalg.deflation import explore
 from gradnoise.linalg.eigen_options import EigenOptions
+from gradnoise.linalg.iteration import Eigenpairs
 from gradnoise.measurement.opened import Opened
 from gradnoise.operators.hessian import SlopesByEngine
 from gradnoise.problem.directional import weighted_product
@@ -134,10 +137,25 @@ def test_halves_tell_the_bias() -> None:
     assert estimate.high - estimate.low > 1.5 * (given.high - given.low)
 
 
-def test_a_direction_is_certain_where_all_samples_were_measured() -> None:
-    p = gn.profile(network(), CE, (X, Y))
-    scale = p.curvature_noise_scale
-    assert scale.low == scale.high
+def test_where_all_samples_were_measured_the_direction_is_as_certain_as_lanczos() -> None:
+    loose, tight = (gn.profile(network(), CE, (X, Y), tol=tol) for tol in (1e-2, 1e-9))
+    wide, narrow = loose.curvature_noise_scale, tight.curvature_noise_scale
+    assert wide.low <= float(narrow) <= wide.high
+    assert narrow.high - narrow.low < 1e-3 * (wide.high - wide.low)
+
+
+@pytest.mark.parametrize(
+    ("residual", "second", "angle"),
+    [(0.01, 3.0, 0.01), (0.01, 3.9, 0.1), (0.5, 3.9, 1.0), (0.0, 3.0, 0.0), (0.1, 4.0, 1.0)],
+)
+def test_the_error_of_the_direction_is_the_residual_over_the_gap(
+    residual: float, second: float, angle: float
+) -> None:
+    one = torch.tensor([4.0], dtype=torch.float64)
+    pairs = Eigenpairs(one, torch.tensor([residual]).double(), torch.eye(2)[:, :1], 3, True)
+    kernel = torch.diag(torch.tensor([4.0, second, 0.0], dtype=torch.float64))
+    found = direction_error(pairs, SimpleNamespace(kernel=kernel))
+    assert found == pytest.approx(angle)
 
 
 def test_no_bowl_has_no_curvature_noise_scale() -> None:
