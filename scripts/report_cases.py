@@ -131,7 +131,7 @@ CASES: dict[str, Callable[[], gn.Profile]] = {
     "gpt": gpt_case,
     "unresolved": unresolved_case,
 }
-HEIGHT = 1500  # of a picture of a page, its first part
+HEIGHT = 1900  # of a picture of a page, its first part
 
 
 def main(folder: Path, names: list[str]) -> None:

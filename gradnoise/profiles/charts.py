@@ -167,16 +167,11 @@ def _scales(profile: Results, batches: np.ndarray) -> list[Any]:
 def _points(profile: Results) -> list[Any]:
     """The setting in use and the advised one."""
     setting, advice = profile.setting, profile.recommend()
+    now, other = (setting.batch_size, setting.lr), (advice.batch_size, advice.lr)
+    named = "to try" if profile.advised is None else "tried"
     places = [
-        ("now", setting.batch_size, setting.lr, INK, "circle", 130),
-        (
-            "tried" if profile.advised else "to try",
-            advice.batch_size,
-            advice.lr,
-            NOISE,
-            "diamond",
-            190,
-        ),
+        ("now", *now, INK, "circle", 130),
+        (named, *(other if other != now else (None, None)), NOISE, "diamond", 190),
     ]
     drawn = []
     for name, batch, rate, colour, shape, size in places:

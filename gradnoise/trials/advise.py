@@ -220,7 +220,7 @@ def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tu
     if final.samples >= enough:
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
-    epochs = f"{needed / trials.plan.count:.2g} passes over the data"
+    epochs = f"{float(f'{needed / trials.plan.count:.2g}'):g} passes over the data"
     return (f"the trial was short (for this batch size, `budget` = {needed}, {epochs}, is enough)",)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import gradnoise as gn
+from gradnoise.learning_rate.advice import Recommendation
 from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.profiles.charts import POINTS, charts
 from gradnoise.profiles.regime import batch_grid
@@ -54,6 +55,12 @@ def test_both_settings_are_points(resolved: gn.Profile) -> None:
     assert (points["now"]["B"], points["now"]["lr"]) == (16, 0.1)
     assert (points["to try"]["B"], points["to try"]["lr"]) == (advice.batch_size, advice.lr)
     assert "now" not in {row.get("name") for row in values(charts(resolved)["regime"])}
+
+
+def test_a_setting_that_is_kept_is_one_point(resolved: gn.Profile) -> None:
+    kept = Recommendation(16, 0.1, ("Keep it.",), "good")
+    rows = values(charts(trained(resolved).with_advice(kept))["regime"])
+    assert [row["name"] for row in rows if "setting" in row] == ["now", "now"]
 
 
 def test_bounds_alone_are_a_band_without_a_line(bounds_only: gn.Profile) -> None:

@@ -82,7 +82,7 @@ def test_a_short_trial_is_rough_and_says_which_budget_is_enough() -> None:
     assert found.confidence == "rough"
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)  # 3 seeds, 4 rates, and the other half
-    epochs = f"{enough / 2048:.2g} passes over the data"
+    epochs = f"{round(enough / 2048)} passes over the data"
     said = f"the trial was short (for this batch size, `budget` = {enough}, {epochs}, is enough)"
     assert f"- This is rough, because {said}." in " ".join(str(found).split())
 
