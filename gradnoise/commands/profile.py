@@ -56,11 +56,13 @@ def _run(options: argparse.Namespace, group: Any) -> int:
     result = replace(result, environment={**result.environment, "command": options.line})
     write_json(result.to_dict() if options.json else {}, options.json)
     report = beside(options.json)
-    if options.html:
-        result.to_html(options.html)
-    if options.plot:
-        result.plot(options.plot)
-    print(result.report(full=options.full), file=report)
+    try:  # before the report, which a reader may stop reading
+        if options.html:
+            result.to_html(options.html)
+        if options.plot:
+            result.plot(options.plot)
+    finally:
+        print(result.report(full=options.full), file=report)
     return tell_written(options.json, options.html, options.plot, file=report)
 
 

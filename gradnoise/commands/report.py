@@ -14,11 +14,13 @@ def run(options: argparse.Namespace) -> int:
     page = options.html = None if options.text else _page(options)
     check_targets(options, options.file)
     profile = Profile.load(options.file)
-    if page is not None:
-        profile.to_html(page)
-    if options.plot:
-        profile.plot(options.plot)
-    print(profile.report(full=options.full))
+    try:  # before the report, which a reader may stop reading
+        if page is not None:
+            profile.to_html(page)
+        if options.plot:
+            profile.plot(options.plot)
+    finally:
+        print(profile.report(full=options.full))
     return tell_written(page, options.plot)
 
 

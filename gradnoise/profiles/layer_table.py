@@ -11,7 +11,7 @@ from rich.text import Text
 from ..moments.layer import Layer
 from ..show.table import cells, integer, plain_table, width
 from ..statistics.estimate import Estimate, Status, percent
-from .results import Results
+from .results import Results, nothing_follows
 
 SHOWN = 6
 NAME = 28  # characters of a layer's name at most; of longer ones a part
@@ -24,15 +24,17 @@ def by_layer(profile: Results) -> list[Text | Table]:
     parts: list[Text | Table] = [_table("layer", profile.layers, profile.level)]
     if len(profile.groups) > 1:
         parts += [Text(), _table("parameter group", profile.groups, profile.level)]
-    sentence = limiting_layer(profile.layers)
+    sentence = limiting_layer(profile)
     return parts + ([Text(), Text(sentence)] if sentence else [])
 
 
-def limiting_layer(layers: Mapping[str, Layer]) -> str:
-    """Which layer limits the learning rate; empty for one layer, or without positive curvature."""
+def limiting_layer(profile: Results) -> str:
+    """Which layer limits the learning rate; empty for one, or where nothing is said of rates."""
+    if nothing_follows(profile):
+        return ""
     known = [
         (float(layer.sharpness_share), layer)
-        for layer in layers.values()
+        for layer in profile.layers.values()
         if layer.sharpness_share is not None and not math.isnan(float(layer.sharpness_share))
     ]
     if len(known) < 2:

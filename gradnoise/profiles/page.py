@@ -100,7 +100,7 @@ def _contents(profile: Results) -> dict[str, Any]:
         "rates": contents.rate_rows(profile, batches) if limited else [],
         "compared": contents.compared(profile, batches) if limited else (),
         "spectra": [(name, _about(name, seen)) for name, seen in profile.spectra.items()],
-        "limiting": limiting_layer(profile.layers),
+        "limiting": limiting_layer(profile),
         "parts": parts,
         "measured_rows": contents.measured_rows(profile),
         "units": contents.units(profile),

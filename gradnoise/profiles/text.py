@@ -49,7 +49,7 @@ def write(profile: Results, *, full: bool = False) -> str:
 
 def _key_numbers(profile: Results) -> Parts:
     """The numbers that carry the verdict, and the layer that limits the rate."""
-    limiting = limiting_layer(profile.layers)
+    limiting = limiting_layer(profile)
     notes = [SYMBOLS, exactness(profile), limiting]
     table = _table("numbers behind it", profile, "formula or meaning", key_rows(profile))
     return [*fitted(table), Text(), *(Text(note) for note in notes if note)]

@@ -55,3 +55,15 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is not a profile" in refused(capsys, "report", str(tmp_path / "x.json"))
     assert "cannot read" in refused(capsys, "report", str(tmp_path / "none.json"))
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_take_the_report_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quadratic_profile(1.0, sign=-1.0).save(tmp_path / "p.json")
+    picture = tmp_path / "p.png"
+    assert cli.main(["report", str(tmp_path / "p.json"), "--plot", str(picture)]) == 2
+    shown = capsys.readouterr()
+    assert "How it was measured" in shown.out
+    assert "the regime map needs positive curvature" in shown.err
+    assert gn.Profile.load(tmp_path / "p.html")

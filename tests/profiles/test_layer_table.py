@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import gradnoise as gn
+from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.profiles.layer_table import limiting_layer
 from tests.reports import full, row, words
 
@@ -61,14 +62,21 @@ class TestLayers:
             (crowded, "another direction is about as sharp"),
         ):
             unsure = replace(layer, limits_lr=False, sharpness_share=share)
-            sentence = limiting_layer({**deep.layers, layer.name: unsure})
+            sentence = limiting_layer(replace(deep, layers={**deep.layers, layer.name: unsure}))
             assert sentence.startswith(f"Layer {layer.name} may limit the learning rate: it holds ")
             assert sentence.endswith(f"but {why}.")
 
     def test_without_shares_no_layer_is_named(self, deep):
         layers = {name: replace(layer, sharpness_share=None) for name, layer in deep.layers.items()}
 
-        assert limiting_layer(layers) == ""
+        assert limiting_layer(replace(deep, layers=layers)) == ""
+
+    def test_where_second_moments_have_not_settled_no_layer_is_named(self, deep):
+        settings = OptimizerSettings("AdamW", 0.01, kind="adam", steps=2, settled_after=1000)
+        early = replace(deep, optimizer=settings, metric="optimizer")
+
+        assert limiting_layer(deep) != ""
+        assert limiting_layer(early) == ""
 
     def test_groups_are_shown_where_there_are_several(self, deep):
         group = replace(deep.layers["0"], name="group 0")
