@@ -46,7 +46,7 @@ def regime_map(profile: Results) -> Spec:
     """Limits of the learning rate over batch size, both noise scales, the setting in use."""
     landscape = profile.landscape(profile.setting.momentum)
     batches, ends = batch_grid(profile, POINTS), rate_ends(profile, landscape)
-    rows = _limit_rows(profile, landscape, batches)
+    rows = _limit_rows(landscape, batches)
     other = other_optimizer(profile)
     whose = f"of plain SGD, not {other}" if other else f"({profile.setting.who})"
     x = alt.X("B:Q", title="batch size B (samples)").scale(
@@ -74,13 +74,13 @@ def _across(low: float, high: float) -> Any:
     return strip.encode(y="low:Q", y2="high:Q")
 
 
-def _limit_rows(profile: Results, landscape: Landscape, batches: np.ndarray) -> Values:
-    """Points of the curves that have values, up to the population where a limit ends there."""
+def _limit_rows(landscape: Landscape, batches: np.ndarray) -> Values:
+    """Points of the curves that have values."""
     rows = []
     for batch in map(float, batches):
         rates = {
             "full-batch limit": landscape.stable_lr,
-            "mean-square limit": landscape.mean_square_lr(min(batch, profile.population)),
+            "mean-square limit": landscape.mean_square_lr(batch),
             "noise-scale rule": landscape.max_lr(batch),
         }
         rows += [

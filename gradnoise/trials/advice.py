@@ -128,7 +128,7 @@ def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tu
         f"the loss more than halved in the trial, and then the best rate depends on the length of "
         f"the run: this one is for runs of about {samples} samples": 0 < end < start / 2,
         "there is one seed only": len(tried) < 2,
-        "no other batch size was tried (a larger `budget` allows it)": alone,
+        "no other batch size was tried: nothing is said about it (a larger `budget` does)": alone,
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 

@@ -268,7 +268,8 @@ def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
     needed = seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
-        f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more; "
+        f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more "
+        f"({float(f'{needed / trials.plan.count:.2g}'):g} passes over the data); "
         f"{math.ceil(ALL * needed)} are enough for several batch sizes."
     )
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)

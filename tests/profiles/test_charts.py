@@ -93,6 +93,58 @@ def test_the_trade_off_is_that_of_the_noise_scale(resolved: gn.Profile) -> None:
     assert named["now: 16"]["B"] == 16
 
 
+def fields(spec: dict[str, Any], mark: str) -> list[dict[str, str]]:
+    """Which field each channel of the layers with a mark shows."""
+    kinds = [layer["mark"] for layer in spec["layer"]]
+    names = [kind if isinstance(kind, str) else kind["type"] for kind in kinds]
+    return [
+        {channel: own["field"] for channel, own in layer["encoding"].items() if "field" in own}
+        for layer, name in zip(spec["layer"], names, strict=True)
+        if name == mark
+    ]
+
+
+def test_steps_are_to_the_right_and_samples_upwards(resolved: gn.Profile) -> None:
+    for mark in ("line", "point", "text"):
+        for shown in fields(charts(trained(resolved))["trade_off"], mark):
+            assert (shown["x"], shown["y"]) == ("steps", "samples")
+
+
+def test_the_noise_scale_with_curvature_is_the_firm_line(resolved: gn.Profile) -> None:
+    spec = charts(trained(resolved))["regime"]
+    rules = [layer for layer in spec["layer"] if layer["mark"]["type"] == "rule"]
+    firm = {
+        row["name"].split()[0]: layer["mark"]["strokeDash"] == [1, 0]
+        for layer in rules
+        for row in layer["data"]["values"]
+    }
+    assert firm == {"B_simple": False, "B_noise": True}
+
+
+def test_the_strip_around_the_limit_is_its_interval(resolved: gn.Profile) -> None:
+    four = gn.Estimate(4.0, 2.0, 8.0, 0.95, 0.5, 64)
+    wide = replace(resolved, estimates={**resolved.estimates, "sharpness": four})
+    strips = [
+        (row["low"], row["high"])
+        for row in values(charts(wide)["regime"])
+        if set(row) == {"low", "high"}
+    ]
+    assert (0.25, 1.0) in strips
+    assert any(low == 0.5 and high > 1 for low, high in strips)
+
+
+def test_the_advised_rate_is_on_the_map(resolved: gn.Profile) -> None:
+    far = Recommendation(16, 40.0, ("Tried.",), "good")
+    spec = charts(trained(resolved).with_advice(far))["regime"]
+    ends = [
+        layer["encoding"]["y"]["scale"]["domain"]
+        for layer in spec["layer"]
+        if "scale" in layer["encoding"].get("y", {})
+    ]
+    assert ends
+    assert all(low < 40.0 < high for low, high in ends)
+
+
 def test_of_another_optimizer_the_axis_says_whose_rates_these_are(resolved: gn.Profile) -> None:
     settings = OptimizerSettings("AdamW", 0.001, 0.9, kind="adam")
     text = str(charts(replace(resolved, optimizer=settings))["regime"])

@@ -127,6 +127,7 @@ def test_any_two_profiles_can_be_compared(
     assert str(found).startswith("first, then second")
     assert found.changed == () or first != second
     values = found.to_dict()
+    assert (values["first"], values["second"]) == ("first", "second")
     assert json.loads(json.dumps(values, allow_nan=False))["verdict"] == list(found.verdict)
 
 

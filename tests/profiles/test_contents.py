@@ -81,3 +81,10 @@ def test_every_batch_size_has_a_value_in_every_row(resolved: gn.Profile) -> None
     assert [row.label for row in rows][-2:] == ["regime", "temperature ε/B"]
     assert all(len(row.values) == len(batches) for row in rows)
     assert rows[0].values == [short(float(profile.max_lr(batch))) for batch in batches]
+
+
+def test_no_batch_size_is_larger_than_the_data(resolved: gn.Profile) -> None:
+    large = gn.Estimate(1000.0, 900.0, 1100.0, 0.95, 0.0, 64)
+    profile = replace(resolved, estimates={**resolved.estimates, "noise_scale": large})
+    assert max(contents.batch_sizes(profile)) == 64
+    assert max(contents.batch_sizes(replace(profile, population=1e9))) == 8192

@@ -16,6 +16,7 @@ from torch import nn
 
 import gradnoise as gn
 from gradnoise.learning_rate.advice import Recommendation
+from gradnoise.problem.optimizer_settings import OptimizerSettings
 from gradnoise.profiles.charts import charts
 from tests.browser import browser, opened
 from tests.reports import quadratic_profile, words
@@ -236,3 +237,19 @@ def test_the_data_inside_are_json(pages: Any, profiles: dict[str, gn.Profile]) -
     text = pages["deep"].read_text("utf-8")
     (inside,) = re.findall(r'id="gradnoise-profile">(.*?)</script>', text, re.S)
     assert json.loads(inside) == profiles["deep"].to_dict()
+
+
+def test_the_setting_in_use_and_the_shares_of_layers_are_where_they_belong(
+    running: Any, tmp_path: Path
+) -> None:
+    settings = OptimizerSettings("SGD", 0.125, 0.5)
+    profile = replace(_deep(), optimizer=settings, batch_size=24)
+    profile.to_html(tmp_path / "p.html")
+    with opened(running, tmp_path / "p.html") as page:
+        now = words(page.locator(".pair .now").inner_text()) if profile.recommend().lr else ""
+        noise, sharpness = column(page, 3), column(page, 4)
+    assert now in ("", "in use now 24 with 0.125")
+    ranked = sorted(profile.layers.values(), key=lambda layer: -layer.noise_share)
+    assert noise == [f"{layer.noise_share:.0%}" for layer in ranked]
+    assert sharpness == [f"{float(layer.sharpness_share):.0%}" for layer in ranked]
+    assert noise != sharpness

@@ -77,15 +77,16 @@ def test_the_curve_is_short_and_keeps_its_area_and_its_peaks() -> None:
     assert len(kept.grid) < 0.6 * len(seen.curve.grid)
     assert max(kept.density) == pytest.approx(seen.curve.density.max(), rel=1e-5)
     assert np.trapezoid(kept.density, kept.grid) == pytest.approx(1, abs=0.02)
-    assert all(
-        low <= y <= high for low, y, high in zip(kept.low, kept.density, kept.high, strict=True)
-    )
+    lines = list(zip(kept.low, kept.density, kept.high, strict=True))
+    assert all(low <= y <= high for low, y, high in lines)
+    assert any(low < 0.9 * y and 1.1 * y < high for low, y, high in lines)
 
 
 def test_a_factor_scales_eigenvalues_and_keeps_the_area() -> None:
     seen = gn.SpectralDensity.of(torch.diag(torch.tensor([1.0, 2.0, 5.0])))
     one, ten = Spectrum.of(seen), Spectrum.of(seen, 10.0)
     assert (ten.lowest, ten.highest) == pytest.approx((10.0, 50.0))
+    assert ten.width == pytest.approx(10 * one.width)
     assert np.trapezoid(ten.density, ten.grid) == pytest.approx(
         np.trapezoid(one.density, one.grid), rel=1e-3
     )

@@ -35,6 +35,13 @@ def test_exact_numbers_change_when_they_differ() -> None:
     assert (same.verdict, same.changed, same.size) == ("within error", False, 0.0)
 
 
+def test_rounding_of_a_difference_is_relative_to_the_numbers() -> None:
+    pair = known(-5e6), known(-5e6 + 1e-2)
+    assert find_change(*pair, signed=True).verdict == "rose"
+    assert find_change(*pair, signed=True, rounding=1e-6).verdict == "within error"
+    assert find_change(known(-5.0), known(-4.99), signed=True, rounding=1e-6).verdict == "rose"
+
+
 def test_rounding_is_no_change() -> None:
     nearly = known(5.0 * (1 + 1e-6))
     assert find_change(known(5.0), nearly).verdict == "rose"

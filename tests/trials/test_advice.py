@@ -140,7 +140,9 @@ def test_a_negative_loss_is_compared_by_its_size() -> None:
 def test_a_batch_size_that_was_not_compared_is_not_sure() -> None:
     alone = Branches(tuple(LADDER), {})
     found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), alone, LADDER[:2])
-    assert found == ("no other batch size was tried (a larger `budget` allows it)",)
+    assert found == (
+        "no other batch size was tried: nothing is said about it (a larger `budget` does)",
+    )
 
 
 def test_the_sentences_name_what_held_and_every_doubt() -> None:
