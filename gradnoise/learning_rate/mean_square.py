@@ -46,9 +46,13 @@ class CurvatureSpread:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> CurvatureSpread:
-        """From what `dataclasses.asdict` and JSON make of it."""
-        mean, covariance = (_rows(np.array(fields[name])) for name in ("mean", "covariance"))
-        return cls(mean, covariance, bool(fields["converged"]))
+        """From what `dataclasses.asdict` and JSON make of it; ValueError where sizes do not fit."""
+        mean, covariance = (np.array(fields[name], dtype=float) for name in ("mean", "covariance"))
+        k = len(mean)
+        pairs = k * (k + 1) // 2
+        if k == 0 or mean.shape != (k, k) or covariance.shape != (pairs, pairs):
+            raise ValueError("the sizes of a curvature spread do not fit")
+        return cls(_rows(mean), _rows(covariance), bool(fields["converged"]))
 
     def scaled(self, factor: float) -> CurvatureSpread:
         """With a spread so many times as large: that of samples from that of groups."""

@@ -138,7 +138,7 @@ def _profile(cls: Any, contents: dict[str, Any]) -> Any:
             "optimizer": optimizer,
             "advised": None if advised is None else Recommendation.from_dict(advised),
             "spectra": {name: Spectrum.from_dict(seen) for name, seen in spectra.items()},
-            "warnings": tuple(plain["warnings"]),
+            "warnings": tuple("".join([text]) for text in plain["warnings"]),  # texts, or TypeError
         }
     )
 

@@ -89,3 +89,20 @@ def test_intervals_that_did_not_converge_are_not_relied_on() -> None:
     assert usable(estimate(1.0, math.nan, math.inf, "signal below noise"))
     assert not usable(estimate(1.0, 2.0, 3.0, "not converged"))
     assert not usable(estimate(-math.inf, math.nan, math.inf, "negative curvature"))
+
+
+def test_of_an_optimizer_in_its_first_steps_no_noise_scale_is_judged() -> None:
+    settings = OptimizerSettings("AdamW", 0.01, kind="adam", steps=5, settled_after=1000)
+    early = replace(measured(), optimizer=settings, metric="optimizer")
+    for name in ("noise_scale", "simple_noise_scale", "critical_batch_size", "relative_steps"):
+        with pytest.raises(NotThereError, match="second moments have not settled"):
+            quantity(early, name)
+        quantity(replace(early, optimizer=replace(settings, steps=1000)), name)
+    quantity(early, "sharpness")
+
+
+def test_of_several_learning_rates_none_is_judged() -> None:
+    note = "the optimizer has several learning rates; those of the first group are used"
+    several = replace(measured(), optimizer=OptimizerSettings("SGD", 0.1, notes=(note,)))
+    with pytest.raises(NotThereError, match="several learning rates"):
+        quantity(several, "lr")

@@ -39,3 +39,8 @@ def test_lists_and_tuples_are_encoded_inside(kind: Any) -> None:
 def test_a_string_where_a_number_is_due_is_an_error() -> None:
     with pytest.raises(KeyError, match="a lot"):
         decode({"high": "a lot"}, ("high",))
+
+
+def test_numbers_in_lists_are_read_as_numbers() -> None:
+    values = {"ends": [1.0, math.inf], "names": ["inf", "nan"], "deep": [{"ends": [-math.inf]}]}
+    assert decode(json.loads(json.dumps(encode(values))), ("ends",)) == values

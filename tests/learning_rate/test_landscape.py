@@ -1,7 +1,9 @@
 """The limits side by side: formulas at given numbers, intervals, the sentence on their order."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gradnoise.learning_rate.mean_square import CurvatureSpread
@@ -118,3 +120,19 @@ def test_negative_curvature_doubles_nothing() -> None:
     found = landscape(estimate(96.0), NEGATIVE, **parts).doubling_lr(4)
     assert found.status is Status.NEGATIVE_CURVATURE
     assert (found.low, found.high) == (-INF, INF)
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_where_directions_may_be_missing_the_mean_square_limit_is_open_below(
+    converged: bool,
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((4000, 6))
+    matrices = rows[:, :, None] * rows[:, None, :]  # least squares, all directions equally sharp
+    spread = CurvatureSpread.of(matrices[:, :3, :3], converged)
+    bowl = landscape(estimate(96.0), estimate(spread.mean[0][0]), estimate(2.0))
+    known = replace(bowl, spread=spread)
+    assert (known.mean_square_lr(1).low > 0) is converged
+    assert known.mean_square_lr(1000).low > 0  # there the last direction changes little
+    assert known.mean_square_lr(1).high == known.mean_square_lr(1).value
+    alone = replace(bowl, spread=CurvatureSpread.of(matrices[:, :1, :1], converged))
+    assert (alone.mean_square_lr(1000).low > 0) is converged

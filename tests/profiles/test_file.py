@@ -358,6 +358,51 @@ class TestLoading:
         assert gn.Profile.load(saved).to_dict() == resolved.to_dict()
 
 
+LINES = ("grid", "density", "low", "high")
+
+
+class TestTold:
+    """What can be read but not told is damaged as well."""
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda c: c["estimates"]["simple_noise_scale"].update(value="inf", high="inf"),
+            lambda c: c.update(curvature_spread={"mean": [], "covariance": [], "converged": True}),
+            lambda c: c.update(warnings=[1]),
+            lambda c: c.update(
+                spectra={"H": {"grid": [1.0], "density": [], "low": [], "high": []}}
+            ),
+        ],
+    )
+    def test_it_is_refused(self, saved, damage):
+        _edit(saved, damage)
+
+        with pytest.raises(gn.ProfileFileError, match=r"damaged profile|cannot be"):
+            gn.Profile.load(saved)
+
+    def test_deep_nesting_is_no_profile(self, tmp_path):
+        (tmp_path / "p.json").write_text("[" * 200_000)
+
+        with pytest.raises(gn.ProfileFileError, match="not a profile"):
+            gn.Profile.load(tmp_path / "p.json")
+
+    def test_infinities_in_lists_are_numbers_again(self, resolved, tmp_path):
+        advice = Recommendation(16, 0.25, ("Tried.",), "good", critical=(3.0, math.inf))
+        replace(resolved, advised=advice).save(tmp_path / "p.json")
+
+        assert gn.Profile.load(tmp_path / "p.json").advised == advice
+
+    def test_a_page_is_read_whatever_a_browser_made_of_its_first_line(self, resolved, tmp_path):
+        resolved.to_html(tmp_path / "p.html")
+        text = (tmp_path / "p.html").read_text("utf-8")
+        (tmp_path / "q.html").write_text(
+            text.replace("<!doctype html>", "<!DOCTYPE html>"), "utf-8"
+        )
+
+        assert gn.Profile.load(tmp_path / "q.html").to_dict() == resolved.to_dict()
+
+
 class TestSchema:
     """The published schema and what is written are held to each other."""
 

@@ -142,6 +142,8 @@ def test_where_all_samples_were_measured_the_direction_is_as_certain_as_lanczos(
     wide, narrow = loose.curvature_noise_scale, tight.curvature_noise_scale
     assert wide.low <= float(narrow) <= wide.high
     assert narrow.high - narrow.low < 1e-3 * (wide.high - wide.low)
+    assert wide.low < float(wide) < wide.high
+    assert wide.high - float(wide) == pytest.approx(float(wide) - wide.low)
 
 
 @pytest.mark.parametrize(
