@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from ..errors import NotMeasuredError
 from ..profiles.results import Results, has_curvature, nothing_follows, why_no_curvature
-from ..profiles.verdict import limits_refused
+from ..profiles.verdict import limit_at, limits_refused
 from ..statistics.estimate import Estimate, Status
 
 LIMITS = ("stable_lr", "max_lr", "greedy_lr", "mean_square_lr", "doubling_lr")
@@ -50,10 +50,7 @@ def _limit(profile: Results, name: str) -> Estimate:
         raise NotThereError(refused)
     if profile.sharpness.high <= 0:
         raise NotThereError("the sharpness λ is not positive, so it sets no limit")
-    landscape = profile.landscape(profile.setting.momentum)
-    if name == "stable_lr":
-        return landscape.stable_lr
-    return getattr(landscape, name)(_batch_size(profile))  # type: ignore[no-any-return]
+    return limit_at(profile, name, None if name == "stable_lr" else _batch_size(profile))
 
 
 def _with_curvature(profile: Results) -> Results:

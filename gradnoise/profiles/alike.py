@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..learning_rate.units import OF_QUANTITIES
 from ..show.table import integer
 from .results import NONE, Results
 
-QUANTITIES = (
-    *("loss", "grad_sq_norm", "trace_cov", "simple_noise_scale", "grad_curvature"),
-    *("trace_hessian_cov", "noise_scale", "sharpness", "curvature_noise_scale"),
-)
+QUANTITIES = tuple(OF_QUANTITIES)
 SIGNED = ("loss", "grad_curvature", "trace_hessian_cov", "sharpness")  # may be negative
 ROUNDING = {"float64": 1e-9, "float32": 1e-4}  # relative; of other types FEW_DIGITS
 FEW_DIGITS = 1e-2

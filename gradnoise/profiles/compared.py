@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..learning_rate.advice import Recommendation
+from ..learning_rate.units import OF_LIMITS
 from ..moments.layer import Layer
 from ..statistics.change import CANNOT_TELL, WITHIN, Change, find_change
 from ..statistics.estimate import Estimate
@@ -20,9 +21,8 @@ from .alike import (
     same_layers,
 )
 from .results import Results, nothing_follows
-from .verdict import limits_refused
+from .verdict import limit_at, limits_refused
 
-LIMITS = ("stable_lr", "max_lr", "greedy_lr", "mean_square_lr")
 OF_LAYERS = ("simple_noise_scale", "trace_cov", "grad_sq_norm", "sharpness_share")
 MOST = 5  # layers that are named
 
@@ -160,7 +160,7 @@ def _at_batches(first: Results, second: Results, terms: Terms) -> tuple[AtBatch,
     both = (first, second)
     if any("noise_scale" not in one.estimates or nothing_follows(one) for one in both):
         return ()
-    if comparable(first, second) == ():
+    if not comparable(first, second):
         return ()
     found = []
     for size in sorted(size for size in sizes if size):
@@ -168,14 +168,8 @@ def _at_batches(first: Results, second: Results, terms: Terms) -> tuple[AtBatch,
         limits = {}
         if not any(map(limits_refused, both)):
             limits = {
-                n: terms.change(n, _limit(first, n, size), _limit(second, n, size)) for n in LIMITS
+                n: terms.change(n, limit_at(first, n, size), limit_at(second, n, size))
+                for n in OF_LIMITS
             }
         found.append(AtBatch(size, limits, regimes))
     return tuple(found)
-
-
-def _limit(one: Results, name: str, size: float) -> Estimate:
-    landscape = one.landscape(one.setting.momentum)
-    if name == "stable_lr":
-        return landscape.stable_lr
-    return getattr(landscape, name)(size)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from ..learning_rate.units import OF_LIMITS, OF_QUANTITIES
 from ..moments.layer import Layer
 from ..statistics.estimate import Estimate
 from .results import Results
-from .verdict import limits_refused
+from .verdict import limit_at, limits_refused
 
 OF_LAYERS = (
     *("grad_sq_norm", "trace_cov", "simple_noise_scale"),
@@ -64,11 +64,9 @@ def _limits(results: Results) -> dict[str, Estimate]:
     """The limits of the learning rate at the batch size in use; empty where there are none."""
     if limits_refused(results):
         return {}
-    landscape, size = results.landscape(results.setting.momentum), results.setting.batch_size
-    found = {"stable_lr": landscape.stable_lr}
-    if size is not None:
-        found |= {n: getattr(landscape, n)(size) for n in OF_LIMITS if n != "stable_lr"}
-    return found
+    size = results.setting.batch_size
+    names = OF_LIMITS if size is not None else ("stable_lr",)
+    return {name: limit_at(results, name, size) for name in names}
 
 
 def _of_parts(results: Results, scope: str, parts: Mapping[str, Layer]) -> Iterator[Row]:

@@ -77,6 +77,7 @@ def _contents(profile: Results) -> dict[str, Any]:
     """What the template names."""
     limited = has_curvature(profile) and not is_unsettled(profile)
     batches = contents.batch_sizes(profile) if limited else []
+    compared = contents.compared(profile, batches) if limited else ()
     parts = [("layer", _layers(profile.layers))]
     if len(profile.groups) > 1:
         parts.append(("parameter group", _layers(profile.groups)))
@@ -92,13 +93,13 @@ def _contents(profile: Results) -> dict[str, Any]:
         "findings": contents.findings(profile),
         "caveats": contents.caveats(profile),
         "key_rows": contents.key_rows(profile),
-        "level": f"{percent(profile.level)}",
+        "level": percent(profile.level),
         "symbols": contents.SYMBOLS,
         "exactness": contents.exactness(profile),
-        "map_words": " ".join(contents.compared(profile, batches)[:2]) if limited else "",
+        "map_words": " ".join(compared[:2]),
         "batches": batches,
         "rates": contents.rate_rows(profile, batches) if limited else [],
-        "compared": contents.compared(profile, batches) if limited else (),
+        "compared": compared,
         "spectra": [(name, _about(name, seen)) for name, seen in profile.spectra.items()],
         "limiting": limiting_layer(profile),
         "parts": parts,

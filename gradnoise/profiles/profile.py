@@ -38,7 +38,7 @@ from .flat import rows, values
 from .page import write_page
 from .picture import regime_map
 from .results import Results
-from .spectra import find_spectra
+from .spectra import Spectrum, find_spectra
 from .surrogates import surrogate_note
 from .text import write
 from .units import objective_in_words, randomness_in_words, sum_note, unit_notes
@@ -402,9 +402,10 @@ def find_profile(
         moments = opened.moments(tick=tick)
         curvature = find_curvature(opened, moments, stage, effort)
         drawn = draw_share(problem, moments) if problem.unit.is_replayed else None
-        spectra = {}
+        spectra: dict[str, Spectrum] = {}
+        no_spectra = ""
         if effort.spectra:
-            spectra = find_spectra(
+            spectra, no_spectra = find_spectra(
                 opened, stage, curvature=bool(curvature.estimates),
                 memory_budget=effort.memory_budget,
             )  # fmt: skip
@@ -430,6 +431,7 @@ def find_profile(
         too_large,
         f"engine: {chosen.reason}" if chosen.failures else "",
         *curvature.notes,
+        no_spectra,
         surrogate,
         _precision_note(problem),
         *(settings.notes if settings else ()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import CurvatureError, OperatorError
 from ..linalg.density.spectral_density import SpectralDensity
 from ..measurement.opened import Opened
 from ..operators.gradient_covariance import GradientCovariance
@@ -71,8 +72,22 @@ class Spectrum:
 
 def find_spectra(
     opened: Opened, stage: StartTask, *, curvature: bool, memory_budget: int
+) -> tuple[dict[str, Spectrum], str]:
+    """The spectra of Σ, and of H where curvature was measured, in the metric of the profile.
+
+    And why there is none of them; the rest of a profile is kept.
+    """
+    try:
+        with opened.problem.objective.ranks.together(always=True):
+            return _measured(opened, stage, curvature, memory_budget), ""
+    except (CurvatureError, OperatorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        return {}, f"spectra were not measured: {reason}"
+
+
+def _measured(
+    opened: Opened, stage: StartTask, curvature: bool, memory_budget: int
 ) -> dict[str, Spectrum]:
-    """The spectra of Σ, and of H where curvature was measured, in the metric of the profile."""
     problem, options = opened.problem, opened.options
     matrices: dict[str, Any] = {"Σ": GradientCovariance.of(problem, engine=opened.engine)}
     if curvature:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..statistics.estimate import Estimate
 from .results import Results, has_curvature, nothing_follows, why_no_curvature
 
 AT_BATCH_SIZE = ("max_lr", "greedy_lr", "mean_square_lr", "steps", "samples")
@@ -24,6 +25,12 @@ def verdict_of(results: Results) -> dict[str, Any]:
         "samples_needed": advice.samples,
         **_in_use(results),
     }
+
+
+def limit_at(results: Results, name: str, batch_size: float | None) -> Estimate:
+    """A limit of the learning rate by the name of its method; `stable_lr` needs no batch size."""
+    landscape = results.landscape(results.setting.momentum)
+    return landscape.stable_lr if name == "stable_lr" else getattr(landscape, name)(batch_size)
 
 
 def limits_refused(results: Results) -> str:

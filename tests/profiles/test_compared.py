@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 import gradnoise as gn
+from gradnoise.learning_rate.units import OF_LIMITS
 from gradnoise.problem.optimizer_settings import OptimizerSettings
-from gradnoise.profiles.compared import LIMITS, OF_LAYERS, Compared, find_compared
+from gradnoise.profiles.compared import OF_LAYERS, Compared, find_compared
 from gradnoise.statistics.change import find_change
 from gradnoise.statistics.transform import scaled
 
@@ -41,7 +42,7 @@ def test_limits_are_compared_at_the_batch_sizes_in_use(resolved: gn.Profile) -> 
     first, second = used(resolved, 8), used(times(resolved, "sharpness", 2.0), 32)
     small, large = compared(first, second).at_batch
     assert (small.batch_size, large.batch_size) == (8, 32)
-    assert set(small.limits) == set(LIMITS)
+    assert set(small.limits) == set(OF_LIMITS)
     assert small.limits["stable_lr"].change.value == pytest.approx(0.5)
     assert repr(small.limits["max_lr"].first) == repr(first.max_lr(8, 0.5))
     assert repr(large.limits["mean_square_lr"].second) == repr(second.mean_square_lr(32, 0.5))

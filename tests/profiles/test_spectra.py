@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 import gradnoise as gn
-from gradnoise.profiles.spectra import Spectrum
+from gradnoise.measurement.opened import Opened
+from gradnoise.problem.options import Options
+from gradnoise.profiles.spectra import Spectrum, find_spectra
+from gradnoise.show.progress import progress_bar
 from tests.reports import quadratic_profile
 
 TOY = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
@@ -49,25 +52,30 @@ def test_those_of_groups_are_in_samples() -> None:
     assert p.spectra["Σ"].highest == pytest.approx(float(top.pairs.values[0]), rel=0.02)
 
 
+def found(curvature: bool) -> tuple[set[str], str]:
+    options = Options(max_samples=None)
+    opened = Opened.open(TOY.model(), TOY.loss_fn, TOY.sample(64, seed=0), options)
+    with opened.problem.guard(), progress_bar(False) as stage:
+        spectra, why = find_spectra(opened, stage, curvature=curvature, memory_budget=2**30)
+    return set(spectra), why
+
+
 def test_without_curvature_there_is_that_of_the_covariance() -> None:
-    class Rounded(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x * 2
+    assert found(True) == ({"H", "Σ"}, "")
+    assert found(False) == ({"Σ"}, "")
 
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, grad):
-            return grad * 2
 
-    class Net(nn.Linear):
-        def forward(self, x):
-            return Rounded.apply(super().forward(x))
+def test_what_cannot_be_measured_is_a_note_and_the_profile_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise gn.OperatorError("a product is not finite")
 
-    data = torch.randn(32, 3), torch.randn(32, 1)
-    p = gn.profile(Net(3, 1), nn.MSELoss(), data, spectra=True)
-    assert ("H" in p.spectra) == ("noise_scale" in p.estimates)
-    assert "Σ" in p.spectra
+    monkeypatch.setattr("gradnoise.profiles.spectra.SpectralDensity.of", refuse)
+    p = gn.profile(TOY.model(), TOY.loss_fn, TOY.sample(64, seed=0), spectra=True)
+    assert p.spectra == {}
+    assert "spectra were not measured: a product is not finite" in p.warnings
+    assert float(p.sharpness) == pytest.approx(4.0)
 
 
 def test_the_curve_is_short_and_keeps_its_area_and_its_peaks() -> None:
