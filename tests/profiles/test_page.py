@@ -179,7 +179,9 @@ def test_a_point_of_the_map_tells_its_numbers(running: Any, pages: Any) -> None:
         page.locator("#regime path[aria-label*='tried: learning rate']").hover()
         page.wait_for_selector("#vg-tooltip-element.visible")
         said = page.locator("#vg-tooltip-element").inner_text()
+        label = page.locator("#regime").get_attribute("aria-label")
     assert "tried: learning rate 0.250 at batch size 16" in said
+    assert "At B = " in label  # for those who do not see it
 
 
 @pytest.mark.parametrize("name", NAMES)
