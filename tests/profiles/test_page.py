@@ -88,10 +88,12 @@ def test_it_opens_without_a_network_and_without_a_word_on_the_console(
         assert page.locator(".chart svg").count() == drawn == page.locator(".chart").count()
         for number in range(drawn):
             assert page.locator(".chart svg").nth(number).bounding_box()["width"] > 500
+        labels = [chart.get_attribute("aria-label") for chart in page.locator(".chart").all()]
         text = words(page.locator("main").inner_text())
     advice = profile.recommend()
     for sentence in (*advice.reasons, *advice.caveats, *profile.warnings):
         assert words(sentence).replace("`", "") in text
+    assert all(label.startswith(("Learning rate", "Samples", "Spectral")) for label in labels)
     assert "How it was measured" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
 

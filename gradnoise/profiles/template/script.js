@@ -1,9 +1,11 @@
 "use strict";
 // draws the charts, and sorts the tables of layers by the heading that is pressed
 const specs = JSON.parse(document.getElementById("gradnoise-charts").textContent);
-const drawn = Object.entries(specs).map(([name, spec]) =>
-  vegaEmbed(document.getElementById(name), spec, { renderer: "svg", actions: false })
-);
+const drawn = Object.entries(specs).map(([name, spec]) => {
+  const place = document.getElementById(name);
+  const description = place.getAttribute("aria-label"); // which Vega would replace by its own
+  return vegaEmbed(place, { ...spec, description }, { renderer: "svg", actions: false });
+});
 Promise.all(drawn).then(() => { document.body.dataset.drawn = drawn.length; });
 
 for (const table of document.querySelectorAll("table.sortable")) {
