@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradnoise as gn
 from benchmarks import measure
 
-from .problems import Problem
-from .search import SHARES, Search
+from .problems import ALL, PROBLEMS, Problem
+from .search import SHARES, Search, budget_of
 from .store import Store
 from .train import restored
 from .truth import short, summary
 
 RESULTS = Path("benchmarks/results/advice/critical")
-SIZES, SAMPLES, FURTHER = (8, 32, 128, 512), 4096, 4
+SIZES, FURTHER = (8, 32, 128, 512), 4
+LARGEST = 8192.0  # the end of the grid of `fit`: training tells no larger one
 
 
-def hold(problem: Problem, seed: int) -> None:
-    """Branches at every checkpoint of the reference run of a seed."""
+def hold(problem: Problem, seed: int, part: int) -> None:
+    """Branches at every checkpoint of the reference run of a seed, not where they are known.
+
+    Args:
+        problem: what is trained.
+        seed: of the reference run.
+        part: the samples of a trained run over those of a branch.
+    """
     path = RESULTS / f"{problem.name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     search = Search(problem, Store(problem), [seed])
     for share in SHARES:
-        key = f"{share:g} {seed}"
+        key = f"{share:g} {seed} {part}"
         if key in found:
             continue
         size, lr = problem.reference
         state = restored(problem, search.checkpoint(share, seed), lr)
         branches = gn.branch(
             state.model, problem.loss_fn, search.data, state.optimizer, batch_size=size,
-            batch_sizes=SIZES, samples=SAMPLES, further=FURTHER,
+            batch_sizes=SIZES, samples=budget_of(problem, share) // part, further=FURTHER,
         )  # fmt: skip
         told = branches.critical_batch_size
         ends = float(told), told.low, told.high
@@ -48,27 +56,91 @@ def hold(problem: Problem, seed: int) -> None:
         path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def show(problems: Sequence[Problem], markdown: bool) -> None:
-    """Told beside trained, and how often they are near."""
-    table = [["problem", "from", "told", "interval", "both ways agree", "trained", "told/trained"]]
-    near, inside, sure, right, count = 0, 0, 0, 0, 0
-    for problem in problems:
+@dataclass(frozen=True)
+class Told:
+    """What branches told, beside what training says.
+
+    Args:
+        problem, share: and from which checkpoint.
+        value, low, high: told.
+        agrees: whether both ways agree.
+        samples: what the branches cost.
+        true, least, most: trained.
+    """
+
+    problem: str
+    share: str
+    value: float
+    low: float
+    high: float
+    agrees: bool
+    samples: int
+    true: float
+    least: float
+    most: float
+
+    @property
+    def is_near(self) -> bool:
+        return 0.5 <= self.value / self.true <= 2
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the interval holds what was trained, or its least where that has no end."""
+        if self.true < LARGEST:
+            return self.low <= self.true <= self.high
+        return self.high >= self.least
+
+    def row(self) -> list[str]:
+        true = short(self.true)
+        return [
+            self.problem, self.share, short(self.value),
+            f"{short(self.low)} to {short(self.high)}", "yes" if self.agrees else "no",
+            true if self.true < LARGEST else f"> {short(self.least)}",
+            f"{short(self.least)} to {short(self.most)}", short(self.value / self.true),
+        ]  # fmt: skip
+
+
+def told(part: int) -> Iterator[Told]:
+    """All that is known."""
+    for problem in ALL.values():
         path = RESULTS / f"{problem.name}.json"
         for key, own in (json.loads(path.read_text()) if path.exists() else {}).items():
-            share = key.split()[0]
-            trained = summary(problem, Store(problem), float(share))["critical"]["value"]
-            value, low, high = (math.nan if x is None else x for x in own["critical"])
-            low, high = low if low == low else 0.0, high if high == high else math.inf
-            close = 0.5 <= value / trained <= 2
-            count, near, inside = count + 1, near + close, inside + (low <= trained <= high)
-            known = own["agrees"] and value == value
-            sure, right = sure + known, right + (known and close)
-            table.append([
-                problem.name, share, short(value), f"{short(low)} to {short(high)}",
-                "yes" if own["agrees"] else "no", short(trained), short(value / trained),
-            ])  # fmt: skip
-    measure.show("critical batch size of branches", table, markdown)
-    print(
-        f"{count} checkpoints: within a factor 2 {near}, in the interval {inside}; where both ways "
-        f"agree {right} of {sure}"
-    )
+            share, _, of = key.split()
+            if int(of) != part:
+                continue
+            trained = summary(problem, Store(problem), float(share))["critical"]
+            value, low, high = own["critical"]
+            yield Told(
+                problem.name, share, math.nan if value is None else value, low or 0.0,
+                math.inf if high is None else high, own["agrees"], own["samples"],
+                trained["value"], trained["low"], trained["high"],
+            )  # fmt: skip
+
+
+def show(part: int, markdown: bool) -> None:
+    """Told beside trained, and how often they are near."""
+    every = list(told(part))
+    head = ["problem", "from", "told", "interval", "both ways agree", "trained", "95 %", "ratio"]
+    measure.show("critical batch size of branches", [head, *(one.row() for one in every)], markdown)
+    columns = [
+        "",
+        "checkpoints",
+        "a number",
+        "within 2",
+        "in the interval",
+        "agree",
+        "and within 2",
+    ]
+    rows = [columns]
+    for name, known in (("ten problems", True), ("six others", False), ("all", None)):
+        own = [one for one in every if known is None or (one.problem in PROBLEMS) == known]
+        sure = [one for one in own if one.agrees and not math.isnan(one.value)]
+        counts = (
+            len(own), sum(not math.isnan(one.value) for one in own),
+            sum(one.is_near for one in own), sum(one.is_inside for one in own), len(sure),
+            sum(one.is_near for one in sure),
+        )  # fmt: skip
+        rows.append([name, *map(str, counts)])
+    measure.show("how often", rows, markdown)
+    cost = sum(one.samples for one in every) / max(1, len(every))
+    print(f"samples of all branches from a checkpoint: {cost:.3g}")

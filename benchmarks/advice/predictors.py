@@ -2,7 +2,6 @@
 
 python -m benchmarks.advice.predictors                     # measure on all problems, 40 minutes
 python -m benchmarks.advice.predictors digits_mlp --rate 4 # at four times the reference rate
-python -m benchmarks.advice.predictors --truth digits_momentum clusters_momentum  # train these two
 python -m benchmarks.advice.compare                        # the tables, from the files of results
 
 The reference run of every problem is trained by a plain loop, and measured at twelve points: where
@@ -17,7 +16,6 @@ import copy
 import json
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +24,12 @@ from torch import nn
 
 import gradnoise as gn
 
-from .data import Data, clusters, digits, friedman
-from .models import mlp
-from .problems import PROBLEMS, Problem, adam, classification, momentum, regression, sgd
-from .search import Search
-from .store import Store
+from .data import Data
+from .problems import ALL, Problem
 from .train import State, batches, fresh
 
 RESULTS = Path(__file__).parents[1] / "results" / "advice" / "predictors"
 POINTS, MEAN_OF = 12, 20
-MOMENTUM = (  # the reference rates are near the best ones here
-    Problem("digits_momentum", partial(mlp, 64, 64, 10), classification, digits,
-            momentum, 8 * 8192, (64, 0.04)),
-    Problem("clusters_momentum", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
-            momentum, 8 * 8192, (64, 0.04)),
-)  # fmt: skip
-UNSEEN = (  # the choices of gn.pool from a file had no part of these, nor of their kinds of runs
-    Problem("unseen_softmax", partial(nn.Linear, 64, 10), classification, digits,
-            sgd, 8 * 8192, (256, 0.5)),
-    Problem("unseen_wrong_digits", partial(mlp, 64, 32, 10, activation=nn.Tanh), classification,
-            partial(digits, 0.3), sgd, 8 * 8192, (32, 0.3)),
-    Problem("unseen_clusters", partial(nn.Linear, 32, 8), classification,
-            partial(clusters, 0.2), sgd, 8 * 8192, (32, 0.05)),
-    Problem("unseen_adam", partial(mlp, 10, 64, 1), regression, friedman,
-            adam, 8 * 8192, (16, 2e-3), slope=0.5),
-)  # fmt: skip
-ALL = PROBLEMS | {problem.name: problem for problem in (*MOMENTUM, *UNSEEN)}
 PARTS = ("loss", "grad_sq_norm", "trace_cov", "grad_curvature", "trace_hessian_cov")
 MORE = ("sharpness", "curvature_noise_scale")
 
@@ -63,13 +41,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the reference rate")
-    parser.add_argument("--truth", action="store_true", help="train with one seed from scratch")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.problems:
-        if arguments.truth:
-            Search(ALL[name], Store(ALL[name]), [0]).grid(0.0, 0)
-            continue
         found = measured(ALL[name], arguments.samples, arguments.seed, arguments.rate)
         RESULTS.mkdir(parents=True, exist_ok=True)
         file = (

@@ -123,3 +123,20 @@ PROBLEMS = {
                 partial(digits, 0.2), sgd, 6 * 8192, (32, 0.1), stretch=2),
     )
 }  # fmt: skip
+MOMENTUM = (  # the reference rates are near the best ones here
+    Problem("digits_momentum", partial(mlp, 64, 64, 10), classification, digits,
+            momentum, 8 * 8192, (64, 0.04)),
+    Problem("clusters_momentum", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
+            momentum, 8 * 8192, (64, 0.04)),
+)  # fmt: skip
+UNSEEN = (  # the choices of gn.pool from a file had no part of these, nor of their kinds of runs
+    Problem("unseen_softmax", partial(nn.Linear, 64, 10), classification, digits,
+            sgd, 8 * 8192, (256, 0.5)),
+    Problem("unseen_wrong_digits", partial(mlp, 64, 32, 10, activation=nn.Tanh), classification,
+            partial(digits, 0.3), sgd, 8 * 8192, (32, 0.3)),
+    Problem("unseen_clusters", partial(nn.Linear, 32, 8), classification,
+            partial(clusters, 0.2), sgd, 8 * 8192, (32, 0.05)),
+    Problem("unseen_adam", partial(mlp, 10, 64, 1), regression, friedman,
+            adam, 8 * 8192, (16, 2e-3), slope=0.5),
+)  # fmt: skip
+ALL = PROBLEMS | {problem.name: problem for problem in (*MOMENTUM, *UNSEEN)}

@@ -144,10 +144,16 @@ class Search:
         if not start:
             self.best = best
 
-    def everything(self, smallest: int) -> None:
-        """The reference run, all batch sizes from scratch, and from its checkpoints the larger."""
+    def everything(self, smallest: int, further: Sequence[int]) -> None:
+        """The reference run, all batch sizes from scratch, and from its checkpoints the larger.
+
+        Args:
+            smallest: batch size of the runs from checkpoints.
+            further: seeds of runs from checkpoints alone.
+        """
         self.cell(0.0, *self.problem.reference, self.seeds)
         self.grid(0.0, 0)
+        self.seeds = [*self.seeds, *further]
         for share in SHARES:
             for seed in self.seeds:
                 self.checkpoint(share, seed)

@@ -17,10 +17,16 @@ SHARES_OF_BUDGET = (0.1, 0.2, 0.4)  # where the target losses of runs from scrat
 SHARES_OF_GAIN = (0.7, 0.8, 0.9)  # and those of runs from checkpoints
 
 
-def find(problem: Problem, seeds: Sequence[int], smallest: int) -> None:
-    """Train what is not there yet; from checkpoints, batch sizes from the smallest on."""
+def find(problem: Problem, seeds: Sequence[int], smallest: int, further: Sequence[int]) -> None:
+    """Train what is not there yet; from checkpoints, batch sizes from the smallest on.
+
+    Args:
+        problem: what is trained.
+        seeds, further: of all runs, and of runs from checkpoints alone.
+        smallest: batch size of runs from checkpoints.
+    """
     store = Store(problem)
-    Search(problem, store, seeds).everything(smallest)
+    Search(problem, store, seeds).everything(smallest, further)
     store.facts["summary"] = {
         f"{start:g}": summary(problem, store, start) for start in starts(store)
     }

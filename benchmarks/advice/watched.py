@@ -2,7 +2,7 @@
 
 python -m benchmarks.advice.watched            # three seeds of every problem, three minutes
 python -m benchmarks.advice.watched --unseen   # of those that had no part in its choices
-python -m benchmarks.advice.predictors --truth unseen_softmax ...    # what training says of these
+python -m benchmarks.advice truth unseen_softmax ... --seeds 1        # what training says of these
 
 The reference run of every problem is trained by a plain loop with a `gn.NoiseMonitor` in it, and
 `gn.pool` reads the lines to a point of the run. The truth is that of `compare`.
@@ -26,8 +26,8 @@ from benchmarks import measure
 from gradnoise.history.run_file import Run
 
 from .compare import LEADS, case, runs, truths_ahead, truths_to_here
-from .predictors import MEAN_OF, POINTS, UNSEEN, Mean
-from .problems import Problem
+from .predictors import MEAN_OF, POINTS, Mean
+from .problems import UNSEEN, Problem
 from .store import Store
 from .train import batches, fresh, judged
 

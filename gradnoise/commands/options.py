@@ -139,7 +139,7 @@ def _advise_options(commands: Any) -> None:
                         help="samples that all runs take together (default: 2 epochs)")  # fmt: skip
     length.add_argument("--epochs", type=POSITIVE, metavar="X",
                         help="the budget in passes over the data")  # fmt: skip
-    _shared_options(add)
+    _shared_options(add, "how many orders of the samples in the last runs (default 2)")
 
 
 def _branch_options(commands: Any) -> None:
@@ -156,14 +156,14 @@ def _branch_options(commands: Any) -> None:
         help="learning rates as factors of the one in use (default 0.5 1 2)")  # fmt: skip
     add("--scaling", choices=("auto", "linear", "none", "sqrt"),
         help="of the learning rate from one batch size to the next (default auto)")  # fmt: skip
-    _shared_options(add)
+    _shared_options(add, "how many orders of the samples (default 3)")
 
 
-def _shared_options(add: Any) -> None:
+def _shared_options(add: Any, seeds: str) -> None:
     add("--batch-size", type=whole(1),
         help="batch size that the optimizer's learning rate is used with (default: the "
         "DataLoader's)")  # fmt: skip
-    add("--seeds", type=whole(1), help="how many orders of the samples (default 3)")
+    add("--seeds", type=whole(1), help=seeds)
     add("--max-grad-norm", type=POSITIVE, metavar="NORM",
         help="longer gradients are cut to it in training (default: they are not)")  # fmt: skip
     add("--out", type=Path, metavar="FILE",

@@ -208,7 +208,9 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     """What the batch sizes cost in samples."""
     shares = {size: share for size, share in branches.shares().items() if math.isfinite(share)}
     others = [
-        f"{1 / share:.2g} times at {size}" for size, share in shares.items() if size > min(shares)
+        f"{1 / share:.2g} times at {size}" if share < 0.95 else f"as many at {size}"
+        for size, share in shares.items()
+        if size > min(shares)
     ]
     if not others:
         return ()

@@ -16,15 +16,15 @@ from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.guard import untouched
 from ..statistics.estimate import Estimate, Status, check_level
 from .advice import MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
-from .branches import Branches
+from .branches import Branches, in_order
 from .search import Length, search, search_all
 from .trials import Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the smallest batch size
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the batch size in use
+LATER = (0.5, 1.0, 2.0)  # of the rate that those of the nearest batch size let expect
 RATIO = 4  # of one batch size to the next
 LEAST_STEPS = 8  # of a run at the largest batch size
-LEAST_SEEDS = 2  # where the budget is too small to try B₀ with all of them
 FURTHER = 3
 FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
 ALL = 4  # the budget for three batch sizes over that for one, about
@@ -46,7 +46,7 @@ def advise(
     *,
     budget: int | None = None,
     batch_size: int | None = None,
-    seeds: int = 3,
+    seeds: int = 2,
     extra: float = 0.25,
     level: float = 0.95,
     max_grad_norm: float | None = None,
@@ -58,22 +58,22 @@ def advise(
     """Find a batch size and a learning rate by short training runs from where a model stands.
 
     Copies of the model are trained as `gn.branch` does. Half of the budget finds the batch size:
-    runs at B₀/4, B₀, 4B₀, 16B₀, as far as the budget allows, with rates from ¼ to 4 times the one
-    in use, and further where the best is at an end. Advised is the largest batch size that needs at
-    most `extra` more samples for its loss than the best one. The rest finds the rate: longer runs
-    at that batch size, on other orders of the samples, with three rates a factor of 2 apart around
-    the geometric middle of the best ones by the losses of the last quarter of the steps and at
-    averaged weights. Advised is the best one at averaged weights of those at which twice the rate
-    held as well; and unless these runs took 1000 steps, no smaller temperature than in use, if that
-    holds, because in short runs less noise always looks better.
+    runs at B₀, with rates from ¼ to 4 times the one in use, then at B₀/4, 4B₀ and 16B₀, as far as
+    the budget allows, and at further rates where the best is at an end; all on one order of the
+    samples, because longer runs tell more than several orders. Advised is the largest batch size
+    that needs at most `extra` more samples for its loss than the best one. The rest finds the rate:
+    longer runs at that batch size, on other orders of the samples, with three rates a factor of 2
+    apart around the geometric middle of the best ones by the losses of the last quarter of the
+    steps and at averaged weights. Advised is the best one at averaged weights of those at which
+    twice the rate held as well; and unless these runs took 1000 steps, no smaller temperature than
+    in use, if that holds, because in short runs less noise always looks better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other rate
     had a loss that is lower by more than 5 %; the best rate is not the smallest that was tried; the
     best ones by the two losses are within a factor of 4; the second moments of the optimizer, if it
     has any, settle within these steps; and there were several seeds and batch sizes. Otherwise it
-    is "rough", and the reasons are printed. A small budget may be spent at the smallest batch size,
-    which is then advised.
+    is "rough", and the reasons are printed. Where the budget is small, B₀ alone is tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -81,7 +81,7 @@ def advise(
             number of samples of `data`. Losses at the end of runs are taken besides, on 2048
             samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         batch_size: B₀; by default that of a DataLoader.
-        seeds: orders of the samples; two where the budget is too small to try B₀ with more.
+        seeds: orders of the samples in the longer runs.
         level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
@@ -112,7 +112,7 @@ def advise(
     check_level(level)
     if not 0 < number("extra", extra) < math.inf:
         raise ArgumentError(f"`extra` must be positive; got {extra!r}")
-    asked = int(seeds)  # a whole number of NumPy cannot be written to the file
+    seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
@@ -123,70 +123,65 @@ def advise(
                 f"batch size that the steps have in fact"
             )
         spend = EPOCHS * plan.count if budget is None else int(budget)
-        for seeds in range(asked, min(asked, LEAST_SEEDS) - 1, -1):
-            sizes, samples = sizes_within(base, plan.count, spend, seeds)
-            if base in sizes:
-                break
-        own = {"batch_size": base, "budget": spend, "seeds": seeds}
+        sizes, samples = sizes_within(base, plan.count, spend)
+        own = {"batch_size": base, "budget": spend, "seeds": 1, "seeds of the last trial": seeds}
         trials = Trials(
             plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,
             progress=progress,
         )  # fmt: skip
         if not sizes:
-            return _too_little(trials, base, seeds, spend)
-        first = trials.start.lr * math.sqrt(sizes[0] / base)
-        length = Length(samples, tuple(range(seeds)))
-        lrs = [first * factor for factor in FACTORS]
+            return _too_little(trials, base, spend)
+        lrs = [trials.start.lr * factor for factor in FACTORS]
         trials.budget = FIRST * spend
-        records, parts = search_all(trials, sizes, lrs, 0.5, length, FURTHER)
+        records, parts = search_all(trials, sizes, lrs, LATER, 0.5, Length(samples, (0,)), FURTHER)
         trials.budget = spend
         branches = Branches(
-            tuple(records), trials.settings, *trials.how, tuple(parts), trials.start.lr, base,
+            in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr, base,
             *trials.noise, level=level,
         )  # fmt: skip
-        return _tried(trials, branches, length, extra, asked)
+        return _tried(trials, branches, samples, extra, seeds)
 
 
-def sizes_within(base: int, count: int, budget: float, seeds: int) -> tuple[list[int], int]:
-    """The batch sizes that a budget allows, and how many samples a run takes.
+def sizes_within(base: int, count: int, budget: float) -> tuple[list[int], int]:
+    """The batch sizes that a budget allows, B₀ first, and how many samples a run takes.
 
-    One batch size alone is B₀; none where the budget is too small even for that.
+    None where the budget is too small even for B₀.
     """
     wanted = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
-        samples = int(FIRST * budget / (seeds * (FEW * several + MORE)))
+        samples = int(FIRST * budget / (FEW * several + MORE))
         most = min(samples // LEAST_STEPS, count)
         sizes = [size for size in wanted[:several] if size <= most]
         if len(sizes) == several - 1 and most >= 2 * sizes[-1]:
             sizes.append(max(1, int(base * 2.0 ** math.floor(math.log2(most / base)))))
-        if len(sizes) == several:
-            return sizes, samples
-    samples = int(FIRST * budget / (seeds * (FEW + MORE)))
+        if len(sizes) == several and base in sizes:
+            return [base, *(size for size in sizes if size != base)], samples
+    samples = int(FIRST * budget / (FEW + MORE))
     return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
-def _tried(trials: Trials, branches: Branches, length: Length, extra: float, seeds: int) -> Advice:
+def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: int) -> Advice:
     """The advice of these branches, after rates around it were tried for longer.
 
     Args:
-        trials, branches, length, extra: as in `advise`.
-        seeds: how many were asked for.
+        trials, branches, extra, seeds: as in `advise`.
+        least: samples of a run before; the last ones are no shorter, if that can be paid.
     """
     choice = chosen(branches, extra)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
     if len(branches.records) > 1 and len({r.averaged_loss for r in branches.records}) == 1:
         return _nothing(trials, branches, SAME)
-    others = tuple(seed + len(length.seeds) for seed in length.seeds)
     left = trials.budget - trials.spent
-    samples = max(int(left / (len(others) * (len(FINAL) + 1))), length.samples)
-    final = Length(samples, others, "samples of the last trial")
+    several = left / seeds  # one rate more than these, or as long as before where that can be paid
+    samples = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
+    final = Length(samples, tuple(range(1, seeds + 1)), "samples of the last trial")
     long = samples >= LONG * choice.batch_size
-    least = 0.0 if long else least_rate(trials, branches, choice)
-    centre = max(choice.middle, least)
+    lowest = 0.0 if long else least_rate(trials, branches, choice)
+    centre = max(choice.middle, lowest)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
-    last = Choice.of(records, MARGIN, least) or Choice.of(records, MARGIN)
+    last = Choice.of(records, MARGIN, lowest) or Choice.of(records, MARGIN)
     if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
@@ -264,8 +259,8 @@ def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
     return Advice(None, None, (reason,), "none", None, 0, 0, unknown, trials.spent, branches)
 
 
-def _too_little(trials: Trials, base: int, seeds: int, budget: int) -> Advice:
-    needed = seeds * (FEW + MORE) / FIRST * LEAST_STEPS * base
+def _too_little(trials: Trials, base: int, budget: int) -> Advice:
+    needed = (FEW + MORE) / FIRST * LEAST_STEPS * base
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
         f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more "

@@ -138,7 +138,7 @@ def branch(
         first = trials.start.lr * (sizes[0] / base) ** growth
         lrs = [first * factor for factor in chosen]
         length = Length(samples, tuple(range(seeds)))
-        records, parts = search_all(trials, sizes, lrs, growth, length, further)
+        records, parts = search_all(trials, sizes, lrs, chosen, growth, length, further)
         return Branches(
             in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr,
             base, *trials.noise, tolerance, level,

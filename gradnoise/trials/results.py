@@ -50,6 +50,9 @@ class BranchRuns(Runs):
         2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
         samples, both at averaged weights. The value is their geometric mean; the interval has the
         spread between seeds and that of training around such values (docs/advice.md).
+
+        It is that of training as long as these runs: take as many `samples` as you mean to train
+        on, or as many as you can, rather than many seeds.
         """
         losses, curve, fall = self._parts()
         return critical_batch_size(losses, curve, fall, level=self.level)
@@ -60,12 +63,10 @@ class BranchRuns(Runs):
         return agree(*self._parts())
 
     def _parts(self) -> tuple[Losses, Losses, Fall | None]:
-        losses = self.losses(AVERAGED)
-        size = int(max(losses))
-        own = [record for record in self.records if record.run.batch_size == size]
-        best, fall = best_rate(own, AVERAGED), None
-        if self.trace_cov is not None and best is not None:
-            fall = Fall(self.trace_cov, best * self.drift)
+        losses, best = self.losses(AVERAGED), self.best(AVERAGED)
+        fall = None
+        if self.trace_cov is not None and best:
+            fall = Fall(self.trace_cov, max(one.lr for one in best.values()) * self.drift)
         return losses, self._curve(AVERAGED), fall
 
     @property

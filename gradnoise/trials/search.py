@@ -95,36 +95,40 @@ def search_all(
     trials: Trials,
     batch_sizes: Sequence[int],
     lrs: Sequence[float],
+    factors: Sequence[float],
     growth: float,
     length: Length,
     further: int,
 ) -> tuple[list[Record], list[Record]]:
     """The runs at every batch size, and those at the smallest with parts of the samples.
 
+    A batch size that the budget is too small for is left out.
+
     Args:
         trials: what trains.
-        batch_sizes: B, ascending.
-        lrs: ε at the smallest; at the next, their factors around the best one before, times the
-            ratio of the batch sizes to the power of `growth`.
+        batch_sizes: B, in this order.
+        lrs: ε at the first of them.
+        factors: at the others, of the middle of the best ones at the nearest batch size before,
+            times the ratio of the batch sizes to the power of `growth`.
         growth: 1 for linear, 1/2 for square-root scaling.
         length: of the runs; rounded down to whole steps at the largest batch size.
         further: as for `search`.
     """
-    centre, length = math.sqrt(lrs[0] * lrs[-1]), length.whole(batch_sizes[-1])
-    factors, smallest = [lr / centre for lr in lrs], batch_sizes[0]
+    length, smallest = length.whole(max(batch_sizes)), min(batch_sizes)
     found: list[Record] = []
     parts: list[Record] = []
-    last = smallest
+    middles = {batch_sizes[0]: math.sqrt(lrs[0] * lrs[-1])}
     for size in batch_sizes:
-        scaled = centre * (size / last) ** growth
-        tried = [scaled * factor for factor in factors]
-        if not trials.can_pay(length.runs(size, tried)):
-            break
-        records = search(trials, size, tried, length, further)
+        if found:
+            near = min(middles, key=lambda other: abs(math.log(other / size)))
+            lrs = [middles[near] * (size / near) ** growth * factor for factor in factors]
+        if not trials.can_pay(length.runs(size, lrs)):
+            continue
+        records = search(trials, size, lrs, length, further)
         found += records
         best = best_rates(records)
         if best is not None:
-            centre, last = math.sqrt(best[0] * best[1]), size
+            middles[size] = math.sqrt(best[0] * best[1])
             if size == smallest:
                 parts = _parts(trials, size, best, length)
     return found, parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gradnoise.tensors.random import generator
 from gradnoise.training.batch_order import BatchOrder
 
 
@@ -22,3 +23,12 @@ def test_an_incomplete_batch_is_left_out() -> None:
 def test_the_seed_decides() -> None:
     assert BatchOrder(12, 4, 0).rows(5).tolist() == BatchOrder(12, 4, 0).rows(5).tolist()
     assert BatchOrder(12, 4, 0).rows(5).tolist() != BatchOrder(12, 4, 1).rows(5).tolist()
+
+
+def test_no_epoch_begins_with_the_samples_that_a_measurement_draws() -> None:
+    """A short run would be judged on the very samples that it saw, or measured on them."""
+    drawn = [set(torch.randperm(1024, generator=generator(k))[:256].tolist()) for k in range(16)]
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (2, 0), (3, 2)):
+        order = BatchOrder(1024, 64, seed)
+        seen = {row for step in range(4) for row in order.rows(16 * epoch + step).tolist()}
+        assert max(len(seen & each) for each in drawn) < 100  # 64 ± 6 of 256 by chance

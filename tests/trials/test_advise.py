@@ -58,7 +58,7 @@ def test_the_pair_that_is_named_trains(found: gn.Advice) -> None:
 def test_a_rate_far_off_is_mended(lr: float) -> None:
     found = advised(lr, budget=200_000)
     assert found.lr is not None
-    assert 2e-3 < found.lr < 0.3  # twice the rate of the smallest loss would be unstable at 2/λ
+    assert 2e-3 < found.lr < 0.45  # half of 2/λ
 
 
 @pytest.mark.parametrize("budget", [1000, 3000, 10_000, 40_000, 100_000])
@@ -81,14 +81,16 @@ def test_a_short_trial_is_rough_and_says_which_budget_is_enough() -> None:
     found = advised(budget=10_000)
     assert found.confidence == "rough"
     assert found.batch_size is not None
-    enough = 24 * max(2048, 200 * found.batch_size)  # 3 seeds, 4 rates, and the other half
+    enough = 16 * max(2048, 200 * found.batch_size)  # 2 seeds, 4 rates, and the other half
     epochs = f"{round(enough / 2048)} passes over the data"
     said = f"the trial was short (for this batch size, `budget` = {enough}, {epochs}, is enough)"
     assert f"- This is rough, because {said}." in " ".join(str(found).split())
 
 
-def test_a_trial_of_an_epoch_is_not_short(found: gn.Advice) -> None:
-    assert (found.batch_size, found.steps >= 2048 // 4) == (4, True)
+def test_a_trial_of_an_epoch_is_not_short() -> None:
+    found = advised(batch_size=1, budget=60_000)
+    assert found.batch_size is not None
+    assert found.steps * found.batch_size >= max(2048, 200 * found.batch_size)
     assert "the trial was short" not in str(found)
 
 
@@ -121,19 +123,24 @@ def test_a_loss_that_nothing_changes_has_no_advice() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "sizes"),
-    [(1e5, [4, 16, 64]), (3e4, [4, 16, 64]), (1e4, [4, 16]), (5e3, [16]), (500, []),
-     (1e7, [4, 16, 64, 256])],
+    [(1e7, [16, 4, 64, 256]), (5e4, [16, 4, 64, 128]), (3e4, [16, 4, 64]), (1e4, [16, 4, 32]),
+     (4e3, [16, 4]), (2.2e3, [16]), (2e3, [])],
 )  # fmt: skip
 def test_the_budget_decides_on_batch_sizes(budget: float, sizes: list[int]) -> None:
-    found, samples = sizes_within(16, 2048, budget, 3)
-    assert len(found) >= len(sizes) or found == sizes
+    """The one in use first, then others, as many as have 8 steps in a run."""
+    found, samples = sizes_within(16, 2048, budget)
+    assert found == sizes
     assert all(samples >= LEAST_STEPS * size for size in found)
-    assert found == sorted(set(found))
 
 
 def test_no_batch_is_larger_than_the_data() -> None:
-    found, _ = sizes_within(16, 50, 1e7, 3)
+    found, _ = sizes_within(16, 50, 1e7)
     assert max(found) <= 50
+
+
+@pytest.mark.parametrize("budget", [3_000, 10_000, 40_000])
+def test_the_batch_size_in_use_is_always_tried(budget: int) -> None:
+    assert 16 in advised(budget=budget).branches.batch_sizes
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_one_seed_is_told_in_the_singular_and_is_not_sure() -> None:
     assert found.confidence == "rough"
 
 
-@pytest.mark.parametrize(("steps", "budget"), [(5, 40_000), (5, 120_000), (1001, 40_000)])
+@pytest.mark.parametrize(("steps", "budget"), [(5, 40_000), (5, 400_000), (1001, 40_000)])
 def test_second_moments_that_do_not_settle_in_the_trial_are_told(steps: int, budget: int) -> None:
     model, _ = setting()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -170,21 +177,20 @@ def test_second_moments_that_do_not_settle_in_the_trial_are_told(steps: int, bud
         nn.functional.mse_loss(model(X[rows]), Y[rows]).backward()
         optimizer.step()
     found = gn.advise(
-        model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
+        model, nn.MSELoss(), (X, Y), optimizer, batch_size=4, budget=budget, vectorise=True
     )
     told = "AdamW has taken 5 steps, and its second moments settle after about 1000"
     assert (found.steps + steps < 1000) is (budget == 40_000 and steps == 5)
     assert (told in " ".join(found.reasons)) is (found.steps + steps < 1000)
 
 
-@pytest.mark.parametrize(("budget", "seeds"), [(6_000, 2), (10_000, 3)])
-def test_a_small_budget_has_fewer_seeds_and_says_what_is_enough(budget: int, seeds: int) -> None:
-    found = advised(budget=budget)
-    assert (found.seeds, found.confidence) == (seeds, "rough")
+def test_the_search_has_one_order_of_the_samples_and_the_last_trial_others() -> None:
+    found = advised(budget=10_000, seeds=3)
+    assert (found.seeds, found.confidence) == (3, "rough")
+    assert {record.run.seed for record in found.branches.records} == {0}
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)
     assert f"(for this batch size, `budget` = {enough}, " in " ".join(found.reasons)
-    assert advised(budget=budget, seeds=1).seeds == 1
 
 
 @pytest.mark.parametrize("budget", [6_000, 40_000])

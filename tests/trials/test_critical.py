@@ -9,6 +9,10 @@ import pytest
 
 from gradnoise.statistics.estimate import Status
 from gradnoise.trials.critical import (
+    BEYOND,
+    BY_FALL,
+    BY_SHARES,
+    ONE_SEED,
     Fall,
     agree,
     critical_batch_size,
@@ -43,7 +47,7 @@ def curve(critical: float, seeds: int = 3) -> dict[float, np.ndarray]:
 def test_shares_give_back_what_the_losses_were_made_with(critical: float) -> None:
     found = critical_batch_size(losses(critical), curve(critical))
     assert found.is_resolved
-    assert float(found) == pytest.approx(2 * critical, rel=2e-2)
+    assert float(found) == pytest.approx(BY_SHARES * critical, rel=2e-2)
     assert found.low < critical < found.high
 
 
@@ -55,9 +59,16 @@ def test_the_fall_of_the_loss_gives_it_as_well() -> None:
     )
     assert fall.batch_size({1.0: loss_at(1000), 0.5: loss_at(500)}) == pytest.approx(40.0)
     both = critical_batch_size(losses(20.0), curve(20.0), fall)
-    assert float(both) == pytest.approx(math.sqrt(40.0 * 2 * 20.0), rel=2e-2)
-    assert agree(losses(20.0), curve(20.0), fall)
-    assert not agree(losses(20.0), curve(20.0), Fall(8.0, 5.0))
+    by_shares, by_fall = BY_SHARES * 20.0, BY_FALL * 40.0
+    assert float(both) == pytest.approx(math.sqrt(by_shares * by_fall), rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("apart", "agrees"), [(1.9, True), (2.1, False), (0.55, True), (0.45, False)]
+)
+def test_both_ways_agree_within_a_factor_of_two(apart: float, agrees: bool) -> None:
+    fall = Fall(trace_cov=8.0, lr=apart * BY_SHARES * 20.0 / BY_FALL * 0.1 / 8.0)
+    assert agree(losses(20.0), curve(20.0), fall) is agrees
     assert not agree(losses(20.0), curve(20.0), None)
 
 
@@ -82,12 +93,20 @@ def test_a_bound_that_is_very_far_off_is_none() -> None:
     assert (found.low, found.high) == (0.0, math.inf)
 
 
+@pytest.mark.parametrize("factor", [0.95, 1.05])
+def test_a_number_is_told_somewhat_beyond_the_batch_sizes(factor: float) -> None:
+    critical = factor * BEYOND * SIZES[-1]
+    found = critical_batch_size(losses(critical / BY_SHARES), curve(critical / BY_SHARES))
+    assert found.is_resolved is (factor < 1)
+    assert found.low < critical < found.high
+
+
 def test_beyond_the_batch_sizes_there_is_only_a_bound() -> None:
     found = critical_batch_size(losses(1e5), curve(1e5))
     assert found.status is Status.BEYOND_GRID
     assert math.isnan(float(found))
     assert found.high == math.inf
-    assert 0 < found.low <= 2 * SIZES[-1]
+    assert 0 < found.low <= BEYOND * SIZES[-1]
 
 
 def test_a_loss_that_does_not_fall_tells_nothing() -> None:
@@ -104,9 +123,26 @@ def test_one_batch_size_tells_nothing() -> None:
     assert math.isnan(float(found))
 
 
-def test_one_seed_has_an_open_interval() -> None:
-    found = critical_batch_size(losses(40.0, seeds=1), curve(40.0, seeds=1))
+def test_the_interval_of_one_seed_has_what_the_seeds_would_show() -> None:
+    one = critical_batch_size(losses(40.0, seeds=1), curve(40.0, seeds=1))
+    calm = critical_batch_size(losses(40.0), curve(40.0))
+    assert float(one) == pytest.approx(float(calm))
+    assert calm.high / calm.low < one.high / one.low
+    assert one.high / float(one) == pytest.approx(math.exp(1.96 * ONE_SEED), rel=1e-3)
+    assert float(one) / one.low == pytest.approx(math.exp(1.96 * ONE_SEED), rel=1e-3)
+
+
+def test_one_seed_that_says_more_than_all_batch_sizes_is_a_bound() -> None:
+    found = critical_batch_size(losses(1e6, seeds=1), curve(1e6, seeds=1))
+    assert math.isnan(float(found))
+    assert found.low == pytest.approx(BEYOND * SIZES[-1] * math.exp(-1.96 * ONE_SEED), rel=1e-3)
     assert found.high == math.inf
+
+
+def test_of_one_seed_the_largest_batch_within_a_tolerance_has_an_open_interval() -> None:
+    found = largest_within({4.0: np.full(1, 1.0), 16.0: np.full(1, 1.2)}, 0.05)
+    assert 4.0 < float(found) < 16.0
+    assert (found.low, found.high) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize(("loss", "share"), [(1.0, 1.0), (1.1, 0.5), (1.2, 0.25), (5.0, 0.25)])
@@ -127,4 +163,4 @@ def test_the_largest_batch_within_a_tolerance() -> None:
     assert found.low == pytest.approx(float(found)) == found.high
     whole = largest_within({4.0: np.full(3, 1.0), 16.0: np.full(3, 1.01)}, 0.05)
     assert whole.status is Status.BEYOND_GRID
-    assert whole.low <= 32 < whole.high == math.inf
+    assert (whole.low, whole.high) == (16.0, math.inf)

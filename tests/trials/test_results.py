@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_the_critical_batch_size_has_an_interval_and_two_ways_to_it() -> None:
     assert float(alone.critical_batch_size) != float(both.critical_batch_size)
     assert not alone.agrees
     assert made_branches(trace_cov=1e9).agrees is False
+
+
+def test_the_fall_of_the_loss_takes_the_largest_of_the_best_rates() -> None:
+    """Of the largest batch the best rate is small where it makes few steps."""
+    last = made_branches(trace_cov=2.0)
+    small = [replace(r, run=replace(r.run, lr=r.run.lr / 64)) for r in last.records[-2:]]
+    other = replace(last, records=(*last.records[:-2], *small))
+    assert {r.run.batch_size for r in small} == {64}
+    ratio = math.log(float(last.critical_batch_size) / float(other.critical_batch_size))
+    assert ratio == pytest.approx(0.5 * math.log(0.4 / 0.2))
 
 
 def test_where_losses_do_not_tell_there_is_no_value() -> None:

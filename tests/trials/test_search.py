@@ -90,7 +90,7 @@ def test_the_next_batch_size_is_searched_around_the_best_of_the_one_before() -> 
     """From 1 at B = 1: √10 at 10; linear scaling: 10."""
     for growth in (0.5, 1.0):
         trials: Any = Pretended(near(1.0, 10.0**growth))
-        search_all(trials, [1, 10], [0.5, 1, 2], growth, ONE, 3)
+        search_all(trials, [1, 10], [0.25, 1, 4], [0.5, 1, 2], growth, ONE, 3)
         assert rates(trials, 10) == pytest.approx([f * 10**growth for f in (0.5, 1, 2)])
 
 
@@ -101,13 +101,30 @@ def test_a_batch_size_without_a_stable_rate_does_not_move_the_centre() -> None:
         return math.inf if run.batch_size == 10 else near(1.0, 1.0, 100.0)(run)
 
     trials: Any = Pretended(loss)
-    search_all(trials, [1, 10, 100], [0.5, 1, 2], 1.0, ONE, 0)
+    search_all(trials, [1, 10, 100], [0.5, 1, 2], [0.5, 1, 2], 1.0, ONE, 0)
     assert rates(trials, 100) == pytest.approx([50, 100, 200])
+
+
+def test_a_batch_size_is_searched_around_the_best_of_the_nearest_one_before() -> None:
+    """From 16 down to 4, and from 16, not from 4, up to 64."""
+    best = {16: 1.0, 4: 0.25, 64: 1.0}
+    trials: Any = Pretended(lambda run: 1 + abs(math.log(run.lr / best[run.batch_size])))
+    search_all(trials, [16, 4, 64], [0.5, 1, 2], [0.5, 1, 2], 0.0, ONE, 2)
+    assert rates(trials, 4) == [0.125, 0.25, 0.5, 1, 2]
+    assert rates(trials, 64) == [0.5, 1, 2]
+    assert {size for size, _, budget in trials.asked if budget != "samples"} == {4}
+
+
+def test_a_batch_size_that_cannot_be_paid_is_left_out() -> None:
+    trials: Any = Pretended(near(1.0, 1.0), budget=350)
+    records, parts = search_all(trials, [10, 1], [0.5, 1, 2], [0.5, 1, 2], 0.0, ONE, 0)
+    assert {r.run.batch_size for r in records} == {10}
+    assert parts == []
 
 
 def test_shorter_runs_are_made_at_the_smallest_batch_size() -> None:
     trials: Any = Pretended(near(1.0, 1.0))
-    records, parts = search_all(trials, [1, 10], [0.5, 1, 2], 0.0, ONE, 0)
+    records, parts = search_all(trials, [1, 10], [0.5, 1, 2], [0.5, 1, 2], 0.0, ONE, 0)
     assert {r.run.batch_size for r in parts} == {1}
     assert {(r.run.budget, r.run.steps) for r in parts} == {
         ("1/2 of the samples", 50), ("1/4 of the samples", 25), ("1/8 of the samples", 12),
@@ -129,7 +146,7 @@ def test_all_take_equally_many_samples_and_never_more_than_said(
     samples: int, sizes: list[int], steps: set[int], each: set[int]
 ) -> None:
     trials: Any = Pretended(lambda run: 1.0)
-    records, _ = search_all(trials, sizes, [1.0], 0.0, Length(samples, (0,)), 0)
+    records, _ = search_all(trials, sizes, [1.0], [1.0], 0.0, Length(samples, (0,)), 0)
     assert {r.run.steps for r in records} == steps
     assert {r.run.steps * r.run.batch_size for r in records} == each
 
