@@ -13,6 +13,7 @@ import gradnoise as gn
 from .data import Data, clusters, digits, friedman, separable, table
 from .models import mlp
 from .problems import (
+    MOMENTUM,
     PROBLEMS,
     Problem,
     adam,
@@ -39,10 +40,7 @@ ADAPTIVE = (
             friedman, adam, 8 * 8192, (32, 3e-3)),
 )  # fmt: skip
 BLIND = (  # with SGD, not looked at when the range of the report was chosen
-    Problem("digits_momentum", partial(mlp, 64, 64, 10), classification, digits,
-            momentum, 8 * 8192, (64, 0.04)),
-    Problem("clusters_momentum", partial(mlp, 32, 64, 8), classification, partial(clusters, 0.1),
-            momentum, 8 * 8192, (64, 0.04)),
+    *MOMENTUM,
     Problem("wrong_digits_mlp", partial(mlp, 64, 64, 10), classification, partial(digits, 0.2),
             sgd, 8 * 8192, (32, 0.1)),
     Problem("separable_momentum", partial(mlp, 30, 32, 2), classification, separable,

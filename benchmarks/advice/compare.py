@@ -16,8 +16,8 @@ import gradnoise as gn
 from benchmarks import measure
 
 from .fit import fitted, table
-from .predictors import ALL, RESULTS
-from .problems import Problem
+from .predictors import RESULTS
+from .problems import ALL, Problem
 from .search import budget_of
 from .store import Store
 from .truth import starts, summary

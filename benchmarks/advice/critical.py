@@ -13,12 +13,13 @@ import gradnoise as gn
 from benchmarks import measure
 
 from .problems import ALL, PROBLEMS, Problem
-from .search import SHARES, Search, budget_of
+from .search import CHECKPOINTS, SHARES, Search, budget_of
 from .store import Store
 from .train import restored
 from .truth import short, summary
 
 RESULTS = Path("benchmarks/results/advice/critical")
+RUNS = CHECKPOINTS / "branches"  # kept, so that they can be read in another way
 SIZES, FURTHER = (8, 32, 128, 512), 4
 LARGEST = 8192.0  # the end of the grid of `fit`: training tells no larger one
 
@@ -40,9 +41,11 @@ def hold(problem: Problem, seed: int, part: int) -> None:
             continue
         size, lr = problem.reference
         state = restored(problem, search.checkpoint(share, seed), lr)
+        RUNS.mkdir(parents=True, exist_ok=True)
         branches = gn.branch(
             state.model, problem.loss_fn, search.data, state.optimizer, batch_size=size,
             batch_sizes=SIZES, samples=budget_of(problem, share) // part, further=FURTHER,
+            path=RUNS / f"{problem.name}_{share:g}_{seed}_{part}.jsonl",
         )  # fmt: skip
         told = branches.critical_batch_size
         ends = float(told), told.low, told.high

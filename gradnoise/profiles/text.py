@@ -38,7 +38,10 @@ def write(profile: Results, *, full: bool = False) -> str:
     """The report as plain text; with all tables on request."""
     parts: Parts = [*listed(title(profile), profile.recommend().reasons)]
     if findings(profile):
-        parts += [Text(), *listed("What this point of training says", findings(profile))]
+        parts += [
+            Text(),
+            *listed("What this point of training says (trials count more)", findings(profile)),
+        ]
     parts += [Text(), *(_tables(profile) if full else _key_numbers(profile))]
     if caveats(profile):
         parts += [Text(), *listed("Please note", caveats(profile))]

@@ -11,9 +11,10 @@ from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
 from ..training.record import Record
 from .branches import Branches
-from .search import AVERAGED, CONSTANT, best_rates
+from .search import AVERAGED, CONSTANT, best_rate, best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
+NEARLY = 0.95  # shares above are told as equal
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
 
 
@@ -58,7 +59,7 @@ class Choice:
         batch_size: B.
         constant, averaged: the best rates by the late and by the averaged losses.
         stable: the largest rate at which, and below which, all seeds were stable.
-        at_end: whether the first of them is the smallest that was tried.
+        at_end: whether the best of all stable rates by the late losses is the smallest.
     """
 
     batch_size: int
@@ -69,7 +70,11 @@ class Choice:
 
     @classmethod
     def of(
-        cls, records: Sequence[Record], margin: float = 1.0, least: float = 0.0
+        cls,
+        records: Sequence[Record],
+        margin: float = 1.0,
+        least: float = 0.0,
+        unstable: float = math.inf,
     ) -> Choice | None:
         """From runs at one batch size; None where no rate is stable with that margin.
 
@@ -77,15 +82,16 @@ class Choice:
             records: the runs.
             margin: the largest rate that held over the best ones, at least.
             least: smaller rates are left out.
+            unstable: a rate that is known to diverge.
         """
-        unstable = min((r.run.lr for r in records if r.diverged), default=math.inf)
+        unstable = min(unstable, *(r.run.lr for r in records if r.diverged), math.inf)
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
         low, high = least * (1 - 1e-9), stable / margin * (1 + 1e-9)
-        held = [record for record in records if low <= record.run.lr <= high]
-        best = best_rates(held)
+        best = best_rates([record for record in records if low <= record.run.lr <= high])
         if best is None:
             return None
-        at_end = best[0] == min(record.run.lr for record in records)
+        lowest = min(record.run.lr for record in records)
+        at_end = best_rate([r for r in records if r.run.lr <= stable], CONSTANT) == lowest
         return cls(records[0].run.batch_size, *best, stable, at_end)
 
     @property
@@ -100,16 +106,26 @@ class Choice:
 
 
 def chosen(branches: Branches, extra: float) -> Choice | None:
-    """The largest batch size that costs at most so many more samples than the best one."""
+    """The largest batch size that costs at most so many more samples than the best one.
+
+    Where losses do not tell what they cost, the one in use.
+    """
     sizes = branches.batch_sizes
-    shares = branches.shares() if any(not r.diverged for r in branches.records) else {}
-    most = max((share for share in shares.values() if math.isfinite(share)), default=math.inf)
-    for size in reversed(sizes):
-        if shares.get(size, 0.0) * (1 + extra) >= most or size == sizes[0]:
+    shares = known_shares(branches)
+    for size in (
+        reversed(sizes) if shares else sorted(sizes, key=lambda b: b != branches.batch_size)
+    ):
+        if not shares or shares.get(size, 0.0) * (1 + extra) >= 1 or size == sizes[0]:
             found = Choice.of([r for r in branches.records if r.run.batch_size == size])
             if found is not None:
                 return found
     return None
+
+
+def known_shares(branches: Branches) -> dict[int, float]:
+    """`Branches.shares` where losses fall; none where they do not, or every run diverged."""
+    shares = branches.shares() if any(not r.diverged for r in branches.records) else {}
+    return {size: share for size, share in shares.items() if math.isfinite(share)}
 
 
 def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
@@ -126,9 +142,11 @@ def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tu
         f"{short(choice.apart)} apart": choice.apart > CLOSE,
         "the loss did not fall in the trial": not end < start,
         f"the loss more than halved in the trial, and then the best rate depends on the length of "
-        f"the run: this one is for runs of about {samples} samples": 0 < end < start / 2,
+        f"the run: this one is for runs of about {samples} samples": 0 <= end < start / 2,
         "there is one seed only": len(tried) < 2,
         "no other batch size was tried: nothing is said about it (a larger `budget` does)": alone,
+        "the losses of the batch sizes do not tell what they cost": not alone
+        and not known_shares(branches),
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 
@@ -164,15 +182,15 @@ def write_reasons(
         doubts: why the advice is rough.
     """
     steps, seeds = tried[0].run.steps, len(tried)
-    after = sum(getattr(record, CONSTANT) for record in tried) / seeds
+    after = sum(getattr(record, AVERAGED) for record in tried) / seeds
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
         f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds. The learning rate "
         f"{short(choice.stable)} holds as well. The loss went from {short(branches.start_loss)} to "
-        f"{short(after)} (mean of the last quarter of the steps).",
+        f"{short(after)} (at the mean weights of the last half).",
         *(f"This is rough, because {doubt}." for doubt in doubts),
         *_slower(choice),
-        _about(branches.critical_batch_size),
+        _about(branches),
         *_costs(branches),
     )
 
@@ -188,8 +206,9 @@ def _slower(choice: Choice) -> tuple[str, ...]:
     )
 
 
-def _about(critical: Estimate) -> str:
+def _about(branches: Branches) -> str:
     """The critical batch size, and what it means."""
+    critical = branches.critical_batch_size
     if critical.low <= 0 and math.isinf(critical.high):
         return (
             "The critical batch size is not known from these trials: several batch sizes are "
@@ -199,22 +218,26 @@ def _about(critical: Estimate) -> str:
     if critical.is_resolved:
         said = f"about {short(float(critical))} ({said})"
     return (
-        f"Critical batch size in samples: {said}. There a run takes twice the steps of very large "
-        f"batches and twice the samples of very small ones."
+        f"Critical batch size of runs of {branches.samples_each} samples, as the trials had: "
+        f"{said}. There a run takes twice the steps of very large batches and twice the samples of "
+        f"very small ones."
     )
 
 
 def _costs(branches: Branches) -> tuple[str, ...]:
     """What the batch sizes cost in samples."""
-    shares = {size: share for size, share in branches.shares().items() if math.isfinite(share)}
-    others = [
-        f"{1 / share:.2g} times at {size}" if share < 0.95 else f"as many at {size}"
-        for size, share in shares.items()
-        if size > min(shares)
-    ]
+    shares, least = known_shares(branches), branches.smallest_share
+    others = [_cost(size, share, least) for size, share in shares.items() if size > min(shares)]
     if not others:
         return ()
     return (
         f"Samples that are needed for the same loss, compared with batch size {min(shares)}: "
         f"{', '.join(others)}.",
     )
+
+
+def _cost(size: int, share: float, least: float) -> str:
+    if share > NEARLY:
+        return f"as many at {size}"
+    bound = "at least " if share <= least * (1 + 1e-9) else ""
+    return f"{bound}{1 / share:.2g} times at {size}"

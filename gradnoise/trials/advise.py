@@ -18,7 +18,7 @@ from ..statistics.estimate import Estimate, Status, check_level
 from .advice import MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
 from .branches import Branches, in_order
 from .search import Length, search, search_all
-from .trials import Trials, known_batch_size, plan_from
+from .trials import LEAST, Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the batch size in use
@@ -27,7 +27,7 @@ RATIO = 4  # of one batch size to the next
 LEAST_STEPS = 8  # of a run at the largest batch size
 FURTHER = 3
 FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
-ALL = 4  # the budget for three batch sizes over that for one, about
+ALL = 4  # the budget for several batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
 FINAL = (0.5, 1.0, 2.0)  # rates that are tried for longer, as factors
 SAME = (
@@ -58,9 +58,10 @@ def advise(
     """Find a batch size and a learning rate by short training runs from where a model stands.
 
     Copies of the model are trained as `gn.branch` does. Half of the budget finds the batch size:
-    runs at B₀, with rates from ¼ to 4 times the one in use, then at B₀/4, 4B₀ and 16B₀, as far as
-    the budget allows, and at further rates where the best is at an end; all on one order of the
-    samples, because longer runs tell more than several orders. Advised is the largest batch size
+    runs at B₀, with rates from ¼ to 4 times the one in use, then at B₀/4 (no single samples), 4B₀
+    and 16B₀, as far as the budget allows (the last one is smaller where that has more than 8
+    steps), and at further rates where the best is at an end; all on one order of the samples,
+    because longer runs tell more than several orders. Advised is the largest batch size
     that needs at most `extra` more samples for its loss than the best one. The rest finds the rate:
     longer runs at that batch size, on other orders of the samples, with three rates a factor of 2
     apart around the geometric middle of the best ones by the losses of the last quarter of the
@@ -115,8 +116,9 @@ def advise(
     seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
         plan = plan_from(
-            model, loss_fn, data, optimizer, samples=budget, max_grad_norm=max_grad_norm
-        )
+            model, loss_fn, data, optimizer, max_grad_norm=max_grad_norm,
+            samples=None if budget is None else max(int(budget), base),
+        )  # fmt: skip
         if base > plan.count:
             raise ArgumentError(
                 f"`batch_size` = {base} is more than the {plan.count} samples of `data`: give the "
@@ -129,6 +131,8 @@ def advise(
             plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,
             progress=progress,
         )  # fmt: skip
+        if budget is not None and plan.count >= max(budget, LEAST):
+            trials.epoch = math.inf  # a part of the data was drawn
         if not sizes:
             return _too_little(trials, base, spend)
         lrs = [trials.start.lr * factor for factor in FACTORS]
@@ -147,15 +151,18 @@ def sizes_within(base: int, count: int, budget: float) -> tuple[list[int], int]:
 
     None where the budget is too small even for B₀.
     """
-    wanted = sorted({max(1, base // RATIO), base, base * RATIO, base * RATIO**2})
+    smaller = min(base, max(2, base // RATIO))  # no single samples, which BatchNorm refuses
+    wanted = sorted({smaller, base, base * RATIO, base * RATIO**2})
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
         samples = int(FIRST * budget / (FEW * several + MORE))
         most = min(samples // LEAST_STEPS, count)
         sizes = [size for size in wanted[:several] if size <= most]
+        if base not in sizes:
+            continue
         if len(sizes) == several - 1 and most >= 2 * sizes[-1]:
-            sizes.append(max(1, int(base * 2.0 ** math.floor(math.log2(most / base)))))
-        if len(sizes) == several and base in sizes:
+            sizes.append(base * 2 ** int(math.log2(most / base)))
+        if len(sizes) == several:
             return [base, *(size for size in sizes if size != base)], samples
     samples = int(FIRST * budget / (FEW + MORE))
     return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
@@ -174,6 +181,8 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
     if len(branches.records) > 1 and len({r.averaged_loss for r in branches.records}) == 1:
         return _nothing(trials, branches, SAME)
     left = trials.budget - trials.spent
+    shortest = len(FINAL) * LEAST_STEPS * choice.batch_size
+    seeds = max(1, min(seeds, int(left // shortest)))
     several = left / seeds  # one rate more than these, or as long as before where that can be paid
     samples = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
     final = Length(samples, tuple(range(1, seeds + 1)), "samples of the last trial")
@@ -181,7 +190,8 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
     lowest = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
-    last = Choice.of(records, MARGIN, lowest) or Choice.of(records, MARGIN)
+    unstable = lowest_unstable(branches, choice.batch_size)
+    last = Choice.of(records, MARGIN, lowest, unstable) or Choice.of(records, MARGIN, 0.0, unstable)
     if last is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
@@ -211,12 +221,19 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
 
 def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tuple[str, ...]:
     """Whether longer runs are needed, and the budget that pays for them with so many seeds."""
-    enough = max(min(trials.plan.count, LONG * batch_size), SHORT * batch_size)
+    enough = max(min(trials.epoch, LONG * batch_size), SHORT * batch_size)
     if final.samples >= enough:
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
-    epochs = f"{float(f'{needed / trials.plan.count:.2g}'):g} passes over the data"
-    return (f"the trial was short (for this batch size, `budget` = {needed}, {epochs}, is enough)",)
+    told = f"`budget` = {needed}{_passes(trials, needed, ', {}, is enough', ' is enough')}"
+    return (f"the trial was short (for this batch size, {told})",)
+
+
+def _passes(trials: Trials, samples: int, known: str, unknown: str) -> str:
+    """How often samples are all of the data, if it is known how many these are."""
+    if math.isinf(trials.epoch):
+        return unknown
+    return known.format(f"{float(f'{samples / trials.epoch:.2g}'):g} passes over the data")
 
 
 def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
@@ -230,6 +247,12 @@ def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
         f"{settings.name} has taken {settings.steps} steps, and its second moments settle after "
         f"about {settings.settled_after}",
     )
+
+
+def lowest_unstable(branches: Branches, batch_size: int) -> float:
+    """The smallest rate that diverged at a batch size."""
+    own = (record.run for record in branches.records if record.diverged)
+    return min((run.lr for run in own if run.batch_size == batch_size), default=math.inf)
 
 
 def least_rate(trials: Trials, branches: Branches, choice: Choice) -> float:
@@ -261,11 +284,12 @@ def _nothing(trials: Trials, branches: Branches, reason: str) -> Advice:
 
 def _too_little(trials: Trials, base: int, budget: int) -> Advice:
     needed = (FEW + MORE) / FIRST * LEAST_STEPS * base
+    least = math.ceil(needed)
     reason = (
         f"Nothing was tried: a budget of {budget} samples is too small for runs of {LEAST_STEPS} "
-        f"steps at batch size {base}. Give `budget` = {math.ceil(needed)} or more "
-        f"({float(f'{needed / trials.plan.count:.2g}'):g} passes over the data); "
-        f"{math.ceil(ALL * needed)} are enough for several batch sizes."
+        f"steps at batch size {base}. Give `budget` = {least} or more"
+        f"{_passes(trials, least, ' ({})', '')}; {math.ceil(ALL * needed)} are enough for several "
+        f"batch sizes."
     )
     nothing = Branches((), trials.settings, lr=trials.start.lr, batch_size=base)
     return _nothing(trials, nothing, reason)

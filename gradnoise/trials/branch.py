@@ -47,7 +47,8 @@ def branch(
     """Train copies of a model at several batch sizes for equal samples, from where it stands.
 
     At the smallest batch size the learning rates are `factors` times the one in use, scaled from
-    B₀; at the next, `factors` times the best one before, scaled by the ratio of the batch sizes.
+    B₀; at the next, `factors` times the middle of the two best ones before (by the two losses
+    below), scaled by the ratio of the batch sizes.
     Where the best is the smallest or the largest of them, up to `further` rates beyond it are
     tried, a factor of 2 apart. At the smallest batch size there are also runs with 1/2, 1/4 and
     1/8 of the samples. All together take at most

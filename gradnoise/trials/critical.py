@@ -3,12 +3,14 @@
 It is that of as many samples as the runs take: in longer runs it is often larger, with momentum
 several times where the largest batches make few steps (docs/advice.md).
 
-Two ways, and their geometric mean. By shares: in the model of McCandlish et al. 2018
-(arXiv:1812.06162), batches of B need E_min(1 + B/B_crit) samples for what very small batches reach
-with E_min. So a run at B ends where the runs at the smallest batch size B_0 were after a share
-(1 + B_0/B_crit)/(1 + B/B_crit) of the samples. The losses are those at averaged weights, because at
-the last weights the noise of small batches hides the shares. Averages also let small batches use
-larger rates than a run at a constant rate can, so that B_crit comes out too low.
+Two ways, and their geometric mean, at most a factor of 2 from the first.
+
+By shares: in the model of McCandlish et al. 2018 (arXiv:1812.06162), batches of B need
+E_min(1 + B/B_crit) samples for what very small batches reach with E_min. So a run at B ends where
+the runs at the smallest batch size B_0 were after a share (1 + B_0/B_crit)/(1 + B/B_crit) of the
+samples. The losses are those at averaged weights, because at the last weights the noise of small
+batches hides the shares. Averages also let small batches use larger rates than a run at a constant
+rate can, so that B_crit comes out too low.
 
 By the fall of the loss: ε·trΣ/D, with ε the largest of the best rates, times 1/(1 - m), and
 D = -dL/d ln E the fall of the loss per e-fold of the samples. At small B the noise of a constant
@@ -23,7 +25,7 @@ sizes, was found on 30 checkpoints of ten problems, and tried on 18 of six other
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +42,7 @@ BY_SHARES, BY_FALL = 1.7, 0.5  # the trained critical batch size over that of ea
 ALONE, BOTH = 0.6, 0.45  # standard deviations of ln(told/trained), by one way and by both,
 ONE_SEED = 0.75  # and where one seed does not show its spread
 AGREE = 2.0  # factor within which the two ways agree
+APART = 4.0  # and beyond which the second is no help: where the loss has stopped falling, D is 0
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,35 @@ def critical_batch_size(
         Estimate, in samples; further than `BEYOND` from the batch sizes only a bound.
     """
     by_shares, by_fall = _ways(losses, curve, fall)
-    known = [way for way in (by_shares, by_fall) if not math.isnan(way(None))]
     count = len(next(iter(losses.values())))
-    if not known:
-        return Estimate(math.nan, 0.0, math.inf, level, math.nan, count, Status.BEYOND_GRID)
-    spread = (BOTH if len(known) > 1 else ALONE) if count > 1 else ONE_SEED
 
     def find(without: int | None) -> float:
-        return math.exp(sum(math.log(max(way(without), TINY)) for way in known) / len(known))
+        return _middle(by_shares(without), by_fall(without))
 
+    if math.isnan(find(None)):
+        return Estimate(math.nan, 0.0, math.inf, level, math.nan, count, Status.BEYOND_GRID)
+    both = _within(by_shares(None), by_fall(None), APART)
+    spread = (BOTH if both else ALONE) if count > 1 else ONE_SEED
     return _over_seeds(losses, level, find, spread, BEYOND)
+
+
+def _middle(by_shares: float, by_fall: float) -> float:
+    """The geometric mean, within √APART of the first; the one that is known."""
+    if math.isnan(by_shares) or math.isnan(by_fall):
+        return max(by_fall if math.isnan(by_shares) else by_shares, TINY)
+    by_shares = max(by_shares, TINY)
+    apart = min(max(by_fall / by_shares, 1 / APART), APART) if by_shares < math.inf else 1.0
+    return by_shares * math.sqrt(apart)
+
+
+def _within(one: float, other: float, factor: float) -> bool:
+    return other > 0 and 1 / factor <= one / other <= factor
 
 
 def agree(losses: Losses, curve: Losses, fall: Fall | None) -> bool:
     """Whether both ways tell the same critical batch size, within a factor of 2."""
     by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall))
-    return 1 / AGREE <= by_shares / by_fall <= AGREE if by_fall > 0 else False
+    return _within(by_shares, by_fall, AGREE)
 
 
 def _ways(losses: Losses, curve: Losses, fall: Fall | None) -> tuple[Way, Way]:
@@ -182,13 +198,12 @@ def _interval(value: float, others: list[float], level: float, width: float) -> 
 def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     """B_crit of the least squares of the logarithms of the shares; 0 or ∞ at the ends."""
     sizes = np.array(list(losses))
-    shares = np.array([share_at(loss, curve) for loss in losses.values()])
-    known = (sizes > sizes[0]) & np.isfinite(shares)
-    if not known.any():
+    *shares, least = shares_of([*losses.values(), math.inf], curve)
+    if len(sizes) == 1 or math.isnan(least):
         return math.nan
-    target, size = np.log(shares[known]), sizes[known]
+    target, size = np.log(shares[1:]), sizes[1:]
     # a share below all that were tried is only a bound
-    open_end = target <= math.log(min(curve)) + 1e-9
+    open_end = target <= math.log(least) + 1e-9
 
     def misfit(log_scale: float) -> float:
         scale = math.exp(log_scale)
@@ -205,13 +220,23 @@ def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     return math.exp(scipy.optimize.minimize_scalar(misfit, bounds=ends, method="bounded").x)
 
 
-def share_at(loss: float, curve: Mapping[float, float]) -> float:
-    """After which share of the samples the smallest batch size had this loss; nan if unknown."""
-    shares, levels = np.log(sorted(curve)), np.array([curve[share] for share in sorted(curve)])
+def shares_of(losses: Sequence[float], curve: Mapping[float, float]) -> list[float]:
+    """After which share of its samples the smallest batch size had these losses.
+
+    Args:
+        losses: that of the smallest batch size first, whose share is 1.
+        curve: of the smallest batch size by the share of its samples.
+
+    Returns:
+        All nan where the loss does not fall. Where a shorter run ended below the longest one, by
+        noise or because the loss falls no further, shares are relative to when it was there.
+    """
+    places, levels = np.log(sorted(curve)), np.array([curve[share] for share in sorted(curve)])
     levels = np.minimum.accumulate(levels)  # noise can make it rise
     if not levels[0] > levels[-1]:
-        return math.nan
-    return math.exp(float(np.interp(-loss, -levels, shares)))
+        return [math.nan] * len(losses)
+    found = np.exp(np.interp(-np.array(losses), -levels, places))
+    return [min(float(share / found[0]), 1.0) for share in found]
 
 
 def _crossing(losses: dict[float, float], tolerance: float) -> float:

@@ -13,7 +13,7 @@ from ..files.json import encode
 from ..statistics.estimate import Estimate
 from ..sweeps.runs import Runs
 from ..training.record import Record
-from .critical import Fall, Losses, agree, critical_batch_size, largest_within, share_at
+from .critical import Fall, Losses, agree, critical_batch_size, largest_within, shares_of
 from .search import AVERAGED, best_rate
 from .trials import samples_of
 
@@ -43,6 +43,11 @@ class BranchRuns(Runs):
         return samples_of((*self.records, *self.parts))
 
     @property
+    def samples_each(self) -> int:
+        """The samples of a run; those of the shorter `parts` are fewer. 0 where there are none."""
+        return max((r.run.steps * r.run.batch_size for r in self.records), default=0)
+
+    @property
     def critical_batch_size(self) -> Estimate:
         """B_crit, in samples: a run takes twice the fewest samples and twice the fewest steps.
 
@@ -54,15 +59,15 @@ class BranchRuns(Runs):
         It is that of training as long as these runs: take as many `samples` as you mean to train
         on, or as many as you can, rather than many seeds.
         """
-        losses, curve, fall = self._parts()
+        losses, curve, fall = self._told()
         return critical_batch_size(losses, curve, fall, level=self.level)
 
     @property
     def agrees(self) -> bool:
         """Whether both ways to `critical_batch_size` agree within a factor of 2."""
-        return agree(*self._parts())
+        return agree(*self._told())
 
-    def _parts(self) -> tuple[Losses, Losses, Fall | None]:
+    def _told(self) -> tuple[Losses, Losses, Fall | None]:
         losses, best = self.losses(AVERAGED), self.best(AVERAGED)
         fall = None
         if self.trace_cov is not None and best:
@@ -104,13 +109,14 @@ class BranchRuns(Runs):
             loss: as for `losses`.
         """
         curve = {share: float(values.mean()) for share, values in self._curve(loss).items()}
-        found = self.losses(loss)
-        return {int(size): share_at(float(found[size].mean()), curve) for size in sorted(found)}
+        means = {int(size): float(values.mean()) for size, values in self.losses(loss).items()}
+        return dict(zip(means, shares_of(list(means.values()), curve), strict=True))
 
     @property
     def smallest_share(self) -> float:
         """The smallest share of the samples that was run: `shares` are not below it."""
-        return min(self._curve(AVERAGED))
+        curve = {share: float(values.mean()) for share, values in self._curve(AVERAGED).items()}
+        return shares_of([curve[1.0], math.inf], curve)[1]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""

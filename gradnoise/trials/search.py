@@ -102,7 +102,8 @@ def search_all(
 ) -> tuple[list[Record], list[Record]]:
     """The runs at every batch size, and those at the smallest with parts of the samples.
 
-    A batch size that the budget is too small for is left out.
+    A batch size that the budget is too small for is left out. Where no rate has held so far, the
+    next batch size begins below the smallest one that was tried.
 
     Args:
         trials: what trains.
@@ -119,7 +120,7 @@ def search_all(
     parts: list[Record] = []
     middles = {batch_sizes[0]: math.sqrt(lrs[0] * lrs[-1])}
     for size in batch_sizes:
-        if found:
+        if size != batch_sizes[0]:
             near = min(middles, key=lambda other: abs(math.log(other / size)))
             lrs = [middles[near] * (size / near) ** growth * factor for factor in factors]
         if not trials.can_pay(length.runs(size, lrs)):
@@ -127,10 +128,13 @@ def search_all(
         records = search(trials, size, lrs, length, further)
         found += records
         best = best_rates(records)
-        if best is not None:
-            middles[size] = math.sqrt(best[0] * best[1])
-            if size == smallest:
-                parts = _parts(trials, size, best, length)
+        if best is None:
+            if not any(not record.diverged for record in found):
+                middles = {size: min(record.run.lr for record in records) / STEP}
+            continue
+        middles[size] = math.sqrt(best[0] * best[1])
+        if size == smallest:
+            parts = _parts(trials, size, best, length)
     return found, parts
 
 

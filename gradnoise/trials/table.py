@@ -40,14 +40,10 @@ def _head(found: BranchRuns) -> str:
     return (
         f"{len(several)} runs from a loss of {short(found.start_loss)}, with learning rate "
         f"{short(found.lr)} at batch size {integer(found.batch_size)}; {lost} diverged\n"
-        f"{integer(_each(found))} samples each; {integer(found.samples)} in all runs together\n"
+        f"{integer(found.samples_each)} samples each; {integer(found.samples)} in all runs "
+        f"together\n"
         f"trained {how}{why}"
     )
-
-
-def _each(found: BranchRuns) -> int:
-    """The samples of a run."""
-    return max(record.run.steps * record.run.batch_size for record in found.records)
 
 
 def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
@@ -108,7 +104,9 @@ def _conclusions(found: BranchRuns) -> list[str]:
         "those of the smallest batch size are needed for the same averaged loss. stable to: the",
         "largest rate at which, and below which, no run diverged",
         "",
-        f"critical batch size of runs of this length: {_told(found.critical_batch_size)}",
+        f"critical batch size of runs of {found.samples_each} samples: "
+        f"{_told(found.critical_batch_size)}"
+        f"{'' if found.agrees else '; its two ways do not agree'}",
         f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "
         f"{_told(found.largest_batch_size)}",
     ]

@@ -59,6 +59,7 @@ class Trials:
     ) -> None:
         assert plan.start is not None
         self.plan, self.start, self.budget = plan, plan.start, budget
+        self.epoch: float = plan.count  # samples of the data; infinite where a part was drawn
         self._vectorise, self._executor, self._progress = vectorise, executor, progress
         self.noise = _noise(plan)
         model, (trace_cov, drift) = plan.model(0), self.noise
@@ -114,10 +115,12 @@ class Trials:
 def _noise(plan: Plan) -> tuple[float | None, float]:
     """trΣ in the metric of the optimizer, and the total step for one gradient in units of ε.
 
-    Of the parameters that the optimizer holds. None where gradients cannot be measured, or where
-    the metric of the optimizer is not known.
+    Of the parameters that the optimizer holds. None where gradients cannot be measured, where they
+    are cut, or where the metric of the optimizer is not known.
     """
     assert plan.start is not None
+    if plan.max_grad_norm is not None:  # the steps are shorter than the rate says
+        return None, 1.0
     model, optimizer = plan.start.model, plan.start.optimizer
     settings = read_optimizer(optimizer)
     assert settings is not None

@@ -225,7 +225,10 @@ class TestAdvised:
     def test_no_second_pair_is_named(self, tried, resolved):
         assert resolved.recommend().lr is not None
         assert "To try" not in full(tried)
-        assert "What this point of training says - Critical batch size" in words(tried)
+        assert (
+            "What this point of training says (trials count more) - Critical batch size"
+            in words(tried)
+        )
 
     def test_what_a_snapshot_leaves_open_is_not_said_of_trials(self, tried, resolved):
         assert WHEN in words(resolved)

@@ -25,6 +25,16 @@ def test_the_seed_decides() -> None:
     assert BatchOrder(12, 4, 0).rows(5).tolist() != BatchOrder(12, 4, 1).rows(5).tolist()
 
 
+def test_an_epoch_of_one_seed_is_none_of_another() -> None:
+    assert BatchOrder(12, 4, 0).rows(3).tolist() != BatchOrder(12, 4, 1).rows(0).tolist()
+
+
+def test_steps_may_be_asked_for_in_any_order() -> None:
+    order = BatchOrder(12, 4, 0)
+    order.rows(5)
+    assert order.rows(0).tolist() == BatchOrder(12, 4, 0).rows(0).tolist()
+
+
 def test_no_epoch_begins_with_the_samples_that_a_measurement_draws() -> None:
     """A short run would be judged on the very samples that it saw, or measured on them."""
     drawn = [set(torch.randperm(1024, generator=generator(k))[:256].tolist()) for k in range(16)]

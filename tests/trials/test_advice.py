@@ -10,6 +10,7 @@ from gradnoise.training.record import Record, Run
 from gradnoise.trials.advice import (
     MARGIN,
     Choice,
+    _costs,
     chosen,
     lower_elsewhere,
     why_rough,
@@ -97,10 +98,10 @@ def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("averaged", "sure"), [(0.99, False), (1.01, True), (-1.0, True), (0.0, True)]
+    ("averaged", "sure"), [(0.99, False), (1.01, True), (-1.0, True), (0.0, False)]
 )
 def test_a_loss_that_more_than_halved_is_not_sure(averaged: float, sure: bool) -> None:
-    """It began at 2. Where it can fall below 0, halving means nothing."""
+    """It began at 2. Where it falls below 0, halving means nothing."""
     tried = ran(8, 0.1, 1.0, averaged)
     found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
     doubt = (
@@ -149,8 +150,8 @@ def test_the_sentences_name_what_held_and_every_doubt() -> None:
     found = write_reasons(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), LADDER[:2], ["so"])
     assert found[0] == (
         "Batch size 8, learning rate 0.100: tried 128 steps from here on 2 seeds: holds. The "
-        "learning rate 0.400 holds as well. The loss went from 2.00 to 1.50 (mean of the last "
-        "quarter of the steps)."
+        "learning rate 0.400 holds as well. The loss went from 2.00 to 1.50 (at the mean weights "
+        "of the last half)."
     )
     assert found[1] == "This is rough, because so."
     assert found[-1] == (
@@ -192,3 +193,46 @@ def test_a_larger_batch_is_chosen_where_more_samples_may_be_spent() -> None:
 
 def test_no_choice_where_every_run_diverged() -> None:
     assert chosen(Branches(tuple(ran(8, 0.1, math.inf, math.inf)), {}), 0.25) is None
+
+
+@pytest.mark.parametrize(("larger", "at_end"), [(0.1, False), (0.3, True)])
+def test_the_smallest_rate_is_an_end_only_where_no_larger_one_was_better(
+    larger: float, at_end: bool
+) -> None:
+    """0.2 is taken because 0.8 diverges, whether 0.4 was better or not."""
+    records = [
+        *ran(4, 0.2, 0.2, 0.2), *ran(4, 0.4, larger, larger), *ran(4, 0.8, math.inf, math.inf),
+    ]  # fmt: skip
+    choice = Choice.of(records, 2.0)
+    assert choice is not None
+    assert (choice.constant, choice.stable, choice.at_end) == (0.2, 0.4, at_end)
+
+
+def test_where_losses_do_not_tell_what_batch_sizes_cost_the_one_in_use_stays() -> None:
+    """All end at 0: nothing is said for a smaller batch, nor for a larger one."""
+    flat = [record for size in (4, 8, 32) for record in ran(size, 0.1, 0.0, 0.0)]
+    same = Branches(tuple(flat), {}, lr=0.1, batch_size=8)
+    choice = chosen(same, 0.25)
+    assert choice is not None
+    assert choice.batch_size == 8
+    found = why_rough(choice, same, ran(8, 0.1, 1.5, 1.5))
+    assert found[-1] == "the losses of the batch sizes do not tell what they cost"
+
+
+def test_a_cost_beyond_the_shortest_runs_is_a_bound() -> None:
+    parts = [*ran(4, 0.1, 1.2, 1.2, 512, "1/2 of the samples")]
+    records = [
+        record
+        for size, end in ((4, 1.0), (8, 1.0), (32, 1.5))
+        for record in ran(size, 0.1, end, end)
+    ]
+    found = Branches(tuple(records), {}, parts=tuple(parts), lr=0.1, batch_size=4)
+    (said,) = _costs(found)
+    assert said.endswith("compared with batch size 4: as many at 8, at least 2 times at 32.")
+
+
+@pytest.mark.parametrize(("unstable", "lr"), [(math.inf, 0.4), (0.9, 0.4), (0.8, 0.2), (0.3, 0.1)])
+def test_twice_the_advised_rate_has_not_diverged_before(unstable: float, lr: float) -> None:
+    choice = Choice.of(LADDER, 2.0, unstable=unstable)
+    assert choice is not None
+    assert choice.averaged == lr

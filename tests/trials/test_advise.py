@@ -187,6 +187,7 @@ def test_second_moments_that_do_not_settle_in_the_trial_are_told(steps: int, bud
 def test_the_search_has_one_order_of_the_samples_and_the_last_trial_others() -> None:
     found = advised(budget=10_000, seeds=3)
     assert (found.seeds, found.confidence) == (3, "rough")
+    assert found.branches.settings["seeds of the last trial"] == 3
     assert {record.run.seed for record in found.branches.records} == {0}
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)
@@ -251,3 +252,38 @@ def where_it_is_stationary(lr: float, budget: int) -> gn.Advice:
     return gn.advise(
         model, nn.MSELoss(), (X, Y), optimizer, batch_size=16, budget=budget, vectorise=True
     )
+
+
+def test_where_a_part_of_the_data_is_drawn_nothing_is_said_of_passes() -> None:
+    """8192 samples, of which 4096 are drawn: 200 steps at B are asked for, whatever is drawn."""
+    many = (X.repeat(4, 1), Y.repeat(4, 1))
+    model, optimizer = setting()
+    found = gn.advise(model, nn.MSELoss(), many, optimizer, batch_size=16, budget=4000)
+    assert found.batch_size is not None
+    needed = 16 * 1000 * found.batch_size  # 2 seeds, 4 rates, the other half; 1000 steps
+    assert f"`budget` = {needed} is enough" in " ".join(found.reasons)
+    assert "passes" not in str(found)
+    tiny = gn.advise(model, nn.MSELoss(), many, optimizer, batch_size=5000, budget=4000)
+    assert tiny.lr is None
+    assert "too small for runs of 8 steps at batch size 5000" in tiny.reasons[0]
+    assert "passes" not in tiny.reasons[0]
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 10, 30, 100])
+@pytest.mark.parametrize("budget", [2200, 4148, 10_000])
+def test_many_seeds_do_not_spend_more_and_leave_runs_of_some_steps(budget: int, seeds: int) -> None:
+    found = advised(budget=budget, seeds=seeds)
+    assert found.samples <= budget
+    assert found.seeds <= seeds
+    assert found.steps >= LEAST_STEPS
+
+
+def test_single_samples_are_not_tried_unless_they_are_in_use() -> None:
+    assert sizes_within(4, 2048, 1e5)[0] == [4, 2, 16, 64]
+    assert sizes_within(2, 2048, 1e5)[0] == [2, 8, 32]
+    assert sizes_within(1, 2048, 1e5)[0] == [1, 4, 16]
+
+
+def test_with_gradients_that_are_cut_only_the_samples_tell_the_critical_batch_size() -> None:
+    assert advised(budget=10_000).branches.trace_cov is not None
+    assert advised(budget=10_000, max_grad_norm=1.0).branches.trace_cov is None

@@ -9,15 +9,19 @@ import pytest
 
 from gradnoise.statistics.estimate import Status
 from gradnoise.trials.critical import (
+    ALONE,
+    APART,
     BEYOND,
+    BOTH,
     BY_FALL,
     BY_SHARES,
     ONE_SEED,
     Fall,
+    _interval,
     agree,
     critical_batch_size,
     largest_within,
-    share_at,
+    shares_of,
 )
 
 SIZES = (4.0, 16.0, 64.0, 256.0)
@@ -119,8 +123,10 @@ def test_a_loss_that_does_not_fall_tells_nothing() -> None:
 
 def test_one_batch_size_tells_nothing() -> None:
     alone = {4.0: np.full(3, loss_at(1000))}
-    found = critical_batch_size(alone, curve(40.0), Fall(8.0, 0.5))
+    found = critical_batch_size(alone, curve(40.0), None)
     assert math.isnan(float(found))
+    assert (found.low, found.high) == (0.0, math.inf)
+    assert math.isnan(float(critical_batch_size(alone, curve(40.0), Fall(8.0, 0.2))))
 
 
 def test_the_interval_of_one_seed_has_what_the_seeds_would_show() -> None:
@@ -147,12 +153,29 @@ def test_of_one_seed_the_largest_batch_within_a_tolerance_has_an_open_interval()
 
 @pytest.mark.parametrize(("loss", "share"), [(1.0, 1.0), (1.1, 0.5), (1.2, 0.25), (5.0, 0.25)])
 def test_the_share_of_a_loss(loss: float, share: float) -> None:
-    assert share_at(loss, {0.25: 1.2, 1.0: 1.0, 0.5: 1.1}) == pytest.approx(share)
+    curve = {0.25: 1.2, 1.0: 1.0, 0.5: 1.1}
+    assert shares_of([1.0, loss, math.inf], curve) == pytest.approx([1.0, share, 0.25])
 
 
 def test_noise_in_the_curve_does_not_make_a_share_jump() -> None:
-    assert share_at(1.0, {0.25: 1.2, 0.5: 1.25, 1.0: 1.0}) == pytest.approx(1.0)
-    assert math.isnan(share_at(1.0, {0.5: 1.0, 1.0: 1.0}))
+    assert shares_of([1.0, 1.0], {0.25: 1.2, 0.5: 1.25, 1.0: 1.0}) == pytest.approx([1.0, 1.0])
+    assert all(math.isnan(share) for share in shares_of([1.0, 1.0], {0.5: 1.0, 1.0: 1.0}))
+
+
+def test_shares_are_relative_to_the_smallest_batch_also_where_a_shorter_run_ends_lower() -> None:
+    """It has the loss 1.0 after a third of the samples already, and 1.1 after a quarter."""
+    curve = {0.25: 1.1, 0.5: 0.8, 1.0: 1.0}
+    third = 0.25 * 2 ** (0.1 / 0.3)
+    assert shares_of([1.0, 0.9, 1.1], curve) == pytest.approx([1.0, 1.0, 0.25 / third])
+
+
+def test_the_fall_of_a_loss_that_hardly_falls_does_not_decide() -> None:
+    """ε·trΣ/D is a thousand times what the samples say: the value is twice that, not 30 times."""
+    alone = critical_batch_size(losses(40.0), curve(40.0))
+    floor = Fall(8.0, 1000 * BY_SHARES * 40.0 / BY_FALL * 0.1 / 8.0)
+    both = critical_batch_size(losses(40.0), curve(40.0), floor)
+    assert float(both) == pytest.approx(math.sqrt(APART) * float(alone), rel=1e-6)
+    assert both.high / both.low == pytest.approx(alone.high / alone.low, rel=1e-6)
 
 
 def test_the_largest_batch_within_a_tolerance() -> None:
@@ -164,3 +187,39 @@ def test_the_largest_batch_within_a_tolerance() -> None:
     whole = largest_within({4.0: np.full(3, 1.0), 16.0: np.full(3, 1.01)}, 0.05)
     assert whole.status is Status.BEYOND_GRID
     assert (whole.low, whole.high) == (16.0, math.inf)
+
+
+def test_below_the_batch_sizes_there_is_a_bound_as_well() -> None:
+    found = critical_batch_size(losses(0.3), curve(0.3))
+    assert math.isnan(float(found))
+    assert found.high == pytest.approx(SIZES[0] / BEYOND * math.exp(1.96 * ALONE), rel=1e-3)
+    assert found.low == 0.0
+
+
+def test_the_fall_is_that_from_a_quarter_of_the_samples_on() -> None:
+    fallen = {1.0: 1.0, 0.5: 1.2, 0.25: 1.4, 0.125: 9.0}
+    assert Fall(8.0, 0.5).batch_size(fallen) == pytest.approx(4 * math.log(4) / 0.4)
+
+
+def test_a_share_below_the_shortest_run_is_only_a_bound() -> None:
+    longer = {share: values for share, values in curve(20.0).items() if share >= 0.25}
+    found = critical_batch_size(losses(20.0), longer)
+    assert float(found) == pytest.approx(BY_SHARES * 20.0, rel=2e-2)
+
+
+def test_an_interval_of_bounds_is_open() -> None:
+    assert _interval(math.inf, [10.0, 20.0, 30.0], 0.95, 0.5) == (
+        pytest.approx(10 * math.exp(-0.5)), math.inf,
+    )  # fmt: skip
+    assert _interval(5.0, [math.nan] * 3, 0.95, 0.5) == (0.0, math.inf)
+
+
+def test_the_spread_of_seeds_is_a_jackknife() -> None:
+    _, high = _interval(10.0, [8.0, 10.0, 12.5], 0.95, 0.0)
+    error = math.sqrt(4 / 3) * math.log(1.25)  # (n - 1)/n·Σ of squares
+    assert high == pytest.approx(10 * math.exp(4.3027 * error), rel=1e-3)
+
+
+def test_the_factors_are_those_that_training_was_held_to() -> None:
+    """A change of them needs `python -m benchmarks.advice critical` and docs/advice.md."""
+    assert (BY_SHARES, BY_FALL, APART, BOTH, ALONE, ONE_SEED) == (1.7, 0.5, 4.0, 0.45, 0.6, 0.75)

@@ -60,12 +60,23 @@ def test_the_critical_batch_size_has_an_interval_and_two_ways_to_it() -> None:
 
 def test_the_fall_of_the_loss_takes_the_largest_of_the_best_rates() -> None:
     """Of the largest batch the best rate is small where it makes few steps."""
-    last = made_branches(trace_cov=2.0)
+    last = made_branches(trace_cov=20.0)
     small = [replace(r, run=replace(r.run, lr=r.run.lr / 64)) for r in last.records[-2:]]
     other = replace(last, records=(*last.records[:-2], *small))
     assert {r.run.batch_size for r in small} == {64}
     ratio = math.log(float(last.critical_batch_size) / float(other.critical_batch_size))
     assert ratio == pytest.approx(0.5 * math.log(0.4 / 0.2))
+
+
+def test_the_fall_of_the_loss_counts_the_drift_of_momentum() -> None:
+    still, moving = made_branches(trace_cov=20.0), made_branches(trace_cov=20.0, drift=4.0)
+    ratio = float(moving.critical_batch_size) / float(still.critical_batch_size)
+    assert ratio == pytest.approx(2.0)  # the root of it
+
+
+def test_rates_that_all_end_alike_have_no_fall() -> None:
+    records = (*ended(4, 0.1, (0.5, 0.5)), *ended(4, 0.2, (0.5, 0.5)))
+    assert math.isnan(float(gn.Branches(records, {}, trace_cov=2.0).critical_batch_size))
 
 
 def test_where_losses_do_not_tell_there_is_no_value() -> None:

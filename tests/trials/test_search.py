@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,3 +166,42 @@ def test_the_best_rates_are_by_either_loss_of_stable_runs_alone() -> None:
     assert best_rate(records, "averaged_loss") == 0.2
     assert best_rates(records[4:]) is None
     assert best_rates([]) is None
+
+
+def test_all_are_rounded_to_the_largest_batch_whatever_the_order() -> None:
+    trials: Any = Pretended(lambda run: 1.0)
+    records, _ = search_all(trials, [4, 16, 8], [1.0], [1.0], 0.0, Length(120, (0,)), 0)
+    assert {r.run.steps * r.run.batch_size for r in records} == {112}
+
+
+def test_where_nothing_holds_the_next_batch_size_begins_lower() -> None:
+    """0.25 to 4 diverge at B = 1; scaled by √10 from 0.125 on."""
+    trials: Any = Pretended(lambda run: math.inf if run.batch_size == 1 else 1.0)
+    search_all(trials, [1, 10], [0.25, 1, 4], [0.5, 1, 2], 0.5, ONE, 0)
+    assert rates(trials, 10) == pytest.approx([0.125 * 10**0.5 * f for f in (0.5, 1, 2)])
+
+
+def test_rates_are_scaled_also_where_the_first_batch_size_cannot_be_paid() -> None:
+    trials: Any = Pretended(lambda run: 1.0, budget=195)
+    search_all(trials, [100, 16], [1.0, 2.0], [0.5, 1.0], 1.0, Length(100, (0,)), 0)
+    assert rates(trials, 16) == pytest.approx([2**0.5 * 0.16 * f for f in (0.5, 1.0)])
+
+
+def test_the_middle_of_both_best_rates_goes_on() -> None:
+    class Apart(Pretended):
+        def run(self, runs: Sequence[Run]) -> list[Record]:
+            records = super().run(runs)
+            return [replace(r, averaged_loss=1 + abs(math.log(r.run.lr / 4))) for r in records]
+
+    trials: Any = Apart(near(1.0, 1.0))
+    search_all(trials, [1, 10], [0.5, 1, 2, 4], [1.0], 0.0, ONE, 0)
+    assert rates(trials, 10) == pytest.approx([2.0])
+
+
+def test_shorter_runs_have_a_step_and_are_paid_for() -> None:
+    short: Any = Pretended(near(1.0))
+    _, parts = search_all(short, [1], [1.0], [1.0], 0.0, Length(4, (0,)), 0)
+    assert {r.run.steps for r in parts} == {2, 1}
+    poor: Any = Pretended(near(1.0), budget=350)
+    search_all(poor, [1], [0.5, 1, 2], [1.0], 0.0, ONE, 0)
+    assert poor.spent <= 350

@@ -24,7 +24,7 @@ def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
     assert row(text, 4) == expected
     assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
     assert "≥ 4.00×" in row(text, 64)
-    assert "critical batch size of runs of this length: " in text
+    assert "critical batch size of runs of 64 samples: " in text
     assert "largest batch size within 10 % of the lowest averaged loss: 4.98 [" in text
     assert "* the smallest or largest rate that was tried there" in text
 
