@@ -24,15 +24,15 @@ SENTENCES = {
 }
 NOT_CRITICAL = (
     "Pooled B_simple is not the critical batch size of training. That was within a factor 2 of it "
-    "in 37 % of the cases in docs/advice.md, within a factor 5 in 71 %. `gn.branch` finds it, by "
+    "in 35 % of the cases in docs/advice.md, within a factor 5 in 71 %. `gn.branch` finds it, by "
     "short runs from a checkpoint."
 )
 
 
 NOT_RIGHT = (
     "How right B_crit is (docs/advice.md, 200 measured steps). For a run to here: within a factor "
-    "2 of training in 64 % of the cases, inside of its interval in 150 of 152. For the rest of a "
-    "run: in 48 %, and 54 of 71."
+    "2 of training in 64 % of the cases, inside of its interval in 151 of 152. For the rest of a "
+    "run: in 53 %, and 70 of 85."
 )
 
 

@@ -47,8 +47,8 @@ def branch(
     """Train copies of a model at several batch sizes for equal samples, from where it stands.
 
     At the smallest batch size the learning rates are `factors` times the one in use, scaled from
-    B₀; at the next, `factors` times the middle of the two best ones before (by the two losses
-    below), scaled by the ratio of the batch sizes.
+    B₀; at the next, rates as far apart around the middle of the two best ones before (by the two
+    losses below), scaled by the ratio of the batch sizes.
     Where the best is the smallest or the largest of them, up to `further` rates beyond it are
     tried, a factor of 2 apart. At the smallest batch size there are also runs with 1/2, 1/4 and
     1/8 of the samples. All together take at most
@@ -71,7 +71,7 @@ def branch(
         batch_size: B₀; by default that of a DataLoader.
         scaling: from one batch size to the next: "linear", "sqrt" ("auto": rates a factor of 2
             around it hold both linear scaling and none), or "none".
-        factors: of that learning rate.
+        factors: of that learning rate; at the next batch sizes around the middle of the ends.
         further: rates beyond the ends of `factors`, at most, per batch size.
         seeds: how many orders of the samples.
         tolerance: of `Branches.largest_batch_size`, relative to the lowest loss.
@@ -139,7 +139,9 @@ def branch(
         first = trials.start.lr * (sizes[0] / base) ** growth
         lrs = [first * factor for factor in chosen]
         length = Length(samples, tuple(range(seeds)))
-        records, parts = search_all(trials, sizes, lrs, chosen, growth, length, further)
+        middle = math.sqrt(chosen[0] * chosen[-1])
+        around = [factor / middle for factor in chosen]
+        records, parts = search_all(trials, sizes, lrs, around, growth, length, further)
         return Branches(
             in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr,
             base, *trials.noise, tolerance, level,

@@ -49,6 +49,17 @@ def test_from_a_minimum_of_a_quadratic_the_largest_stable_rate_is_two_over_the_s
     assert found.largest_stable() == {64: pytest.approx(1.9 * 0.25)}  # 2/λ = 0.5
 
 
+def test_factors_to_one_side_are_around_the_best_rates_at_the_next_batch_size() -> None:
+    """1, 2 and 4 times the rate in use at B = 2; ½, 1 and 2 times the middle of the best at 4."""
+    found = branched(batch_sizes=[2, 4], factors=[1, 2, 4], further=0, scaling="none")
+    first, then = (
+        sorted({r.run.lr for r in found.records if r.run.batch_size == size}) for size in (2, 4)
+    )
+    best = [found.best(by)[2].lr for by in ("late_loss", "averaged_loss")]
+    assert first == pytest.approx([found.lr * f for f in (1, 2, 4)])
+    assert then == pytest.approx([math.sqrt(best[0] * best[1]) * f for f in (0.5, 1, 2)])
+
+
 def test_it_is_what_training_from_here_does() -> None:
     """A loop by hand from a copy, for one of the runs."""
     model, optimizer = trained(STACKED["AdamW in groups"])
