@@ -84,7 +84,7 @@ class Choice:
             least: smaller rates are left out.
             unstable: a rate that is known to diverge.
         """
-        unstable = min(unstable, *(r.run.lr for r in records if r.diverged), math.inf)
+        unstable = min([unstable, *(r.run.lr for r in records if r.diverged)])
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
         low, high = least * (1 - 1e-9), stable / margin * (1 + 1e-9)
         best = best_rates([record for record in records if low <= record.run.lr <= high])
