@@ -135,7 +135,7 @@ def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tu
     end = sum(getattr(record, AVERAGED) for record in tried)
     samples = tried[0].run.steps * choice.batch_size
     reasons = {
-        f"the best constant rate, {short(choice.constant)}, is the smallest that was tried": (
+        f"the best constant rate, {short(choice.constant)}, is the smallest of the last trial": (
             choice.at_end
         ),
         f"the best rates for a constant and for a decaying rate are a factor "
@@ -165,8 +165,9 @@ def lower_elsewhere(choice: Choice, records: Sequence[Record], tolerance: float)
     if not own - losses[best] > tolerance * abs(own):
         return ()
     less = f"{100 * (own - losses[best]) / abs(own):.0f} %"
-    larger = "and it is not known whether twice of it holds"
-    why = larger if best > choice.averaged else "as less noise has in short trials"
+    twice = [r for r in records if r.diverged and r.run.lr <= MARGIN * best * (1 + 1e-9)]
+    larger = "twice of it diverged" if twice else "it is not known whether twice of it holds"
+    why = f"and {larger}" if best > choice.averaged else "as less noise has in short trials"
     return (f"the learning rate {short(best)} had a loss {less} lower, {why}",)
 
 
@@ -186,7 +187,8 @@ def write_reasons(
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
         f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds. The learning rate "
-        f"{short(choice.stable)} holds as well. The loss went from {short(branches.start_loss)} to "
+        f"{short(choice.stable)} holds as well. The training loss went from "
+        f"{short(branches.start_loss)} to "
         f"{short(after)} (at the mean weights of the last half).",
         *(f"This is rough, because {doubt}." for doubt in doubts),
         *_slower(choice),
@@ -217,10 +219,12 @@ def _about(branches: Branches) -> str:
     said = critical.bounds_in_words()
     if critical.is_resolved:
         said = f"about {short(float(critical))} ({said})"
+    sure = branches.agrees or not critical.is_resolved
+    doubt = "" if sure else " It is uncertain: its two ways do not agree, or there is one only."
     return (
         f"Critical batch size of runs of {branches.samples_each} samples, as the trials had: "
         f"{said}. There a run takes twice the steps of very large batches and twice the samples of "
-        f"very small ones."
+        f"very small ones.{doubt}"
     )
 
 
@@ -231,13 +235,13 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     if not others:
         return ()
     return (
-        f"Samples that are needed for the same loss, compared with batch size {min(shares)}: "
-        f"{', '.join(others)}.",
+        f"Samples that the trials needed for the same loss, compared with batch size "
+        f"{min(shares)}: {', '.join(others)}.",
     )
 
 
 def _cost(size: int, share: float, least: float) -> str:
     if share > NEARLY:
-        return f"as many at {size}"
+        return f"no more at {size}"
     bound = "at least " if share <= least * (1 + 1e-9) else ""
     return f"{bound}{1 / share:.2g} times at {size}"

@@ -226,7 +226,7 @@ def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tu
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
     told = f"`budget` = {needed}{_passes(trials, needed, ', {}, is enough', ' is enough')}"
-    return (f"the trial was short (for this batch size, {told})",)
+    return (f"the trial was short (for batch size {batch_size}, {told}; it may find another one)",)
 
 
 def _passes(trials: Trials, samples: int, known: str, unknown: str) -> str:

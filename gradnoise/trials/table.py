@@ -40,8 +40,8 @@ def _head(found: BranchRuns) -> str:
     return (
         f"{len(several)} runs from a loss of {short(found.start_loss)}, with learning rate "
         f"{short(found.lr)} at batch size {integer(found.batch_size)}; {lost} diverged\n"
-        f"{integer(found.samples_each)} samples each; {integer(found.samples)} in all runs "
-        f"together\n"
+        f"{integer(found.samples_each)} samples each (whole steps at the largest batch size); "
+        f"{integer(found.samples)} in all runs together\n"
         f"trained {how}{why}"
     )
 
@@ -98,15 +98,17 @@ def _rate(lr: float, tried: list[float]) -> str:
 
 
 def _conclusions(found: BranchRuns) -> list[str]:
+    ways = "" if found.agrees else "; its two ways do not agree, or there is one only"
+    if len(found.batch_sizes) == 1:
+        ways = ": one batch size does not tell it"
     return [
-        "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean",
-        "weights of the last half, as after a decay of the rate. samples: how many times",
-        "those of the smallest batch size are needed for the same averaged loss. stable to: the",
-        "largest rate at which, and below which, no run diverged",
+        "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean "
+        "weights of the last half, as after a decay of the rate. samples: how many times those of "
+        "the smallest batch size are needed for the same averaged loss. stable to: the largest "
+        "rate at which, and below which, no run diverged",
         "",
         f"critical batch size of runs of {found.samples_each} samples: "
-        f"{_told(found.critical_batch_size)}"
-        f"{'' if found.agrees else '; its two ways do not agree'}",
+        f"{_told(found.critical_batch_size)}{ways}",
         f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "
         f"{_told(found.largest_batch_size)}",
     ]

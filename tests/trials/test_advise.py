@@ -83,7 +83,11 @@ def test_a_short_trial_is_rough_and_says_which_budget_is_enough() -> None:
     assert found.batch_size is not None
     enough = 16 * max(2048, 200 * found.batch_size)  # 2 seeds, 4 rates, and the other half
     epochs = f"{round(enough / 2048)} passes over the data"
-    said = f"the trial was short (for this batch size, `budget` = {enough}, {epochs}, is enough)"
+    size = found.batch_size
+    said = (
+        f"the trial was short (for batch size {size}, `budget` = {enough}, {epochs}, is enough; it "
+        f"may find another one)"
+    )
     assert f"- This is rough, because {said}." in " ".join(str(found).split())
 
 
@@ -191,7 +195,7 @@ def test_the_search_has_one_order_of_the_samples_and_the_last_trial_others() -> 
     assert {record.run.seed for record in found.branches.records} == {0}
     assert found.batch_size is not None
     enough = 24 * max(2048, 200 * found.batch_size)
-    assert f"(for this batch size, `budget` = {enough}, " in " ".join(found.reasons)
+    assert f"(for batch size {found.batch_size}, `budget` = {enough}, " in " ".join(found.reasons)
 
 
 @pytest.mark.parametrize("budget", [6_000, 40_000])
