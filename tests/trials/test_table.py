@@ -19,7 +19,9 @@ def row(text: str, size: int) -> str:
 def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
     text = str(made_branches())
     assert "16 runs from a loss of 1.00, with learning rate 0.100 at batch size 4; 1 dive" in text
-    assert "64 samples each; 864 in all runs together" in text
+    assert (
+        "64 samples each (whole steps at the largest batch size); 864 in all runs together" in text
+    )
     expected = "4 16 0.1–0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× 0.200"
     assert row(text, 4) == expected
     assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
