@@ -17,6 +17,7 @@ from gradnoise.trials.advice import (
     write_reasons,
 )
 from gradnoise.trials.branches import Branches
+from tests.starts import made_branches
 
 
 def ran(
@@ -241,3 +242,13 @@ def test_twice_the_advised_rate_has_not_diverged_before(unstable: float, lr: flo
     choice = Choice.of(LADDER, 2.0, unstable=unstable)
     assert choice is not None
     assert choice.averaged == lr
+
+
+@pytest.mark.parametrize("trace_cov", [None, 20.0, 250.0])
+def test_the_report_says_whether_both_ways_to_the_critical_batch_size_agree(
+    trace_cov: float | None,
+) -> None:
+    found = made_branches(trace_cov=trace_cov)
+    said = write_reasons(Choice(4, 0.1, 0.1, 0.4, False), found, LADDER[:2], [])
+    assert ("two ways do not agree, or there is one only" in " ".join(said)) is not found.agrees
+    assert found.agrees is (trace_cov == 20.0)

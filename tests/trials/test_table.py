@@ -68,3 +68,10 @@ def test_without_runs_it_says_so() -> None:
 @pytest.mark.parametrize(("vectorise", "how"), [(True, "trained 6 at once"), (False, "one by one")])
 def test_how_the_runs_were_trained_is_said(vectorise: bool, how: str) -> None:
     assert how in str(branched(vectorise=vectorise))
+
+
+def test_one_batch_size_does_not_tell_the_critical_one() -> None:
+    text = " ".join(str(gn.Branches(tuple(ended(4, 0.1, (0.5, 0.4))), {})).split())
+    assert "critical batch size of runs of 64 samples: unknown" in text
+    assert "one batch size does not tell it" in text
+    assert "two ways" not in text
