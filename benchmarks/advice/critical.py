@@ -125,16 +125,7 @@ def show(part: int, markdown: bool) -> None:
     every = list(told(part))
     head = ["problem", "from", "told", "interval", "both ways agree", "trained", "95 %", "ratio"]
     measure.show("critical batch size of branches", [head, *(one.row() for one in every)], markdown)
-    columns = [
-        "",
-        "checkpoints",
-        "a number",
-        "within 2",
-        "in the interval",
-        "agree",
-        "and within 2",
-    ]
-    rows = [columns]
+    rows = [["", "checkpoints", "a number", "within 2", "in the interval", "agree", "and within 2"]]
     for name, known in (("ten problems", True), ("six others", False), ("all", None)):
         own = [one for one in every if known is None or (one.problem in PROBLEMS) == known]
         sure = [one for one in own if one.agrees and not math.isnan(one.value)]

@@ -59,22 +59,23 @@ def advise(
 
     Copies of the model are trained as `gn.branch` does. Half of the budget finds the batch size:
     runs at B₀, with rates from ¼ to 4 times the one in use, then at B₀/4 (no single samples), 4B₀
-    and 16B₀, as far as the budget allows (the last one is smaller where that has more than 8
+    and 16B₀, as far as the budget allows (the largest is smaller where it would make fewer than 8
     steps), and at further rates where the best is at an end; all on one order of the samples,
-    because longer runs tell more than several orders. Advised is the largest batch size
-    that needs at most `extra` more samples for its loss than the best one. The rest finds the rate:
-    longer runs at that batch size, on other orders of the samples, with three rates a factor of 2
-    apart around the geometric middle of the best ones by the losses of the last quarter of the
-    steps and at averaged weights. Advised is the best one at averaged weights of those at which
-    twice the rate held as well; and unless these runs took 1000 steps, no smaller temperature than
-    in use, if that holds, because in short runs less noise always looks better.
+    because longer runs tell more than several orders. Advised is the largest batch size that needs
+    at most `extra` more samples for its loss than the smallest one; B₀ where the losses do not tell
+    it. The rest finds the rate: longer runs at that batch size, on other orders of the samples,
+    with three rates a factor of 2 apart around the geometric middle of the best ones by the losses
+    of the last quarter of the steps and at averaged weights. Advised is the best one at averaged
+    weights of those at which twice the rate held as well; and unless these runs took 1000 steps, no
+    smaller temperature than in use, if that holds, because in short runs less noise always looks
+    better.
 
     The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
     of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other rate
-    had a loss that is lower by more than 5 %; the best rate is not the smallest that was tried; the
-    best ones by the two losses are within a factor of 4; the second moments of the optimizer, if it
-    has any, settle within these steps; and there were several seeds and batch sizes. Otherwise it
-    is "rough", and the reasons are printed. Where the budget is small, B₀ alone is tried.
+    had a loss that is lower by more than 5 %; the best rate is not their smallest; the best ones by
+    the two losses are within a factor of 4; the second moments of the optimizer, if it has any,
+    settle within these steps; and there were several seeds and batch sizes. Otherwise it is
+    "rough", and the reasons are printed. Where the budget is small, B₀ alone is tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -82,7 +83,7 @@ def advise(
             number of samples of `data`. Losses at the end of runs are taken besides, on 2048
             samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         batch_size: B₀; by default that of a DataLoader.
-        seeds: orders of the samples in the longer runs.
+        seeds: orders of the samples in the longer runs; fewer where the budget is too small.
         level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
@@ -181,11 +182,11 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
     if len(branches.records) > 1 and len({r.averaged_loss for r in branches.records}) == 1:
         return _nothing(trials, branches, SAME)
     left = trials.budget - trials.spent
-    shortest = len(FINAL) * LEAST_STEPS * choice.batch_size
-    seeds = max(1, min(seeds, int(left // shortest)))
-    several = left / seeds  # one rate more than these, or as long as before where that can be paid
+    paid = int(left // (len(FINAL) * LEAST_STEPS * choice.batch_size))
+    orders = max(1, min(seeds, paid))
+    several = left / orders  # one rate more than these, or as long as before where that can be paid
     samples = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
-    final = Length(samples, tuple(range(1, seeds + 1)), "samples of the last trial")
+    final = Length(samples, tuple(range(1, orders + 1)), "samples of the last trial")
     long = samples >= LONG * choice.batch_size
     lowest = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
@@ -220,7 +221,7 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
 
 
 def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tuple[str, ...]:
-    """Whether longer runs are needed, and the budget that pays for them with so many seeds."""
+    """Whether longer runs are needed, and the budget that pays for them with all seeds."""
     enough = max(min(trials.epoch, LONG * batch_size), SHORT * batch_size)
     if final.samples >= enough:
         return ()

@@ -280,6 +280,9 @@ def test_many_seeds_do_not_spend_more_and_leave_runs_of_some_steps(budget: int, 
     assert found.samples <= budget
     assert found.seeds <= seeds
     assert found.steps >= LEAST_STEPS
+    assert found.batch_size is not None
+    enough = 8 * seeds * max(2048, 200 * found.batch_size)  # of all that were asked for
+    assert f"`budget` = {enough}, " in " ".join(found.reasons)
 
 
 def test_single_samples_are_not_tried_unless_they_are_in_use() -> None:
