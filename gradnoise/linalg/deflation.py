@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.random import generator
+from ..tensors.space import Space
 from ..tensors.sums import exact_overlaps, without_autocast
 from ..tensors.trees import widen
 from .iteration import Aim, Eigenpairs, check_operator, random_start, rows_within, run
@@ -20,7 +21,33 @@ LIMIT = 200  # products at most for the eigenpair
 CUT = 0.1  # of the largest Ritz value in size; smaller ones are left to the probes
 
 
-class Deflation:
+class LowRank:
+    """M = YᵀKY, by which uᵀMv costs no product with a matrix of the size of A.
+
+    Args:
+        space: of the vectors.
+        directions: Y, orthonormal rows, shape (k, P).
+        kernel: K, symmetric, shape (k, k), float64 (float32 on MPS).
+    """
+
+    def __init__(self, space: Space, directions: Tensor, kernel: Tensor) -> None:
+        self.space, self.directions, self.kernel = space, directions, kernel
+
+    def coordinates(self, vector: Tensor) -> Tensor:
+        """x_u, shape (k,), float64 (float32 on MPS)."""
+        return self.space.over(exact_overlaps(self.directions, vector.to(self.directions)))
+
+    def image(self, coordinates: Tensor) -> Tensor:
+        """Mu from x_u, shape (P,), float64 (float32 on MPS)."""
+        return widen((self.kernel @ coordinates).to(self.directions) @ self.directions)
+
+    def form(self, first: Tensor, second: Tensor) -> Tensor:
+        """uᵀMv of coordinates in their last dimension, by the others."""
+        form: Tensor = torch.linalg.vecdot(first @ self.kernel, second)
+        return form
+
+
+class Deflation(LowRank):
     """M = YYᵀA + AYYᵀ - YYᵀAYYᵀ for the Ritz vectors Y that are large in size.
 
     AY = YΘ + qcᵀ with the next direction q of the space, also after restarts. With x the
@@ -41,25 +68,17 @@ class Deflation:
 
     def __init__(self, krylov: Krylov, most: int | None = None) -> None:
         values, coordinates, _ = krylov.ritz
-        self.space = krylov.space
         kept = np.flatnonzero(np.abs(values) >= CUT * np.abs(values).max())
         if most is not None and len(kept) > most:
             kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:most])
         vectors = krylov.combined(coordinates[:, kept]).T
         couplings = krylov.coupling @ coordinates[:, kept]
-        self.directions = torch.cat([vectors, krylov.next[None]])
+        directions = torch.cat([vectors, krylov.next[None]])
         kernel = np.zeros((len(kept) + 1, len(kept) + 1))
         kernel[:-1, :-1] = np.diag(values[kept])
         kernel[:-1, -1] = kernel[-1, :-1] = couplings
-        self.kernel = widen(torch.as_tensor(kernel).to(self.directions.device))
-
-    def coordinates(self, vector: Tensor) -> Tensor:
-        """x_u, shape (k + 1,), float64 (float32 on MPS)."""
-        return self.space.over(exact_overlaps(self.directions, vector.to(self.directions)))
-
-    def image(self, coordinates: Tensor) -> Tensor:
-        """Mu from x_u, shape (P,), float64 (float32 on MPS)."""
-        return widen((self.kernel @ coordinates).to(self.directions) @ self.directions)
+        on_device = torch.as_tensor(kernel).to(directions.device)
+        super().__init__(krylov.space, directions, widen(on_device))
 
     def resolvent(self, vector: Tensor, top: Tensor, value: float, least: float) -> Tensor:
         """About (λ - A)⁺x, shape (P,), for an eigenvector v of A with the largest eigenvalue λ.
@@ -86,10 +105,11 @@ class Deflation:
         order: Tensor = self.kernel.diagonal()[:-1].argsort(descending=True)
         return order
 
-    def form(self, first: Tensor, second: Tensor) -> Tensor:
-        """uᵀMv of coordinates in their last dimension, by the others."""
-        form: Tensor = torch.linalg.vecdot(first @ self.kernel, second)
-        return form
+    def largest(self, count: int) -> LowRank:
+        """YΘYᵀ of the Ritz vectors that are largest in size, at most so many."""
+        values = self.kernel.diagonal()[:-1]
+        kept = values.abs().argsort(descending=True)[:count]
+        return LowRank(self.space, self.directions[kept], values[kept].diag())
 
 
 @without_autocast

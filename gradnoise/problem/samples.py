@@ -124,6 +124,14 @@ class Samples:
         order = torch.randperm(self.count, generator=generator(seed))
         return order[:count].sort().values
 
+    def together(self, positions: Tensor) -> Samples:
+        """Those at sorted positions, in as few micro-batches as their tensors allow.
+
+        Only for problems that are divisible.
+        """
+        batches = tuple(self.taken(positions, self.largest_count))
+        return replace(self, batches=batches, share=self.at(positions))
+
     def with_common_example(self, ranks: Ranks) -> Samples:
         """With an `example` that is the same on all ranks, for checks that these make together."""
         largest = self.largest_batch

@@ -183,9 +183,10 @@ def _from_few(
     del found  # and the graphs of the halves with it
     top = pairs.vectors[:, 0]
     if whole:
-        part = replace(problem, samples=samples.some(PART, seed))
+        positions = samples.some_positions(PART, seed)
+        part = replace(problem, samples=samples.together(positions))
         curvatures = sample_curvatures(problem, top)
-        seen = curvatures[samples.some_positions(PART, seed)]
+        seen = curvatures[positions]
     else:
         sides = sides_of(samples, seed)
         part = replace(problem, samples=sides[0].joined(sides[1]))

@@ -55,8 +55,9 @@ def evenly(count: int) -> Tensor:
 
 def sides_of(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Those PART samples whose own curvature is measured, from either half of all."""
-    first, second = samples.halves(seed)
-    return first.some(PART // 2, seed), second.some(PART // 2, seed)
+    first, second = samples.half_positions(seed)
+    order = torch.randperm(len(first), generator=generator(seed))[: PART // 2].sort().values
+    return samples.together(first[order]), samples.together(second[order])
 
 
 def near_spectrum(hessian: Hessian, odds: Tensor, seed: int, count: int = FEW) -> Deflation:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...linalg.deflation import Deflation
+from ...linalg.deflation import LowRank
 from ...moments.moments import GradientMoments
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
@@ -60,7 +60,7 @@ def block_noise_scale(
     hessian: Hessian,
     engine: Engine,
     moments: GradientMoments,
-    near: Deflation,
+    near: LowRank,
     image: Tensor,
     *,
     seed: int = 0,

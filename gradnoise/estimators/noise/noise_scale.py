@@ -51,6 +51,7 @@ ACCURACY = 0.15  # half the interval of B_noise, relative, that is enough
 PER_ERROR = 3  # half an interval in standard errors, where there are few probes
 SPREAD_OF_FEW = 0.3  # of values from few samples each, relative
 STEPS = 20  # products of the Krylov space that is taken out of the probes
+DEFLATED = 3  # Ritz vectors of few samples that are; with more of them values spread no less
 
 
 def noise_scale(
@@ -192,10 +193,11 @@ def noise_scale_by_few(
         seed: of what is drawn.
         tick: called with 1 after every value.
     """
+    part = near.largest(DEFLATED)
     if moments.spread_factor:
-        return block_noise_scale(hessian, engine, moments, near, image, seed=seed, tick=tick)
+        return block_noise_scale(hessian, engine, moments, part, image, seed=seed, tick=tick)
     return drawn_noise_scale(
-        hessian, engine, moments, near, image, accuracy=accuracy, odds=odds, seed=seed, tick=tick
+        hessian, engine, moments, part, image, accuracy=accuracy, odds=odds, seed=seed, tick=tick
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...linalg.deflation import Deflation
+from ...linalg.deflation import LowRank
 from ...operators.gradients import PerSampleGradients
 from ...operators.hessian import Hessian
 from ...problem.directional import curvatures_of_each
@@ -167,14 +167,14 @@ class Known:
         space: of the directions of M.
     """
 
-    deflation: Deflation
+    deflation: LowRank
     own: Tensor
     trace: float
     parts: Tensor
     space: Space
 
     @classmethod
-    def of(cls, deflation: Deflation, rows: PerSampleGradients, mean: Tensor) -> Known:
+    def of(cls, deflation: LowRank, rows: PerSampleGradients, mean: Tensor) -> Known:
         """From the slopes of every sample along the directions of M."""
         centre = rows.space.overlaps_by_parameter(deflation.directions, mean)  # [k, p]
         along, parts = [centre.T.new_zeros(0, len(centre))], torch.zeros_like(centre[0])
