@@ -38,16 +38,18 @@ def independent_signs(count: int, size: int, seed: int) -> Tensor:
     return (2 * bits - 1).to(torch.float64)
 
 
-def scattered_signs(count: int, size: int, seed: int) -> Tensor:
+def scattered_signs(count: int, size: int, seed: int, most: int) -> Tensor:
     """Rows with E[s_i s_j] = δ_ij and disjoint entries, shape (count, size), float64.
 
-    Every column has one entry, ±√count, in a random row; rows differ by one entry at most.
+    `most` random columns, or all if there are fewer, have one entry each, ±√(count·size/most), in a
+    random row; rows differ by one entry at most.
     """
-    source = generator(seed)
-    rows = torch.randperm(size, generator=source) % count
+    source, used = generator(seed), min(size, most)
+    order = torch.randperm(size, generator=source)[:used]
     signs = torch.zeros(count, size, dtype=torch.float64)
-    bits = torch.randint(0, 2, (size,), generator=source)
-    signs[rows, torch.arange(size)] = count**0.5 * (2.0 * bits - 1).double()
+    bits = torch.randint(0, 2, (size,), generator=source)[:used]
+    entry = (count * size / used) ** 0.5
+    signs[torch.arange(used) % count, order] = entry * (2.0 * bits - 1).double()
     return signs
 
 

@@ -29,7 +29,7 @@ def test_signs_are_moved_in_a_dtype_that_the_device_has(monkeypatch: pytest.Monk
 
 def test_scattered_sums_are_those_of_all_samples() -> None:
     own = opened()
-    signs = scattered_signs(4, COUNT, 1)
+    signs = scattered_signs(4, COUNT, 1, COUNT)
     with own.problem.guard():
         mean = flatten([*own.moments().mean.values()])
         found = torch.stack([*scattered_sums(own.problem, signs, mean)])

@@ -74,15 +74,18 @@ def test_a_random_vector_is_a_gaussian_one_of_length_one() -> None:
     assert vector.dtype == torch.float64
 
 
-@pytest.mark.parametrize(("count", "size"), [(8, 640), (3, 10)])
-def test_scattered_signs_meet_every_sample_once(count: int, size: int) -> None:
-    signs = scattered_signs(count, size, 0)
-    assert ((signs != 0).sum(0) == 1).all()
+@pytest.mark.parametrize(("count", "size", "most"), [(8, 640, 640), (3, 10, 12), (4, 40, 20)])
+def test_scattered_signs_meet_samples_once(count: int, size: int, most: int) -> None:
+    signs = scattered_signs(count, size, 0, most)
+    used = min(size, most)
+    assert sorted((signs != 0).sum(0).tolist()) == [0] * (size - used) + [1] * used
     per_row = (signs != 0).sum(1)
     assert int(per_row.max() - per_row.min()) <= 1
-    torch.testing.assert_close(signs.square().sum(0), torch.full((size,), float(count)).double())
-    many = torch.stack([scattered_signs(count, size, seed)[0] for seed in range(400)])
-    torch.testing.assert_close(many.T @ many / 400, torch.eye(size).double(), atol=0.9, rtol=0)
+    entries = signs[signs != 0].abs()
+    torch.testing.assert_close(entries, torch.full_like(entries, (count * size / used) ** 0.5))
+    many = torch.cat([scattered_signs(count, size, seed, most) for seed in range(400)])
+    found = many.T @ many / len(many)
+    torch.testing.assert_close(found, torch.eye(size).double(), atol=0.9, rtol=0)
 
 
 @pytest.mark.parametrize("size", [1, 15, 100, 1000])
