@@ -8,14 +8,12 @@ in float32. A training step is forward, backward and SGD. Rows are those of the 
 basis, each as long as the parameters. Stages are where the process was whenever its memory was
 looked at, ten times a second: the innermost files of gradnoise, and the innermost function.
 
-gradnoise refuses Krylov bases that its budget of 1 GiB has no room for: it is --budget here. A
-process ends with an error rather than take more than --limit, and a call after --minutes: *.
+A process ends with an error rather than take more than --limit, and a call after --minutes: *.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import json
 import os
@@ -33,9 +31,7 @@ from measure import Run, common_options, fresh, growth, resident, rounded, show,
 from tasks import library
 
 import gradnoise as gn
-from gradnoise.linalg.eigen_options import EigenOptions
 from gradnoise.linalg.krylov import Krylov
-from gradnoise.linalg.lanczos import lanczos
 
 GIB = 2**30
 SAMPLES, TOKENS = 8, 64
@@ -87,25 +83,14 @@ class Stages(threading.Thread):
         self.join()
 
 
-def raise_budget(size: int) -> None:
-    """Of all Krylov bases; graphs keep theirs."""
-    modules = [m for name, m in sys.modules.items() if name.startswith("gradnoise.linalg")]
-    for module in modules:
-        if hasattr(module, "MEMORY_BUDGET"):
-            module.MEMORY_BUDGET = size
-    for function in (lanczos, EigenOptions.__init__):
-        inspect.unwrap(function).__kwdefaults__["memory_budget"] = size
-
-
 def stop(*_: Any) -> None:
     raise TimeoutError
 
 
 def work(call: str, asked: str) -> dict[str, Any]:
     """Growth of the peak of one call, in this process."""
-    precision, limit, budget, minutes = asked.split()
+    precision, limit, minutes = asked.split()
     resource.setrlimit(resource.RLIMIT_AS, (int(limit) * GIB,) * 2)
-    raise_budget(int(budget) * GIB)
     signal.signal(signal.SIGALRM, stop)
     half = precision == "autocast"
     problem = gpt2_small(torch.bfloat16 if precision == "bfloat16" else torch.float32)
@@ -116,10 +101,7 @@ def work(call: str, asked: str) -> dict[str, Any]:
         rows.append(self.count)
 
     Krylov._append = counted  # type: ignore[method-assign]
-    options = {"memory_budget": int(budget) * GIB} if call == "gn.sharpness" else {}
-    run: Run = (
-        (lambda: step(problem)) if call == "train" else (lambda: problem.call(call, **options))
-    )
+    run: Run = (lambda: step(problem)) if call == "train" else (lambda: problem.call(call))
     finished = False
 
     def bounded() -> None:
@@ -145,8 +127,8 @@ def work(call: str, asked: str) -> dict[str, Any]:
 
 def measured(call: str, precision: str, asked: argparse.Namespace) -> dict[str, Any]:
     print(f"{precision}: {call}", file=sys.stderr)
-    limits = f"{asked.limit} {asked.budget} {asked.minutes}"
-    options = ["--threads", str(asked.threads), "--worker", call, f"{precision} {limits}"]
+    limits = f"{precision} {asked.limit} {asked.minutes}"
+    options = ["--threads", str(asked.threads), "--worker", call, limits]
     return fresh([__file__, *options])
 
 
@@ -155,7 +137,6 @@ def main() -> None:
     parser.add_argument("--calls", nargs="+", choices=CALLS, default=list(CALLS))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--limit", type=int, default=18, help="GiB of address space")
-    parser.add_argument("--budget", type=int, default=4, help="GiB of a Krylov basis")
     parser.add_argument("--minutes", type=int, default=20, help="of a call at most")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
