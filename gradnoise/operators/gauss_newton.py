@@ -12,12 +12,13 @@ from torch import Tensor
 from ..errors import ArgumentError, CurvatureError
 from ..linalg.operator import MEMORY_BUDGET
 from ..problem.directional import require_second_order
+from ..problem.graph import vector_jacobian
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.shards import needs_whole
 from ..tensors.trees import Batch, map_samples
 from .curvature import Curvature
-from .graph_cache import Graph, vector_jacobian
+from .graph_cache import Graph
 from .products import ThroughGraphs
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,24 +30,6 @@ class Graph(abc.ABC):
     @abc.abstractmethod
     def product(self, direction: Sequence[Tensor]) -> list[Tensor | None]:
         """The product with a direction, by parameter; None is zero."""
-
-
-def vector_jacobian(
-    outputs: Sequence[Any],
-    inputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
-    *,
-    create_graph: bool = False,
-) -> list[Tensor | None]:
-    """Jᵀu of outputs with respect to inputs; the graph stays."""
-    pairs = [(z, u) for z, u in zip(outputs, cotangents, strict=True) if z.requires_grad]
-    if not pairs:
-        return [None] * len(inputs)
-    held, weights = zip(*pairs, strict=True)
-    found = torch.autograd.grad(
-        held, inputs, weights, retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
-    return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
 
 class GraphCache:

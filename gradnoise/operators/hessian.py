@@ -16,6 +16,7 @@ from ..linalg.operator import MEMORY_BUDGET
 from ..per_sample.contract.engine import Engine
 from ..problem.directional import require_second_order
 from ..problem.full_precision import FullPrecisionError
+from ..problem.graph import vector_jacobian
 from ..problem.objective import Objective
 from ..problem.problem import Problem
 from ..problem.samples import Samples
@@ -25,7 +26,7 @@ from ..problem.state.wrappers import bare_model
 from ..tensors.trees import Batch, sample_count
 from .curvature import Curvature
 from .gradients import PerSampleGradients, chosen_engine
-from .graph_cache import Graph, vector_jacobian
+from .graph_cache import Graph
 from .products import Finite, Forward, HessianProducts, ThroughGraphs
 
 DIFFERENCES = "differences of gradients are H where the loss is smooth"

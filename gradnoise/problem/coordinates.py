@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,8 +48,17 @@ class PreconditionedObjective(Objective):
         self, outputs: Tensor, weights: Tensor | None = None, **options: bool
     ) -> list[Tensor]:
         """∇_z of outputs: P^-½ times ∇_w."""
-        plain = self._plain.differentiate(outputs, weights, **options)
-        return [g * root for g, root in zip(plain, self.preconditioner.root.values(), strict=True)]
+        return self._scaled(self._plain.differentiate(outputs, weights, **options))
+
+    def product(
+        self, gradient: Sequence[Tensor], direction: Tensor, **options: bool
+    ) -> list[Tensor]:
+        """∇_z gᵀu."""
+        return self._scaled(self._plain.product(gradient, direction, **options))
+
+    def _scaled(self, gradient: list[Tensor]) -> list[Tensor]:
+        roots = self.preconditioner.root.values()
+        return [own * root for own, root in zip(gradient, roots, strict=True)]
 
     def decay(self) -> dict[str, Tensor] | None:
         """P^-½Dw by name, what weight decay adds to every gradient; None where there is none."""

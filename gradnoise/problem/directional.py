@@ -30,6 +30,7 @@ from ..tensors.trees import (
 from .custom_functions import custom_functions, hiding
 from .differences import differences, weighted_difference
 from .full_precision import FullPrecisionError, full_precision
+from .graph import vector_jacobian
 from .objective import Objective
 from .once_only import once_only
 from .problem import TRIAL_SAMPLES, Problem
@@ -119,9 +120,11 @@ def _asymmetry(objective: Objective, batch: Batch, direction: Tensor) -> tuple[f
     forms, size = [], 0.0
     for along, across in ((direction, other), (other, direction)):
         with _twice():  # a graph of the product as well, which single samples need
-            product = objective.differentiate(_dot(gradient, along), create_graph=True)
-        forms.append(float(_dot([part.detach() for part in product], across)))
-        size += math.hypot(*(_norm(part.detach()) for part in product)) * _norm(across)
+            product = objective.product(gradient, along, create_graph=True)
+        parts = [part.detach() for part in product]
+        del product  # and its graph, before the other one
+        forms.append(float(_dot(parts, across)))
+        size += math.hypot(*map(_norm, parts)) * _norm(across)
     return abs(forms[0] - forms[1]), size
 
 
@@ -157,7 +160,7 @@ def weighted_product(problem: Problem, vector: Tensor, weights: Tensor) -> Tenso
             losses = objective.losses(batch)
             with _twice():
                 gradient = objective.differentiate(losses, part.to(losses), create_graph=True)
-                total += flatten(objective.differentiate(_dot(gradient, vector)))
+                total += flatten(objective.product(gradient, vector))
             objective.work.multiplied(len(losses))
         return problem.sum(total)
 
@@ -208,7 +211,7 @@ def curvatures_of_each(
 def _slopes(objective: Objective, batch: Batch, direction: Tensor) -> Tensor:
     gradient, weights = _weighted_gradient(objective, batch)
     with _twice():
-        return _per_sample(_dot(gradient, direction), weights)
+        return _per_sample(gradient, direction, weights)
 
 
 def _sample_curvatures(
@@ -219,9 +222,8 @@ def _sample_curvatures(
     others: Iterable[Tensor],
 ) -> SampleCurvatures:
     with _twice():
-        slope = _dot(gradient, direction)
-        product = objective.differentiate(slope, create_graph=True)
-        columns = [_per_sample(_dot(product, other), weights) for other in others]
+        product = objective.product(gradient, direction, create_graph=True)
+        columns = [_per_sample(product, other, weights) for other in others]
     objective.work.multiplied(len(weights), 1 + len(columns))
     values = torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
     return SampleCurvatures(flatten(product), values)
@@ -268,8 +270,7 @@ def _dot(tensors: list[Tensor], direction: Tensor) -> Tensor:
     return torch.stack([(t * a).sum() for t, a in zip(tensors, along, strict=True)]).sum()
 
 
-def _per_sample(output: Tensor, weights: Tensor) -> Tensor:
-    if not output.requires_grad:
-        return widen(torch.zeros_like(weights))
-    (values,) = torch.autograd.grad(output, weights, retain_graph=True, allow_unused=True)
+def _per_sample(vector: list[Tensor], direction: Tensor, weights: Tensor) -> Tensor:
+    """∂(xᵀu)/∂w_i of a vector x with its graph and the weights w of the samples, shape (n,)."""
+    (values,) = vector_jacobian(vector, [weights], unflatten(direction, vector))
     return widen(torch.zeros_like(weights) if values is None else values)

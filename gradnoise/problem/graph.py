@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,21 @@ def nodes_of(output: Tensor) -> Iterator[Any]:
         seen.add(node)
         yield node
         waiting += [following for following, _ in node.next_functions]
+
+
+def vector_jacobian(
+    outputs: Sequence[Any],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """Jᵀu of outputs with respect to inputs; the graph stays."""
+    pairs = [(z, u) for z, u in zip(outputs, cotangents, strict=True) if z.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    held, weights = zip(*pairs, strict=True)
+    found = torch.autograd.grad(
+        held, inputs, weights, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in found]

@@ -16,10 +16,19 @@ from ..ranks.ranks import ALONE, Ranks
 from ..tensors.fingerprint import fingerprints
 from ..tensors.ragged import opened, tensors_in
 from ..tensors.space import Space
-from ..tensors.trees import Batch, TensorDict, binary_size, map_samples, sample_count, widen
+from ..tensors.trees import (
+    Batch,
+    TensorDict,
+    binary_size,
+    map_samples,
+    sample_count,
+    unflatten,
+    widen,
+)
 from .custom_functions import differenced
 from .full_precision import full_precision
 from .function_part import FunctionClass
+from .graph import vector_jacobian
 from .losses.criterion import supervised
 from .losses.loss_fn import LossFn
 from .memory import refuse_common
@@ -318,6 +327,16 @@ class Objective:
             dense(gradient, parameter)
             for gradient, parameter in zip(gradients, parameters, strict=True)
         ]
+
+    def product(
+        self, gradient: Sequence[Tensor], direction: Tensor, *, create_graph: bool = False
+    ) -> list[Tensor]:
+        """Hu = ∇_w gᵀu of a gradient g with its graph, zeros where a parameter takes no part."""
+        parameters = [*self.parameters.values()]
+        found = vector_jacobian(
+            gradient, parameters, unflatten(direction, gradient), create_graph=create_graph
+        )
+        return [dense(part, parameter) for part, parameter in zip(found, parameters, strict=True)]
 
     @contextmanager
     def second_order(self) -> Iterator[None]:

@@ -261,7 +261,10 @@ def as_they_come(
 
     def hook(name: str) -> Callable[[Tensor], Tensor]:
         def act(gradient: Tensor) -> Tensor:
-            take(name, gradient.to_dense() if gradient.is_sparse else gradient)
+            if gradient.is_sparse:  # which autograd does not let a hook change into another kind
+                take(name, gradient.to_dense())
+                return gradient
+            take(name, gradient)
             return gradient.new_zeros(()).expand(gradient.shape)
 
         return act
