@@ -96,9 +96,9 @@ def work(call: str, asked: str) -> dict[str, Any]:
     problem = gpt2_small(torch.bfloat16 if precision == "bfloat16" else torch.float32)
     rows, append = [0], Krylov._append
 
-    def counted(self: Krylov, vector: torch.Tensor) -> None:
-        append(self, vector)
-        rows.append(self.count)
+    def counted(self: Krylov, vector: torch.Tensor) -> torch.Tensor:
+        rows.append(self.count + 1)
+        return append(self, vector)
 
     Krylov._append = counted  # type: ignore[method-assign]
     run: Run = (lambda: step(problem)) if call == "train" else (lambda: problem.call(call))

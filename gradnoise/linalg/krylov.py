@@ -68,8 +68,7 @@ class Krylov:
 
     def extend(self) -> None:
         """One product, and the next direction."""
-        current = self.next
-        self._append(current)
+        self.next = current = self._append(self.next)
         image = self.matrix @ current
         self.matvecs += 1
         sums = torch.stack([widen(image.sum()), dots(current[None], image[None])[0]])
@@ -157,13 +156,15 @@ class Krylov:
                 "(hvp='finite') of a model with kinks (ReLU, max pooling)"
             )
 
-    def _append(self, vector: Tensor) -> None:
+    def _append(self, vector: Tensor) -> Tensor:
+        """The new row, which holds a copy of the vector."""
         block, row = divmod(self.count, BLOCK)
         if block == len(self._blocks):
             rows = min(BLOCK, self.capacity - self.count)
             self._blocks.append(vector.new_empty(rows, self.space.local_size))
         self._blocks[block][row] = vector
         self.count += 1
+        return self._blocks[block][row]
 
     @property
     def rows(self) -> list[Tensor]:
@@ -216,10 +217,10 @@ class Krylov:
     def combined(self, coordinates: np.ndarray) -> Tensor:
         """The vectors of these coordinates (columns) in the basis, shape (P, k)."""
         weights = torch.as_tensor(coordinates.copy()).to(self.next)
-        total = self.next.new_zeros(self.space.local_size, weights.shape[1])
+        total = self.next.new_zeros(weights.shape[1], self.space.local_size)
         for rows, own in zip(self.rows, _split(weights), strict=True):
-            total += rows.T @ own
-        return total
+            total.addmm_(own.T, rows)
+        return total.T
 
     @property
     def diagonal(self) -> np.ndarray:
