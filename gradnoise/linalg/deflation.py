@@ -105,11 +105,17 @@ class Deflation(LowRank):
         order: Tensor = self.kernel.diagonal()[:-1].argsort(descending=True)
         return order
 
-    def largest(self, count: int) -> LowRank:
-        """YΘYᵀ of the Ritz vectors that are largest in size, at most so many."""
+    def leading(self, count: int, share: float) -> LowRank:
+        """YΘYᵀ of so many Ritz vectors whose values are largest in size, or of more.
+
+        Of those as well whose values are at least this share of the largest in size.
+        """
         values = self.kernel.diagonal()[:-1]
-        kept = values.abs().argsort(descending=True)[:count]
-        return LowRank(self.space, self.directions[kept], values[kept].diag())
+        sizes = values.abs()
+        kept = sizes >= torch.minimum(
+            share * sizes.max(), sizes.topk(min(count, len(sizes)))[0][-1]
+        )
+        return LowRank(self.space, self.directions[:-1][kept], values[kept].diag())
 
 
 @without_autocast

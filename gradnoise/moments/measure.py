@@ -36,8 +36,8 @@ from .per_parameter import PerParameter
 SUM_ROUNDING = 8  # of sums of float32, in units of its resolution
 TRACE_ERROR = 1e-3  # relative error of a trace beyond which gradients are centred before squaring
 SQUARE_PROBES = 8  # sign vectors whose products give tr(Σ²)
-MANY = 512  # samples from which on each of these looks at a part of them
-MOST = 1024  # samples at most that they look at together
+MANY = 512  # samples from which on each sign vector looks at a part of them
+SQUARED = 1024  # samples at most that all sign vectors together look at
 GRAM_BLOCK = 2**20  # coordinates converted to float64 at once
 
 
@@ -170,7 +170,7 @@ def with_intervals(problem: Problem, engine: Engine, moments: GradientMoments) -
         return moments
     _check_size(moments)
     if moments.count >= MANY and problem.is_divisible:
-        signs = scattered_signs(SQUARE_PROBES, moments.count, seed=0, most=MOST)
+        signs = scattered_signs(SQUARE_PROBES, moments.count, seed=0, most=SQUARED)
         noises = scattered_sums(problem, signs, flatten([*moments.mean.values()]))
     else:
         signs = random_signs(SQUARE_PROBES, moments.count, seed=0)

@@ -1,4 +1,4 @@
-"""The graph of an output, as autograd keeps it."""
+"""The graph of an output, as autograd keeps it, and derivatives through it."""
 
 from __future__ import annotations
 

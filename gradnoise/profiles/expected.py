@@ -6,7 +6,7 @@ from ..estimators.curvature.few_samples import FEW, LEAST, PART
 from ..estimators.curvature.few_samples import STEPS as STEPS_OF_FEW
 from ..estimators.noise.block_probes import BLOCKS, ROUNDS, SAME
 from ..estimators.noise.drawn_probes import DRAWN, FIRST
-from ..estimators.noise.noise_scale import ACCURACY, DEFLATED, STEPS, few_suffice
+from ..estimators.noise.noise_scale import ACCURACY, STEPS, few_suffice
 from ..estimators.noise.noise_scale import PROBES as MOST_PROBES
 from ..estimators.noise.sign_probes import SAMPLING_PROBES
 from ..problem.samples import MICRO_BATCH
@@ -17,7 +17,7 @@ PRODUCTS = 5  # with the Hessian of all samples, for λ
 WITH_HALVES = 8  # the same where λ of halves is measured as well
 VALUES = 30  # of tr(HΣ), of few samples each, at ACCURACY
 PROBES = 12  # random directions over all samples
-KNOWN = 9  # directions in which every sample's slope is measured, where samples are few
+LEADING, KNOWN = 3, 9  # directions in which every sample's slope is measured, of many and of few
 
 
 def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float = ACCURACY) -> Work:
@@ -33,7 +33,7 @@ def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float =
     many = divisible and count >= LEAST and few_suffice(count, accuracy)
     finer = (ACCURACY / max(accuracy, 1e-9)) ** 2
     _add(work, count, forward=1.2, gradients=1.1)  # moments
-    _add(work, count, forward=(DEFLATED if many else KNOWN) + 1, gradients=1)
+    _add(work, count, forward=(LEADING if many else KNOWN) + 1, gradients=1)
     if not many:
         probes = min(MOST_PROBES, max(SAMPLING_PROBES, PROBES * finer))
         _add(work, count, forward=4, gradients=4, products=STEPS + 2 + 14)

@@ -95,3 +95,26 @@ def test_ritz_vectors_are_ranked_and_no_more_are_kept_than_asked_for() -> None:
     assert len(values) == 3
     torch.testing.assert_close(values[found.ranked], torch.tensor([9.0, 4.0, -6.0]).double())
     torch.testing.assert_close(matrix @ found.top, 9 * found.top, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "kept"),
+    [
+        (1, 0.5, [9.0, -6.0]),
+        (1, 0.4, [9.0, 4.0, -6.0]),
+        (3, 0.5, [9.0, 4.0, -6.0]),
+        (2, 1, [9, -6]),
+    ],
+)
+def test_the_leading_ritz_vectors_are_those_of_the_largest_values_in_size(
+    count: int, share: float, kept: list[float]
+) -> None:
+    matrix = with_spectrum(SPECTRUM)
+    found = krylov_deflation(as_operator(matrix), steps=20).leading(count, share)
+    values = found.kernel.diagonal()
+    torch.testing.assert_close(found.kernel, values.diag())
+    torch.testing.assert_close(values.sort(descending=True).values, torch.tensor(kept).double())
+    images = found.directions @ matrix
+    torch.testing.assert_close(images, values[:, None] * found.directions, rtol=1e-4, atol=1e-4)
+    few = krylov_deflation(as_operator(matrix), steps=20, most=2)
+    assert len(few.leading(3, 0.5).directions) == 2  # no more than there are

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import gradnoise as gn
-from gradnoise.moments.measure import slopes, stream
+from gradnoise.measurement.opened import Opened
+from gradnoise.moments.measure import SQUARED, slopes, stream
 from gradnoise.operators.gradients import chosen_engine
 from gradnoise.per_sample.contract.engine import Chunk
 from gradnoise.per_sample.loop import Loop
@@ -210,3 +211,19 @@ def test_intervals_do_not_depend_on_the_size_of_the_loss(factor: float) -> None:
         first, second = getattr(one, name), getattr(other, name)
         scaled = [end / factor / factor for end in (second.low, second.high)]
         assert scaled == pytest.approx([first.low, first.high], rel=1e-9)
+
+
+def test_of_many_samples_some_tell_the_square_of_the_covariance() -> None:
+    source = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2500, 40, generator=source, dtype=torch.float64)
+    model = nn.Linear(40, 1, bias=False).double()
+    data = inputs, torch.randn(2500, 1, generator=source, dtype=torch.float64)
+    opened = Opened.open(model, nn.MSELoss(), data, Options(population="distribution"))
+    moments = opened.moments()
+    assert moments.per_parameter is not None
+    assert moments.per_parameter.signs is not None
+    seen = (moments.per_parameter.signs != 0).any(0)
+    assert int(seen.sum()) == SQUARED
+    gradients = gn.per_sample_gradients(model, nn.MSELoss(), data)["weight"].flatten(1)
+    truth = float(torch.cov(gradients.T).square().sum())
+    assert 0.7 * truth < moments.trace_cov_sq < 1.4 * truth  # one seed: 28 products of signs

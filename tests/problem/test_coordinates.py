@@ -29,6 +29,10 @@ def test_derivatives_are_those_in_the_coordinates(case: Case, name: str) -> None
         found = flatten(objective.gradient(batch, weights))
     torch.testing.assert_close(found, weights @ truth.gradients, **CLOSE)
     torch.testing.assert_close(dense(Hessian.of(problem)), truth.hessian, **CLOSE)
+    direction = torch.linspace(-1, 1, len(truth.hessian)).double()
+    with problem.guard(), objective.second_order():
+        product = objective.product(objective.gradient(batch, create_graph=True), direction)
+    torch.testing.assert_close(flatten(product) / 6, truth.hessian @ direction, **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import (
 
 from gradnoise import ArgumentError, DataError
 from gradnoise.problem.samples import Samples
+from gradnoise.ranks.share import Share
 from gradnoise.tensors.trees import sample_leaves
 
 X = torch.arange(10.0).reshape(10, 1)
@@ -272,6 +274,18 @@ def test_samples_of_other_shapes_stay_apart() -> None:
     samples = Samples.draw([(torch.ones(3, 2),), (torch.ones(3, 5),)], max_samples=None)
     found = samples.taken(torch.tensor([1, 1, 4, 5]), 100)
     assert [tuple(x.shape) for (x,) in found] == [(2, 2), (2, 5)]
+
+
+def test_chosen_samples_come_together_where_their_shapes_agree() -> None:
+    data = [(torch.arange(3.0)[:, None],), (torch.arange(3.0, 6.0)[:, None],), (torch.ones(2, 5),)]
+    samples = Samples.draw(data, max_samples=None, population=20)
+    found = samples.together(torch.tensor([0, 2, 4, 7]))
+    assert [x.tolist() for (x,) in found.batches] == [[[0.0], [2.0], [4.0]], [[1.0] * 5]]
+    assert (found.count, found.population, found.share) == (4, 20, None)
+    own = replace(samples, share=Share((2, 8, 1), 1))  # of three ranks
+    found = own.together(torch.tensor([0, 2, 3, 7, 10]))
+    assert found.share == Share((1, 3, 1), 1)
+    assert [x.tolist() for (x,) in found.batches] == [[[0.0], [1.0], [5.0]]]
 
 
 def test_some_samples_are_drawn_at_random_and_halves_can_be_joined() -> None:

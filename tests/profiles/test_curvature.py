@@ -18,6 +18,7 @@ from gradnoise.linalg.deflation import explore
 from gradnoise.measurement.opened import Opened
 from gradnoise.operators.products import Finite
 from gradnoise.problem.options import Options
+from gradnoise.problem.problem import Problem
 from gradnoise.profiles.curvature import CurvatureResults, Effort, find_curvature
 from gradnoise.tensors.trees import map_samples
 from tests import oracles
@@ -341,3 +342,20 @@ def test_of_many_samples_an_interrupted_profile_leaves_all_as_found() -> None:
         assert model.weight.requires_grad
         assert torch.equal(state, torch.get_rng_state())
         assert not model._forward_hooks
+
+
+def test_the_curvature_that_is_known_is_that_of_the_samples_that_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, criterion, batch = regression()
+    gaps = []
+
+    def checked(problem: Problem, directions: Tensor, curvatures: Tensor) -> None:
+        own = sample_curvatures(problem, directions[0])
+        gaps.append(float((own - curvatures).abs().max() / own.abs().max()))
+
+    monkeypatch.setattr("gradnoise.profiles.curvature.measure_curvature_spread", checked)
+    for population in ("dataset", "distribution"):
+        gn.profile(model, criterion, batch, population=population)
+    assert len(gaps) == 2
+    assert max(gaps) < 1e-9

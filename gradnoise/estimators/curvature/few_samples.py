@@ -55,9 +55,11 @@ def evenly(count: int) -> Tensor:
 
 def sides_of(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Those PART samples whose own curvature is measured, from either half of all."""
-    first, second = samples.half_positions(seed)
-    order = torch.randperm(len(first), generator=generator(seed))[: PART // 2].sort().values
-    return samples.together(first[order]), samples.together(second[order])
+    source, sides = generator(seed + 1), list[Samples]()  # another order than that of the halves
+    for half in samples.half_positions(seed):
+        order = torch.randperm(len(half), generator=source)
+        sides.append(samples.together(half[order[: PART // 2]].sort().values))
+    return sides[0], sides[1]
 
 
 def near_spectrum(hessian: Hessian, odds: Tensor, seed: int, count: int = FEW) -> Deflation:

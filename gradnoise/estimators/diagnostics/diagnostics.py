@@ -118,9 +118,10 @@ def diagnostics(
 ) -> Diagnostics:
     """Batch tests, diversity, CABS, GSNR, sign noise scale and tails, on one set of samples.
 
-    Two passes over the samples and eight weighted backward passes, as `gradient_moments` with
-    `variance=True` and intervals; also where all of N is measured. Where a part of N is, two passes
-    more give the interval of the inner product test. `tail_index` and `spectral_noise_scale` need
+    Two passes over the samples and eight weighted backward passes (of many samples: of parts of
+    them), as `gradient_moments` with `variance=True` and intervals; also where all of N is
+    measured. Where a part of N is, two passes more give the interval of the inner product test.
+    `tail_index` and `spectral_noise_scale` need
     the gradients themselves and are not included.
 
     Args:

@@ -11,7 +11,7 @@ the moment identities of Tukey's k-statistics, linear in each factor (docs/theor
 The sums over samples are estimated with random signs s ∈ {±1}ⁿ: u = Σ s_ic_i/√(n - 1) is one
 weighted backward pass, and E[uᵀHu] = tr(HΣ). The part M of H that is known from the Krylov space of
 λ (`Deflation`) is subtracted from every uᵀHu and added exactly, as tr(MΣ) = Σ c_iᵀMc_i/(n - 1): a
-few slopes of every sample, no product.
+few slopes of every sample, no product. Of many samples M comes from few of them (`LowRank`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ACCURACY = 0.15  # half the interval of B_noise, relative, that is enough
 PER_ERROR = 3  # half an interval in standard errors, where there are few probes
 SPREAD_OF_FEW = 0.3  # of values from few samples each, relative
 STEPS = 20  # products of the Krylov space that is taken out of the probes
-DEFLATED = 3  # Ritz vectors of few samples that are; with more of them values spread no less
+LEADING, LARGE = 3, 0.5  # Ritz vectors of few samples that are, at least, and their relative size
 
 
 def noise_scale(
@@ -193,7 +193,7 @@ def noise_scale_by_few(
         seed: of what is drawn.
         tick: called with 1 after every value.
     """
-    part = near.largest(DEFLATED)
+    part = near.leading(LEADING, LARGE)
     if moments.spread_factor:
         return block_noise_scale(hessian, engine, moments, part, image, seed=seed, tick=tick)
     return drawn_noise_scale(

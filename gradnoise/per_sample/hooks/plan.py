@@ -37,7 +37,7 @@ class _Look:
         steps, reorders: as of `Discovery`.
         outputs: of the operations that use parameters.
         columns: for each output and loss the gradient, (n, ...); None where no loss depends on it.
-        truth: reference sums, norms and products with the planner's direction, by name.
+        truth: reference norms, and products with the planner's direction, by name.
         more: positions of steps that turned out to have an entry for every sample.
     """
 
@@ -50,12 +50,12 @@ class _Look:
 
 
 class Planner:
-    """Finds where the samples are, and computes the reference sums of a few of them.
+    """Finds where the samples are, and computes the reference norms of a few of them.
 
     Args:
         objective, batch: what is differentiated.
-        compares: whether there are to be reference sums; without them no gradient of a parameter is
-            computed.
+        compares: whether there are to be reference norms; without them no gradient of a parameter
+            is computed.
 
     Attributes:
         steps: those of the forward pass, with the layouts of their outputs.
@@ -114,7 +114,7 @@ class Planner:
     def _differentiate(
         self, losses: Tensor, outputs: list[Tensor]
     ) -> tuple[dict[str, Measured], list[Tensor | None]]:
-        """All sums by parameter; for each output where the losses touch it, if anywhere."""
+        """Norms and products by parameter; where the losses touch each output, if anywhere."""
         parameters = self._compared
         inputs = [*parameters.values(), *outputs]
         truth: dict[str, Measured] = {}
@@ -160,7 +160,7 @@ class Planner:
         return step.at(found, output, self.count)
 
     def compare(self, measured: Callable[[str], Measured], eps: float) -> None:
-        """Raise unless all sums are those of the losses differentiated one by one.
+        """Raise unless norms and products are those of the losses differentiated one by one.
 
         Args:
             measured: what a pass along `direction` found, by the name of the parameter.
@@ -178,7 +178,7 @@ class Planner:
                 raise EngineError(f"the gradient norms of parameter {name!r} {_DIFFERS}")
             assert found.dots is not None  # all was measured along the direction
             assert truth.dots is not None
-            if found.total is not None and self._shards is None:
+            if found.total is not None and self._shards is None:  # whose total is a rank's part
                 along = dots(found.total[None], self.direction[name].to(found.total))
                 if not bool((along - truth.dots.sum()).abs() <= SPREAD * margin.sum()):
                     raise EngineError(f"the gradients of parameter {name!r} {_DIFFERS}")

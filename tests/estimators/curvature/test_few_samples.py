@@ -13,15 +13,18 @@ from gradnoise.estimators.curvature.few_samples import (
     FEW,
     FINE,
     LEAST,
+    PART,
     accepted_residual,
     chances,
     evenly,
     is_worthwhile,
     near_spectrum,
+    sides_of,
 )
 from gradnoise.operators.hessian import Hessian
 from gradnoise.problem.options import Options
 from gradnoise.problem.problem import Problem
+from gradnoise.problem.samples import Samples
 from tests.many import COUNT, opened, regression, written
 
 
@@ -40,6 +43,23 @@ def test_samples_with_large_curvature_are_drawn_more_often() -> None:
     odds = chances(moments, curvatures)
     assert float(odds.sum()) == pytest.approx(1)
     assert float(odds[3]) > (1 - EVENLY) / 2
+
+
+@pytest.mark.parametrize("count", [513, 600])
+def test_each_side_is_a_random_part_of_its_half(count: int) -> None:
+    samples = Samples.draw(torch.arange(count).double()[:, None], max_samples=None, micro_batch=50)
+    often, repeats = torch.zeros(count), 400
+    for seed in range(repeats):
+        sides = [torch.cat([*side.batches])[:, 0].long() for side in sides_of(samples, seed)]
+        for side, half in zip(sides, samples.half_positions(seed), strict=True):
+            assert len(side) == PART // 2
+            assert set(side.tolist()) <= set(half.tolist())
+            often[side] += 1
+        first, second = sides
+        assert not set(first.tolist()) & set(second.tolist())
+    share = PART / count  # 5 standard errors, of the largest of 600: one false alarm in 3000
+    gaps = (often / repeats - share) / (share * (1 - share) / repeats) ** 0.5
+    assert float(gaps.abs().max()) < 5
 
 
 def test_without_any_gradient_all_have_the_same_chance() -> None:
