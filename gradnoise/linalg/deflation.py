@@ -106,9 +106,9 @@ class Deflation(LowRank):
         return order
 
     def leading(self, count: int, share: float) -> LowRank:
-        """YΘYᵀ of so many Ritz vectors whose values are largest in size, or of more.
+        """YΘYᵀ of the Ritz vectors with the largest values in size, so many of them at least.
 
-        Of those as well whose values are at least this share of the largest in size.
+        Others are in it as well whose values are at least this share of the largest.
         """
         values = self.kernel.diagonal()[:-1]
         sizes = values.abs()

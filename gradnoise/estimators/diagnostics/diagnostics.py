@@ -121,8 +121,7 @@ def diagnostics(
     Two passes over the samples and eight weighted backward passes (of many samples: of parts of
     them), as `gradient_moments` with `variance=True` and intervals; also where all of N is
     measured. Where a part of N is, two passes more give the interval of the inner product test.
-    `tail_index` and `spectral_noise_scale` need
-    the gradients themselves and are not included.
+    `tail_index` and `spectral_noise_scale` need the gradients themselves and are not included.
 
     Args:
         model, loss_fn, data, optimizer, metric, engine, population, max_samples, level, seed,

@@ -51,7 +51,8 @@ ACCURACY = 0.15  # half the interval of B_noise, relative, that is enough
 PER_ERROR = 3  # half an interval in standard errors, where there are few probes
 SPREAD_OF_FEW = 0.3  # of values from few samples each, relative
 STEPS = 20  # products of the Krylov space that is taken out of the probes
-LEADING, LARGE = 3, 0.5  # Ritz vectors of few samples that are, at least, and their relative size
+LEADING = 3  # Ritz vectors of few samples that are taken out at least, the largest in size
+LARGE = 0.5  # of the largest: others of this size are taken out as well
 
 
 def noise_scale(
