@@ -269,8 +269,10 @@ def as_they_come(
 
         return act
 
-    handles = [p.register_hook(hook(n)) for n, p in parameters.items()]  # type: ignore[no-untyped-call]
+    handles: list[Any] = []
     try:
+        for name, parameter in parameters.items():
+            handles.append(parameter.register_hook(hook(name)))  # type: ignore[no-untyped-call]
         yield
     finally:
         for handle in handles:

@@ -6,7 +6,7 @@ from ..estimators.curvature.few_samples import FEW, LEAST, PART
 from ..estimators.curvature.few_samples import STEPS as STEPS_OF_FEW
 from ..estimators.noise.block_probes import BLOCKS, ROUNDS, SAME
 from ..estimators.noise.drawn_probes import DRAWN, FIRST
-from ..estimators.noise.noise_scale import ACCURACY, STEPS, few_suffice
+from ..estimators.noise.noise_scale import ACCURACY, LEADING, STEPS, few_suffice
 from ..estimators.noise.noise_scale import PROBES as MOST_PROBES
 from ..estimators.noise.sign_probes import SAMPLING_PROBES
 from ..problem.samples import MICRO_BATCH
@@ -17,7 +17,7 @@ PRODUCTS = 5  # with the Hessian of all samples, for λ
 WITH_HALVES = 8  # the same where λ of halves is measured as well
 VALUES = 30  # of tr(HΣ), of few samples each, at ACCURACY
 PROBES = 12  # random directions over all samples
-LEADING, KNOWN = 3, 9  # directions in which every sample's slope is measured, of many and of few
+KNOWN = 9  # directions in which every sample's slope is measured, where samples are few
 
 
 def expected_work(count: int, *, whole: bool, divisible: bool, accuracy: float = ACCURACY) -> Work:

@@ -23,6 +23,28 @@ def test_gradients_are_handed_over_as_they_come() -> None:
     assert again.tolist() == [3.0, 3.0]
 
 
+def test_sparse_gradients_are_handed_over_written_out() -> None:
+    table, found = nn.Parameter(torch.ones(3, 1)), {}
+    rows = nn.functional.embedding(torch.tensor([1, 1]), table, sparse=True)
+    with as_they_come({"table": table}, found.__setitem__):
+        torch.autograd.grad(rows.sum(), table)
+    assert found["table"].tolist() == [[0.0], [2.0], [0.0]]
+
+
+def test_no_hook_stays_where_a_backward_pass_or_a_parameter_fails() -> None:
+    weight, frozen = nn.Parameter(torch.ones(2)), torch.ones(2)
+
+    def interrupted(_name: str, _gradient: torch.Tensor) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), as_they_come({"weight": weight}, interrupted):
+        torch.autograd.grad(weight.sum(), weight)
+    assert not weight._backward_hooks
+    with pytest.raises(RuntimeError), as_they_come({"a": weight, "b": frozen}, interrupted):
+        pass
+    assert not weight._backward_hooks
+
+
 def test_gather_has_three_values() -> None:
     with pytest.raises(gn.ArgumentError, match="gather"):
         gn.gradient_moments(nn.Linear(1, 1), nn.MSELoss(), torch.ones(2, 1), gather="all")

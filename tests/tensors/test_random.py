@@ -85,7 +85,7 @@ def test_scattered_signs_meet_samples_once(count: int, size: int, most: int) -> 
     torch.testing.assert_close(entries, torch.full_like(entries, (count * size / used) ** 0.5))
     many = torch.cat([scattered_signs(count, size, seed, most) for seed in range(400)])
     found = many.T @ many / len(many)
-    torch.testing.assert_close(found, torch.eye(size).double(), atol=0.9, rtol=0)
+    torch.testing.assert_close(found, torch.eye(size).double(), atol=0.3, rtol=0)
 
 
 @pytest.mark.parametrize("size", [1, 15, 100, 1000])
