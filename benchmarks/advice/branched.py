@@ -23,12 +23,9 @@ from .problems import (
     regression,
     sgd,
 )
-from .search import Search, budget_of
-from .store import Store
-from .train import State, batches, fresh, restored
+from .train import State, batches, fresh
 
 SHARE = 0.3  # of the reference run
-SGD = ("digits_mlp", "wrong_labels_mlp", "table_momentum", "noisy_regression")
 STEPS = 1600  # second moments with β₂ = 0.999 have settled
 ADAPTIVE = (
     PROBLEMS["autoencoder"],
@@ -54,12 +51,8 @@ SIZES, FACTORS, SAMPLES, SEEDS = (16, 64, 256, 1024), tuple(2**k for k in range(
 Measure = Callable[[Problem, State, Data, int], dict[str, Any]]
 
 
-def points() -> Iterator[tuple[Problem, State, Data, int]]:
-    """Problem, state, data, and the samples of a run."""
-    for problem in map(PROBLEMS.__getitem__, SGD):
-        search = Search(problem, Store(problem), [0])
-        state = restored(problem, search.checkpoint(SHARE, 0))
-        yield problem, state, search.data, budget_of(problem, SHARE)
+def points() -> Iterator[tuple[Problem, State, Data]]:
+    """Problem, state and data."""
     for problem in (*BLIND, *ADAPTIVE):
         data, (size, lr) = problem.make_data(), problem.reference
         state = fresh(problem, lr, 0)
@@ -68,16 +61,16 @@ def points() -> Iterator[tuple[Problem, State, Data, int]]:
             state.optimizer.zero_grad()
             problem.loss_fn(state.model, batch).mean().backward()
             state.optimizer.step()
-        yield problem, state, data, SAMPLES
+        yield problem, state, data
 
 
 def branched(measure: Measure) -> list[dict[str, Any]]:
     """The largest stable rates of branches, beside what one measurement says."""
     found = []
-    for problem, state, data, samples in points():
+    for problem, state, data in points():
         runs = gn.branch(
             state.model, problem.loss_fn, data, state.optimizer, batch_sizes=SIZES,
-            samples=samples, batch_size=problem.reference[0], scaling="none", factors=FACTORS,
+            samples=SAMPLES, batch_size=problem.reference[0], scaling="none", factors=FACTORS,
             further=0, seeds=SEEDS,
         )  # fmt: skip
         stable = {str(size): rate for size, rate in runs.largest_stable().items()}

@@ -52,7 +52,6 @@ def hold(problem: Problem, seed: int, part: int) -> None:
         found[key] = {
             "critical": [x if math.isfinite(x) else None for x in ends],
             "agrees": branches.agrees,
-            "stable": {str(b): rate for b, rate in branches.largest_stable().items()},
             "samples": branches.samples,
         }
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 python -m benchmarks.advice.stability measure               # ten problems, 2 minutes
 python -m benchmarks.advice.stability measure gru --seed 1  # one of them
 python -m benchmarks.advice.stability small                 # train at B = 4 from the checkpoints
-python -m benchmarks.advice.stability branch                # gn.branch at four points each
+python -m benchmarks.advice.stability branch                # gn.branch, other problems
+python -m benchmarks.advice.stability limits                # gn.branch at every checkpoint
 python -m benchmarks.advice.stability show --markdown       # the tables, from the files of results
 
 Measured is the reference run of every problem: untrained, after 10 and 50 steps, and where
@@ -26,8 +27,10 @@ from benchmarks.measure import versions
 
 from .branched import branched
 from .data import Data
+from .limits import hold
+from .limits import show as show_limits
 from .predictors import rounded
-from .problems import PROBLEMS, Problem
+from .problems import ALL, PROBLEMS, Problem
 from .search import SHARES, Search
 from .stability_tables import RESULTS, SMALL, show
 from .store import Store
@@ -101,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["measure", "small", "branch", "show"])
+    parser.add_argument("what", choices=["measure", "small", "branch", "limits", "show"])
     parser.add_argument("problems", nargs="*")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--markdown", action="store_true", help="tables for GitHub")
@@ -110,6 +113,10 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what == "show":
         show(options.markdown)
+        show_limits(options.markdown)
+    elif options.what == "limits":
+        points = [point for problem in ALL.values() for point in hold(problem)]
+        write("limits", {**made(), "points": points})
     elif options.what == "branch":
         write("branches", {**made(), "points": branched(numbers)})
     for name in options.problems or PROBLEMS:

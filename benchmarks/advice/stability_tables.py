@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import measure
 
-from .problems import PROBLEMS
+from .problems import PROBLEMS, Problem
 from .search import budget_of
 from .store import KEPT, Cell, Store
 
@@ -56,18 +56,23 @@ def cases(problems: Sequence[str]) -> Iterator[Case]:
 def _of(name: str, point: dict[str, Any]) -> Iterator[Case]:
     problem, start = PROBLEMS[name], point["start"]
     for size in problem.batch_sizes:
-        store = Store(problem, SMALL) if start and size == 4 else Store(problem)
-        most = KEPT * store.facts["untrained"]
-        if start:
-            losses = Store(problem).facts["checkpoints"][f"{start:g}"].values()
-            most = min(most, RISE * math.exp(statistics.fmean(map(math.log, losses))))
-        own, budget = list(store.of(start, size).values()), budget_of(problem, start)
-        good = max((c.lr for c in own if _kept(c, budget, most)), default=None)
-        bad = min((c.lr for c in own if good and c.lr > good), default=None)
+        good, bad = trained(problem, start, size)
         told = {limit: point[limit] for limit in LIMITS[:2]}
         told |= {limit: point[limit][str(size)] for limit in LIMITS[2:]}
         if good and bad and not math.isnan(told["mean_square"]):
             yield Case(name, start, point["step"], size, good, bad, told)
+
+
+def trained(problem: Problem, start: float, size: int) -> tuple[float | None, float | None]:
+    """The largest rate that kept the loss in training, and the next one, where there are such."""
+    store = Store(problem, SMALL) if start and size == 4 else Store(problem)
+    most = KEPT * store.facts["untrained"]
+    if start:
+        losses = Store(problem).facts["checkpoints"][f"{start:g}"].values()
+        most = min(most, RISE * math.exp(statistics.fmean(map(math.log, losses))))
+    own, budget = list(store.of(start, size).values()), budget_of(problem, start)
+    good = max((c.lr for c in own if _kept(c, budget, most)), default=None)
+    return good, min((c.lr for c in own if good and c.lr > good), default=None)
 
 
 def _kept(cell: Cell, budget: int, most: float) -> bool:
@@ -77,15 +82,13 @@ def _kept(cell: Cell, budget: int, most: float) -> bool:
 
 def show(markdown: bool) -> None:
     every = list(cases((*FIRST, *OTHERS)))
-    trained = [case for case in every if case.start]
-    groups = {name: [c for c in trained if c.problem == name] for name in (*FIRST, *OTHERS)}
+    later = [case for case in every if case.start]
+    groups = {name: [c for c in later if c.problem == name] for name in (*FIRST, *OTHERS)}
+    groups |= {f"B = {b}": [c for c in later if c.batch_size == b] for b in (4, 16, 64, 256, 1024)}
     groups |= {
-        f"B = {b}": [c for c in trained if c.batch_size == b] for b in (4, 16, 64, 256, 1024)
-    }
-    groups |= {
-        "first four": [c for c in trained if c.problem in FIRST],
-        "other three": [c for c in trained if c.problem in OTHERS],
-        "all": trained,
+        "first four": [c for c in later if c.problem in FIRST],
+        "other three": [c for c in later if c.problem in OTHERS],
+        "all": later,
     }
     measure.show("from checkpoints: loss kept", [HEAD, *map(_row, *_pairs(groups))], markdown)
     early = {
@@ -96,7 +99,7 @@ def show(markdown: bool) -> None:
     }  # fmt: skip
     early |= {"all": [c for c in every if not c.start]}
     measure.show("from scratch: trained", [HEAD, *map(_row, *_pairs(early))], markdown)
-    measure.show("by gn.branch", _branches(), markdown)
+    measure.show("by gn.branch, over what was told", _branches(), markdown)
 
 
 def _pairs(groups: dict[str, list[Case]]) -> tuple[list[str], list[list[Case]]]:
@@ -128,15 +131,10 @@ def _row(name: str, own: list[Case]) -> list[str]:
 
 
 def _branches() -> list[list[str]]:
-    rows = [["problem", "B", "by branches", "by the grid of training", "mean-square", "doubling"]]
+    rows = [["problem", "B", "by branches", "mean-square", "doubling"]]
     path = RESULTS / "branches.json"
     for point in json.loads(path.read_text())["points"] if path.exists() else ():
-        name, grid = point["problem"], {}
-        if name in FIRST:
-            grid = {c.batch_size: c for c in cases([name]) if c.start == 0.3}
         for size, rate in point["stable"].items():
-            case = grid.get(int(size))
-            told = f"{case.good:.3g} to {case.bad:.3g}" if case else "–"
             limits = (f"{rate / point[limit][size]:.2g}" for limit in LIMITS[2:])
-            rows.append([name, size, f"{rate:.3g}", told, *limits])
+            rows.append([point["problem"], size, f"{rate:.3g}", *limits])
     return rows

@@ -8,7 +8,10 @@ from ..trials.branch import branch
 from .arguments import check_targets, chosen, shows_progress, tell_written
 from .target import threads_of, with_optimizer
 
-BRANCHED = ["batch_sizes", "samples", "factors", "scaling", "batch_size", "seeds", "max_grad_norm"]
+BRANCHED = [
+    "batch_sizes", "samples", "factors", "scaling", "stability", "batch_size", "seeds",
+    "max_grad_norm",
+]  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

@@ -156,6 +156,8 @@ def _branch_options(commands: Any) -> None:
         help="learning rates as factors of the one in use (default 0.5 1 2)")  # fmt: skip
     add("--scaling", choices=("auto", "linear", "none", "sqrt"),
         help="of the learning rate from one batch size to the next (default auto)")  # fmt: skip
+    add("--stability", action="store_true",
+        help="also find the learning rate from which runs diverge")  # fmt: skip
     _shared_options(add, "how many orders of the samples (default 3)")
 
 

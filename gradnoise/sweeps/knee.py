@@ -44,25 +44,37 @@ class Bracket:
         return self.stable or (self.diverged if math.isfinite(self.diverged) else math.nan)
 
 
-def with_lost(records: Sequence[Record]) -> list[Record]:
+def with_lost(records: Sequence[Record], averaged: bool = False) -> list[Record]:
     """The runs, where those that end high although a smaller learning rate trains are diverged too.
 
     A network whose units die in one large step ends at the loss of guessing, a little below its
     start: it ends above 0.9 of its start, where a smaller ε of the same batch size, seed and budget
     ended below.
+
+    Args:
+        records: the runs.
+        averaged: whether they go on from a trained model and have a loss at averaged weights. That
+            loss is compared, and is high above its start: the noise of a large ε counts less there.
     """
-    least: dict[tuple[Any, ...], float] = {}
+    name, high = ("averaged_loss", 1.0) if averaged else ("train_loss", KEPT)
+    trained: dict[tuple[Any, ...], float] = {}
     for record in records:
-        if not record.diverged and record.train_loss <= KEPT * record.start_loss:
+        if not record.diverged and getattr(record, name) <= _share(KEPT, record.start_loss):
             kind = _kind(record)
-            least[kind] = min(least.get(kind, math.inf), record.run.lr)
+            trained[kind] = min(trained.get(kind, math.inf), record.run.lr)
     return [
         replace(record, diverged=True)
-        if record.train_loss > KEPT * record.start_loss
-        and record.run.lr > least.get(_kind(record), math.inf)
+        if not record.diverged
+        and getattr(record, name) > _share(high, record.start_loss)
+        and record.run.lr > trained.get(_kind(record), math.inf)
         else record
         for record in records
     ]
+
+
+def _share(share: float, loss: float) -> float:
+    """A loss lower by 1 - share of its size; it may be negative."""
+    return loss - (1 - share) * abs(loss)
 
 
 def _kind(record: Record) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import ArgumentError
 from ..files.json import encode
+from ..statistics.estimate import Estimate, Status
 from ..training.record import Record
 from .knee import Bracket, Knee, brackets, fit_knee
 
@@ -92,6 +93,28 @@ class Runs:
         for bracket in self.brackets():
             so_far = found.get(bracket.batch_size, math.inf)
             found[bracket.batch_size] = min(so_far, bracket.stable)
+        return found
+
+    def stability_limit(self) -> dict[int, Estimate]:
+        """Per batch size the ε at which runs begin to diverge.
+
+        The geometric mean over seeds of the middle between the largest ε that holds and the
+        smallest that diverges. The interval is what was tried: from the largest ε at which, and
+        below which, no seed diverged to the smallest at which, or below which, every seed did; it
+        has no `level` (how often it holds the limit of training: docs/advice.md). Where a seed has
+        no such ε above or below, there is no value: `gn.branch(..., stability=True)` looks for
+        them.
+        """
+        found: dict[int, Estimate] = {}
+        own = self.brackets()
+        for size in self.batch_sizes:
+            seeds = [bracket for bracket in own if bracket.batch_size == size]
+            low = min(bracket.stable for bracket in seeds)
+            high = max(bracket.diverged for bracket in seeds)
+            known = low > 0 and math.isfinite(high)
+            middle = statistics.geometric_mean(b.middle for b in seeds) if known else math.nan
+            status = Status.RESOLVED if known else Status.BEYOND_GRID
+            found[size] = Estimate(middle, low, high, math.nan, math.nan, len(seeds), status)
         return found
 
     def best(self, by: str = "train_loss", largest: bool | None = None) -> dict[int, Best]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 from ..errors import SweepFileError
 from ..profiles.results import Results
 from ..show.axes import plotted
+from ..sweeps.knee import with_lost
 from ..training.ledger import read
 from ..training.record import Record
 from .picture import branches
@@ -97,7 +98,7 @@ class Branches(BranchRuns):
                 f"{path} is not of branches: its first line has no {error}. A sweep is read by "
                 f"gn.Sweep.load"
             ) from error
-        found = _complete(records, own["seeds"])
+        found = in_order(with_lost(_complete(records, own["seeds"]), averaged=True))
         return cls(
             tuple(record for record in found if record.run.budget == WHOLE),
             header,
@@ -120,9 +121,9 @@ def in_order(records: list[Record]) -> tuple[Record, ...]:
     return tuple(sorted(records, key=lambda r: (r.run.batch_size, r.run.lr, r.run.seed)))
 
 
-def _complete(records: list[Record], seeds: int) -> tuple[Record, ...]:
-    """The records of runs that ended with all seeds, in order."""
+def _complete(records: list[Record], seeds: int) -> list[Record]:
+    """The records of runs that ended with all seeds."""
     own = [record for record in records if record.run.seed < seeds]
     cells = [(r.run.budget, r.run.steps, r.run.batch_size, r.run.lr) for r in own]
     pairs = zip(own, cells, strict=True)
-    return in_order([record for record, cell in pairs if cells.count(cell) == seeds])
+    return [record for record, cell in pairs if cells.count(cell) == seeds]

@@ -7,12 +7,15 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..sweeps.knee import brackets, with_lost
+from ..training.divergence import KEPT
 from ..training.record import Record, Run
 from .trials import Trials
 
 STEP = 2.0  # between two rates
 WHOLE = "samples"  # the budget of runs that take all samples
 SHARES = (2, 4, 8)  # parts of them, at the smallest batch size
+REACH = 12  # rates beyond the others, to where runs begin to diverge
 CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
 AVERAGED = "averaged_loss"  # at the mean weights of the last half
 
@@ -57,13 +60,20 @@ def search(
         length: of the runs.
         further: how many rates beyond the ends, at most; fewer where the budget is spent.
     """
-    records = trials.run(length.runs(batch_size, lrs))
+    records = with_lost(trials.run(length.runs(batch_size, lrs)), averaged=True)
     for _ in range(further):
         beyond = _beyond(records)
         if beyond is None or not trials.can_pay(length.runs(batch_size, [beyond])):
             break
-        records += trials.run(length.runs(batch_size, [beyond]))
+        records = _more(trials, batch_size, records, length, beyond)
     return records
+
+
+def _more(
+    trials: Trials, batch_size: int, records: Sequence[Record], length: Length, lr: float
+) -> list[Record]:
+    """These records and those of another rate."""
+    return with_lost([*records, *trials.run(length.runs(batch_size, [lr]))], averaged=True)
 
 
 def _beyond(records: Sequence[Record]) -> float | None:
@@ -72,6 +82,44 @@ def _beyond(records: Sequence[Record]) -> float | None:
     if best_rate(records, CONSTANT) in (None, lrs[0]):
         return lrs[0] / STEP
     return lrs[-1] * STEP if best_rate(records, AVERAGED) == lrs[-1] else None
+
+
+def search_limit(
+    trials: Trials, batch_size: int, records: list[Record], length: Length
+) -> list[Record]:
+    """These runs and further ones, until every seed has a rate that holds below one that diverges.
+
+    Both are a factor of 2 apart then. At most `REACH` further rates, fewer where the budget is
+    spent.
+
+    Args:
+        trials, batch_size, length: as for `search`.
+        records: runs at this batch size.
+    """
+    for _ in range(REACH):
+        lr = _towards_limit(records)
+        if lr is None or not trials.can_pay(length.runs(batch_size, [lr])):
+            break
+        records = _more(trials, batch_size, records, length, lr)
+    return records
+
+
+def _towards_limit(records: Sequence[Record]) -> float | None:
+    """The next rate to try, None where all seeds are known."""
+    found, lrs = brackets(records), [record.run.lr for record in records]
+    lowest = [record for record in records if record.run.lr == min(lrs)]
+    if any(record.diverged or _is_high(record) for record in lowest):
+        return min(lrs) / STEP
+    if any(math.isinf(one.diverged) for one in found):
+        return max(lrs) * STEP
+    widest = max(found, key=lambda one: one.diverged / one.stable)
+    return widest.middle if widest.diverged > STEP * widest.stable * (1 + 1e-9) else None
+
+
+def _is_high(record: Record) -> bool:
+    """Whether a run lost so much that a smaller rate may show it to be lost (`with_lost`)."""
+    assert record.averaged_loss is not None
+    return record.averaged_loss - record.start_loss > (1 - KEPT) * abs(record.start_loss)
 
 
 def best_rate(records: Sequence[Record], loss: str) -> float | None:
@@ -99,6 +147,7 @@ def search_all(
     growth: float,
     length: Length,
     further: int,
+    stability: bool = False,
 ) -> tuple[list[Record], list[Record]]:
     """The runs at every batch size, and those at the smallest with parts of the samples.
 
@@ -114,6 +163,7 @@ def search_all(
         growth: 1 for linear, 1/2 for square-root scaling.
         length: of the runs; rounded down to whole steps at the largest batch size.
         further: as for `search`.
+        stability: whether to look for where runs begin to diverge as well.
     """
     length, smallest = length.whole(max(batch_sizes)), min(batch_sizes)
     found: list[Record] = []
@@ -126,6 +176,8 @@ def search_all(
         if not trials.can_pay(length.runs(size, lrs)):
             continue
         records = search(trials, size, lrs, length, further)
+        if stability:
+            records = search_limit(trials, size, records, length)
         found += records
         best = best_rates(records)
         if best is None:
@@ -143,10 +195,9 @@ def _parts(
 ) -> list[Record]:
     """Shorter runs, whose best rate may be a little larger."""
     lrs = sorted({*best, STEP * best[1]})
-    return [
-        record
-        for share in SHARES
-        if length.samples // share >= batch_size
-        and trials.can_pay(length.part(share).runs(batch_size, lrs))
-        for record in trials.run(length.part(share).runs(batch_size, lrs))
-    ]
+    found: list[Record] = []
+    for share in SHARES:
+        runs = length.part(share).runs(batch_size, lrs)
+        if length.samples // share >= batch_size and trials.can_pay(runs):
+            found += with_lost(trials.run(runs), averaged=True)
+    return found

@@ -51,7 +51,7 @@ def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Bes
         "B", "steps", "rates tried", "best ε", "late loss", "best ε", "averaged loss", "samples",
         "stable to",
     )  # fmt: skip
-    stable = found.largest_stable()
+    limits = found.stability_limit()
     factors = _factors(found)
     for size in found.batch_sizes:
         own = [record.run for record in found.records if record.run.batch_size == size]
@@ -63,7 +63,7 @@ def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Bes
             *_best(constant.get(size)),
             *_best(averaged.get(size)),
             factors.get(size, "–"),
-            _rate(stable[size], lrs),
+            _limit(limits[size]),
         )
     return table
 
@@ -91,10 +91,10 @@ def _best(best: Best | None) -> tuple[str, str]:
     return short(best.lr) + EDGE * best.at_edge, short(best.value) + error
 
 
-def _rate(lr: float, tried: list[float]) -> str:
-    if lr == 0:
-        return f"< {short(tried[0])}"
-    return f"≥ {short(lr)}" if lr == tried[-1] else short(lr)
+def _limit(limit: Estimate) -> str:
+    if limit.is_resolved:
+        return f"{limit.low:.2g}–{limit.high:.2g}"
+    return f"≥ {limit.low:.2g}" if limit.low > 0 else f"< {limit.high:.2g}"
 
 
 def _conclusions(found: BranchRuns) -> list[str]:
@@ -104,8 +104,9 @@ def _conclusions(found: BranchRuns) -> list[str]:
     return [
         "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean "
         "weights of the last half, as after a decay of the rate. samples: how many times those of "
-        "the smallest batch size are needed for the same averaged loss. stable to: the largest "
-        "rate at which, and below which, no run diverged",
+        "the smallest batch size are needed for the same averaged loss. stable to: between "
+        "these rates runs begin to diverge (the largest that held with every seed, the smallest "
+        "from which on none did)",
         "",
         f"critical batch size of runs of {found.samples_each} samples: "
         f"{_told(found.critical_batch_size)}{ways}",

@@ -65,6 +65,29 @@ def test_what_a_smaller_rate_gains_and_a_larger_one_loses_has_diverged() -> None
     assert brackets(with_lost(own))[0].diverged == 1.0
 
 
+def test_a_run_that_goes_on_is_lost_by_its_averaged_loss_alone() -> None:
+    """Above its start where a smaller rate gains a tenth; at the last weights noise may do that."""
+
+    def ended(lr: float, averaged: float, seed: int = 0) -> Record:
+        own = record(4, lr, False, seed)
+        return replace(own, train_loss=1.3, averaged_loss=averaged)
+
+    own = [ended(0.1, 0.89), ended(0.2, 0.99), ended(0.4, 1.01), ended(0.4, 1.01, seed=1)]
+    lost = [False, False, True, False]
+    assert [each.diverged for each in with_lost(own, averaged=True)] == lost
+    assert not any(r.diverged for r in with_lost([ended(0.1, 0.91), own[2]], averaged=True))
+    assert not any(r.diverged for r in with_lost([own[2], ended(0.8, 0.5)], averaged=True))
+
+
+def test_of_a_negative_loss_a_tenth_is_of_its_size() -> None:
+    def ended(lr: float, averaged: float) -> Record:
+        return replace(record(4, lr, False), start_loss=-1.0, averaged_loss=averaged)
+
+    less, lost = ended(0.1, -1.05), ended(0.2, -0.99)
+    assert not any(r.diverged for r in with_lost([less, lost], averaged=True))
+    assert [r.diverged for r in with_lost([ended(0.1, -1.2), lost], averaged=True)] == [False, True]
+
+
 class TestKnee:
     @pytest.mark.parametrize(("top", "knee"), [(3.0, 10.0), (0.02, 2.0)])
     def test_a_known_curve_is_found_again(self, top: float, knee: float) -> None:

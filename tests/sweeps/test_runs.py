@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 import gradnoise as gn
+from gradnoise.statistics.estimate import Status
 from gradnoise.training.record import Record, Run
 from tests.small_runs import TEST, accuracy, swept
+from tests.starts import ended
+
+LOST = math.inf
 
 
 def test_both_budgets_are_swept() -> None:
@@ -59,3 +65,41 @@ def test_where_nothing_is_trained_no_rate_is_best() -> None:
     assert gn.Sweep(records(1.0, 1.0, 1.0), {}).best() == {}
     assert gn.Sweep(records(1.0, 1.0, 0.9), {}).best()[4].lr == 0.4
     assert gn.Sweep(records(1.0, 1.0, 1.0)[:1], {}).best()[4].lr == 0.1  # there is no other
+
+
+def test_the_limit_of_stability_is_the_mean_over_seeds_within_what_was_tried() -> None:
+    """Seeds diverge from 0.2, 0.4 and 0.8 on; the last one also held a rate above."""
+    records = (
+        *ended(4, 0.1, (0.5, 0.5, 0.5)),
+        *ended(4, 0.2, (LOST, 0.5, 0.5)),
+        *ended(4, 0.4, (LOST, LOST, 0.5)),
+        *ended(4, 0.8, (LOST, LOST, LOST)),
+        *ended(4, 1.6, (LOST, LOST, 0.5)),
+        *ended(16, 0.1, (0.5, 0.5)),
+        *ended(16, 0.2, (LOST, LOST)),
+    )
+    found = gn.Sweep(records, {}).stability_limit()
+    limit, other = found[4], found[16]
+    assert (limit.low, limit.high, limit.samples) == (0.1, 0.8, 3)
+    assert float(limit) == pytest.approx(math.sqrt(0.2 * 0.4))
+    assert limit.is_resolved
+    assert float(other) == pytest.approx(0.1 * math.sqrt(2))
+    assert (other.low, other.high) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "low", "high"),
+    [
+        ((0.5, 0.5), (LOST, 0.5), 0.1, math.inf),
+        ((0.5, LOST), (LOST, LOST), 0.0, 0.2),
+        ((0.5, LOST), (0.5, 0.5), 0.0, math.inf),
+        ((LOST, LOST), (LOST, LOST), 0.0, 0.1),
+    ],
+)
+def test_where_a_seed_is_not_known_on_both_sides_there_is_only_a_bound(
+    first: tuple[float, float], then: tuple[float, float], low: float, high: float
+) -> None:
+    found = gn.Sweep((*ended(4, 0.1, first), *ended(4, 0.2, then)), {}).stability_limit()[4]
+    assert math.isnan(float(found))
+    assert (found.low, found.high) == (low, high)
+    assert found.status is Status.BEYOND_GRID

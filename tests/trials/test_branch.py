@@ -49,6 +49,21 @@ def test_from_a_minimum_of_a_quadratic_the_largest_stable_rate_is_two_over_the_s
     assert found.largest_stable() == {64: pytest.approx(1.9 * 0.25)}  # 2/λ = 0.5
 
 
+@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
+def test_from_any_rate_it_finds_where_runs_begin_to_diverge(factor: float) -> None:
+    """2/λ = 0.5 of steps without noise, from rates on both sides of it."""
+    toy = gn.toy.NoisyQuadratic(torch.diag(torch.tensor([4.0, 1.0])), torch.ones(2))
+    model, data = toy.model(), toy.sample(64, seed=0)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.3 * factor)
+    found = gn.branch(
+        model, toy.loss_fn, data, sgd, batch_size=64, batch_sizes=[64], samples=64 * 200,
+        factors=[1.0], further=0, seeds=1, stability=True,
+    )  # fmt: skip
+    limit = found.stability_limit()[64]
+    assert limit.low < 0.5 < limit.high == pytest.approx(2 * limit.low)
+    assert limit.low < float(limit) < limit.high
+
+
 def test_factors_to_one_side_are_around_the_best_rates_at_the_next_batch_size() -> None:
     """1, 2 and 4 times the rate in use at B = 2; ½, 1 and 2 times the middle of the best at 4."""
     found = branched(batch_sizes=[2, 4], factors=[1, 2, 4], further=0, scaling="none")
@@ -94,13 +109,14 @@ class Counting:
         {"factors": [1.0], "further": 0, "seeds": 3},
         {"factors": [1e-3, 2e-3], "further": 3, "samples": 100},
         {"factors": [1e8], "further": 2},
+        {"factors": [1e-6], "further": 1, "stability": True},
     ],
 )
 def test_it_costs_no_more_than_is_said_before(options: dict[str, Any]) -> None:
     given = {**FEW, "factors": (0.5, 1.0, 2.0), **options}
     loss_fn = Counting()
     found = branched(loss_fn=loss_fn, vectorise=False, **given)
-    per_size = len(given["factors"]) + given["further"]
+    per_size = len(given["factors"]) + given["further"] + 12 * given.get("stability", False)
     most = (len(given["batch_sizes"]) * per_size + 3) * given["seeds"] * given["samples"]
     assert found.samples <= most
     besides = loss_fn.count - found.samples  # trΣ, and the gradient that is compared on resuming

@@ -6,11 +6,37 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import gradnoise as gn
 from gradnoise.trials.branches import in_order
 from tests.small_runs import swept
 from tests.starts import CE, DATA, branched, ended, trained
+
+
+class Dying(nn.Module):
+    """Loss 1 - exp(-(w - x)²/2): beyond a large step nothing pulls back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.8]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 - (-(self.w - x).square().sum(1) / 2).exp()
+
+
+def test_a_network_that_died_has_diverged_in_the_file_as_well(tmp_path: Path) -> None:
+    """From a loss of 0.8 to 1, less than √2 times that; the smaller rate trains."""
+    model, path = Dying(), tmp_path / "b.jsonl"
+    data = 0.01 * torch.arange(8.0)[:, None]
+    found = gn.branch(
+        model, lambda model, x: model(x), data, torch.optim.SGD(model.parameters(), 0.5),
+        batch_size=4, batch_sizes=[4], samples=64, factors=[1.0, 200.0], further=0, path=path,
+    )  # fmt: skip
+    assert {r.run.lr: r.diverged for r in found.records} == {0.5: False, 100.0: True}
+    assert {r.train_loss for r in found.records if r.diverged} == {1.0}
+    assert gn.Branches.load(path) == found
 
 
 def test_the_file_has_all_of_it(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from gradnoise.training.record import Record, Run
-from gradnoise.trials.search import Length, best_rate, best_rates, search, search_all
+from gradnoise.trials.search import (
+    REACH,
+    Length,
+    best_rate,
+    best_rates,
+    search,
+    search_all,
+    search_limit,
+)
 from gradnoise.trials.trials import samples_of
 from tests.starts import ended
 
@@ -73,6 +81,80 @@ def test_it_goes_beyond_an_end_as_often_as_allowed(
     records = search(trials, 1, [0.5, 1, 2], ONE, further)
     assert rates(trials) == tried
     assert sorted({r.run.lr for r in records}) == tried
+
+
+@pytest.mark.parametrize(
+    ("limits", "first", "tried"),
+    [
+        ((3.0,), [0.5], [0.5, 1, 2, 4]),
+        ((3.0,), [8.0], [2, 4, 8]),
+        ((3.0,), [1.0, 8.0], [1, 8**0.5, 8**0.75, 8]),  # halfway until a factor of 2 apart
+        ((3.0, 12.0), [2.0, 4.0], [2, 4, 8, 16]),
+        ((0.7, 12.0), [2.0, 4.0], [0.5, 1, 2, 4, 8, 16]),
+        ((3.0,), [2.0, 4.0], [2, 4]),
+    ],
+)
+def test_it_finds_for_every_seed_where_runs_begin_to_diverge(
+    limits: tuple[float, ...], first: list[float], tried: list[float]
+) -> None:
+    trials: Any = Pretended(lambda run: math.inf if run.lr > limits[run.seed] else 1.0)
+    length = Length(100, tuple(range(len(limits))))
+    given = trials.run(length.runs(1, first))
+    records = search_limit(trials, 1, given, length)
+    assert sorted({r.run.lr for r in records}) == pytest.approx(tried)
+    assert len(given) == len(first) * len(limits)  # what was handed over is not extended
+
+
+def dead(run: Run) -> float:
+    """From a loss of 9: small rates train, above 3 units die, above 30 it diverges."""
+    return math.inf if run.lr > 30 else 10.0 if run.lr > 3 else 5.0
+
+
+@pytest.mark.parametrize("further", [search_limit, search])
+def test_a_network_that_died_has_diverged(further: Any) -> None:
+    trials: Any = Pretended(dead)
+    if further is search:
+        records = search(trials, 1, [2.0, 4.0], ONE, 0)
+    else:
+        records = search_limit(trials, 1, trials.run(ONE.runs(1, [2.0])), ONE)
+    assert {r.run.lr: r.diverged for r in records} == {2.0: False, 4.0: True}
+
+
+def test_in_shorter_runs_it_has_diverged_as_well() -> None:
+    trials: Any = Pretended(lambda run: 10.0 if run.lr > 3 and run.steps < 100 else 5 / run.lr)
+    found, parts = search_all(trials, [1], [0.5, 1, 2], [1], 0.5, ONE, 0)
+    assert not any(r.diverged for r in found)
+    assert {r.run.lr: r.diverged for r in parts} == {2.0: False, 4.0: True}
+
+
+def test_where_the_first_rate_kills_the_network_smaller_ones_show_it() -> None:
+    """Where it ends more than a tenth above its start of 9."""
+    for loss, tried in ((10.1, [2.0, 4.0, 8.0]), (9.5, [8.0, 16.0, 32.0])):
+
+        def ends(run: Run, loss: float = loss) -> float:
+            return loss if 3 < run.lr <= 30 else dead(run)
+
+        trials: Any = Pretended(ends)
+        search_limit(trials, 1, trials.run(ONE.runs(1, [8.0])), ONE)
+        assert rates(trials) == tried
+
+
+def test_it_stops_where_nothing_diverges_and_where_the_budget_does() -> None:
+    trials: Any = Pretended(lambda run: 1.0)
+    search_limit(trials, 1, trials.run(ONE.runs(1, [1.0])), ONE)
+    assert rates(trials) == [2.0**k for k in range(REACH + 1)]
+    trials = Pretended(lambda run: 1.0, budget=350)
+    search_limit(trials, 1, trials.run(ONE.runs(1, [1.0])), ONE)
+    assert rates(trials) == [1, 2, 4]
+
+
+def test_limits_are_looked_for_at_every_batch_size_if_asked_and_leave_the_best_alone() -> None:
+    found = []
+    for stability in (False, True):
+        trials: Any = Pretended(near(1.0, 1.0))
+        search_all(trials, [1, 10], [0.5, 1, 2], [0.5, 1, 2], 0.0, ONE, 0, stability)
+        found.append([rates(trials, 1), rates(trials, 10)])
+    assert found == [[[0.5, 1, 2]] * 2, [[0.5, 1, 2, 4, 8]] * 2]
 
 
 def test_where_everything_diverges_it_goes_down() -> None:

@@ -22,9 +22,9 @@ def test_every_batch_size_has_its_best_rates_losses_and_cost() -> None:
     assert (
         "64 samples each (whole steps at the largest batch size); 864 in all runs together" in text
     )
-    expected = "4 16 0.1–0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× 0.200"
+    expected = "4 16 0.1–0.4 0.100* 0.310 ± 0.01 0.200 0.190 ± 0.01 1.00× ≥ 0.2"
     assert row(text, 4) == expected
-    assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.400")
+    assert row(text, 16).endswith("0.310 ± 0.01 2.00× ≥ 0.4")
     assert "≥ 4.00×" in row(text, 64)
     assert "critical batch size of runs of 64 samples: " in text
     assert "largest batch size within 10 % of the lowest averaged loss: 4.98 [" in text
@@ -42,18 +42,24 @@ def test_a_row_of_long_numbers_is_one_line() -> None:
     parts = ended(8, 0.00283, (0.25, 0.25), budget="1/8", samples=1024)
     text = str(gn.Branches((*small, *large), {}, parts=tuple(parts)))
     best = "1.77e-04* 0.140 ± 0.0009"
-    assert row(text, 8) == f"8 1 024 0.00018–0.0057 {best} {best} 1.00× ≥ 0.00566"
-    assert row(text, 512).endswith("≥ 8.00× ≥ 0.00283")
+    assert row(text, 8) == f"8 1 024 0.00018–0.0057 {best} {best} 1.00× ≥ 0.0057"
+    assert row(text, 512).endswith("≥ 8.00× ≥ 0.0028")
 
 
 def test_a_batch_size_without_a_stable_rate_has_none() -> None:
     records = (*ended(4, 0.1, (0.5, 0.5)), *ended(16, 0.1, (math.inf, math.inf)))
-    assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – < 0.100"
+    assert row(str(gn.Branches(records, {})), 16) == "16 4 0.1 – – – – – < 0.1"
+
+
+def test_where_runs_begin_to_diverge_is_between_two_rates() -> None:
+    records = (*ended(4, 0.1, (0.5, 0.5)), *ended(4, 0.2, (math.inf, 0.5)))
+    records += tuple(ended(4, 0.4, (math.inf, math.inf)))
+    assert row(str(gn.Branches(records, {})), 4).endswith(" 0.1–0.4")
 
 
 def test_where_nothing_is_trained_no_rate_is_best() -> None:
     records = [r for lr in (0.1, 0.2) for r in ended(4, lr, (0.5, 0.5))]
-    assert row(str(gn.Branches(tuple(records), {})), 4) == "4 16 0.1–0.2 – – – – – ≥ 0.200"
+    assert row(str(gn.Branches(tuple(records), {})), 4) == "4 16 0.1–0.2 – – – – – ≥ 0.2"
 
 
 def test_where_everything_diverged_it_is_said() -> None:
