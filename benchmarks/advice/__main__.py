@@ -52,7 +52,7 @@ def main() -> None:
     branched.add_argument("--markdown", action="store_true", help="tables for GitHub")
     held = commands.add_parser("held", help="ask for advice, and train as advised")
     held.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
-    held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 30], help="budgets")
+    held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 30, 100], help="budgets")
     held.add_argument("--seed", type=int, default=0, help="of the reference run")
     held.add_argument("--again", action="store_true", help="ask again where it was asked")
     held.add_argument("--show", action="store_true", help="train nothing")

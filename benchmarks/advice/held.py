@@ -13,16 +13,17 @@ from typing import Any
 import gradnoise as gn
 from benchmarks import measure
 
-from .problems import Problem
+from .problems import ALL, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
-from .store import Store
+from .store import LEAST, Store
 from .train import State, fresh, restored, train
 from .truth import short, summary
 
 RESULTS = Path("benchmarks/results/advice/held")
 RUNS = CHECKPOINTS / "trials"
-INTERPOLATES = "separable_mlp"  # its loss goes to 0
-SEEDS = (101, 102)  # orders of the samples in the runs that the advice is held to
+ORDERS = tuple(range(101, 109))  # of the samples, in runs from a checkpoint
+FROM_SCRATCH = ORDERS[:2]
+NEAREST = 3  # pairs of the grid that are trained on these orders as well
 
 
 def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> None:
@@ -31,51 +32,64 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
     With `again` also where it was asked before: trials are kept in `RUNS`, and what a pair came to
     is taken over, so that only new runs are trained.
     """
-    path = RESULTS / f"{problem.name}.json"
+    path, store = RESULTS / f"{problem.name}.json", Store(problem)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    search = Search(problem, Store(problem), [seed])
+    told, trained = found.setdefault("told", {}), found.setdefault("trained", {})
+    search = Search(problem, store, [seed])
     for share in SHARES:
+        saved = search.checkpoint(share, seed)
         for budget in epochs:
             key = f"{share:g} {budget:g} {seed}"
-            if again or key not in found:
-                found[key] = _one(problem, search, share, budget, seed, found)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(found, indent=1) + "\n")
+            if again or key not in told:
+                told[key] = _ask(problem, search, share, budget, seed)
+        named = [(row["batch_size"], row["lr"]) for row in told.values() if row["lr"]]
+        here = [
+            pair for pair, key in zip(named, told, strict=True) if key.split()[0] == f"{share:g}"
+        ]
+        for start, pairs in ((share, [*here, *best_pairs(problem, store, share)]), (0.0, here)):
+            for pair in pairs:
+                key = _name(start, *pair)
+                if key not in trained:
+                    trained[key] = _train(problem, search, saved if start else None, *pair, start)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _one(
-    problem: Problem, search: Search, share: float, epochs: float, seed: int, found: dict[str, Any]
+def _name(start: float, batch_size: int, lr: float) -> str:
+    return f"from {start:g} B {batch_size} lr {lr:.5g}"
+
+
+def best_pairs(problem: Problem, store: Store, share: float) -> list[tuple[int, float]]:
+    """The pairs of the grid with the lowest losses from a checkpoint, of those that hold."""
+    budget, untrained = budget_of(problem, share), store.facts["untrained"]
+    cells = [c for key, c in store.cells.items() if key[0] == share and c.stable(budget, untrained)]
+    cells = sorted(cells, key=lambda cell: cell.loss(budget))[:NEAREST]
+    return [(cell.batch_size, cell.lr) for cell in cells]
+
+
+def _ask(
+    problem: Problem, search: Search, share: float, epochs: float, seed: int
 ) -> dict[str, Any]:
-    saved, data = search.checkpoint(share, seed), search.data
-    size, lr = problem.reference
-    state = restored(problem, saved, lr)
-    count, began = len(data[0]), time.perf_counter()
+    data, (size, lr) = search.data, problem.reference
+    state = restored(problem, search.checkpoint(share, seed), lr)
+    began = time.perf_counter()
     kept = RUNS / f"{problem.name}_{share:g}_{epochs:g}_{seed}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     advice = gn.advise(
         state.model, problem.loss_fn, data, state.optimizer, batch_size=size,
-        budget=round(epochs * count), path=kept,
+        budget=round(epochs * len(data[0])), samples=budget_of(problem, share), path=kept,
     )  # fmt: skip
-    out: dict[str, Any] = {
+    return {
         "seconds": round(time.perf_counter() - began, 1), "samples": advice.samples,
         "batch_size": advice.batch_size, "lr": advice.lr, "confidence": advice.confidence,
         "lr_range": advice.lr_range, "steps": advice.steps,
-        "critical": _triple(advice.critical_batch_size),
+        "critical": _triple(advice.critical_batch_size), "agrees": _agrees(advice.branches),
+        "samples_each": advice.branches.samples_each,
     }  # fmt: skip
-    if advice.branches.records:
-        stable = advice.branches.largest_stable()
-        out["largest_stable"] = {str(size): rate for size, rate in stable.items()}
-    if advice.lr is not None and advice.batch_size is not None:
-        pair = advice.batch_size, advice.lr
-        same = [k for k, row in found.items() if (row["batch_size"], row["lr"]) == pair]
-        here = [k for k in same if k.split()[0] == f"{share:g}"]
-        out["loss"] = (
-            found[here[0]]["loss"] if here else _trained(problem, search, saved, *pair, share)
-        )
-        out["scratch"] = (
-            found[same[0]]["scratch"] if same else _trained(problem, search, None, *pair, 0.0)
-        )
-    return out
+
+
+def _agrees(branches: gn.Branches) -> bool:
+    return any(not record.diverged for record in branches.records) and branches.agrees
 
 
 def _triple(estimate: gn.Estimate) -> list[float | None]:
@@ -83,57 +97,64 @@ def _triple(estimate: gn.Estimate) -> list[float | None]:
     return [x if math.isfinite(x) else None for x in ends]
 
 
-def _trained(
+def _train(
     problem: Problem, search: Search, saved: Any, batch_size: int, lr: float, share: float
 ) -> list[float | None]:
     """Losses after the samples that the grid was given, from the checkpoint or from scratch."""
     losses: list[float | None] = []
-    for seed in SEEDS:
+    for seed in FROM_SCRATCH if saved is None else ORDERS:
         state: State = fresh(problem, lr, seed) if saved is None else restored(problem, saved, lr)
         state.seed, state.seen = seed, 0
         end = budget_of(problem, share)
         run = train(problem, state, search.data, batch_size, [end], search.untrained)
-        losses.append(run.losses[-1] if run.losses else None)
+        losses.append(float(f"{run.losses[-1]:.5g}") if run.losses else None)
     return losses
 
 
+def _mean(losses: Sequence[float | None]) -> float:
+    """Geometric, as that of the grid; infinite where one of them diverged."""
+    known = [max(loss, LEAST) for loss in losses if loss is not None and math.isfinite(loss)]
+    return statistics.geometric_mean(known) if len(known) == len(losses) else math.inf
+
+
 def rows(problem: Problem) -> list[dict[str, Any]]:
-    """What was told beside what was right, a row per checkpoint and budget."""
+    """What was told beside what was right, a row per checkpoint and budget.
+
+    "loss" is over that of the best of the nearest pairs of the grid on the same orders, "scratch"
+    over the lowest loss of the grid.
+    """
     store, path = Store(problem), RESULTS / f"{problem.name}.json"
-    told = json.loads(path.read_text()) if path.exists() else {}
-    found = []
-    for key, own in told.items():
+    found = json.loads(path.read_text()) if path.exists() else {"told": {}, "trained": {}}
+    trained = {key: _mean(losses) for key, losses in found["trained"].items()}
+    every = []
+    for key, own in found["told"].items():
         share, epochs, _ = key.split()
         row = {"problem": problem.name, "from": share, "epochs": float(epochs), **own}
-        for name, start in (("loss", float(share)), ("scratch", 0.0)):
-            rates = summary(problem, store, start)["rates"].values()
-            best = min(row["loss"] for row in rates if row["loss"])
-            row[name] = [math.inf if x is None else x / best for x in own.get(name, [])]
-        found.append(row)
-    return found
+        row |= {"loss": None, "scratch": None}
+        if own["lr"]:
+            best = min(
+                trained[_name(float(share), *pair)]
+                for pair in best_pairs(problem, store, float(share))
+            )
+            row["loss"] = trained[_name(float(share), own["batch_size"], own["lr"])] / best
+            rates = summary(problem, store, 0.0)["rates"].values()
+            least = min(rate["loss"] for rate in rates if rate["loss"])
+            row["scratch"] = trained[_name(0.0, own["batch_size"], own["lr"])] / least
+        every.append(row)
+    return every
 
 
 def show(problems: Sequence[Problem], markdown: bool) -> None:
     """Every case, and how often the advice was near the best of the grid."""
     every = [row for problem in problems for row in rows(problem)]
-    cases = [
-        [
-            "problem",
-            "from",
-            "epochs",
-            "B",
-            "rate",
-            "confidence",
-            "steps",
-            "from here",
-            "from scratch",
-        ]
-    ]
+    cases = [[
+        "problem", "from", "epochs", "B", "rate", "confidence", "steps", "from here", "from scratch"
+    ]]  # fmt: skip
     for row in every:
-        ends = [", ".join(map(short, row[name])) or "–" for name in ("loss", "scratch")]
         cases.append([
             row["problem"], row["from"], short(row["epochs"]), str(row["batch_size"] or "–"),
-            short(row["lr"]), row["confidence"], str(row["steps"]), *ends,
+            short(row["lr"]), row["confidence"], str(row["steps"]), short(row["loss"]),
+            short(row["scratch"]),
         ])  # fmt: skip
     measure.show("loss where advice was followed, over the best of the grid", cases, markdown)
     kinds = {
@@ -141,17 +162,33 @@ def show(problems: Sequence[Problem], markdown: bool) -> None:
         for epochs in sorted({row["epochs"] for row in every})
     }
     kinds['"good"'] = [row for row in every if row["confidence"] == "good"]
-    fits = [row for row in every if row["problem"] != INTERPOLATES]
-    kinds[f"all but {INTERPOLATES}"] = fits
-    kinds[f'"good", all but {INTERPOLATES}'] = [r for r in fits if r["confidence"] == "good"]
+    kinds["all"] = every
     table = [["", "asked", "named", "diverged", "median", "within 5 %", "within 20 %", "worst"]]
     for name, own in kinds.items():
-        losses = [statistics.fmean(row["loss"]) for row in own if row["loss"]]
+        losses = [row["loss"] for row in own if row["loss"]]
         if not losses:
             continue
-        lost = sum(math.inf in (*row["loss"], *row["scratch"]) for row in own)
+        lost = sum(math.inf in (row["loss"], row["scratch"]) for row in own)
         table.append([
             name, str(len(own)), str(len(losses)), str(lost), short(statistics.median(losses)),
             *(f"{sum(x <= limit for x in losses)}" for limit in (1.05, 1.2)), short(max(losses)),
         ])  # fmt: skip
     measure.show("summary, from the checkpoints", table, markdown)
+    sizes = [["", "asked", "told", "within 2", "in the interval", "ways agree", "and within 2"]]
+    for name, own in kinds.items():
+        sizes.append([name, *map(str, _sizes(own))])
+    measure.show("critical batch size of the trials", sizes, markdown)
+
+
+def _sizes(own: Sequence[dict[str, Any]]) -> list[int]:
+    """Asked, told, within a factor 2 of training, in the interval, agree, and within 2."""
+    told = within = inside = agree = right = 0
+    for row in own:
+        problem = ALL[row["problem"]]
+        true = summary(problem, Store(problem), float(row["from"]))["critical"]["value"]
+        value, low, high = row["critical"]
+        near = value is not None and 0.5 <= value / true <= 2
+        told, within = told + (value is not None), within + near
+        inside += (low or 0.0) <= true <= (math.inf if high is None else high)
+        agree, right = agree + row["agrees"], right + (row["agrees"] and near)
+    return [len(own), told, within, inside, agree, right]

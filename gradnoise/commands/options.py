@@ -139,6 +139,8 @@ def _advise_options(commands: Any) -> None:
                         help="samples that all runs take together (default: 2 epochs)")  # fmt: skip
     length.add_argument("--epochs", type=POSITIVE, metavar="X",
                         help="the budget in passes over the data")  # fmt: skip
+    add("--samples", type=whole(1), metavar="N",
+        help="samples that the training ahead takes (default: not known)")  # fmt: skip
     _shared_options(add, "how many orders of the samples in the last runs (default 2)")
 
 

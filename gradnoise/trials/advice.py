@@ -128,8 +128,15 @@ def known_shares(branches: Branches) -> dict[int, float]:
     return {size: share for size, share in shares.items() if math.isfinite(share)}
 
 
-def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tuple[str, ...]:
-    """What makes the advice uncertain, however long the rate was tried; as for the sentences."""
+def why_rough(
+    choice: Choice, branches: Branches, tried: Sequence[Record], whole: bool = False
+) -> tuple[str, ...]:
+    """What makes the advice uncertain, however long the rate was tried.
+
+    Args:
+        choice, branches, tried: as for `write_reasons`.
+        whole: whether the trial was as long as the training ahead.
+    """
     alone = len(branches.batch_sizes) < 2
     start = sum(record.start_loss for record in tried)
     end = sum(getattr(record, AVERAGED) for record in tried)
@@ -142,7 +149,9 @@ def why_rough(choice: Choice, branches: Branches, tried: Sequence[Record]) -> tu
         f"{short(choice.apart)} apart": choice.apart > CLOSE,
         "the loss did not fall in the trial": not end < start,
         f"the loss more than halved in the trial, and then the best rate depends on the length of "
-        f"the run: this one is for runs of about {samples} samples": 0 <= end < start / 2,
+        f"the run: this one is for runs of about {samples} samples": (
+            0 <= end < start / 2 and not whole
+        ),
         "there is one seed only": len(tried) < 2,
         "no other batch size was tried: nothing is said about it (a larger `budget` does)": alone,
         "the losses of the batch sizes do not tell what they cost": not alone

@@ -45,6 +45,7 @@ def advise(
     optimizer: torch.optim.Optimizer,
     *,
     budget: int | None = None,
+    samples: int | None = None,
     batch_size: int | None = None,
     seeds: int = 2,
     extra: float = 0.25,
@@ -70,18 +71,22 @@ def advise(
     smaller temperature than in use, if that holds, because in short runs less noise always looks
     better.
 
-    The advice is about as many steps as were tried. It is "good" where the last runs took an epoch
-    of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other rate
-    had a loss that is lower by more than 5 %; the best rate is not their smallest; the best ones by
-    the two losses are within a factor of 4; the second moments of the optimizer, if it has any,
-    settle within these steps; and there were several seeds and batch sizes. Otherwise it is
+    The advice is about as many steps as were tried. Say in `samples` how long the training ahead
+    is: then no run is longer, and where the budget pays for runs as long as that, both the rate and
+    the critical batch size are those of this training. It is "good" where the last runs took an
+    epoch of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other
+    rate had a loss that is lower by more than 5 %; the best rate is not their smallest; the best
+    ones by the two losses are within a factor of 4; the second moments of the optimizer, if it has
+    any, settle within these steps; and there were several seeds and batch sizes. Otherwise it is
     "rough", and the reasons are printed. Where the budget is small, B₀ alone is tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
-        budget: samples that gradients are taken of, in all runs together; default: twice the
-            number of samples of `data`. Losses at the end of runs are taken besides, on 2048
-            samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
+        budget: samples that gradients are taken of, in all runs together; default: twice the number
+            of samples of `data`. 16 times `samples` pay for last runs as long as that, 43 times for
+            all of them. Losses at the end of runs are taken besides, on 2048 samples at most, and
+            trΣ on 512; a few steps find out whether runs can be one program.
+        samples: how many the training ahead takes, at any batch size; None: not known.
         batch_size: B₀; by default that of a DataLoader.
         seeds: orders of the samples in the longer runs; fewer where the budget is too small.
         level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
@@ -114,6 +119,9 @@ def advise(
     check_level(level)
     if not 0 < number("extra", extra) < math.inf:
         raise ArgumentError(f"`extra` must be positive; got {extra!r}")
+    if samples is not None:
+        check_whole("samples", samples, LEAST_STEPS * base)
+    ahead = math.inf if samples is None else int(samples)
     seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
         plan = plan_from(
@@ -126,8 +134,14 @@ def advise(
                 f"batch size that the steps have in fact"
             )
         spend = EPOCHS * plan.count if budget is None else int(budget)
-        sizes, samples = sizes_within(base, plan.count, spend)
-        own = {"batch_size": base, "budget": spend, "seeds": 1, "seeds of the last trial": seeds}
+        sizes, least = sizes_within(base, plan.count, spend, ahead)
+        own = {
+            "batch_size": base,
+            "budget": spend,
+            "samples": samples and ahead,
+            "seeds": 1,
+            "seeds of the last trial": seeds,
+        }
         trials = Trials(
             plan, own, budget=spend, path=path, vectorise=vectorise, executor=executor,
             progress=progress,
@@ -138,44 +152,56 @@ def advise(
             return _too_little(trials, base, spend)
         lrs = [trials.start.lr * factor for factor in FACTORS]
         trials.budget = FIRST * spend
-        records, parts = search_all(trials, sizes, lrs, LATER, 0.5, Length(samples, (0,)), FURTHER)
+        records, parts = search_all(trials, sizes, lrs, LATER, 0.5, Length(least, (0,)), FURTHER)
         trials.budget = spend
         branches = Branches(
             in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr, base,
             *trials.noise, level=level,
         )  # fmt: skip
-        return _tried(trials, branches, samples, extra, seeds)
+        return _tried(trials, branches, (least, ahead), extra, seeds)
 
 
-def sizes_within(base: int, count: int, budget: float) -> tuple[list[int], int]:
+def sizes_within(
+    base: int, count: int, budget: float, most: float = math.inf
+) -> tuple[list[int], int]:
     """The batch sizes that a budget allows, B₀ first, and how many samples a run takes.
 
     None where the budget is too small even for B₀.
+
+    Args:
+        base: B₀.
+        count: samples of the data.
+        budget: samples of all runs together.
+        most: samples of a run.
     """
     smaller = min(base, max(2, base // RATIO))  # no single samples, which BatchNorm refuses
     wanted = sorted({smaller, base, base * RATIO, base * RATIO**2})
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
-        samples = int(FIRST * budget / (FEW * several + MORE))
-        most = min(samples // LEAST_STEPS, count)
-        sizes = [size for size in wanted[:several] if size <= most]
+        samples = int(min(FIRST * budget / (FEW * several + MORE), most))
+        largest = min(samples // LEAST_STEPS, count)
+        sizes = [size for size in wanted[:several] if size <= largest]
         if base not in sizes:
             continue
-        if len(sizes) == several - 1 and most >= 2 * sizes[-1]:
-            sizes.append(base * 2 ** int(math.log2(most / base)))
+        if len(sizes) == several - 1 and largest >= 2 * sizes[-1]:
+            sizes.append(base * 2 ** int(math.log2(largest / base)))
         if len(sizes) == several:
             return [base, *(size for size in sizes if size != base)], samples
-    samples = int(FIRST * budget / (FEW + MORE))
+    samples = int(min(FIRST * budget / (FEW + MORE), most))
     return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
-def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: int) -> Advice:
+def _tried(
+    trials: Trials, branches: Branches, samples: tuple[int, float], extra: float, seeds: int
+) -> Advice:
     """The advice of these branches, after rates around it were tried for longer.
 
     Args:
         trials, branches, extra, seeds: as in `advise`.
-        least: samples of a run before; the last ones are no shorter, if that can be paid.
+        samples: of a run before, and of the training ahead; the last runs are no shorter than the
+            first, if that can be paid, and no longer than the second.
     """
+    least, ahead = samples
     choice = chosen(branches, extra)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
@@ -185,9 +211,9 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
     paid = int(left // (len(FINAL) * LEAST_STEPS * choice.batch_size))
     orders = max(1, min(seeds, paid))
     several = left / orders  # one rate more than these, or as long as before where that can be paid
-    samples = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
-    final = Length(samples, tuple(range(1, orders + 1)), "samples of the last trial")
-    long = samples >= LONG * choice.batch_size
+    each = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
+    final = Length(int(min(each, ahead)), tuple(range(1, orders + 1)), "samples of the last trial")
+    long = final.samples >= min(LONG * choice.batch_size, ahead)
     lowest = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
@@ -201,9 +227,9 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
         return _nothing(trials, branches, reason)
     own = [record for record in records if record.run.lr == last.averaged]
     doubts = (
-        *_too_short(trials, final, last.batch_size, seeds),
+        *_too_short(trials, final, last.batch_size, seeds, ahead),
         *_not_settled(trials, own[0].run.steps),
-        *why_rough(last, branches, own),
+        *why_rough(last, branches, own, final.samples >= ahead),
         *lower_elsewhere(last, records, branches.tolerance),
     )
     return Advice(
@@ -220,9 +246,11 @@ def _tried(trials: Trials, branches: Branches, least: int, extra: float, seeds: 
     )
 
 
-def _too_short(trials: Trials, final: Length, batch_size: int, seeds: int) -> tuple[str, ...]:
+def _too_short(
+    trials: Trials, final: Length, batch_size: int, seeds: int, ahead: float
+) -> tuple[str, ...]:
     """Whether longer runs are needed, and the budget that pays for them with all seeds."""
-    enough = max(min(trials.epoch, LONG * batch_size), SHORT * batch_size)
+    enough = min(max(min(trials.epoch, LONG * batch_size), SHORT * batch_size), ahead)
     if final.samples >= enough:
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))

@@ -137,6 +137,39 @@ def test_the_budget_decides_on_batch_sizes(budget: float, sizes: list[int]) -> N
     assert all(samples >= LEAST_STEPS * size for size in found)
 
 
+@pytest.mark.parametrize(
+    ("most", "sizes", "samples"),
+    [(2000, [16, 4, 64, 128], 2000), (600, [16, 4, 64], 600), (130, [16, 4], 130), (127, [], 0)],
+)  # fmt: skip
+def test_no_run_is_longer_than_the_training_ahead(
+    most: int, sizes: list[int], samples: int
+) -> None:
+    assert sizes_within(16, 2048, 1e7, most) == (sizes, samples)
+
+
+def test_what_is_meant_to_be_trained_is_tried() -> None:
+    """With a budget for it as long, with a smaller one shorter; never longer."""
+    for budget, least, most in ((200_000, 3500, 4000), (20_000, 100, 2000)):
+        found = advised(budget=budget, samples=4000)
+        assert found.batch_size is not None
+        assert least < found.steps * found.batch_size <= most
+        assert found.branches.samples_each <= 4000
+        assert found.samples <= budget
+    longer = advised(budget=200_000)
+    assert longer.batch_size is not None
+    assert longer.steps * longer.batch_size > 4000
+
+
+def test_a_trial_as_long_as_the_training_ahead_is_neither_short_nor_of_another_length() -> None:
+    text = " ".join(str(advised(1e-3, budget=60_000, samples=1000)).split())
+    assert "the trial was short" not in text
+    assert "more than halved" not in text
+    for samples in (None, 50_000):
+        text = " ".join(str(advised(1e-3, budget=60_000, samples=samples)).split())
+        assert "the trial was short" in text
+        assert "more than halved" in text
+
+
 def test_no_batch_is_larger_than_the_data() -> None:
     found, _ = sizes_within(16, 50, 1e7)
     assert max(found) <= 50
@@ -156,6 +189,7 @@ def test_the_batch_size_in_use_is_always_tried(budget: int) -> None:
         ({"level": 1.0}, "`level` is a coverage between 0 and 1"),
         ({"budget": 0}, "`budget`"),
         ({"seeds": 0}, "`seeds`"),
+        ({"samples": 127}, "`samples` must be"),
         ({"batch_size": None}, "`batch_size` is needed"),
         ({"batch_size": 2049, "budget": 10**9}, "`batch_size` = 2049 is more than the 2048 samp"),
     ],
