@@ -57,7 +57,8 @@ _REMEDIES = {
         "or ask for the share beyond a margin, such as .cumulative(-width)"
     ),
     Status.BEYOND_GRID: (
-        "the runs do not determine it: widen the grid (`batch_sizes`, `lrs`) or use more `seeds`"
+        "the runs do not determine it: widen the grid (`batch_sizes`, `lrs` or `factors`), or use "
+        "more `seeds`"
     ),
     Status.NO_DESCENT: (
         "the loss does not fall here, however small the step is: measure again some steps later, "

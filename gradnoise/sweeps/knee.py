@@ -16,6 +16,7 @@ from ..statistics.estimate import Estimate, Status
 from ..training.divergence import KEPT
 from ..training.record import Record
 
+LOST = 0.2  # of the gain of a smaller ε: a run that goes on and gains less is lost
 LEAST_SPREAD = 0.01  # of ln ε, so that equal brackets do not make it zero
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -45,36 +46,44 @@ class Bracket:
 
 
 def with_lost(records: Sequence[Record], averaged: bool = False) -> list[Record]:
-    """The runs, where those that end high although a smaller learning rate trains are diverged too.
+    """The runs, where those that are lost although a smaller learning rate trains are diverged too.
 
-    A network whose units die in one large step ends at the loss of guessing, a little below its
-    start: it ends above 0.9 of its start, where a smaller ε of the same batch size, seed and budget
-    ended below.
+    A network whose units die in one large step ends at the loss of guessing, which may be near its
+    start. A smaller ε of the same batch size, seed and budget shows it, if that gains: if it ends
+    below 0.9 of the start. From a fresh model a run is lost that does not gain as much. From a
+    trained model, where the noise of a large ε takes some of the gain, a run is lost that gains
+    less than a fifth of what a smaller ε does, by the losses at averaged weights.
 
     Args:
         records: the runs.
-        averaged: whether they go on from a trained model and have a loss at averaged weights. That
-            loss is compared, and is high above its start: the noise of a large ε counts less there.
+        averaged: whether they go on from a trained model and have a loss at averaged weights.
     """
-    name, high = ("averaged_loss", 1.0) if averaged else ("train_loss", KEPT)
-    trained: dict[tuple[Any, ...], float] = {}
-    for record in records:
-        if not record.diverged and getattr(record, name) <= _share(KEPT, record.start_loss):
-            kind = _kind(record)
-            trained[kind] = min(trained.get(kind, math.inf), record.run.lr)
-    return [
-        replace(record, diverged=True)
-        if not record.diverged
-        and getattr(record, name) > _share(high, record.start_loss)
-        and record.run.lr > trained.get(_kind(record), math.inf)
-        else record
-        for record in records
-    ]
+    lost, best = set(), dict[tuple[Any, ...], float]()
+    for record in sorted(records, key=lambda each: each.run.lr):
+        if record.diverged:
+            continue
+        kind, own = _kind(record), gain(record, averaged)
+        if kind in best and own < (LOST * best[kind] if averaged else _enough(record)):
+            lost.add(record.run)
+        elif has_trained(record, averaged):
+            best[kind] = max(best.get(kind, 0.0), own)
+    return [replace(r, diverged=True) if r.run in lost else r for r in records]
 
 
-def _share(share: float, loss: float) -> float:
-    """A loss lower by 1 - share of its size; it may be negative."""
-    return loss - (1 - share) * abs(loss)
+def gain(record: Record, averaged: bool) -> float:
+    """By how much the loss fell in a run: at averaged weights, or at the last ones."""
+    end = record.averaged_loss if averaged else record.train_loss
+    assert end is not None
+    return record.start_loss - end
+
+
+def has_trained(record: Record, averaged: bool) -> bool:
+    """Whether a run ended below 0.9 of its start; see `with_lost`."""
+    return not record.diverged and gain(record, averaged) >= _enough(record)
+
+
+def _enough(record: Record) -> float:
+    return (1 - KEPT) * abs(record.start_loss)  # it may be negative
 
 
 def _kind(record: Record) -> tuple[Any, ...]:

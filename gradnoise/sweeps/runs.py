@@ -99,8 +99,8 @@ class Runs:
         """Per batch size the ε at which runs begin to diverge.
 
         The geometric mean over seeds of the middle between the largest ε that holds and the
-        smallest that diverges. The interval is what was tried: from the largest ε at which, and
-        below which, no seed diverged to the smallest at which, or below which, every seed did; it
+        smallest that diverges. The interval is what was tried: its lower end is the largest ε at
+        which, and below which, no seed diverged, its upper end the ε by which every seed has; it
         has no `level` (how often it holds the limit of training: docs/advice.md). Where a seed has
         no such ε above or below, there is no value: `gn.branch(..., stability=True)` looks for
         them.

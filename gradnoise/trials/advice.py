@@ -15,6 +15,8 @@ from .search import AVERAGED, CONSTANT, best_rate, best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 NEARLY = 0.95  # shares above are told as equal
+AHEAD = "samples of the training ahead"  # its name in the file
+HIGHER = 0.2  # of the loss of the batch size that is advised over the lowest, at most
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
 
 
@@ -108,14 +110,19 @@ class Choice:
 def chosen(branches: Branches, extra: float) -> Choice | None:
     """The largest batch size that costs at most so many more samples than the best one.
 
-    Where losses do not tell what they cost, the one in use.
+    Nor may its loss be more than `HIGHER` above the lowest: where losses fall steeply a few more
+    samples are worth much. Where losses do not tell what they cost, the one in use.
     """
     sizes = branches.batch_sizes
     shares = known_shares(branches)
+    losses = {size: float(own.mean()) for size, own in branches.losses().items()} if shares else {}
+    lowest = min(losses.values(), default=0.0)
+    most = lowest + HIGHER * abs(lowest)
     for size in (
         reversed(sizes) if shares else sorted(sizes, key=lambda b: b != branches.batch_size)
     ):
-        if not shares or shares.get(size, 0.0) * (1 + extra) >= 1 or size == sizes[0]:
+        cheap = shares.get(size, 0.0) * (1 + extra) >= 1 and losses.get(size, math.inf) <= most
+        if not shares or cheap or size == sizes[0]:
             found = Choice.of([r for r in branches.records if r.run.batch_size == size])
             if found is not None:
                 return found
@@ -181,7 +188,11 @@ def lower_elsewhere(choice: Choice, records: Sequence[Record], tolerance: float)
 
 
 def write_reasons(
-    choice: Choice, branches: Branches, tried: Sequence[Record], doubts: Sequence[str]
+    choice: Choice,
+    branches: Branches,
+    tried: Sequence[Record],
+    doubts: Sequence[str],
+    whole: bool = False,
 ) -> tuple[str, ...]:
     """The advice in sentences.
 
@@ -190,13 +201,15 @@ def write_reasons(
         branches: the trials before.
         tried: runs at the advised rate.
         doubts: why the advice is rough.
+        whole: as for `why_rough`.
     """
+    long = ", as long as the training ahead," if whole else ""
     steps, seeds = tried[0].run.steps, len(tried)
     after = sum(getattr(record, AVERAGED) for record in tried) / seeds
     return (
         f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
-        f"steps from here on {seeds} seed{'s' if seeds > 1 else ''}: holds. The learning rate "
-        f"{short(choice.stable)} holds as well. The training loss went from "
+        f"steps from here{long} on {seeds} seed{'s' if seeds > 1 else ''}: holds. The "
+        f"learning rate {short(choice.stable)} holds as well. The training loss went from "
         f"{short(branches.start_loss)} to "
         f"{short(after)} (at the mean weights of the last half).",
         *(f"This is rough, because {doubt}." for doubt in doubts),
@@ -230,10 +243,12 @@ def _about(branches: Branches) -> str:
         said = f"about {short(float(critical))} ({said})"
     sure = branches.agrees or not critical.is_resolved
     doubt = "" if sure else " It is uncertain: its two ways do not agree, or there is one only."
+    ahead = branches.settings.get(AHEAD) or 0
+    fewer = f"; the training ahead has {ahead}" if branches.samples_each < NEARLY * ahead else ""
     return (
-        f"Critical batch size of runs of {branches.samples_each} samples, as the trials had: "
-        f"{said}. There a run takes twice the steps of very large batches and twice the samples of "
-        f"very small ones.{doubt}"
+        f"Critical batch size of runs of {branches.samples_each} samples, as the trials "
+        f"had{fewer}: {said}. There a run takes twice the steps of very large batches and twice "
+        f"the samples of very small ones.{doubt}"
     )
 
 

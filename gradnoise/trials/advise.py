@@ -15,7 +15,7 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.guard import untouched
 from ..statistics.estimate import Estimate, Status, check_level
-from .advice import MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
+from .advice import AHEAD, MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
 from .branches import Branches, in_order
 from .search import Length, search, search_all
 from .trials import LEAST, Trials, known_batch_size, plan_from
@@ -58,35 +58,37 @@ def advise(
 ) -> Advice:
     """Find a batch size and a learning rate by short training runs from where a model stands.
 
-    Copies of the model are trained as `gn.branch` does. Half of the budget finds the batch size:
-    runs at B₀, with rates from ¼ to 4 times the one in use, then at B₀/4 (no single samples), 4B₀
-    and 16B₀, as far as the budget allows (the largest is smaller where it would make fewer than 8
-    steps), and at further rates where the best is at an end; all on one order of the samples,
-    because longer runs tell more than several orders. Advised is the largest batch size that needs
-    at most `extra` more samples for its loss than the smallest one; B₀ where the losses do not tell
-    it. The rest finds the rate: longer runs at that batch size, on other orders of the samples,
-    with three rates a factor of 2 apart around the geometric middle of the best ones by the losses
-    of the last quarter of the steps and at averaged weights. Advised is the best one at averaged
-    weights of those at which twice the rate held as well; and unless these runs took 1000 steps, no
-    smaller temperature than in use, if that holds, because in short runs less noise always looks
-    better.
+    Copies of the model are trained as `gn.branch` does. Half of the budget (where `samples` is
+    given, all that the last runs do not need) finds the batch size: runs at B₀, with rates from ¼
+    to 4 times the one in use, then at B₀/4 (no single samples), 4B₀ and 16B₀, as far as the budget
+    allows (the largest is smaller where it would make fewer than 8 steps), and at further rates
+    where the best is at an end; all on one order of the samples, because longer runs tell more than
+    several orders. Advised is the largest batch size that needs at most `extra` more samples for
+    its loss than the smallest one, and whose loss is at most 20 % above the lowest; B₀ where the
+    losses do not tell it. The rest finds the rate: longer runs at that batch size, on other orders
+    of the samples, with three rates a factor of 2 apart around the geometric middle of the best
+    ones by the losses of the last quarter of the steps and at averaged weights. Advised is the best
+    one at averaged weights of those at which twice the rate held as well; and unless these runs
+    took 1000 steps, no smaller temperature than in use, if that holds, because in short runs less
+    noise always looks better.
 
     The advice is about as many steps as were tried. Say in `samples` how long the training ahead
     is: then no run is longer, and where the budget pays for runs as long as that, both the rate and
     the critical batch size are those of this training. It is "good" where the last runs took an
-    epoch of at least 200 steps, or 1000 steps; the loss fell, but not to less than half; no other
-    rate had a loss that is lower by more than 5 %; the best rate is not their smallest; the best
-    ones by the two losses are within a factor of 4; the second moments of the optimizer, if it has
-    any, settle within these steps; and there were several seeds and batch sizes. Otherwise it is
-    "rough", and the reasons are printed. Where the budget is small, B₀ alone is tried.
+    epoch of at least 200 steps, or 1000 steps, or with `samples` half of these; the loss fell, but
+    not to less than half, unless they took all of `samples`; no other rate had a loss that is lower
+    by more than 5 %; the best rate is not their smallest; the best ones by the two losses are
+    within a factor of 4; the second moments of the optimizer, if it has any, settle within these
+    steps; and there were several seeds and batch sizes. Otherwise it is "rough", and the reasons
+    are printed. Where the budget is small, B₀ alone is tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
         budget: samples that gradients are taken of, in all runs together; default: twice the number
-            of samples of `data`. 16 times `samples` pay for last runs as long as that, 43 times for
-            all of them. Losses at the end of runs are taken besides, on 2048 samples at most, and
-            trΣ on 512; a few steps find out whether runs can be one program.
-        samples: how many the training ahead takes, at any batch size; None: not known.
+            of samples of `data`. With two seeds 16 times `samples` pay for last runs as long as
+            that, 30 times for all of them. Losses at the end of runs are taken besides, on 2048
+            samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
+        samples: how many the training ahead takes, enough for 8 steps at B₀; None: not known.
         batch_size: B₀; by default that of a DataLoader.
         seeds: orders of the samples in the longer runs; fewer where the budget is too small.
         level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
@@ -120,7 +122,12 @@ def advise(
     if not 0 < number("extra", extra) < math.inf:
         raise ArgumentError(f"`extra` must be positive; got {extra!r}")
     if samples is not None:
-        check_whole("samples", samples, LEAST_STEPS * base)
+        check_whole("samples", samples, 1)
+        if samples < LEAST_STEPS * base:
+            raise ArgumentError(
+                f"`samples` must be enough for {LEAST_STEPS} steps at batch size {base}, at least "
+                f"{LEAST_STEPS * base}; got {samples}"
+            )
     ahead = math.inf if samples is None else int(samples)
     seeds = int(seeds)  # a whole number of NumPy cannot be written to the file
     with untouched(model, data):
@@ -134,11 +141,13 @@ def advise(
                 f"batch size that the steps have in fact"
             )
         spend = EPOCHS * plan.count if budget is None else int(budget)
-        sizes, least = sizes_within(base, plan.count, spend, ahead)
+        last = (len(FINAL) + 1) * seeds * ahead  # what the last trial takes where it is that long
+        first = max(FIRST * spend, spend - last)
+        sizes, least = sizes_within(base, plan.count, first, ahead)
         own = {
             "batch_size": base,
             "budget": spend,
-            "samples": samples and ahead,
+            AHEAD: None if samples is None else int(samples),
             "seeds": 1,
             "seeds of the last trial": seeds,
         }
@@ -151,14 +160,14 @@ def advise(
         if not sizes:
             return _too_little(trials, base, spend)
         lrs = [trials.start.lr * factor for factor in FACTORS]
-        trials.budget = FIRST * spend
+        trials.budget = first
         records, parts = search_all(trials, sizes, lrs, LATER, 0.5, Length(least, (0,)), FURTHER)
         trials.budget = spend
         branches = Branches(
             in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr, base,
             *trials.noise, level=level,
         )  # fmt: skip
-        return _tried(trials, branches, (least, ahead), extra, seeds)
+        return _tried(trials, branches, least, ahead, extra, seeds)
 
 
 def sizes_within(
@@ -171,14 +180,14 @@ def sizes_within(
     Args:
         base: B₀.
         count: samples of the data.
-        budget: samples of all runs together.
-        most: samples of a run.
+        budget: samples of all these runs together.
+        most: samples of a run, at most.
     """
     smaller = min(base, max(2, base // RATIO))  # no single samples, which BatchNorm refuses
     wanted = sorted({smaller, base, base * RATIO, base * RATIO**2})
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
-        samples = int(min(FIRST * budget / (FEW * several + MORE), most))
+        samples = int(min(budget / (FEW * several + MORE), most))
         largest = min(samples // LEAST_STEPS, count)
         sizes = [size for size in wanted[:several] if size <= largest]
         if base not in sizes:
@@ -187,21 +196,20 @@ def sizes_within(
             sizes.append(base * 2 ** int(math.log2(largest / base)))
         if len(sizes) == several:
             return [base, *(size for size in sizes if size != base)], samples
-    samples = int(min(FIRST * budget / (FEW + MORE), most))
+    samples = int(min(budget / (FEW + MORE), most))
     return ([base], samples) if samples >= LEAST_STEPS * base else ([], 0)
 
 
 def _tried(
-    trials: Trials, branches: Branches, samples: tuple[int, float], extra: float, seeds: int
+    trials: Trials, branches: Branches, least: int, ahead: float, extra: float, seeds: int
 ) -> Advice:
     """The advice of these branches, after rates around it were tried for longer.
 
     Args:
         trials, branches, extra, seeds: as in `advise`.
-        samples: of a run before, and of the training ahead; the last runs are no shorter than the
-            first, if that can be paid, and no longer than the second.
+        least: samples of a run before; the last ones are no shorter, if that can be paid.
+        ahead: samples of the training ahead; the last runs are no longer.
     """
-    least, ahead = samples
     choice = chosen(branches, extra)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
@@ -216,7 +224,9 @@ def _tried(
     long = final.samples >= min(LONG * choice.batch_size, ahead)
     lowest = 0.0 if long else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
-    records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, 1)
+    whole = final.samples >= ahead
+    further = FURTHER if whole else 1
+    records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, further)
     unstable = lowest_unstable(branches, choice.batch_size)
     last = Choice.of(records, MARGIN, lowest, unstable) or Choice.of(records, MARGIN, 0.0, unstable)
     if last is None:
@@ -229,13 +239,13 @@ def _tried(
     doubts = (
         *_too_short(trials, final, last.batch_size, seeds, ahead),
         *_not_settled(trials, own[0].run.steps),
-        *why_rough(last, branches, own, final.samples >= ahead),
+        *why_rough(last, branches, own, whole),
         *lower_elsewhere(last, records, branches.tolerance),
     )
     return Advice(
         last.batch_size,
         last.averaged,
-        write_reasons(last, branches, own, doubts),
+        write_reasons(last, branches, own, doubts, whole),
         "rough" if doubts else "good",
         (last.constant, last.averaged),
         own[0].run.steps,
@@ -250,12 +260,14 @@ def _too_short(
     trials: Trials, final: Length, batch_size: int, seeds: int, ahead: float
 ) -> tuple[str, ...]:
     """Whether longer runs are needed, and the budget that pays for them with all seeds."""
-    enough = min(max(min(trials.epoch, LONG * batch_size), SHORT * batch_size), ahead)
-    if final.samples >= enough:
+    known = math.isfinite(ahead)
+    enough = ahead if known else max(min(trials.epoch, LONG * batch_size), SHORT * batch_size)
+    if final.samples >= (enough / 2 if known else enough):
         return ()
     needed = math.ceil((len(FINAL) + 1) * seeds * enough / (1 - FIRST))
     told = f"`budget` = {needed}{_passes(trials, needed, ', {}, is enough', ' is enough')}"
-    return (f"the trial was short (for batch size {batch_size}, {told}; it may find another one)",)
+    what = "less than half as long as the training ahead" if known else "short"
+    return (f"the trial was {what} (for batch size {batch_size}, {told}; it may find another one)",)
 
 
 def _passes(trials: Trials, samples: int, known: str, unknown: str) -> str:

@@ -51,14 +51,15 @@ def branch(
     B₀; at the next, rates as far apart around the middle of the two best ones before (by the two
     losses below), scaled by the ratio of the batch sizes. Where the best is the smallest or the
     largest of them, up to `further` rates beyond it are tried, a factor of 2 apart. With
-    `stability` there are up to 12 more (usually 4), until every seed has a rate that holds and one
-    twice as large that diverges. At the smallest batch size there are also runs with 1/2, 1/4 and
-    1/8 of the samples. All together take at most
-    `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, with `stability` those of 12
-    more rates, and up to `3·seeds·samples` for the parts. Besides, a few steps find out whether
-    runs can be one program, trΣ is measured on 512 samples at most, and losses at the start and the
-    end of runs on 2048 at most. Model, optimizer, gradients, buffers and random states are left as
-    they are; schedulers and hooks of the optimizer and backward hooks of the model take no part.
+    `stability` there are up to 12 more for each batch size (usually 4), until every seed has a rate
+    that holds and one at most twice as large that diverges. At the smallest batch size there are
+    also runs with 1/2, 1/4 and 1/8 of the samples. All together take at most
+    `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, with `stability` further + 12
+    in place of further, and up to `3·seeds·samples` for the parts. Besides, a few steps find out
+    whether runs can be one program, trΣ is measured on 512 samples at most, and losses at the start
+    and the end of runs on 2048 at most. Model, optimizer, gradients, buffers and random states are
+    left as they are; schedulers and hooks of the optimizer and backward hooks of the model take no
+    part.
 
     Every run has two losses: of its batches in the last quarter of the steps, and at the mean
     weights of the last half, where the noise of a large rate does not count, as after a decay.
@@ -76,7 +77,7 @@ def branch(
         factors: of that learning rate; at the next batch sizes around the middle of the ends.
         further: rates beyond the ends of `factors`, at most, per batch size.
         stability: whether to find where runs begin to diverge as well, for
-            `Branches.stability_limit`; `factors=[1.0]` and `further=0` look for that alone.
+            `Branches.stability_limit`; with `factors=[1.0]` and `further=0` few other runs.
         seeds: how many orders of the samples.
         tolerance: of `Branches.largest_batch_size`, relative to the lowest loss.
         level: of the intervals.

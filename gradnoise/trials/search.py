@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..sweeps.knee import brackets, with_lost
-from ..training.divergence import KEPT
+from ..sweeps.knee import brackets, gain, has_trained, with_lost
 from ..training.record import Record, Run
 from .trials import Trials
 
@@ -16,6 +15,7 @@ STEP = 2.0  # between two rates
 WHOLE = "samples"  # the budget of runs that take all samples
 SHARES = (2, 4, 8)  # parts of them, at the smallest batch size
 REACH = 12  # rates beyond the others, to where runs begin to diverge
+DOWN = 4  # of these, to see whether a smaller rate trains
 CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
 AVERAGED = "averaged_loss"  # at the mean weights of the last half
 
@@ -89,15 +89,20 @@ def search_limit(
 ) -> list[Record]:
     """These runs and further ones, until every seed has a rate that holds below one that diverges.
 
-    Both are a factor of 2 apart then. At most `REACH` further rates, fewer where the budget is
-    spent.
+    Both are at most a factor of 2 apart then. Where no rate has trained yet, the smallest may have
+    killed the network: up to `DOWN` smaller ones are tried as well. In all at most `REACH` further
+    rates, fewer where the budget is spent.
 
     Args:
         trials, batch_size, length: as for `search`.
         records: runs at this batch size.
     """
+    down = DOWN
     for _ in range(REACH):
         lr = _towards_limit(records)
+        lowest = min(record.run.lr for record in records)
+        if lr != lowest / STEP and down and _may_be_dead(records):
+            lr, down = lowest / STEP, down - 1
         if lr is None or not trials.can_pay(length.runs(batch_size, [lr])):
             break
         records = _more(trials, batch_size, records, length, lr)
@@ -107,8 +112,7 @@ def search_limit(
 def _towards_limit(records: Sequence[Record]) -> float | None:
     """The next rate to try, None where all seeds are known."""
     found, lrs = brackets(records), [record.run.lr for record in records]
-    lowest = [record for record in records if record.run.lr == min(lrs)]
-    if any(record.diverged or _is_high(record) for record in lowest):
+    if any(one.stable == 0 for one in found):
         return min(lrs) / STEP
     if any(math.isinf(one.diverged) for one in found):
         return max(lrs) * STEP
@@ -116,10 +120,15 @@ def _towards_limit(records: Sequence[Record]) -> float | None:
     return widest.middle if widest.diverged > STEP * widest.stable * (1 + 1e-9) else None
 
 
-def _is_high(record: Record) -> bool:
-    """Whether a run lost so much that a smaller rate may show it to be lost (`with_lost`)."""
-    assert record.averaged_loss is not None
-    return record.averaged_loss - record.start_loss > (1 - KEPT) * abs(record.start_loss)
+def _may_be_dead(records: Sequence[Record]) -> bool:
+    """Whether of a seed no rate has trained, and the smallest ended above its start."""
+    trained = {record.run.seed for record in records if has_trained(record, averaged=True)}
+    lowest = min(record.run.lr for record in records)
+    return any(
+        record.run.seed not in trained and not record.diverged and gain(record, averaged=True) < 0
+        for record in records
+        if record.run.lr == lowest
+    )
 
 
 def best_rate(records: Sequence[Record], loss: str) -> float | None:

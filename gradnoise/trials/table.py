@@ -18,7 +18,7 @@ EDGE = "*"
 
 
 def write(found: BranchRuns) -> str:
-    """The best and the largest stable rate of every batch size; then what follows from them."""
+    """The best rates of every batch size and where runs diverge; then what follows from them."""
     if not found.records:
         return "no runs"
     best = found.best(CONSTANT), found.best(AVERAGED)
@@ -48,9 +48,11 @@ def _head(found: BranchRuns) -> str:
 
 def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
     table = plain_table(
-        "B", "steps", "rates tried", "best ε", "late loss", "best ε", "averaged loss", "samples",
+        "B", "steps", "ε tried", "best ε", "late loss", "best ε", "averaged loss", "samples",
         "stable to",
     )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = "loss" not in str(column.header)  # these have a place to break at
     limits = found.stability_limit()
     factors = _factors(found)
     for size in found.batch_sizes:
@@ -92,9 +94,10 @@ def _best(best: Best | None) -> tuple[str, str]:
 
 
 def _limit(limit: Estimate) -> str:
-    if limit.is_resolved:
+    below, above = limit.low > 0, math.isfinite(limit.high)
+    if below and above:
         return f"{limit.low:.2g}–{limit.high:.2g}"
-    return f"≥ {limit.low:.2g}" if limit.low > 0 else f"< {limit.high:.2g}"
+    return f"≥ {limit.low:.2g}" if below else f"< {limit.high:.2g}" if above else "–"
 
 
 def _conclusions(found: BranchRuns) -> list[str]:
@@ -105,8 +108,8 @@ def _conclusions(found: BranchRuns) -> list[str]:
         "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean "
         "weights of the last half, as after a decay of the rate. samples: how many times those of "
         "the smallest batch size are needed for the same averaged loss. stable to: between "
-        "these rates runs begin to diverge (the largest that held with every seed, the smallest "
-        "from which on none did)",
+        "these rates runs begin to diverge (no seed does at the first and below; every seed does "
+        "at the second or below)",
         "",
         f"critical batch size of runs of {found.samples_each} samples: "
         f"{_told(found.critical_batch_size)}{ways}",

@@ -22,6 +22,16 @@ def test_advice_is_printed_within_the_budget(
     assert said(capsys, *command) == text
 
 
+def test_the_training_ahead_is_given_in_samples(
+    tmp_path: Path, trainable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.jsonl"
+    given = ("--budget", 2400, "--samples", 64, "--out", out)
+    text = " ".join(said(capsys, "advise", f"{trainable}:loader", *given).split())
+    assert "steps from here, as long as the training ahead, on 2 seeds" in text
+    assert '"samples of the training ahead": 64' in out.read_text().splitlines()[0]
+
+
 def test_without_trials_there_is_no_picture(
     tmp_path: Path, trainable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

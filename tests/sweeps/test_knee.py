@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,27 +66,42 @@ def test_what_a_smaller_rate_gains_and_a_larger_one_loses_has_diverged() -> None
     assert brackets(with_lost(own))[0].diverged == 1.0
 
 
-def test_a_run_that_goes_on_is_lost_by_its_averaged_loss_alone() -> None:
-    """Above its start where a smaller rate gains a tenth; at the last weights noise may do that."""
+def on(lr: float, averaged: float, start: float = 1.0, **changes: Any) -> Record:
+    """A run that goes on from a trained model; at the last weights its loss is high."""
+    own = record(4, lr, changes.pop("diverged", False))
+    run = replace(own.run, **changes)
+    return replace(own, run=run, start_loss=start, train_loss=1.3, averaged_loss=averaged)
 
-    def ended(lr: float, averaged: float, seed: int = 0) -> Record:
-        own = record(4, lr, False, seed)
-        return replace(own, train_loss=1.3, averaged_loss=averaged)
 
-    own = [ended(0.1, 0.89), ended(0.2, 0.99), ended(0.4, 1.01), ended(0.4, 1.01, seed=1)]
-    lost = [False, False, True, False]
-    assert [each.diverged for each in with_lost(own, averaged=True)] == lost
-    assert not any(r.diverged for r in with_lost([ended(0.1, 0.91), own[2]], averaged=True))
-    assert not any(r.diverged for r in with_lost([own[2], ended(0.8, 0.5)], averaged=True))
+def lost(*records: Record) -> list[bool]:
+    return [each.diverged for each in with_lost(records, averaged=True)]
+
+
+def test_a_run_that_goes_on_is_lost_if_it_gains_a_fifth_less_than_a_smaller_rate() -> None:
+    """By the averaged losses; the order of the records does not matter."""
+    assert lost(on(0.1, 0.5), on(0.2, 0.89), on(0.4, 0.91)) == [False, False, True]
+    assert lost(on(0.4, 0.91), on(0.1, 0.5)) == [True, False]
+    assert lost(on(0.1, 0.5), on(0.2, 0.8), on(0.4, 0.91)) == [False, False, True]  # of the best
+    assert lost(on(0.1, 0.8), on(0.2, 0.5), on(0.4, 0.91)) == [False, False, True]
+    assert lost(on(0.1, 0.91), on(0.2, 0.5)) == [False, False]  # slow
+
+
+def test_a_run_is_not_lost_where_no_smaller_rate_gains_a_tenth() -> None:
+    assert lost(on(0.1, 0.875), on(0.2, 1.2)) == [False, True]
+    assert lost(on(0.1, 0.91), on(0.2, 1.2)) == [False, False]
+    assert lost(on(0.1, 0.5, diverged=True), on(0.2, 1.2)) == [True, False]
+
+
+@pytest.mark.parametrize(
+    "other", [{"batch_size": 8}, {"seed": 1}, {"budget": "1/2"}, {"steps": 7}]
+)  # fmt: skip
+def test_a_run_of_another_kind_does_not_show_it(other: dict[str, Any]) -> None:
+    assert lost(on(0.1, 0.5), on(0.2, 1.2, **other)) == [False, False]
 
 
 def test_of_a_negative_loss_a_tenth_is_of_its_size() -> None:
-    def ended(lr: float, averaged: float) -> Record:
-        return replace(record(4, lr, False), start_loss=-1.0, averaged_loss=averaged)
-
-    less, lost = ended(0.1, -1.05), ended(0.2, -0.99)
-    assert not any(r.diverged for r in with_lost([less, lost], averaged=True))
-    assert [r.diverged for r in with_lost([ended(0.1, -1.2), lost], averaged=True)] == [False, True]
+    assert lost(on(0.1, -1.05, -1.0), on(0.2, -0.99, -1.0)) == [False, False]
+    assert lost(on(0.1, -1.2, -1.0), on(0.2, -0.99, -1.0)) == [False, True]
 
 
 class TestKnee:

@@ -19,8 +19,9 @@ def test_both_budgets_are_swept() -> None:
     found = swept(steps=5)
     assert {r.run.steps for r in found.under("steps").records} == {5}
     assert {r.run.steps for r in found.under("epochs").records} == {16, 8}
-    with pytest.raises(gn.ArgumentError, match="these runs have two budgets"):
-        found.best()
+    for ask in (found.best, found.stability_limit):
+        with pytest.raises(gn.ArgumentError, match="these runs have two budgets"):
+            ask()
     with pytest.raises(gn.ArgumentError, match="no run has the `budget` 'hours'"):
         found.under("hours")
     assert "equal steps, B =" in str(found)
@@ -83,6 +84,8 @@ def test_the_limit_of_stability_is_the_mean_over_seeds_within_what_was_tried() -
     assert (limit.low, limit.high, limit.samples) == (0.1, 0.8, 3)
     assert float(limit) == pytest.approx(math.sqrt(0.2 * 0.4))
     assert limit.is_resolved
+    assert math.isnan(limit.level)
+    assert math.isnan(limit.stderr)
     assert float(other) == pytest.approx(0.1 * math.sqrt(2))
     assert (other.low, other.high) == (0.1, 0.2)
 

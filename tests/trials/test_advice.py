@@ -197,6 +197,18 @@ def test_a_larger_batch_is_chosen_where_more_samples_may_be_spent() -> None:
     assert found.batch_size == 32
 
 
+@pytest.mark.parametrize(("at_128", "size"), [(1.19, 128), (1.21, 32)])
+def test_where_the_loss_falls_steeply_a_larger_batch_may_not_end_much_higher(
+    at_128: float, size: int
+) -> None:
+    """1.21 costs 1.16 times the samples of 1.0, because half of them end at 2.0."""
+    records = [*ran(8, 0.1, 1.0, 1.0), *ran(32, 0.2, 1.0, 1.0), *ran(128, 0.2, at_128, at_128)]
+    parts = ran(8, 0.1, 2.0, 2.0, 512, "1/2")
+    found = chosen(Branches(tuple(records), {}, parts=tuple(parts)), 0.25)
+    assert found is not None
+    assert found.batch_size == size
+
+
 def test_no_choice_where_every_run_diverged() -> None:
     assert chosen(Branches(tuple(ran(8, 0.1, math.inf, math.inf)), {}), 0.25) is None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ import gradnoise as gn
 from gradnoise.training.record import Record, Run
 from gradnoise.training.start import Start
 from gradnoise.trials.advice import Choice
-from gradnoise.trials.advise import LEAST_STEPS, least_rate, sizes_within
+from gradnoise.trials.advise import FIRST, LEAST_STEPS, least_rate, sizes_within
 
 SOURCE = torch.Generator().manual_seed(0)
 X = torch.randn(2048, 6, generator=SOURCE)
@@ -132,7 +134,7 @@ def test_a_loss_that_nothing_changes_has_no_advice() -> None:
 )  # fmt: skip
 def test_the_budget_decides_on_batch_sizes(budget: float, sizes: list[int]) -> None:
     """The one in use first, then others, as many as have 8 steps in a run."""
-    found, samples = sizes_within(16, 2048, budget)
+    found, samples = sizes_within(16, 2048, FIRST * budget)
     assert found == sizes
     assert all(samples >= LEAST_STEPS * size for size in found)
 
@@ -162,12 +164,58 @@ def test_what_is_meant_to_be_trained_is_tried() -> None:
 
 def test_a_trial_as_long_as_the_training_ahead_is_neither_short_nor_of_another_length() -> None:
     text = " ".join(str(advised(1e-3, budget=60_000, samples=1000)).split())
-    assert "the trial was short" not in text
+    assert "steps from here, as long as the training ahead, on 2 seeds: holds" in text
+    assert "trial was" not in text
     assert "more than halved" not in text
-    for samples in (None, 50_000):
-        text = " ".join(str(advised(1e-3, budget=60_000, samples=samples)).split())
-        assert "the trial was short" in text
-        assert "more than halved" in text
+    assert "Critical batch size of runs of 896 samples, as the trials had; the tr" not in text
+    text = " ".join(str(advised(1e-3, budget=60_000)).split())
+    assert "the trial was short" in text
+    assert "more than halved" in text
+    assert "training ahead" not in text
+
+
+def test_a_trial_much_shorter_than_the_training_ahead_is_rough_and_says_what_is_enough() -> None:
+    found = advised(1e-3, budget=60_000, samples=50_000)
+    size, text = found.batch_size, " ".join(str(found).split())
+    assert (
+        f"the trial was less than half as long as the training ahead (for batch size {size}, "
+        f"`budget` = 800000, 390 passes over the data, is enough; it may find another one)"
+    ) in text
+    assert "more than halved" in text
+    assert "samples, as the trials had; the training ahead has 50000: " in text
+    almost = advised(1e-3, budget=60_000, samples=5000)
+    assert almost.batch_size is not None
+    assert 2500 < almost.steps * almost.batch_size < 5000
+    assert "trial was" not in str(almost)
+
+
+def test_a_whole_trial_may_lower_the_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short trials do not; one as long as the training ahead is none."""
+    asked = []
+    monkeypatch.setattr(
+        "gradnoise.trials.advise.least_rate", lambda *_: asked.append(1) or 0.0
+    )  # fmt: skip
+    advised(budget=60_000, samples=1000)
+    assert not asked
+    advised(budget=60_000, samples=50_000)
+    assert asked
+
+
+def test_what_the_last_trial_does_not_need_is_for_the_search() -> None:
+    """30 times the training ahead pays for all of it at four batch sizes."""
+    found = advised(budget=30 * 4000, samples=4000)
+    assert found.branches.samples_each >= 3840  # whole steps of the largest batch
+    assert len(found.branches.batch_sizes) == 4
+    assert found.batch_size is not None
+    assert found.steps == 4000 // found.batch_size
+
+
+def test_a_file_for_another_training_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "advice.jsonl"
+    first = advised(budget=5000, samples=np.int64(1000), path=path)
+    assert advised(budget=5000, samples=1000, path=path).lr == first.lr
+    with pytest.raises(gn.SweepFileError, match="samples of the training ahead"):
+        advised(budget=5000, samples=1001, path=path)
 
 
 def test_no_batch_is_larger_than_the_data() -> None:
@@ -189,7 +237,9 @@ def test_the_batch_size_in_use_is_always_tried(budget: int) -> None:
         ({"level": 1.0}, "`level` is a coverage between 0 and 1"),
         ({"budget": 0}, "`budget`"),
         ({"seeds": 0}, "`seeds`"),
-        ({"samples": 127}, "`samples` must be"),
+        ({"samples": 127}, "enough for 8 steps at batch size 16, at least 128; got 127"),
+        ({"samples": 31, "batch_size": 4}, "enough for 8 steps at batch size 4, at least 32"),
+        ({"samples": 1000.0}, "`samples` must be a whole number"),
         ({"batch_size": None}, "`batch_size` is needed"),
         ({"batch_size": 2049, "budget": 10**9}, "`batch_size` = 2049 is more than the 2048 samp"),
     ],

@@ -33,6 +33,7 @@ def test_a_network_that_died_has_diverged_in_the_file_as_well(tmp_path: Path) ->
     found = gn.branch(
         model, lambda model, x: model(x), data, torch.optim.SGD(model.parameters(), 0.5),
         batch_size=4, batch_sizes=[4], samples=64, factors=[1.0, 200.0], further=0, path=path,
+        seeds=2,
     )  # fmt: skip
     assert {r.run.lr: r.diverged for r in found.records} == {0.5: False, 100.0: True}
     assert {r.train_loss for r in found.records if r.diverged} == {1.0}

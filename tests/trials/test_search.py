@@ -11,7 +11,6 @@ import pytest
 
 from gradnoise.training.record import Record, Run
 from gradnoise.trials.search import (
-    REACH,
     Length,
     best_rate,
     best_rates,
@@ -128,21 +127,58 @@ def test_in_shorter_runs_it_has_diverged_as_well() -> None:
 
 
 def test_where_the_first_rate_kills_the_network_smaller_ones_show_it() -> None:
-    """Where it ends more than a tenth above its start of 9."""
-    for loss, tried in ((10.1, [2.0, 4.0, 8.0]), (9.5, [8.0, 16.0, 32.0])):
+    """The loss of guessing, 9.5, is above the start of 9; of the rates tried only 2.5 trains."""
 
-        def ends(run: Run, loss: float = loss) -> float:
-            return loss if 3 < run.lr <= 30 else dead(run)
+    def ends(run: Run) -> float:
+        return 9.5 if 3 < run.lr <= 30 else dead(run)
 
-        trials: Any = Pretended(ends)
-        search_limit(trials, 1, trials.run(ONE.runs(1, [8.0])), ONE)
-        assert rates(trials) == tried
+    trials: Any = Pretended(ends)
+    records = search_limit(trials, 1, trials.run(ONE.runs(1, [10.0])), ONE)
+    assert rates(trials) == [2.5, 5, 10]
+    assert {r.run.lr: r.diverged for r in records} == {2.5: False, 5.0: True, 10.0: True}
+
+
+def test_it_does_not_look_for_smaller_rates_for_ever() -> None:
+    """Where the loss rises a little at every rate, and where it does so for one of two seeds."""
+    for seeds in ((0,), (0, 1)):
+        trials: Any = Pretended(
+            lambda run: math.inf if run.lr > 3 else 5.0 if run.seed else 9.01
+        )  # fmt: skip
+        length = Length(100, seeds)
+        search_limit(trials, 1, trials.run(length.runs(1, [1.0])), length)
+        assert rates(trials) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
+
+
+def test_a_smallest_rate_that_diverged_at_a_finite_loss_is_halved() -> None:
+    def loss(run: Run) -> float:
+        return 5.0 if run.lr < 1 else 20.0
+
+    trials: Any = Pretended(loss)
+    given = [replace(r, diverged=True) for r in trials.run(ONE.runs(1, [1.0]))]
+    search_limit(trials, 1, given, ONE)
+    assert rates(trials) == [0.5, 1]
+
+
+def test_the_wider_of_two_brackets_is_halved_first() -> None:
+    """Seed 0 between 1 and 64, seed 1 between 32 and 64."""
+    limits = (1.5, 40.0)
+    trials: Any = Pretended(lambda run: math.inf if run.lr > limits[run.seed] else 5.0)
+    length = Length(100, (0, 1))
+    search_limit(trials, 1, trials.run(length.runs(1, [1.0, 32.0, 64.0])), length)
+    assert trials.asked[6] == (1, pytest.approx(32**0.5), "samples")
+    assert min(rates(trials)) == 1
+
+
+def test_rates_with_rounding_errors_are_a_factor_of_two_apart() -> None:
+    trials: Any = Pretended(lambda run: math.inf if run.lr > 0.15 else 5.0)
+    given = trials.run(ONE.runs(1, [0.1, math.nextafter(0.2, 1)]))
+    assert len(search_limit(trials, 1, given, ONE)) == 2
 
 
 def test_it_stops_where_nothing_diverges_and_where_the_budget_does() -> None:
     trials: Any = Pretended(lambda run: 1.0)
     search_limit(trials, 1, trials.run(ONE.runs(1, [1.0])), ONE)
-    assert rates(trials) == [2.0**k for k in range(REACH + 1)]
+    assert rates(trials) == [2.0**k for k in range(13)]
     trials = Pretended(lambda run: 1.0, budget=350)
     search_limit(trials, 1, trials.run(ONE.runs(1, [1.0])), ONE)
     assert rates(trials) == [1, 2, 4]

@@ -57,6 +57,20 @@ def test_where_runs_begin_to_diverge_is_between_two_rates() -> None:
     assert row(str(gn.Branches(records, {})), 4).endswith(" 0.1–0.4")
 
 
+def test_where_one_seed_diverged_at_every_rate_and_another_at_none_nothing_is_known() -> None:
+    records = tuple(ended(4, 0.1, (math.inf, 0.5)))
+    assert row(str(gn.Branches(records, {})), 4).endswith(" –")
+
+
+@pytest.mark.parametrize("width", ["70", "80", "100"])
+def test_no_rate_is_broken_in_two(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    cells = {0.00035: (2.48, 2.52), 0.00566: (2.4, 2.5), 0.0227: (math.inf, math.inf)}
+    records = [r for lr, losses in cells.items() for r in ended(8, lr, losses, samples=20480)]
+    text = str(gn.Branches(tuple(records), {}))
+    assert all(shown in text for shown in ("0.00035–0.023", "0.0057–0.023", "0.00566"))
+
+
 def test_where_nothing_is_trained_no_rate_is_best() -> None:
     records = [r for lr in (0.1, 0.2) for r in ended(4, lr, (0.5, 0.5))]
     assert row(str(gn.Branches(tuple(records), {})), 4) == "4 16 0.1–0.2 – – – – – ≥ 0.2"
