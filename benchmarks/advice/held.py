@@ -42,9 +42,10 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
             key = f"{share:g} {budget:g} {seed}"
             if again or key not in told:
                 told[key] = _ask(problem, search, share, budget, seed)
-        named = [(row["batch_size"], row["lr"]) for row in told.values() if row["lr"]]
         here = [
-            pair for pair, key in zip(named, told, strict=True) if key.split()[0] == f"{share:g}"
+            (row["batch_size"], row["lr"])
+            for key, row in told.items()
+            if row["lr"] and key.split()[0] == f"{share:g}"
         ]
         for start, pairs in ((share, [*here, *best_pairs(problem, store, share)]), (0.0, here)):
             for pair in pairs:
