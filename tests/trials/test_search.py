@@ -138,6 +138,52 @@ def test_where_the_first_rate_kills_the_network_smaller_ones_show_it() -> None:
     assert {r.run.lr: r.diverged for r in records} == {2.5: False, 5.0: True, 10.0: True}
 
 
+def test_a_network_is_judged_by_its_averaged_losses_alone() -> None:
+    """At the last weights all are high, whether they train or not."""
+
+    class Noisy(Pretended):
+        def run(self, runs: Sequence[Run]) -> list[Record]:
+            return [replace(record, train_loss=8.9) for record in super().run(runs)]
+
+    trials: Any = Noisy(dead)
+    given = search(trials, 1, [2.0, 4.0], ONE, 0)
+    assert [r.diverged for r in given] == [False, True]
+    trials = Noisy(dead)
+    records = search_limit(trials, 1, trials.run(ONE.runs(1, [2.0])), ONE)
+    assert [r.diverged for r in records] == [False, True]
+    trials = Noisy(lambda run: 10.0 if run.lr > 3 and run.steps < 100 else 5 / run.lr)
+    _, parts = search_all(trials, [1], [0.5, 1, 2], [1], 0.5, ONE, 0)
+    assert {r.run.lr: r.diverged for r in parts} == {2.0: False, 4.0: True}
+
+
+@pytest.mark.parametrize(
+    ("ends", "first"),
+    [
+        ({1: 8.95, 2: 8.95}, [1.0]),  # slow
+        ({1: 8.95, 2: 9.5}, [1.0, 2.0]),  # slow, and one that rises
+        ({1: 9.01, 2: 5.0}, [1.0, 2.0]),  # the larger one trained
+    ],
+)
+def test_it_goes_down_only_where_the_smallest_rate_may_have_killed_the_network(
+    ends: dict[int, float], first: list[float]
+) -> None:
+    trials: Any = Pretended(lambda run: ends.get(round(run.lr), math.inf))
+    search_limit(trials, 1, trials.run(ONE.runs(1, first)), ONE)
+    assert rates(trials) == [1, 2, 4]
+
+
+def test_rates_that_are_halved_because_a_seed_diverged_are_not_counted_as_looked_for() -> None:
+    """Seed 0 diverges above 64, both are dead above 7, so that four more are halved."""
+
+    def ends(run: Run) -> float:
+        return math.inf if run.lr > 64 and run.seed == 0 else 9.5 if run.lr > 7 else 5.0
+
+    trials: Any = Pretended(ends)
+    length = Length(100, (0, 1))
+    search_limit(trials, 1, trials.run(length.runs(1, [1024.0])), length)
+    assert rates(trials) == [2.0**k for k in range(2, 11)]
+
+
 def test_it_does_not_look_for_smaller_rates_for_ever() -> None:
     """Where the loss rises a little at every rate, and where it does so for one of two seeds."""
     for seeds in ((0,), (0, 1)):
