@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from benchmarks import measure
 
 from .problems import ALL, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
+from .stability_tables import RISE
 from .store import LEAST, Store
 from .train import State, fresh, restored, train
-from .truth import short, summary
+from .truth import short, starting_loss, summary
 
 RESULTS = Path("benchmarks/results/advice/held")
 RUNS = CHECKPOINTS / "trials"
@@ -34,7 +34,8 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
     """
     path, store = RESULTS / f"{problem.name}.json", Store(problem)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    told, trained = found.setdefault("told", {}), found.setdefault("trained", {})
+    told, known = found.setdefault("told", {}), found.pop("trained", {})
+    trained = found["trained"] = dict[str, Any]()  # without pairs that are not named any more
     search = Search(problem, store, [seed])
     for share in SHARES:
         saved = search.checkpoint(share, seed)
@@ -50,8 +51,9 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
         for start, pairs in ((share, [*here, *best_pairs(problem, store, share)]), (0.0, here)):
             for pair in pairs:
                 key = _name(start, *pair)
-                if key not in trained:
-                    trained[key] = _train(problem, search, saved if start else None, *pair, start)
+                if key not in known:
+                    known[key] = _train(problem, search, saved if start else None, *pair, start)
+                trained[key] = known[key]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -73,7 +75,6 @@ def _ask(
 ) -> dict[str, Any]:
     data, (size, lr) = search.data, problem.reference
     state = restored(problem, search.checkpoint(share, seed), lr)
-    began = time.perf_counter()
     kept = RUNS / f"{problem.name}_{share:g}_{epochs:g}_{seed}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     advice = gn.advise(
@@ -81,8 +82,8 @@ def _ask(
         budget=round(epochs * len(data[0])), samples=budget_of(problem, share), path=kept,
     )  # fmt: skip
     return {
-        "seconds": round(time.perf_counter() - began, 1), "samples": advice.samples,
-        "batch_size": advice.batch_size, "lr": advice.lr, "confidence": advice.confidence,
+        "samples": advice.samples, "batch_size": advice.batch_size, "lr": advice.lr,
+        "confidence": advice.confidence,
         "lr_range": advice.lr_range, "steps": advice.steps,
         "critical": _triple(advice.critical_batch_size), "agrees": _agrees(advice.branches),
         "samples_each": advice.branches.samples_each,
@@ -118,26 +119,34 @@ def _mean(losses: Sequence[float | None]) -> float:
     return statistics.geometric_mean(known) if len(known) == len(losses) else math.inf
 
 
+def _highest(losses: Sequence[float | None]) -> float:
+    return max(math.inf if loss is None or math.isnan(loss) else loss for loss in losses)
+
+
 def rows(problem: Problem) -> list[dict[str, Any]]:
     """What was told beside what was right, a row per checkpoint and budget.
 
-    "loss" is over that of the best of the nearest pairs of the grid on the same orders, "scratch"
-    over the lowest loss of the grid.
+    "loss" is over that of the best of the nearest pairs of the grid on the same orders, "highest"
+    of one order over the loss at the checkpoint, "scratch" over the lowest loss of the grid.
     """
     store, path = Store(problem), RESULTS / f"{problem.name}.json"
     found = json.loads(path.read_text()) if path.exists() else {"told": {}, "trained": {}}
     trained = {key: _mean(losses) for key, losses in found["trained"].items()}
+    highest = {key: _highest(losses) for key, losses in found["trained"].items()}
     every = []
     for key, own in found["told"].items():
         share, epochs, _ = key.split()
         row = {"problem": problem.name, "from": share, "epochs": float(epochs), **own}
-        row |= {"loss": None, "scratch": None}
+        row |= {"loss": None, "scratch": None, "highest": None}
         if own["lr"]:
             best = min(
                 trained[_name(float(share), *pair)]
                 for pair in best_pairs(problem, store, float(share))
             )
-            row["loss"] = trained[_name(float(share), own["batch_size"], own["lr"])] / best
+            assert math.isfinite(best), "no pair of the grid to compare with"
+            pair = _name(float(share), own["batch_size"], own["lr"])
+            row["loss"] = trained[pair] / best
+            row["highest"] = highest[pair] / starting_loss(store, float(share))
             rates = summary(problem, store, 0.0)["rates"].values()
             least = min(rate["loss"] for rate in rates if rate["loss"])
             row["scratch"] = trained[_name(0.0, own["batch_size"], own["lr"])] / least
@@ -164,14 +173,19 @@ def show(problems: Sequence[Problem], markdown: bool) -> None:
     }
     kinds['"good"'] = [row for row in every if row["confidence"] == "good"]
     kinds["all"] = every
-    table = [["", "asked", "named", "diverged", "median", "within 5 %", "within 20 %", "worst"]]
+    table = [[
+        "", "asked", "named", "diverged", "an order lost", "median", "within 5 %", "within 20 %",
+        "worst",
+    ]]  # fmt: skip
     for name, own in kinds.items():
-        losses = [row["loss"] for row in own if row["loss"]]
+        losses = [row["loss"] for row in own if row["loss"] is not None]
         if not losses:
             continue
         lost = sum(math.inf in (row["loss"], row["scratch"]) for row in own)
         table.append([
-            name, str(len(own)), str(len(losses)), str(lost), short(statistics.median(losses)),
+            name, str(len(own)), str(len(losses)), str(lost),
+            str(sum(row["highest"] > RISE for row in own if row["highest"] is not None)),
+            short(statistics.median(losses)),
             *(f"{sum(x <= limit for x in losses)}" for limit in (1.05, 1.2)), short(max(losses)),
         ])  # fmt: skip
     measure.show("summary, from the checkpoints", table, markdown)

@@ -13,12 +13,11 @@ from benchmarks import measure
 
 from .problems import ALL, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
-from .stability_tables import RESULTS, SMALL, trained
+from .stability_tables import RESULTS, trained
 from .store import Store
 from .train import restored
 
 RUNS = CHECKPOINTS / "limits"  # kept, so that they can be read in another way
-LEAST = 16  # batch size from which all problems were trained; some of them at 4 as well
 SEEDS = 3
 SAME = 1.001  # rates of both grids that differ by less are equal
 
@@ -26,16 +25,14 @@ SAME = 1.001  # rates of both grids that differ by less are equal
 def hold(problem: Problem) -> Iterator[dict[str, Any]]:
     """Branches at every checkpoint of the reference run, from the rate in use."""
     search = Search(problem, Store(problem), [0])
-    small = 4 if Store(problem, SMALL).path.exists() else LEAST
-    sizes = [size for size in problem.batch_sizes if size == small or size >= LEAST]
     for share in SHARES:
         size, lr = problem.reference
         state = restored(problem, search.checkpoint(share, 0), lr)
         RUNS.mkdir(parents=True, exist_ok=True)
         branches = gn.branch(
             state.model, problem.loss_fn, search.data, state.optimizer, batch_size=size,
-            batch_sizes=sizes, samples=budget_of(problem, share), factors=[1.0], further=0,
-            stability=True, seeds=SEEDS, path=RUNS / f"{problem.name}_{share:g}.jsonl",
+            batch_sizes=problem.batch_sizes, samples=budget_of(problem, share), factors=[1.0],
+            further=0, stability=True, seeds=SEEDS, path=RUNS / f"{problem.name}_{share:g}.jsonl",
         )  # fmt: skip
         limits = branches.stability_limit()
         yield {
@@ -90,7 +87,7 @@ def _held() -> Iterator[Held]:
         problem, start = ALL[point["problem"]], point["start"]
         for size, (told, low, high) in point["limits"].items():
             ends = low or 0.0, math.inf if high is None else high
-            rates = trained(problem, start, int(size))
+            rates = trained(problem, start, int(size), Store(problem))
             yield Held(problem.name, start, int(size), told or 0.0, *ends, *rates)
 
 

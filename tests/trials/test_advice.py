@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gradnoise.training.record import Record, Run
 from gradnoise.trials.advice import (
+    AHEAD,
     MARGIN,
     Choice,
+    _about,
     _costs,
     chosen,
     lower_elsewhere,
@@ -207,6 +210,26 @@ def test_where_the_loss_falls_steeply_a_larger_batch_may_not_end_much_higher(
     found = chosen(Branches(tuple(records), {}, parts=tuple(parts)), 0.25)
     assert found is not None
     assert found.batch_size == size
+
+
+def test_of_negative_losses_the_size_counts() -> None:
+    """-0.85 is less than 20 % above -1.0."""
+    records = [*ran(8, 0.1, -1.0, -1.0), *ran(32, 0.2, -1.0, -1.0), *ran(128, 0.2, -0.85, -0.85)]
+    parts = ran(8, 0.1, 0.0, 0.0, 512, "1/2")
+    found = chosen(Branches(tuple(records), {}, parts=tuple(parts)), 0.25)
+    assert found is not None
+    assert found.batch_size == 128
+
+
+@pytest.mark.parametrize(("ahead", "told"), [(None, False), (66, False), (70, True)])
+def test_where_the_trials_were_shorter_than_the_training_ahead_it_is_told(
+    ahead: int | None, told: bool
+) -> None:
+    """Of 64 samples; a few less are for whole steps."""
+    found = made_branches()
+    known = replace(found, settings={**found.settings, AHEAD: ahead})
+    assert (f"as the trials had; the training ahead has {ahead}: " in _about(known)) is told
+    assert ("; the training ahead" in _about(known)) is told
 
 
 def test_no_choice_where_every_run_diverged() -> None:

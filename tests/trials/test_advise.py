@@ -18,6 +18,7 @@ from gradnoise.training.record import Record, Run
 from gradnoise.training.start import Start
 from gradnoise.trials.advice import Choice
 from gradnoise.trials.advise import FIRST, LEAST_STEPS, least_rate, sizes_within
+from gradnoise.trials.search import search
 
 SOURCE = torch.Generator().manual_seed(0)
 X = torch.randn(2048, 6, generator=SOURCE)
@@ -208,6 +209,27 @@ def test_what_the_last_trial_does_not_need_is_for_the_search() -> None:
     assert len(found.branches.batch_sizes) == 4
     assert found.batch_size is not None
     assert found.steps == 4000 // found.batch_size
+
+
+@pytest.mark.parametrize(("samples", "first", "further"), [(1000, 52_000, 3), (9000, 30_000, 1)])
+def test_the_last_trial_keeps_what_it_needs_and_goes_further_where_it_is_whole(
+    samples: int, first: int, further: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four rates on two seeds: 8000 of 60 000 samples. Of longer runs half is kept."""
+    given: dict[str, Any] = {}
+
+    def within(base: int, count: int, budget: float, most: float) -> tuple[list[int], int]:
+        given["first"] = budget
+        return sizes_within(base, count, budget, most)
+
+    def last(*arguments: Any) -> list[Record]:
+        given["further"] = arguments[-1]
+        return search(*arguments)
+
+    monkeypatch.setattr("gradnoise.trials.advise.sizes_within", within)
+    monkeypatch.setattr("gradnoise.trials.advise.search", last)
+    advised(budget=60_000, samples=samples)
+    assert given == {"first": first, "further": further}
 
 
 def test_a_file_for_another_training_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,29 @@ class Dying(nn.Module):
         return 1 - (-(self.w - x).square().sum(1) / 2).exp()
 
 
+class Point(nn.Module):
+    """Loss (w - x)²/2, so that 2/λ = 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.w - x).square().sum(1) / 2
+
+
+def test_a_run_that_swings_is_not_lost_in_the_file_either(tmp_path: Path) -> None:
+    """At twice 1/λ the loss stays as it was; the mean weights are in the minimum."""
+    model, path = Point(), tmp_path / "b.jsonl"
+    found = gn.branch(
+        model, lambda model, x: model(x), torch.zeros(8, 1),
+        torch.optim.SGD(model.parameters(), 0.5), batch_size=4, batch_sizes=[4], samples=64,
+        factors=[1.0, 4.0], further=0, path=path,
+    )  # fmt: skip
+    assert not any(record.diverged for record in found.records)
+    assert gn.Branches.load(path) == found
+
+
 def test_a_network_that_died_has_diverged_in_the_file_as_well(tmp_path: Path) -> None:
     """From a loss of 0.8 to 1, less than √2 times that; the smaller rate trains."""
     model, path = Dying(), tmp_path / "b.jsonl"

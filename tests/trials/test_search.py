@@ -138,6 +138,12 @@ def test_where_the_first_rate_kills_the_network_smaller_ones_show_it() -> None:
     assert {r.run.lr: r.diverged for r in records} == {2.5: False, 5.0: True, 10.0: True}
 
 
+def test_parts_of_less_than_a_step_are_left_out() -> None:
+    trials: Any = Pretended(near(1.0, 1.0))
+    _, parts = search_all(trials, [16], [1.0], [1], 0.5, Length(64, (0,)), 0)
+    assert {r.run.budget for r in parts} == {"1/2 of the samples", "1/4 of the samples"}
+
+
 def test_a_network_is_judged_by_its_averaged_losses_alone() -> None:
     """At the last weights all are high, whether they train or not."""
 
