@@ -34,8 +34,8 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
     """
     path, store = RESULTS / f"{problem.name}.json", Store(problem)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    told, known = found.setdefault("told", {}), found.pop("trained", {})
-    trained = found["trained"] = dict[str, Any]()  # without pairs that are not named any more
+    told, trained = found.setdefault("told", {}), found.setdefault("trained", {})
+    named = set()
     search = Search(problem, store, [seed])
     for share in SHARES:
         saved = search.checkpoint(share, seed)
@@ -51,9 +51,11 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
         for start, pairs in ((share, [*here, *best_pairs(problem, store, share)]), (0.0, here)):
             for pair in pairs:
                 key = _name(start, *pair)
-                if key not in known:
-                    known[key] = _train(problem, search, saved if start else None, *pair, start)
-                trained[key] = known[key]
+                named.add(key)
+                if key not in trained:
+                    trained[key] = _train(problem, search, saved if start else None, *pair, start)
+        if share == SHARES[-1]:
+            found["trained"] = {key: losses for key, losses in trained.items() if key in named}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1) + "\n")
 
