@@ -95,17 +95,21 @@ def plan_at(
 
 def by_hand(
     model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, batches: list[Tensor],
-    max_grad_norm: float | None = None,
+    max_grad_norm: float | None = None, falls: bool = False,
 ) -> tuple[nn.Module, nn.Module]:  # fmt: skip
-    """A plain loop with copies of both: the last weights, and the mean of the last half."""
+    """A plain loop with copies of both: the last weights, and the mean of the last half.
+
+    `falls`: whether the rate falls to zero on a line.
+    """
     own, step = copy.deepcopy((model, optimizer))
     for name in vars(optimizer).keys() - vars(step).keys():  # torch's copy leaves them out
         setattr(step, name, copy.deepcopy(getattr(optimizer, name)))
-    base = step.param_groups[0]["lr"]
-    for group in step.param_groups:
-        group["lr"] *= lr / base
+    first = [group["lr"] * lr / step.param_groups[0]["lr"] for group in step.param_groups]
     kept = []
-    for rows in batches:
+    for place, rows in enumerate(batches):
+        left = 1 - place / len(batches) if falls else 1.0
+        for group, own_lr in zip(step.param_groups, first, strict=True):
+            group["lr"] = own_lr * left
         step.zero_grad()
         CE(own(DATA[0][rows]), DATA[1][rows]).backward()
         if max_grad_norm is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import gradnoise as gn
 from benchmarks import measure
 
+from .decaying import Decaying
 from .problems import ALL, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
 from .stability_tables import RISE
@@ -19,20 +20,26 @@ from .store import LEAST, Store
 from .train import State, fresh, restored, train
 from .truth import short, starting_loss, summary
 
-RESULTS = Path("benchmarks/results/advice/held")
+RESULTS = {  # by whether the rate falls to zero
+    False: Path("benchmarks/results/advice/held"),
+    True: Path("benchmarks/results/advice/held_decaying"),
+}
 RUNS = CHECKPOINTS / "trials"
 ORDERS = tuple(range(101, 109))  # of the samples, in runs from a checkpoint
 FROM_SCRATCH = ORDERS[:2]
 NEAREST = 3  # pairs of the grid that are trained on these orders as well
 
 
-def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> None:
+def hold(
+    problem: Problem, epochs: Sequence[float], seed: int, again: bool, decays: bool = False
+) -> None:
     """Ask for advice at every checkpoint, train as advised, and write both down.
 
     With `again` also where it was asked before: trials are kept in `RUNS`, and what a pair came to
-    is taken over, so that only new runs are trained.
+    is taken over, so that only new runs are trained. With `decays` the rate falls to zero in the
+    trials and in training; this is not tried from scratch.
     """
-    path, store = RESULTS / f"{problem.name}.json", Store(problem)
+    path, store = RESULTS[decays] / f"{problem.name}.json", Store(problem)
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     told, trained = found.setdefault("told", {}), found.setdefault("trained", {})
     named = set()
@@ -42,18 +49,20 @@ def hold(problem: Problem, epochs: Sequence[float], seed: int, again: bool) -> N
         for budget in epochs:
             key = f"{share:g} {budget:g} {seed}"
             if again or key not in told:
-                told[key] = _ask(problem, search, share, budget, seed)
+                told[key] = _ask(problem, search, share, budget, seed, decays)
         here = [
             (row["batch_size"], row["lr"])
             for key, row in told.items()
             if row["lr"] and key.split()[0] == f"{share:g}"
         ]
-        for start, pairs in ((share, [*here, *best_pairs(problem, store, share)]), (0.0, here)):
+        best = best_pairs(problem, store, share, decays)
+        for start, pairs in ((share, [*here, *best]), (0.0, [] if decays else here)):
             for pair in pairs:
                 key = _name(start, *pair)
                 named.add(key)
                 if key not in trained:
-                    trained[key] = _train(problem, search, saved if start else None, *pair, start)
+                    began = saved if start else None
+                    trained[key] = _train(problem, search, began, *pair, start, decays)
         if share == SHARES[-1]:
             found["trained"] = {key: losses for key, losses in trained.items() if key in named}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +73,12 @@ def _name(start: float, batch_size: int, lr: float) -> str:
     return f"from {start:g} B {batch_size} lr {lr:.5g}"
 
 
-def best_pairs(problem: Problem, store: Store, share: float) -> list[tuple[int, float]]:
+def best_pairs(
+    problem: Problem, store: Store, share: float, decays: bool
+) -> list[tuple[int, float]]:
     """The pairs of the grid with the lowest losses from a checkpoint, of those that hold."""
+    if decays:
+        return Decaying(problem).best_pairs(share, NEAREST)
     budget, untrained = budget_of(problem, share), store.facts["untrained"]
     cells = [c for key, c in store.cells.items() if key[0] == share and c.stable(budget, untrained)]
     cells = sorted(cells, key=lambda cell: cell.loss(budget))[:NEAREST]
@@ -73,15 +86,17 @@ def best_pairs(problem: Problem, store: Store, share: float) -> list[tuple[int, 
 
 
 def _ask(
-    problem: Problem, search: Search, share: float, epochs: float, seed: int
+    problem: Problem, search: Search, share: float, epochs: float, seed: int, decays: bool
 ) -> dict[str, Any]:
     data, (size, lr) = search.data, problem.reference
     state = restored(problem, search.checkpoint(share, seed), lr)
-    kept = RUNS / f"{problem.name}_{share:g}_{epochs:g}_{seed}.jsonl"
+    name = f"{problem.name}_{share:g}_{epochs:g}_{seed}"
+    kept = RUNS / f"{name}{'_decaying' * decays}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     advice = gn.advise(
         state.model, problem.loss_fn, data, state.optimizer, batch_size=size,
         budget=round(epochs * len(data[0])), samples=budget_of(problem, share), path=kept,
+        schedule="linear" if decays else None,
     )  # fmt: skip
     return {
         "samples": advice.samples, "batch_size": advice.batch_size, "lr": advice.lr,
@@ -102,7 +117,13 @@ def _triple(estimate: gn.Estimate) -> list[float | None]:
 
 
 def _train(
-    problem: Problem, search: Search, saved: Any, batch_size: int, lr: float, share: float
+    problem: Problem,
+    search: Search,
+    saved: Any,
+    batch_size: int,
+    lr: float,
+    share: float,
+    decays: bool,
 ) -> list[float | None]:
     """Losses after the samples that the grid was given, from the checkpoint or from scratch."""
     losses: list[float | None] = []
@@ -110,7 +131,7 @@ def _train(
         state: State = fresh(problem, lr, seed) if saved is None else restored(problem, saved, lr)
         state.seed, state.seen = seed, 0
         end = budget_of(problem, share)
-        run = train(problem, state, search.data, batch_size, [end], search.untrained)
+        run = train(problem, state, search.data, batch_size, [end], search.untrained, decays)
         losses.append(float(f"{run.losses[-1]:.5g}") if run.losses else None)
     return losses
 
@@ -125,13 +146,13 @@ def _highest(losses: Sequence[float | None]) -> float:
     return max(math.inf if loss is None or math.isnan(loss) else loss for loss in losses)
 
 
-def rows(problem: Problem) -> list[dict[str, Any]]:
+def rows(problem: Problem, decays: bool = False) -> list[dict[str, Any]]:
     """What was told beside what was right, a row per checkpoint and budget.
 
     "loss" is over that of the best of the nearest pairs of the grid on the same orders, "highest"
     of one order over the loss at the checkpoint, "scratch" over the lowest loss of the grid.
     """
-    store, path = Store(problem), RESULTS / f"{problem.name}.json"
+    store, path = Store(problem), RESULTS[decays] / f"{problem.name}.json"
     found = json.loads(path.read_text()) if path.exists() else {"told": {}, "trained": {}}
     trained = {key: _mean(losses) for key, losses in found["trained"].items()}
     highest = {key: _highest(losses) for key, losses in found["trained"].items()}
@@ -143,12 +164,13 @@ def rows(problem: Problem) -> list[dict[str, Any]]:
         if own["lr"]:
             best = min(
                 trained[_name(float(share), *pair)]
-                for pair in best_pairs(problem, store, float(share))
+                for pair in best_pairs(problem, store, float(share), decays)
             )
             assert math.isfinite(best), "no pair of the grid to compare with"
             pair = _name(float(share), own["batch_size"], own["lr"])
             row["loss"] = trained[pair] / best
             row["highest"] = highest[pair] / starting_loss(store, float(share))
+        if own["lr"] and not decays:
             rates = summary(problem, store, 0.0)["rates"].values()
             least = min(rate["loss"] for rate in rates if rate["loss"])
             row["scratch"] = trained[_name(0.0, own["batch_size"], own["lr"])] / least
@@ -156,9 +178,9 @@ def rows(problem: Problem) -> list[dict[str, Any]]:
     return every
 
 
-def show(problems: Sequence[Problem], markdown: bool) -> None:
+def show(problems: Sequence[Problem], markdown: bool, decays: bool = False) -> None:
     """Every case, and how often the advice was near the best of the grid."""
-    every = [row for problem in problems for row in rows(problem)]
+    every = [row for problem in problems for row in rows(problem, decays)]
     cases = [[
         "problem", "from", "epochs", "B", "rate", "confidence", "steps", "from here", "from scratch"
     ]]  # fmt: skip
@@ -193,16 +215,19 @@ def show(problems: Sequence[Problem], markdown: bool) -> None:
     measure.show("summary, from the checkpoints", table, markdown)
     sizes = [["", "asked", "told", "within 2", "in the interval", "ways agree", "and within 2"]]
     for name, own in kinds.items():
-        sizes.append([name, *map(str, _sizes(own))])
+        sizes.append([name, *map(str, _sizes(own, decays))])
     measure.show("critical batch size of the trials", sizes, markdown)
 
 
-def _sizes(own: Sequence[dict[str, Any]]) -> list[int]:
+def _sizes(own: Sequence[dict[str, Any]], decays: bool) -> list[int]:
     """Asked, told, within a factor 2 of training, in the interval, agree, and within 2."""
     told = within = inside = agree = right = 0
     for row in own:
-        problem = ALL[row["problem"]]
-        true = summary(problem, Store(problem), float(row["from"]))["critical"]["value"]
+        problem, share = ALL[row["problem"]], float(row["from"])
+        if decays:
+            true, _ = Decaying(problem).critical(share)
+        else:
+            true = summary(problem, Store(problem), share)["critical"]["value"]
         value, low, high = row["critical"]
         near = value is not None and 0.5 <= value / true <= 2
         told, within = told + (value is not None), within + near

@@ -65,6 +65,15 @@ class Cell:
         )
 
 
+def origin() -> dict[str, str]:
+    """The command, the versions and the date of results."""
+    return {
+        "command": "python -m benchmarks.advice " + " ".join(sys.argv[1:]),
+        "versions": versions("numpy", "scikit-learn") + f", Python {sys.version[:6]}",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 class Store:
     """Cells by (start, batch size, rate), written to a file whenever one was trained."""
 
@@ -86,9 +95,7 @@ class Store:
         return dict(sorted(found.items()))
 
     def save(self) -> None:
-        self.facts["command"] = "python -m benchmarks.advice " + " ".join(sys.argv[1:])
-        self.facts["versions"] = versions("numpy", "scikit-learn") + f", Python {sys.version[:6]}"
-        self.facts["date"] = datetime.date.today().isoformat()
+        self.facts |= origin()
         cells = [vars(self.cells[key]) for key in sorted(self.cells)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)

@@ -77,17 +77,29 @@ def batches(data: Data, batch_size: int, seed: int, start: int, stop: int) -> It
 
 
 def train(
-    problem: Problem, state: State, data: Data, batch_size: int, marks: Sequence[int], scale: float
+    problem: Problem,
+    state: State,
+    data: Data,
+    batch_size: int,
+    marks: Sequence[int],
+    scale: float,
+    decays: bool = False,
 ) -> Trained:
-    """Train to the last mark, in samples, at a constant rate.
+    """Train to the last mark, in samples.
 
     Args:
         marks: increasing multiples of the batch size at which the loss is recorded.
         scale: the loss before any training, by which divergence is judged.
+        decays: whether the rate falls to zero, in proportion to the samples that are left; by
+            default it stays constant.
     """
     found, mean, high, wanted = Trained(peak=scale), scale, 0, set(marks)
-    patience = max(20, PATIENCE * (marks[-1] - state.seen) / batch_size)
+    left = marks[-1] - state.seen
+    patience = max(20, PATIENCE * left / batch_size)
+    groups = [(group, group["lr"]) for group in state.optimizer.param_groups]
     for batch in batches(data, batch_size, state.seed, state.seen, marks[-1]):
+        for group, lr in groups if decays else ():
+            group["lr"] = lr * (marks[-1] - state.seen) / left
         state.optimizer.zero_grad()
         loss = problem.loss_fn(state.model, batch).mean()
         loss.backward()

@@ -26,7 +26,7 @@ def _run(options: argparse.Namespace) -> int:
         budget=budget,
         path=options.out,
         progress=shows_progress(options),
-        **chosen(options, "samples", "batch_size", "seeds", "max_grad_norm"),
+        **chosen(options, "samples", "batch_size", "seeds", "max_grad_norm", "schedule"),
     )
     print(found)
     drawn = options.plot if any(found.branches.largest_stable().values()) else None

@@ -10,7 +10,7 @@ from .target import threads_of, with_optimizer
 
 BRANCHED = [
     "batch_sizes", "samples", "factors", "scaling", "stability", "batch_size", "seeds",
-    "max_grad_norm",
+    "max_grad_norm", "schedule",
 ]  # fmt: skip
 
 

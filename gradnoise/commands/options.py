@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks.vocabulary import READY, UNITS
+from ..training.schedule import NAMED
 from .arguments import MOMENTUM, POSITIVE, number, whole
 
 TARGET = (
@@ -170,11 +171,18 @@ def _shared_options(add: Any, seeds: str) -> None:
     add("--seeds", type=whole(1), help=seeds)
     add("--max-grad-norm", type=POSITIVE, metavar="NORM",
         help="longer gradients are cut to it in training (default: they are not)")  # fmt: skip
+    _schedule_option(add)
     add("--out", type=Path, metavar="FILE",
         help="save finished runs; continue from them if it exists")  # fmt: skip
     add("--plot", type=Path, metavar="FILE",
         help="save the picture, loss against batch size (png, pdf, svg, jpg)")  # fmt: skip
     _common_options(add)
+
+
+def _schedule_option(add: Any) -> None:
+    add("--schedule", choices=sorted(NAMED),
+        help="how the learning rate falls to zero within each run (default: it stays "
+        "constant)")  # fmt: skip
 
 
 def _sweep_options(commands: Any) -> None:
@@ -196,6 +204,7 @@ def _sweep_options(commands: Any) -> None:
         help="length of the runs in passes over the data (default 10)")  # fmt: skip
     add("--steps", type=whole(1), help="length of the runs in steps")
     add("--seeds", type=whole(1), default=1, help="how many seeds to train with (default 1)")
+    _schedule_option(add)
     add("--out", type=Path, metavar="FILE",
         help="save finished runs; continue from them if it exists")  # fmt: skip
     add("--plot", type=Path, metavar="FILE", help="save the picture (png, pdf, svg, jpg)")

@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
         make_model,
         loss_fn,
         data,
-        **chosen(options, "batch_sizes", "lrs", "epochs", "steps", "seeds"),
+        **chosen(options, "batch_sizes", "lrs", "epochs", "steps", "seeds", "schedule"),
         path=options.out,
         progress=shows_progress(options),
         **trained,

@@ -16,6 +16,7 @@ from ..problem.objective import Objective
 from ..problem.state.wrappers import bare_model, bare_optimizer
 from ..training.plan import OPTIMIZERS, Plan, collated
 from ..training.record import Run
+from ..training.schedule import as_schedule
 from ..training.start import Start
 
 
@@ -41,7 +42,7 @@ def make_plan(
         optimizer,
         float(momentum),
         float(weight_decay),
-        schedule,
+        as_schedule(schedule),
         start=start,
     )
 

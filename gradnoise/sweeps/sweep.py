@@ -20,6 +20,7 @@ from ..training.execute import run_all
 from ..training.fingerprint import fingerprint, start_values
 from ..training.ledger import Ledger, read
 from ..training.plan import Metric
+from ..training.schedule import Schedule
 from ..training.vectorise import groups, runs_per_program
 from .grid import first_model, make_grid, make_plan
 from .knee import with_lost
@@ -116,7 +117,7 @@ def sweep(
     executor: Executor | None = None,
     optimizer: str | torch.optim.Optimizer = "sgd",
     weight_decay: float = 0.0,
-    schedule: Callable[[float], float] | None = None,
+    schedule: str | Schedule | None = None,
     test_data: Any = None,
     metrics: Mapping[str, Metric] | None = None,
     vectorise: bool | str = "auto",
@@ -152,7 +153,8 @@ def sweep(
         optimizer: "sgd", "nesterov" or "adam", as torch has them; or a torch optimizer: runs start
             from where it and its model stand, and ε is that of its first parameter group.
         weight_decay: its coefficient, as a penalty.
-        schedule: factor of ε by the fraction of a run that is done, from 0 to below 1.
+        schedule: factor of ε by the fraction of a run that is done, from 0 to below 1; or "linear"
+            or "cosine", which fall from 1 to 0.
         test_data: what `test_loss` and `metrics` are about.
         metrics: `metric(model, batch)` with one number per sample, by name.
         vectorise: True: the runs of a batch size are one program; False: one by one; "auto": the

@@ -97,7 +97,7 @@ class Ensemble:
 
     def _summarise(self, step: int, losses: Tensor) -> None:
         """Add the weights to their mean over the last half, the losses to that of the quarter."""
-        if not (self._plan.averages and in_last(2, step, self._steps)):
+        if not (self._plan.takes_mean and in_last(2, step, self._steps)):
             return
         if in_last(4, step, self._steps):
             self._late = self._late + losses.double().cpu() / math.ceil(self._steps / 4)

@@ -20,6 +20,7 @@ from ..problem.state.guard import seed_everything
 from ..tensors.ragged import opened
 from ..tensors.trees import Batch, joined, sample_count, split, to_device
 from .divergence import DivergenceMonitor
+from .schedule import Schedule
 from .start import Start
 from .steps import Steps, StepSettings
 
@@ -43,7 +44,8 @@ class Plan:
         start: where all runs start, with which optimizer; then `make_model` copies its model, and
             the three settings above are not used.
         judged: the samples that losses at the start and the end are taken on; None: `train`.
-        averages: whether the loss at the mean weights of the last half of a run is taken as well.
+        averages: whether the late loss and that at the mean weights of the last half of a run are
+            taken as well. With a schedule both are that at the end.
         max_grad_norm: longer gradients are cut to this norm, as `clip_grad_norm_` does.
     """
 
@@ -55,7 +57,7 @@ class Plan:
     optimizer: str = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: Callable[[float], float] | None = None
+    schedule: Schedule | None = None
     tolerates_spikes: bool = True
     start: Start | None = None
     judged: Batch | None = None
@@ -154,6 +156,11 @@ class Plan:
     def count(self) -> int:
         """How many training samples there are."""
         return sample_count(self.train)
+
+    @property
+    def takes_mean(self) -> bool:
+        """Whether runs need the mean of their weights."""
+        return self.averages and self.schedule is None
 
     def on(self, device: torch.device) -> tuple[Batch, Batch | None]:
         """The samples where a model is."""

@@ -42,7 +42,8 @@ class Record:
         test_loss: over the test samples, None without any.
         metrics: means over the test samples by name.
         averaged_loss: as train_loss, at the mean weights of the last half; None: not taken.
-        late_loss: mean of the batch losses of the last quarter of the steps; None: not taken.
+        late_loss: mean of the batch losses of the last quarter of the steps; None: not taken. With
+            a schedule of the learning rate both are train_loss: that is what the run is for.
     """
 
     run: Run

@@ -30,7 +30,7 @@ def train(plan: Plan, run: Run) -> tuple[Record, nn.Module]:
 def _train(plan: Plan, run: Run, model: nn.Module) -> Record:
     start = plan.start_loss(run.seed)
     monitor = plan.monitor([start])
-    mean = _mean_of(model) if plan.averages else None
+    mean = _mean_of(model) if plan.takes_mean else None
     take_step = stepper(plan, run, model)
     late: list[float] = []
     for step in range(run.steps):
@@ -96,7 +96,8 @@ def ended(plan: Plan, run: Run, model: nn.Module, monitor: DivergenceMonitor, pl
             for name, metric in plan.metrics.items()
         }
     (diverged,) = monitor.at(place).verdict(torch.tensor([end], dtype=torch.float64))
-    return Record(run, diverged, None, float(monitor.start[place]), end, test_loss, others)
+    start, last = float(monitor.start[place]), end if plan.averages else None
+    return Record(run, diverged, None, start, end, test_loss, others, last, last)
 
 
 def step_losses(losses: Tensor, count: int) -> Tensor:

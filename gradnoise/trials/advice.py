@@ -11,7 +11,7 @@ from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
 from ..training.record import Record
 from .branches import Branches
-from .search import AVERAGED, CONSTANT, best_rate, best_rates
+from .search import AVERAGED, CONSTANT, MEAN_WEIGHTS, best_rate, best_rates
 
 MARGIN = 2.0  # the largest rate that held over the rate that is advised, at least
 NEARLY = 0.95  # shares above are told as equal
@@ -107,6 +107,40 @@ class Choice:
         return max(self.constant, self.averaged) / min(self.constant, self.averaged)
 
 
+@dataclass(frozen=True)
+class LastTrial:
+    """The runs at the batch size that is advised, on other orders of the samples.
+
+    Args:
+        choice: the best rates.
+        records: all runs.
+        whole: whether they are as long as the training ahead.
+    """
+
+    choice: Choice
+    records: Sequence[Record]
+    whole: bool
+
+    @property
+    def loss(self) -> str:
+        """By which loss the rate is chosen: in short runs the late loss prefers too small ones."""
+        return CONSTANT if self.whole else AVERAGED
+
+    @property
+    def lr(self) -> float:
+        """The rate that is advised."""
+        return self.choice.constant if self.whole else self.choice.averaged
+
+    @property
+    def runs(self) -> list[Record]:
+        """Those at this rate."""
+        return [record for record in self.records if record.run.lr == self.lr]
+
+    def mean(self, lr: float) -> float:
+        """The mean loss at a rate."""
+        return statistics.fmean(getattr(r, self.loss) for r in self.records if r.run.lr == lr)
+
+
 def chosen(branches: Branches, extra: float) -> Choice | None:
     """The largest batch size that costs at most so many more samples than the best one.
 
@@ -135,29 +169,22 @@ def known_shares(branches: Branches) -> dict[int, float]:
     return {size: share for size, share in shares.items() if math.isfinite(share)}
 
 
-def why_rough(
-    choice: Choice, branches: Branches, tried: Sequence[Record], whole: bool = False
-) -> tuple[str, ...]:
-    """What makes the advice uncertain, however long the rate was tried.
-
-    Args:
-        choice, branches, tried: as for `write_reasons`.
-        whole: whether the trial was as long as the training ahead.
-    """
+def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
+    """What makes the advice uncertain, however long the rate was tried."""
+    choice, tried = last.choice, last.runs
     alone = len(branches.batch_sizes) < 2
-    start = sum(record.start_loss for record in tried)
-    end = sum(getattr(record, AVERAGED) for record in tried)
+    start, end = statistics.fmean(record.start_loss for record in tried), last.mean(last.lr)
     samples = tried[0].run.steps * choice.batch_size
     reasons = {
         f"the best constant rate, {short(choice.constant)}, is the smallest of the last trial": (
             choice.at_end
         ),
         f"the best rates for a constant and for a decaying rate are a factor "
-        f"{short(choice.apart)} apart": choice.apart > CLOSE,
+        f"{short(choice.apart)} apart": choice.apart > CLOSE and not last.whole,
         "the loss did not fall in the trial": not end < start,
         f"the loss more than halved in the trial, and then the best rate depends on the length of "
         f"the run: this one is for runs of about {samples} samples": (
-            0 <= end < start / 2 and not whole
+            0 <= end < start / 2 and not last.whole
         ),
         "there is one seed only": len(tried) < 2,
         "no other batch size was tried: nothing is said about it (a larger `budget` does)": alone,
@@ -167,62 +194,60 @@ def why_rough(
     return tuple(reason for reason, holds in reasons.items() if holds)
 
 
-def lower_elsewhere(choice: Choice, records: Sequence[Record], tolerance: float) -> tuple[str, ...]:
+def lower_elsewhere(last: LastTrial, tolerance: float) -> tuple[str, ...]:
     """Whether another rate of the trial had a loss that is lower by more than a tolerance.
 
     A larger one is not advised where twice of it is not known to hold, a smaller one because in
     short runs less noise looks better than it is.
     """
-    losses = {
-        lr: statistics.fmean(getattr(r, AVERAGED) for r in records if r.run.lr == lr)
-        for lr in {r.run.lr for r in records if r.run.lr <= choice.stable}
-    }
-    best, own = min(losses, key=lambda lr: losses[lr]), losses[choice.averaged]
+    choice, records = last.choice, last.records
+    losses = {lr: last.mean(lr) for lr in {r.run.lr for r in records if r.run.lr <= choice.stable}}
+    best, own = min(losses, key=lambda lr: losses[lr]), losses[last.lr]
     if not own - losses[best] > tolerance * abs(own):
         return ()
     less = f"{100 * (own - losses[best]) / abs(own):.0f} %"
     twice = [r for r in records if r.diverged and r.run.lr <= MARGIN * best * (1 + 1e-9)]
     larger = "twice of it diverged" if twice else "it is not known whether twice of it holds"
-    why = f"and {larger}" if best > choice.averaged else "as less noise has in short trials"
+    why = f"and {larger}" if best > last.lr else "as less noise has in short trials"
     return (f"the learning rate {short(best)} had a loss {less} lower, {why}",)
 
 
-def write_reasons(
-    choice: Choice,
-    branches: Branches,
-    tried: Sequence[Record],
-    doubts: Sequence[str],
-    whole: bool = False,
-) -> tuple[str, ...]:
+def write_reasons(last: LastTrial, branches: Branches, doubts: Sequence[str]) -> tuple[str, ...]:
     """The advice in sentences.
 
     Args:
-        choice: the best rates of the last trial.
+        last: the last trial.
         branches: the trials before.
-        tried: runs at the advised rate.
         doubts: why the advice is rough.
-        whole: as for `why_rough`.
     """
-    long = ", as long as the training ahead," if whole else ""
-    steps, seeds = tried[0].run.steps, len(tried)
-    after = sum(getattr(record, AVERAGED) for record in tried) / seeds
+    choice, schedule = last.choice, branches.schedule
+    long = ", as long as the training ahead," if last.whole else ""
+    falls = "" if schedule is None else f", changed by the schedule ({schedule})"
+    where = "mean of the batches in the last quarter" if last.whole else MEAN_WEIGHTS
+    steps, seeds = last.runs[0].run.steps, len(last.runs)
     return (
-        f"Batch size {choice.batch_size}, learning rate {short(choice.averaged)}: tried {steps} "
+        f"Batch size {choice.batch_size}, learning rate {short(last.lr)}{falls}: tried {steps} "
         f"steps from here{long} on {seeds} seed{'s' if seeds > 1 else ''}: holds. The "
         f"learning rate {short(choice.stable)} holds as well. The training loss went from "
-        f"{short(branches.start_loss)} to "
-        f"{short(after)} (at the mean weights of the last half).",
+        f"{short(branches.start_loss)} to {short(last.mean(last.lr))} "
+        f"({'at the end' if schedule else where}).",
         *(f"This is rough, because {doubt}." for doubt in doubts),
-        *_slower(choice),
+        *_other_rate(last),
         _about(branches),
         *_costs(branches),
     )
 
 
-def _slower(choice: Choice) -> tuple[str, ...]:
-    """Where another rate has the lower loss while it stays constant."""
+def _other_rate(last: LastTrial) -> tuple[str, ...]:
+    """What is best for a rate that decays, or stays constant, where that is another one."""
+    choice = last.choice
     if choice.constant == choice.averaged:
         return ()
+    if last.whole:
+        return (
+            f"This is for a learning rate that stays constant. For one that falls to zero, "
+            f"{short(choice.averaged)} looked best (loss {MEAN_WEIGHTS}): `schedule` tries it.",
+        )
     return (
         f"If the rate stays constant, {short(choice.constant)} had the lowest loss in these steps; "
         f"{short(choice.averaged)} was best for a rate that decays at the end (loss at averaged "
@@ -241,12 +266,13 @@ def _about(branches: Branches) -> str:
     said = critical.bounds_in_words()
     if critical.is_resolved:
         said = f"about {short(float(critical))} ({said})"
-    sure = branches.agrees or not critical.is_resolved
+    sure = branches.agrees or branches.schedule is not None or not critical.is_resolved
     doubt = "" if sure else " It is uncertain: its two ways do not agree, or there is one only."
     ahead = branches.settings.get(AHEAD) or 0
     fewer = f"; the training ahead has {ahead}" if branches.samples_each < NEARLY * ahead else ""
     return (
-        f"Critical batch size of runs of {branches.samples_each} samples, as the trials "
+        f"Critical batch size of runs of {branches.samples_each} samples at "
+        f"{'a constant rate' if branches.schedule is None else 'this schedule'}, as the trials "
         f"had{fewer}: {said}. There a run takes twice the steps of very large batches and twice "
         f"the samples of very small ones.{doubt}"
     )
@@ -258,8 +284,9 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     others = [_cost(size, share, least) for size, share in shares.items() if size > min(shares)]
     if not others:
         return ()
+    where = MEAN_WEIGHTS if branches.schedule is None else "at the end"
     return (
-        f"Samples that the trials needed for the same loss, compared with batch size "
+        f"Samples that the trials needed for the same loss {where}, compared with batch size "
         f"{min(shares)}: {', '.join(others)}.",
     )
 

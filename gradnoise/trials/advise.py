@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,27 @@ from ..problem.losses.loss_fn import LossFn
 from ..problem.optimizer_settings import read_optimizer
 from ..problem.state.guard import untouched
 from ..statistics.estimate import Estimate, Status, check_level
-from .advice import AHEAD, MARGIN, Advice, Choice, chosen, lower_elsewhere, why_rough, write_reasons
+from ..training.schedule import Schedule
+from .advice import (
+    AHEAD,
+    MARGIN,
+    Advice,
+    Choice,
+    LastTrial,
+    chosen,
+    lower_elsewhere,
+    why_rough,
+    write_reasons,
+)
 from .branches import Branches, in_order
-from .search import Length, search, search_all
+from .search import Length, Searched, search
 from .trials import LEAST, Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the batch size in use
 LATER = (0.5, 1.0, 2.0)  # of the rate that those of the nearest batch size let expect
 RATIO = 4  # of one batch size to the next
+SEVERAL = 3  # batch sizes; the next ones are tried towards B_crit
 LEAST_STEPS = 8  # of a run at the largest batch size
 FURTHER = 3
 FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
@@ -51,6 +64,7 @@ def advise(
     extra: float = 0.25,
     level: float = 0.95,
     max_grad_norm: float | None = None,
+    schedule: str | Schedule | None = None,
     vectorise: bool | str = "auto",
     executor: Executor | None = None,
     path: str | Path | None = None,
@@ -133,7 +147,7 @@ def advise(
     with untouched(model, data):
         plan = plan_from(
             model, loss_fn, data, optimizer, max_grad_norm=max_grad_norm,
-            samples=None if budget is None else max(int(budget), base),
+            samples=None if budget is None else max(int(budget), base), schedule=schedule,
         )  # fmt: skip
         if base > plan.count:
             raise ArgumentError(
@@ -160,14 +174,66 @@ def advise(
         if not sizes:
             return _too_little(trials, base, spend)
         lrs = [trials.start.lr * factor for factor in FACTORS]
+        length = Length(least, (0,)).whole(max(sizes))
+        searched = Searched(trials, base, lrs, LATER, 0.5, length, FURTHER)
+
+        def branches() -> Branches:
+            return Branches(
+                in_order(searched.records), trials.settings, *trials.how, in_order(searched.parts),
+                trials.start.lr, base, *trials.noise, level=level,
+            )  # fmt: skip
+
         trials.budget = first
-        records, parts = search_all(trials, sizes, lrs, LATER, 0.5, Length(least, (0,)), FURTHER)
+        _search(searched, sizes, length, plan.count, branches)
         trials.budget = spend
-        branches = Branches(
-            in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr, base,
-            *trials.noise, level=level,
-        )  # fmt: skip
-        return _tried(trials, branches, least, ahead, extra, seeds)
+        return _tried(trials, branches(), least, ahead, extra, seeds)
+
+
+def _search(
+    searched: Searched,
+    sizes: list[int],
+    length: Length,
+    count: int,
+    branches: Callable[[], Branches],
+) -> None:
+    """Runs at B₀ and at the other batch sizes, and beyond them where B_crit is.
+
+    Args:
+        searched: where they are collected.
+        sizes: B₀ first, then the others in ascending order.
+        length: of the runs.
+        count: samples of the data.
+        branches: what the runs so far say.
+    """
+    for size in sizes[:2]:
+        searched.add(size)
+    searched.take_parts()
+    for size in sizes[2:SEVERAL]:
+        searched.add(size)
+    if len(sizes) < SEVERAL:
+        return
+    for default in (*sizes[SEVERAL:], None):
+        further = _beyond(branches(), length, count) or default
+        if further is not None and searched.can_add(further):
+            searched.add(further)
+            if further < min(sizes):
+                searched.take_parts()
+
+
+def _beyond(branches: Branches, length: Length, count: int) -> int | None:
+    """The next batch size towards B_crit, where that is beyond those that were tried."""
+    if all(record.diverged for record in branches.records):
+        return None
+    critical, sizes = branches.critical_batch_size, branches.batch_sizes
+    value = float(critical)
+    if not critical.is_resolved:
+        value = 0.0 if math.isfinite(critical.high) else math.inf if critical.low > 0 else math.nan
+    smaller, larger = max(2, sizes[0] // RATIO), sizes[-1] * RATIO
+    if value < sizes[0] and branches.batch_size // RATIO**2 <= smaller < sizes[0]:
+        return smaller
+    steps, rest = divmod(length.samples, larger)
+    fits = larger <= count and steps >= LEAST_STEPS and not rest
+    return larger if value > sizes[-1] and fits else None
 
 
 def sizes_within(
@@ -222,34 +288,36 @@ def _tried(
     each = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
     final = Length(int(min(each, ahead)), tuple(range(1, orders + 1)), "samples of the last trial")
     long = final.samples >= min(LONG * choice.batch_size, ahead)
-    lowest = 0.0 if long else least_rate(trials, branches, choice)
+    free = long or branches.schedule is not None
+    lowest = 0.0 if free else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
     whole = final.samples >= ahead
     further = FURTHER if whole else 1
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, further)
     unstable = lowest_unstable(branches, choice.batch_size)
-    last = Choice.of(records, MARGIN, lowest, unstable) or Choice.of(records, MARGIN, 0.0, unstable)
-    if last is None:
+    best = Choice.of(records, MARGIN, lowest, unstable) or Choice.of(records, MARGIN, 0.0, unstable)
+    if best is None:
         reason = (
             f"At batch size {choice.batch_size} no learning rate held when it was tried for "
             f"longer: give a larger `budget`, or start from a smaller rate."
         )
         return _nothing(trials, branches, reason)
-    own = [record for record in records if record.run.lr == last.averaged]
+    last = LastTrial(best, records, whole)
+    steps = last.runs[0].run.steps
     doubts = (
-        *_too_short(trials, final, last.batch_size, seeds, ahead),
-        *_not_settled(trials, own[0].run.steps),
-        *why_rough(last, branches, own, whole),
-        *lower_elsewhere(last, records, branches.tolerance),
+        *_too_short(trials, final, best.batch_size, seeds, ahead),
+        *_not_settled(trials, steps),
+        *why_rough(last, branches),
+        *lower_elsewhere(last, branches.tolerance),
     )
     return Advice(
-        last.batch_size,
-        last.averaged,
-        write_reasons(last, branches, own, doubts, whole),
+        best.batch_size,
+        last.lr,
+        write_reasons(last, branches, doubts),
         "rough" if doubts else "good",
-        (last.constant, last.averaged),
-        own[0].run.steps,
-        len(own),
+        (best.constant, best.averaged),
+        steps,
+        len(last.runs),
         branches.critical_batch_size,
         trials.spent,
         branches,

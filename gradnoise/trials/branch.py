@@ -16,8 +16,9 @@ from ..errors import ArgumentError, check_whole, number
 from ..problem.losses.loss_fn import LossFn
 from ..problem.state.guard import untouched
 from ..statistics.estimate import check_level
+from ..training.schedule import Schedule
 from .branches import Branches, in_order
-from .search import Length, search_all
+from .search import Length, Searched
 from .trials import Trials, known_batch_size, plan_from
 
 GROWTH = {"auto": 0.5, "linear": 1.0, "sqrt": 0.5, "none": 0.0}
@@ -40,6 +41,7 @@ def branch(
     tolerance: float = 0.05,
     level: float = 0.95,
     max_grad_norm: float | None = None,
+    schedule: str | Schedule | None = None,
     vectorise: bool | str = "auto",
     executor: Executor | None = None,
     path: str | Path | None = None,
@@ -82,6 +84,8 @@ def branch(
         tolerance: of `Branches.largest_batch_size`, relative to the lowest loss.
         level: of the intervals.
         max_grad_norm: longer gradients are cut to it, as `clip_grad_norm_` does.
+        schedule: as for `gn.sweep`: the learning rate of every run changes so from its start to
+            its end, also of those with parts of the samples. Both losses are that at the end.
         vectorise, executor, progress: as for `gn.sweep`.
         path: of a file that finished runs are written to; the same call goes on from there, also
             with other `batch_sizes` and `factors`.
@@ -126,8 +130,9 @@ def branch(
     check_level(level)
     with untouched(model, data):
         plan = plan_from(
-            model, loss_fn, data, optimizer, samples=seeds * samples, max_grad_norm=max_grad_norm
-        )
+            model, loss_fn, data, optimizer, samples=seeds * samples, max_grad_norm=max_grad_norm,
+            schedule=schedule,
+        )  # fmt: skip
         if sizes[-1] > plan.count:
             raise ArgumentError(
                 f"`batch_sizes` holds {sizes[-1]}, and there are {plan.count} samples"
@@ -146,10 +151,14 @@ def branch(
         length = Length(samples, tuple(range(seeds)))
         middle = math.sqrt(chosen[0] * chosen[-1])
         around = [factor / middle for factor in chosen]
-        records, parts = search_all(trials, sizes, lrs, around, growth, length, further, stability)
+        length = length.whole(sizes[-1])
+        searched = Searched(trials, sizes[0], lrs, around, growth, length, further, stability)
+        for size in sizes:
+            searched.add(size)
+        searched.take_parts()
         return Branches(
-            in_order(records), trials.settings, *trials.how, in_order(parts), trials.start.lr,
-            base, *trials.noise, tolerance, level,
+            in_order(searched.records), trials.settings, *trials.how, in_order(searched.parts),
+            trials.start.lr, base, *trials.noise, tolerance, level,
         )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ TINY = 1e-9
 FARTHEST = 64.0  # bounds of B_crit are told up to this factor beyond the batch sizes
 BEYOND = 4.0  # and B_crit itself up to this one
 BY_SHARES, BY_FALL = 1.7, 0.5  # the trained critical batch size over that of each way, about
+SCHEDULED = 0.8  # over that by shares, where the rate of runs and of training has a schedule
 ALONE, BOTH = 0.6, 0.45  # standard deviations of ln(told/trained), by one way and by both,
 ONE_SEED = 0.75  # and where one seed does not show its spread
 AGREE = 2.0  # factor within which the two ways agree
@@ -65,7 +66,12 @@ class Fall:
 
 
 def critical_batch_size(
-    losses: Losses, curve: Losses, fall: Fall | None = None, *, level: float = 0.95
+    losses: Losses,
+    curve: Losses,
+    fall: Fall | None = None,
+    *,
+    factor: float = BY_SHARES,
+    level: float = 0.95,
 ) -> Estimate:
     """B_crit by shares, by the fall of the loss, or both.
 
@@ -73,13 +79,14 @@ def critical_batch_size(
         losses: losses after all samples by batch size, an entry per seed.
         curve: losses at the smallest batch size by the share of its samples, 1 among them.
         fall: for the second way; None leaves it out.
+        factor: the trained critical batch size over that by shares.
         level: of the interval: the spread between seeds (delete-one jackknife of ln B_crit with
             Student's quantile) and `ALONE` or `BOTH`, added as independent; of one seed `ONE_SEED`.
 
     Returns:
         Estimate, in samples; further than `BEYOND` from the batch sizes only a bound.
     """
-    by_shares, by_fall = _ways(losses, curve, fall)
+    by_shares, by_fall = _ways(losses, curve, fall, factor)
     count = len(next(iter(losses.values())))
 
     def find(without: int | None) -> float:
@@ -107,13 +114,13 @@ def _within(one: float, other: float, factor: float) -> bool:
 
 def agree(losses: Losses, curve: Losses, fall: Fall | None) -> bool:
     """Whether both ways tell the same critical batch size, within a factor of 2."""
-    by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall))
+    by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall, BY_SHARES))
     return _within(by_shares, by_fall, AGREE)
 
 
-def _ways(losses: Losses, curve: Losses, fall: Fall | None) -> tuple[Way, Way]:
+def _ways(losses: Losses, curve: Losses, fall: Fall | None, factor: float) -> tuple[Way, Way]:
     def by_shares(without: int | None) -> float:
-        return BY_SHARES * _fit(_means(losses, without), _means(curve, without))
+        return factor * _fit(_means(losses, without), _means(curve, without))
 
     def by_fall(without: int | None) -> float:
         if fall is None or len(losses) == 1:  # one batch size does not show the best rate

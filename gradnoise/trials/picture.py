@@ -13,7 +13,7 @@ from ..show.figure import axes_or_new
 from ..show.style import CURVATURE, DOTS, FAINT, NOISE, SHORT, SOLID, ink
 from ..statistics.estimate import Estimate, short
 from .results import BranchRuns
-from .search import AVERAGED, CONSTANT
+from .search import AVERAGED, CONSTANT, MEAN_WEIGHTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,8 @@ def branches(
 ) -> Axes:
     """Losses after equal samples against the batch size, at the best rate of each.
 
-    Means over the seeds with their standard errors, of the last batches and at averaged weights;
+    Means over the seeds with their standard errors, of the last batches and at averaged weights,
+    or at the end of a schedule;
     the band above the lowest averaged loss that `tolerance` allows; the interval of the critical
     batch size.
 
@@ -40,15 +41,20 @@ def branches(
         ArgumentError: no batch size has a stable rate.
         ImportError: matplotlib is not installed.
     """
+    scheduled = branches.schedule is not None
     losses = {name: branches.losses(name) for name in (CONSTANT, AVERAGED)}
     axes = axes_or_new(axes, height=6)
     axes.set_xscale("log", base=2)
-    _losses(axes, losses[CONSTANT], NOISE, "o", SHORT, "batches of the last quarter")
-    _losses(axes, losses[AVERAGED], ink(), "s", SOLID, "at the mean weights of the last half")
+    if not scheduled:
+        _losses(axes, losses[CONSTANT], NOISE, "o", SHORT, "batches of the last quarter")
+    loss, where = "averaged loss", MEAN_WEIGHTS
+    if scheduled:
+        loss, where = "loss", f"at the end (schedule: {branches.schedule})"
+    _losses(axes, losses[AVERAGED], ink(), "s", SOLID, where)
     lowest = min(float(values.mean()) for values in losses[AVERAGED].values())
     axes.axhspan(
         lowest, lowest + branches.tolerance * abs(lowest), color=FAINT, alpha=0.3, lw=0,
-        label=f"within {100 * branches.tolerance:g} % of the lowest averaged loss",
+        label=f"within {100 * branches.tolerance:g} % of the lowest {loss}",
     )  # fmt: skip
     sizes = branches.batch_sizes
     axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)

@@ -13,9 +13,18 @@ from ..files.json import encode
 from ..statistics.estimate import Estimate
 from ..sweeps.runs import Runs
 from ..training.record import Record
-from .critical import Fall, Losses, agree, critical_batch_size, largest_within, shares_of
+from .critical import (
+    BY_SHARES,
+    SCHEDULED,
+    Fall,
+    Losses,
+    agree,
+    critical_batch_size,
+    largest_within,
+    shares_of,
+)
 from .search import AVERAGED, best_rate
-from .trials import samples_of
+from .trials import SCHEDULE, samples_of
 
 OWN = ("lr", "batch_size", "trace_cov", "drift", "tolerance", "level")
 
@@ -36,6 +45,11 @@ class BranchRuns(Runs):
     def start_loss(self) -> float:
         """L where the runs start; nan where there are none."""
         return self.records[0].start_loss if self.records else math.nan
+
+    @property
+    def schedule(self) -> str | None:
+        """How the learning rate of the runs changes, None where it stays constant."""
+        return self.settings.get(SCHEDULE)
 
     @property
     def samples(self) -> int:
@@ -60,7 +74,8 @@ class BranchRuns(Runs):
         on, or as many as you can, rather than many seeds.
         """
         losses, curve, fall = self._told()
-        return critical_batch_size(losses, curve, fall, level=self.level)
+        factor = BY_SHARES if self.schedule is None else SCHEDULED
+        return critical_batch_size(losses, curve, fall, factor=factor, level=self.level)
 
     @property
     def agrees(self) -> bool:
@@ -70,7 +85,7 @@ class BranchRuns(Runs):
     def _told(self) -> tuple[Losses, Losses, Fall | None]:
         losses, best = self.losses(AVERAGED), self.best(AVERAGED)
         fall = None
-        if self.trace_cov is not None and best:
+        if self.trace_cov is not None and best and self.schedule is None:
             fall = Fall(self.trace_cov, max(one.lr for one in best.values()) * self.drift)
         return losses, self._curve(AVERAGED), fall
 
@@ -130,8 +145,9 @@ class BranchRuns(Runs):
         smallest = int(min(losses))
         curve = {1.0: losses[smallest]}
         whole = next(r.run.steps for r in self.records if r.run.batch_size == smallest)
-        for budget in {record.run.budget for record in self.parts}:
-            own = [record for record in self.parts if record.run.budget == budget]
+        parts = [record for record in self.parts if record.run.batch_size == smallest]
+        for budget in {record.run.budget for record in parts}:
+            own = [record for record in parts if record.run.budget == budget]
             for found in _losses(own, loss).values():
                 curve[own[0].run.steps / whole] = found
         return curve

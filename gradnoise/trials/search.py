@@ -18,6 +18,8 @@ REACH = 12  # rates beyond the others, to where runs begin to diverge
 DOWN = 4  # of these, to see whether a smaller rate trains
 CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
 AVERAGED = "averaged_loss"  # at the mean weights of the last half
+MEAN_WEIGHTS = "at the mean weights of the last half"
+LAST = "train_loss"  # at the last weights
 
 
 @dataclass(frozen=True)
@@ -148,65 +150,92 @@ def best_rates(records: Sequence[Record]) -> tuple[float, float] | None:
     return None if constant is None or averaged is None else (constant, averaged)
 
 
-def search_all(
-    trials: Trials,
-    batch_sizes: Sequence[int],
-    lrs: Sequence[float],
-    factors: Sequence[float],
-    growth: float,
-    length: Length,
-    further: int,
-    stability: bool = False,
-) -> tuple[list[Record], list[Record]]:
-    """The runs at every batch size, and those at the smallest with parts of the samples.
-
-    A batch size that the budget is too small for is left out. Where no rate has held so far, the
-    next batch size begins below the smallest one that was tried.
+class Searched:
+    """The runs at several batch sizes, each around the rates that the nearest one lets expect.
 
     Args:
         trials: what trains.
-        batch_sizes: B, in this order.
-        lrs: ε at the first of them.
+        batch_size: the first one.
+        lrs: ε there.
         factors: at the others, of the middle of the best ones at the nearest batch size before,
             times the ratio of the batch sizes to the power of `growth`.
         growth: 1 for linear, 1/2 for square-root scaling.
-        length: of the runs; rounded down to whole steps at the largest batch size.
+        length: of the runs; whole steps at every batch size.
         further: as for `search`.
         stability: whether to look for where runs begin to diverge as well.
     """
-    length, smallest = length.whole(max(batch_sizes)), min(batch_sizes)
-    found: list[Record] = []
-    parts: list[Record] = []
-    middles = {batch_sizes[0]: math.sqrt(lrs[0] * lrs[-1])}
-    for size in batch_sizes:
-        if size != batch_sizes[0]:
-            near = min(middles, key=lambda other: abs(math.log(other / size)))
-            lrs = [middles[near] * (size / near) ** growth * factor for factor in factors]
-        if not trials.can_pay(length.runs(size, lrs)):
-            continue
-        records = search(trials, size, lrs, length, further)
-        if stability:
-            records = search_limit(trials, size, records, length)
-        found += records
+
+    def __init__(
+        self,
+        trials: Trials,
+        batch_size: int,
+        lrs: Sequence[float],
+        factors: Sequence[float],
+        growth: float,
+        length: Length,
+        further: int,
+        stability: bool = False,
+    ) -> None:
+        self.records: list[Record] = []
+        self.parts: list[Record] = []  # of the smallest batch size, with parts of the samples
+        self._trials, self._length = trials, length
+        self._first, self._factors, self._growth = (batch_size, lrs), factors, growth
+        self._further, self._stability = further, stability
+        self._best: dict[int, tuple[float, float]] = {}
+        self._middles = {batch_size: math.sqrt(lrs[0] * lrs[-1])}
+
+    def add(self, batch_size: int) -> None:
+        """Runs at one more batch size, unless the budget is too small for it.
+
+        Where no rate has held so far, they begin below the smallest one that was tried.
+        """
+        trials, length = self._trials, self._length
+        lrs = self._rates(batch_size)
+        if not trials.can_pay(length.runs(batch_size, lrs)):
+            return
+        records = search(trials, batch_size, lrs, length, self._further)
+        if self._stability:
+            records = search_limit(trials, batch_size, records, length)
+        self.records += records
         best = best_rates(records)
-        if best is None:
-            if not any(not record.diverged for record in found):
-                middles = {size: min(record.run.lr for record in records) / STEP}
-            continue
-        middles[size] = math.sqrt(best[0] * best[1])
-        if size == smallest:
-            parts = _parts(trials, size, best, length)
-    return found, parts
+        if best is not None:
+            self._best[batch_size] = best
+            self._middles[batch_size] = math.sqrt(best[0] * best[1])
+        elif all(record.diverged for record in self.records):
+            self._middles = {batch_size: min(record.run.lr for record in records) / STEP}
+
+    def _rates(self, batch_size: int) -> list[float]:
+        first, lrs = self._first
+        if batch_size == first:
+            return list(lrs)
+        near = min(self._middles, key=lambda other: abs(math.log(other / batch_size)))
+        middle = self._middles[near] * (batch_size / near) ** self._growth
+        return [middle * factor for factor in self._factors]
+
+    def can_add(self, batch_size: int) -> bool:
+        """Whether the budget is enough for it, with its parts where it is the smallest."""
+        lrs = self._rates(batch_size)
+        runs = self._length.runs(batch_size, lrs)
+        if batch_size < min(self._best, default=0):
+            runs += [run for part in _part_runs(self._length, batch_size, lrs) for run in part]
+        return self._trials.can_pay(runs)
+
+    def take_parts(self) -> None:
+        """Shorter runs at the smallest batch size where a rate held.
+
+        Their best rate may be a little larger.
+        """
+        if not self._best:
+            return
+        size = min(self._best)
+        best = self._best[size]
+        self.parts = [record for record in self.parts if record.run.batch_size != size]
+        for runs in _part_runs(self._length, size, sorted({*best, STEP * best[1]})):
+            if self._trials.can_pay(runs):
+                self.parts += with_lost(self._trials.run(runs), averaged=True)
 
 
-def _parts(
-    trials: Trials, batch_size: int, best: tuple[float, float], length: Length
-) -> list[Record]:
-    """Shorter runs, whose best rate may be a little larger."""
-    lrs = sorted({*best, STEP * best[1]})
-    found: list[Record] = []
-    for share in SHARES:
-        runs = length.part(share).runs(batch_size, lrs)
-        if length.samples // share >= batch_size and trials.can_pay(runs):
-            found += with_lost(trials.run(runs), averaged=True)
-    return found
+def _part_runs(length: Length, batch_size: int, lrs: Sequence[float]) -> list[list[Run]]:
+    """The runs with parts of the samples, those of each part together."""
+    shares = [share for share in SHARES if length.samples // share >= batch_size]
+    return [length.part(share).runs(batch_size, lrs) for share in shares]

@@ -12,17 +12,22 @@ from ..show.table import integer, plain_table, render
 from ..statistics.estimate import Estimate, short
 from ..sweeps.runs import Best
 from .results import BranchRuns
-from .search import AVERAGED, CONSTANT
+from .search import AVERAGED, CONSTANT, LAST
 
 EDGE = "*"
+LOSSES = (
+    "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean "
+    "weights of the last half. "
+)
 
 
 def write(found: BranchRuns) -> str:
     """The best rates of every batch size and where runs diverge; then what follows from them."""
     if not found.records:
         return "no runs"
-    best = found.best(CONSTANT), found.best(AVERAGED)
-    parts: list[Text | Table] = [Text(_head(found)), Text(), _table(found, *best), Text()]
+    losses = (CONSTANT, AVERAGED) if found.schedule is None else (LAST,)
+    best = [found.best(loss) for loss in losses]
+    parts: list[Text | Table] = [Text(_head(found)), Text(), _table(found, best), Text()]
     try:
         parts += [Text(line) for line in _conclusions(found)]
     except ArgumentError as error:
@@ -37,18 +42,20 @@ def _head(found: BranchRuns) -> str:
     lost = sum(record.diverged for record in several)
     how = f"{found.vectorised} at once" if found.vectorised else "one by one"
     why = f": {found.reason}" if found.reason else ""
+    schedule = "" if found.schedule is None else f" (schedule: {found.schedule})"
     return (
         f"{len(several)} runs from a loss of {short(found.start_loss)}, with learning rate "
-        f"{short(found.lr)} at batch size {integer(found.batch_size)}; {lost} diverged\n"
+        f"{short(found.lr)} at batch size {integer(found.batch_size)}{schedule}; {lost} diverged\n"
         f"{integer(found.samples_each)} samples each (whole steps at the largest batch size); "
         f"{integer(found.samples)} in all runs together\n"
         f"trained {how}{why}"
     )
 
 
-def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Best]) -> Table:
+def _table(found: BranchRuns, best: list[dict[int, Best]]) -> Table:
+    heads = ("late loss", "averaged loss") if len(best) > 1 else ("loss at the end",)
     table = plain_table(
-        "B", "steps", "ε tried", "best ε", "late loss", "best ε", "averaged loss", "samples",
+        "B", "steps", "ε tried", *(head for loss in heads for head in ("best ε", loss)), "samples",
         "stable to",
     )  # fmt: skip
     for column in table.columns:
@@ -62,8 +69,7 @@ def _table(found: BranchRuns, constant: dict[int, Best], averaged: dict[int, Bes
             integer(size),
             integer(own[0].steps),
             "–".join(f"{lr:.2g}" for lr in dict.fromkeys((lrs[0], lrs[-1]))),
-            *_best(constant.get(size)),
-            *_best(averaged.get(size)),
+            *(cell for one in best for cell in _best(one.get(size))),
             factors.get(size, "–"),
             _limit(limits[size]),
         )
@@ -101,19 +107,22 @@ def _limit(limit: Estimate) -> str:
 
 
 def _conclusions(found: BranchRuns) -> list[str]:
-    ways = "" if found.agrees else "; its two ways do not agree, or there is one only"
+    ways = ""
+    if found.schedule is None and not found.agrees:
+        ways = "; its two ways do not agree, or there is one only"
     if len(found.batch_sizes) == 1:
         ways = ": one batch size does not tell it"
+    losses, loss = "", "loss at the end"
+    if found.schedule is None:
+        losses, loss = LOSSES, "averaged loss"
     return [
-        "late loss: of the batches in the last quarter of the steps; averaged loss: at the mean "
-        "weights of the last half, as after a decay of the rate. samples: how many times those of "
-        "the smallest batch size are needed for the same averaged loss. stable to: between "
-        "these rates runs begin to diverge (no seed does at the first and below; every seed does "
-        "at the second or below)",
+        f"{losses}samples: how many times those of the smallest batch size are needed for the same "
+        f"{loss}. stable to: between these rates runs begin to diverge (no seed does at the first "
+        f"and below; every seed does at the second or below)",
         "",
         f"critical batch size of runs of {found.samples_each} samples: "
         f"{_told(found.critical_batch_size)}{ways}",
-        f"largest batch size within {100 * found.tolerance:g} % of the lowest averaged loss: "
+        f"largest batch size within {100 * found.tolerance:g} % of the lowest {loss}: "
         f"{_told(found.largest_batch_size)}",
     ]
 

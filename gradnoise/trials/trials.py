@@ -26,6 +26,7 @@ from ..training.fingerprint import fingerprint, start_values
 from ..training.ledger import Ledger
 from ..training.plan import Plan, collated
 from ..training.record import Record, Run
+from ..training.schedule import NAMED, Schedule, as_schedule
 from ..training.start import Start
 from ..training.vectorise import groups, runs_per_program
 
@@ -33,6 +34,7 @@ JUDGED = 2048  # samples that losses are taken on, at most
 LEAST = 4096  # samples that are drawn, where there are as many
 MEASURED = 512  # samples that trΣ is measured on
 TRACE = "trace of the gradient noise"  # its name in the file
+SCHEDULE = "schedule"  # its name in the file
 
 
 class Trials:
@@ -69,6 +71,7 @@ class Trials:
             "lr": self.start.lr,
             "drift": drift,
             **settings,
+            **({} if plan.schedule is None else {SCHEDULE: _name(plan.schedule)}),
             "start": {**start_values(plan, model), **measured},
         }
         self._ledger = Ledger(path, self.settings)
@@ -138,6 +141,11 @@ def _noise(plan: Plan) -> tuple[float | None, float]:
     return found, Momentum.of(settings.kind, settings.momentum).drift
 
 
+def _name(schedule: Schedule) -> str:
+    """Of a schedule, for the file: its values are in the fingerprint."""
+    return next((name for name, own in NAMED.items() if own is schedule), "a function")
+
+
 def samples_of(records: Any) -> int:
     """Samples that gradients were taken of."""
     steps = ((r.run.steps if r.stopped is None else r.stopped, r) for r in records)
@@ -152,17 +160,18 @@ def plan_from(
     *,
     samples: int | None,
     max_grad_norm: float | None = None,
+    schedule: str | Schedule | None = None,
 ) -> Plan:
     """The plan of runs that start from a model and its optimizer.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
         samples: about how many are needed: of larger data a part is drawn. None takes all.
-        max_grad_norm: as for `gn.branch`.
+        max_grad_norm, schedule: as for `gn.branch`.
 
     Raises:
-        ArgumentError: no optimizer, one that runs cannot be trained with, or a norm that is not
-            positive.
+        ArgumentError: no optimizer, one that runs cannot be trained with, a norm that is not
+            positive, or no such schedule.
     """
     model, optimizer = bare_model(model), bare_optimizer(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -184,6 +193,7 @@ def plan_from(
         start=start,
         judged=select(train, rows) if count > JUDGED else None,
         averages=True,
+        schedule=as_schedule(schedule),
         max_grad_norm=max_grad_norm,
     )
 

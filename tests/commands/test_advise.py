@@ -62,3 +62,14 @@ def test_mistakes_are_one_line(trainable: Path, capsys: pytest.CaptureFixture[st
         "--epochs needs data of a known length; gradnoise advise takes --budget in samples"
         in stream
     )
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_the_learning_rate_falls_as_is_said(
+    name: str, tmp_path: Path, trainable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.jsonl"
+    given = ("--budget", 2400, "--samples", 64, "--schedule", name, "--out", out)
+    text = " ".join(said(capsys, "advise", f"{trainable}:loader", *given).split())
+    assert f"changed by the schedule ({name}): tried" in text
+    assert f'"schedule": "{name}"' in out.read_text().splitlines()[0]

@@ -34,10 +34,11 @@ def test_the_options_of_branches_are_theirs(
     out = tmp_path / "b.jsonl"
     said(
         capsys, "branch", f"{trainable}:four", *BRANCH, "--batch-size", 16, "--factors", 1,
-        "--scaling", "none", "--max-grad-norm", 0.1, "--stability", "--out", out,
+        "--scaling", "none", "--max-grad-norm", 0.1, "--schedule", "linear", "--stability", "--out",
+        out,
     )  # fmt: skip
     found = gn.Branches.load(out)
-    assert (found.batch_size, found.lr) == (16, 0.25)
+    assert (found.batch_size, found.lr, found.schedule) == (16, 0.25, "linear")
     assert 0.25 in [r.run.lr for r in found.records if r.run.batch_size == 4]
     assert {r.run.seed for r in found.records} == {0, 1}
     assert all(limit.is_resolved for limit in found.stability_limit().values())

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import gradnoise as gn
 from gradnoise import cli
 from gradnoise.commands import sweep as command
 from tests.command_line import refused
@@ -128,3 +129,12 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path, capsys):
     assert "there is no folder" in capsys.readouterr().err
     same = str(tmp_path / "s.png")
     assert "has this name" in refused(capsys, "sweep", "digits", "--out", same, "--plot", same)
+
+
+def test_the_learning_rate_may_fall_within_a_run(tmp_path):
+    ends, target = [], written(tmp_path, "SGD(model.parameters())")
+    for schedule in ([], ["--schedule", "linear"], ["--schedule", "cosine"]):
+        out = tmp_path / f"{len(ends)}.jsonl"
+        assert cli.main(["sweep", target, *SHORT, *schedule, "--out", str(out)]) == 0
+        ends.append([record.train_loss for record in gn.Sweep.load(out).records])
+    assert ends[0] != ends[1] != ends[2] != ends[0]

@@ -50,6 +50,7 @@ def test_equal_epochs_are_fewer_steps_of_larger_batches() -> None:
         ({"vectorise": "maybe"}, '`vectorise` must be "auto", True or False'),
         ({"metrics": {"accuracy": accuracy}}, "`metrics` are about `test_data`; give some"),
         ({"seeds": 1.5}, "`seeds` must be a whole number from 0 on; got 1.5"),
+        ({"schedule": "cos"}, "`schedule` must be 'linear' or 'cosine', or a function"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(options: dict[str, Any], message: str) -> None:

@@ -12,6 +12,7 @@ from gradnoise.trials.advice import (
     AHEAD,
     MARGIN,
     Choice,
+    LastTrial,
     _about,
     _costs,
     chosen,
@@ -36,6 +37,13 @@ def ran(
     ]  # fmt: skip
 
 
+def trial(
+    records: list[Record], constant: float, averaged: float, stable: float, whole: bool = False
+) -> LastTrial:
+    """At batch size 8."""
+    return LastTrial(Choice(8, constant, averaged, stable, False), records, whole)
+
+
 LADDER = [
     *ran(8, 0.1, 1.5, 1.5),
     *ran(8, 0.2, 1.0, 1.1),
@@ -50,7 +58,6 @@ def test_the_two_losses_have_a_best_rate_each() -> None:
     assert found is not None
     assert (found.constant, found.averaged, found.stable) == (0.2, 0.4, 0.8)
     assert found.middle == pytest.approx(math.sqrt(0.08))
-    assert why_rough(found, branches(1.1, 1.3), LADDER[:2]) == ()
 
 
 def test_twice_an_advised_rate_has_held() -> None:
@@ -75,29 +82,34 @@ SMALLEST = "the best constant rate, 0.100, is the smallest of the last trial"
 
 @pytest.mark.parametrize(
     ("late", "averaged", "doubts"),
-    [((1.0, 0.9, 1.2), (1.0, 0.9, 1.2), ()), ((1.2, 0.9, 1.2), (1.2, 1.1, 0.9), ()),
-     ((0.8, 0.9, 1.2), (1.0, 0.9, 1.2), (SMALLEST,))],
+    [((1.3, 1.2, 1.5), (1.3, 1.2, 1.5), ()), ((1.5, 1.2, 1.5), (1.5, 1.4, 1.2), ()),
+     ((1.1, 1.2, 1.5), (1.3, 1.2, 1.5), (SMALLEST,))],
 )  # fmt: skip
 def test_the_smallest_rate_that_was_tried_is_not_sure(
     late: tuple[float, ...], averaged: tuple[float, ...], doubts: tuple[str, ...]
 ) -> None:
     rows = zip((0.1, 0.2, 0.4), late, averaged, strict=True)
-    found = Choice.of([record for lr, one, other in rows for record in ran(8, lr, one, other)])
+    records = [record for lr, one, other in rows for record in ran(8, lr, one, other)]
+    found = Choice.of(records)
     assert found is not None
-    assert why_rough(found, branches(1.1, 1.3), ran(8, 0.2, 1.0, 1.0)) == doubts
+    assert why_rough(LastTrial(found, records, False), branches(1.1, 1.3)) == doubts
 
 
 def test_rates_that_are_far_apart_and_a_single_seed_are_not_sure() -> None:
-    assert why_rough(Choice(8, 0.1, 0.8, 1.6, False), branches(1.1, 1.3), LADDER[:1]) == (
+    one_seed = [record for record in LADDER if record.run.seed == 0]
+    found = trial(one_seed, 0.1, 0.8, 1.6)
+    assert why_rough(found, branches(1.1, 1.3)) == (
         "the best rates for a constant and for a decaying rate are a factor 8.00 apart",
         "there is one seed only",
     )
+    found = replace(found, whole=True)  # then the constant one is known
+    assert why_rough(found, branches(1.1, 1.3)) == ("there is one seed only",)
 
 
 @pytest.mark.parametrize("averaged", [2.0, 2.1, math.nan])
 def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
     tried = ran(8, 0.1, 1.0, averaged)
-    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
+    found = why_rough(trial(tried, 0.1, 0.1, 0.4), branches(1.1, 1.3))
     assert found == ("the loss did not fall in the trial",)
 
 
@@ -107,7 +119,7 @@ def test_a_loss_that_did_not_fall_is_not_sure(averaged: float) -> None:
 def test_a_loss_that_more_than_halved_is_not_sure(averaged: float, sure: bool) -> None:
     """It began at 2. Where it falls below 0, halving means nothing."""
     tried = ran(8, 0.1, 1.0, averaged)
-    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), tried)
+    found = why_rough(trial(tried, 0.1, 0.1, 0.4), branches(1.1, 1.3))
     doubt = (
         "the loss more than halved in the trial, and then the best rate depends on the length of "
         "the run: this one is for runs of about 1024 samples"
@@ -130,33 +142,33 @@ def test_a_rate_that_is_not_advised_and_had_a_lower_loss_is_not_sure(
 ) -> None:
     diverged = ran(8, 0.8, math.inf, math.inf)
     records = [*ran(8, 0.2, 1.0, 1.0), *ran(8, at, 1.0, averaged), *diverged]
-    assert lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05) == doubts
+    assert lower_elsewhere(trial(records, 0.2, 0.2, 0.4), 0.05) == doubts
 
 
 def test_whether_twice_of_a_better_rate_holds_may_not_be_known() -> None:
     records = [*ran(8, 0.2, 1.0, 1.0), *ran(8, 0.4, 1.0, 0.9), *ran(8, 1.6, math.inf, math.inf)]
-    (doubt,) = lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05)
+    (doubt,) = lower_elsewhere(trial(records, 0.2, 0.2, 0.4), 0.05)
     assert doubt.endswith("10 % lower, and it is not known whether twice of it holds")
 
 
 def test_a_negative_loss_is_compared_by_its_size() -> None:
     records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.1)]
-    (doubt,) = lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05)
+    (doubt,) = lower_elsewhere(trial(records, 0.2, 0.2, 0.4), 0.05)
     assert doubt.startswith("the learning rate 0.400 had a loss 10 % lower")
     records = [*ran(8, 0.2, -1.0, -1.0), *ran(8, 0.4, -1.0, -1.01)]
-    assert lower_elsewhere(Choice(8, 0.2, 0.2, 0.4, False), records, 0.05) == ()
+    assert lower_elsewhere(trial(records, 0.2, 0.2, 0.4), 0.05) == ()
 
 
 def test_a_batch_size_that_was_not_compared_is_not_sure() -> None:
     alone = Branches(tuple(LADDER), {})
-    found = why_rough(Choice(8, 0.1, 0.1, 0.4, False), alone, LADDER[:2])
+    found = why_rough(trial(LADDER, 0.1, 0.1, 0.4), alone)
     assert found == (
         "no other batch size was tried: nothing is said about it (a larger `budget` does)",
     )
 
 
 def test_the_sentences_name_what_held_and_every_doubt() -> None:
-    found = write_reasons(Choice(8, 0.1, 0.1, 0.4, False), branches(1.1, 1.3), LADDER[:2], ["so"])
+    found = write_reasons(trial(LADDER, 0.1, 0.1, 0.4), branches(1.1, 1.3), ["so"])
     assert found[0] == (
         "Batch size 8, learning rate 0.100: tried 128 steps from here on 2 seeds: holds. The "
         "learning rate 0.400 holds as well. The training loss went from 2.00 to 1.50 (at the "
@@ -164,14 +176,43 @@ def test_the_sentences_name_what_held_and_every_doubt() -> None:
     )
     assert found[1] == "This is rough, because so."
     assert found[-1] == (
-        "Samples that the trials needed for the same loss, compared with batch size 8: 1.4 times "
-        "at 32, 2.8 times at 128."
+        "Samples that the trials needed for the same loss at the mean weights of the last half, "
+        "compared with batch size 8: 1.4 times at 32, 2.8 times at 128."
     )
+
+
+def test_a_trial_as_long_as_the_training_names_the_best_constant_rate() -> None:
+    """0.2 by the late losses, 0.4 at averaged weights."""
+    short, whole = (trial(LADDER, 0.2, 0.4, 0.8, whole) for whole in (False, True))
+    assert (short.lr, short.mean(short.lr), whole.lr, whole.mean(whole.lr)) == (0.4, 0.9, 0.2, 1.0)
+    assert [record.run.lr for record in whole.runs] == [0.2, 0.2]
+    found = write_reasons(whole, branches(1.1, 1.3), [])
+    assert found[0].startswith(
+        "Batch size 8, learning rate 0.200: tried 128 steps from here, as long as the training "
+        "ahead, on 2 seeds: holds. The learning rate 0.800 holds as well."
+    )
+    assert found[0].endswith("from 2.00 to 1.00 (mean of the batches in the last quarter).")
+    assert found[1] == (
+        "This is for a learning rate that stays constant. For one that falls to zero, 0.400 "
+        "looked best (loss at the mean weights of the last half): `schedule` tries it."
+    )
+    found = write_reasons(short, branches(1.1, 1.3), [])
+    assert found[1].startswith("If the rate stays constant, 0.200 had the lowest loss")
+    same = trial(LADDER, 0.2, 0.2, 0.8, True)
+    assert "zero" not in " ".join(write_reasons(same, branches(1.1, 1.3), []))
+
+
+def test_a_loss_is_judged_by_the_one_that_the_rate_is_chosen_by() -> None:
+    """At 0.1 late losses are 10 % lower, averaged ones are not."""
+    records = [*ran(8, 0.1, 0.9, 1.5), *ran(8, 0.2, 1.0, 1.0), *ran(8, 0.4, 1.0, 1.0)]
+    assert lower_elsewhere(trial(records, 0.2, 0.2, 0.4), 0.05) == ()
+    (doubt,) = lower_elsewhere(trial(records, 0.2, 0.2, 0.4, True), 0.05)
+    assert doubt.startswith("the learning rate 0.100 had a loss 10 % lower")
 
 
 def test_a_critical_batch_size_that_is_not_known_is_not_explained() -> None:
     alone = Branches(tuple(LADDER[:2]), {})
-    found = write_reasons(Choice(8, 0.1, 0.1, 0.4, False), alone, LADDER[:2], [])
+    found = write_reasons(trial(LADDER, 0.1, 0.1, 0.4), alone, [])
     assert found[-1].startswith("The critical batch size is not known from these trials: several")
 
 
@@ -256,7 +297,7 @@ def test_where_losses_do_not_tell_what_batch_sizes_cost_the_one_in_use_stays() -
     choice = chosen(same, 0.25)
     assert choice is not None
     assert choice.batch_size == 8
-    found = why_rough(choice, same, ran(8, 0.1, 1.5, 1.5))
+    found = why_rough(LastTrial(choice, ran(8, 0.1, 1.5, 1.5), False), same)
     assert found[-1] == "the losses of the batch sizes do not tell what they cost"
 
 
@@ -284,6 +325,18 @@ def test_the_report_says_whether_both_ways_to_the_critical_batch_size_agree(
     trace_cov: float | None,
 ) -> None:
     found = made_branches(trace_cov=trace_cov)
-    said = write_reasons(Choice(4, 0.1, 0.1, 0.4, False), found, LADDER[:2], [])
+    said = write_reasons(trial(LADDER, 0.1, 0.1, 0.4), found, [])
     assert ("two ways do not agree, or there is one only" in " ".join(said)) is not found.agrees
     assert found.agrees is (trace_cov == 20.0)
+
+
+def test_with_a_schedule_the_sentences_name_it_and_the_loss_at_the_end() -> None:
+    found = replace(branches(1.1, 1.3), settings={"schedule": "cosine"})
+    said = write_reasons(trial(LADDER, 0.1, 0.1, 0.4, True), found, [])
+    assert said[0].startswith("Batch size 8, learning rate 0.100, changed by the schedule (cosine)")
+    assert said[0].endswith("to 1.50 (at the end).")
+    text = " ".join(said)
+    assert "Critical batch size of runs of 1024 samples at this schedule, as the trials had" in text
+    assert "for the same loss at the end, compared with batch size 8" in text
+    for words in ("two ways", "mean weights", "stays constant"):
+        assert words not in text

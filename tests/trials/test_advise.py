@@ -168,7 +168,7 @@ def test_a_trial_as_long_as_the_training_ahead_is_neither_short_nor_of_another_l
     assert "steps from here, as long as the training ahead, on 2 seeds: holds" in text
     assert "trial was" not in text
     assert "more than halved" not in text
-    assert "Critical batch size of runs of 896 samples, as the trials had; the tr" not in text
+    assert "896 samples at a constant rate, as the trials had; the tr" not in text
     text = " ".join(str(advised(1e-3, budget=60_000)).split())
     assert "the trial was short" in text
     assert "more than halved" in text
@@ -183,7 +183,7 @@ def test_a_trial_much_shorter_than_the_training_ahead_is_rough_and_says_what_is_
         f"`budget` = 800000, 390 passes over the data, is enough; it may find another one)"
     ) in text
     assert "more than halved" in text
-    assert "samples, as the trials had; the training ahead has 50000: " in text
+    assert "as the trials had; the training ahead has 50000: " in text
     almost = advised(1e-3, budget=60_000, samples=5000)
     assert almost.batch_size is not None
     assert 2500 < almost.steps * almost.batch_size < 5000

@@ -88,6 +88,36 @@ def test_it_is_what_training_from_here_does() -> None:
         assert record.averaged_loss == pytest.approx(CE(mean(DATA[0]), DATA[1]).item(), rel=1e-9)
 
 
+@pytest.mark.parametrize("vectorise", [True, False])
+def test_with_a_schedule_it_is_what_training_with_it_does(vectorise: bool) -> None:
+    """Runs with parts of the samples have a fall of their own. Both losses are that at the end."""
+    model, optimizer = trained(STACKED["AdamW in groups"])
+    found = gn.branch(model, CE, DATA, optimizer, **FEW, schedule="linear", vectorise=vectorise)
+    assert found.schedule == "linear"
+    for record in (*found.records[::5], *found.parts):
+        run = record.run
+        order = BatchOrder(32, run.batch_size, run.seed)
+        batches = [order.rows(step) for step in range(run.steps)]
+        own, _ = by_hand(model, optimizer, run.lr, batches, falls=True)
+        end = CE(own(DATA[0]), DATA[1]).item()
+        assert record.train_loss == pytest.approx(end, rel=1e-9)
+        assert record.averaged_loss == record.late_loss == record.train_loss
+
+
+def test_a_file_knows_the_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    found = branched(schedule="cosine", path=path)
+    again = gn.Branches.load(path)
+    assert again.schedule == "cosine"
+    assert again == found
+    for other in (None, "linear", lambda done: 1 - 0.5 * done):
+        with pytest.raises(gn.SweepFileError, match="is of other runs"):
+            branched(schedule=other, path=path)
+    half = branched(schedule=lambda done: 1 - 0.5 * done, path=tmp_path / "own.jsonl")
+    assert half.schedule == "a function"
+    assert branched().schedule is None
+
+
 class Counting:
     """A loss that counts the samples that gradients are taken of."""
 

@@ -77,3 +77,11 @@ def test_a_profile_adds_its_noise_scales() -> None:
     ]
     bars = [line for line in axes.lines if line.get_linewidth() == 3]
     assert [list(bar.get_xdata()) for bar in bars] == [[10, 40], [8, axes.get_xlim()[1]]]
+
+
+def test_with_a_schedule_there_is_one_curve() -> None:
+    axes = branches(replace(made_branches(), settings={"schedule": "linear"}))
+    points, _ = curve(axes, "at the end (schedule: linear)")
+    assert points[0] == [4, pytest.approx(0.19)]
+    assert len(axes.containers) == 1
+    assert "within 10 % of the lowest loss" in labels(axes)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import gradnoise as gn
+from gradnoise.trials.critical import BY_SHARES, SCHEDULED
 from tests.starts import ended, made_branches
 
 
@@ -107,3 +108,13 @@ def test_the_table_and_the_dict_hold_all_of_it() -> None:
     assert (kept["lr"], kept["batch_size"], kept["trace_cov"]) == (0.1, 4, None)
     assert len(kept["parts"]) == 4
     assert len(kept["records"]) == 12
+
+
+def test_with_a_schedule_shares_alone_tell_the_critical_batch_size() -> None:
+    """They need no correction for a rate that stays constant."""
+    found = made_branches(trace_cov=20.0)
+    scheduled = replace(found, settings={"schedule": "linear"})
+    alone = made_branches()
+    ratio = float(scheduled.critical_batch_size) / float(alone.critical_batch_size)
+    assert ratio == pytest.approx(SCHEDULED / BY_SHARES)
+    assert not scheduled.agrees
