@@ -53,8 +53,9 @@ def main() -> None:
     held = _command(commands, "held", "ask for advice, and train as advised")
     held.add_argument("--epochs", type=float, nargs="+", default=[2, 10, 30, 100], help="budgets")
     held.add_argument("--seed", type=int, default=0, help="of the reference run")
-    held.add_argument("--decays", action="store_true", help="rates fall to zero, linearly")
-    held.add_argument("--again", action="store_true", help="ask again where it was asked")
+    for command in (branched, held):
+        command.add_argument("--decays", action="store_true", help="rates fall to zero, linearly")
+        command.add_argument("--again", action="store_true", help="ask again where it was asked")
     options = parser.parse_args()
     torch.set_num_threads(1)
     unknown = set(options.problems) - set(ALL)
@@ -91,8 +92,8 @@ def _decaying(problems: list[Problem], options: argparse.Namespace) -> None:
 
 def _critical(problems: list[Problem], options: argparse.Namespace) -> None:
     for problem in () if options.show else problems:
-        branch_hold(problem, options.seed, options.part)
-    branch_show(options.part, options.markdown)
+        branch_hold(problem, options.seed, options.part, options.again, options.decays)
+    branch_show(options.part, options.markdown, options.decays)
 
 
 def _held(problems: list[Problem], options: argparse.Namespace) -> None:

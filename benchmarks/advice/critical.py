@@ -12,32 +12,39 @@ from typing import Any
 import gradnoise as gn
 from benchmarks import measure
 
+from .decaying import Decaying
 from .problems import ALL, PROBLEMS, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
 from .store import Store
 from .train import restored
 from .truth import short, summary
 
-RESULTS = Path("benchmarks/results/advice/critical")
+RESULTS = {  # by whether the rate falls to zero
+    False: Path("benchmarks/results/advice/critical"),
+    True: Path("benchmarks/results/advice/critical_decaying"),
+}
 RUNS = CHECKPOINTS / "branches"  # kept, so that they can be read in another way
 SIZES, FURTHER = (8, 32, 128, 512), 4
 LARGEST = 8192.0  # the end of the grid of `fit`: training tells no larger one
+KNOWN = 8.0  # between the ends of what training tells, where it tells it
 
 
-def hold(problem: Problem, seed: int, part: int) -> None:
+def hold(problem: Problem, seed: int, part: int, again: bool, decays: bool) -> None:
     """Branches at every checkpoint of the reference run of a seed, not where they are known.
 
     Args:
         problem: what is trained.
         seed: of the reference run.
         part: the samples of a trained run over those of a branch.
+        again: also where they are known, from the runs that were kept.
+        decays: whether the rate falls to zero, here and in training.
     """
-    path = RESULTS / f"{problem.name}.json"
+    path = RESULTS[decays] / f"{problem.name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     search = Search(problem, Store(problem), [seed])
     for share in SHARES:
         key = f"{share:g} {seed} {part}"
-        if key in found:
+        if key in found and not again:
             continue
         size, lr = problem.reference
         state = restored(problem, search.checkpoint(share, seed), lr)
@@ -45,7 +52,8 @@ def hold(problem: Problem, seed: int, part: int) -> None:
         branches = gn.branch(
             state.model, problem.loss_fn, search.data, state.optimizer, batch_size=size,
             batch_sizes=SIZES, samples=budget_of(problem, share) // part, further=FURTHER,
-            path=RUNS / f"{problem.name}_{share:g}_{seed}_{part}.jsonl",
+            path=RUNS / f"{problem.name}_{share:g}_{seed}_{part}{'_decaying' * decays}.jsonl",
+            schedule="linear" if decays else None,
         )  # fmt: skip
         told = branches.critical_batch_size
         ends = float(told), told.low, told.high
@@ -86,6 +94,11 @@ class Told:
         return 0.5 <= self.value / self.true <= 2
 
     @property
+    def is_known(self) -> bool:
+        """Whether training tells it."""
+        return self.most <= KNOWN * self.least
+
+    @property
     def is_inside(self) -> bool:
         """Whether the interval holds what was trained, or its least where that has no end."""
         if self.true < LARGEST:
@@ -102,35 +115,47 @@ class Told:
         ]  # fmt: skip
 
 
-def told(part: int) -> Iterator[Told]:
+def told(part: int, decays: bool) -> Iterator[Told]:
     """All that is known."""
     for problem in ALL.values():
-        path = RESULTS / f"{problem.name}.json"
+        path = RESULTS[decays] / f"{problem.name}.json"
         for key, own in (json.loads(path.read_text()) if path.exists() else {}).items():
             share, _, of = key.split()
             if int(of) != part:
                 continue
-            trained = summary(problem, Store(problem), float(share))["critical"]
+            trained = trained_at(problem, float(share), decays)
             value, low, high = own["critical"]
             yield Told(
                 problem.name, share, math.nan if value is None else value, low or 0.0,
-                math.inf if high is None else high, own["agrees"], own["samples"],
-                trained["value"], trained["low"], trained["high"],
+                math.inf if high is None else high, own["agrees"], own["samples"], *trained,
             )  # fmt: skip
 
 
-def show(part: int, markdown: bool) -> None:
+def trained_at(problem: Problem, share: float, decays: bool) -> tuple[float, float, float]:
+    """The trained critical batch size, and its 95 % interval; of a decay those of its targets."""
+    if decays:
+        value, targets = Decaying(problem).critical(share)
+        return value, min(targets), max(targets)
+    found = summary(problem, Store(problem), share)["critical"]
+    return found["value"], found["low"], found["high"]
+
+
+def show(part: int, markdown: bool, decays: bool) -> None:
     """Told beside trained, and how often they are near."""
-    every = list(told(part))
+    every = list(told(part, decays))
     head = ["problem", "from", "told", "interval", "both ways agree", "trained", "95 %", "ratio"]
     measure.show("critical batch size of branches", [head, *(one.row() for one in every)], markdown)
     rows = [["", "checkpoints", "a number", "within 2", "in the interval", "agree", "and within 2"]]
-    for name, known in (("ten problems", True), ("six others", False), ("all", None)):
-        own = [one for one in every if known is None or (one.problem in PROBLEMS) == known]
-        sure = [one for one in own if one.agrees and not math.isnan(one.value)]
+    for name, kept in (
+        ("ten problems", [one for one in every if one.problem in PROBLEMS]),
+        ("six others", [one for one in every if one.problem not in PROBLEMS]),
+        ("all", every),
+        ("of these where training tells it", [one for one in every if one.is_known]),
+    ):
+        sure = [one for one in kept if one.agrees and not math.isnan(one.value)]
         counts = (
-            len(own), sum(not math.isnan(one.value) for one in own),
-            sum(one.is_near for one in own), sum(one.is_inside for one in own), len(sure),
+            len(kept), sum(not math.isnan(one.value) for one in kept),
+            sum(one.is_near for one in kept), sum(one.is_inside for one in kept), len(sure),
             sum(one.is_near for one in sure),
         )  # fmt: skip
         rows.append([name, *map(str, counts)])

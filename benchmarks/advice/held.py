@@ -12,6 +12,7 @@ from typing import Any
 import gradnoise as gn
 from benchmarks import measure
 
+from .critical import KNOWN, trained_at
 from .decaying import Decaying
 from .problems import ALL, Problem
 from .search import CHECKPOINTS, SHARES, Search, budget_of
@@ -216,18 +217,26 @@ def show(problems: Sequence[Problem], markdown: bool, decays: bool = False) -> N
     sizes = [["", "asked", "told", "within 2", "in the interval", "ways agree", "and within 2"]]
     for name, own in kinds.items():
         sizes.append([name, *map(str, _sizes(own, decays))])
+    most = max(row["epochs"] for row in every)
+    known = [
+        row for row in every if row["epochs"] == most
+        and _spread(ALL[row["problem"]], float(row["from"]), decays) <= KNOWN
+    ]  # fmt: skip
+    sizes.append([f"{most:g}, where training tells it", *map(str, _sizes(known, decays))])
     measure.show("critical batch size of the trials", sizes, markdown)
+
+
+def _spread(problem: Problem, share: float, decays: bool) -> float:
+    """Between the ends of what training tells."""
+    _, low, high = trained_at(problem, share, decays)
+    return high / low
 
 
 def _sizes(own: Sequence[dict[str, Any]], decays: bool) -> list[int]:
     """Asked, told, within a factor 2 of training, in the interval, agree, and within 2."""
     told = within = inside = agree = right = 0
     for row in own:
-        problem, share = ALL[row["problem"]], float(row["from"])
-        if decays:
-            true, _ = Decaying(problem).critical(share)
-        else:
-            true = summary(problem, Store(problem), share)["critical"]["value"]
+        true, _, _ = trained_at(ALL[row["problem"]], float(row["from"]), decays)
         value, low, high = row["critical"]
         near = value is not None and 0.5 <= value / true <= 2
         told, within = told + (value is not None), within + near

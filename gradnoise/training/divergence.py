@@ -31,17 +31,20 @@ class DivergenceMonitor:
         self.start = start.double().cpu()
         self.mean = self.start.clone()
         self.peak = self.start.clone()
+        self.total = torch.zeros_like(self.start)  # of the losses of all steps
         self._limit = (1e4 if tolerates_spikes else 3.0) * self.start.abs()
 
     def see(self, losses: Tensor) -> Tensor:
         """Add the losses of a step; returns which runs go on, shape (R,)."""
-        self.mean = 0.9 * self.mean + 0.1 * losses.double().cpu()
+        losses = losses.double().cpu()
+        self.total = self.total + losses
+        self.mean = 0.9 * self.mean + 0.1 * losses
         self.peak = torch.maximum(self.peak, self.mean)
         return torch.isfinite(self.mean) & (self.mean <= self._limit)
 
     def keep(self, alive: Tensor) -> None:
         """Go on with these alone."""
-        for name in ("start", "mean", "peak", "_limit"):
+        for name in ("start", "mean", "peak", "total", "_limit"):
             setattr(self, name, getattr(self, name)[alive])
 
     def at(self, place: int) -> DivergenceMonitor:

@@ -44,6 +44,7 @@ class Record:
         averaged_loss: as train_loss, at the mean weights of the last half; None: not taken.
         late_loss: mean of the batch losses of the last quarter of the steps; None: not taken. With
             a schedule of the learning rate both are train_loss: that is what the run is for.
+        mean_loss: mean of the batch losses of all steps, taken with a schedule alone.
     """
 
     run: Run
@@ -55,6 +56,7 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
     averaged_loss: float | None = None
     late_loss: float | None = None
+    mean_loss: float | None = None
 
     def row(self) -> dict[str, Any]:
         """All of it side by side, as a line of a table."""
@@ -65,7 +67,7 @@ class Record:
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """A record from `dataclasses.asdict` that was read from JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
-        averaged, late = fields.get("averaged_loss"), fields.get("late_loss")
+        taken = [fields.get(name) for name in ("averaged_loss", "late_loss", "mean_loss")]
         return cls(
             Run(
                 int(run["batch_size"]),
@@ -80,6 +82,5 @@ class Record:
             float(fields["train_loss"]),
             None if test_loss is None else float(test_loss),
             {name: float(value) for name, value in fields["metrics"].items()},
-            None if averaged is None else float(averaged),
-            None if late is None else float(late),
+            *(None if loss is None else float(loss) for loss in taken),
         )

@@ -96,8 +96,12 @@ def ended(plan: Plan, run: Run, model: nn.Module, monitor: DivergenceMonitor, pl
             for name, metric in plan.metrics.items()
         }
     (diverged,) = monitor.at(place).verdict(torch.tensor([end], dtype=torch.float64))
-    start, last = float(monitor.start[place]), end if plan.averages else None
-    return Record(run, diverged, None, start, end, test_loss, others, last, last)
+    start = float(monitor.start[place])
+    found = Record(run, diverged, None, start, end, test_loss, others)
+    if not plan.averages or plan.takes_mean:
+        return found
+    mean = float(monitor.total[place]) / run.steps
+    return replace(found, averaged_loss=end, late_loss=end, mean_loss=mean)
 
 
 def step_losses(losses: Tensor, count: int) -> Tensor:

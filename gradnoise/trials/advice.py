@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..show.table import listed, render
 from ..statistics.estimate import Estimate, short
+from ..training.divergence import RISE
 from ..training.record import Record
 from .branches import Branches
 from .search import AVERAGED, CONSTANT, MEAN_WEIGHTS, best_rate, best_rates
@@ -53,6 +54,15 @@ class Advice:
         return render(listed(f"What to do (confidence: {self.confidence})", self.reasons))
 
 
+def fails(record: Record) -> bool:
+    """Whether a run diverged, or its losses were above √2 of the start in the mean of all steps.
+
+    A learning rate that falls to zero hides at the end what it did before.
+    """
+    start, mean = record.start_loss, record.mean_loss
+    return record.diverged or (mean is not None and mean > start + (RISE - 1) * abs(start))
+
+
 @dataclass(frozen=True)
 class Choice:
     """The best rates of one batch size.
@@ -84,9 +94,9 @@ class Choice:
             records: the runs.
             margin: the largest rate that held over the best ones, at least.
             least: smaller rates are left out.
-            unstable: a rate that is known to diverge.
+            unstable: a rate that is known to fail.
         """
-        unstable = min([unstable, *(r.run.lr for r in records if r.diverged)])
+        unstable = min([unstable, *(r.run.lr for r in records if fails(r))])
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
         low, high = least * (1 - 1e-9), stable / margin * (1 + 1e-9)
         best = best_rates([record for record in records if low <= record.run.lr <= high])
@@ -169,13 +179,30 @@ def known_shares(branches: Branches) -> dict[int, float]:
     return {size: share for size, share in shares.items() if math.isfinite(share)}
 
 
+def likely_lower(branches: Branches, smaller: int) -> bool:
+    """Whether a batch size below all that were tried is likely to end lower by `HIGHER`.
+
+    It needs (1 + b/B_crit)/(1 + B/B_crit) of the samples, b against the smallest batch size B, and
+    the loss falls by D per e-fold of them.
+    """
+    critical, smallest = branches.critical_batch_size, branches.batch_sizes[0]
+    value = float(critical) if critical.is_resolved else critical.high
+    loss = float(branches.losses()[smallest].mean())
+    factor = math.log1p(smallest / value) - math.log1p(smaller / value)
+    return branches.fall * factor > HIGHER * abs(loss)
+
+
 def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
     """What makes the advice uncertain, however long the rate was tried."""
     choice, tried = last.choice, last.runs
     alone = len(branches.batch_sizes) < 2
     start, end = statistics.fmean(record.start_loss for record in tried), last.mean(last.lr)
     samples = tried[0].run.steps * choice.batch_size
+    smallest = choice.batch_size == branches.batch_sizes[0]
     reasons = {
+        "a smaller batch size is likely to end at a lower loss, and was not tried": (
+            smallest and likely_lower(branches, max(1, choice.batch_size // 4))
+        ),
         f"the best constant rate, {short(choice.constant)}, is the smallest of the last trial": (
             choice.at_end
         ),
@@ -206,8 +233,8 @@ def lower_elsewhere(last: LastTrial, tolerance: float) -> tuple[str, ...]:
     if not own - losses[best] > tolerance * abs(own):
         return ()
     less = f"{100 * (own - losses[best]) / abs(own):.0f} %"
-    twice = [r for r in records if r.diverged and r.run.lr <= MARGIN * best * (1 + 1e-9)]
-    larger = "twice of it diverged" if twice else "it is not known whether twice of it holds"
+    twice = [r for r in records if fails(r) and r.run.lr <= MARGIN * best * (1 + 1e-9)]
+    larger = "twice of it did not hold" if twice else "it is not known whether twice of it holds"
     why = f"and {larger}" if best > last.lr else "as less noise has in short trials"
     return (f"the learning rate {short(best)} had a loss {less} lower, {why}",)
 

@@ -24,6 +24,8 @@ from .advice import (
     Choice,
     LastTrial,
     chosen,
+    fails,
+    likely_lower,
     lower_elsewhere,
     why_rough,
     write_reasons,
@@ -229,7 +231,8 @@ def _beyond(branches: Branches, length: Length, count: int) -> int | None:
     if not critical.is_resolved:
         value = 0.0 if math.isfinite(critical.high) else math.inf if critical.low > 0 else math.nan
     smaller, larger = max(2, sizes[0] // RATIO), sizes[-1] * RATIO
-    if value < sizes[0] and branches.batch_size // RATIO**2 <= smaller < sizes[0]:
+    wanted = value < sizes[0] or likely_lower(branches, smaller)
+    if wanted and branches.batch_size // RATIO**2 <= smaller < sizes[0]:
         return smaller
     steps, rest = divmod(length.samples, larger)
     fits = larger <= count and steps >= LEAST_STEPS and not rest
@@ -359,8 +362,8 @@ def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
 
 
 def lowest_unstable(branches: Branches, batch_size: int) -> float:
-    """The smallest rate that diverged at a batch size."""
-    own = (record.run for record in branches.records if record.diverged)
+    """The smallest rate that failed at a batch size."""
+    own = (record.run for record in branches.records if fails(record))
     return min((run.lr for run in own if run.batch_size == batch_size), default=math.inf)
 
 

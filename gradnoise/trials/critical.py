@@ -39,7 +39,7 @@ TINY = 1e-9
 FARTHEST = 64.0  # bounds of B_crit are told up to this factor beyond the batch sizes
 BEYOND = 4.0  # and B_crit itself up to this one
 BY_SHARES, BY_FALL = 1.7, 0.5  # the trained critical batch size over that of each way, about
-SCHEDULED = 0.8  # over that by shares, where the rate of runs and of training has a schedule
+SCHEDULED = 1.0  # over that by shares, where the rate of runs and of training has a schedule
 ALONE, BOTH = 0.6, 0.45  # standard deviations of ln(told/trained), by one way and by both,
 ONE_SEED = 0.75  # and where one seed does not show its spread
 AGREE = 2.0  # factor within which the two ways agree
@@ -59,10 +59,18 @@ class Fall:
     lr: float
 
     def batch_size(self, curve: dict[float, float]) -> float:
-        """ε·trΣ/D, D from a quarter of the samples, or half of them, to all; nan if it rises."""
-        earlier = min((share for share in curve if 0.2 < share < 1), default=1.0)
-        fall = (curve[earlier] - curve[1.0]) / math.log(1 / earlier) if earlier < 1 else 0.0
+        """ε·trΣ/D; nan where the loss rises."""
+        fall = fall_of(curve)
         return self.lr * self.trace_cov / fall if fall > 0 else math.nan
+
+
+def fall_of(curve: Mapping[float, float]) -> float:
+    """D, the fall of the loss per e-fold of the samples.
+
+    From a quarter of the samples, or half of them, to all; 0 where neither was run.
+    """
+    earlier = min((share for share in curve if 0.2 < share < 1), default=1.0)
+    return (curve[earlier] - curve[1.0]) / math.log(1 / earlier) if earlier < 1 else 0.0
 
 
 def critical_batch_size(
@@ -70,6 +78,7 @@ def critical_batch_size(
     curve: Losses,
     fall: Fall | None = None,
     *,
+    start: float | None = None,
     factor: float = BY_SHARES,
     level: float = 0.95,
 ) -> Estimate:
@@ -79,6 +88,7 @@ def critical_batch_size(
         losses: losses after all samples by batch size, an entry per seed.
         curve: losses at the smallest batch size by the share of its samples, 1 among them.
         fall: for the second way; None leaves it out.
+        start: the loss where runs start; None: not known.
         factor: the trained critical batch size over that by shares.
         level: of the interval: the spread between seeds (delete-one jackknife of ln B_crit with
             Student's quantile) and `ALONE` or `BOTH`, added as independent; of one seed `ONE_SEED`.
@@ -86,7 +96,7 @@ def critical_batch_size(
     Returns:
         Estimate, in samples; further than `BEYOND` from the batch sizes only a bound.
     """
-    by_shares, by_fall = _ways(losses, curve, fall, factor)
+    by_shares, by_fall = _ways(losses, curve, fall, start, factor)
     count = len(next(iter(losses.values())))
 
     def find(without: int | None) -> float:
@@ -112,15 +122,17 @@ def _within(one: float, other: float, factor: float) -> bool:
     return other > 0 and 1 / factor <= one / other <= factor
 
 
-def agree(losses: Losses, curve: Losses, fall: Fall | None) -> bool:
+def agree(losses: Losses, curve: Losses, fall: Fall | None, start: float | None = None) -> bool:
     """Whether both ways tell the same critical batch size, within a factor of 2."""
-    by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall, BY_SHARES))
+    by_shares, by_fall = (way(None) for way in _ways(losses, curve, fall, start, BY_SHARES))
     return _within(by_shares, by_fall, AGREE)
 
 
-def _ways(losses: Losses, curve: Losses, fall: Fall | None, factor: float) -> tuple[Way, Way]:
+def _ways(
+    losses: Losses, curve: Losses, fall: Fall | None, start: float | None, factor: float
+) -> tuple[Way, Way]:
     def by_shares(without: int | None) -> float:
-        return factor * _fit(_means(losses, without), _means(curve, without))
+        return factor * _fit(_means(losses, without), _means(curve, without), start)
 
     def by_fall(without: int | None) -> float:
         if fall is None or len(losses) == 1:  # one batch size does not show the best rate
@@ -202,8 +214,13 @@ def _interval(value: float, others: list[float], level: float, width: float) -> 
     return value * math.exp(-width), value * math.exp(width)
 
 
-def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
-    """B_crit of the least squares of the logarithms of the shares; 0 or ∞ at the ends."""
+def _fit(losses: dict[float, float], curve: dict[float, float], start: float | None) -> float:
+    """B_crit of the least squares of the logarithms of the shares; 0 or ∞ at the ends.
+
+    A batch size that made less than half of the largest gain from the start has a share that is
+    only a bound: of the first part of a gain much is the end of the weights' swing, which takes a
+    few steps at every batch size. The smallest of the others counts in any case.
+    """
     sizes = np.array(list(losses))
     *shares, least = shares_of([*losses.values(), math.inf], curve)
     if len(sizes) == 1 or math.isnan(least):
@@ -211,6 +228,9 @@ def _fit(losses: dict[float, float], curve: dict[float, float]) -> float:
     target, size = np.log(shares[1:]), sizes[1:]
     # a share below all that were tried is only a bound
     open_end = target <= math.log(least) + 1e-9
+    if start is not None:
+        gains = start - np.array(list(losses.values()))
+        open_end[1:] |= gains[2:] < gains.max() / 2
 
     def misfit(log_scale: float) -> float:
         scale = math.exp(log_scale)

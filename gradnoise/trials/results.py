@@ -20,6 +20,7 @@ from .critical import (
     Losses,
     agree,
     critical_batch_size,
+    fall_of,
     largest_within,
     shares_of,
 )
@@ -75,12 +76,14 @@ class BranchRuns(Runs):
         """
         losses, curve, fall = self._told()
         factor = BY_SHARES if self.schedule is None else SCHEDULED
-        return critical_batch_size(losses, curve, fall, factor=factor, level=self.level)
+        return critical_batch_size(
+            losses, curve, fall, start=self.start_loss, factor=factor, level=self.level
+        )
 
     @property
     def agrees(self) -> bool:
         """Whether both ways to `critical_batch_size` agree within a factor of 2."""
-        return agree(*self._told())
+        return agree(*self._told(), self.start_loss)
 
     def _told(self) -> tuple[Losses, Losses, Fall | None]:
         losses, best = self.losses(AVERAGED), self.best(AVERAGED)
@@ -132,6 +135,11 @@ class BranchRuns(Runs):
         """The smallest share of the samples that was run: `shares` are not below it."""
         curve = {share: float(values.mean()) for share, values in self._curve(AVERAGED).items()}
         return shares_of([curve[1.0], math.inf], curve)[1]
+
+    @property
+    def fall(self) -> float:
+        """D = -dL/d ln E, the fall of the loss per e-fold of the samples, at the smallest B."""
+        return fall_of({share: float(own.mean()) for share, own in self._curve(AVERAGED).items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; infinities as strings."""

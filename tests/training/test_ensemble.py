@@ -14,6 +14,7 @@ from gradnoise.training.checkpoint import Checkpoint
 from gradnoise.training.ensemble import Ensemble
 from gradnoise.training.record import Run
 from gradnoise.training.run import train
+from gradnoise.training.schedule import linear
 from gradnoise.training.vectorise import why_not_vectorised
 from tests.cases import TiedAutoencoder
 from tests.small_runs import DATA, NOWHERE, half_frozen, plan_of, small
@@ -82,6 +83,8 @@ def agree(model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -
         alone, _ = train(plan, run)
         assert numbers(together[run]) == pytest.approx(numbers(alone), rel=1e-9)
         assert together[run].diverged == alone.diverged
+        means = [together[run].mean_loss, alone.mean_loss]
+        assert means == [None, None] or means[0] == pytest.approx(means[1], rel=1e-9)
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
@@ -92,6 +95,11 @@ def test_it_goes_on_from_a_checkpoint_as_torch_does(
 ) -> None:
     """With the buffers of the optimizer, or without any; rates and decays of several groups."""
     agree(*trained(STACKED[name], steps=steps), max_grad_norm=max_grad_norm)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_a_learning_rate_that_falls_does_so_in_all_runs(name: str) -> None:
+    agree(*trained(STACKED[name]), schedule=linear)
 
 
 @pytest.mark.parametrize("make", [momentum, STACKED["AdamW"]])
@@ -111,12 +119,14 @@ def test_parameters_that_joined_later_have_a_state_of_their_own() -> None:
     agree(model, optimizer)
 
 
+@pytest.mark.parametrize("schedule", [None, linear])
 @pytest.mark.parametrize("name", ["momentum", "AdamW in groups"])
 def test_runs_that_were_cut_off_go_on_with_means_and_buffers(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, schedule: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gradnoise.training.checkpoint.EVERY", 0.0)
-    plan, runs = plan_at(*trained(STACKED[name])), runs_of((0.01, 0.1, 1e30))
+    plan = plan_at(*trained(STACKED[name]), schedule=schedule)
+    runs = runs_of((0.01, 0.1, 1e30))
     whole = Ensemble(plan, runs).run(lambda _: None, NOWHERE)
     kept = Checkpoint(tmp_path / "runs.jsonl", "mark", tuple(run.key for run in runs))
     steps: list[int] = []

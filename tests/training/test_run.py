@@ -14,6 +14,7 @@ import gradnoise as gn
 from gradnoise.training.batch_order import BatchOrder
 from gradnoise.training.record import Run
 from gradnoise.training.run import in_last, step_losses, stepper, train
+from gradnoise.training.schedule import linear
 from tests.small_runs import DATA, dropping, normalised, plan_of, small, swept
 from tests.starts import ALONE, CE, STACKED, by_hand, plan_at, runs_of, trained
 
@@ -117,3 +118,17 @@ def test_a_run_that_was_given_up_has_no_averaged_loss() -> None:
 def test_without_a_start_no_average_is_taken() -> None:
     record, _ = train(plan_of(), runs_of()[0])
     assert (record.averaged_loss, record.late_loss) == (None, None)
+
+
+def test_with_a_schedule_all_losses_are_those_at_the_end_and_the_mean_is_of_all_steps() -> None:
+    plan, run = plan_at(*trained(), schedule=linear), runs_of(steps=10)[0]
+    take_step = stepper(plan, run, plan.model(0))
+    losses = [take_step(step).item() for step in range(10)]
+    record, _ = train(plan, run)
+    assert record.late_loss == record.averaged_loss == record.train_loss
+    assert record.mean_loss == pytest.approx(sum(losses) / 10, rel=1e-12)
+    constant, _ = train(plan_at(*trained()), run)
+    assert constant.mean_loss is None
+    assert constant.train_loss != record.train_loss
+    alone, _ = train(plan_of(schedule=linear), run)
+    assert (alone.averaged_loss, alone.late_loss, alone.mean_loss) == (None, None, None)

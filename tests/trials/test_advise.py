@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,17 @@ import gradnoise as gn
 from gradnoise.training.record import Record, Run
 from gradnoise.training.start import Start
 from gradnoise.trials.advice import Choice
-from gradnoise.trials.advise import FIRST, LEAST_STEPS, least_rate, sizes_within
-from gradnoise.trials.search import search
+from gradnoise.trials.advise import (
+    FIRST,
+    LEAST_STEPS,
+    _beyond,
+    _search,
+    least_rate,
+    sizes_within,
+)
+from gradnoise.trials.branches import Branches
+from gradnoise.trials.search import Length, search
+from tests.starts import ended
 
 SOURCE = torch.Generator().manual_seed(0)
 X = torch.randn(2048, 6, generator=SOURCE)
@@ -400,3 +410,97 @@ def test_single_samples_are_not_tried_unless_they_are_in_use() -> None:
 def test_with_gradients_that_are_cut_only_the_samples_tell_the_critical_batch_size() -> None:
     assert advised(budget=10_000).branches.trace_cov is not None
     assert advised(budget=10_000, max_grad_norm=1.0).branches.trace_cov is None
+
+
+def branches_at(critical: float, sizes: tuple[int, ...] = (8, 32, 128), base: int = 32) -> Branches:
+    """Losses that fall by 0.1 for every e-fold of the samples, of which B needs (1 + B/B_crit)."""
+
+    def loss(size: int, share: float = 1.0) -> tuple[float]:
+        return (1.0 - 0.1 * math.log(share / (1 + size / critical)),)
+
+    records = [record for size in sizes for record in ended(size, 0.1, loss(size), samples=1024)]
+    records = [replace(record, start_loss=2.0) for record in records]
+    parts = [
+        record
+        for share in (2, 4, 8)
+        for record in ended(sizes[0], 0.1, loss(sizes[0], 1 / share), budget=f"1/{share}",
+                            samples=1024 // share)
+    ]  # fmt: skip
+    return Branches(tuple(records), {"schedule": "linear"}, parts=tuple(parts), batch_size=base)
+
+
+@pytest.mark.parametrize(
+    ("critical", "size"),
+    [(2.0, 2), (6.0, 2), (11.0, None), (100.0, None), (140.0, 512), (1e9, 512)],
+)
+def test_the_next_batch_size_is_towards_the_critical_one(critical: float, size: int | None) -> None:
+    assert _beyond(branches_at(critical), Length(8192, (0,)), 8192) == size
+
+
+@pytest.mark.parametrize(
+    ("samples", "count", "size"),
+    [(4096, 512, 512), (4095, 512, None), (4096, 511, None), (4608, 512, 512), (4600, 512, None)],
+)
+def test_a_larger_batch_size_has_eight_whole_steps_and_enough_samples(
+    samples: int, count: int, size: int | None
+) -> None:
+    assert _beyond(branches_at(1e9), Length(samples, (0,)), count) == size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "base", "size"),
+    [((8, 32, 128), 32, 2), ((8, 32, 128), 128, 8), ((4, 16, 64), 16, 2), ((2, 8, 32), 8, None),
+     ((8, 32, 128), 256, None)],
+)  # fmt: skip
+def test_a_smaller_batch_size_is_no_single_sample_and_a_sixteenth_at_least(
+    sizes: tuple[int, ...], base: int, size: int | None
+) -> None:
+    found = _beyond(branches_at(0.5, sizes, base), Length(8192, (0,)), 8192)
+    assert found == (None if size == sizes[0] else size)
+
+
+def test_where_everything_diverged_there_is_no_next_batch_size() -> None:
+    lost = Branches(tuple(ended(8, 0.1, (math.inf,))), {})
+    assert _beyond(lost, Length(8192, (0,)), 8192) is None
+
+
+@pytest.mark.parametrize(
+    ("critical", "order"),
+    [(50.0, [16, 4, "parts", 64, 256]), (1e9, [16, 4, "parts", 64, 256, 1024]),
+     (1.0, [16, 4, "parts", 64, 2, "parts"])],
+)  # fmt: skip
+def test_batch_sizes_are_tried_towards_the_critical_one(critical: float, order: list[Any]) -> None:
+    """At the smallest one with parts of the samples; the largest unless it is far from there."""
+    asked: list[Any] = []
+
+    def branches() -> Branches:
+        sizes = tuple(sorted(size for size in asked if size != "parts"))
+        return branches_at(critical, sizes, 16)
+
+    searched: Any = SimpleNamespace(
+        add=asked.append, can_add=lambda size: True, take_parts=lambda: asked.append("parts")
+    )
+    _search(searched, [16, 4, 64, 256], Length(8192, (0,)), 8192, branches)
+    assert asked == order
+    asked.clear()
+    searched.can_add = lambda size: False
+    _search(searched, [16, 4, 64, 256], Length(8192, (0,)), 8192, branches)
+    assert asked == [16, 4, "parts", 64]
+
+
+def test_of_few_batch_sizes_none_is_added() -> None:
+    asked: list[Any] = []
+    searched: Any = SimpleNamespace(add=asked.append, take_parts=lambda: None)
+    _search(searched, [16, 4], Length(8192, (0,)), 8192, lambda: branches_at(1e9))
+    assert asked == [16, 4]
+
+
+def test_with_a_schedule_the_pair_was_tried_with_it() -> None:
+    """No smaller temperature than in use is for runs with a constant rate."""
+    found = advised(0.02, schedule="linear", samples=2048, budget=100_000)
+    assert found.branches.schedule == "linear"
+    assert found.lr_range is not None
+    assert found.lr_range[0] == found.lr_range[1] == found.lr
+    assert "changed by the schedule (linear): tried" in str(found).replace("\n  ", " ")
+    with pytest.raises(gn.ArgumentError, match="`schedule` must be 'linear' or 'cosine'"):
+        advised(schedule="falling")

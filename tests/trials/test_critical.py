@@ -223,3 +223,35 @@ def test_the_spread_of_seeds_is_a_jackknife() -> None:
 def test_the_factors_are_those_that_training_was_held_to() -> None:
     """A change of them needs `python -m benchmarks.advice critical` and docs/advice.md."""
     assert (BY_SHARES, BY_FALL, APART, BOTH, ALONE, ONE_SEED) == (1.7, 0.5, 4.0, 0.45, 0.6, 0.75)
+
+
+def test_of_a_batch_size_that_gained_little_the_share_is_only_a_bound() -> None:
+    """Large batches end at what the first steps gain; they may need more samples than that."""
+    truth, flat = losses(20.0), losses(20.0)
+    flat[64.0] = flat[256.0] = flat[16.0] + 0.02
+    start = float(flat[256.0][0]) + 0.01
+    half = (start - float(flat[4.0].mean())) / 2
+    assert start - float(flat[16.0].mean()) < half  # the nearest one counts in any case
+    found = critical_batch_size(flat, curve(20.0), start=start)
+    assert float(found) == pytest.approx(float(critical_batch_size(truth, curve(20.0))), rel=2e-2)
+    assert float(critical_batch_size(flat, curve(20.0))) > 2 * float(found)
+
+
+def test_of_a_batch_size_that_made_half_of_the_gain_the_share_counts() -> None:
+    known = losses(20.0)
+    known[16.0] = known[16.0] + 0.05  # then the fit needs the others
+    lowest, there = (float(known[size].mean()) for size in (4.0, 256.0))
+    for start, same in ((2 * there - lowest + 0.001, True), (2 * there - lowest - 0.001, False)):
+        found = critical_batch_size(known, curve(20.0), start=start)
+        assert (float(found) == float(critical_batch_size(known, curve(20.0)))) is same
+
+
+def test_both_ways_are_compared_with_the_same_shares() -> None:
+    """Where two batch sizes gained little B_crit by shares is less, and the ways do not agree."""
+    flat = losses(20.0)
+    flat[64.0] = flat[256.0] = flat[16.0] + 0.02
+    start = float(flat[256.0][0]) + 0.01
+    by_shares = float(critical_batch_size(flat, curve(20.0)))
+    fall = Fall(trace_cov=8.0, lr=by_shares / BY_FALL * 0.1 / 8.0)
+    assert agree(flat, curve(20.0), fall)
+    assert not agree(flat, curve(20.0), fall, start)
