@@ -54,13 +54,13 @@ class Advice:
         return render(listed(f"What to do (confidence: {self.confidence})", self.reasons))
 
 
-def fails(record: Record) -> bool:
-    """Whether a run diverged, or its losses were above √2 of the start in the mean of all steps.
+def rose(record: Record) -> bool:
+    """Whether the losses were above √2 of the start in the mean of all steps.
 
     A learning rate that falls to zero hides at the end what it did before.
     """
     start, mean = record.start_loss, record.mean_loss
-    return record.diverged or (mean is not None and mean > start + (RISE - 1) * abs(start))
+    return mean is not None and mean > start + (RISE - 1) * abs(start)
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,19 @@ class Choice:
     ) -> Choice | None:
         """From runs at one batch size; None where no rate is stable with that margin.
 
+        Nor is a rate chosen with which, or below which, losses rose on the way.
+
         Args:
             records: the runs.
             margin: the largest rate that held over the best ones, at least.
             least: smaller rates are left out.
-            unstable: a rate that is known to fail.
+            unstable: a rate that is known to diverge.
         """
-        unstable = min([unstable, *(r.run.lr for r in records if fails(r))])
+        unstable = min([unstable, *(r.run.lr for r in records if r.diverged)])
         stable = max((r.run.lr for r in records if r.run.lr < unstable), default=0.0)
         low, high = least * (1 - 1e-9), stable / margin * (1 + 1e-9)
-        best = best_rates([record for record in records if low <= record.run.lr <= high])
+        first = min((r.run.lr for r in records if rose(r)), default=math.inf)
+        best = best_rates([r for r in records if low <= r.run.lr <= high and r.run.lr < first])
         if best is None:
             return None
         lowest = min(record.run.lr for record in records)
@@ -233,8 +236,10 @@ def lower_elsewhere(last: LastTrial, tolerance: float) -> tuple[str, ...]:
     if not own - losses[best] > tolerance * abs(own):
         return ()
     less = f"{100 * (own - losses[best]) / abs(own):.0f} %"
-    twice = [r for r in records if fails(r) and r.run.lr <= MARGIN * best * (1 + 1e-9)]
-    larger = "twice of it did not hold" if twice else "it is not known whether twice of it holds"
+    twice = [r for r in records if r.diverged and r.run.lr <= MARGIN * best * (1 + 1e-9)]
+    larger = "twice of it diverged" if twice else "it is not known whether twice of it holds"
+    if any(rose(record) for record in records if record.run.lr <= best):
+        larger = "its losses were above the start on the way"
     why = f"and {larger}" if best > last.lr else "as less noise has in short trials"
     return (f"the learning rate {short(best)} had a loss {less} lower, {why}",)
 

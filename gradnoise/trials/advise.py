@@ -24,7 +24,6 @@ from .advice import (
     Choice,
     LastTrial,
     chosen,
-    fails,
     likely_lower,
     lower_elsewhere,
     why_rough,
@@ -362,8 +361,8 @@ def _not_settled(trials: Trials, steps: int) -> tuple[str, ...]:
 
 
 def lowest_unstable(branches: Branches, batch_size: int) -> float:
-    """The smallest rate that failed at a batch size."""
-    own = (record.run for record in branches.records if fails(record))
+    """The smallest rate that diverged at a batch size."""
+    own = (record.run for record in branches.records if record.diverged)
     return min((run.lr for run in own if run.batch_size == batch_size), default=math.inf)
 
 
