@@ -143,7 +143,8 @@ def trained_at(problem: Problem, share: float, decays: bool) -> tuple[float, flo
 def show(part: int, markdown: bool, decays: bool) -> None:
     """Told beside trained, and how often they are near."""
     every = list(told(part, decays))
-    head = ["problem", "from", "told", "interval", "both ways agree", "trained", "95 %", "ratio"]
+    ends = "of its targets" if decays else "95 %"
+    head = ["problem", "from", "told", "interval", "both ways agree", "trained", ends, "ratio"]
     measure.show("critical batch size of branches", [head, *(one.row() for one in every)], markdown)
     rows = [["", "checkpoints", "a number", "within 2", "in the interval", "agree", "and within 2"]]
     for name, kept in (

@@ -19,6 +19,7 @@ from .train import restored, train
 from .truth import SHARES_OF_GAIN, short, starting_loss, summary
 
 PARTS = (0.125, 0.25, 0.5, 1.0)  # of the samples; a run of its own for each, with its own decay
+LOWEST = -40  # doublings of the reference rate
 Losses = dict[float, float]  # by rate
 
 
@@ -74,6 +75,7 @@ class Decaying:
             if around == best and math.isfinite(near[best]):
                 return anchor * 2.0**best
             best = around if around != best else best - 2
+            assert best > LOWEST, "no rate trains"
 
     def _look(
         self, search: Search, share: float, batch_size: int, samples: int, lr: float

@@ -217,7 +217,7 @@ def show(problems: Sequence[Problem], markdown: bool, decays: bool = False) -> N
     sizes = [["", "asked", "told", "within 2", "in the interval", "ways agree", "and within 2"]]
     for name, own in kinds.items():
         sizes.append([name, *map(str, _sizes(own, decays))])
-    most = max(row["epochs"] for row in every)
+    most = max((row["epochs"] for row in every), default=0.0)
     known = [
         row for row in every if row["epochs"] == most
         and _spread(ALL[row["problem"]], float(row["from"]), decays) <= KNOWN

@@ -42,7 +42,7 @@ class Plan:
         schedule: factor of ε by the fraction of the run that is done, in [0, 1); None is 1.
         tolerates_spikes: see `DivergenceMonitor`.
         start: where all runs start, with which optimizer; then `make_model` copies its model, and
-            the three settings above are not used.
+            `optimizer`, `momentum` and `weight_decay` are not used.
         judged: the samples that losses at the start and the end are taken on; None: `train`.
         averages: whether the late loss and that at the mean weights of the last half of a run are
             taken as well. With a schedule both are that at the end.

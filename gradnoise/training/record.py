@@ -43,8 +43,8 @@ class Record:
         metrics: means over the test samples by name.
         averaged_loss: as train_loss, at the mean weights of the last half; None: not taken.
         late_loss: mean of the batch losses of the last quarter of the steps; None: not taken. With
-            a schedule of the learning rate both are train_loss: that is what the run is for.
-        mean_loss: mean of the batch losses of all steps, taken with a schedule alone.
+            a schedule of the learning rate both are train_loss.
+        mean_batch_loss: mean of the batch losses of all steps; only with a schedule.
     """
 
     run: Run
@@ -56,7 +56,7 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
     averaged_loss: float | None = None
     late_loss: float | None = None
-    mean_loss: float | None = None
+    mean_batch_loss: float | None = None
 
     def row(self) -> dict[str, Any]:
         """All of it side by side, as a line of a table."""
@@ -67,7 +67,7 @@ class Record:
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """A record from `dataclasses.asdict` that was read from JSON."""
         run, stopped, test_loss = fields["run"], fields["stopped"], fields["test_loss"]
-        taken = [fields.get(name) for name in ("averaged_loss", "late_loss", "mean_loss")]
+        taken = [fields.get(name) for name in ("averaged_loss", "late_loss", "mean_batch_loss")]
         return cls(
             Run(
                 int(run["batch_size"]),

@@ -101,7 +101,7 @@ def ended(plan: Plan, run: Run, model: nn.Module, monitor: DivergenceMonitor, pl
     if not plan.averages or plan.takes_mean:
         return found
     mean = float(monitor.total[place]) / run.steps
-    return replace(found, averaged_loss=end, late_loss=end, mean_loss=mean)
+    return replace(found, averaged_loss=end, late_loss=end, mean_batch_loss=mean)
 
 
 def step_losses(losses: Tensor, count: int) -> Tensor:

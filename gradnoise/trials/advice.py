@@ -30,7 +30,8 @@ class Advice:
         reasons: one sentence each.
         confidence: "good", "rough" or "none"; see `advise`.
         lr_range: the best rates of the last trial: by the losses of the last quarter of the steps
-            (for a constant rate), and at averaged weights (for a rate that decays afterwards).
+            (for a constant rate), and at averaged weights (for a rate that decays afterwards). With
+            a schedule both are that at the end.
         steps, seeds: how long the advised pair was tried, on how many orders of the samples.
         critical_batch_size: B_crit of the branches, in samples.
         samples: what the trials cost: samples that gradients were taken of.
@@ -55,11 +56,11 @@ class Advice:
 
 
 def rose(record: Record) -> bool:
-    """Whether the losses were above √2 of the start in the mean of all steps.
+    """Whether, on average over all steps, the losses were above √2 times that at the start.
 
     A learning rate that falls to zero hides at the end what it did before.
     """
-    start, mean = record.start_loss, record.mean_loss
+    start, mean = record.start_loss, record.mean_batch_loss
     return mean is not None and mean > start + (RISE - 1) * abs(start)
 
 
@@ -183,14 +184,15 @@ def known_shares(branches: Branches) -> dict[int, float]:
 
 
 def likely_lower(branches: Branches, smaller: int) -> bool:
-    """Whether a batch size below all that were tried is likely to end lower by `HIGHER`.
+    """Whether a smaller batch size than all that held is likely to end lower by `HIGHER`.
 
-    It needs (1 + b/B_crit)/(1 + B/B_crit) of the samples, b against the smallest batch size B, and
-    the loss falls by D per e-fold of them.
+    In place of the smallest one, B, a batch size b needs (1 + b/B_crit)/(1 + B/B_crit) of the
+    samples, and the loss falls by D per e-fold of them.
     """
-    critical, smallest = branches.critical_batch_size, branches.batch_sizes[0]
+    critical, losses = branches.critical_batch_size, branches.losses()
+    smallest = min(losses)
     value = float(critical) if critical.is_resolved else critical.high
-    loss = float(branches.losses()[smallest].mean())
+    loss = float(losses[smallest].mean())
     factor = math.log1p(smallest / value) - math.log1p(smaller / value)
     return branches.fall * factor > HIGHER * abs(loss)
 
@@ -201,10 +203,11 @@ def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
     alone = len(branches.batch_sizes) < 2
     start, end = statistics.fmean(record.start_loss for record in tried), last.mean(last.lr)
     samples = tried[0].run.steps * choice.batch_size
-    smallest = choice.batch_size == branches.batch_sizes[0]
+    smaller = max(2, choice.batch_size // 4)  # no single samples
     reasons = {
         "a smaller batch size is likely to end at a lower loss, and was not tried": (
-            smallest and likely_lower(branches, max(1, choice.batch_size // 4))
+            choice.batch_size == min(branches.losses()) > smaller
+            and likely_lower(branches, smaller)
         ),
         f"the best constant rate, {short(choice.constant)}, is the smallest of the last trial": (
             choice.at_end
@@ -302,9 +305,9 @@ def _about(branches: Branches) -> str:
     doubt = "" if sure else " It is uncertain: its two ways do not agree, or there is one only."
     ahead = branches.settings.get(AHEAD) or 0
     fewer = f"; the training ahead has {ahead}" if branches.samples_each < NEARLY * ahead else ""
+    how = "at a constant rate" if branches.schedule is None else "with this schedule"
     return (
-        f"Critical batch size of runs of {branches.samples_each} samples at "
-        f"{'a constant rate' if branches.schedule is None else 'this schedule'}, as the trials "
+        f"Critical batch size of runs of {branches.samples_each} samples {how}, as the trials "
         f"had{fewer}: {said}. There a run takes twice the steps of very large batches and twice "
         f"the samples of very small ones.{doubt}"
     )

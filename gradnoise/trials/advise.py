@@ -30,7 +30,7 @@ from .advice import (
     write_reasons,
 )
 from .branches import Branches, in_order
-from .search import Length, Searched, search
+from .search import Length, SizeSearch, search
 from .trials import LEAST, Trials, known_batch_size, plan_from
 
 EPOCHS = 2  # of the default budget
@@ -77,15 +77,22 @@ def advise(
     given, all that the last runs do not need) finds the batch size: runs at B₀, with rates from ¼
     to 4 times the one in use, then at B₀/4 (no single samples), 4B₀ and 16B₀, as far as the budget
     allows (the largest is smaller where it would make fewer than 8 steps), and at further rates
-    where the best is at an end; all on one order of the samples, because longer runs tell more than
-    several orders. Advised is the largest batch size that needs at most `extra` more samples for
-    its loss than the smallest one, and whose loss is at most 20 % above the lowest; B₀ where the
-    losses do not tell it. The rest finds the rate: longer runs at that batch size, on other orders
-    of the samples, with three rates a factor of 2 apart around the geometric middle of the best
-    ones by the losses of the last quarter of the steps and at averaged weights. Advised is the best
-    one at averaged weights of those at which twice the rate held as well; and unless these runs
-    took 1000 steps, no smaller temperature than in use, if that holds, because in short runs less
-    noise always looks better.
+    where the best is at an end. In place of 16B₀, and once more if that can be paid, B₀/16 or 64B₀
+    is tried where B_crit is below or above all the others, or where a smaller one is likely to end
+    at a loss that is 20 % lower. All are on one order of the samples, because longer runs tell more
+    than several orders. Advised is the largest batch size that needs at most `extra` more samples
+    for its loss than the smallest one, and whose loss is at most 20 % above the lowest; B₀ where
+    the losses do not tell it. The rest finds the rate: longer runs at that batch size, on other
+    orders of the samples, with three rates a factor of 2 apart around the geometric middle of the
+    best ones by the losses of the last quarter of the steps and at averaged weights. Advised is the
+    best one of those at which twice the rate held as well: at averaged weights; where these runs
+    are as long as the training ahead, by the last quarter, which is right for a rate that stays
+    constant. Unless they took 1000 steps, no smaller temperature than in use is advised, if that
+    holds, because in short runs less noise always looks better.
+
+    With a `schedule` all runs have it, and losses are those at the end. Then a rate is not advised
+    where the batch losses of all steps were above √2 times the loss at the start on average, and
+    temperatures may be smaller than in use.
 
     The advice is about as many steps as were tried. Say in `samples` how long the training ahead
     is: then no run is longer, and where the budget pays for runs as long as that, both the rate and
@@ -93,9 +100,11 @@ def advise(
     epoch of at least 200 steps, or 1000 steps, or with `samples` half of these; the loss fell, but
     not to less than half, unless they took all of `samples`; no other rate had a loss that is lower
     by more than 5 %; the best rate is not their smallest; the best ones by the two losses are
-    within a factor of 4; the second moments of the optimizer, if it has any, settle within these
-    steps; and there were several seeds and batch sizes. Otherwise it is "rough", and the reasons
-    are printed. Where the budget is small, B₀ alone is tried.
+    within a factor of 4, unless they took all of `samples`; no smaller batch size than all that
+    were tried is likely to end at a loss that is 20 % lower; the second moments of the optimizer,
+    if it has any, settle within these steps; and there were several seeds and batch sizes.
+    Otherwise it is "rough", and the reasons are printed. Where the budget is small, B₀ alone is
+    tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
@@ -106,7 +115,7 @@ def advise(
         samples: how many the training ahead takes, enough for 8 steps at B₀; None: not known.
         batch_size: B₀; by default that of a DataLoader.
         seeds: orders of the samples in the longer runs; fewer where the budget is too small.
-        level, max_grad_norm, vectorise, executor, path, progress: as for `gn.branch`.
+        level, max_grad_norm, schedule, vectorise, executor, path, progress: as for `gn.branch`.
         extra: how many more samples a larger batch may cost, relative: 0.25 for 25 %.
 
     Returns:
@@ -176,7 +185,7 @@ def advise(
             return _too_little(trials, base, spend)
         lrs = [trials.start.lr * factor for factor in FACTORS]
         length = Length(least, (0,)).whole(max(sizes))
-        searched = Searched(trials, base, lrs, LATER, 0.5, length, FURTHER)
+        searched = SizeSearch(trials, base, lrs, LATER, 0.5, length, FURTHER)
 
         def branches() -> Branches:
             return Branches(
@@ -191,11 +200,11 @@ def advise(
 
 
 def _search(
-    searched: Searched,
+    searched: SizeSearch,
     sizes: list[int],
     length: Length,
     count: int,
-    branches: Callable[[], Branches],
+    so_far: Callable[[], Branches],
 ) -> None:
     """Runs at B₀ and at the other batch sizes, and beyond them where B_crit is.
 
@@ -204,7 +213,7 @@ def _search(
         sizes: B₀ first, then the others in ascending order.
         length: of the runs.
         count: samples of the data.
-        branches: what the runs so far say.
+        so_far: what the runs until then say.
     """
     for size in sizes[:2]:
         searched.add(size)
@@ -214,20 +223,21 @@ def _search(
     if len(sizes) < SEVERAL:
         return
     for default in (*sizes[SEVERAL:], None):
-        further = _beyond(branches(), length, count) or default
-        if further is not None and searched.can_add(further):
-            searched.add(further)
-            if further < min(sizes):
+        wanted = (_towards_critical(so_far(), length, count), default)
+        paid = [size for size in wanted if size is not None and searched.can_add(size)]
+        if paid:
+            searched.add(paid[0])
+            if paid[0] < min(sizes):
                 searched.take_parts()
 
 
-def _beyond(branches: Branches, length: Length, count: int) -> int | None:
+def _towards_critical(branches: Branches, length: Length, count: int) -> int | None:
     """The next batch size towards B_crit, where that is beyond those that were tried."""
     if all(record.diverged for record in branches.records):
         return None
     critical, sizes = branches.critical_batch_size, branches.batch_sizes
     value = float(critical)
-    if not critical.is_resolved:
+    if not critical.is_resolved:  # below all of them, above all, or not known
         value = 0.0 if math.isfinite(critical.high) else math.inf if critical.low > 0 else math.nan
     smaller, larger = max(2, sizes[0] // RATIO), sizes[-1] * RATIO
     wanted = value < sizes[0] or likely_lower(branches, smaller)
@@ -290,8 +300,8 @@ def _tried(
     each = max(int(several / (len(FINAL) + 1)), min(least, int(several / len(FINAL))))
     final = Length(int(min(each, ahead)), tuple(range(1, orders + 1)), "samples of the last trial")
     long = final.samples >= min(LONG * choice.batch_size, ahead)
-    free = long or branches.schedule is not None
-    lowest = 0.0 if free else least_rate(trials, branches, choice)
+    cools = branches.schedule is not None  # then less noise does not look better than it is
+    lowest = 0.0 if long or cools else least_rate(trials, branches, choice)
     centre = max(choice.middle, lowest)
     whole = final.samples >= ahead
     further = FURTHER if whole else 1

@@ -18,7 +18,7 @@ from ..problem.state.guard import untouched
 from ..statistics.estimate import check_level
 from ..training.schedule import Schedule
 from .branches import Branches, in_order
-from .search import Length, Searched
+from .search import Length, SizeSearch
 from .trials import Trials, known_batch_size, plan_from
 
 GROWTH = {"auto": 0.5, "linear": 1.0, "sqrt": 0.5, "none": 0.0}
@@ -54,8 +54,8 @@ def branch(
     losses below), scaled by the ratio of the batch sizes. Where the best is the smallest or the
     largest of them, up to `further` rates beyond it are tried, a factor of 2 apart. With
     `stability` there are up to 12 more for each batch size (usually 4), until every seed has a rate
-    that holds and one at most twice as large that diverges. At the smallest batch size there are
-    also runs with 1/2, 1/4 and 1/8 of the samples. All together take at most
+    that holds and one at most twice as large that diverges. At the smallest batch size where a rate
+    held there are also runs with 1/2, 1/4 and 1/8 of the samples. All together take at most
     `len(batch_sizes)·(len(factors) + further)·seeds·samples` samples, with `stability` further + 12
     in place of further, and up to `3·seeds·samples` for the parts. Besides, a few steps find out
     whether runs can be one program, trΣ is measured on 512 samples at most, and losses at the start
@@ -63,8 +63,9 @@ def branch(
     left as they are; schedulers and hooks of the optimizer and backward hooks of the model take no
     part.
 
-    Every run has two losses: of its batches in the last quarter of the steps, and at the mean
-    weights of the last half, where the noise of a large rate does not count, as after a decay.
+    Without a schedule every run has two losses: of its batches in the last quarter of the steps,
+    and at the mean weights of the last half, where the noise of a large rate does not count, as
+    after a decay.
 
     Args:
         model, loss_fn, data: as for `gn.profile`; samples of equal shapes.
@@ -152,7 +153,7 @@ def branch(
         middle = math.sqrt(chosen[0] * chosen[-1])
         around = [factor / middle for factor in chosen]
         length = length.whole(sizes[-1])
-        searched = Searched(trials, sizes[0], lrs, around, growth, length, further, stability)
+        searched = SizeSearch(trials, sizes[0], lrs, around, growth, length, further, stability)
         for size in sizes:
             searched.add(size)
         searched.take_parts()

@@ -218,8 +218,8 @@ def _fit(losses: dict[float, float], curve: dict[float, float], start: float | N
     """B_crit of the least squares of the logarithms of the shares; 0 or ∞ at the ends.
 
     A batch size that made less than half of the largest gain from the start has a share that is
-    only a bound: of the first part of a gain much is the end of the weights' swing, which takes a
-    few steps at every batch size. The smallest of the others counts in any case.
+    only a bound: the first steps gain mainly because the swing of the weights dies out, at every
+    batch size. The second smallest one counts in any case.
     """
     sizes = np.array(list(losses))
     *shares, least = shares_of([*losses.values(), math.inf], curve)

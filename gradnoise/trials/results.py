@@ -68,8 +68,10 @@ class BranchRuns(Runs):
 
         From the samples that the batch sizes need, E(B) = E_min(1 + B/B_crit) (McCandlish et al.
         2018, arXiv:1812.06162), and from ε·trΣ/D with D the fall of the loss per e-fold of the
-        samples, both at averaged weights. The value is their geometric mean; the interval has the
-        spread between seeds and that of training around such values (docs/advice.md).
+        samples, both at averaged weights. The value is their geometric mean; with a schedule the
+        first alone, at the end of the runs. A batch size that made less than half of the largest
+        gain tells only a bound. The interval has the spread between seeds and that of training
+        around such values (docs/advice.md).
 
         It is that of training as long as these runs: take as many `samples` as you mean to train
         on, or as many as you can, rather than many seeds.
@@ -82,7 +84,10 @@ class BranchRuns(Runs):
 
     @property
     def agrees(self) -> bool:
-        """Whether both ways to `critical_batch_size` agree within a factor of 2."""
+        """Whether both ways to `critical_batch_size` agree within a factor of 2.
+
+        False where there is one only, as with a schedule.
+        """
         return agree(*self._told(), self.start_loss)
 
     def _told(self) -> tuple[Losses, Losses, Fall | None]:

@@ -19,7 +19,6 @@ DOWN = 4  # of these, to see whether a smaller rate trains
 CONSTANT = "late_loss"  # of batches in the last quarter of the steps: of a constant rate
 AVERAGED = "averaged_loss"  # at the mean weights of the last half
 MEAN_WEIGHTS = "at the mean weights of the last half"
-LAST = "train_loss"  # at the last weights
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def best_rates(records: Sequence[Record]) -> tuple[float, float] | None:
     return None if constant is None or averaged is None else (constant, averaged)
 
 
-class Searched:
+class SizeSearch:
     """The runs at several batch sizes, each around the rates that the nearest one lets expect.
 
     Args:
@@ -213,7 +212,7 @@ class Searched:
         return [middle * factor for factor in self._factors]
 
     def can_add(self, batch_size: int) -> bool:
-        """Whether the budget is enough for it, with its parts where it is the smallest."""
+        """Whether the budget is enough for it, and for its parts where it is the smallest."""
         lrs = self._rates(batch_size)
         runs = self._length.runs(batch_size, lrs)
         if batch_size < min(self._best, default=0):

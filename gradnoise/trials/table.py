@@ -12,7 +12,7 @@ from ..show.table import integer, plain_table, render
 from ..statistics.estimate import Estimate, short
 from ..sweeps.runs import Best
 from .results import BranchRuns
-from .search import AVERAGED, CONSTANT, LAST
+from .search import AVERAGED, CONSTANT
 
 EDGE = "*"
 LOSSES = (
@@ -25,7 +25,7 @@ def write(found: BranchRuns) -> str:
     """The best rates of every batch size and where runs diverge; then what follows from them."""
     if not found.records:
         return "no runs"
-    losses = (CONSTANT, AVERAGED) if found.schedule is None else (LAST,)
+    losses = (CONSTANT, AVERAGED) if found.schedule is None else (AVERAGED,)
     best = [found.best(loss) for loss in losses]
     parts: list[Text | Table] = [Text(_head(found)), Text(), _table(found, best), Text()]
     try:

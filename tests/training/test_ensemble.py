@@ -83,7 +83,7 @@ def agree(model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -
         alone, _ = train(plan, run)
         assert numbers(together[run]) == pytest.approx(numbers(alone), rel=1e-9)
         assert together[run].diverged == alone.diverged
-        means = [together[run].mean_loss, alone.mean_loss]
+        means = [together[run].mean_batch_loss, alone.mean_batch_loss]
         assert means == [None, None] or means[0] == pytest.approx(means[1], rel=1e-9)
 
 

@@ -126,9 +126,9 @@ def test_with_a_schedule_all_losses_are_those_at_the_end_and_the_mean_is_of_all_
     losses = [take_step(step).item() for step in range(10)]
     record, _ = train(plan, run)
     assert record.late_loss == record.averaged_loss == record.train_loss
-    assert record.mean_loss == pytest.approx(sum(losses) / 10, rel=1e-12)
+    assert record.mean_batch_loss == pytest.approx(sum(losses) / 10, rel=1e-12)
     constant, _ = train(plan_at(*trained()), run)
-    assert constant.mean_loss is None
+    assert constant.mean_batch_loss is None
     assert constant.train_loss != record.train_loss
     alone, _ = train(plan_of(schedule=linear), run)
-    assert (alone.averaged_loss, alone.late_loss, alone.mean_loss) == (None, None, None)
+    assert (alone.averaged_loss, alone.late_loss, alone.mean_batch_loss) == (None, None, None)

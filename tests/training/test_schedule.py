@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 import gradnoise as gn
 from gradnoise.training.schedule import as_schedule
@@ -31,3 +32,29 @@ def test_a_function_and_none_stay_as_they_are() -> None:
 def test_anything_else_is_refused(given: Any) -> None:
     with pytest.raises(gn.ArgumentError, match="`schedule` must be 'linear' or 'cosine', or a fu"):
         as_schedule(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda done: None, r"return a number \(TypeError: float"),
+        (lambda: 1.0, r"must take the fraction of a run that is done, such as 0, and"),
+        (lambda done: 1 / done, "division by zero"),
+        (torch.optim.lr_scheduler.CosineAnnealingLR, "A scheduler of torch.optim does not"),
+        (lambda done: math.nan, "finite and not below 0; after 0.0, 0.25, 0.5, 0.75 of a run it"),
+        (lambda done: 0.5 - done, "it returned 0.5, 0.25, 0, -0.25"),
+        (lambda done: math.inf, "it returned inf, inf, inf, inf"),
+        (lambda done: 0.0, "it returned 0, 0, 0, 0"),
+        (lambda done: "fast", "could not convert string"),
+    ],
+)
+def test_a_function_that_is_none_is_refused_before_anything_is_trained(
+    given: Any, said: str
+) -> None:
+    with pytest.raises(gn.ArgumentError, match=said):
+        as_schedule(given)
+
+
+@pytest.mark.parametrize("given", [lambda done: min(4 * done, 1.0), lambda done: torch.tensor(1.0)])
+def test_a_warm_up_and_tensors_are_factors(given: Any) -> None:
+    assert as_schedule(given) is given

@@ -339,7 +339,9 @@ def test_with_a_schedule_the_sentences_name_it_and_the_loss_at_the_end() -> None
     assert said[0].startswith("Batch size 8, learning rate 0.100, changed by the schedule (cosine)")
     assert said[0].endswith("to 1.50 (at the end).")
     text = " ".join(said)
-    assert "Critical batch size of runs of 1024 samples at this schedule, as the trials had" in text
+    assert (
+        "Critical batch size of runs of 1024 samples with this schedule, as the trials had" in text
+    )
     assert "for the same loss at the end, compared with batch size 8" in text
     for words in ("two ways", "mean weights", "stays constant"):
         assert words not in text
@@ -354,12 +356,12 @@ def test_a_rate_whose_losses_rose_is_not_chosen_however_low_its_end_is(
     start: float, mean: float | None, rises: bool
 ) -> None:
     """A rate that falls to zero hides what it did before. Twice of a rate may rise."""
-    assert rose(replace(LADDER[0], start_loss=start, mean_loss=mean)) is rises
+    assert rose(replace(LADDER[0], start_loss=start, mean_batch_loss=mean)) is rises
     records = [
         record for lr, end in ((0.1, 1.0), (0.2, 0.9), (0.4, 0.8), (0.8, 0.7))
         for record in ran(8, lr, end, end)
     ]  # fmt: skip
-    records[5] = replace(records[5], start_loss=start, mean_loss=mean)  # one seed of 0.4
+    records[5] = replace(records[5], start_loss=start, mean_batch_loss=mean)  # one seed of 0.4
     found = Choice.of(records)
     assert found is not None
     assert (found.averaged, found.stable) == (0.2 if rises else 0.8, 0.8)
@@ -374,8 +376,8 @@ def test_a_rate_whose_losses_rose_is_not_chosen_however_low_its_end_is(
 def test_a_smaller_batch_size_that_is_likely_to_end_lower_is_a_doubt(
     at_32: float, critical: float, lower: bool
 ) -> None:
-    """D = 0.577. B = 2 in place of 8 saves 42 % of the samples, or 33 %: D·ln 1.53 = 0.24, D·ln
-    1.33 = 0.17."""
+    """D = 0.577, and 8 needs 1.53 or 1.33 times the samples of 2: D·ln 1.53 = 0.24, D·ln 1.33 =
+    0.17."""
     records = [*ran(8, 0.1, 1.0, 1.0), *ran(32, 0.2, at_32, at_32), *ran(128, 0.2, 1.7, 1.7)]
     parts = [*ran(8, 0.1, 1.4, 1.4, 512, "1/2"), *ran(8, 0.1, 1.8, 1.8, 256, "1/4")]
     found = Branches(tuple(records), {"schedule": "linear"}, parts=tuple(parts))
@@ -386,3 +388,57 @@ def test_a_smaller_batch_size_that_is_likely_to_end_lower_is_a_doubt(
     assert (doubt in why_rough(last, found)) is lower
     larger = replace(last, choice=replace(last.choice, batch_size=32))
     assert doubt not in why_rough(larger, found)
+
+
+def steep(critical: float, smallest: float, sizes: tuple[int, ...] = (8, 32, 128)) -> Branches:
+    """Losses that fall by 2 for every e-fold of the samples; the smallest batch size ends there."""
+
+    def loss(size: int, share: float = 1.0) -> float:
+        return smallest - 2 * math.log(share * (1 + sizes[0] / critical) / (1 + size / critical))
+
+    records = [r for size in sizes for r in ran(size, 0.1, loss(size), loss(size))]
+    records = [replace(record, start_loss=30.0) for record in records]
+    ends = {share: loss(sizes[0], 1 / share) for share in (2, 4, 8)}
+    parts = [r for share, end in ends.items()
+             for r in ran(sizes[0], 0.1, end, end, 1024 // share, f"1/{share}")]  # fmt: skip
+    return Branches(tuple(records), {"schedule": "linear"}, parts=tuple(parts))
+
+
+def test_where_only_a_bound_of_the_critical_batch_size_is_known_it_is_used() -> None:
+    found = steep(0.5, 1.0)
+    assert math.isnan(float(found.critical_batch_size))
+    assert likely_lower(found, 2)
+
+
+def test_a_negative_loss_is_likely_lower_by_its_size() -> None:
+    """From -9 it falls by 0.01."""
+    assert not likely_lower(steep(1e3, -9.0), 2)
+
+
+@pytest.mark.parametrize(("sizes", "size"), [((8, 16, 64), 16), ((2, 8, 32), 2)])
+def test_it_is_no_doubt_where_a_smaller_batch_size_was_tried_or_is_a_single_sample(
+    sizes: tuple[int, ...], size: int
+) -> None:
+    found = steep(2.0, 1.0, sizes)
+    assert likely_lower(found, 1)
+    last = LastTrial(Choice(size, 0.1, 0.1, 0.4, False), ran(size, 0.1, 1.1, 1.1), False)
+    assert not any("smaller batch" in doubt for doubt in why_rough(last, found))
+
+
+def test_a_smallest_batch_size_where_nothing_held_does_not_count() -> None:
+    found = steep(10.0, 1.0)
+    lost = replace(found, records=(*ran(2, 0.1, math.inf, math.inf), *found.records))
+    assert likely_lower(lost, 2) == likely_lower(found, 2) is True
+
+
+def test_a_smaller_rate_that_was_better_by_its_own_loss_is_called_smaller() -> None:
+    """0.2 is above the best constant rate and below that at averaged weights."""
+    records = [*ran(8, 0.1, 1.0, 1.0), *ran(8, 0.2, 0.8, 0.8), *ran(8, 0.4, 0.9, 0.7)]
+    (doubt,) = lower_elsewhere(trial(records, 0.1, 0.4, 0.4, True), 0.05)
+    assert "short trials" not in doubt
+
+
+def test_whether_the_loss_fell_is_that_at_the_rate_that_is_named() -> None:
+    records = [*ran(8, 0.1, 1.5, 1.5), *ran(8, 0.4, 9.0, 1.1)]
+    found = why_rough(trial(records, 0.1, 0.4, 0.8, True), branches(1.1, 1.3))
+    assert "the loss did not fall in the trial" not in found

@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 import gradnoise as gn
+from gradnoise.statistics.estimate import short
 from gradnoise.training.record import Record, Run
 from gradnoise.training.start import Start
 from gradnoise.trials.advice import Choice
 from gradnoise.trials.advise import (
     FIRST,
     LEAST_STEPS,
-    _beyond,
     _search,
+    _towards_critical,
     least_rate,
     sizes_within,
 )
@@ -412,14 +413,17 @@ def test_with_gradients_that_are_cut_only_the_samples_tell_the_critical_batch_si
     assert advised(budget=10_000, max_grad_norm=1.0).branches.trace_cov is None
 
 
-def branches_at(critical: float, sizes: tuple[int, ...] = (8, 32, 128), base: int = 32) -> Branches:
+def branches_at(
+    critical: float, sizes: tuple[int, ...] = (8, 32, 128), base: int = 32, fall: float = 0.1
+) -> Branches:
     """Losses that fall by 0.1 for every e-fold of the samples, of which B needs (1 + B/B_crit)."""
 
     def loss(size: int, share: float = 1.0) -> tuple[float]:
-        return (1.0 - 0.1 * math.log(share / (1 + size / critical)),)
+        effective = share * (1 + sizes[0] / critical) / (1 + size / critical)
+        return (1.0 - fall * math.log(effective),)
 
     records = [record for size in sizes for record in ended(size, 0.1, loss(size), samples=1024)]
-    records = [replace(record, start_loss=2.0) for record in records]
+    records = [replace(record, start_loss=20.0) for record in records]
     parts = [
         record
         for share in (2, 4, 8)
@@ -434,7 +438,7 @@ def branches_at(critical: float, sizes: tuple[int, ...] = (8, 32, 128), base: in
     [(2.0, 2), (6.0, 2), (11.0, None), (100.0, None), (140.0, 512), (1e9, 512)],
 )
 def test_the_next_batch_size_is_towards_the_critical_one(critical: float, size: int | None) -> None:
-    assert _beyond(branches_at(critical), Length(8192, (0,)), 8192) == size
+    assert _towards_critical(branches_at(critical), Length(8192, (0,)), 8192) == size
 
 
 @pytest.mark.parametrize(
@@ -444,7 +448,7 @@ def test_the_next_batch_size_is_towards_the_critical_one(critical: float, size: 
 def test_a_larger_batch_size_has_eight_whole_steps_and_enough_samples(
     samples: int, count: int, size: int | None
 ) -> None:
-    assert _beyond(branches_at(1e9), Length(samples, (0,)), count) == size
+    assert _towards_critical(branches_at(1e9), Length(samples, (0,)), count) == size
 
 
 @pytest.mark.parametrize(
@@ -455,13 +459,31 @@ def test_a_larger_batch_size_has_eight_whole_steps_and_enough_samples(
 def test_a_smaller_batch_size_is_no_single_sample_and_a_sixteenth_at_least(
     sizes: tuple[int, ...], base: int, size: int | None
 ) -> None:
-    found = _beyond(branches_at(0.5, sizes, base), Length(8192, (0,)), 8192)
+    found = _towards_critical(branches_at(0.5, sizes, base), Length(8192, (0,)), 8192)
     assert found == (None if size == sizes[0] else size)
+
+
+def test_a_smaller_batch_size_is_tried_where_it_is_likely_to_end_lower() -> None:
+    """B = 2 in place of 8 saves 30 % of the samples where B_crit is 12."""
+    length = Length(8192, (0,))
+    for fall, size in ((0.1, None), (0.7, 2)):
+        assert _towards_critical(branches_at(12.0, fall=fall), length, 8192) == size
+
+
+def test_a_batch_size_without_a_rate_that_held_is_none_to_go_down_from() -> None:
+    found = branches_at(0.5)
+    lost = [replace(r, diverged=True) if r.run.batch_size == 8 else r for r in found.records]
+    assert _towards_critical(replace(found, records=tuple(lost)), Length(8192, (0,)), 8192) is None
+
+
+def test_one_batch_size_tells_no_direction() -> None:
+    alone = Branches(tuple(ended(8, 0.1, (0.5,))), {}, batch_size=8)
+    assert _towards_critical(alone, Length(8192, (0,)), 8192) is None
 
 
 def test_where_everything_diverged_there_is_no_next_batch_size() -> None:
     lost = Branches(tuple(ended(8, 0.1, (math.inf,))), {})
-    assert _beyond(lost, Length(8192, (0,)), 8192) is None
+    assert _towards_critical(lost, Length(8192, (0,)), 8192) is None
 
 
 @pytest.mark.parametrize(
@@ -483,6 +505,10 @@ def test_batch_sizes_are_tried_towards_the_critical_one(critical: float, order: 
     _search(searched, [16, 4, 64, 256], Length(8192, (0,)), 8192, branches)
     assert asked == order
     asked.clear()
+    searched.can_add = lambda size: size == 256  # the one that is wanted cannot be paid
+    _search(searched, [16, 4, 64, 256], Length(8192, (0,)), 8192, branches)
+    assert asked == [16, 4, "parts", 64, 256]
+    asked.clear()
     searched.can_add = lambda size: False
     _search(searched, [16, 4, 64, 256], Length(8192, (0,)), 8192, branches)
     assert asked == [16, 4, "parts", 64]
@@ -493,6 +519,43 @@ def test_of_few_batch_sizes_none_is_added() -> None:
     searched: Any = SimpleNamespace(add=asked.append, take_parts=lambda: None)
     _search(searched, [16, 4], Length(8192, (0,)), 8192, lambda: branches_at(1e9))
     assert asked == [16, 4]
+
+
+def test_what_is_named_is_what_is_printed_and_was_tried() -> None:
+    """Also where the trial is whole, and the best constant rate is not that at averaged weights."""
+    apart = 0
+    for lr in (0.02, 0.2):
+        for samples in (1000, 2048, None):
+            found = advised(lr, budget=60_000, samples=samples)
+            assert found.lr is not None
+            assert found.lr_range is not None
+            constant, averaged = found.lr_range
+            whole = "as long as the training ahead" in found.reasons[0]
+            assert found.lr == (constant if whole else averaged)
+            named = f"Batch size {found.batch_size}, learning rate {short(found.lr)}: tried"
+            assert found.reasons[0].startswith(named)
+            apart += whole and constant != averaged
+            each = {r.run.steps * r.run.batch_size for r in found.branches.records}
+            assert len(each) == 1
+    assert apart
+
+
+def test_a_doubt_of_the_last_trial_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradnoise.trials.advise.lower_elsewhere", lambda *_: ("of this doubt",))
+    found = advised(budget=20_000)
+    assert "This is rough, because of this doubt." in found.reasons
+    assert found.confidence == "rough"
+
+
+def test_only_runs_at_a_constant_rate_keep_the_temperature_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a short trial; the least rate is put far above the best one."""
+    monkeypatch.setattr("gradnoise.trials.advise.least_rate", lambda *_: 10.0)
+    constant, falling = (advised(budget=10_000, schedule=s) for s in (None, "linear"))
+    assert constant.lr is None or constant.lr > 1
+    assert falling.lr is not None
+    assert falling.lr < 1
 
 
 def test_with_a_schedule_the_pair_was_tried_with_it() -> None:

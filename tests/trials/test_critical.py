@@ -20,6 +20,7 @@ from gradnoise.trials.critical import (
     _interval,
     agree,
     critical_batch_size,
+    fall_of,
     largest_within,
     shares_of,
 )
@@ -255,3 +256,17 @@ def test_both_ways_are_compared_with_the_same_shares() -> None:
     fall = Fall(trace_cov=8.0, lr=by_shares / BY_FALL * 0.1 / 8.0)
     assert agree(flat, curve(20.0), fall)
     assert not agree(flat, curve(20.0), fall, start)
+
+
+def test_without_parts_the_fall_is_not_known() -> None:
+    assert fall_of({1.0: 2.0}) == 0.0
+    assert fall_of({1.0: 2.0, 0.5: 2.5}) == pytest.approx(0.5 / math.log(2))
+
+
+def test_the_largest_gain_may_be_that_of_a_larger_batch() -> None:
+    """64 gained less than half of what 16 did, and more than half of what 4 did."""
+    known = losses(20.0)
+    known[16.0], known[64.0] = known[4.0] - 0.5, known[4.0] + 0.05
+    start = float(known[4.0].mean()) + 0.4
+    found = critical_batch_size(known, curve(20.0), start=start)
+    assert float(found) != float(critical_batch_size(known, curve(20.0)))

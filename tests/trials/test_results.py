@@ -118,3 +118,11 @@ def test_with_a_schedule_shares_alone_tell_the_critical_batch_size() -> None:
     ratio = float(scheduled.critical_batch_size) / float(alone.critical_batch_size)
     assert ratio == pytest.approx(SCHEDULED / BY_SHARES)
     assert not scheduled.agrees
+
+
+def test_parts_of_other_batch_sizes_do_not_count() -> None:
+    """`gn.advise` goes on to a smaller batch size after parts were run."""
+    found = made_branches()
+    more = ended(16, 0.2, (9.0, 9.0), (9.0, 9.0), "1/2 of the samples", 32)
+    assert replace(found, parts=(*found.parts, *more)).shares() == found.shares()
+    assert replace(found, parts=(*found.parts, *more)).fall == found.fall

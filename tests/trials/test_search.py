@@ -12,7 +12,7 @@ import pytest
 from gradnoise.training.record import Record, Run
 from gradnoise.trials.search import (
     Length,
-    Searched,
+    SizeSearch,
     best_rate,
     best_rates,
     search,
@@ -34,7 +34,7 @@ def search_all(
 ) -> tuple[list[Record], list[Record]]:
     """The runs at these batch sizes in turn, and the parts."""
     length = length.whole(max(sizes))
-    searched = Searched(trials, sizes[0], lrs, factors, growth, length, further, stability)
+    searched = SizeSearch(trials, sizes[0], lrs, factors, growth, length, further, stability)
     for size in sizes:
         searched.add(size)
     searched.take_parts()
@@ -394,3 +394,30 @@ def test_shorter_runs_have_a_step_and_are_paid_for() -> None:
     poor: Any = Pretended(near(1.0), budget=350)
     search_all(poor, [1], [0.5, 1, 2], [1.0], 0.0, ONE, 0)
     assert poor.spent <= 350
+
+
+def sized(budget: float = math.inf) -> tuple[Any, SizeSearch]:
+    trials: Any = Pretended(near(1.0, 1.0), budget=budget)
+    length = Length(64, (0,))
+    return trials, SizeSearch(trials, 16, [0.5, 1, 2], [0.5, 1, 2], 0.0, length, 0)
+
+
+def test_a_smaller_batch_size_has_to_pay_for_its_parts_as_well() -> None:
+    """Three runs of 64 samples, and three parts of three rates: 168 more."""
+    trials, search = sized()
+    assert search.can_add(4)  # nothing has held yet
+    search.add(16)
+    for size, needed in ((64, 3 * 64), (4, 3 * 64 + 3 * (32 + 16 + 8))):
+        trials.budget = trials.spent + needed
+        assert search.can_add(size)
+        trials.budget -= 1
+        assert not search.can_add(size)
+
+
+def test_parts_are_taken_once() -> None:
+    _, search = sized()
+    search.add(16)
+    search.take_parts()
+    first = list(search.parts)
+    search.take_parts()
+    assert search.parts == first != []
