@@ -155,32 +155,79 @@ class LastTrial:
         return statistics.fmean(getattr(r, self.loss) for r in self.records if r.run.lr == lr)
 
 
-def chosen(branches: Branches, extra: float) -> Choice | None:
-    """The largest batch size that costs at most so many more samples than the best one.
+def chosen(branches: Branches, extra: float, whole: bool = False) -> Choice | None:
+    """The largest batch size that costs at most so many more samples than the smallest one.
 
-    Nor may its loss be more than `HIGHER` above the lowest: where losses fall steeply a few more
-    samples are worth much. Where losses do not tell what they cost, the one in use.
+    Nor may its loss be more than `HIGHER` above the lowest, at rates of which twice held: where
+    losses fall steeply a few more samples are worth much. Where losses do not tell what batch sizes
+    cost, the one in use.
+
+    Args:
+        branches: the runs.
+        extra: 0.25 for 25 %.
+        whole: whether they are as long as the training ahead; then losses are those at a constant
+            rate, where there is no schedule.
     """
-    sizes = branches.batch_sizes
-    shares = known_shares(branches)
-    losses = {size: float(own.mean()) for size, own in branches.losses().items()} if shares else {}
+    sizes, costs = branches.batch_sizes, known_costs(branches)
+    losses = _losses(branches, CONSTANT if whole else AVERAGED) if costs else {}
     lowest = min(losses.values(), default=0.0)
     most = lowest + HIGHER * abs(lowest)
-    for size in (
-        reversed(sizes) if shares else sorted(sizes, key=lambda b: b != branches.batch_size)
-    ):
-        cheap = shares.get(size, 0.0) * (1 + extra) >= 1 and losses.get(size, math.inf) <= most
-        if not shares or cheap or size == sizes[0]:
-            found = Choice.of([r for r in branches.records if r.run.batch_size == size])
+    for size in reversed(sizes) if costs else sorted(sizes, key=lambda b: b != branches.batch_size):
+        cheap = costs.get(size, math.inf) <= 1 + extra and losses.get(size, math.inf) <= most
+        if not costs or cheap or size == sizes[0]:
+            found = Choice.of(_at(branches, size))
             if found is not None:
                 return found
     return None
 
 
-def known_shares(branches: Branches) -> dict[int, float]:
-    """`Branches.shares` where losses fall; none where they do not, or every run diverged."""
+def _at(branches: Branches, size: int) -> list[Record]:
+    return [record for record in branches.records if record.run.batch_size == size]
+
+
+def _losses(branches: Branches, loss: str) -> dict[int, float]:
+    """The loss of every batch size at its best rate of which twice held, or the best that held."""
+    found = {}
+    for size in branches.batch_sizes:
+        own = _at(branches, size)
+        choice = Choice.of(own, MARGIN) or Choice.of(own)
+        if choice is not None:
+            last = LastTrial(choice, own, loss == CONSTANT)
+            found[size] = last.mean(last.lr)
+    return found
+
+
+def known_costs(branches: Branches) -> dict[int, float]:
+    """How many times the samples of the smallest batch size each one needs for the same loss.
+
+    At a constant rate by B_crit; with a schedule, or where B_crit is only bounded, by the shares,
+    which are bounds as well. None where losses do not fall, or every run diverged.
+    """
     shares = branches.shares() if any(not r.diverged for r in branches.records) else {}
-    return {size: share for size, share in shares.items() if math.isfinite(share)}
+    shares = {size: share for size, share in shares.items() if math.isfinite(share)}
+    if not shares:
+        return {}
+    critical = branches.critical_batch_size
+    if branches.schedule is None and critical.is_resolved:
+        least = 1 + min(shares) / float(critical)
+        return {size: (1 + size / float(critical)) / least for size in shares}
+    return {size: 1 / share for size, share in shares.items()}
+
+
+def unfinished(branches: Branches) -> list[int]:
+    """The batch sizes whose loss still fell by more than the tolerance at the largest rate."""
+    found = []
+    for size in branches.batch_sizes:
+        own = _at(branches, size)
+        lrs = sorted({record.run.lr for record in own})
+        if len(lrs) < 2 or best_rate(own, AVERAGED) != lrs[-1]:
+            continue
+        below, last = (
+            statistics.fmean(getattr(r, AVERAGED) for r in own if r.run.lr == lr) for lr in lrs[-2:]
+        )
+        if below - last > branches.tolerance * abs(last):
+            found.append(size)
+    return found
 
 
 def likely_lower(branches: Branches, smaller: int) -> bool:
@@ -194,7 +241,7 @@ def likely_lower(branches: Branches, smaller: int) -> bool:
     value = float(critical) if critical.is_resolved else critical.high
     loss = float(losses[smallest].mean())
     factor = math.log1p(smallest / value) - math.log1p(smaller / value)
-    return branches.fall * factor > HIGHER * abs(loss)
+    return branches.fall * factor > HIGHER * min(abs(loss), branches.start_loss - loss)
 
 
 def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
@@ -204,10 +251,15 @@ def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
     start, end = statistics.fmean(record.start_loss for record in tried), last.mean(last.lr)
     samples = tried[0].run.steps * choice.batch_size
     smaller = max(2, choice.batch_size // 4)  # no single samples
+    falling = ", ".join(map(str, unfinished(branches)))
     reasons = {
         "a smaller batch size is likely to end at a lower loss, and was not tried": (
             choice.batch_size == min(branches.losses()) > smaller
             and likely_lower(branches, smaller)
+        ),
+        f"the loss still fell at the largest learning rate that was tried at batch size {falling}, "
+        f"and what it costs is not known (a larger `budget`, or a larger rate in use)": (
+            bool(falling)
         ),
         f"the best constant rate, {short(choice.constant)}, is the smallest of the last trial": (
             choice.at_end
@@ -222,7 +274,7 @@ def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
         "there is one seed only": len(tried) < 2,
         "no other batch size was tried: nothing is said about it (a larger `budget` does)": alone,
         "the losses of the batch sizes do not tell what they cost": not alone
-        and not known_shares(branches),
+        and not known_costs(branches),
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 
@@ -315,19 +367,21 @@ def _about(branches: Branches) -> str:
 
 def _costs(branches: Branches) -> tuple[str, ...]:
     """What the batch sizes cost in samples."""
-    shares, least = known_shares(branches), branches.smallest_share
-    others = [_cost(size, share, least) for size, share in shares.items() if size > min(shares)]
-    if not others:
+    costs = known_costs(branches)
+    if len(costs) < 2:
         return ()
-    where = MEAN_WEIGHTS if branches.schedule is None else "at the end"
+    resolved = branches.critical_batch_size.is_resolved
+    by_critical = branches.schedule is None and resolved
+    most = math.inf if by_critical else 1 / branches.smallest_share
+    others = [_cost(size, cost, most) for size, cost in costs.items() if size > min(costs)]
+    how = "By this, samples" if by_critical else "Samples that the trials needed"
     return (
-        f"Samples that the trials needed for the same loss {where}, compared with batch size "
-        f"{min(shares)}: {', '.join(others)}.",
+        f"{how} for the same loss, compared with batch size {min(costs)}: {', '.join(others)}.",
     )
 
 
-def _cost(size: int, share: float, least: float) -> str:
-    if share > NEARLY:
+def _cost(size: int, cost: float, most: float) -> str:
+    if cost * NEARLY < 1:
         return f"no more at {size}"
-    bound = "at least " if share <= least * (1 + 1e-9) else ""
-    return f"{bound}{1 / share:.2g} times at {size}"
+    bound = "at least " if cost >= most * (1 - 1e-9) else ""
+    return f"{bound}{cost:.2g} times at {size}"

@@ -20,6 +20,7 @@ from ..training.schedule import Schedule
 from .advice import (
     AHEAD,
     MARGIN,
+    NEARLY,
     Advice,
     Choice,
     LastTrial,
@@ -39,7 +40,7 @@ LATER = (0.5, 1.0, 2.0)  # of the rate that those of the nearest batch size let 
 RATIO = 4  # of one batch size to the next
 SEVERAL = 3  # batch sizes; the next ones are tried towards B_crit
 LEAST_STEPS = 8  # of a run at the largest batch size
-FURTHER = 3
+FURTHER, FARTHER = 3, 8  # rates beyond these, at most; at B₀ the rate in use may be far off
 FEW, MORE = 4.5, 3.6  # whole runs per batch size, and in addition, that a search takes about
 ALL = 4  # the budget for several batch sizes over that for one, about
 FIRST = 0.5  # share of the budget for the batch size; the rest is for the rate
@@ -215,7 +216,8 @@ def _search(
         count: samples of the data.
         so_far: what the runs until then say.
     """
-    for size in sizes[:2]:
+    searched.add(sizes[0], FARTHER)
+    for size in sizes[1:2]:
         searched.add(size)
     searched.take_parts()
     for size in sizes[2:SEVERAL]:
@@ -288,7 +290,7 @@ def _tried(
         least: samples of a run before; the last ones are no shorter, if that can be paid.
         ahead: samples of the training ahead; the last runs are no longer.
     """
-    choice = chosen(branches, extra)
+    choice = chosen(branches, extra, branches.samples_each >= NEARLY * ahead)
     if choice is None:
         return _nothing(trials, branches, "No learning rate held: start from a smaller one.")
     if len(branches.records) > 1 and len({r.averaged_loss for r in branches.records}) == 1:
@@ -302,8 +304,8 @@ def _tried(
     long = final.samples >= min(LONG * choice.batch_size, ahead)
     cools = branches.schedule is not None  # then less noise does not look better than it is
     lowest = 0.0 if long or cools else least_rate(trials, branches, choice)
-    centre = max(choice.middle, lowest)
     whole = final.samples >= ahead
+    centre = max(choice.constant if whole else choice.middle, lowest)
     further = FURTHER if whole else 1
     records = search(trials, choice.batch_size, [centre * f for f in FINAL], final, further)
     unstable = lowest_unstable(branches, choice.batch_size)

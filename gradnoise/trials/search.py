@@ -183,16 +183,21 @@ class SizeSearch:
         self._best: dict[int, tuple[float, float]] = {}
         self._middles = {batch_size: math.sqrt(lrs[0] * lrs[-1])}
 
-    def add(self, batch_size: int) -> None:
+    def add(self, batch_size: int, further: int | None = None) -> None:
         """Runs at one more batch size, unless the budget is too small for it.
 
         Where no rate has held so far, they begin below the smallest one that was tried.
+
+        Args:
+            batch_size: B.
+            further: in place of that of all.
         """
         trials, length = self._trials, self._length
         lrs = self._rates(batch_size)
         if not trials.can_pay(length.runs(batch_size, lrs)):
             return
-        records = search(trials, batch_size, lrs, length, self._further)
+        further = self._further if further is None else further
+        records = search(trials, batch_size, lrs, length, further)
         if self._stability:
             records = search_limit(trials, batch_size, records, length)
         self.records += records
