@@ -111,7 +111,7 @@ def advise(
         model, loss_fn, data, optimizer: as for `gn.branch`.
         budget: samples that gradients are taken of, in all runs together; default: twice the number
             of samples of `data`. With two seeds 16 times `samples` pay for last runs as long as
-            that, 30 times for all of them. Losses at the end of runs are taken besides, on 2048
+            that, 30 to 40 times for all of them. Losses at the end of runs are taken besides, on 2048
             samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
         samples: how many the training ahead takes, enough for 8 steps at B₀; None: not known.
         batch_size: B₀; by default that of a DataLoader.
