@@ -152,7 +152,7 @@ class LastTrial:
 
     def mean(self, lr: float) -> float:
         """The mean loss at a rate."""
-        return statistics.fmean(getattr(r, self.loss) for r in self.records if r.run.lr == lr)
+        return _mean(self.records, lr, self.loss)
 
 
 def chosen(branches: Branches, extra: float, whole: bool = False) -> Choice | None:
@@ -179,6 +179,12 @@ def chosen(branches: Branches, extra: float, whole: bool = False) -> Choice | No
             if found is not None:
                 return found
     return None
+
+
+def _mean(records: Sequence[Record], lr: float, loss: str) -> float:
+    """The mean of a loss over the runs at a rate that did not diverge."""
+    own = [record for record in records if record.run.lr == lr and not record.diverged]
+    return statistics.fmean(getattr(record, loss) for record in own)
 
 
 def _at(branches: Branches, size: int) -> list[Record]:
@@ -219,12 +225,10 @@ def unfinished(branches: Branches) -> list[int]:
     found = []
     for size in branches.batch_sizes:
         own = _at(branches, size)
-        lrs = sorted({record.run.lr for record in own})
-        if len(lrs) < 2 or best_rate(own, AVERAGED) != lrs[-1]:
+        lrs = sorted({record.run.lr for record in own if not record.diverged})
+        if len(lrs) < 2 or best_rate(own, AVERAGED) != max(record.run.lr for record in own):
             continue
-        below, last = (
-            statistics.fmean(getattr(r, AVERAGED) for r in own if r.run.lr == lr) for lr in lrs[-2:]
-        )
+        below, last = (_mean(own, lr, AVERAGED) for lr in lrs[-2:])
         if below - last > branches.tolerance * abs(last):
             found.append(size)
     return found

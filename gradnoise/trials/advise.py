@@ -82,10 +82,11 @@ def advise(
     is tried where B_crit is below or above all the others, or where a smaller one is likely to end
     at a loss that is 20 % lower. All are on one order of the samples, because longer runs tell more
     than several orders. Advised is the largest batch size that needs at most `extra` more samples
-    for its loss than the smallest one, and whose loss is at most 20 % above the lowest; B₀ where
-    the losses do not tell it. The rest finds the rate: longer runs at that batch size, on other
-    orders of the samples, with three rates a factor of 2 apart around the geometric middle of the
-    best ones by the losses of the last quarter of the steps and at averaged weights. Advised is the
+    for its loss than the smallest one, and whose loss is at most 20 % above the lowest, at rates of
+    which twice held; B₀ where the losses do not tell it. The rest finds the rate: longer runs at
+    that batch size, on other orders of the samples, with three rates a factor of 2 apart around the
+    geometric middle of the best ones by the losses of the last quarter of the steps and at averaged
+    weights (by the first alone where these runs are as long as the training ahead). Advised is the
     best one of those at which twice the rate held as well: at averaged weights; where these runs
     are as long as the training ahead, by the last quarter, which is right for a rate that stays
     constant. Unless they took 1000 steps, no smaller temperature than in use is advised, if that
@@ -111,8 +112,9 @@ def advise(
         model, loss_fn, data, optimizer: as for `gn.branch`.
         budget: samples that gradients are taken of, in all runs together; default: twice the number
             of samples of `data`. With two seeds 16 times `samples` pay for last runs as long as
-            that, 30 to 40 times for all of them. Losses at the end of runs are taken besides, on 2048
-            samples at most, and trΣ on 512; a few steps find out whether runs can be one program.
+            that, 30 to 40 times for all of them. Losses at the end of runs are taken besides, on
+            2048 samples at most, and trΣ on 512; a few steps find out whether runs can be one
+            program.
         samples: how many the training ahead takes, enough for 8 steps at B₀; None: not known.
         batch_size: B₀; by default that of a DataLoader.
         seeds: orders of the samples in the longer runs; fewer where the budget is too small.

@@ -506,3 +506,11 @@ def test_a_loss_that_still_falls_at_the_largest_rate_is_a_doubt(last: float, dou
     assert ("still fell at the largest learning rate that was tried at batch size 32," in said) is (
         doubt
     )
+
+
+def test_a_rate_with_a_run_that_diverged_below_the_best_one_is_passed_over() -> None:
+    """Between 0.1 and 0.4, where the loss still fell, 0.2 was given up."""
+    lost = [replace(r, averaged_loss=None, late_loss=None)
+            for r in ran(8, 0.2, math.inf, math.inf)]  # fmt: skip
+    records = [*ran(8, 0.1, 1.0, 1.0), *lost, *ran(8, 0.4, 0.9, 0.9)]
+    assert unfinished(Branches(tuple(records), {})) == [8]
