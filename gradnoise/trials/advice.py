@@ -235,10 +235,11 @@ def unfinished(branches: Branches) -> list[int]:
 
 
 def likely_lower(branches: Branches, smaller: int) -> bool:
-    """Whether a smaller batch size than all that held is likely to end lower by `HIGHER`.
+    """Whether a smaller batch size than all that held is likely to end much lower.
 
-    In place of the smallest one, B, a batch size b needs (1 + b/B_crit)/(1 + B/B_crit) of the
-    samples, and the loss falls by D per e-fold of them.
+    By `HIGHER` of the loss, or of the gain: a cross-entropy never falls by much of itself. In place
+    of the smallest one, B, a batch size b needs (1 + b/B_crit)/(1 + B/B_crit) of the samples, and
+    the loss falls by D per e-fold of them.
     """
     critical, losses = branches.critical_batch_size, branches.losses()
     smallest = min(losses)

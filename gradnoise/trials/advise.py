@@ -80,17 +80,17 @@ def advise(
     allows (the largest is smaller where it would make fewer than 8 steps), and at further rates
     where the best is at an end. In place of 16B₀, and once more if that can be paid, B₀/16 or 64B₀
     is tried where B_crit is below or above all the others, or where a smaller one is likely to end
-    at a loss that is 20 % lower. All are on one order of the samples, because longer runs tell more
-    than several orders. Advised is the largest batch size that needs at most `extra` more samples
-    for its loss than the smallest one, and whose loss is at most 20 % above the lowest, at rates of
-    which twice held; B₀ where the losses do not tell it. The rest finds the rate: longer runs at
-    that batch size, on other orders of the samples, with three rates a factor of 2 apart around the
-    geometric middle of the best ones by the losses of the last quarter of the steps and at averaged
-    weights (by the first alone where these runs are as long as the training ahead). Advised is the
-    best one of those at which twice the rate held as well: at averaged weights; where these runs
-    are as long as the training ahead, by the last quarter, which is right for a rate that stays
-    constant. Unless they took 1000 steps, no smaller temperature than in use is advised, if that
-    holds, because in short runs less noise always looks better.
+    lower by 20 % of the loss or of the gain. All are on one order of the samples, because longer
+    runs tell more than several orders. Advised is the largest batch size that needs at most `extra`
+    more samples for its loss than the smallest one, and whose loss is at most 20 % above the
+    lowest, at rates of which twice held; B₀ where the losses do not tell it. The rest finds the
+    rate: longer runs at that batch size, on other orders of the samples, with three rates a factor
+    of 2 apart around the geometric middle of the best ones by the losses of the last quarter of the
+    steps and at averaged weights (by the first alone where these runs are as long as the training
+    ahead). Advised is the best one of those at which twice the rate held as well: at averaged
+    weights; where these runs are as long as the training ahead, by the last quarter, which is right
+    for a rate that stays constant. Unless they took 1000 steps, no smaller temperature than in use
+    is advised, if that holds, because in short runs less noise always looks better.
 
     With a `schedule` all runs have it, and losses are those at the end. Then a rate is not advised
     where the batch losses of all steps were above √2 times the loss at the start on average, and
@@ -103,10 +103,10 @@ def advise(
     not to less than half, unless they took all of `samples`; no other rate had a loss that is lower
     by more than 5 %; the best rate is not their smallest; the best ones by the two losses are
     within a factor of 4, unless they took all of `samples`; no smaller batch size than all that
-    were tried is likely to end at a loss that is 20 % lower; the second moments of the optimizer,
-    if it has any, settle within these steps; and there were several seeds and batch sizes.
-    Otherwise it is "rough", and the reasons are printed. Where the budget is small, B₀ alone is
-    tried.
+    were tried is likely to end lower by 20 % of the loss or of the gain; the second moments of the
+    optimizer, if it has any, settle within these steps; and there were several seeds and batch
+    sizes. Otherwise it is "rough", and the reasons are printed. Where the budget is small, B₀ alone
+    is tried.
 
     Args:
         model, loss_fn, data, optimizer: as for `gn.branch`.
