@@ -514,3 +514,32 @@ def test_a_rate_with_a_run_that_diverged_below_the_best_one_is_passed_over() -> 
             for r in ran(8, 0.2, math.inf, math.inf)]  # fmt: skip
     records = [*ran(8, 0.1, 1.0, 1.0), *lost, *ran(8, 0.4, 0.9, 0.9)]
     assert unfinished(Branches(tuple(records), {})) == [8]
+
+
+def test_a_cost_by_the_critical_batch_size_is_no_bound() -> None:
+    """It was tried with half of the samples at least; 128 needs four times as many."""
+    parts = ran(8, 0.1, 1.2, 1.2, 512, "1/2")
+    found = replace(branches(1.19, 1.25), parts=tuple(parts))
+    costs = known_costs(found)
+    assert found.critical_batch_size.is_resolved
+    assert costs[128] > 1 / found.smallest_share
+    assert "at least" not in _costs(found)[0]
+
+
+@pytest.mark.parametrize(("start", "lower"), [(12.0, True), (20.0, False)])
+def test_a_loss_that_is_mostly_entropy_is_compared_with_the_gain(start: float, lower: bool) -> None:
+    """10 at the end: 0.5 less is little of it, and much of a gain of 2."""
+    found = steep(10.0, 10.0)
+    found = replace(found, records=tuple(replace(r, start_loss=start) for r in found.records))
+    factor = math.log1p(8 / float(found.critical_batch_size))
+    factor -= math.log1p(2 / float(found.critical_batch_size))
+    assert 0.2 * 2 < found.fall * factor < 0.2 * 10
+    assert likely_lower(found, 2) is lower
+
+
+def test_the_mean_of_a_loss_is_of_the_runs_that_held() -> None:
+    """One seed of 0.1 was given up: unfinished are losses that fell from the other one's."""
+    first = ran(8, 0.1, 1.0, 1.0)
+    first[1] = replace(first[1], diverged=True, averaged_loss=None, late_loss=None)
+    records = [*first, *ran(8, 0.2, 0.9, 0.9)]
+    assert unfinished(Branches(tuple(records), {})) == [8]

@@ -578,3 +578,25 @@ def test_with_a_schedule_the_pair_was_tried_with_it() -> None:
     assert "changed by the schedule (linear): tried" in str(found).replace("\n  ", " ")
     with pytest.raises(gn.ArgumentError, match="`schedule` must be 'linear' or 'cosine'"):
         advised(schedule="falling")
+
+
+@pytest.mark.parametrize(("samples", "whole"), [(512, True), (9000, False)])
+def test_whole_runs_are_judged_by_the_losses_of_a_constant_rate(
+    samples: int, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch size is, and the last trial is around the best constant rate."""
+    given: dict[str, Any] = {}
+
+    def choose(branches: Branches, extra: float, by_constant: bool) -> Choice:
+        given["whole"] = by_constant
+        return Choice(16, 0.01, 0.04, 0.1, False)
+
+    def last(trials: Any, size: int, lrs: list[float], *others: Any) -> list[Record]:
+        given["lrs"] = lrs
+        return search(trials, size, lrs, *others)
+
+    monkeypatch.setattr("gradnoise.trials.advise.chosen", choose)
+    monkeypatch.setattr("gradnoise.trials.advise.search", last)
+    advised(1e-4, budget=30_000, samples=samples)
+    centre = 0.01 if whole else 0.02
+    assert given == {"whole": whole, "lrs": pytest.approx([centre / 2, centre, 2 * centre])}

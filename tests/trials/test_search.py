@@ -421,3 +421,11 @@ def test_parts_are_taken_once() -> None:
     first = list(search.parts)
     search.take_parts()
     assert search.parts == first != []
+
+
+def test_at_one_batch_size_it_may_go_further() -> None:
+    for further, most in ((None, 4), (3, 16)):
+        trials: Any = Pretended(near(1e9, 1.0))
+        size = SizeSearch(trials, 1, [0.5, 1, 2], [0.5, 1, 2], 0.0, ONE, 1)
+        size.add(1, further)
+        assert max(rates(trials)) == most
