@@ -18,6 +18,7 @@ MARGIN = 2.0  # the largest rate that held over the rate that is advised, at lea
 NEARLY = 0.95  # shares above are told as equal
 AHEAD = "samples of the training ahead"  # its name in the file
 HIGHER = 0.2  # of the loss of the batch size that is advised over the lowest, at most
+RATIO = 4  # of one batch size to the next
 CLOSE = 4.0  # the two best rates of a batch size, where they agree
 
 
@@ -203,6 +204,19 @@ def _losses(branches: Branches, loss: str) -> dict[int, float]:
     return found
 
 
+def next_below(size: int) -> int:
+    """The next smaller batch size: no single samples, which BatchNorm refuses."""
+    return min(size, max(2, size // RATIO))
+
+
+def _by_critical(branches: Branches) -> bool:
+    """Whether costs are those of B_crit: shares, at averaged weights, are those of a falling rate.
+
+    Not with a schedule, and not where B_crit is only bounded.
+    """
+    return branches.schedule is None and branches.critical_batch_size.is_resolved
+
+
 def known_costs(branches: Branches) -> dict[int, float]:
     """How many times the samples of the smallest batch size each one needs for the same loss.
 
@@ -213,10 +227,10 @@ def known_costs(branches: Branches) -> dict[int, float]:
     shares = {size: share for size, share in shares.items() if math.isfinite(share)}
     if not shares:
         return {}
-    critical = branches.critical_batch_size
-    if branches.schedule is None and critical.is_resolved:
-        least = 1 + min(shares) / float(critical)
-        return {size: (1 + size / float(critical)) / least for size in shares}
+    if _by_critical(branches):
+        critical = float(branches.critical_batch_size)
+        least = 1 + min(shares) / critical
+        return {size: (1 + size / critical) / least for size in shares}
     return {size: 1 / share for size, share in shares.items()}
 
 
@@ -255,7 +269,7 @@ def why_rough(last: LastTrial, branches: Branches) -> tuple[str, ...]:
     alone = len(branches.batch_sizes) < 2
     start, end = statistics.fmean(record.start_loss for record in tried), last.mean(last.lr)
     samples = tried[0].run.steps * choice.batch_size
-    smaller = max(2, choice.batch_size // 4)  # no single samples
+    smaller = next_below(choice.batch_size)
     falling = ", ".join(map(str, unfinished(branches)))
     reasons = {
         "a smaller batch size is likely to end at a lower loss, and was not tried": (
@@ -375,8 +389,7 @@ def _costs(branches: Branches) -> tuple[str, ...]:
     costs = known_costs(branches)
     if len(costs) < 2:
         return ()
-    resolved = branches.critical_batch_size.is_resolved
-    by_critical = branches.schedule is None and resolved
+    by_critical = _by_critical(branches)
     most = math.inf if by_critical else 1 / branches.smallest_share
     others = [_cost(size, cost, most) for size, cost in costs.items() if size > min(costs)]
     how = "By this, samples" if by_critical else "Samples that the trials needed"

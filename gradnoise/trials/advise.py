@@ -21,12 +21,14 @@ from .advice import (
     AHEAD,
     MARGIN,
     NEARLY,
+    RATIO,
     Advice,
     Choice,
     LastTrial,
     chosen,
     likely_lower,
     lower_elsewhere,
+    next_below,
     why_rough,
     write_reasons,
 )
@@ -37,7 +39,6 @@ from .trials import LEAST, Trials, known_batch_size, plan_from
 EPOCHS = 2  # of the default budget
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate in use, at the batch size in use
 LATER = (0.5, 1.0, 2.0)  # of the rate that those of the nearest batch size let expect
-RATIO = 4  # of one batch size to the next
 SEVERAL = 3  # batch sizes; the next ones are tried towards B_crit
 LEAST_STEPS = 8  # of a run at the largest batch size
 FURTHER, FARTHER = 3, 8  # rates beyond these, at most; at B₀ the rate in use may be far off
@@ -243,7 +244,7 @@ def _towards_critical(branches: Branches, length: Length, count: int) -> int | N
     value = float(critical)
     if not critical.is_resolved:  # below all of them, above all, or not known
         value = 0.0 if math.isfinite(critical.high) else math.inf if critical.low > 0 else math.nan
-    smaller, larger = max(2, sizes[0] // RATIO), sizes[-1] * RATIO
+    smaller, larger = next_below(sizes[0]), sizes[-1] * RATIO
     wanted = value < sizes[0] or likely_lower(branches, smaller)
     if wanted and branches.batch_size // RATIO**2 <= smaller < sizes[0]:
         return smaller
@@ -265,8 +266,7 @@ def sizes_within(
         budget: samples of all these runs together.
         most: samples of a run, at most.
     """
-    smaller = min(base, max(2, base // RATIO))  # no single samples, which BatchNorm refuses
-    wanted = sorted({smaller, base, base * RATIO, base * RATIO**2})
+    wanted = sorted({next_below(base), base, base * RATIO, base * RATIO**2})
     wanted = [size for size in wanted if size <= count]
     for several in range(len(wanted), 1, -1):
         samples = int(min(budget / (FEW * several + MORE), most))

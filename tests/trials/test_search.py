@@ -22,19 +22,11 @@ from gradnoise.trials.trials import samples_of
 from tests.starts import ended
 
 
-def search_all(
-    trials: Any,
-    sizes: Sequence[int],
-    lrs: Sequence[float],
-    factors: Sequence[float],
-    growth: float,
-    length: Length,
-    further: int,
-    stability: bool = False,
-) -> tuple[list[Record], list[Record]]:
-    """The runs at these batch sizes in turn, and the parts."""
-    length = length.whole(max(sizes))
-    searched = SizeSearch(trials, sizes[0], lrs, factors, growth, length, further, stability)
+def search_all(trials: Any, sizes: Sequence[int], *how: Any) -> tuple[list[Record], list[Record]]:
+    """The runs at these batch sizes in turn, and the parts; `how` as for `SizeSearch`."""
+    lrs, factors, growth, length, *others = how
+    whole = length.whole(max(sizes))
+    searched = SizeSearch(trials, sizes[0], lrs, factors, growth, whole, *others)
     for size in sizes:
         searched.add(size)
     searched.take_parts()
